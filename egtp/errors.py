@@ -1,0 +1,193 @@
+"""Every error that EGTP raises, in one tree.
+
+A leaf exists where a caller would *do* something different::
+
+    EgtpError
+    ├── FastFail (ConnectionError)    nothing left this machine; .attempts says what was tried
+    ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
+    ├── OutcomeUnknown                a copy was given away and nobody can know what became of it
+    ├── HandlerFailed                 the other side answered with a code other than ok
+    ├── NodeClosed                    this node was closed while the query was open
+    ├── LookupFailed                  a lookup service did not give a usable record; .reason
+    ├── PublishFailed                 nobody stored our record
+    ├── ProtocolError
+    │   ├── LocalProtocolError (ValueError)    this side asked for what the protocol forbids
+    │   └── RemoteProtocolError                the other side sent what the protocol forbids
+    │       ├── CanonicalError        bytes that are not the canonical form of any value
+    │       ├── InvalidMessage        not a query, reply or send
+    │       ├── InvalidRecord         a record that must not be believed
+    │       ├── InvalidPacket         a packet or item that cannot be read
+    │       └── HandshakeFailed       a handshake that proves nothing
+    ├── InvalidConfig (ValueError)    a setting, file or option that cannot work; says what to do
+    └── WrongLoop (RuntimeError)      called from another thread or event loop than the node's
+
+What a *stranger* sends is never raised to a user: it is dropped and counted. The branch below
+:class:`RemoteProtocolError` is what decoders raise to the layer that does the counting.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from egtp.comm_strat import CommStrat
+
+__all__ = [
+    "Attempt",
+    "CanonicalError",
+    "EgtpError",
+    "FastFail",
+    "HandlerFailed",
+    "HandshakeFailed",
+    "HardTimeout",
+    "InvalidConfig",
+    "InvalidMessage",
+    "InvalidPacket",
+    "InvalidRecord",
+    "LocalProtocolError",
+    "LookupFailed",
+    "LookupFailure",
+    "NodeClosed",
+    "OutcomeUnknown",
+    "ProtocolError",
+    "PublishFailed",
+    "RemoteProtocolError",
+    "WrongLoop",
+]
+
+
+class EgtpError(Exception):
+    """The root: ``except EgtpError`` catches everything this library raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One thing that was tried to reach a peer, and how it ended."""
+
+    strategy: CommStrat | None
+    """The strategy tried; None for a lookup."""
+    reason: str
+    """Why it did not work, in words for a log line: ``connection refused``."""
+    duration_s: float
+    """How long it took, in seconds."""
+
+    def __str__(self) -> str:
+        what = "lookup" if self.strategy is None else str(self.strategy)
+        return f"{what}: {self.reason} ({self.duration_s * 1000:.0f} ms)"
+
+
+class FastFail(EgtpError, ConnectionError):
+    """No copy of the message was ever given to a socket (seed III.C, R20 and R21).
+
+    Decided from what this machine knows; no peer or relay can cause it to be raised wrongly. The
+    message certainly had no effect, so the caller may do anything, trying again included.
+    """
+
+    may_have_run = False
+
+    def __init__(self, summary: str, attempts: tuple[Attempt, ...] = ()) -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.attempts = attempts
+
+    def __str__(self) -> str:
+        return "; ".join([self.summary, *map(str, self.attempts)])
+
+
+class HardTimeout(EgtpError, TimeoutError):
+    """The hard timeout passed (R5): all storage is freed, a later reply is dropped."""
+
+    def __init__(self, summary: str, *, may_have_run: bool) -> None:
+        super().__init__(summary)
+        self.may_have_run = may_have_run
+        """False only if no copy of the query was ever given to a socket."""
+
+
+class OutcomeUnknown(EgtpError):
+    """A copy was given away, and it cannot be known any more whether it had an effect."""
+
+    may_have_run = True
+
+
+class NodeClosed(EgtpError):
+    """The node was closed, before or while the call was under way."""
+
+    def __init__(self, summary: str = "this node is closed", *, may_have_run: bool = False) -> None:
+        super().__init__(summary)
+        self.may_have_run = may_have_run
+
+
+class HandlerFailed(EgtpError):
+    """The other side answered the query with a code other than ok (see :class:`ReplyCode`).
+
+    A handler raises it, too, to answer with a code of the application's own (64-127).
+    """
+
+    def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
+        super().__init__(summary or f"the peer answered with code {code}")
+        self.code = code
+        self.body = body
+
+
+class LookupFailure(enum.Enum):
+    """Why a lookup gave no record. The value is a phrase for log lines."""
+
+    NO_NODES = "no nodes to ask"
+    NO_RESPONSES = "no node answered"
+    NOT_FOUND = "no record found"
+    INVALID = "only invalid records found"
+    SUPERSEDED = "only records older than the one known"
+
+
+class LookupFailed(EgtpError):
+    """A lookup service has no usable record; ``reason`` is a :class:`LookupFailure`."""
+
+    def __init__(self, reason: LookupFailure, summary: str = "") -> None:
+        super().__init__(summary or reason.value)
+        self.reason = reason
+
+
+class PublishFailed(EgtpError):
+    """No node stored the record: nobody can find this peer through that service."""
+
+
+class ProtocolError(EgtpError):
+    """Something broke the protocol; the subclass says which side."""
+
+
+class LocalProtocolError(ProtocolError, ValueError):
+    """This side asked for something that the protocol does not allow."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The other side sent something that the protocol does not allow."""
+
+
+class CanonicalError(RemoteProtocolError):
+    """Bytes that are not the canonical form of any allowed value (R2)."""
+
+
+class InvalidMessage(RemoteProtocolError):
+    """Canonical bytes that are not a query, a reply or a send."""
+
+
+class InvalidRecord(RemoteProtocolError):
+    """A comm record that must not be believed: malformed, wrongly signed, of another peer."""
+
+
+class InvalidPacket(RemoteProtocolError):
+    """A frame, packet or sealed item that cannot be read."""
+
+
+class HandshakeFailed(RemoteProtocolError):
+    """A handshake message that does not authenticate, or proves the wrong peer."""
+
+
+class InvalidConfig(EgtpError, ValueError):
+    """A setting, file or option that cannot work. The message says what to do about it."""
+
+
+class WrongLoop(EgtpError, RuntimeError):
+    """A node was used from another thread or event loop than the one it runs on (R15)."""
