@@ -1,0 +1,133 @@
+"""What waits to be sent on one path, and in what order it goes.
+
+Small messages go first come, first served. A message too large for one item is cut into chunks,
+and large messages take turns, one chunk each per batch, so a body of many megabytes delays a
+small query by a chunk and not by the body. Nothing here is sealed yet: whatever has not been
+taken when a path dies can go by another.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Final, Generic, TypeVar
+
+from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, write_chunk, write_message
+
+__all__ = ["BATCH_BYTES", "Batch", "Outbox", "Waiting"]
+
+BATCH_BYTES: Final = 4096
+"""A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
+the two sides work in turns."""
+
+Token = TypeVar("Token")
+
+
+class Waiting(Generic[Token]):
+    """A message that waits, when it was made, and what its sender knows it by."""
+
+    __slots__ = ("born_s", "chunk_id", "message", "offset", "token")
+
+    def __init__(self, message: bytes, born_s: float, token: Token) -> None:
+        self.message = message
+        self.born_s = born_s
+        self.token = token
+        self.chunk_id = 0
+        self.offset = 0
+
+
+class Batch(Generic[Token]):
+    """What goes into one packet, and whose messages have thereby begun to leave."""
+
+    __slots__ = ("begun", "items")
+
+    def __init__(self) -> None:
+        self.items: list[bytes] = []
+        self.begun: list[Token] = []
+
+
+class Outbox(Generic[Token]):
+    """Invariant: :attr:`waiting_bytes` is the sum of what the queues still have to give."""
+
+    __slots__ = ("_chunked", "_control", "_next_chunk_id", "_small", "waiting_bytes")
+
+    def __init__(self) -> None:
+        self._control: deque[bytes] = deque()
+        self._small: deque[Waiting[Token]] = deque()
+        self._chunked: deque[Waiting[Token]] = deque()
+        self._next_chunk_id = 0
+        self.waiting_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._small or self._chunked or self._control)
+
+    def push(self, waiting: Waiting[Token]) -> None:
+        """Queue a message behind those that wait."""
+        self.waiting_bytes += len(waiting.message)
+        if len(waiting.message) <= CHUNK_BYTES_MAX:
+            self._small.append(waiting)
+        else:
+            self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
+            waiting.chunk_id, waiting.offset = self._next_chunk_id, 0
+            self._chunked.append(waiting)
+
+    def push_control(self, item: bytes) -> None:
+        """Queue an item of the engine's own; these go before all messages."""
+        self.waiting_bytes += len(item)
+        self._control.append(item)
+
+    def next_batch(self, now_s: float) -> Batch[Token]:
+        """Take what goes into the next packet: at least one item if there is any, and at most
+        about two chunks' worth of bytes."""
+        batch: Batch[Token] = Batch()
+        size = 0
+        while self._control and size < BATCH_BYTES:
+            control = self._control.popleft()
+            size += len(control)
+            self.waiting_bytes -= len(control)
+            batch.items.append(control)
+        while self._small and size < BATCH_BYTES:
+            waiting = self._small.popleft()
+            size += len(waiting.message)
+            self.waiting_bytes -= len(waiting.message)
+            batch.items.append(write_message(_age_ms(now_s, waiting), waiting.message))
+            batch.begun.append(waiting.token)
+        if self._chunked and size < CHUNK_BYTES_MAX:
+            self._take_chunk(batch, now_s)
+        return batch
+
+    def _take_chunk(self, batch: Batch[Token], now_s: float) -> None:
+        waiting = self._chunked.popleft()
+        if waiting.offset == 0:
+            # What is chunked is the whole of a message item's bytes: the age, then the message.
+            age = _age_ms(now_s, waiting).to_bytes(4, "big")
+            waiting.message = age + waiting.message
+            self.waiting_bytes += 4
+            batch.begun.append(waiting.token)
+        end = min(waiting.offset + CHUNK_BYTES_MAX, len(waiting.message))
+        data = waiting.message[waiting.offset : end]
+        total = len(waiting.message)
+        batch.items.append(write_chunk(waiting.chunk_id, total, waiting.offset, data))
+        self.waiting_bytes -= len(data)
+        waiting.offset = end
+        if end < len(waiting.message):
+            self._chunked.append(waiting)
+
+    def drop(self, token: Token) -> bool:
+        """Take a message back. False if it is not here, or part of it has left already."""
+        for queue in (self._small, self._chunked):
+            for waiting in queue:
+                if waiting.token is token and waiting.offset == 0:
+                    queue.remove(waiting)
+                    self.waiting_bytes -= len(waiting.message)
+                    return True
+        return False
+
+    def unsent(self) -> Iterator[Waiting[Token]]:
+        """The messages of which nothing was taken: they can go by another path."""
+        yield from self._small
+        yield from (waiting for waiting in self._chunked if waiting.offset == 0)
+
+
+def _age_ms(now_s: float, waiting: Waiting[Token]) -> int:
+    return min(max(0, int((now_s - waiting.born_s) * 1000)), U32_MAX)

@@ -1,0 +1,135 @@
+"""What is inside a sealed packet: a clock, a mark, and items.
+
+``t`` (u32, milliseconds on the sender's elapsed clock since the session began) lets the receiver
+see how long packets are under way. ``settled`` (u64) says that all queries of the sender with a
+lower number are finished. Then items: u8 type, u32 length, bytes. A type from 0x80 on that is not
+known is skipped; one below is an error.
+"""
+
+from __future__ import annotations
+
+import enum
+import struct
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+from egtp.errors import InvalidPacket
+
+__all__ = [
+    "CHUNK_BYTES_MAX",
+    "Chunk",
+    "ItemType",
+    "Sealed",
+    "item",
+    "parse_age",
+    "parse_chunk",
+    "parse_sealed",
+    "write_chunk",
+    "write_message",
+    "write_sealed",
+]
+
+_PREFIX: Final = struct.Struct(">IQ")
+_ITEM: Final = struct.Struct(">BI")
+_MESSAGE: Final = struct.Struct(">BII")
+_CHUNK: Final = struct.Struct(">BIIII")
+_CHUNK_HEADER: Final = struct.Struct(">III")
+_U32: Final = struct.Struct(">I")
+
+U32_MAX: Final = 2**32 - 1
+CHUNK_BYTES_MAX: Final = 16 * 1024
+"""How much of a message one chunk carries at most."""
+ITEM_OVERHEAD: Final = _MESSAGE.size
+SEALED_OVERHEAD: Final = _PREFIX.size
+
+
+class ItemType(enum.IntEnum):
+    """The types of items; their bytes are described in docs/protocol.md."""
+
+    MESSAGE = 1
+    CHUNK = 2
+    WORKING = 3
+    CANCEL = 4
+    PING = 5
+    PONG = 6
+    LIMITS = 7
+    RECORD = 8
+    GOAWAY = 9
+    CLOSE = 10
+    PADDING = 0x80
+
+
+KNOWN_TYPES: Final = frozenset(ItemType)
+IGNORABLE_FROM: Final = 0x80
+
+
+class Sealed(NamedTuple):
+    """A parsed plaintext."""
+
+    t_ms: int
+    settled: int
+    items: list[tuple[int, bytes]]
+
+
+class Chunk(NamedTuple):
+    """A piece of a message that is too large for one item."""
+
+    message_id: int
+    total: int
+    offset: int
+    data: bytes
+
+
+def item(kind: int, data: bytes = b"") -> bytes:
+    return _ITEM.pack(kind, len(data)) + data
+
+
+def write_message(age_ms: int, message: bytes) -> bytes:
+    """A message item. Its age stands outside the bytes that the reference is a hash of, so that
+    the message itself stays the same however often it is sealed."""
+    return _MESSAGE.pack(ItemType.MESSAGE, len(message) + 4, min(age_ms, U32_MAX)) + message
+
+
+def parse_age(data: bytes) -> tuple[int, bytes]:
+    """The age in milliseconds and the message of a message item's bytes."""
+    if len(data) < 4:
+        raise InvalidPacket("a message item without its age")
+    return _U32.unpack_from(data)[0], data[4:]
+
+
+def write_chunk(message_id: int, total: int, offset: int, data: bytes) -> bytes:
+    size = _CHUNK_HEADER.size + len(data)
+    return _CHUNK.pack(ItemType.CHUNK, size, message_id, total, offset) + data
+
+
+def parse_chunk(data: bytes) -> Chunk:
+    if not _CHUNK_HEADER.size < len(data) <= _CHUNK_HEADER.size + CHUNK_BYTES_MAX:
+        raise InvalidPacket("a chunk of a wrong size")
+    message_id, total, offset = _CHUNK_HEADER.unpack_from(data)
+    return Chunk(message_id, total, offset, data[_CHUNK_HEADER.size :])
+
+
+def write_sealed(t_ms: int, settled: int, items: Iterable[bytes]) -> bytes:
+    return _PREFIX.pack(min(t_ms, U32_MAX), settled) + b"".join(items)
+
+
+def parse_sealed(plaintext: bytes) -> Sealed:
+    """Raises :class:`InvalidPacket` for what cannot be read, and for an unknown critical item."""
+    if len(plaintext) < _PREFIX.size:
+        raise InvalidPacket("a sealed packet without its clock")
+    t_ms, settled = _PREFIX.unpack_from(plaintext)
+    items = []
+    position, end = _PREFIX.size, len(plaintext)
+    while position < end:
+        if end - position < _ITEM.size:
+            raise InvalidPacket("half an item")
+        kind, length = _ITEM.unpack_from(plaintext, position)
+        position += _ITEM.size
+        if end - position < length:
+            raise InvalidPacket("an item longer than its packet")
+        if kind in KNOWN_TYPES:
+            items.append((kind, plaintext[position : position + length]))
+        elif kind < IGNORABLE_FROM:
+            raise InvalidPacket(f"unknown critical item {kind}")
+        position += length
+    return Sealed(t_ms, settled, items)

@@ -1,0 +1,131 @@
+"""Choosing ways to reach a peer: which addresses, in what order, and which to leave alone.
+
+Pure. Back-off is per address and not per peer: one bad address says nothing about the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.address_policy import why_not_dial
+from egtp.comm_record import SUITE_AESGCM, SignedCommRecord
+from egtp.comm_strat import Address, RelayStrat, TCPStrat
+from egtp.identity import NodeId
+
+__all__ = ["Backoff", "Contact", "Plan", "plan"]
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 60.0
+BACKOFF_ADDRESSES_MAX: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Contact:
+    """What is believed about a peer, enough to dial it: from its record, or from the strategy of
+    somebody whose relay it is. The dial proves it or fails."""
+
+    peer_id: NodeId
+    key: bytes
+    channel_key: bytes
+    sequence: int
+    """Of the record it comes from; 0 if it does not come from the peer's own record."""
+    tcp: tuple[TCPStrat, ...]
+    relays: tuple[RelayStrat, ...]
+    expired: bool = False
+
+    @classmethod
+    def of_record(cls, record: SignedCommRecord, unix_s: float) -> Contact | None:
+        """None for a record without a channel key that this version can use."""
+        channel_key = record.channel_key()
+        if channel_key is None:
+            return None
+        return cls(
+            record.peer_id,
+            record.key,
+            channel_key,
+            record.sequence,
+            record.tcp,
+            record.relays,
+            record.expired(unix_s),
+        )
+
+    @classmethod
+    def of_relay(cls, relay: RelayStrat) -> Contact | None:
+        if relay.suite != SUITE_AESGCM:
+            return None
+        tcp = tuple(TCPStrat(hint) for hint in relay.hints)
+        return cls(relay.relay_id, relay.relay_key, relay.channel_key, 0, tcp, ())
+
+
+class Backoff:
+    """How long each address that failed is left alone: doubling, up to a minute."""
+
+    def __init__(self) -> None:
+        self._until: dict[Address, tuple[float, float]] = {}
+
+    def failed(self, address: Address, now_s: float) -> None:
+        _, pause = self._until.pop(address, (0.0, BACKOFF_FIRST_S / 2))
+        pause = min(2 * pause, BACKOFF_MAX_S)
+        self._until[address] = (now_s + pause, pause)
+        if len(self._until) > BACKOFF_ADDRESSES_MAX:
+            del self._until[next(iter(self._until))]
+
+    def worked(self, address: Address) -> None:
+        self._until.pop(address, None)
+
+    def remaining_s(self, address: Address, now_s: float) -> float:
+        """0 if the address may be tried now."""
+        until, _ = self._until.get(address, (0.0, 0.0))
+        return max(0.0, until - now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to try, in order, and what not to try, with the reason."""
+
+    tcp: tuple[TCPStrat, ...]
+    """To be raced with a stagger, IPv6 and IPv4 in turns."""
+    relays: tuple[RelayStrat, ...]
+    """In the order of the record, after the addresses."""
+    refused: tuple[tuple[TCPStrat | RelayStrat, str], ...]
+
+
+def plan(
+    contact: Contact,
+    backoff: Backoff,
+    *,
+    me: NodeId,
+    private_addresses: bool,
+    now_s: float,
+    with_relays: bool = True,
+) -> Plan:
+    """How to reach the peer of ``contact``."""
+    allowed: list[TCPStrat] = []
+    refused: list[tuple[TCPStrat | RelayStrat, str]] = []
+    for strategy in contact.tcp:
+        reason = why_not_dial(strategy.address, private_addresses=private_addresses)
+        pause = backoff.remaining_s(strategy.address, now_s)
+        if reason is None and pause:
+            reason = f"failed a moment ago; tried again in {pause:.1f} s"
+        if reason is None:
+            allowed.append(strategy)
+        else:
+            refused.append((strategy, reason))
+    relays: list[RelayStrat] = []
+    for relay in contact.relays if with_relays else ():
+        if relay.relay_id in (me, contact.peer_id):
+            refused.append((relay, "a relay cannot be one of the two ends"))
+        else:
+            relays.append(relay)
+    return Plan(tuple(_in_turns(allowed)), tuple(relays), tuple(refused))
+
+
+def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:
+    """IPv6 first, then IPv4, then IPv6 ... each family in its own order (RFC 8305)."""
+    six = [s for s in strategies if len(s.address.ip) == 16]
+    four = [s for s in strategies if len(s.address.ip) == 4]
+    mixed = []
+    while six or four:
+        mixed += [family.pop(0) for family in (six, four) if family]
+    return mixed
