@@ -1,3 +1,86 @@
-"""EGTP: reach a peer by its identity, wherever it is now."""
+"""EGTP: reach a peer by its identity, wherever it is now.
+
+You know a 20-byte peerId; ``await node.query(peer_id, "kind", body)`` reaches that peer over
+direct TCP, through a relay, or over a connection that it opened, encrypted end to end, and tells
+the truth about what happened.
+"""
+
+from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
+from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
+from egtp.config import NodeConfig
+from egtp.discovery_service import DiscoveryService, Introduction
+from egtp.environment import Environment
+from egtp.errors import (
+    Attempt,
+    EgtpError,
+    FastFail,
+    HandlerFailed,
+    HardTimeout,
+    InvalidConfig,
+    InvalidRecord,
+    LocalProtocolError,
+    LookupFailed,
+    LookupFailure,
+    NodeClosed,
+    OutcomeUnknown,
+    ProtocolError,
+    PublishFailed,
+    RemoteProtocolError,
+    WrongLoop,
+)
+from egtp.handlers import Handler, Incoming
+from egtp.identity import Identity, NodeId
+from egtp.identity_file import IdentityFile
+from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
+from egtp.message import ReplyCode
+from egtp.node import Node
+from egtp.outgoing import OpenQuery
+from egtp.peers import Explanation
+from egtp.relay.leases import RelayLimits
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Node",
+    "NodeConfig",
+    "NodeId",
+    "Identity",
+    "IdentityFile",
+    "ContactLink",
+    "Handler",
+    "Incoming",
+    "OpenQuery",
+    "ReplyCode",
+    "Explanation",
+    "EgtpError",
+    "FastFail",
+    "Attempt",
+    "HardTimeout",
+    "HandlerFailed",
+    "OutcomeUnknown",
+    "NodeClosed",
+    "LookupFailed",
+    "LookupFailure",
+    "PublishFailed",
+    "ProtocolError",
+    "LocalProtocolError",
+    "RemoteProtocolError",
+    "InvalidConfig",
+    "InvalidRecord",
+    "WrongLoop",
+    "LookupService",
+    "LookupChain",
+    "MemoryLookup",
+    "Published",
+    "DiscoveryService",
+    "Introduction",
+    "RelayLimits",
+    "Address",
+    "CommRecord",
+    "SignedCommRecord",
+    "CommStrat",
+    "TCPStrat",
+    "RelayStrat",
+    "CryptoStrat",
+    "Environment",
+]

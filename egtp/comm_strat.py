@@ -67,7 +67,10 @@ class Address:
 
 
 class Carrier(Protocol):
-    """Moves packets to one peer. What a strategy is handed to send with."""
+    """Moves packets to one peer. What a strategy is handed to send with.
+
+    Both methods raise :class:`egtp.errors.NotSent` if the packet cannot leave that way.
+    """
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         """Put ``packet`` into a connection's buffer, opening a connection if there is none."""
@@ -123,6 +126,10 @@ class RelayStrat:
 
     def send(self, packet: bytes, carrier: Carrier) -> None:
         carrier.send_relay(self, packet)
+
+    def same_relay(self, other: CommStrat) -> bool:
+        """Whether ``other`` goes through the same relay; hints and keys may have changed."""
+        return isinstance(other, RelayStrat) and other.relay_id == self.relay_id
 
     def fields(self) -> tuple[Value, ...]:
         """The form in a record."""

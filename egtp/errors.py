@@ -18,6 +18,7 @@ A leaf exists where a caller would *do* something different::
     │       ├── InvalidRecord         a record that must not be believed
     │       ├── InvalidPacket         a packet or item that cannot be read
     │       └── HandshakeFailed       a handshake that proves nothing
+    ├── NotSent                       a packet could not be put into a socket's buffer; internal
     ├── InvalidConfig (ValueError)    a setting, file or option that cannot work; says what to do
     └── WrongLoop (RuntimeError)      called from another thread or event loop than the node's
 
@@ -50,6 +51,7 @@ __all__ = [
     "LookupFailed",
     "LookupFailure",
     "NodeClosed",
+    "NotSent",
     "OutcomeUnknown",
     "ProtocolError",
     "PublishFailed",
@@ -183,6 +185,10 @@ class InvalidPacket(RemoteProtocolError):
 
 class HandshakeFailed(RemoteProtocolError):
     """A handshake message that does not authenticate, or proves the wrong peer."""
+
+
+class NotSent(EgtpError):
+    """A strategy could not hand a packet to a socket. The engine turns it into an attempt."""
 
 
 class InvalidConfig(EgtpError, ValueError):

@@ -160,8 +160,10 @@ class ExchangeTable(Generic[Sink]):
         numbers = self._numbers.get(peer_id)
         return 0 if numbers is None else next(iter(numbers.open), numbers.next)
 
-    def of_peer(self, peer_id: NodeId) -> list[Exchange[Sink]]:
-        return [e for e in self._by_reference.values() if e.peer_id == peer_id]
+    def count_of(self, peer_id: NodeId) -> int:
+        """How many exchanges with the peer are open."""
+        numbers = self._numbers.get(peer_id)
+        return 0 if numbers is None else len(numbers.open)
 
     def all(self) -> list[Exchange[Sink]]:
         return list(self._by_reference.values())

@@ -65,8 +65,9 @@ class Backoff:
         self._until: dict[Address, tuple[float, float]] = {}
 
     def failed(self, address: Address, now_s: float) -> None:
-        _, pause = self._until.pop(address, (0.0, BACKOFF_FIRST_S / 2))
-        pause = min(2 * pause, BACKOFF_MAX_S)
+        until, pause = self._until.pop(address, (0.0, 0.0))
+        # Left alone for as long again as it had to be: the earlier failures say nothing any more.
+        pause = min(2 * pause, BACKOFF_MAX_S) if now_s <= until + pause else BACKOFF_FIRST_S
         self._until[address] = (now_s + pause, pause)
         if len(self._until) > BACKOFF_ADDRESSES_MAX:
             del self._until[next(iter(self._until))]

@@ -1,0 +1,468 @@
+"""Secure channels: turns packets into proven peers and opened items, and the other way round.
+
+No sockets and no timers: packets come in with the route they came by, packets go out through the
+strategy of a path. What this module learns it tells its :class:`ChannelEvents`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from egtp.comm_record import SignedCommRecord
+from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.environment import Environment
+from egtp.errors import (
+    HandshakeFailed,
+    InvalidPacket,
+    InvalidRecord,
+    NotSent,
+    RemoteProtocolError,
+)
+from egtp.handshake import (
+    RECORD_ROOM_BYTES,
+    InitiationPayload,
+    Initiator,
+    PeerLimits,
+    Responder,
+    ResponsePayload,
+    SessionKeys,
+)
+from egtp.identity import Identity, NodeId
+from egtp.packet import (
+    Data,
+    Initiation,
+    Response,
+    UnknownSession,
+    decode_packet,
+)
+from egtp.path import Path, PathOwner
+from egtp.sealed import ItemType, Sealed, item, write_sealed
+from egtp.session import InOrder, Session, SlidingWindow
+from egtp.strategy_choice import Contact
+from egtp.unconfirmed import UnconfirmedSessions
+
+__all__ = ["Arrival", "ChannelEvents", "Dial", "SecureChannels"]
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """How a packet came: the strategy that leads back, and who is said to have sent it."""
+
+    strategy: CommStrat
+    carrier: Carrier
+    observed: Address | None = None
+    """The other end's address, on a TCP connection."""
+
+    @property
+    def connection(self) -> int | None:
+        return self.strategy.connection if isinstance(self.strategy, TCPStrat) else None
+
+    @property
+    def relayed(self) -> bool:
+        return isinstance(self.strategy, RelayStrat)
+
+
+class Dial:
+    """A handshake that this side began. ``done`` is called once, with a path or a reason."""
+
+    def __init__(
+        self,
+        contact: Contact,
+        initiator: Initiator,
+        packet: bytes,
+        index: int,
+        strategy: CommStrat,
+        carrier: Carrier,
+        done: Callable[[Path | str], None],
+    ) -> None:
+        self.contact: Final = contact
+        self.initiator: Final = initiator
+        self.packet: Final = packet
+        self.index: Final = index
+        self.strategy: Final = strategy
+        self.carrier: Final = carrier
+        self.done: Final = done
+
+    @property
+    def relayed(self) -> bool:
+        return isinstance(self.strategy, RelayStrat)
+
+    def send(self) -> None:
+        """Send the initiation, or the same again: the responder answers both alike.
+
+        Raises :class:`NotSent`.
+        """
+        self.strategy.send(self.packet, self.carrier)
+
+
+class ChannelEvents(PathOwner, Protocol):
+    """What the node wants to hear."""
+
+    def own_record(self) -> SignedCommRecord:
+        """The record to introduce ourselves with."""
+
+    def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
+        """The newest record known of a peer."""
+
+    def learned_record(self, record: SignedCommRecord) -> None:
+        """A peer proved itself, and this is its record, or a newer one that it gave."""
+
+    def confirmed(self, path: Path) -> None:
+        """The peer at the other end of ``path`` is proven and lives."""
+
+    def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
+        """A packet of a confirmed path was opened."""
+
+    def session_unknown(self, path: Path) -> None:
+        """The other end of a relayed path says that it does not know the session."""
+
+    def reject(self, arrival: Arrival) -> None:
+        """What came is of no use: close the connection it came by."""
+
+    def dialled_ourselves(self, arrival: Arrival) -> None:
+        """A handshake turned out to be with this very node."""
+
+
+class SecureChannels:
+    """All handshakes and sessions of a node."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        network: str,
+        incarnation: bytes,
+        limits: PeerLimits,
+        environment: Environment,
+        counters: Counter[str],
+        events: ChannelEvents,
+    ) -> None:
+        self._identity = identity
+        self._network = network
+        self._incarnation = incarnation
+        self._limits = limits
+        self._environment = environment
+        self._counters = counters
+        self._events = events
+        self._started_s = environment.elapsed()
+        self._paths: dict[int, Path] = {}
+        self._by_connection: dict[int, Path] = {}
+        self._dials: dict[int, Dial] = {}
+        self._unconfirmed: UnconfirmedSessions[Path] = UnconfirmedSessions()
+
+    # Dialling
+
+    def dial(
+        self,
+        contact: Contact,
+        strategy: CommStrat,
+        carrier: Carrier,
+        done: Callable[[Path | str], None],
+    ) -> Dial:
+        """Begin a handshake with the peer of ``contact`` and send its first packet.
+
+        No message travels with it, so whatever happens to it, no copy of a message was given to
+        a socket. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
+        """
+        known = self._events.known_record(contact.peer_id)
+        index = self._new_index()
+        initiator = Initiator(
+            self._identity, self._network, contact.key, contact.channel_key, index
+        )
+        early = b""
+        if contact.sequence == 0:
+            early = write_sealed(0, 0, [item(ItemType.PADDING, bytes(RECORD_ROOM_BYTES))])
+        payload = InitiationPayload(
+            record=self._events.own_record().encode(),
+            time_ms=int(self._environment.unix_time() * 1000),
+            responder_sequence=contact.sequence,
+            responder_incarnation=known.content.incarnation if known and known.content else None,
+            incarnation=self._incarnation,
+            limits=self._limits,
+            early=early,
+        )
+        packet = initiator.initiate(payload, self._ephemeral()).encode()
+        dial = Dial(contact, initiator, packet, index, strategy, carrier, done)
+        self._dials[index] = dial
+        try:
+            dial.send()
+        except NotSent:
+            del self._dials[index]
+            raise
+        return dial
+
+    def abandon(self, dial: Dial) -> None:
+        """Forget a handshake; ``done`` is not called any more."""
+        self._dials.pop(dial.index, None)
+
+    # Packets
+
+    def receive(self, data: bytes, arrival: Arrival) -> None:
+        """Take a packet from anybody. Never raises; what is of no use is counted."""
+        try:
+            packet = decode_packet(data)
+            if isinstance(packet, Data):
+                self._receive_data(packet, arrival, data)
+            elif isinstance(packet, Initiation):
+                self._receive_initiation(packet, data, arrival)
+            elif isinstance(packet, Response):
+                self._receive_response(packet, arrival)
+            else:
+                self._receive_note(packet, arrival)
+        except RemoteProtocolError as error:
+            self._counters[f"dropped: {error}"] += 1
+            self._events.reject(arrival)
+        except NotSent:
+            self._counters["answer not sent: the way back is gone"] += 1
+
+    def _receive_data(self, packet: Data, arrival: Arrival, data: bytes) -> None:
+        path = self._paths.get(packet.receiver_index)
+        if path is None or path.relayed != arrival.relayed:
+            self._counters["data packet of an unknown session"] += 1
+            if arrival.relayed:
+                note = UnknownSession(packet.receiver_index, data[-16:])
+                arrival.strategy.send(note.encode(), arrival.carrier)
+            else:
+                self._events.reject(arrival)
+            return
+        if not path.relayed and path.strategy != arrival.strategy:
+            raise InvalidPacket("a data packet of another connection's session")
+        try:
+            sealed, transit_ms = path.open(packet)
+        except InvalidPacket as error:
+            if not path.relayed:
+                raise
+            # Anybody can put such a packet into a relay; the session is none the worse for it.
+            self._counters[f"dropped: {error}"] += 1
+            return
+        if path.relayed:
+            path.reroute(arrival.strategy)
+        if not path.confirmed:
+            self._unconfirmed.remove(path)
+            self._confirm(path)
+        if not path.closed:
+            self._events.opened(path, sealed, transit_ms)
+
+    def _receive_initiation(self, packet: Initiation, data: bytes, arrival: Arrival) -> None:
+        again = self._unconfirmed.find(data)
+        if again is not None:
+            arrival.strategy.send(again.response, arrival.carrier)
+            return
+        if arrival.connection is not None and arrival.connection in self._by_connection:
+            raise HandshakeFailed("a second initiation on one connection")
+        responder = Responder(self._identity, self._network, packet)
+        record = responder.record
+        peer_id = record.peer_id
+        if peer_id == self._identity.node_id:
+            self._events.dialled_ourselves(arrival)
+            return
+        self._check_not_superseded(record)
+        if not self._unconfirmed.has_room(peer_id):
+            self._counters["initiation refused: too many unconfirmed sessions"] += 1
+            self._events.reject(arrival)
+            return
+        if responder.payload.early:
+            # Until a replayed initiation can be told from a first one, everybody is challenged:
+            # what came early is not looked at, and its sender sends it again in the session.
+            self._counters["early data challenged"] += 1
+        own = self._events.own_record()
+        now = self._environment.elapsed()
+        payload = ResponsePayload(
+            incarnation=self._incarnation,
+            uptime_ms=int((now - self._started_s) * 1000),
+            early_accepted=False,
+            observed=arrival.observed,
+            time_ms=int(self._environment.unix_time() * 1000),
+            limits=self._limits,
+            record=own.encode() if own.sequence > responder.payload.responder_sequence else None,
+        )
+        index = self._new_index()
+        response, keys = responder.respond(payload, index, self._ephemeral())
+        encoded = response.encode()
+        path = self._new_path(
+            peer_id,
+            index,
+            packet.sender_index,
+            keys,
+            arrival,
+            responder.payload.limits,
+            responder.payload.incarnation,
+            dialled=False,
+        )
+        path.record = record
+        self._unconfirmed.add(path, peer_id, data, encoded, now)
+        arrival.strategy.send(encoded, arrival.carrier)
+
+    def _receive_response(self, packet: Response, arrival: Arrival) -> None:
+        dial = self._dials.get(packet.receiver_index)
+        if dial is None or not _same_route(dial.strategy, arrival):
+            self._counters["response to no dial of ours"] += 1
+            return
+        try:
+            payload, keys = dial.initiator.finish(packet)
+            record = self._proven_record(dial.contact, payload)
+        except RemoteProtocolError as error:
+            self._counters[f"dropped: {error}"] += 1
+            if not arrival.relayed:
+                # On a TCP connection nobody but the one at the other end can have sent it.
+                del self._dials[dial.index]
+                self._events.reject(arrival)
+                dial.done(str(error))
+            return
+        del self._dials[dial.index]
+        path = self._new_path(
+            dial.contact.peer_id,
+            dial.index,
+            packet.sender_index,
+            keys,
+            arrival,
+            payload.limits,
+            payload.incarnation,
+            dialled=True,
+        )
+        path.record = record
+        path.observed = payload.observed
+        self._confirm(path)
+        path.confirm()
+        dial.done(path)
+
+    def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:
+        # Its index is of the session as *we* are known by there; only the tail can tell which.
+        for path in self._paths.values():
+            if (
+                path.relayed
+                and path.session.remote_index == note.receiver_index
+                and path.sent_lately(note.tail)
+            ):
+                self._events.session_unknown(path)
+                return
+        self._counters["unknown-session note that matches nothing sent"] += 1
+        if not arrival.relayed:
+            self._events.reject(arrival)
+
+    # Sessions
+
+    def close(self, path: Path) -> None:
+        """Forget a path. A second time does nothing."""
+        path.closed = True
+        if self._paths.pop(path.session.index, None) is not None:
+            self._unconfirmed.remove(path)
+            strategy = path.strategy
+            if isinstance(strategy, TCPStrat) and strategy.connection is not None:
+                self._by_connection.pop(strategy.connection, None)
+
+    def connection_lost(self, connection: int, reason: str) -> Path | None:
+        """A TCP connection is gone, and with it every dial over it, and its path, if any."""
+        for dial in list(self._dials.values()):
+            if isinstance(dial.strategy, TCPStrat) and dial.strategy.connection == connection:
+                del self._dials[dial.index]
+                dial.done(reason)
+        path = self._by_connection.get(connection)
+        if path is not None:
+            self.close(path)
+        return path
+
+    def path_of(self, connection: int) -> Path | None:
+        """The path over a TCP connection."""
+        return self._by_connection.get(connection)
+
+    def expire(self, now_s: float) -> None:
+        """Forget the sessions that were never confirmed."""
+        for path in self._unconfirmed.expire(now_s):
+            self._counters["session never confirmed"] += 1
+            self.close(path)
+
+    @property
+    def unconfirmed(self) -> int:
+        """How many sessions wait for their first data packet."""
+        return len(self._unconfirmed)
+
+    @property
+    def dialling(self) -> int:
+        """How many handshakes of ours are open."""
+        return len(self._dials)
+
+    def _new_path(
+        self,
+        peer_id: NodeId,
+        index: int,
+        remote_index: int,
+        keys: SessionKeys,
+        arrival: Arrival,
+        theirs: PeerLimits,
+        incarnation: bytes,
+        *,
+        dialled: bool,
+    ) -> Path:
+        session = Session(
+            index=index,
+            remote_index=remote_index,
+            send_key=keys.send,
+            receive_key=keys.receive,
+            window=SlidingWindow() if arrival.relayed else InOrder(),
+            started_s=self._environment.elapsed(),
+        )
+        path = Path(
+            peer_id,
+            session,
+            arrival.strategy,
+            arrival.carrier,
+            self._events,
+            relayed=arrival.relayed,
+            dialled=dialled,
+            theirs=theirs,
+            ours=self._limits,
+            incarnation=incarnation,
+        )
+        self._paths[index] = path
+        if arrival.connection is not None:
+            self._by_connection[arrival.connection] = path
+        return path
+
+    def _confirm(self, path: Path) -> None:
+        path.confirmed = True
+        if path.record is not None:
+            self._events.learned_record(path.record)
+        self._events.confirmed(path)
+
+    def _check_not_superseded(self, record: SignedCommRecord) -> None:
+        known = self._events.known_record(record.peer_id)
+        if (
+            known is not None
+            and known.sequence > record.sequence
+            and known.channel_key() != record.channel_key()
+        ):
+            raise InvalidRecord("the initiator's channel key was replaced by a newer record")
+
+    def _proven_record(self, contact: Contact, payload: ResponsePayload) -> SignedCommRecord | None:
+        """The record that the responder gave, if it proves what was dialled.
+
+        Raises :class:`InvalidRecord` or :class:`HandshakeFailed`.
+        """
+        if payload.record is None:
+            if contact.sequence == 0:
+                # Only somebody else said that this identity has this channel key.
+                raise HandshakeFailed("the peer did not show its record")
+            return None
+        record = SignedCommRecord.decode(payload.record)
+        if record.peer_id != contact.peer_id or record.channel_key() != contact.channel_key:
+            raise InvalidRecord("the responder's record is not of the peer that was dialled")
+        return record
+
+    def _new_index(self) -> int:
+        while True:
+            index = int.from_bytes(self._environment.entropy(8), "big")
+            if index not in self._paths and index not in self._dials:
+                return index
+
+    def _ephemeral(self) -> X25519PrivateKey:
+        return X25519PrivateKey.from_private_bytes(self._environment.entropy(32))
+
+
+def _same_route(strategy: CommStrat, arrival: Arrival) -> bool:
+    """Whether an answer came the way the question went: the same connection, or any relay."""
+    return arrival.relayed if isinstance(strategy, RelayStrat) else strategy == arrival.strategy

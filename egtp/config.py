@@ -1,0 +1,114 @@
+"""Every limit and timing of a node, in one place, with its reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+from egtp.errors import InvalidConfig
+from egtp.handshake import PeerLimits
+
+__all__ = ["NodeConfig"]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """How a node behaves. All durations are seconds, all sizes bytes.
+
+    Raises :class:`InvalidConfig` for values that cannot work.
+    """
+
+    network: str = "main"
+    """Nodes of different networks cannot talk; 1-32 ASCII characters."""
+
+    private_addresses: bool = False
+    """Dial loopback and private addresses that strangers name. For tests and labs: in the open,
+    a record could make this node connect to the machine's own services."""
+
+    # Outcomes
+    hard_timeout_s: float = 30.0
+    """When a query ends, at the latest, if its caller names no other time."""
+
+    # Reaching
+    dial_timeout_s: float = 3.0
+    """How long a silent address is waited for; a healthy one answers within a round trip."""
+    stagger_s: float = 0.25
+    """How long one address is given before the next is raced against it (RFC 8305)."""
+    relay_timeout_s: float = 3.0
+    """How long a relay is given to bring back the peer's side of the handshake."""
+    lookup_timeout_s: float = 10.0
+    """How long a lookup may take."""
+    lookups_max: int = 2
+    """How often the strategies are looked up anew before a query fails."""
+
+    # TCP
+    connections_max: int = 10_000
+    """All connections. An idle one costs about 12 KiB."""
+    half_open_max: int = 512
+    """Accepted connections whose other end has proven nothing yet: strangers get no more."""
+    prove_timeout_s: float = 5.0
+    """How long an accepted connection may prove nobody."""
+    idle_timeout_s: float = 120.0
+    """How long an unused connection is kept: long enough for a conversation to go on."""
+    connection_buffer_bytes_max: int = 1 * MIB
+    """What a connection holds while it is being opened or the socket is full."""
+
+    # What this node takes from others, told to them in the handshake
+    body_bytes_max: int = 16 * MIB
+    """The largest body of a message."""
+    reassembly_bytes_max: int = 32 * MIB
+    """What one peer may have under way in chunks: a largest body, and another beside it."""
+    open_queries_max: int = 4096
+    """Queries of one peer that run at a time; more are answered "busy"."""
+    relayed_bytes_max: int = 256 * 1024
+    """What may be in flight to this node over relays."""
+
+    # What waits here
+    waiting_bytes_max: int = 64 * MIB
+    """What may wait for one peer: for a path to it, or for the path to take more."""
+    peers_max: int = 20_000
+    """Peers that are remembered; those least recently used are forgotten first."""
+    exchanges_max: int = 200_000
+    """Queries of this node that are open at a time."""
+
+    # Own record
+    record_lifetime_s: float = 2 * 3600.0
+    """How long a record is good for: what BEP 44 nodes keep, and how long a vanished address is
+    still believed. Published again at half of it."""
+
+    # Relays
+    relays_wanted: int = 3
+    """Relays that are kept registered at a time; 0 never uses any."""
+    relay_lease_s: float = 60.0
+    """How long a relay may think that this node is there; renewed at a third of it."""
+
+    # Clean-up
+    clean_up_interval_s: float = 1.0
+    """How often idle and unproven connections are looked for."""
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.network) <= 32 or not self.network.isascii():
+            raise InvalidConfig("network is 1 to 32 ASCII characters")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, bool | str):
+                continue
+            may_be_zero = field.name in {"relays_wanted", "lookups_max", "stagger_s"}
+            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
+                raise InvalidConfig(f"{field.name} must be a positive number, not {value!r}")
+        if self.record_lifetime_s > 24 * 3600:
+            raise InvalidConfig("record_lifetime_s is at most a day: DHT nodes refuse more")
+        if self.body_bytes_max > self.reassembly_bytes_max:
+            raise InvalidConfig("reassembly_bytes_max must be at least body_bytes_max")
+
+    @property
+    def limits(self) -> PeerLimits:
+        """What peers are told in the handshake."""
+        return PeerLimits(
+            self.body_bytes_max,
+            self.reassembly_bytes_max,
+            self.open_queries_max,
+            self.relayed_bytes_max,
+        )

@@ -1,0 +1,81 @@
+"""What an observer of a node is told: the turning points, never the traffic.
+
+An observer is for people and tests who want to see what a node does. It is called on the event
+loop, in the middle of the node's work: it must be quick, must not call the node, and must not
+raise. A node without one spends nothing on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from egtp.comm_record import SignedCommRecord
+from egtp.comm_strat import Address, CommStrat
+from egtp.errors import Attempt
+from egtp.identity import NodeId
+from egtp.lookup import Published
+
+__all__ = [
+    "Dialling",
+    "Event",
+    "Observer",
+    "PathLost",
+    "PathOpened",
+    "RecordLearned",
+    "RecordPublished",
+    "SearchFailed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialling:
+    """A TCP connection to ``address`` is being opened."""
+
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class PathOpened:
+    """A peer has proven itself on a path."""
+
+    peer_id: NodeId
+    strategy: CommStrat
+
+
+@dataclass(frozen=True, slots=True)
+class PathLost:
+    """A path is of no use any more."""
+
+    peer_id: NodeId
+    strategy: CommStrat
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordLearned:
+    """A newer record of a peer is known now."""
+
+    record: SignedCommRecord
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPublished:
+    """A lookup service has stored the own record."""
+
+    record: SignedCommRecord
+    published: Published
+
+
+@dataclass(frozen=True, slots=True)
+class SearchFailed:
+    """No path to a peer was found."""
+
+    peer_id: NodeId
+    attempts: tuple[Attempt, ...]
+
+
+Event: TypeAlias = Dialling | PathOpened | PathLost | RecordLearned | RecordPublished | SearchFailed
+Observer: TypeAlias = Callable[[Event], None]

@@ -1,0 +1,178 @@
+"""The identity file: the private keys on disk, for one process at a time.
+
+Two PKCS#8 PEM blocks (Ed25519, then X25519), readable by the owner only, encrypted if there is a
+passphrase. Beside it, ``<file>.sequence`` holds the highest sequence of a record ever signed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final, Self
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+
+from egtp.errors import InvalidConfig
+from egtp.identity import Entropy, Identity
+
+__all__ = ["IdentityFile"]
+
+_PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----\n?", re.DOTALL)
+FILE_BYTES_MAX: Final = 64 * 1024
+
+
+class IdentityFile:
+    """An open, locked identity file. Use :meth:`open`; close it when the node is closed."""
+
+    def __init__(self, path: Path, identity: Identity, lock: IO[bytes]) -> None:
+        self.path: Final = path
+        self.identity: Final = identity
+        self._lock = lock
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        passphrase: bytes | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> Self:
+        """Open the file at ``path``, making it with a new identity if there is none.
+
+        Raises :class:`InvalidConfig`, in one line, if it cannot be read, is no identity file,
+        needs another passphrase, or is in use by another process.
+        """
+        where = Path(path)
+        with _explained(where):
+            if not where.exists():
+                _create(where, Identity.generate(entropy), passphrase)
+            lock = where.open("rb")
+        try:
+            with _explained(where):
+                _lock(where, lock)
+                identity = _parse(where, lock.read(FILE_BYTES_MAX), passphrase)
+        except BaseException:
+            lock.close()
+            raise
+        return cls(where, identity, lock)
+
+    @property
+    def _sequence_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".sequence")
+
+    def load_sequence(self) -> int:
+        """The highest sequence that was ever used; 0 if none."""
+        path = self._sequence_path
+        with _explained(path):
+            if not path.exists():
+                return 0
+            text = path.read_text("ascii", errors="replace").strip()
+        if not text.isdigit():
+            raise InvalidConfig(
+                f"{path} does not hold a number; delete it if its identity was never used elsewhere"
+            )
+        return int(text)
+
+    def store_sequence(self, sequence: int) -> None:
+        """Write it so that it survives a crash of the machine."""
+        with _explained(self._sequence_path):
+            _replace(self._sequence_path, b"%d\n" % sequence)
+
+    def close(self) -> None:
+        """Let another process have it."""
+        self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise InvalidConfig(
+            f"cannot use {path}: {(error.strerror or str(error)).lower()}"
+        ) from None
+
+
+def _lock(path: Path, file: IO[bytes]) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InvalidConfig(
+            f"{path} is in use by another process; an identity runs once at a time"
+        ) from None
+
+
+def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
+    blocks = _PEM.findall(data)
+    try:
+        signing, channel = (load_pem_private_key(block, passphrase) for block in blocks)
+    except TypeError:
+        needs = "needs a passphrase" if passphrase is None else "has no passphrase"
+        raise InvalidConfig(f"{path} {needs}") from None
+    except (ValueError, UnsupportedAlgorithm):
+        wrong = "" if passphrase is None else ", or the passphrase is wrong"
+        raise InvalidConfig(f"{path} is not an identity file{wrong}") from None
+    if not isinstance(signing, Ed25519PrivateKey) or not isinstance(channel, X25519PrivateKey):
+        raise InvalidConfig(f"{path} is not an identity file: it holds keys of another type")
+    return Identity(signing, channel)
+
+
+def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
+    """Write a new identity, unless another process was quicker."""
+    encryption: KeySerializationEncryption = (
+        NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
+    )
+    keys = (identity.signing_key, identity.channel_secret)
+    blocks = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption) for key in keys]
+    temporary = _write_aside(path, b"".join(blocks))
+    try:
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()
+    _sync_folder(path)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    _write_aside(path, data).replace(path)
+    _sync_folder(path)
+
+
+def _write_aside(path: Path, data: bytes) -> Path:
+    """A file beside ``path``, on disk, readable by the owner only."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

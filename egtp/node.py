@@ -1,0 +1,405 @@
+"""Node: a peer of the network, and the whole public API of the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from egtp.comm_record import ContactLink, SignedCommRecord
+from egtp.comm_strat import Address
+from egtp.config import NodeConfig
+from egtp.discovery_service import DiscoveryService, Introduction
+from egtp.engine import Engine
+from egtp.environment import Environment
+from egtp.errors import FastFail, LocalProtocolError, NodeClosed, WrongLoop
+from egtp.events import Observer
+from egtp.handlers import Handler
+from egtp.identity import Identity, NodeId
+from egtp.identity_file import IdentityFile
+from egtp.lookup import LookupService, Published
+from egtp.message import NONCE_BYTES, Send, check_kind
+from egtp.outgoing import OpenQuery, Sending
+from egtp.own_record import MemorySequence, SequenceStore
+from egtp.peers import Explanation
+from egtp.relay.leases import RelayLimits
+from egtp.relay.listener import RelayListener
+from egtp.relay.server import RelayServer
+from egtp.relay.wire import LEASE_KIND
+
+__all__ = ["Node"]
+
+TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
+
+
+class Node:
+    """Talks to other nodes by their peerId.
+
+    ::
+
+        async with Node(identity, listen="192.0.2.7:4000", lookup=lookup) as node:
+            reply = await node.query(peer_id, "greet", b"hello")
+
+    A node belongs to the event loop that it was started on. Calling it from another thread or
+    loop raises :class:`WrongLoop` (R15).
+    """
+
+    def __init__(
+        self,
+        identity: Identity | IdentityFile,
+        *,
+        listen: str | Sequence[str] = (),
+        announce: str | Sequence[str] | None = None,
+        dial_from: str | None = None,
+        lookup: LookupService | None = None,
+        discovery: DiscoveryService | None = None,
+        relay_server: RelayLimits | bool = False,
+        config: NodeConfig | None = None,
+        environment: Environment | None = None,
+        observer: Observer | None = None,
+    ) -> None:
+        """
+        :param identity: who this node is. With an :class:`IdentityFile`, sequences survive too.
+        :param listen: addresses ``IP:PORT`` to accept connections on; none for a node that only
+            dials. Port 0 takes a free one.
+        :param announce: addresses to publish instead of those listened on, as needed behind a
+            port forwarding. Listening on ``0.0.0.0`` or ``::`` publishes nothing by itself.
+        :param dial_from: the local IP address to dial from, for machines with several.
+        :param lookup: finds records of others, stores ours. Without one, peers are reached whose
+            contact was added, or that connect to us.
+        :param discovery: introduces relay servers to be reached through.
+        :param relay_server: serve others as a relay; True for the default limits.
+        :param observer: told the turning points; see :mod:`egtp.events`.
+
+        Raises :class:`InvalidConfig`.
+        """
+        self._identity_file = identity if isinstance(identity, IdentityFile) else None
+        self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
+        self.config: Final = config or NodeConfig()
+        self._environment = environment or Environment()
+        self._observer = observer
+        self._listen = _addresses(listen)
+        self._announce = None if announce is None else _addresses(announce)
+        self._dial_from = dial_from
+        self._lookup = lookup
+        self._discovery = discovery
+        self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
+        self._handlers: dict[str, Handler] = {}
+        self._engine: Engine | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._introduce: Callable[[Sequence[Introduction]], None] | None = None
+
+    # Life
+
+    async def start(self) -> None:
+        """Listen, publish, and look for relays.
+
+        Raises :class:`InvalidConfig` if an address cannot be listened on; nothing is left then.
+        """
+        if self._engine is not None:
+            raise LocalProtocolError("this node was started already; make another one")
+        self._loop = asyncio.get_running_loop()
+        sequences: SequenceStore = self._identity_file or MemorySequence()
+        engine = Engine(
+            self.identity, sequences, self._lookup, self.config, self._environment, self._observer
+        )
+        self._engine = engine
+        engine.comms.dial_from = self._dial_from
+        for kind, handler in self._handlers.items():
+            engine.handlers.add(kind, handler)
+        if self._relay_limits is not None:
+            engine.relaying.server = RelayServer(engine.relaying, self._relay_limits)
+            engine.handlers.add(LEASE_KIND, engine.relaying.lease, reserved=True)
+        try:
+            await engine.comms.listen(self._listen)
+        except BaseException:
+            await engine.close()
+            raise
+        engine.announce(self._announced())
+        engine.start()
+        if self._discovery is not None and self.config.relays_wanted:
+            listener = RelayListener(
+                engine, self.config.relays_wanted, self.config.relay_lease_s, engine.counters
+            )
+            engine.relaying.listener = listener
+            self._introduce = listener.introduce
+            self._discovery.meet_relay_servers(self._introduce)
+
+    async def close(self) -> None:
+        """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
+        or socket is left. A second call does nothing."""
+        if self._engine is None:
+            return
+        self._check_loop()
+        if self._discovery is not None and self._introduce is not None:
+            self._discovery.forget(self._introduce)
+        await self._engine.close()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    # Talking
+
+    async def query(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes = b"",
+        *,
+        hard_timeout_s: float | None = None,
+        soft_timeout_s: float | None = None,
+        on_soft_timeout: Callable[[], None] | None = None,
+    ) -> bytes:
+        """Ask a peer, wherever it is now, and return the body of its reply.
+
+        Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
+        :class:`HandlerFailed` with the code that the peer answered, or :class:`NodeClosed`.
+        Cancelling it frees everything at once and tells the peer. ``on_soft_timeout`` is called
+        at most once, on the event loop; the query goes on after it.
+        """
+        return await self.open_query(
+            peer_id,
+            kind,
+            body,
+            hard_timeout_s=hard_timeout_s,
+            soft_timeout_s=soft_timeout_s,
+            on_soft_timeout=on_soft_timeout,
+        )
+
+    def open_query(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes = b"",
+        *,
+        hard_timeout_s: float | None = None,
+        soft_timeout_s: float | None = None,
+        on_soft_timeout: Callable[[], None] | None = None,
+    ) -> OpenQuery:
+        """As :meth:`query`, but returns at once; await the result for the reply, and its
+        ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments
+        that no query can have."""
+        engine = self._running()
+        check_kind(kind)
+        hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
+        _check_timeouts(hard_s, soft_timeout_s)
+        query = OpenQuery(asyncio.get_running_loop(), on_soft_timeout)
+        if self._fits(body):
+            engine.ask(NodeId(peer_id), kind, body, hard_s, soft_timeout_s, query)
+        else:
+            query.fail(self._too_large(body))
+        return query
+
+    async def send(
+        self, peer_id: NodeId, kind: str, body: bytes = b"", *, hard_timeout_s: float | None = None
+    ) -> None:
+        """Tell a peer something, without an answer. Returns when the message was given to a
+        socket, which does not say that it arrived. It is given at most once, never again.
+
+        Raises :class:`FastFail` if it could not be given to any within the hard timeout.
+        """
+        engine = self._running()
+        check_kind(kind)
+        hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
+        _check_timeouts(hard_s, None)
+        if not self._fits(body):
+            raise self._too_large(body)
+        sending = Sending(asyncio.get_running_loop())
+        nonce = self._environment.entropy(NONCE_BYTES)
+        engine.tell(NodeId(peer_id), Send(nonce, kind, int(hard_s * 1000), body), sending)
+        try:
+            async with asyncio.timeout(hard_s):
+                await sending.left
+        except TimeoutError:
+            raise FastFail(f"no way to reach {peer_id} within {hard_s:g} s") from None
+        finally:
+            engine.take_back(peer_id, sending)
+
+    def handle(self, kind: str, handler: Handler) -> None:
+        """Answer queries and sends of ``kind`` with ``handler``, before or after the start.
+
+        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken.
+        """
+        check_kind(kind)
+        if kind in self._handlers:
+            raise LocalProtocolError(f"kind {kind!r} has a handler already")
+        if self._engine is not None:
+            self._engine.handlers.add(kind, handler)
+        self._handlers[kind] = handler
+
+    def handler(self, kind: str) -> Callable[[Handler], Handler]:
+        """:meth:`handle` as a decorator: ``@node.handler("greet")``."""
+
+        def decorate(handler: Handler) -> Handler:
+            self.handle(kind, handler)
+            return handler
+
+        return decorate
+
+    # Peers
+
+    def add_contact(self, contact: SignedCommRecord | ContactLink | str) -> NodeId:
+        """Take note of a peer from its record or contact link, and return its peerId.
+
+        Raises :class:`LocalProtocolError` or :class:`InvalidRecord` for what is no contact.
+        """
+        engine = self._running()
+        if isinstance(contact, str):
+            contact = ContactLink.parse(contact)
+        record = contact.record if isinstance(contact, ContactLink) else contact
+        if record is not None:
+            engine.learn(record, "contact")
+        return contact.peer_id
+
+    def why(self, peer_id: NodeId) -> Explanation:
+        """What is known of a peer, how it is reached now, and what was tried in vain."""
+        engine = self._running()
+        peer = engine.book.find(peer_id)
+        open_queries = engine.exchanges.count_of(peer_id)
+        if peer is None:
+            return Explanation(peer_id, None, "", None, (), None, open_queries, ())
+        age_s = None if peer.record is None else engine.now() - peer.learned_s
+        best = peer.best_path
+        return Explanation(
+            peer_id,
+            peer.record,
+            peer.source,
+            age_s,
+            tuple(str(path.strategy) for path in peer.paths),
+            None if best is None else best.round_trip_s,
+            open_queries,
+            peer.attempts,
+        )
+
+    # This node
+
+    @property
+    def node_id(self) -> NodeId:
+        """Who this node is; for others, its peerId."""
+        return self.identity.node_id
+
+    @property
+    def record(self) -> SignedCommRecord:
+        """This node's own record, as last signed."""
+        return self._running().own.current
+
+    @property
+    def link(self) -> str:
+        """A contact link with the record in it, to paste to somebody."""
+        return str(ContactLink(self.node_id, self.record))
+
+    @property
+    def listening(self) -> tuple[str, ...]:
+        """Where this node accepts connections now, as ``IP:PORT``."""
+        return tuple(map(str, self._running().comms.listening))
+
+    @property
+    def relays(self) -> tuple[NodeId, ...]:
+        """The relays through which this node can be reached now."""
+        listener = self._running().relaying.listener
+        return () if listener is None else listener.confirmed
+
+    @property
+    def relay_server(self) -> RelayServer | None:
+        """This node as a relay of others, with its counters; None if it is none."""
+        return self._running().relaying.server
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What was dropped, refused or closed, by reason. Every silent drop is counted here."""
+        return self._running().counters
+
+    async def published(self) -> Published:
+        """Wait until the lookup service has stored this node's record as it is now.
+
+        Raises :class:`PublishFailed` without a lookup service, or when the node is closed.
+        """
+        return await self._running().publisher.published()
+
+    async def listen(self, addresses: str | Sequence[str]) -> None:
+        """Accept connections on these addresses and no others, and say so in a new record.
+
+        Open connections stay. Raises :class:`InvalidConfig` if one cannot be used; then all is
+        as it was.
+        """
+        engine = self._running()
+        wanted = _addresses(addresses)
+        await engine.comms.listen(wanted)
+        self._listen = wanted
+        engine.announce(self._announced())
+
+    async def move(self, addresses: str | Sequence[str], *, dial_from: str | None = None) -> None:
+        """This machine has other addresses now: listen on these, dial from ``dial_from``, and
+        drop every connection, since both ends of it are named by an address that is gone.
+
+        Raises :class:`InvalidConfig` as :meth:`listen` does.
+        """
+        engine = self._running()
+        await self.listen(addresses)
+        engine.comms.dial_from = dial_from
+        engine.comms.drop_all("this node moved to another address")
+
+    # Inside
+
+    def _announced(self) -> tuple[Address, ...]:
+        assert self._engine is not None  # noqa: S101 - called while running only
+        if self._announce is not None:
+            return tuple(self._announce)
+        listening = self._engine.comms.listening
+        return tuple(address for address in listening if any(address.ip))
+
+    def _running(self) -> Engine:
+        self._check_loop()
+        engine = self._engine
+        if engine is None:
+            raise NodeClosed("this node was not started: use `async with node:` or start()")
+        if engine.is_closed:
+            raise NodeClosed()
+        return engine
+
+    def _check_loop(self) -> None:
+        if self._loop is None:
+            return
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
+            raise WrongLoop(
+                "a node is used on the event loop it was started on; from another thread, use "
+                "asyncio.run_coroutine_threadsafe(node.query(...), loop)"
+            )
+
+    def _fits(self, body: bytes) -> bool:
+        if type(body) is not bytes:
+            raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
+        return len(body) <= self.config.body_bytes_max
+
+    def _too_large(self, body: bytes) -> FastFail:
+        most = self.config.body_bytes_max
+        return FastFail(
+            f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)"
+        )
+
+
+def _addresses(texts: str | Sequence[str]) -> list[Address]:
+    return [Address.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
+
+
+def _check_timeouts(hard_s: float, soft_s: float | None) -> None:
+    if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
+        raise LocalProtocolError(f"a hard timeout is above 0 and finite, not {hard_s!r}")
+    if soft_s is not None and not 0 < soft_s < hard_s:
+        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")

@@ -1,0 +1,87 @@
+"""This node's own record: signed anew when it changes, numbered so that it never goes backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.comm_strat import CommStrat
+from egtp.identity import Identity
+
+__all__ = ["MemorySequence", "OwnRecord", "SequenceStore"]
+
+
+class SequenceStore(Protocol):
+    """Remembers the highest sequence ever used, durably: one used twice would let the older
+    record win."""
+
+    def load_sequence(self) -> int:
+        """0 if none was ever used."""
+
+    def store_sequence(self, sequence: int) -> None:
+        """Returns only once the number would survive a crash."""
+
+
+class MemorySequence:
+    """For identities that live only as long as their process."""
+
+    def __init__(self) -> None:
+        self._sequence = 0
+
+    def load_sequence(self) -> int:
+        return self._sequence
+
+    def store_sequence(self, sequence: int) -> None:
+        self._sequence = sequence
+
+
+class OwnRecord:
+    """Signs this node's records."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        incarnation: bytes,
+        sequences: SequenceStore,
+        unix_time: Callable[[], float],
+        lifetime_s: float,
+    ) -> None:
+        self._identity = identity
+        self._incarnation = incarnation
+        self._sequences = sequences
+        self._unix_time = unix_time
+        self._lifetime_s = lifetime_s
+        self._strategies: tuple[CommStrat, ...] = ()
+        self.current = self._sign()
+
+    def change(self, strategies: tuple[CommStrat, ...]) -> bool:
+        """Say from now on that this node is reached so. False if that is what it said already."""
+        if strategies == self._strategies:
+            return False
+        self._strategies = strategies
+        self.current = self._sign()
+        return True
+
+    def renew(self) -> None:
+        """Sign again, to last for another lifetime."""
+        self.current = self._sign()
+
+    def saw(self, sequence: int) -> bool:
+        """Somebody holds a record of this identity. True if ours had to be numbered above it."""
+        if sequence < self.current.sequence:
+            return False
+        self.current = self._sign(above=sequence)
+        return True
+
+    def _sign(self, above: int = 0) -> SignedCommRecord:
+        now = int(self._unix_time())
+        sequence = max(self._sequences.load_sequence() + 1, above + 1, now)
+        self._sequences.store_sequence(sequence)
+        content = CommRecord(
+            expiry_unix_s=now + int(self._lifetime_s),
+            incarnation=self._incarnation,
+            channels=((SUITE_AESGCM, self._identity.channel_key),),
+            strategies=self._strategies,
+        )
+        return SignedCommRecord.sign(self._identity, sequence, content)

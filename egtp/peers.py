@@ -1,0 +1,214 @@
+"""What a node knows about each peer: where it may be, which paths lead to it, what waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.comm_record import SignedCommRecord, supersedes
+from egtp.errors import Attempt, FastFail
+from egtp.identity import NodeId
+from egtp.outbox import Waiting
+from egtp.path import Given, Path
+from egtp.strategy_choice import Contact
+
+__all__ = ["CROSSED_S", "Explanation", "Peer", "PeerBook", "Search", "preferred"]
+
+CROSSED_S: Final = 5.0
+"""Two connections to one peer that begin this close together were dialled from both ends."""
+
+
+def preferred(old: Path, new: Path, me: NodeId) -> Path:
+    """Which of two confirmed paths to one peer stays. Both ends come to the same answer.
+
+    The newer one, since its dialler had a reason to dial; but if both began at about the same
+    time, the one dialled by the smaller nodeId.
+    """
+    if new.session.started_s - old.session.started_s < CROSSED_S and old.dialled != new.dialled:
+        mine = me < new.peer_id
+        return new if new.dialled == mine else old
+    return new
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a peer is reached the way it is, or is not. What ``node.why(peer_id)`` returns."""
+
+    peer_id: NodeId
+    record: SignedCommRecord | None
+    """The newest record known."""
+    source: str
+    """Where that record came from: ``lookup``, ``handshake``, ``pushed by the peer``, ..."""
+    record_age_s: float | None
+    """How long ago it was learned."""
+    paths: tuple[str, ...]
+    """The live paths, best first; empty if there is none."""
+    round_trip_s: float | None
+    """As last measured on the best path."""
+    open_queries: int
+    attempts: tuple[Attempt, ...]
+    """What the last search for a path tried in vain."""
+
+    def __str__(self) -> str:
+        lines = [f"peer {self.peer_id}"]
+        if self.record is None:
+            lines.append("  no record known")
+        else:
+            lines.append(f"  record {self.record.sequence}, {self.source}")
+            lines.append(f"    {self.record_age_s:.1f} s ago")
+            lines += [f"    {strategy}" for strategy in self.record.strategies]
+        lines += [f"  path: {path}" for path in self.paths] or ["  no path"]
+        lines += [f"  tried: {attempt}" for attempt in self.attempts]
+        return "\n".join(lines)
+
+
+class Search:
+    """A search for a path that is under way. ``found`` is set when there is one."""
+
+    __slots__ = ("found", "task")
+
+    def __init__(self, run: Callable[[asyncio.Event], Coroutine[None, None, FastFail | None]]):
+        self.found: Final = asyncio.Event()
+        self.task: Final = asyncio.get_running_loop().create_task(run(self.found))
+
+
+class Peer:
+    """One peer. ``waiting`` holds messages for which there is no path yet."""
+
+    def __init__(self, peer_id: NodeId) -> None:
+        self.peer_id: Final = peer_id
+        self.record: SignedCommRecord | None = None
+        self.source = ""
+        self.learned_s = 0.0
+        self.hearsay: Contact | None = None
+        """What a third party's record says of this peer, for when it has no record of its own."""
+        self.direct: Path | None = None
+        self.relayed: Path | None = None
+        self.superseded: list[Path] = []
+        """Older paths that still receive."""
+        self.waiting: deque[Waiting[Given | None]] = deque()
+        self.waiting_bytes = 0
+        self.search: Search | None = None
+        """For any path, on behalf of the messages that wait."""
+        self.direct_search: Search | None = None
+        """For a direct path, on behalf of what goes through this peer as a relay."""
+        self.attempts: tuple[Attempt, ...] = ()
+        self.last_note_s = float("-inf")
+
+    @property
+    def best_path(self) -> Path | None:
+        """Where to send now: the direct path if there is one."""
+        return self.direct or self.relayed
+
+    @property
+    def paths(self) -> list[Path]:
+        return [p for p in (self.direct, self.relayed) if p is not None] + self.superseded
+
+    def learn(self, record: SignedCommRecord, source: str, now_s: float) -> bool:
+        """Take a verified record of this peer. False if it is not newer than what is known."""
+        if not supersedes(record, self.record):
+            return False
+        self.record, self.source, self.learned_s = record, source, now_s
+        return True
+
+    def contact(self, unix_s: float) -> Contact | None:
+        """How to dial the peer, as far as is known."""
+        if self.record is not None:
+            contact = Contact.of_record(self.record, unix_s)
+            if contact is not None:
+                return contact
+        return self.hearsay
+
+    def add_path(self, path: Path, me: NodeId) -> None:
+        """A path was confirmed; of two alike, one from now on only receives."""
+        old = self.relayed if path.relayed else self.direct
+        stays = path if old is None else preferred(old, path, me)
+        if path.relayed:
+            self.relayed = stays
+        else:
+            self.direct = stays
+        for other in (old, path):
+            if other is not None and other is not stays:
+                other.draining = True
+                self.superseded.append(other)
+
+    def remove_path(self, path: Path) -> None:
+        """A path is gone. One that was superseded takes its place if it still lives."""
+        if path in self.superseded:
+            self.superseded.remove(path)
+            return
+        successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
+        if successor is not None:
+            self.superseded.remove(successor)
+            successor.draining = False
+        if path is self.direct:
+            self.direct = successor
+        elif path is self.relayed:
+            self.relayed = successor
+
+    def wait(self, waiting: Waiting[Given | None]) -> None:
+        """Keep a message until there is a path."""
+        self.waiting.append(waiting)
+        self.waiting_bytes += len(waiting.message)
+
+    def take_waiting(self) -> list[Waiting[Given | None]]:
+        """All that waits, which then waits no longer."""
+        waiting = list(self.waiting)
+        self.waiting.clear()
+        self.waiting_bytes = 0
+        return waiting
+
+    def drop_waiting(self, token: Given) -> None:
+        """A message is not wanted any more."""
+        for waiting in self.waiting:
+            if waiting.token is token:
+                self.waiting.remove(waiting)
+                self.waiting_bytes -= len(waiting.message)
+                return
+
+    @property
+    def queued_bytes(self) -> int:
+        """All that waits for this peer, here and on its paths."""
+        return self.waiting_bytes + sum(path.outbox.waiting_bytes for path in self.paths)
+
+    @property
+    def in_use(self) -> bool:
+        """Whether forgetting this peer would lose more than a record."""
+        return bool(self.paths or self.waiting or self.search or self.direct_search)
+
+
+class PeerBook:
+    """The peers of a node, those least recently used first; bounded."""
+
+    def __init__(self, peers_max: int, is_needed: Callable[[NodeId], bool]) -> None:
+        self._peers_max = peers_max
+        self._is_needed = is_needed
+        self._peers: dict[NodeId, Peer] = {}
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    def find(self, peer_id: NodeId) -> Peer | None:
+        return self._peers.get(peer_id)
+
+    def get(self, peer_id: NodeId) -> Peer:
+        """The peer, made if it is not known yet, and now the one used last."""
+        peer = self._peers.pop(peer_id, None)
+        if peer is None:
+            peer = Peer(peer_id)
+            if len(self._peers) >= self._peers_max:
+                self._forget_one()
+        self._peers[peer_id] = peer
+        return peer
+
+    def all(self) -> list[Peer]:
+        return list(self._peers.values())
+
+    def _forget_one(self) -> None:
+        for peer_id, peer in self._peers.items():
+            if not peer.in_use and not self._is_needed(peer_id):
+                del self._peers[peer_id]
+                return

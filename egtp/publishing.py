@@ -1,0 +1,131 @@
+"""Publishing this node's record: when it changes, and again at half of its life."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from egtp.comm_record import SignedCommRecord
+from egtp.comm_strat import CommStrat
+from egtp.config import NodeConfig
+from egtp.environment import Environment
+from egtp.errors import LookupFailed, PublishFailed
+from egtp.events import Observer, RecordPublished
+from egtp.identity import NodeId
+from egtp.lookup import LookupService, Published
+from egtp.own_record import OwnRecord
+
+__all__ = ["Publisher"]
+
+RETRY_FIRST_S: Final = 0.5
+RETRY_MAX_S: Final = 60.0
+
+
+class Publisher:
+    """Keeps the lookup service's copy of the own record true.
+
+    ``push`` gives a new record to everybody who is connected, before any lookup service has it.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        own: OwnRecord,
+        lookup: LookupService | None,
+        push: Callable[[SignedCommRecord], None],
+        config: NodeConfig,
+        environment: Environment,
+        counters: Counter[str],
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer
+        self._me = me
+        self._own = own
+        self._lookup = lookup
+        self._push = push
+        self._config = config
+        self._environment = environment
+        self._counters = counters
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[Published]] = []
+        self._published: tuple[SignedCommRecord, Published] | None = None
+
+    def start(self) -> None:
+        if self._lookup is not None:
+            self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
+
+    def change(self, strategies: tuple[CommStrat, ...]) -> None:
+        """This node is reached otherwise from now on."""
+        if self._own.change(strategies):
+            self._push(self._own.current)
+            self._changed.set()
+
+    async def published(self) -> Published:
+        """Wait until the record as it is now is stored somewhere.
+
+        Raises :class:`PublishFailed` if there is no lookup service to store it.
+        """
+        if self._lookup is None:
+            raise PublishFailed("this node has no lookup service")
+        if self._published is not None and self._published[0] is self._own.current:
+            return self._published[1]
+        waiter: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
+        self._waiters.append(waiter)
+        try:
+            return await waiter
+        finally:
+            self._waiters.remove(waiter)
+
+    async def _run(self, lookup: LookupService) -> None:
+        # A copy of this identity restored from an old backup would sign numbers already used.
+        try:
+            async with asyncio.timeout(self._config.lookup_timeout_s):
+                found = await lookup.resolve(self._me)
+            if self._own.saw(found.sequence):
+                self._counters["own record found with a higher sequence"] += 1
+        except (LookupFailed, TimeoutError):
+            pass
+        retry_s = RETRY_FIRST_S
+        while True:
+            self._changed.clear()
+            record = self._own.current
+            try:
+                async with asyncio.timeout(self._config.lookup_timeout_s):
+                    published = await lookup.publish(record)
+            except (PublishFailed, TimeoutError):
+                self._counters["publish failed"] += 1
+                pause_s = retry_s = min(retry_s * 2, RETRY_MAX_S)
+            else:
+                self._tell(record, published)
+                retry_s, pause_s = RETRY_FIRST_S, self._half_life_s()
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                if record is self._own.current and pause_s > RETRY_MAX_S:
+                    self._own.renew()
+
+    def _tell(self, record: SignedCommRecord, published: Published) -> None:
+        self._published = (record, published)
+        if self._observer is not None:
+            self._observer(RecordPublished(record, published))
+        if record is self._own.current:
+            for waiter in self._waiters:
+                if not waiter.done():
+                    waiter.set_result(published)
+
+    def _half_life_s(self) -> float:
+        # Up to a tenth earlier, so that nodes that started together do not publish together.
+        jitter = self._environment.entropy(1)[0] / 255
+        return self._config.record_lifetime_s / 2 * (1 - 0.1 * jitter)
+
+    async def close(self) -> None:
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(PublishFailed("this node is closed"))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

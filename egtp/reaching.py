@@ -1,0 +1,234 @@
+"""Finding a path to a peer: try what is known, look up what is newer, try that.
+
+Strategies are raced with a stagger. No message travels with a dial, so however many are tried,
+none has given a copy of a message to a socket: the search may end in a fast fail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from egtp.channels import SecureChannels
+from egtp.comm_record import SignedCommRecord
+from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.config import NodeConfig
+from egtp.errors import Attempt, FastFail, HandshakeFailed, LookupFailed, NotSent
+from egtp.identity import NodeId
+from egtp.lookup import LookupService
+from egtp.path import Path
+from egtp.peers import Peer
+from egtp.strategy_choice import Backoff, Contact, plan
+from egtp.tcp.comms_handler import TCPCommsHandler
+
+__all__ = ["ReachHost", "Reacher"]
+
+INITIATION_AGAIN_S = 1.0
+"""A relayed initiation is sent again after this long: the relay may have dropped it."""
+
+
+class ReachHost(Protocol):
+    """What the search needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def unix_time(self) -> float: ...
+
+    def carrier(self, peer_id: NodeId) -> Carrier:
+        """What moves packets to a peer."""
+
+    def learn(self, record: SignedCommRecord, source: str) -> bool:
+        """Take a verified record. True if it is news."""
+
+    async def connect_relay(self, relay: RelayStrat) -> None:
+        """Have a direct path to a relay. Raises :class:`FastFail`."""
+
+    def expect_hint(self, packet: bytes, tell: Callable[[str], None]) -> Callable[[], None]:
+        """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
+        function that ends the expectation."""
+
+
+class Reacher:
+    """Searches for paths, for one node."""
+
+    def __init__(
+        self,
+        host: ReachHost,
+        me: NodeId,
+        channels: SecureChannels,
+        comms: TCPCommsHandler,
+        lookup: LookupService | None,
+        config: NodeConfig,
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._channels = channels
+        self._comms = comms
+        self._lookup = lookup
+        self._config = config
+        self.backoff = Backoff()
+
+    async def reach(self, peer: Peer, found: asyncio.Event, *, with_relays: bool = True) -> None:
+        """Return once ``peer`` has a path, whoever opened it; ``found`` is set when it has.
+
+        Raises :class:`FastFail` with every attempt. Cancelling it closes what it has opened.
+        """
+        attempts: list[Attempt] = []
+        tried: Contact | None = None
+        for lookups_left in range(self._config.lookups_max, -1, -1):
+            contact = peer.contact(self._host.unix_time())
+            last_chance = lookups_left == 0
+            if (
+                contact is not None
+                and contact != tried
+                and not (contact.expired and not last_chance)
+            ):
+                tried = contact
+                await self._try(contact, found, attempts, with_relays=with_relays)
+            if found.is_set():
+                return
+            if last_chance or not await self._look_up(peer, found, attempts):
+                break
+        if contact is not None and contact != tried:
+            # Expired, and nothing newer is known to anybody: better than nothing, so last.
+            await self._try(contact, found, attempts, with_relays=with_relays)
+        if not found.is_set():
+            raise FastFail(f"no way to reach {peer.peer_id}", tuple(attempts))
+
+    async def _look_up(self, peer: Peer, found: asyncio.Event, attempts: list[Attempt]) -> bool:
+        """Ask for a record newer than the one known. True if there is one now."""
+        if self._lookup is None:
+            return False
+        newer_than = peer.record.sequence if peer.record is not None else 0
+        started_s = self._host.now()
+        try:
+            async with asyncio.timeout(self._config.lookup_timeout_s):
+                record = await self._lookup.resolve(peer.peer_id, newer_than=newer_than)
+        except LookupFailed as error:
+            attempts.append(Attempt(None, str(error), self._host.now() - started_s))
+            return found.is_set()
+        except TimeoutError:
+            timeout_s = self._config.lookup_timeout_s
+            attempts.append(Attempt(None, f"no result within {timeout_s:g} s", timeout_s))
+            return found.is_set()
+        return self._host.learn(record, "lookup") or found.is_set()
+
+    async def _try(
+        self,
+        contact: Contact,
+        found: asyncio.Event,
+        attempts: list[Attempt],
+        *,
+        with_relays: bool,
+    ) -> None:
+        """Race the strategies of ``contact``: each begins when the one before it has failed, or
+        has had its stagger. The first path wins, and the rest is given up."""
+        choice = plan(
+            contact,
+            self.backoff,
+            me=self._me,
+            private_addresses=self._config.private_addresses,
+            now_s=self._host.now(),
+            with_relays=with_relays,
+        )
+        attempts += [Attempt(strategy, reason, 0.0) for strategy, reason in choice.refused]
+        to_begin: list[CommStrat] = [*choice.tcp, *choice.relays]
+        winner = asyncio.ensure_future(found.wait())
+        racing: set[asyncio.Future[Any]] = {winner}
+        try:
+            while (to_begin or len(racing) > 1) and not found.is_set():
+                if to_begin:
+                    racing.add(asyncio.ensure_future(self._attempt(to_begin.pop(0), contact)))
+                done, _ = await asyncio.wait(
+                    racing,
+                    timeout=self._config.stagger_s if to_begin else None,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
+                for ended in done - {winner}:
+                    racing.discard(ended)
+                    outcome = ended.result()
+                    if isinstance(outcome, Attempt):
+                        attempts.append(outcome)
+        finally:
+            for task in racing:
+                task.cancel()
+            await asyncio.gather(*racing, return_exceptions=True)
+
+    async def _attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
+        """One try. None if it gave a path, which the channels have announced already."""
+        started_s = self._host.now()
+        if isinstance(strategy, TCPStrat):
+            reason = await self._attempt_tcp(strategy, contact)
+            if reason is None:
+                self.backoff.worked(strategy.address)
+            else:
+                self.backoff.failed(strategy.address, self._host.now())
+        else:
+            reason = await self._attempt_relay(strategy, contact)
+        if reason is None:
+            return None
+        return Attempt(strategy, reason, self._host.now() - started_s)
+
+    async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> str | None:
+        try:
+            connection = self._comms.open(strategy)
+        except NotSent as error:
+            return str(error)
+        timeout_s = self._config.dial_timeout_s
+        outcome: str | None = "given up: another way was found first"
+        try:
+            outcome = await self._handshake(contact, connection.strategy, timeout_s)
+            if outcome == "" and connection.is_open:
+                outcome = f"connected, but no handshake within {timeout_s:g} s"
+            elif outcome == "":
+                outcome = f"no answer within {timeout_s:g} s"
+        finally:
+            # Cancelled in the very turn in which it worked, it has won all the same.
+            if outcome is not None and self._channels.path_of(connection.number) is None:
+                connection.abort(outcome)
+        return outcome
+
+    async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> str | None:
+        try:
+            await self._host.connect_relay(strategy)
+        except FastFail as error:
+            return f"the relay cannot be reached: {error}"
+        timeout_s = self._config.relay_timeout_s
+        outcome = await self._handshake(contact, strategy, timeout_s)
+        return f"no answer through the relay within {timeout_s:g} s" if outcome == "" else outcome
+
+    async def _handshake(
+        self, contact: Contact, strategy: CommStrat, timeout_s: float
+    ) -> str | None:
+        """None if it worked, the reason if it failed, an empty string if time ran out."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Path | str] = loop.create_future()
+
+        def done(outcome: Path | str) -> None:
+            if not result.done():
+                result.set_result(outcome)
+
+        carrier = self._host.carrier(contact.peer_id)
+        try:
+            dial = self._channels.dial(contact, strategy, carrier, done)
+        except (NotSent, HandshakeFailed) as error:
+            return str(error)
+        forget_hint = self._host.expect_hint(dial.packet, done)
+        deadline_s = self._host.now() + timeout_s
+        try:
+            while (left_s := deadline_s - self._host.now()) > 0:
+                step_s = min(left_s, INITIATION_AGAIN_S) if dial.relayed else left_s
+                await asyncio.wait([result], timeout=step_s)
+                if result.done():
+                    outcome = result.result()
+                    return outcome if isinstance(outcome, str) else None
+                if dial.relayed:
+                    dial.send()
+        except NotSent as error:
+            return str(error)
+        finally:
+            forget_hint()
+            self._channels.abandon(dial)
+        return ""

@@ -1,0 +1,170 @@
+"""RelayListener: keeps this node registered at relays, so that it can be reached through them.
+
+Holds a lease at each of a few relays at once, renews them, and replaces a relay that dies. A
+relay is published only while it has confirmed the lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Protocol
+
+from egtp.discovery_service import Introduction
+from egtp.errors import EgtpError, InvalidMessage
+from egtp.identity import NodeId
+from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
+
+__all__ = ["ListenerHost", "RelayListener"]
+
+RETRY_FIRST_S: Final = 1.0
+RETRY_MAX_S: Final = 60.0
+LEASE_TIMEOUT_S: Final = 6.0
+"""How long a relay may take to answer: time to find and dial it included."""
+
+
+class ListenerHost(Protocol):
+    """What a relay listener needs from its node."""
+
+    async def ask_relay(self, relay_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
+        """A query over a direct path to the relay, dialling it if need be."""
+
+    def meet(self, introduction: Introduction) -> None:
+        """Take note of a relay's record."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def leases_changed(self) -> None:
+        """The set of relays that hold a lease is another one: publish it."""
+
+
+@dataclass(slots=True)
+class _Candidate:
+    introduction: Introduction
+    failures: int = 0
+    retry_at_s: float = 0.0
+
+
+class RelayListener:
+    """Registers at ``wanted`` of the relays that it was introduced to."""
+
+    def __init__(
+        self, host: ListenerHost, wanted: int, lease_s: float, counters: Counter[str]
+    ) -> None:
+        self._host = host
+        self._wanted = wanted
+        self._lease_s = lease_s
+        self._counters = counters
+        self._candidates: dict[NodeId, _Candidate] = {}
+        self._keepers: dict[NodeId, asyncio.Task[None]] = {}
+        self._wake: dict[NodeId, asyncio.Event] = {}
+        self._confirmed: dict[NodeId, None] = {}
+        self._retry: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    @property
+    def confirmed(self) -> tuple[NodeId, ...]:
+        """The relays that hold a lease of ours now, longest first."""
+        return tuple(self._confirmed)
+
+    def chose(self, relay_id: NodeId) -> bool:
+        """Whether deliveries of that relay are wanted: nobody becomes our relay by pushing."""
+        return relay_id in self._keepers
+
+    def introduce(self, introductions: Sequence[Introduction]) -> None:
+        """The discovery service names the relays it recommends now. Replaces earlier ones."""
+        candidates = {}
+        for introduction in introductions:
+            known = self._candidates.get(introduction.peer_id)
+            candidates[introduction.peer_id] = known or _Candidate(introduction)
+            candidates[introduction.peer_id].introduction = introduction
+            self._host.meet(introduction)
+        self._candidates = candidates
+        for relay_id in self._keepers.keys() - candidates.keys():
+            self._keepers[relay_id].cancel()
+        self._fill()
+
+    def connection_lost(self, relay_id: NodeId) -> None:
+        """The path to a relay is gone: see at once whether the relay is."""
+        if relay_id in self._wake:
+            self._wake[relay_id].set()
+
+    def _fill(self) -> None:
+        """Start keeping a lease at the most promising relays, up to the number wanted."""
+        if self._closed:
+            return
+        now = self._host.now()
+        free = [c for i, c in self._candidates.items() if i not in self._keepers]
+        ready = sorted(
+            (c for c in free if c.retry_at_s <= now), key=lambda candidate: candidate.failures
+        )
+        for candidate in ready[: max(0, self._wanted - len(self._keepers))]:
+            relay_id = candidate.introduction.peer_id
+            self._wake[relay_id] = asyncio.Event()
+            task = asyncio.get_running_loop().create_task(self._keep(relay_id, candidate))
+            self._keepers[relay_id] = task
+            task.add_done_callback(partial(self._kept, relay_id))
+        if self._retry is not None:
+            self._retry.cancel()
+            self._retry = None
+        later = [c.retry_at_s for c in free if c.retry_at_s > now]
+        if later and len(self._keepers) < self._wanted:
+            self._retry = asyncio.get_running_loop().call_later(min(later) - now, self._fill)
+
+    async def _keep(self, relay_id: NodeId, candidate: _Candidate) -> None:
+        """Hold a lease until the relay does not confirm it any more."""
+        wake = self._wake[relay_id]
+        while True:
+            wake.clear()
+            try:
+                granted_s = await self._ask_for_lease(relay_id)
+            except (EgtpError, InvalidMessage) as error:
+                candidate.failures += 1
+                pause_s = min(RETRY_FIRST_S * 2 ** (candidate.failures - 1), RETRY_MAX_S)
+                candidate.retry_at_s = self._host.now() + pause_s
+                self._counters[f"relay lease failed: {type(error).__name__}"] += 1
+                return
+            candidate.failures = 0
+            if relay_id not in self._confirmed:
+                self._confirmed[relay_id] = None
+                self._host.leases_changed()
+            try:
+                async with asyncio.timeout(granted_s / 3):
+                    await wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _ask_for_lease(self, relay_id: NodeId) -> int:
+        body = encode_lease(int(self._lease_s))
+        timeout_s = min(LEASE_TIMEOUT_S, self._lease_s)
+        granted_s = decode_lease(await self._host.ask_relay(relay_id, LEASE_KIND, body, timeout_s))
+        if granted_s < 1:
+            raise InvalidMessage("a relay granted no time")
+        return granted_s
+
+    def _kept(self, relay_id: NodeId, task: asyncio.Task[None]) -> None:
+        del self._keepers[relay_id], self._wake[relay_id]
+        if relay_id in self._confirmed:
+            del self._confirmed[relay_id]
+            if not self._closed:
+                self._host.leases_changed()
+        if not task.cancelled() and task.exception() is not None:
+            error = task.exception()
+            task.get_loop().call_exception_handler(
+                {"message": "keeping a relay lease failed", "exception": error, "task": task}
+            )
+        self._fill()
+
+    async def close(self) -> None:
+        """Stop. Leases run out at the relays by themselves."""
+        self._closed = True
+        if self._retry is not None:
+            self._retry.cancel()
+        keepers = list(self._keepers.values())
+        for task in keepers:
+            task.cancel()
+        await asyncio.gather(*keepers, return_exceptions=True)

@@ -1,0 +1,114 @@
+"""RelayServer: pushes packets down to peers that nobody can connect to (seed II.B, R13, R14)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Protocol
+
+from egtp.errors import HandlerFailed, InvalidMessage
+from egtp.identity import NodeId
+from egtp.message import ReplyCode
+from egtp.packet import INITIATION
+from egtp.relay.leases import Leases, RelayLimits
+from egtp.relay.wire import (
+    DELIVERY_KIND,
+    HINT_KIND,
+    NO_LEASE,
+    TOO_MUCH,
+    Delivery,
+    Hint,
+    Relay,
+    decode_lease,
+    digest_of,
+    encode_lease,
+)
+
+__all__ = ["RelayHost", "RelayServer"]
+
+
+class RelayHost(Protocol):
+    """What a relay server needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def queued_bytes(self, peer_id: NodeId) -> int | None:
+        """How much waits on the peer's own confirmed connection; None if there is none."""
+
+    def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
+        """Send a message down the peer's own connection. Never dials."""
+
+
+class RelayServer:
+    """The relay of a node. It delivers only to peers with a lease, or with a connection here."""
+
+    def __init__(self, host: RelayHost, limits: RelayLimits) -> None:
+        self._host = host
+        self._limits = limits
+        self.leases = Leases(limits)
+        self.counters: Counter[str] = Counter()
+        """``relayed packets``, ``relayed bytes``, ``held packets``, and each reason of a drop."""
+
+    def lease(self, peer_id: NodeId, body: bytes) -> bytes:
+        """Answer a query for a lease, and deliver what was held meanwhile.
+
+        Raises :class:`HandlerFailed` with the code to answer.
+        """
+        try:
+            wanted_s = decode_lease(body)
+        except InvalidMessage as error:
+            raise HandlerFailed(ReplyCode.REFUSED, str(error).encode()) from None
+        granted_s = self.leases.grant(peer_id, wanted_s, self._host.now())
+        if wanted_s and not granted_s:
+            self.counters["lease refused: full"] += 1
+            raise HandlerFailed(ReplyCode.BUSY)
+        self.came_back(peer_id)
+        return encode_lease(int(granted_s))
+
+    def relay(self, sender: NodeId, body: bytes, age_ms: int) -> None:
+        """Pass a packet on. ``age_ms`` is how old the message asking for it is."""
+        try:
+            recipient, lifetime_ms, packet = Relay.decode(body)
+        except InvalidMessage:
+            self.counters["dropped: not a relay message"] += 1
+            return
+        left_ms = lifetime_ms - age_ms
+        if left_ms <= 0:
+            self.counters["dropped: too old"] += 1
+            return
+        queued_bytes = self._host.queued_bytes(recipient)
+        if queued_bytes is not None:
+            if queued_bytes > self._limits.queue_bytes_max:
+                self._refuse(sender, packet, TOO_MUCH, "dropped: the recipient is too slow")
+                return
+            self._deliver(recipient, sender, packet, left_ms)
+            return
+        now = self._host.now()
+        if not self.leases.has(recipient, now):
+            self._refuse(sender, packet, NO_LEASE, "dropped: no lease")
+        elif packet[:1] != bytes((INITIATION,)):
+            # Sealed under a session that the recipient may not have any more when it is back.
+            self._refuse(sender, packet, NO_LEASE, "dropped: the recipient is away")
+        elif self.leases.hold(recipient, sender, packet, left_ms / 1000, now):
+            self.counters["held packets"] += 1
+        else:
+            self._refuse(sender, packet, TOO_MUCH, "dropped: mailbox full")
+
+    def came_back(self, peer_id: NodeId) -> None:
+        """A peer is connected: give it what was held for it."""
+        if self._host.queued_bytes(peer_id) is None:
+            return
+        now = self._host.now()
+        for held in self.leases.collect(peer_id, now):
+            self._deliver(peer_id, held.sender, held.packet, int((held.deadline_s - now) * 1000))
+
+    def _deliver(self, recipient: NodeId, sender: NodeId, packet: bytes, left_ms: int) -> None:
+        self.counters["relayed packets"] += 1
+        self.counters["relayed bytes"] += len(packet)
+        self._host.push(recipient, DELIVERY_KIND, Delivery(sender, packet).encode(), left_ms)
+
+    def _refuse(self, sender: NodeId, packet: bytes, code: int, reason: str) -> None:
+        self.counters[reason] += 1
+        # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
+        if self._host.queued_bytes(sender) is not None:
+            self._host.push(sender, HINT_KIND, Hint(digest_of(packet), code).encode(), 5000)

@@ -1,0 +1,125 @@
+"""What a relay is told and tells: bodies of messages of kinds ``egtp.relay*``.
+
+To relay a packet to B through R, R is sent "recipient B, packet" (seed II.B). The packet is
+sealed end to end; a relay learns who talks to whom, when and how much, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, NamedTuple
+
+from egtp import canonical
+from egtp.errors import CanonicalError, InvalidMessage
+from egtp.identity import NodeId
+from egtp.message import U32_LIMIT
+from egtp.packet import END_TO_END_BYTES_MAX
+
+__all__ = [
+    "DELIVERY_KIND",
+    "HINT_KIND",
+    "LEASE_KIND",
+    "NO_LEASE",
+    "RELAY_KIND",
+    "TOO_MUCH",
+    "Delivery",
+    "Hint",
+    "Relay",
+    "decode_lease",
+    "digest_of",
+    "encode_lease",
+]
+
+RELAY_KIND: Final = "egtp.relay"
+DELIVERY_KIND: Final = "egtp.relay.delivery"
+HINT_KIND: Final = "egtp.relay.hint"
+LEASE_KIND: Final = "egtp.relay.lease"
+
+NO_LEASE: Final = 1
+"""Hint: the recipient is not registered here."""
+TOO_MUCH: Final = 2
+"""Hint: a quota of the sender or the recipient is used up."""
+
+
+class Relay(NamedTuple):
+    """To the relay: ``[recipient, lifetime_ms, packet]``."""
+
+    recipient: NodeId
+    lifetime_ms: int
+    packet: bytes
+
+    def encode(self) -> bytes:
+        return canonical.encode((bytes(self.recipient), self.lifetime_ms, self.packet))
+
+    @classmethod
+    def decode(cls, body: bytes) -> Relay:
+        match _decode(body):
+            case [bytes(recipient), int(lifetime_ms), bytes(packet), *_] if (
+                len(recipient) == 20
+                and type(lifetime_ms) is int
+                and 0 <= lifetime_ms < U32_LIMIT
+                and len(packet) <= END_TO_END_BYTES_MAX
+            ):
+                return cls(NodeId(recipient), lifetime_ms, packet)
+        raise InvalidMessage("not a relay message")
+
+
+class Delivery(NamedTuple):
+    """From the relay: ``[sender, packet]``. The sender is a claim of the relay's, good only for
+    knowing where an answer goes; who made the packet, the packet proves."""
+
+    sender: NodeId
+    packet: bytes
+
+    def encode(self) -> bytes:
+        return canonical.encode((bytes(self.sender), self.packet))
+
+    @classmethod
+    def decode(cls, body: bytes) -> Delivery:
+        match _decode(body):
+            case [bytes(sender), bytes(packet), *_] if (
+                len(sender) == 20 and len(packet) <= END_TO_END_BYTES_MAX
+            ):
+                return cls(NodeId(sender), packet)
+        raise InvalidMessage("not a delivery")
+
+
+class Hint(NamedTuple):
+    """From the relay, perhaps: ``[first 16 bytes of the packet's SHA-256, code]``."""
+
+    digest: bytes
+    code: int
+
+    def encode(self) -> bytes:
+        return canonical.encode((self.digest, self.code))
+
+    @classmethod
+    def decode(cls, body: bytes) -> Hint:
+        match _decode(body):
+            case [bytes(digest), int(code), *_] if len(digest) == 16 and type(code) is int:
+                return cls(digest, code)
+        raise InvalidMessage("not a hint")
+
+
+def digest_of(packet: bytes) -> bytes:
+    """How a hint names a packet."""
+    return hashlib.sha256(packet).digest()[:16]
+
+
+def encode_lease(seconds: int) -> bytes:
+    """``[seconds]``: asked for, or granted; 0 gives a lease back."""
+    return canonical.encode((seconds,))
+
+
+def decode_lease(body: bytes) -> int:
+    match _decode(body):
+        case [int(seconds), *_] if type(seconds) is int and 0 <= seconds < U32_LIMIT:
+            return seconds
+    raise InvalidMessage("not a lease")
+
+
+def _decode(body: bytes) -> canonical.Value:
+    try:
+        return canonical.decode(body)
+    except CanonicalError as error:
+        raise InvalidMessage(f"relay body: {error}") from None

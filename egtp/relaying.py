@@ -1,0 +1,217 @@
+"""The node's three parts in relaying, wired to its paths: sending through relays, being reached
+through them, and being one. The parts themselves are in ``egtp.relay`` (R14)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from egtp.channels import Arrival
+from egtp.comm_record import SUITE_AESGCM
+from egtp.comm_strat import Carrier, RelayStrat
+from egtp.errors import InvalidMessage, NotSent
+from egtp.handlers import Incoming
+from egtp.identity import NodeId
+from egtp.message import NONCE_BYTES, Send
+from egtp.outbox import Waiting
+from egtp.packet import INITIATION
+from egtp.path import Path
+from egtp.peers import Peer, PeerBook
+from egtp.relay.listener import RelayListener
+from egtp.relay.server import RelayServer
+from egtp.relay.wire import (
+    DELIVERY_KIND,
+    HINT_KIND,
+    NO_LEASE,
+    RELAY_KIND,
+    Delivery,
+    Hint,
+    Relay,
+    digest_of,
+)
+
+__all__ = ["Relaying", "RelayingHost"]
+
+HINTS_MAX: Final = 3
+INITIATION_LIFETIME_MS: Final = 5_000
+"""How long a relay may hold an initiation: a little longer than its sender waits."""
+DATA_LIFETIME_MS: Final = 30_000
+
+
+class RelayingHost(Protocol):
+    """What relaying needs from its node."""
+
+    @property
+    def counters(self) -> Counter[str]: ...
+
+    @property
+    def book(self) -> PeerBook: ...
+
+    def now(self) -> float: ...
+
+    def entropy(self, size: int) -> bytes: ...
+
+    def carrier(self, peer_id: NodeId) -> Carrier: ...
+
+    def receive_packet(self, packet: bytes, arrival: Arrival) -> None: ...
+
+    def lose_path(self, path: Path, reason: str) -> None: ...
+
+
+class Relaying:
+    """Moves packets through relays."""
+
+    def __init__(self, host: RelayingHost) -> None:
+        self._host = host
+        self.listener: RelayListener | None = None
+        self.server: RelayServer | None = None
+        self._used: set[NodeId] = set()
+        """Relays that we send through: the answers come back through them."""
+        self._expected_hints: dict[bytes, Callable[[str], None]] = {}
+
+    # Sending
+
+    def send(self, relay_id: NodeId, recipient: NodeId, packet: bytes) -> None:
+        """Ask a relay to pass a packet on. Raises :class:`NotSent`."""
+        path = self._path_to(relay_id)
+        if path is None:
+            raise NotSent("there is no connection to the relay")
+        self._used.add(relay_id)
+        first = packet[:1] == bytes((INITIATION,))
+        lifetime_ms = INITIATION_LIFETIME_MS if first else DATA_LIFETIME_MS
+        self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
+
+    def takes_more(self, strategy: RelayStrat, is_writable: Callable[[Path], bool]) -> bool:
+        """Whether the way to the relay is free. One that is gone is, too: the write then fails."""
+        path = self._path_to(strategy.relay_id)
+        return path is None or is_writable(path)
+
+    def expect_hint(self, packet: bytes, tell: Callable[[str], None]) -> Callable[[], None]:
+        """Call ``tell`` if a relay that we use says it could not pass ``packet`` on."""
+        digest = digest_of(packet)
+        self._expected_hints[digest] = tell
+
+        def forget() -> None:
+            self._expected_hints.pop(digest, None)
+
+        return forget
+
+    def say(self, path: Path, kind: str, body: bytes, lifetime_ms: int) -> None:
+        """Send a message of the engine's own down a path."""
+        send = Send(self._host.entropy(NONCE_BYTES), kind, lifetime_ms, body)
+        path.queue(Waiting(send.encode(), self._host.now(), None))
+
+    def _path_to(self, relay_id: NodeId) -> Path | None:
+        relay = self._host.book.find(relay_id)
+        return None if relay is None else relay.direct
+
+    # Receiving
+
+    def receive(self, path: Path, message: Send, age_ms: int) -> bool:
+        """Take a send of one of the relay kinds. False if it is of another kind."""
+        if message.kind not in (RELAY_KIND, DELIVERY_KIND, HINT_KIND):
+            return False
+        try:
+            if path.relayed:
+                # Otherwise relays could be chained, and a chain could be a loop.
+                self._host.counters["dropped: a relay message inside a relay message"] += 1
+            elif message.kind == RELAY_KIND:
+                self._receive_relay(path, message, age_ms)
+            elif message.kind == DELIVERY_KIND:
+                self._receive_delivery(path, Delivery.decode(message.body))
+            else:
+                self._receive_hint(path, Hint.decode(message.body))
+        except InvalidMessage as error:
+            self._host.counters[f"dropped: {error}"] += 1
+        return True
+
+    def _receive_relay(self, path: Path, message: Send, age_ms: int) -> None:
+        if self.server is None:
+            self._host.counters["dropped: not a relay server"] += 1
+        else:
+            self.server.relay(path.peer_id, message.body, age_ms)
+
+    def _receive_delivery(self, path: Path, delivery: Delivery) -> None:
+        relay = self._host.book.find(path.peer_id)
+        if not self._chosen(path.peer_id) or relay is None:
+            self._host.counters["dropped: delivery of a relay that was not chosen"] += 1
+            return
+        strategy = strategy_of(relay)
+        if strategy is not None:
+            arrival = Arrival(strategy, self._host.carrier(delivery.sender))
+            self._host.receive_packet(delivery.packet, arrival)
+
+    def _receive_hint(self, path: Path, hint: Hint) -> None:
+        tell = self._expected_hints.get(hint.digest)
+        if tell is None or path.peer_id not in self._used:
+            self._host.counters["dropped: hint about nothing we wait for"] += 1
+            return
+        reason = "does not know the peer" if hint.code == NO_LEASE else "has no room for it"
+        tell(f"the relay says that it {reason}")
+
+    def _chosen(self, relay_id: NodeId) -> bool:
+        return relay_id in self._used or (
+            self.listener is not None and self.listener.chose(relay_id)
+        )
+
+    # Being a relay
+
+    async def lease(self, incoming: Incoming) -> bytes:
+        """The handler of a query for a lease."""
+        assert self.server is not None  # noqa: S101 - registered together with the server
+        return self.server.lease(incoming.peer_id, incoming.body)
+
+    def queued_bytes(self, peer_id: NodeId) -> int | None:
+        path = self._path_to(peer_id)
+        return None if path is None else path.outbox.waiting_bytes
+
+    def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
+        path = self._path_to(peer_id)
+        if path is not None:
+            self.say(path, kind, body, lifetime_ms)
+
+    def now(self) -> float:
+        return self._host.now()
+
+    # Paths
+
+    def needs(self, peer_id: NodeId) -> bool:
+        """Whether a peer is a relay through which others reach this node, or one it serves."""
+        return (self.listener is not None and self.listener.chose(peer_id)) or (
+            self.server is not None and self.server.leases.has(peer_id, self.now())
+        )
+
+    def connected(self, peer: Peer) -> None:
+        """A direct path to a peer is there."""
+        if self.server is not None:
+            self.server.came_back(peer.peer_id)
+
+    def disconnected(self, peer_id: NodeId) -> None:
+        """The last direct path to a peer is gone; it may have been a relay of somebody."""
+        self._used.discard(peer_id)
+        for peer in self._host.book.all():
+            path = peer.relayed
+            if (
+                path is None
+                or not isinstance(path.strategy, RelayStrat)
+                or path.strategy.relay_id != peer_id
+            ):
+                continue
+            # All relays to one peer are one path, so the session goes on by another of them.
+            others = peer.record.relays if peer.record is not None else ()
+            live = [relay for relay in others if self._path_to(relay.relay_id) is not None]
+            if live:
+                path.reroute(live[0])
+            else:
+                self._host.lose_path(path, "the connection to the relay is gone")
+        if self.listener is not None:
+            self.listener.connection_lost(peer_id)
+
+
+def strategy_of(relay: Peer) -> RelayStrat | None:
+    """The strategy "through this relay", from what the relay says of itself."""
+    if relay.record is None or (channel_key := relay.record.channel_key()) is None:
+        return None
+    hints = tuple(tcp.address for tcp in relay.record.tcp[:HINTS_MAX])
+    return RelayStrat(relay.record.key, SUITE_AESGCM, channel_key, hints)

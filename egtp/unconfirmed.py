@@ -1,0 +1,88 @@
+"""Sessions of which only one side is sure yet.
+
+A responder has answered an initiation, but the initiation may be a recording: only a first data
+packet that opens proves that its sender lives now. Until then the session waits here, in a table
+of its own, small and short-lived, so that recordings can neither fill memory nor displace a
+session that is confirmed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+from egtp.identity import NodeId
+
+__all__ = ["PER_PEER_MAX", "SESSIONS_MAX", "WAIT_S", "Unconfirmed", "UnconfirmedSessions"]
+
+SESSIONS_MAX: Final = 256
+PER_PEER_MAX: Final = 2
+WAIT_S: Final = 5.0
+
+PathLike = TypeVar("PathLike")
+
+
+@dataclass(frozen=True, slots=True)
+class Unconfirmed(Generic[PathLike]):
+    """A session, the initiation that asked for it, and the response that was given."""
+
+    path: PathLike
+    peer_id: NodeId
+    initiation: bytes
+    response: bytes
+    deadline_s: float
+
+
+class UnconfirmedSessions(Generic[PathLike]):
+    """Invariants: at most 256 sessions, at most 2 of a peer, none older than 5 s after
+    :meth:`expire`; one entry per initiation."""
+
+    def __init__(self) -> None:
+        self._by_initiation: dict[bytes, Unconfirmed[PathLike]] = {}
+        self._per_peer: Counter[NodeId] = Counter()
+
+    def __len__(self) -> int:
+        return len(self._by_initiation)
+
+    def find(self, initiation: bytes) -> Unconfirmed[PathLike] | None:
+        """The entry of a byte-identical initiation: it gets the same response again."""
+        return self._by_initiation.get(initiation)
+
+    def has_room(self, peer_id: NodeId) -> bool:
+        return len(self) < SESSIONS_MAX and self._per_peer[peer_id] < PER_PEER_MAX
+
+    def add(
+        self, path: PathLike, peer_id: NodeId, initiation: bytes, response: bytes, now_s: float
+    ) -> None:
+        """The caller has made sure of :meth:`has_room`."""
+        self._by_initiation[initiation] = Unconfirmed(
+            path, peer_id, initiation, response, now_s + WAIT_S
+        )
+        self._per_peer[peer_id] += 1
+
+    def remove(self, path: PathLike) -> bool:
+        """Take a session out: confirmed, or lost. False if it is not here."""
+        for entry in self._by_initiation.values():
+            if entry.path is path:
+                self._forget(entry)
+                return True
+        return False
+
+    def expire(self, now_s: float) -> list[PathLike]:
+        """Take out and return the sessions that waited too long."""
+        # Entries are in order of their deadlines, since all wait equally long.
+        old = []
+        for entry in self._by_initiation.values():
+            if entry.deadline_s > now_s:
+                break
+            old.append(entry)
+        for entry in old:
+            self._forget(entry)
+        return [entry.path for entry in old]
+
+    def _forget(self, entry: Unconfirmed[PathLike]) -> None:
+        del self._by_initiation[entry.initiation]
+        self._per_peer[entry.peer_id] -= 1
+        if not self._per_peer[entry.peer_id]:
+            del self._per_peer[entry.peer_id]
