@@ -67,14 +67,10 @@ class CommRecord:
                 self.incarnation,
                 self.channels,
                 tuple(strategy.fields() for strategy in self.strategies),
-                self.friends_fields(),
+                self.friends,
                 (),
             )
         )
-
-    def friends_fields(self) -> tuple[bytes, ...]:
-        # A NodeId is a bytes subclass; the canonical form is of bytes.
-        return tuple(bytes(friend) for friend in self.friends)
 
     @classmethod
     def decode(cls, value: bytes) -> CommRecord:

@@ -11,7 +11,7 @@ from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import CommStrat
 from egtp.config import NodeConfig
 from egtp.environment import Environment
-from egtp.errors import LookupFailed, PublishFailed
+from egtp.errors import EgtpError, PublishFailed
 from egtp.events import Observer, RecordPublished
 from egtp.identity import NodeId
 from egtp.lookup import LookupService, Published
@@ -86,7 +86,7 @@ class Publisher:
                 found = await lookup.resolve(self._me)
             if self._own.saw(found.sequence):
                 self._counters["own record found with a higher sequence"] += 1
-        except (LookupFailed, TimeoutError):
+        except (EgtpError, TimeoutError):
             pass
         retry_s = RETRY_FIRST_S
         while True:
@@ -95,7 +95,7 @@ class Publisher:
             try:
                 async with asyncio.timeout(self._config.lookup_timeout_s):
                     published = await lookup.publish(record)
-            except (PublishFailed, TimeoutError):
+            except (EgtpError, TimeoutError):
                 self._counters["publish failed"] += 1
                 pause_s = retry_s = min(retry_s * 2, RETRY_MAX_S)
             else:

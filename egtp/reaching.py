@@ -103,15 +103,22 @@ class Reacher:
             return False
         newer_than = peer.record.sequence if peer.record is not None else 0
         started_s = self._host.now()
+        reason = f"no result within {self._config.lookup_timeout_s:g} s"
         try:
             async with asyncio.timeout(self._config.lookup_timeout_s):
                 record = await self._lookup.resolve(peer.peer_id, newer_than=newer_than)
-        except LookupFailed as error:
-            attempts.append(Attempt(None, str(error), self._host.now() - started_s))
+        except Exception as error:
+            # Whatever the service raises, the search goes on: its failure is one more attempt.
+            if not isinstance(error, TimeoutError):
+                reason = str(error) or type(error).__name__
+            if not isinstance(error, LookupFailed | TimeoutError):
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": "a lookup service raised", "exception": error}
+                )
+            attempts.append(Attempt(None, reason, self._host.now() - started_s))
             return found.is_set()
-        except TimeoutError:
-            timeout_s = self._config.lookup_timeout_s
-            attempts.append(Attempt(None, f"no result within {timeout_s:g} s", timeout_s))
+        if record.peer_id != peer.peer_id:
+            attempts.append(Attempt(None, "a record of another peer", self._host.now() - started_s))
             return found.is_set()
         return self._host.learn(record, "lookup") or found.is_set()
 

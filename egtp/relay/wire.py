@@ -49,7 +49,7 @@ class Relay(NamedTuple):
     packet: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode((bytes(self.recipient), self.lifetime_ms, self.packet))
+        return canonical.encode((self.recipient, self.lifetime_ms, self.packet))
 
     @classmethod
     def decode(cls, body: bytes) -> Relay:
@@ -72,7 +72,7 @@ class Delivery(NamedTuple):
     packet: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode((bytes(self.sender), self.packet))
+        return canonical.encode((self.sender, self.packet))
 
     @classmethod
     def decode(cls, body: bytes) -> Delivery:

@@ -1,0 +1,256 @@
+"""``python -m egtp``: a peer, a relay server, or one query, from a shell.
+
+The one place that composes everything: a node, the DHT and the file of relays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NoReturn
+
+from discovery import DiscoveryMan
+from egtp import (
+    Address,
+    ContactLink,
+    EgtpError,
+    FastFail,
+    HandlerFailed,
+    Identity,
+    IdentityFile,
+    Incoming,
+    InvalidConfig,
+    Node,
+    NodeConfig,
+    NodeId,
+    __version__,
+)
+from lookup_dht import DHTLookup
+
+__all__ = ["main"]
+
+FAILED, USAGE = 1, 2
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, without the usage before it."""
+        self.exit(USAGE, f"egtp: {message}; see {self.prog} --help\n")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The exit status: 0 if all went well, 1 for an outcome that is no reply, 2 for a mistake of
+    the user's. Errors are one line on stderr."""
+    options = _parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], object] = options.run
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return int(bool(runner.run(run(options))))  # type: ignore[arg-type]
+    except InvalidConfig as error:
+        print(f"egtp: {error}", file=sys.stderr)
+        return USAGE
+    except EgtpError as error:
+        print(f"egtp: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m egtp", description=__doc__, allow_abbrev=False)
+    parser.add_argument("--version", action="version", version=f"egtp {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    relay = _command(commands, "relay", _serve_relay, "serve peers that nobody can connect to")
+    _add_node_options(relay, listen="0.0.0.0:4000")
+
+    echo = _command(
+        commands, "echo", _serve_echo, 'a peer that answers "echo" with what it is sent'
+    )
+    _add_node_options(echo, listen=None)
+    echo.add_argument(
+        "--relays", metavar="FILE", help="TOML file of relay servers to be reached through"
+    )
+
+    ask = _command(commands, "ask", _ask, "send one query and print the reply")
+    _add_node_options(ask, listen=None)
+    ask.add_argument("peer", metavar="PEER", help="a peerId, or a contact link egtp:...")
+    ask.add_argument("kind", metavar="KIND", nargs="?", default="echo", help="default: %(default)s")
+    ask.add_argument("body", metavar="BODY", nargs="?", default="", help="default: empty")
+    ask.add_argument(
+        "--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s"
+    )
+    return parser
+
+
+def _command(
+    commands: argparse._SubParsersAction[_Parser],
+    name: str,
+    run: Callable[[argparse.Namespace], object],
+    summary: str,
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) -> None:
+    parser.add_argument(
+        "--listen",
+        metavar="IP:PORT",
+        default=listen,
+        help=f"TCP address to accept connections on (default: {listen or 'none'})",
+    )
+    parser.add_argument(
+        "--announce",
+        metavar="IP:PORT",
+        help="address to publish instead, as behind a port forwarding or on 0.0.0.0",
+    )
+    parser.add_argument(
+        "--bootstrap",
+        metavar="IP:PORT",
+        action="append",
+        default=[],
+        help="a DHT node to join through; may be given several times",
+    )
+    parser.add_argument(
+        "--dht-listen",
+        metavar="IP:PORT",
+        help="UDP address of this node's own DHT node; with it, it serves others too",
+    )
+    parser.add_argument(
+        "--identity",
+        metavar="FILE",
+        help="private keys, made if there is no such file (default: new ones at each start)",
+    )
+    parser.add_argument("--network", metavar="NAME", default="main", help="default: %(default)s")
+    parser.add_argument(
+        "--private-addresses",
+        action="store_true",
+        help="dial loopback and private addresses too: for a lab or a local network "
+        "(implied by a loopback --listen or --bootstrap)",
+    )
+
+
+@asynccontextmanager
+async def _node(
+    options: argparse.Namespace, *, relay_server: bool = False, relays: str | None = None
+) -> AsyncIterator[Node]:
+    """A running node with a DHT below it, as the options say."""
+    addresses = [Address.parse(text) for text in (options.listen, *options.bootstrap) if text]
+    private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
+    six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
+    if not options.bootstrap and not options.dht_listen:
+        raise InvalidConfig("name a DHT node to join with --bootstrap IP:PORT")
+    async with contextlib.AsyncExitStack() as stack:
+        identity: Identity | IdentityFile = Identity.generate(os.urandom)
+        if options.identity is not None:
+            identity = stack.enter_context(IdentityFile.open(options.identity))
+        lookup = DHTLookup(
+            options.dht_listen or ("[::]:0" if six else "0.0.0.0:0"),
+            options.bootstrap,
+            network=options.network,
+            server=options.dht_listen is not None,
+            private_addresses=private,
+        )
+        await stack.enter_async_context(lookup)
+        discovery = None
+        if relays is not None:
+            discovery = DiscoveryMan(Path(relays), on_error=_complain)
+            await stack.enter_async_context(discovery)
+        node = Node(
+            identity,
+            listen=options.listen or (),
+            announce=options.announce,
+            lookup=lookup,
+            discovery=discovery,
+            relay_server=relay_server,
+            config=NodeConfig(network=options.network, private_addresses=private),
+        )
+        yield await stack.enter_async_context(node)
+
+
+async def _serve_relay(options: argparse.Namespace) -> None:
+    async with _node(options, relay_server=True) as node:
+        print(f"relay {node.node_id}\nlistening on {', '.join(node.listening)}")
+        print(f"contact = {str(node.link)!r}".replace("'", '"'), flush=True)
+        await _until_stopped()
+
+
+async def _serve_echo(options: argparse.Namespace) -> None:
+    async with _node(options, relays=options.relays) as node:
+
+        async def echo(query: Incoming) -> bytes:
+            return query.body
+
+        node.handle("echo", echo)
+        print(f"peer {node.node_id}", flush=True)
+        for address in node.listening:
+            print(f"listening on {address}", flush=True)
+        await _until_stopped()
+
+
+async def _ask(options: argparse.Namespace) -> bool:
+    contact = _contact(options.peer)
+    async with _node(options) as node:
+        if contact.record is not None:
+            node.add_contact(contact)
+        try:
+            body = options.body.encode()
+            reply = await node.query(
+                contact.peer_id, options.kind, body, hard_timeout_s=options.timeout
+            )
+        except FastFail as error:
+            print(f"egtp: fast fail: {error.summary}", file=sys.stderr)
+            for attempt in error.attempts:
+                print(f"  {attempt}", file=sys.stderr)
+            return True
+        except HandlerFailed as error:
+            print(f"egtp: {error}: {error.body.decode(errors='replace')}", file=sys.stderr)
+            return True
+    sys.stdout.buffer.write(reply + b"\n")
+    sys.stdout.flush()
+    return False
+
+
+def _contact(text: str) -> ContactLink:
+    try:
+        return ContactLink.parse(text) if ":" in text else ContactLink(NodeId.parse(text))
+    except EgtpError as error:
+        raise InvalidConfig(str(error)) from None
+
+
+async def _until_stopped() -> None:
+    """Until ctrl-C or SIGTERM."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopped.set)
+    await stopped.wait()
+
+
+def _complain(error: EgtpError) -> None:
+    print(f"egtp: {error}", file=sys.stderr, flush=True)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop where there is one. Only programs choose the loop; the library takes any."""
+    try:
+        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
+            "uvloop"
+        ).new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop
+    return factory
+
+
+if __name__ == "__main__":
+    sys.exit(main())
