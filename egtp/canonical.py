@@ -17,7 +17,7 @@ import msgpack
 
 from egtp.errors import CanonicalError, LocalProtocolError
 
-__all__ = ["ARRAY_LENGTH_MAX", "DEPTH_MAX", "Value", "decode", "encode"]
+__all__ = ["ARRAY_LENGTH_MAX", "DEPTH_MAX", "Value", "decode", "decode_flat", "encode"]
 
 Value: TypeAlias = "bool | int | bytes | str | tuple[Value, ...] | list[Value] | None"
 
@@ -29,16 +29,64 @@ ARRAY_LENGTH_MAX: Final = 64
 sees the elements; with this limit a promise costs at most half a kilobyte."""
 
 
+ARRAYS_MAX: Final = 256
+"""How many arrays a value may have in all."""
+
+
 def encode(value: Value) -> bytes:
     """The canonical bytes of ``value``.
 
     Raises :class:`LocalProtocolError` for a value that has no canonical form.
     """
-    _check(value, DEPTH_MAX, LocalProtocolError)
+    if _check(value, DEPTH_MAX, LocalProtocolError) > ARRAYS_MAX:
+        raise LocalProtocolError(f"a value has at most {ARRAYS_MAX} arrays")
     try:
         return bytes(msgpack.packb(value))
     except (OverflowError, ValueError) as error:
         raise LocalProtocolError(f"no canonical form: {error}") from None
+
+
+class _ListLimit:
+    """Stops the decoder at the list after the last allowed one: a list in memory is sixty times
+    as large as the one byte that asks for it."""
+
+    __slots__ = ("_left",)
+
+    def __init__(self, lists_max: int) -> None:
+        self._left = lists_max
+
+    def __call__(self, value: list[Value]) -> list[Value]:
+        if not self._left:
+            raise CanonicalError("too many arrays")
+        self._left -= 1
+        return value
+
+
+def decode_flat(data: bytes) -> Value:
+    """:func:`decode` for an array of which the caller checks the type of every element.
+
+    Refuses what is not in its shortest form and arrays in the array, but lets other types through
+    that have no canonical form.
+    """
+    return _unpack(data, 1)
+
+
+def _unpack(data: bytes, lists_max: int) -> Value:
+    try:
+        value: Value = msgpack.unpackb(
+            data,
+            list_hook=_ListLimit(lists_max),
+            max_array_len=ARRAY_LENGTH_MAX,
+            max_map_len=0,
+            max_ext_len=0,
+        )
+        shortest = msgpack.packb(value) == data
+    except (ValueError, OverflowError, RecursionError) as error:
+        # msgpack's own errors and UnicodeDecodeError are all ValueErrors.
+        raise CanonicalError(f"not msgpack: {type(error).__name__}") from None
+    if not shortest:
+        raise CanonicalError("not the shortest form")
+    return value
 
 
 def decode(data: bytes) -> Value:
@@ -47,34 +95,30 @@ def decode(data: bytes) -> Value:
     Raises :class:`CanonicalError` for any other bytes. Costs time and memory linear in
     ``len(data)``, whatever lengths the bytes promise.
     """
-    try:
-        value: Value = msgpack.unpackb(
-            data, max_array_len=ARRAY_LENGTH_MAX, max_map_len=0, max_ext_len=0
-        )
-    except (ValueError, RecursionError) as error:
-        # msgpack's own errors and UnicodeDecodeError are all ValueErrors.
-        raise CanonicalError(f"not msgpack: {type(error).__name__}") from None
+    value = _unpack(data, ARRAYS_MAX)
     _check(value, DEPTH_MAX, CanonicalError)
-    if msgpack.packb(value) != data:
-        raise CanonicalError("not the shortest form")
     return value
 
 
-def _check(value: object, depth: int, error: type[CanonicalError | LocalProtocolError]) -> None:
+def _check(value: object, depth: int, error: type[CanonicalError | LocalProtocolError]) -> int:
+    """Checks types and depth; how many arrays there are."""
     kind = type(value)
     if kind is bytes or kind is int or value is None or kind is bool:
-        return
+        return 0
     if kind is str:
         if not value.isascii():  # type: ignore[attr-defined]
             raise error("strings are ASCII")
-        return
+        return 0
     if kind is list or kind is tuple:
         if depth == 0:
             raise error(f"arrays nest at most {DEPTH_MAX} deep")
         if len(value) > ARRAY_LENGTH_MAX:  # type: ignore[arg-type]
             raise error(f"arrays have at most {ARRAY_LENGTH_MAX} elements")
+        arrays = 1
         for element in value:  # type: ignore[attr-defined]
-            _check(element, depth - 1, error)
-        return
-    if not isinstance(value, bytes):  # a NodeId, for one, is a byte string
+            arrays += _check(element, depth - 1, error)
+        return arrays
+    # A NodeId is a byte string, a ReplyCode an integer.
+    if not isinstance(value, bytes | int):
         raise error(f"{kind.__name__} has no canonical form")
+    return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,9 @@ STRATEGIES_MAX: Final = 8
 FRIENDS_MAX: Final = 8
 CHANNELS_MAX: Final = 8
 EXPIRY_LIMIT: Final = 2**48
+LINK_RECORD_CHARACTERS_MAX: Final = 1400
+
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +79,16 @@ class CommRecord:
     @classmethod
     def decode(cls, value: bytes) -> CommRecord:
         """Raises :class:`InvalidRecord` for anything but a readable record of format 1."""
-        match _outer(value):
-            case [_, int(expiry), int(flags), bytes(incarnation), list(channels),
+        fields = _outer(value)
+        form, expiry = _head(fields)
+        if form != FORMAT:
+            raise InvalidRecord(f"the record is of format {form}")
+        match fields:
+            case [_, _, int(flags), bytes(incarnation), list(channels),
                   list(strategies), list(friends), list(extensions), *_] if (
-                type(flags) is int and 0 <= flags < 2**32 and len(incarnation) == INCARNATION_BYTES
+                type(flags) is int
+                and 0 <= flags < 2**32
+                and len(incarnation) == INCARNATION_BYTES
             ):  # fmt: skip
                 if flags & CRITICAL_FLAGS:
                     raise InvalidRecord("the record has a critical flag of a later version")
@@ -176,7 +186,10 @@ def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
 
 def read_format_and_expiry(value: bytes) -> tuple[int, int]:
     """The two fields that every format has. Raises :class:`InvalidRecord`."""
-    fields = _outer(value)
+    return _head(_outer(value))
+
+
+def _head(fields: list[Value]) -> tuple[int, int]:
     form, expiry = fields[0], fields[1]
     if type(form) is not int or type(expiry) is not int:
         raise InvalidRecord("a record's value starts with its format and expiry")
@@ -204,7 +217,9 @@ class ContactLink:
         if not dot:
             return cls(peer_id)
         try:
-            data = base64.b64decode(tail + "=" * (-len(tail) % 4), altchars=b"-_", validate=True)
+            if len(tail) > LINK_RECORD_CHARACTERS_MAX or not _BASE64URL.fullmatch(tail):
+                raise ValueError("not base64url")
+            data = base64.urlsafe_b64decode(tail + "=" * (-len(tail) % 4))
         except (binascii.Error, ValueError):
             raise LocalProtocolError("the record in the contact link is not base64url") from None
         record = SignedCommRecord.decode(data)

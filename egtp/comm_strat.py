@@ -10,6 +10,7 @@ a record beside the transports (the seed regrets having given it the same role).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol, TypeAlias
@@ -34,6 +35,11 @@ RELAY_TYPE: Final = 2
 HINTS_MAX: Final = 4
 
 
+_ADDRESS: Final = re.compile(
+    r"(?:(?P<four>[0-9.]{1,15})|\[(?P<six>[0-9a-fA-F:.]{1,45})\]):(?P<port>[0-9]{1,5})", re.ASCII
+)
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class Address:
     """An IP address (4 or 16 bytes, network order) and a port, 1-65535."""
@@ -44,18 +50,24 @@ class Address:
     @classmethod
     def parse(cls, text: str) -> Address:
         """``127.0.0.1:4000`` or ``[::1]:4000``. Raises :class:`InvalidConfig`."""
-        host, colon, port = text.rpartition(":")
+        match = _ADDRESS.fullmatch(text)
         try:
-            if not colon or not port.isascii() or not port.isdigit():
-                raise ValueError("no port")
-            address = cls(ipaddress.ip_address(host.strip("[]")).packed, int(port))
+            if match is None:
+                raise ValueError("neither form")
+            address = cls.of(match["four"] or match["six"], int(match["port"]))
         except ValueError:
             raise InvalidConfig(
                 f"an address is IP:PORT such as 192.0.2.7:4000 or [2001:db8::7]:4000, not {text!r}"
             ) from None
-        if not 0 <= address.port <= 65535:
-            raise InvalidConfig(f"a port is between 0 and 65535, not {port}")
+        if address.port > 65535:
+            raise InvalidConfig(f"a port is between 0 and 65535, not {address.port}")
         return address
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Address:
+        """From an IP address as a socket gives it. A scope (``fe80::1%eth0``) says something to
+        this machine only and is left out."""
+        return cls(ipaddress.ip_address(host.partition("%")[0]).packed, port)
 
     @property
     def host(self) -> str:

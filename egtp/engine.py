@@ -209,6 +209,7 @@ class Engine:
             path.outbox.drop(token)
         if peer.search is not None and not peer.waiting and not self.exchanges.count_of(peer_id):
             peer.search.task.cancel()
+            peer.search = None
 
     def _query_done(self, exchange: PeerExchange, query: OpenQuery) -> None:
         if not query.cancelled:
@@ -222,12 +223,12 @@ class Engine:
                 peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
 
     def _post(self, peer: Peer, waiting: Waiting[Given | None]) -> None:
-        if peer.queued_bytes + len(waiting.message) > self.config.waiting_bytes_max:
+        path = peer.best_path
+        queued_bytes = peer.waiting_bytes if path is None else path.outbox.waiting_bytes
+        if queued_bytes + len(waiting.message) > self.config.waiting_bytes_max:
             error = FastFail(f"too much waits for {peer.peer_id} (waiting_bytes_max)")
             self._fail(waiting.token, error)
-            return
-        path = peer.best_path
-        if path is None:
+        elif path is None:
             peer.wait(waiting)
             self._seek(peer)
         elif self._fits(path, waiting):
@@ -268,14 +269,18 @@ class Engine:
             if self.observer is not None:
                 self.observer(SearchFailed(peer.peer_id, error.attempts))
         finally:
-            peer.search = None
-        if failure is not None and peer.best_path is None:
+            if peer.search is not None and peer.search.found is found:
+                peer.search = None
+        if failure is not None:
             self._search_failed(peer, failure)
         return failure
 
     def _search_failed(self, peer: Peer, error: FastFail) -> None:
+        path = peer.best_path
         for waiting in peer.take_waiting():
-            if isinstance(waiting.token, Replying):
+            if path is not None:
+                path.queue(waiting)
+            elif isinstance(waiting.token, Replying):
                 # Whoever asked may still come and fetch it, until its lifetime is over.
                 peer.wait(waiting)
             else:
@@ -409,6 +414,12 @@ class Engine:
         if peer.search is not None:
             peer.search.found.set()
         best = peer.best_path or path
+        for older in list(peer.superseded):
+            for waiting in older.outbox.take_unsent():
+                peer.wait(waiting)
+            if older.incarnation != path.incarnation:
+                # The peer was started anew: nobody is at the other end of this one any more.
+                self.lose_path(older, "the peer was restarted")
         for waiting in peer.take_waiting():
             if self._fits(best, waiting):
                 best.queue(waiting)
@@ -434,7 +445,7 @@ class Engine:
         peer.remove_path(path)
         if self.observer is not None:
             self.observer(PathLost(path.peer_id, path.strategy, reason))
-        for waiting in path.outbox.unsent():
+        for waiting in path.outbox.take_unsent():
             self._post(peer, waiting)
         if peer.best_path is None and self.exchanges.count_of(peer.peer_id):
             # Replies outlive the path that their queries went by, if there is a new one to take.
@@ -451,6 +462,7 @@ class Engine:
             self.counters["unknown-session note: too soon after the last"] += 1
             return
         peer.last_note_s = now
+        path.suspect = True
         self._seek(peer)
 
     def reject(self, arrival: Arrival) -> None:
@@ -479,9 +491,10 @@ class Engine:
         if path is None:
             return
         path.flush()
-        for peer in self.book.all():
-            if peer.relayed is not None and peer.relayed.outbox:
-                peer.relayed.flush()
+        if self.relaying.is_relay(path.peer_id):
+            for peer in self.book.all():
+                if peer.relayed is not None and peer.relayed.outbox:
+                    peer.relayed.flush()
 
     def closed(self, connection: TCPConnection, reason: str) -> None:
         self._arrivals.pop(connection.number, None)
@@ -501,12 +514,12 @@ class Engine:
             return "messages wait for it"
         if self.exchanges.count_of(path.peer_id):
             return "replies are awaited"
-        if self.relaying.needs(path.peer_id):
+        if self.relaying.keeps(path.peer_id):
             return "this node is reached through it"
         return None
 
     def _is_needed(self, peer_id: NodeId) -> bool:
-        return bool(self.exchanges.count_of(peer_id)) or self.relaying.needs(peer_id)
+        return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
 
     # What comes in
 
@@ -535,7 +548,7 @@ class Engine:
         elif kind == ItemType.RECORD:
             self._take_record(path, data)
         elif kind == ItemType.GOAWAY:
-            path.draining = True
+            self.book.get(path.peer_id).retire(path)
         elif kind == ItemType.CLOSE:
             self.lose_path(path, "closed by the peer")
 

@@ -63,6 +63,19 @@ __all__ = [
 class EgtpError(Exception):
     """The root: ``except EgtpError`` catches everything this library raises on purpose."""
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # Constructors take more than the message; a copy is restored without calling them.
+        return _restored, (type(self), self.args, self.__dict__)
+
+
+def _restored(
+    kind: type[EgtpError], args: tuple[object, ...], state: dict[str, object]
+) -> EgtpError:
+    error = kind.__new__(kind)
+    error.args = args  # OSError takes them in __init__ only
+    error.__dict__.update(state)
+    return error
+
 
 @dataclass(frozen=True, slots=True)
 class Attempt:

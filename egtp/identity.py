@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable
 from typing import Final, Self
 
@@ -31,6 +32,8 @@ KEY_BYTES: Final = 32
 
 Entropy = Callable[[int], bytes]
 """Gives that many unpredictable bytes. The system's is ``os.urandom``."""
+
+_SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
 
 _FIELD_PRIME: Final = 2**255 - 19
 # The y coordinates of the eight points of small order (two of order eight, up to sign of x). A
@@ -153,9 +156,9 @@ class Identity:
 
         The identity key never signs anything else, so that no signature can be taken for one of
         another purpose: raises :class:`LocalProtocolError` for a buffer that starts with neither
-        ``4:salt`` nor ``EGTP1``.
+        ``4:salt`` nor ``EGTP1 <purpose>`` and a zero byte.
         """
-        if not buffer.startswith((b"4:salt", b"EGTP1 ")):
+        if not _SIGNABLE.match(buffer):
             raise LocalProtocolError("the identity key signs records and tagged buffers only")
         return self._signing_key.sign(buffer)
 

@@ -6,6 +6,8 @@ a table in memory, or several of these in a chain.
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -44,12 +46,13 @@ class MemoryLookup:
     """A lookup service that is a table in this process: for tests, and for apps whose peers are
     all known beforehand. Several nodes may share one."""
 
-    def __init__(self) -> None:
+    def __init__(self, unix_time: Callable[[], float] = time.time) -> None:
+        self._unix_time = unix_time
         self._records: dict[NodeId, SignedCommRecord] = {}
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
         record = self._records.get(peer_id)
-        if record is None:
+        if record is None or record.expired(self._unix_time()):
             raise LookupFailed(LookupFailure.NOT_FOUND)
         if record.sequence <= newer_than:
             raise LookupFailed(LookupFailure.SUPERSEDED)

@@ -102,7 +102,7 @@ def reference_of(query: bytes) -> bytes:
 def decode_message(data: bytes) -> Message:
     """Raises :class:`InvalidMessage` unless ``data`` is the canonical form of a message."""
     try:
-        fields = canonical.decode(data)
+        fields = canonical.decode_flat(data)
     except CanonicalError as error:
         raise InvalidMessage(f"message: {error}") from None
     if not isinstance(fields, list) or not fields or type(fields[0]) is not int:

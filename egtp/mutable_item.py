@@ -20,6 +20,8 @@ VALUE_BYTES_MAX: Final = 800
 """BEP 44 allows 995 for a byte string; a DHT answer of a record and eight nodes has to fit into
 1,200 bytes."""
 SIGNATURE_BYTES: Final = 64
+ITEM_BYTES_MAX: Final = 920
+"""An encoded item: its value, key, signature and sequence, and their headers."""
 SEQUENCE_LIMIT: Final = 2**48
 """Sequence numbers are positive and below this."""
 
@@ -64,6 +66,8 @@ class MutableItem:
     @classmethod
     def decode(cls, data: bytes) -> MutableItem:
         """Parse and verify. Raises :class:`InvalidRecord`; checks what is cheap first."""
+        if len(data) > ITEM_BYTES_MAX:
+            raise InvalidRecord(f"a record has at most {ITEM_BYTES_MAX} bytes")
         try:
             fields = canonical.decode(data)
         except CanonicalError as error:
@@ -89,7 +93,7 @@ class MutableItem:
 
 
 def _check_limits(sequence: int, value: bytes) -> None:
-    if not 1 <= sequence < SEQUENCE_LIMIT:
+    if type(sequence) is not int or not 1 <= sequence < SEQUENCE_LIMIT:
         raise InvalidRecord("a sequence is between 1 and 2**48 - 1")
     if len(value) > VALUE_BYTES_MAX:
         raise InvalidRecord(f"a record's value has at most {VALUE_BYTES_MAX} bytes")

@@ -122,7 +122,11 @@ class Node:
         engine.start()
         if self._discovery is not None and self.config.relays_wanted:
             listener = RelayListener(
-                engine, self.config.relays_wanted, self.config.relay_lease_s, engine.counters
+                engine,
+                self.node_id,
+                self.config.relays_wanted,
+                self.config.relay_lease_s,
+                engine.counters,
             )
             engine.relaying.listener = listener
             self._introduce = listener.introduce

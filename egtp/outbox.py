@@ -9,7 +9,6 @@ taken when a path dies can go by another.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from typing import Final, Generic, TypeVar
 
 from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, write_chunk, write_message
@@ -123,10 +122,13 @@ class Outbox(Generic[Token]):
                     return True
         return False
 
-    def unsent(self) -> Iterator[Waiting[Token]]:
-        """The messages of which nothing was taken: they can go by another path."""
-        yield from self._small
-        yield from (waiting for waiting in self._chunked if waiting.offset == 0)
+    def take_unsent(self) -> list[Waiting[Token]]:
+        """Take out the messages of which nothing has left: they can go by another path."""
+        unsent = [*self._small, *(waiting for waiting in self._chunked if not waiting.offset)]
+        self._small.clear()
+        self._chunked = deque(waiting for waiting in self._chunked if waiting.offset)
+        self.waiting_bytes -= sum(len(waiting.message) for waiting in unsent)
+        return unsent
 
 
 def _age_ms(now_s: float, waiting: Waiting[Token]) -> int:

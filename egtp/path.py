@@ -81,8 +81,8 @@ class Path:
         self.confirmed = False
         """Whether the other side has proven that it lives in this session, now."""
         self.closed = False
-        self.draining = False
-        """Superseded: finishes what is in flight and takes nothing new."""
+        self.suspect = False
+        """The other side seems not to know this session any more."""
         self.record: SignedCommRecord | None = None
         """The peer's record as of the handshake: believed once the session is confirmed."""
         self.observed: Address | None = None

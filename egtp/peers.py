@@ -70,7 +70,9 @@ class Search:
 
     __slots__ = ("found", "task")
 
-    def __init__(self, run: Callable[[asyncio.Event], Coroutine[None, None, FastFail | None]]):
+    def __init__(
+        self, run: Callable[[asyncio.Event], Coroutine[None, None, FastFail | None]]
+    ) -> None:
         self.found: Final = asyncio.Event()
         self.task: Final = asyncio.get_running_loop().create_task(run(self.found))
 
@@ -100,8 +102,12 @@ class Peer:
 
     @property
     def best_path(self) -> Path | None:
-        """Where to send now: the direct path if there is one."""
-        return self.direct or self.relayed
+        """Where to send now: the direct path if there is one. A path whose session the peer seems
+        to have lost is not used while a search for a better one is under way."""
+        for path in (self.direct, self.relayed):
+            if path is not None and not (path.suspect and self.search is not None):
+                return path
+        return None
 
     @property
     def paths(self) -> list[Path]:
@@ -130,10 +136,15 @@ class Peer:
             self.relayed = stays
         else:
             self.direct = stays
-        for other in (old, path):
-            if other is not None and other is not stays:
-                other.draining = True
-                self.superseded.append(other)
+        loser = old if stays is path else path
+        if loser is not None:
+            self.superseded.append(loser)
+
+    def retire(self, path: Path) -> None:
+        """The peer asks to be left alone on a path: it only receives from now on."""
+        if path in (self.direct, self.relayed):
+            self.remove_path(path)
+            self.superseded.append(path)
 
     def remove_path(self, path: Path) -> None:
         """A path is gone. One that was superseded takes its place if it still lives."""
@@ -143,7 +154,6 @@ class Peer:
         successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
         if successor is not None:
             self.superseded.remove(successor)
-            successor.draining = False
         if path is self.direct:
             self.direct = successor
         elif path is self.relayed:

@@ -134,7 +134,7 @@ class Relaying:
 
     def _receive_delivery(self, path: Path, delivery: Delivery) -> None:
         relay = self._host.book.find(path.peer_id)
-        if not self._chosen(path.peer_id) or relay is None:
+        if not self.is_relay(path.peer_id) or relay is None:
             self._host.counters["dropped: delivery of a relay that was not chosen"] += 1
             return
         strategy = strategy_of(relay)
@@ -150,7 +150,8 @@ class Relaying:
         reason = "does not know the peer" if hint.code == NO_LEASE else "has no room for it"
         tell(f"the relay says that it {reason}")
 
-    def _chosen(self, relay_id: NodeId) -> bool:
+    def is_relay(self, relay_id: NodeId) -> bool:
+        """Whether we chose the peer as a relay of ours, or send through it."""
         return relay_id in self._used or (
             self.listener is not None and self.listener.chose(relay_id)
         )
@@ -176,8 +177,8 @@ class Relaying:
 
     # Paths
 
-    def needs(self, peer_id: NodeId) -> bool:
-        """Whether a peer is a relay through which others reach this node, or one it serves."""
+    def keeps(self, peer_id: NodeId) -> bool:
+        """Whether the connection must stay: the peer is our relay, or we are its."""
         return (self.listener is not None and self.listener.chose(peer_id)) or (
             self.server is not None and self.server.leases.has(peer_id, self.now())
         )
@@ -188,9 +189,10 @@ class Relaying:
             self.server.came_back(peer.peer_id)
 
     def disconnected(self, peer_id: NodeId) -> None:
-        """The last direct path to a peer is gone; it may have been a relay of somebody."""
+        """The last direct path to a peer is gone; it may have been a relay of ours."""
+        was_relay = self.is_relay(peer_id)
         self._used.discard(peer_id)
-        for peer in self._host.book.all():
+        for peer in self._host.book.all() if was_relay else ():
             path = peer.relayed
             if (
                 path is None

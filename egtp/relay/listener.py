@@ -53,8 +53,14 @@ class RelayListener:
     """Registers at ``wanted`` of the relays that it was introduced to."""
 
     def __init__(
-        self, host: ListenerHost, wanted: int, lease_s: float, counters: Counter[str]
+        self,
+        host: ListenerHost,
+        me: NodeId,
+        wanted: int,
+        lease_s: float,
+        counters: Counter[str],
     ) -> None:
+        self._me = me
         self._host = host
         self._wanted = wanted
         self._lease_s = lease_s
@@ -77,8 +83,10 @@ class RelayListener:
 
     def introduce(self, introductions: Sequence[Introduction]) -> None:
         """The discovery service names the relays it recommends now. Replaces earlier ones."""
-        candidates = {}
+        candidates: dict[NodeId, _Candidate] = {}
         for introduction in introductions:
+            if introduction.peer_id == self._me:
+                continue
             known = self._candidates.get(introduction.peer_id)
             candidates[introduction.peer_id] = known or _Candidate(introduction)
             candidates[introduction.peer_id].introduction = introduction

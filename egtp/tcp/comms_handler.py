@@ -107,7 +107,7 @@ class TCPCommsHandler:
         """Where this node listens now."""
         servers = self._servers.values()
         names = [sock.getsockname() for server in servers for sock in server.sockets]
-        return [Address.parse(f"{name[0]}:{name[1]}") for name in names]
+        return [Address.of(*name[:2]) for name in names]
 
     def _accept(self) -> TCPConnection:
         return self._new_connection(None)

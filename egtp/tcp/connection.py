@@ -139,7 +139,7 @@ class TCPConnection(asyncio.Protocol):
             transport.abort()
             return
         self.local_host = sockname[0]
-        self.remote = self.dialled or _address(peername)
+        self.remote = self.dialled or Address.of(*peername[:2])
         self.is_open = True
         self._owner.opened(self)
         self._drain()
@@ -188,12 +188,6 @@ class TCPConnection(asyncio.Protocol):
         self._held.clear()
         self._held_bytes = 0
         self._owner.closed(self, self._reason)
-
-
-def _address(peername: tuple[str, int]) -> Address:
-    host, port = peername[:2]
-    # A scope (fe80::1%eth0) says something to this machine only.
-    return Address.parse(f"{host.partition('%')[0]}:{port}")
 
 
 def _reason(exc: Exception) -> str:

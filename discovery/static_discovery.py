@@ -1,0 +1,27 @@
+"""A Discovery Service whose relay servers never change: for apps that bring their own, and for
+simulations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from discovery.audience import Audience
+from egtp.discovery_service import Introduce, Introduction
+
+__all__ = ["StaticDiscovery"]
+
+
+class StaticDiscovery:
+    """Introduces ``introductions`` once to everybody who asks. Belongs to the event loop on which
+    it is first called."""
+
+    def __init__(self, introductions: Iterable[Introduction]) -> None:
+        self._audience = Audience(tuple(introductions))
+
+    def meet_relay_servers(self, introduce: Introduce) -> None:
+        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        self._audience.admit(introduce)
+
+    def forget(self, introduce: Introduce) -> None:
+        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        self._audience.dismiss(introduce)

@@ -1,0 +1,47 @@
+"""Stands between a protocol and its socket, so that no datagram can close the socket."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+from typing import Any, Final
+
+from lookup_dht.contact import SocketAddress, pack_ip
+
+__all__ = ["CheckedTransport"]
+
+BUFFER_BYTES_MAX: Final = 256 * 1024
+
+
+class CheckedTransport:
+    """asyncio's datagram transport closes for good on an address that it cannot digest, resolves
+    hostnames on the event loop, and queues without limit. This one drops and counts instead."""
+
+    def __init__(
+        self, transport: asyncio.DatagramTransport, counters: collections.Counter[str]
+    ) -> None:
+        # Typeshed leaves get_write_buffer_size out; every loop's transport has it.
+        self._transport: Any = transport
+        self._counters = counters
+
+    def sendto(self, data: bytes, address: SocketAddress) -> None:
+        host, port = address
+        if not isinstance(host, str) or pack_ip(host) is None:
+            self._counters["send_to_no_ip_address"] += 1
+        elif type(port) is not int or not 1 <= port <= 65535:
+            self._counters["send_to_no_port"] += 1
+        elif self._transport.is_closing():
+            self._counters["send_after_close"] += 1
+        elif self._transport.get_write_buffer_size() > BUFFER_BYTES_MAX:
+            self._counters["send_buffer_full"] += 1
+        else:
+            try:
+                self._transport.sendto(data, address)
+            except OSError:
+                self._counters["send_failed"] += 1
+
+    def is_closing(self) -> bool:
+        return bool(self._transport.is_closing())
+
+    def close(self) -> None:
+        self._transport.close()

@@ -1,0 +1,129 @@
+"""A node of the DHT as others see it: an id and an address. And which addresses are believed.
+
+A :class:`Contact` has the attributes of ``kademlia.node.Node`` and can be used wherever that one
+can; unlike that one its parts are checked, it compares, and it hashes. A hostname, a port of
+70,000 or an id of 19 bytes never gets as far as being one.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Iterator
+from typing import Final
+
+from egtp.identity import NODE_ID_BYTES
+
+__all__ = ["AddressPolicy", "Contact", "SocketAddress", "pack_ip"]
+
+SocketAddress = tuple[str, int]
+
+_PRIVATE_V4: Final = tuple(
+    ipaddress.IPv4Network(network)
+    for network in (
+        "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+        "192.0.0.0/24", "192.0.2.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+        "203.0.113.0/24",
+    )
+)  # fmt: skip
+_PRIVATE_V4_RANGES: Final = tuple(
+    (network.network_address.packed, network.broadcast_address.packed) for network in _PRIVATE_V4
+)
+_V4_IN_V6_PREFIXES: Final = (
+    bytes(12),  # ::a.b.c.d, ::1 and :: among them
+    bytes(10) + b"\xff\xff",  # v4-mapped
+    bytes.fromhex("0064ff9b"),  # NAT64
+    bytes.fromhex("2002"),  # 6to4
+    bytes.fromhex("20010000"),  # Teredo
+)
+_LOOPBACK_V6: Final = bytes(15) + b"\x01"
+
+
+class Contact:
+    """Twenty bytes of id, an IP address and a port. Immutable by convention."""
+
+    __slots__ = ("id", "ip", "long_id", "packed", "port")
+
+    def __init__(self, node_id: bytes, packed: bytes, port: int) -> None:
+        """``packed`` is 4 or 16 bytes. Raises ValueError for anything that cannot be a node."""
+        if len(node_id) != NODE_ID_BYTES or type(port) is not int or not 1 <= port <= 65535:
+            raise ValueError("a contact is 20 bytes of id, an IP address and a port")
+        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        self.id: Final = node_id
+        self.packed: Final = packed
+        self.ip: Final = socket.inet_ntop(family, packed)
+        self.port: Final = port
+        self.long_id: Final = int.from_bytes(node_id, "big")
+
+    @classmethod
+    def unpack(cls, compact: bytes) -> Contact:
+        """From the 26 or 38 bytes of a datagram. Raises ValueError."""
+        return cls(
+            compact[:NODE_ID_BYTES],
+            compact[NODE_ID_BYTES:-2],
+            int.from_bytes(compact[-2:], "big"),
+        )
+
+    def pack(self) -> bytes:
+        return self.id + self.packed + self.port.to_bytes(2, "big")
+
+    @property
+    def address(self) -> SocketAddress:
+        return (self.ip, self.port)
+
+    @property
+    def group(self) -> bytes:
+        """The network it is in, /24 or /48: addresses of one group probably have one owner."""
+        return self.packed[:3] if len(self.packed) == 4 else self.packed[:6]
+
+    def same_home_as(self, other: Contact) -> bool:
+        return self.packed == other.packed and self.port == other.port
+
+    def distance_to(self, other: Contact) -> int:
+        return self.long_id ^ other.long_id
+
+    def __iter__(self) -> Iterator[object]:
+        return iter((self.id, self.ip, self.port))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Contact) and self.id == other.id and self.same_home_as(other)
+
+    def __hash__(self) -> int:
+        return hash((self.id, self.packed, self.port))
+
+    def __repr__(self) -> str:
+        return f"Contact({self.id.hex()}, {self.ip}, {self.port})"
+
+
+class AddressPolicy:
+    """Which addresses may be nodes. Without it, a stranger's answer could have this node send
+    datagrams into the private network it is in."""
+
+    def __init__(self, *, private_addresses: bool) -> None:
+        self._private_addresses = private_addresses
+
+    def allows(self, packed: bytes) -> bool:
+        if len(packed) == 4:
+            return self._allows_v4(packed)
+        if packed[0] == 0xFF:  # multicast
+            return False
+        if packed.startswith(_V4_IN_V6_PREFIXES):
+            return self._private_addresses and packed == _LOOPBACK_V6
+        # Only 2000::/3 is the internet; unique local and link-local are outside of it.
+        public = packed[0] & 0xE0 == 0x20 and not packed.startswith(b"\x20\x01\x0d\xb8")
+        return public or self._private_addresses
+
+    def _allows_v4(self, packed: bytes) -> bool:
+        if packed[0] == 0 or packed[0] >= 224:  # unspecified, multicast, reserved, broadcast
+            return False
+        return self._private_addresses or not any(
+            first <= packed <= last for first, last in _PRIVATE_V4_RANGES
+        )
+
+
+def pack_ip(host: str) -> bytes | None:
+    """The 4 or 16 bytes of an IP address in text; None for anything else, names included."""
+    try:
+        return socket.inet_pton(socket.AF_INET6 if ":" in host else socket.AF_INET, host)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,259 @@
+"""The routing table: kademlia's contract, with buckets that a stranger cannot split or fill.
+
+Upstream splits buckets by range, for ever if ids are shaped for it, and answers with the first k
+contacts it meets rather than the k closest. Here a bucket is the number of leading bits that a
+contact shares with this node, so there are at most 160, and the k closest are exact.
+"""
+
+from __future__ import annotations
+
+import collections
+import heapq
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kademlia.routing import RoutingTable
+
+from lookup_dht.contact import Contact, SocketAddress
+from lookup_dht.settings import NodeSettings
+
+__all__ = ["Bucket", "LookupTable"]
+
+FORMER_MAX: Final = 64
+ID_BITS: Final = 160
+
+
+@dataclass(slots=True)
+class Entry:
+    """A contact that has answered, and since when it has not."""
+
+    contact: Contact
+    answered_at: float
+    strikes: int = 0
+
+
+@dataclass(slots=True)
+class Bucket:
+    """The contacts that share exactly ``index`` leading bits with this node."""
+
+    index: int
+    refreshed_at: float
+    entries: dict[bytes, Entry] = field(default_factory=dict)
+    """In order of their last answer, the longest silent one first."""
+    replacements: dict[bytes, Contact] = field(default_factory=dict)
+    """Contacts that have answered too, and wait for a place; the latest last."""
+
+
+class LookupTable(RoutingTable):  # type: ignore[misc]
+    """Holds contacts that have answered a query of ours, and no others.
+
+    One contact per id and one per address. Unless private addresses are nodes here, few of one
+    network group. A known id at a new address waits until the old address has been asked and is
+    silent: otherwise anybody could take over an id.
+    """
+
+    def __init__(
+        self,
+        protocol: Any,
+        ksize: int,
+        node: Any,
+        settings: NodeSettings,
+        counters: collections.Counter[str],
+    ) -> None:
+        self._settings = settings
+        self._limits = settings.limits
+        self._counters = counters
+        self.former: dict[SocketAddress, Contact] = {}
+        """Contacts dropped last, and those of an earlier run: not believed, and never told of to
+        others, but greeted when joining. When this machine was offline, all were dropped."""
+        super().__init__(protocol, ksize, node)
+
+    def flush(self) -> None:
+        self.buckets: dict[int, Bucket] = {}
+        self._ids: dict[SocketAddress, bytes] = {}
+        self._groups: collections.Counter[bytes] = collections.Counter()
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Contact]:
+        for entry in self._entries():
+            yield entry.contact
+
+    def recenter(self, node: Any) -> None:
+        """This node has another id: sort the contacts anew."""
+        contacts = list(self)
+        self.node = node
+        self.flush()
+        for contact in contacts:
+            self.add_contact(contact)
+
+    def get_bucket_for(self, node: Any) -> int:
+        """The index: how many leading bits the id shares with ours."""
+        return ID_BITS - int(node.long_id ^ self.node.long_id).bit_length()
+
+    def is_new_node(self, node: Contact) -> bool:
+        """Whether this contact, at this address, is not in the table."""
+        return self._ids.get(node.address) != node.id
+
+    def wants(self, contact: Contact) -> bool:
+        """Whether it is worth a ping to learn if this stranger answers."""
+        if contact.id == self.node.id or not self.is_new_node(contact):
+            return False
+        bucket = self.buckets.get(self.get_bucket_for(contact))
+        if bucket is None:
+            return True
+        if contact.id in bucket.entries or contact.id in bucket.replacements:
+            return bucket.replacements.get(contact.id) != contact
+        full = len(bucket.entries) >= self.ksize and len(bucket.replacements) >= self.ksize
+        return not full and not self._group_full(bucket, contact)
+
+    def add_contact(self, node: Contact) -> bool:
+        """Take a contact that has just answered. False if there is no place for it now."""
+        if node.id == self.node.id:
+            self._counters["contact_with_own_id"] += 1
+            return False
+        at_address = self._ids.get(node.address)
+        if at_address is not None and at_address != node.id:
+            self._remove(at_address)  # What answers there has another id now.
+        bucket = self._bucket(self.get_bucket_for(node))
+        entry = bucket.entries.get(node.id)
+        if entry is not None and entry.contact != node:
+            self._wait_for_place(bucket, node)
+            self.protocol.check(entry.contact)
+            return False
+        if entry is None and len(bucket.entries) >= self.ksize:
+            self._wait_for_place(bucket, node)
+            longest_silent = next(iter(bucket.entries.values()))
+            if self._silent_s(longest_silent) > self._limits.check_after_s:
+                self.protocol.check(longest_silent.contact)
+            return False
+        if entry is None and self._group_full(bucket, node):
+            self._counters["contact_group_full"] += 1
+            return False
+        self._place(bucket, node)
+        return True
+
+    def remove_contact(self, node: Contact) -> None:
+        """Drop this contact at this address; one that waited takes its place."""
+        if self.is_new_node(node):
+            return
+        self._remove(node.id)
+        self.remember(node)
+        self._promote(self._bucket(self.get_bucket_for(node)), node.id)
+
+    def remember(self, node: Contact) -> None:
+        """Greet it when this node joins again."""
+        self.former.pop(node.address, None)
+        self.former[node.address] = node
+        if len(self.former) > FORMER_MAX:
+            del self.former[next(iter(self.former))]
+
+    def strike(self, node: Contact) -> None:
+        """It left a query and its repetition unanswered."""
+        if self.is_new_node(node):
+            return
+        bucket = self._bucket(self.get_bucket_for(node))
+        entry = bucket.entries[node.id]
+        entry.strikes += 1
+        # Its successor at another address has answered already: one strike is enough then.
+        if entry.strikes >= self._limits.strikes_max or node.id in bucket.replacements:
+            self.remove_contact(node)
+
+    def find_neighbors(
+        self, node: Any, k: int | None = None, exclude: Any = None, *, live_only: bool = False
+    ) -> list[Contact]:
+        """Exactly the k closest to ``node``, closest first; a node of that very id is one.
+
+        ``live_only`` leaves out those with a strike: others are told of good contacts only.
+        """
+        target = node.long_id
+        contacts = (
+            entry.contact
+            for entry in self._entries()
+            if not (live_only and entry.strikes)
+            and (exclude is None or not entry.contact.same_home_as(exclude))
+        )
+        return heapq.nsmallest(k or self.ksize, contacts, key=lambda it: it.long_id ^ target)
+
+    def touch(self, node: Any) -> None:
+        """A lookup towards ``node`` was made: its bucket is fresh."""
+        bucket = self.buckets.get(self.get_bucket_for(node))
+        if bucket is not None:
+            bucket.refreshed_at = self._settings.elapsed()
+
+    def lonely_buckets(self) -> list[Bucket]:
+        """Those that no lookup has gone through for long, the longest first."""
+        since = self._settings.elapsed() - self._limits.refresh_interval_s
+        lonely = [bucket for bucket in self.buckets.values() if bucket.refreshed_at < since]
+        return sorted(lonely, key=lambda bucket: bucket.refreshed_at)
+
+    def random_id_in(self, bucket: Bucket) -> bytes:
+        """An id that shares exactly as many bits with ours as the contacts of ``bucket``."""
+        tail_bits = ID_BITS - 1 - bucket.index
+        entropy = int.from_bytes(self._settings.entropy(ID_BITS // 8), "big")
+        prefix = (self.node.long_id >> tail_bits ^ 1) << tail_bits
+        return int(prefix | entropy & (1 << tail_bits) - 1).to_bytes(ID_BITS // 8, "big")
+
+    def silent_contacts(self, count: int) -> list[Contact]:
+        """Up to ``count`` contacts that should be pinged, the longest silent first."""
+        silent = [it for it in self._entries() if self._silent_s(it) > self._limits.check_after_s]
+        chosen = heapq.nsmallest(count, silent, key=lambda entry: entry.answered_at)
+        return [entry.contact for entry in chosen]
+
+    def _entries(self) -> Iterator[Entry]:
+        for bucket in self.buckets.values():
+            yield from bucket.entries.values()
+
+    def _silent_s(self, entry: Entry) -> float:
+        return self._settings.elapsed() - entry.answered_at
+
+    def _bucket(self, index: int) -> Bucket:
+        if index not in self.buckets:
+            self.buckets[index] = Bucket(index, self._settings.elapsed())
+        return self.buckets[index]
+
+    def _group_full(self, bucket: Bucket, contact: Contact) -> bool:
+        if self._settings.private_addresses:
+            return False
+        group = contact.group
+        here = sum(entry.contact.group == group for entry in bucket.entries.values())
+        return (
+            here >= self._limits.group_contacts_per_bucket
+            or self._groups[group] >= self._limits.group_contacts_max
+        )
+
+    def _place(self, bucket: Bucket, contact: Contact) -> None:
+        if bucket.entries.pop(contact.id, None) is None:
+            self._ids[contact.address] = contact.id
+            self._groups[contact.group] += 1
+        bucket.entries[contact.id] = Entry(contact, self._settings.elapsed())
+        bucket.replacements.pop(contact.id, None)
+        self.former.pop(contact.address, None)
+
+    def _wait_for_place(self, bucket: Bucket, contact: Contact) -> None:
+        bucket.replacements.pop(contact.id, None)
+        bucket.replacements[contact.id] = contact
+        if len(bucket.replacements) > self.ksize:
+            del bucket.replacements[next(iter(bucket.replacements))]
+
+    def _remove(self, node_id: bytes) -> None:
+        shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
+        contact = self.buckets[shared].entries.pop(node_id).contact
+        del self._ids[contact.address]
+        self._groups[contact.group] -= 1
+        if not self._groups[contact.group]:
+            del self._groups[contact.group]
+
+    def _promote(self, bucket: Bucket, removed_id: bytes) -> None:
+        waiting = list(reversed(bucket.replacements.values()))
+        waiting.sort(key=lambda contact: contact.id != removed_id)  # its own successor first
+        for contact in waiting:
+            taken = contact.id in bucket.entries or contact.address in self._ids
+            if not taken and not self._group_full(bucket, contact):
+                self._place(bucket, contact)
+                return

@@ -1,0 +1,92 @@
+"""The id of a DHT node: its prefix follows from its IP address, its tail is random (BEP 42).
+
+It has nothing to do with the peerId of whoever runs the node: that would tie an identity to an
+IP address, and keys can be ground until their peerIds surround a victim's. With the prefix bound
+to the masked address, one machine can choose among eight places in the network, no more.
+https://www.bittorrent.org/beps/bep_0042.html
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egtp.identity import Entropy
+from lookup_dht.contact import AddressPolicy
+
+__all__ = ["AddressVotes", "fits", "new_node_id"]
+
+_MASK_V4: Final = bytes.fromhex("030f3fff")
+_MASK_V6: Final = bytes.fromhex("0103070f1f3f7fff")
+_PUBLIC: Final = AddressPolicy(private_addresses=False)
+
+
+def _crc32c_table() -> tuple[int, ...]:
+    table = []
+    for byte in range(256):
+        crc = byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+        table.append(crc)
+    return tuple(table)
+
+
+_CRC32C: Final = _crc32c_table()
+
+
+def _prefix(packed: bytes, choice: int) -> int:
+    """The checksum whose first 21 bits the id begins with."""
+    mask = _MASK_V4 if len(packed) == 4 else _MASK_V6
+    masked = bytearray(a & b for a, b in zip(packed, mask, strict=False))
+    masked[0] |= (choice & 7) << 5
+    crc = 0xFFFFFFFF
+    for byte in masked:
+        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
+    return crc ^ 0xFFFFFFFF
+
+
+def new_node_id(packed: bytes | None, entropy: Entropy) -> bytes:
+    """An id for a node at this public address; all random for a private or unknown one."""
+    node_id = bytearray(entropy(20))
+    if packed is not None and _PUBLIC.allows(packed):
+        crc = _prefix(packed, node_id[19])
+        node_id[:3] = (crc >> 24, crc >> 16 & 0xFF, crc >> 8 & 0xF8 | node_id[2] & 7)
+    return bytes(node_id)
+
+
+def fits(node_id: bytes, packed: bytes) -> bool:
+    """Whether a node at this address may have this id. Private addresses are exempt: behind
+    them nobody has a public one to bind the id to."""
+    if not _PUBLIC.allows(packed):
+        return True
+    crc = _prefix(packed, node_id[19])
+    return int.from_bytes(node_id[:3], "big") >> 3 == crc >> 11
+
+
+class AddressVotes:
+    """Which public address others see us at. A node that listens on 0.0.0.0 learns it only so.
+
+    Only nodes that this node itself asked have a vote, one per /16: two networks have to agree,
+    so that one liar cannot have us change our id.
+    """
+
+    def __init__(self, voters_max: int = 16) -> None:
+        self._votes: dict[bytes, bytes] = {}
+        self._voters_max = voters_max
+
+    def cast(self, voter: bytes, seen: bytes) -> None:
+        """``voter``, a packed address, sees us at the packed address ``seen``."""
+        group = voter[:2] if len(voter) == 4 else voter[:4]
+        if not _PUBLIC.allows(seen):
+            return
+        self._votes.pop(group, None)
+        self._votes[group] = seen
+        if len(self._votes) > self._voters_max:
+            del self._votes[next(iter(self._votes))]
+
+    def winner(self) -> bytes | None:
+        """The address that at least two voters, and more than half of them, agree on."""
+        votes = list(self._votes.values())
+        for seen in set(votes):
+            if votes.count(seen) >= 2 and votes.count(seen) * 2 > len(votes):
+                return seen
+        return None

@@ -1,0 +1,36 @@
+"""How long to wait for a reply before the query is sent again."""
+
+from __future__ import annotations
+
+__all__ = ["RoundTripEstimate"]
+
+
+class RoundTripEstimate:
+    """The smoothed round trip and its variance, as TCP keeps them (RFC 6298), within limits."""
+
+    def __init__(self, timeout_min_s: float, timeout_max_s: float) -> None:
+        self._min_s = timeout_min_s
+        self._max_s = timeout_max_s
+        self._mean_s: float | None = None
+        self._deviation_s = 0.0
+
+    def observe(self, round_trip_s: float) -> None:
+        """Only of queries that were sent once: otherwise nobody knows which copy was answered."""
+        if self._mean_s is None:
+            self._mean_s, self._deviation_s = round_trip_s, round_trip_s / 2
+            return
+        error = round_trip_s - self._mean_s
+        self._mean_s += error / 8
+        self._deviation_s += (abs(error) - self._deviation_s) / 4
+
+    def soft_timeout_s(self, least_s: float) -> float:
+        """When a query is slow: not before ``least_s``, and later where round trips are long."""
+        if self._mean_s is None:
+            return least_s
+        return min(self._max_s, max(least_s, self._mean_s + 2 * self._deviation_s))
+
+    @property
+    def timeout_s(self) -> float:
+        if self._mean_s is None:
+            return self._max_s
+        return min(self._max_s, max(self._min_s, self._mean_s + 4 * self._deviation_s))

@@ -1,0 +1,129 @@
+"""What a node keeps between two runs: its id, its contacts, and the records it holds.
+
+The file is JSON, never pickle, and nothing in it is believed for having been in it: records are
+verified again when they are stored, contacts are pinged before they enter the table.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from egtp.errors import InvalidConfig
+from egtp.identity import NODE_ID_BYTES
+from lookup_dht.contact import Contact, pack_ip
+
+__all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]
+
+FORMAT: Final = 1
+FILE_BYTES_MAX: Final = 64 * 1024 * 1024
+
+
+class CorruptState(Exception):
+    """The file is there and can be read, but it is none of ours, or damaged."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """The state of a node at a moment; immutable, so that another thread may write it."""
+
+    node_id: bytes
+    network: str
+    contacts: tuple[Contact, ...] = ()
+    records: tuple[tuple[bytes, bytes], ...] = ()
+    """(peerId, bytes) pairs."""
+
+    def encode(self) -> bytes:
+        return json.dumps(
+            {
+                "format": FORMAT,
+                "network": self.network,
+                "node_id": self.node_id.hex(),
+                "contacts": [[it.id.hex(), it.ip, it.port] for it in self.contacts],
+                "records": [
+                    [peer_id.hex(), base64.b64encode(data).decode("ascii")]
+                    for peer_id, data in self.records
+                ],
+            },
+            indent=1,
+        ).encode("ascii")
+
+    @classmethod
+    def decode(cls, data: bytes) -> NodeState:
+        """Raises :class:`CorruptState`."""
+        try:
+            return cls._of(json.loads(data))
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise CorruptState(f"{type(error).__name__}: {error}") from None
+
+    @classmethod
+    def _of(cls, fields: Any) -> NodeState:
+        if fields["format"] != FORMAT:
+            raise ValueError("another format")
+        node_id = bytes.fromhex(fields["node_id"])
+        if len(node_id) != NODE_ID_BYTES or not isinstance(fields["network"], str):
+            raise ValueError("no node id or network")
+        contacts = tuple(
+            Contact(bytes.fromhex(contact_id), pack_ip(ip) or b"", port)
+            for contact_id, ip, port in fields["contacts"]
+        )
+        records = tuple(
+            (bytes.fromhex(peer_id), base64.b64decode(record, validate=True))
+            for peer_id, record in fields["records"]
+        )
+        return cls(node_id, fields["network"], contacts, records)
+
+
+def read_state(path: Path) -> NodeState | None:
+    """None if there is no file. Raises :class:`InvalidConfig` if it cannot be read, and
+    :class:`CorruptState` if it can but makes no sense."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise InvalidConfig(f"cannot read the state file {path}: {error.strerror}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise CorruptState("the file is larger than any state")
+    return NodeState.decode(data)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a corrupt file out of the way, and keep it. Raises :class:`InvalidConfig`."""
+    aside = path.with_name(path.name + ".corrupt")
+    try:
+        path.replace(aside)
+    except OSError as error:
+        raise InvalidConfig(f"cannot set {path} aside: {error.strerror}") from None
+    return aside
+
+
+def write_state(path: Path, state: NodeState) -> None:
+    """Replace the file by a new one at once: a crash leaves the old one or the new one.
+
+    Raises :class:`InvalidConfig` if it cannot be written.
+    """
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(state.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise InvalidConfig(f"cannot write the state file {path}: {error.strerror}") from None

@@ -1,0 +1,181 @@
+"""Real nodes on loopback, records to put into them, and strangers with a bare socket."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+
+from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.comm_strat import Address, TCPStrat
+from egtp.identity import Identity
+from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.contact import Contact
+from lookup_dht.datagram import Method, Query, Reply, encode_query, encode_reply
+
+# Dead nodes cost a test little; nothing else differs from the defaults.
+QUICK = DHTLimits(soft_timeout_s=0.1, reply_timeout_min_s=0.15, reply_timeout_max_s=0.15)
+
+
+@pytest.fixture
+def identity() -> Identity:
+    return Identity.generate(random.Random(1).randbytes)
+
+
+@pytest.fixture
+def sign() -> Callable[..., SignedCommRecord]:
+    def sign(
+        identity: Identity, sequence: int, *, expiry: int | None = None, port: int = 4000
+    ) -> SignedCommRecord:
+        content = CommRecord(
+            int(time.time()) + 3600 if expiry is None else expiry,
+            bytes(8),
+            ((SUITE_AESGCM, identity.channel_key),),
+            (TCPStrat(Address(b"\x7f\x00\x00\x01", port)),),
+        )
+        return SignedCommRecord.sign(identity, sequence, content)
+
+    return sign
+
+
+class RawPeer(asyncio.DatagramProtocol):
+    """A stranger: sends any bytes, keeps what arrives, and answers queries as it is told."""
+
+    def __init__(self) -> None:
+        self.received: asyncio.Queue[tuple[bytes, tuple[str, int]]] = asyncio.Queue()
+        self.answer: Callable[[bytes], bytes | None] | None = None
+        self.id = os.urandom(20)
+        self.transport: Any = None
+
+    @classmethod
+    async def open(cls, host: str = "127.0.9.9") -> RawPeer:
+        loop = asyncio.get_running_loop()
+        _, peer = await loop.create_datagram_endpoint(cls, local_addr=(host, 0))
+        return peer
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
+        if data[0] == 0 and self.answer is not None:
+            answer = self.answer(data)
+            if answer is not None:
+                self.transport.sendto(answer, addr)
+        else:
+            self.received.put_nowait((data, (addr[0], addr[1])))
+
+    @property
+    def address(self) -> tuple[str, int]:
+        host, port = self.transport.get_extra_info("sockname")[:2]
+        return host, port
+
+    @property
+    def contact(self) -> Contact:
+        return Contact(self.id, bytes(map(int, self.address[0].split("."))), self.address[1])
+
+    def send(self, data: bytes, node: DHTLookup) -> None:
+        self.transport.sendto(data, (node.address.host, node.address.port))
+
+    def query(self, method: Method, node: DHTLookup, **fields: Any) -> bytes:
+        """Send a well-formed query; its bytes."""
+        sender = fields.pop("sender", self.id)
+        query = Query(method, fields.pop("network", "main"), sender, fields.pop("server", False))
+        query = Query(query.method, query.network, query.sender, query.server, **fields)
+        data = encode_query(os.urandom(20), query)
+        self.send(data, node)
+        return data
+
+    async def reply(self) -> bytes:
+        """The next reply that arrives."""
+        async with asyncio.timeout(5):
+            while True:
+                data, _ = await self.received.get()
+                if data[0] == 1:
+                    return data
+
+    async def ask(self, method: Method, node: DHTLookup, **fields: Any) -> bytes:
+        self.query(method, node, **fields)
+        return await self.reply()
+
+    def as_server(self, data: bytes, **fields: Any) -> bytes | None:
+        """The reply of an honest server to the query ``data``, but for ``fields``."""
+        name = next(method for method in Method if method.value.encode() + b"\x95" in data
+                    or method.value.encode() + b"\x93" in data)  # fmt: skip
+        fields = {"sender": self.id, "server": True, "observed": bytes(6), **fields}
+        return encode_reply(data[1:21], Reply(name, "main", **fields), 1200)
+
+    def close(self) -> None:
+        self.transport.close()
+
+
+@pytest.fixture
+def raw_peer_type() -> type[RawPeer]:
+    return RawPeer
+
+
+@pytest.fixture
+async def open_raw() -> AsyncIterator[Callable[..., Awaitable[RawPeer]]]:
+    """Open strangers; all are closed in the end."""
+    peers: list[RawPeer] = []
+
+    async def open_raw(host: str = "127.0.9.9") -> RawPeer:
+        peers.append(await RawPeer.open(host))
+        return peers[-1]
+
+    yield open_raw
+    for peer in peers:
+        peer.close()
+
+
+@pytest.fixture
+async def loop_errors() -> AsyncIterator[list[dict[str, Any]]]:
+    """What reached the loop's exception handler. The test fails if anything did."""
+    errors: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
+    yield errors
+    assert errors == []
+
+
+Start = Callable[..., Awaitable[DHTLookup]]
+
+
+@pytest.fixture
+async def start(loop_errors: list[dict[str, Any]]) -> AsyncIterator[Start]:
+    """Start nodes with private addresses; all are closed in the end."""
+    nodes: list[DHTLookup] = []
+
+    async def start(*bootstrap: DHTLookup | str, **options: Any) -> DHTLookup:
+        options = {"private_addresses": True, "limits": QUICK, **options}
+        seeds = [str(it.address) if isinstance(it, DHTLookup) else it for it in bootstrap]
+        node = DHTLookup(options.pop("listen", "127.0.0.1:0"), seeds, **options)
+        nodes.append(node)
+        await node.start()
+        return node
+
+    yield start
+    for node in nodes:
+        await node.close()
+
+
+@pytest.fixture
+async def network(start: Start) -> Callable[..., Awaitable[list[DHTLookup]]]:
+    async def network(count: int, **options: Any) -> list[DHTLookup]:
+        nodes = [await start(**options)]
+        for _ in range(count - 1):
+            nodes.append(await start(nodes[0], **options))
+        return nodes
+
+    return network
+
+
+@pytest.fixture
+def ids() -> Iterator[bytes]:
+    """Ids without end, the same in each run."""
+    return (hashlib.sha256(b"%d" % number).digest()[:20] for number in itertools.count())

@@ -1,0 +1,205 @@
+"""The routing table: exact, bounded, and not to be taken over by strangers."""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kademlia.node import Node
+
+from lookup_dht.contact import Contact
+from lookup_dht.kademlia_table import LookupTable
+from lookup_dht.settings import DHTLimits, NodeSettings
+
+OWN = bytes(20)
+
+
+class Checks:
+    """Stands where the protocol is: notes whom the table wants to be pinged."""
+
+    def __init__(self) -> None:
+        self.contacts: list[Contact] = []
+
+    def check(self, contact: Contact) -> None:
+        self.contacts.append(contact)
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def table_of(
+    private: bool = True, k: int = 20, clock: Clock | None = None
+) -> tuple[LookupTable, Checks]:
+    checks, clock = Checks(), clock or Clock()
+    settings = NodeSettings(
+        clock, clock, lambda count: bytes(range(count)), private_addresses=private,
+        limits=DHTLimits(replication=k),
+    )  # fmt: skip
+    return LookupTable(checks, k, Node(OWN), settings, collections.Counter()), checks
+
+
+def contact(node_id: bytes, number: int = 0, ip: bytes | None = None) -> Contact:
+    return Contact(node_id, ip or b"\x7f\x01" + number.to_bytes(2, "big"), 1000 + number)
+
+
+@given(
+    st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=60),
+    st.binary(min_size=20, max_size=20),
+    st.integers(1, 30),
+)
+def test_find_neighbors_gives_exactly_the_closest(
+    node_ids: list[bytes], target: bytes, k: int
+) -> None:
+    table, _ = table_of(k=200)
+    for number, node_id in enumerate(node_ids):
+        table.add_contact(contact(node_id, number))
+    node_ids = [node_id for node_id in node_ids if node_id != OWN]
+    by_distance = sorted(
+        node_ids, key=lambda it: int.from_bytes(it, "big") ^ int.from_bytes(target, "big")
+    )
+    found = table.find_neighbors(Node(target), k)
+    assert [it.id for it in found] == by_distance[:k]
+    assert len(table) == len(node_ids) == len(set(table))
+
+
+def test_ever_longer_shared_prefixes_make_at_most_160_buckets() -> None:
+    table, _ = table_of()
+    for bit in range(160):
+        table.add_contact(contact((1 << bit).to_bytes(20, "big"), bit))
+    assert len(table.buckets) == 160
+    assert len(table) == 160
+
+
+def test_its_own_id_is_no_contact() -> None:
+    table, _ = table_of()
+    assert not table.add_contact(contact(OWN))
+    assert not table.wants(contact(OWN))
+    assert len(table) == 0
+
+
+def test_an_address_has_one_id(ids: Iterator[bytes]) -> None:
+    table, _ = table_of()
+    for node_id, _ in zip(ids, range(100), strict=False):
+        table.add_contact(contact(node_id))
+    assert len(table) == 1
+
+
+def test_an_id_is_not_taken_over_while_its_owner_answers(ids: Iterator[bytes]) -> None:
+    table, checks = table_of()
+    owner = contact(next(ids), 1)
+    squatter = contact(owner.id, 2)
+    table.add_contact(owner)
+    assert table.wants(squatter)
+    assert not table.add_contact(squatter)
+    assert checks.contacts == [owner]
+    table.add_contact(owner)  # it answered
+    table.strike(owner)
+    assert list(table) == [owner]
+
+
+def test_a_contact_that_moved_takes_its_own_place_when_the_old_address_is_silent(
+    ids: Iterator[bytes],
+) -> None:
+    table, _ = table_of()
+    before = contact(next(ids), 1)
+    after = contact(before.id, 2)
+    table.add_contact(before)
+    table.add_contact(after)
+    table.strike(before)
+    assert list(table) == [after]
+
+
+def test_two_strikes_drop_a_contact_and_an_answer_forgives_one(ids: Iterator[bytes]) -> None:
+    table, _ = table_of()
+    node = contact(next(ids), 1)
+    table.add_contact(node)
+    table.strike(node)
+    assert table.find_neighbors(Node(OWN), live_only=True) == []
+    table.add_contact(node)
+    assert table.find_neighbors(Node(OWN), live_only=True) == [node]
+    table.strike(node)
+    assert list(table) == [node]
+    table.strike(node)
+    assert list(table) == []
+    assert list(table.former.values()) == [node]
+    table.strike(node)
+    table.remove_contact(node)
+    table.add_contact(node)
+    assert not table.former
+
+
+def test_a_full_bucket_keeps_who_was_there_and_checks_the_longest_silent() -> None:
+    clock = Clock()
+    table, checks = table_of(k=3, clock=clock)
+    nodes = [contact(bytes([128, number]) + bytes(18), number) for number in range(8)]
+    for node in nodes[:3]:
+        assert table.add_contact(node)
+    assert not table.add_contact(nodes[3])
+    assert checks.contacts == []  # all were heard of a moment ago
+    clock.now += 601
+    table.add_contact(nodes[0])
+    assert not table.add_contact(nodes[4])
+    assert checks.contacts == [nodes[1]]
+    assert table.silent_contacts(5) == nodes[1:3]
+    table.strike(nodes[1])
+    table.strike(nodes[1])
+    assert set(table) == {nodes[0], nodes[2], nodes[4]}  # the latest one that waited
+
+
+def test_one_network_group_gets_two_places_in_a_bucket_and_ten_in_all() -> None:
+    table, _ = table_of(private=False)
+    for bucket in range(20):
+        for host in range(1, 11):
+            node_id = (1 << 159 - bucket | host).to_bytes(20, "big")
+            table.add_contact(Contact(node_id, bytes([8, 8, 8, bucket * 10 + host]), 9100))
+    assert len(table) == 10
+    assert all(len(bucket.entries) <= 2 for bucket in table.buckets.values())
+    assert table.add_contact(contact(b"\xff" + bytes(19), ip=b"\x09\x09\x09\x09"))
+    table.remove_contact(next(iter(table)))
+    assert table.add_contact(Contact(b"\x00\x00\x00\xff" + bytes(16), b"\x08\x08\x08\xfe", 1))
+
+
+def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> None:
+    clock = Clock()
+    table, _ = table_of(clock=clock)
+    for bit in (159, 100, 0):
+        table.add_contact(contact((1 << bit).to_bytes(20, "big"), bit))
+    assert table.lonely_buckets() == []
+    clock.now += 901
+    table.touch(Node((1 << 100).to_bytes(20, "big")))
+    lonely = table.lonely_buckets()
+    assert [bucket.index for bucket in lonely] == [0, 159]
+    for bucket in lonely:
+        assert table.get_bucket_for(Node(table.random_id_in(bucket))) == bucket.index
+
+
+def test_another_own_id_sorts_the_contacts_anew(ids: Iterator[bytes]) -> None:
+    table, _ = table_of()
+    nodes = [contact(next(ids), number) for number in range(10)]
+    for node in nodes:
+        table.add_contact(node)
+    table.recenter(Node(b"\xff" * 20))
+    assert set(table) == set(nodes)
+    assert all(
+        table.get_bucket_for(entry.contact) == index
+        for index, bucket in table.buckets.items()
+        for entry in bucket.entries.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("node_id", "packed", "port"),
+    [(bytes(19), bytes(4), 1), (bytes(21), bytes(4), 1), (bytes(20), bytes(5), 1),
+     (bytes(20), bytes(4), 0), (bytes(20), bytes(4), 70000), (bytes(20), bytes(4), -1),
+     (bytes(20), bytes(4), 1.5), (b"", bytes(4), 1)],
+)  # fmt: skip
+def test_what_cannot_be_a_node_is_no_contact(node_id: bytes, packed: bytes, port: int) -> None:
+    with pytest.raises(ValueError, match=r"contact|packed"):
+        Contact(node_id, packed, port)

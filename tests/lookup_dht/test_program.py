@@ -1,0 +1,216 @@
+"""``python -m lookup_dht`` as its user meets it: a process, its lines, its exit status."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from egtp.comm_record import SignedCommRecord
+from egtp.errors import InvalidConfig
+from egtp.identity import Identity
+from lookup_dht import DHTLookup
+from lookup_dht.contact import Contact
+from lookup_dht.state_file import CorruptState, NodeState, read_state, write_state
+
+Sign = Callable[..., SignedCommRecord]
+Start = Callable[..., Awaitable[DHTLookup]]
+
+
+class Program:
+    """A running node."""
+
+    def __init__(self, process: asyncio.subprocess.Process, address: str, node_id: str) -> None:
+        self.process = process
+        self.address = address
+        self.node_id = node_id
+
+    async def end(self, number: int) -> tuple[int | None, str]:
+        """Send a signal; the exit status, and what was said on stderr."""
+        self.process.send_signal(number)
+        async with asyncio.timeout(10):
+            _, stderr = await self.process.communicate()
+        return self.process.returncode, stderr.decode()
+
+
+Run = Callable[..., Awaitable[Program]]
+
+
+async def spawn(*arguments: str | Path, python: tuple[str, ...] = ()) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, *python, "-m", "lookup_dht", *map(str, arguments),
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+
+
+@pytest.fixture
+async def run() -> AsyncIterator[Run]:
+    """Start the program and wait until it listens; those left are killed in the end."""
+    processes = []
+
+    async def run(*arguments: str | Path) -> Program:
+        process = await spawn(*arguments, python=("-W", "error"))
+        processes.append(process)
+        assert process.stdout is not None
+        async with asyncio.timeout(10):
+            first = (await process.stdout.readline()).decode()
+            second = (await process.stdout.readline()).decode()
+        assert first.startswith("listening on "), first
+        return Program(process, first.split()[-1], second.split()[-1])
+
+    yield run
+    for process in processes:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+async def complaint(*arguments: str | Path) -> str:
+    """The one line of a start that cannot work."""
+    process = await spawn(*arguments)
+    async with asyncio.timeout(10):
+        stdout, stderr = await process.communicate()
+    assert process.returncode == 2
+    assert stdout == b""
+    (line,) = stderr.decode().splitlines()
+    return line
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_restart_keeps_the_id_the_contacts_and_the_records(
+    run: Run, start: Start, tmp_path: Path, identity: Identity, sign: Sign, number: int
+) -> None:
+    seed = await start()
+    state = tmp_path / "node.state"
+    first = await run("--listen", "127.0.2.1:0", "--bootstrap", str(seed.address), "--state", state)
+    await seed.publish(sign(identity, 5))
+    assert await first.end(number) == (0, "")
+
+    second = await run("--listen", first.address, "--state", state)
+    assert (second.node_id, second.address) == (first.node_id, first.address)
+    client = await start(second.address, server=False)
+    assert client.contacts == 2  # It introduces the seed, which it knows from its state only.
+    await seed.close()
+    assert (await client.resolve(identity.node_id)).sequence == 5
+    assert await second.end(number) == (0, "")
+
+
+async def test_a_killed_node_starts_again_with_its_id_and_contacts(
+    run: Run, start: Start, tmp_path: Path
+) -> None:
+    seed = await start()
+    state = tmp_path / "node.state"
+    first = await run("--listen", "127.0.2.1:0", "--bootstrap", str(seed.address), "--state", state)
+    assert (await first.end(signal.SIGKILL))[0] == -signal.SIGKILL
+    kept = read_state(state)
+    assert kept is not None
+    assert [contact.address for contact in kept.contacts] == [seed._node.bound]
+    second = await run("--listen", first.address, "--state", state)
+    assert second.node_id == first.node_id
+    assert os.listdir(tmp_path) == [state.name]
+
+
+async def test_without_a_state_each_start_is_a_new_node(run: Run) -> None:
+    first = await run("--listen", "127.0.2.1:0")
+    second = await run("--listen", "127.0.2.2:0", "--bootstrap", first.address)
+    assert first.node_id != second.node_id
+    assert await second.end(signal.SIGINT) == (0, "")
+
+
+async def test_a_corrupt_state_is_set_aside_and_the_node_starts_afresh(
+    run: Run, tmp_path: Path
+) -> None:
+    state = tmp_path / "node.state"
+    state.write_bytes(b'{"format": 1, "node_id": "no')
+    program = await run("--listen", "127.0.2.1:0", "--state", state)
+    status, stderr = await program.end(signal.SIGTERM)
+    assert status == 0
+    (line,) = stderr.splitlines()
+    assert "corrupt" in line
+    assert (tmp_path / "node.state.corrupt").read_bytes().endswith(b"no")
+    kept = read_state(state)
+    assert kept is not None
+    assert kept.node_id.hex() == program.node_id
+
+
+async def test_a_busy_port_is_one_clear_line() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as busy:
+        busy.bind(("127.0.2.3", 0))
+        address = f"127.0.2.3:{busy.getsockname()[1]}"
+        line = await complaint("--listen", address)
+    assert address in line
+    assert "in use" in line
+
+
+async def test_wrong_options_are_one_clear_line() -> None:
+    lines = await asyncio.gather(
+        complaint("--bla"),
+        complaint("--listen", "somewhere"),
+        complaint("--listen", "127.0.0.1:0", "--bootstrap", "example.org:1"),
+        complaint("--listen", "127.0.0.1:0", "--network", "A B"),
+        complaint("--listen", "0.0.0.0:0", "--bootstrap", "10.0.0.1:9100"),
+    )
+    expected = ("--bla", "IP:PORT", "IP:PORT", "network", "private")
+    assert [word for word, line in zip(expected, lines, strict=True) if word not in line] == []
+
+
+async def test_a_state_that_cannot_be_read_or_written_is_one_clear_line(tmp_path: Path) -> None:
+    listen = ("--listen", "127.0.2.1:0", "--state")
+    assert "directory" in await complaint(*listen, tmp_path)
+    assert str(tmp_path / "no") in await complaint(*listen, tmp_path / "no" / "state")
+    write_state(tmp_path / "state", NodeState(bytes(20), "lab"))
+    assert "network" in await complaint(*listen, tmp_path / "state")
+
+
+async def test_help_says_that_a_loopback_address_implies_private_ones() -> None:
+    process = await spawn("--help")
+    stdout, _ = await process.communicate()
+    assert process.returncode == 0
+    assert "a loopback address implies --private-addresses" in " ".join(stdout.decode().split())
+
+
+def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
+    contacts = (Contact(b"a" * 20, bytes([8, 8, 8, 8]), 9), Contact(b"b" * 20, b"\x20" * 16, 9))
+    state = NodeState(b"x" * 20, "main", contacts, ((b"p" * 20, b"record"),))
+    path = tmp_path / "state"
+    write_state(path, NodeState(b"y" * 20, "main"))
+    write_state(path, state)
+    assert read_state(path) == state
+    assert path.stat().st_mode & 0o077 == 0
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_state(tmp_path / "none") is None
+    with pytest.raises(InvalidConfig):
+        write_state(tmp_path, state)
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"format": 2}, {"node_id": "00"}, {"node_id": 5}, {"network": None}, {"contacts": 5},
+        {"contacts": [["00" * 20, "localhost", 5]]}, {"contacts": [["00" * 20, "1.2.3.4", 0]]},
+        {"contacts": [["00" * 20, "1.2.3.4", 1.5]]}, {"contacts": [["00" * 20, "1.2.3.4"]]},
+        {"records": [["00", "*"]]}, {"records": {"a": 1}}, {"records": [5]},
+    ],
+)  # fmt: skip
+def test_a_state_of_a_wrong_shape_is_corrupt(change: dict[str, object], tmp_path: Path) -> None:
+    fields = json.loads(NodeState(bytes(20), "main").encode())
+    path = tmp_path / "state"
+    path.write_text(json.dumps({**fields, **change}))
+    with pytest.raises(CorruptState):
+        read_state(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"\x80\x04N.", b"[]", b"null", b"[" * 100_000, b"\xff"])
+def test_what_is_no_state_is_corrupt(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "state"
+    path.write_bytes(data)
+    with pytest.raises(CorruptState):
+        read_state(path)

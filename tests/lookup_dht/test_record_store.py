@@ -1,0 +1,207 @@
+"""What a node keeps for others: verified, newest, not expired; the rest is dropped and counted."""
+
+from __future__ import annotations
+
+import collections
+import random
+from collections.abc import Callable
+
+import pytest
+
+from egtp.comm_record import SignedCommRecord, supersedes
+from egtp.errors import InvalidRecord
+from egtp.identity import Identity
+from lookup_dht.datagram import StoreStatus
+from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.record_verifier import RecordVerifier, SequenceFloor
+from lookup_dht.settings import DHTLimits, NodeSettings
+
+NOW = 1_800_000_000
+DAY = 24 * 3600
+Sign = Callable[..., SignedCommRecord]
+
+
+class Clock:
+    now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def counters() -> collections.Counter[str]:
+    return collections.Counter()
+
+
+@pytest.fixture
+def store(clock: Clock, counters: collections.Counter[str]) -> RecordStore:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_max=100))
+    return RecordStore(bytes(20), settings, counters)
+
+
+def put(store: RecordStore, record: SignedCommRecord) -> StoreStatus:
+    return store.put(bytes(record.peer_id), record.encode())
+
+
+def test_a_valid_record_is_kept_under_the_raw_peer_id(
+    store: RecordStore, identity: Identity, sign: Sign
+) -> None:
+    record = sign(identity, NOW, expiry=NOW + 60)
+    assert put(store, record) is StoreStatus.STORED
+    assert store.record(bytes(identity.node_id)) == record
+    assert store[bytes(identity.node_id)] == record.encode()
+    assert list(store) == [(bytes(identity.node_id), record.encode())]
+    assert store.get(bytes(20), b"none") == b"none"
+    with pytest.raises(KeyError):
+        store[bytes(20)]
+
+
+def test_an_empty_store_is_true() -> None:
+    """Upstream's server would silently replace one that is false."""
+    settings = NodeSettings(lambda: 0.0, lambda: 0.0, bytes)
+    store = RecordStore(bytes(20), settings, collections.Counter())
+    assert len(store) == 0
+    assert store
+
+
+def test_a_record_under_a_wrong_key_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    record = sign(identity, NOW, expiry=NOW + 60)
+    assert store.put(bytes(20), record.encode()) is StoreStatus.REFUSED
+    assert store.put(record.peer_id[:19], record.encode()) is StoreStatus.REFUSED
+    assert counters["record_of_another_peer"] == 2
+    assert len(store) == 0
+
+
+def test_a_record_with_a_wrong_signature_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    data = bytearray(sign(identity, NOW, expiry=NOW + 60).encode())
+    data[-1] ^= 1
+    assert store.put(bytes(identity.node_id), bytes(data)) is StoreStatus.REFUSED
+    assert counters["record_invalid"] == 1
+    assert len(store) == 0
+
+
+def test_an_older_sequence_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    newer, older = (sign(identity, NOW + by, expiry=NOW + 60) for by in (1, 0))
+    put(store, newer)
+    assert put(store, older) is StoreStatus.NEWER_HELD
+    assert counters["record_older"] == 1
+    assert store.record(newer.peer_id) == newer
+
+
+def test_an_expired_record_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    assert put(store, sign(identity, NOW, expiry=NOW)) is StoreStatus.REFUSED
+    assert counters["record_expired"] == 1
+
+
+def test_a_sequence_too_far_in_the_future_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    assert put(store, sign(identity, NOW + DAY + 1, expiry=NOW + 60)) is StoreStatus.REFUSED
+    assert counters["record_sequence_too_high"] == 1
+    assert put(store, sign(identity, NOW + DAY, expiry=NOW + 60)) is StoreStatus.STORED
+
+
+def test_an_expiry_too_far_in_the_future_is_dropped_and_counted(
+    store: RecordStore, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    assert put(store, sign(identity, NOW, expiry=NOW + DAY + 601)) is StoreStatus.REFUSED
+    assert counters["record_expiry_too_far"] == 1
+    assert put(store, sign(identity, NOW, expiry=NOW + DAY + 600)) is StoreStatus.STORED
+
+
+def test_storing_again_does_not_prolong_a_record(
+    store: RecordStore, clock: Clock, identity: Identity, sign: Sign
+) -> None:
+    record = sign(identity, NOW, expiry=NOW + 60)
+    put(store, record)
+    clock.now += 59
+    assert put(store, record) is StoreStatus.STORED
+    clock.now += 1
+    assert store.record(record.peer_id) is None
+    assert store.get(record.peer_id) is None
+    assert put(store, record) is StoreStatus.REFUSED
+    assert list(store.iter_older_than(0)) == []
+
+
+def test_an_old_recording_is_refused_after_the_newer_record_has_expired(
+    store: RecordStore, clock: Clock, identity: Identity, sign: Sign
+) -> None:
+    put(store, sign(identity, NOW + 1, expiry=NOW + 60))
+    clock.now += 60
+    assert list(store) == []
+    assert put(store, sign(identity, NOW, expiry=NOW + 3600)) is StoreStatus.NEWER_HELD
+
+
+def test_of_two_records_with_one_sequence_everybody_keeps_the_same(
+    store: RecordStore, identity: Identity, sign: Sign
+) -> None:
+    one, two = (sign(identity, NOW, expiry=NOW + 60, port=port) for port in (1, 2))
+    winner, loser = (one, two) if supersedes(one, two) else (two, one)
+    assert put(store, loser) is StoreStatus.STORED
+    assert put(store, winner) is StoreStatus.STORED
+    assert put(store, loser) is StoreStatus.NEWER_HELD
+    assert store.record(winner.peer_id) == winner
+
+
+def test_a_full_store_drops_the_records_farthest_from_its_own_id(
+    store: RecordStore, counters: collections.Counter[str], sign: Sign
+) -> None:
+    randbytes = random.Random(7).randbytes
+    records = [sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(150)]
+    statuses = [put(store, record) for record in records]
+    closest = sorted(bytes(record.peer_id) for record in records)[:100]
+    assert sorted(key for key, _ in store) == closest
+    assert statuses.count(StoreStatus.REFUSED) > 0
+    assert counters["record_evicted"] == 50
+
+
+def test_setting_an_item_refuses_loudly(store: RecordStore, identity: Identity) -> None:
+    with pytest.raises(InvalidRecord):
+        store[bytes(identity.node_id)] = b"junk"
+
+
+def test_a_record_is_verified_once_and_the_memory_of_it_is_bounded(
+    counters: collections.Counter[str], sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verifier = RecordVerifier(2, counters)
+    randbytes = random.Random(3).randbytes
+    records = [sign(Identity.generate(randbytes), NOW) for _ in range(3)]
+    calls = collections.Counter[bytes]()
+    decode = SignedCommRecord.decode
+
+    def counting(data: bytes) -> SignedCommRecord:
+        calls[data] += 1
+        return decode(data)
+
+    monkeypatch.setattr(SignedCommRecord, "decode", counting)
+    for _ in range(5):
+        assert verifier.verify(records[0].peer_id, records[0].encode()) == records[0]
+    assert calls[records[0].encode()] == 1
+    for record in records[1:]:
+        verifier.verify(record.peer_id, record.encode())
+    verifier.verify(records[0].peer_id, records[0].encode())
+    assert calls[records[0].encode()] == 2
+
+
+def test_the_floor_never_sinks_and_is_bounded() -> None:
+    floor = SequenceFloor(2)
+    floor.note(b"a", 5)
+    floor.note(b"a", 3)
+    assert floor[b"a"] == 5
+    floor.note(b"b", 1)
+    floor.note(b"a", 4)
+    floor.note(b"c", 1)
+    assert (floor[b"a"], floor[b"b"], len(floor)) == (5, 0, 2)

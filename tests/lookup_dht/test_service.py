@@ -1,0 +1,461 @@
+"""DHTLookup in networks of real nodes: what is published is found, and the newest of it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+import uvloop
+
+from egtp.comm_record import SignedCommRecord
+from egtp.errors import (
+    InvalidConfig,
+    LocalProtocolError,
+    LookupFailed,
+    LookupFailure,
+    NodeClosed,
+    PublishFailed,
+)
+from egtp.identity import Identity, NodeId
+from egtp.lookup import LookupService, Published
+from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.contact import Contact
+from lookup_dht.datagram import Method, StoreStatus
+from lookup_dht.state_file import NodeState
+
+Start = Callable[..., Awaitable[DHTLookup]]
+Network = Callable[..., Awaitable[list[DHTLookup]]]
+Sign = Callable[..., SignedCommRecord]
+
+
+def test_it_is_a_lookup_service() -> None:
+    service: LookupService = DHTLookup()
+    assert service is not None
+
+
+async def test_twenty_nodes_find_what_one_of_them_published(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(20)
+    record = sign(identity, 5)
+    published = await nodes[3].publish(record)
+    assert published == Published(stored=19, asked=19)
+    for node in (nodes[17], nodes[0], nodes[3]):
+        assert await node.resolve(identity.node_id) == record
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_both_loops_publish_resolve_rebind_and_leave_nothing(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], identity: Identity, sign: Sign
+) -> None:
+    errors: list[dict[str, Any]] = []
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, it: errors.append(it))
+        async with (
+            DHTLookup("127.0.5.1:0", private_addresses=True) as seed,
+            DHTLookup("127.0.5.2:0", [seed.address], private_addresses=True) as one,
+            DHTLookup("127.0.5.3:0", [str(seed.address)], private_addresses=True) as two,
+        ):
+            await one.publish(sign(identity, 1))
+            await one.rebind("127.0.5.4:0")
+            await one.publish(sign(identity, 2))
+            assert (await two.resolve(identity.node_id)).sequence == 2
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+    assert errors == []
+
+
+async def test_one_server_and_one_client_are_a_network(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    server = await start()
+    client = await start(server, server=False)
+    record = sign(identity, 5)
+    assert await client.publish(record) == Published(stored=1, asked=1)
+    assert client.state.records == ()  # A copy that nobody can ask for is none.
+    assert len(server.state.records) == 1
+    assert await client.resolve(identity.node_id) == record
+    assert await server.resolve(identity.node_id) == record
+
+
+async def test_a_client_stays_out_of_tables_and_answers_nobody(
+    start: Start, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    server = await start()
+    client = await start(server, server=False)
+    other = await start(server)
+    assert (server.contacts, client.contacts, other.contacts) == (1, 1, 1)
+    stranger = await open_raw()
+    data = stranger.query(Method.PING, server)
+    await stranger.reply()
+    client._node.protocol.datagram_received(data, stranger.address)
+    assert client.counters["query_to_a_client"] == 1
+    assert client.counters["query_ping"] == 0
+
+
+async def test_a_new_address_is_found_through_a_newer_record(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(8)
+    await nodes[1].publish(sign(identity, 5, port=4000))
+    before = await nodes[2].resolve(identity.node_id)
+    moved = sign(identity, 6, port=4001)
+    await nodes[1].publish(moved)
+    assert await nodes[2].resolve(identity.node_id, newer_than=before.sequence) == moved
+
+
+async def test_a_node_whose_address_changes_keeps_its_id_and_is_met_at_the_new_one(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(6)
+    moving = nodes[2]
+    node_id, before = moving.node_id, moving._node.bound
+    await moving.rebind("127.0.4.4:0")
+    assert moving.node_id == node_id
+    assert moving.address.host == "127.0.4.4"
+    async with asyncio.timeout(5):
+        for node in nodes:
+            probes = node._node.protocol._probes
+            while probes:  # Each asks the old address, twice, before it believes the new one.
+                await asyncio.wait(list(probes.values()))
+    addresses = [it.address for it in nodes[4]._node.protocol.router if it.id == node_id]
+    assert addresses == [moving._node.bound] != [before]
+    record = sign(identity, 5)
+    assert (await moving.publish(record)).stored == 5
+    assert await nodes[5].resolve(identity.node_id) == record
+
+
+async def test_a_busy_address_is_refused_and_the_node_stays_where_it_is(start: Start) -> None:
+    one, two = await start(), await start()
+    for attempt in (one.rebind(str(two.address)), start(listen=str(two.address))):
+        with pytest.raises(InvalidConfig, match=f"{two.address}.*in use"):
+            await attempt
+    before = one.address
+    with pytest.raises(InvalidConfig, match="IPv4"):
+        await one.rebind("[::1]:0")
+    assert one.address == before
+
+
+async def test_the_newest_wins_when_a_third_of_the_nodes_hold_an_older_copy(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(20)
+    old, new = sign(identity, 5), sign(identity, 6)
+    for number, node in enumerate(nodes):
+        node._node.storage.put(identity.node_id, (old if number % 10 < 3 else new).encode())
+    for node in nodes:  # those among them whose own copy is the old one
+        assert await node.resolve(identity.node_id) == new
+
+
+async def test_one_new_copy_outvotes_all_old_ones(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(15)
+    old, new = sign(identity, 5), sign(identity, 6)
+    for node in nodes:
+        node._node.storage.put(identity.node_id, old.encode())
+    nodes[9]._node.storage.put(identity.node_id, new.encode())
+    assert await nodes[0].resolve(identity.node_id) == new
+
+
+async def test_what_was_resolved_once_is_not_gone_below(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    server = await start()
+    client = await start(server, server=False)
+    old, new = sign(identity, 5), sign(identity, 6)
+    server._node.storage.put(identity.node_id, new.encode())
+    assert await client.resolve(identity.node_id) == new
+    del server._node.storage._records[identity.node_id]
+    server._node.storage._floor._highest.clear()
+    server._node.storage.put(identity.node_id, old.encode())
+    with pytest.raises(LookupFailed) as failed:
+        await client.resolve(identity.node_id)
+    assert failed.value.reason is LookupFailure.SUPERSEDED
+    assert client.counters["record_below_floor"] == 1
+
+
+async def test_an_expired_record_is_never_returned(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    """Not even if the node that holds it has a clock that is late."""
+    late = await start(unix_time=lambda: 1000.0)
+    client = await start(late)
+    late._node.storage.put(identity.node_id, sign(identity, 5, expiry=2000).encode())
+    with pytest.raises(LookupFailed) as failed:
+        await client.resolve(identity.node_id)
+    assert failed.value.reason is LookupFailure.NOT_FOUND
+    assert client.counters["record_expired"] == 1
+    with pytest.raises(PublishFailed, match="expired"):
+        await client.publish(sign(identity, 5, expiry=2000))
+
+
+async def test_each_way_to_find_nothing_has_its_reason(
+    start: Start, identity: Identity, sign: Sign, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    async def reason(node: DHTLookup, newer_than: int = 0) -> LookupFailure:
+        with pytest.raises(LookupFailed) as failed:
+            await node.resolve(identity.node_id, newer_than=newer_than)
+        return failed.value.reason
+
+    alone = await start()
+    assert await reason(alone) is LookupFailure.NO_NODES
+    seed = await start()
+    node = await start(seed)
+    assert await reason(node) is LookupFailure.NOT_FOUND
+    await node.publish(sign(identity, 5))
+    assert await reason(node, newer_than=5) is LookupFailure.SUPERSEDED
+
+    liar = await open_raw()
+    liar.answer = lambda data: liar.as_server(data, record=bytes(100))
+    victim = await start(f"{liar.address[0]}:{liar.address[1]}")
+    assert await reason(victim) is LookupFailure.INVALID
+    liar.answer = None
+    assert await reason(victim) is LookupFailure.NO_RESPONSES
+
+
+async def test_publishing_to_nobody_or_below_what_is_stored_fails(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    alone = await start()
+    with pytest.raises(PublishFailed, match="no node"):
+        await alone.publish(sign(identity, 5))
+    other = await start(alone)
+    await other.publish(sign(identity, 6))
+    with pytest.raises(PublishFailed, match="newer"):
+        await other.publish(sign(identity, 5))
+    far = sign(identity, int(time.time()) + 2 * 24 * 3600)
+    with pytest.raises(PublishFailed, match="none of 1"):
+        await other.publish(far)
+
+
+async def test_resolves_of_one_peer_at_a_time_share_one_walk(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(5)
+    await nodes[0].publish(sign(identity, 5))
+    before = nodes[1].counters["sent_find_value"]
+    calls = [asyncio.create_task(nodes[1].resolve(identity.node_id)) for _ in range(10)]
+    await asyncio.sleep(0)
+    calls[0].cancel()  # The others do not notice.
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(results[0], asyncio.CancelledError)
+    assert all(isinstance(it, SignedCommRecord) for it in results[1:])
+    assert nodes[1].counters["sent_find_value"] - before == 4
+
+
+async def test_a_resolve_after_a_cancelled_one_is_a_new_one(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(3)
+    record = sign(identity, 5)
+    await nodes[0].publish(record)
+    first = asyncio.create_task(nodes[1].resolve(identity.node_id))
+    await asyncio.sleep(0)
+    first.cancel()
+    assert await nodes[1].resolve(identity.node_id) == record
+    assert first.cancelled()
+
+
+async def test_an_idle_network_stores_nothing(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    """Upstream: upstream's nodes handed records to and fro for ever."""
+    now = [1000.0]
+    nodes = await network(10, elapsed=lambda: now[0])
+    await nodes[0].publish(sign(identity, 5))
+    stores = sum(node.counters["query_store"] for node in nodes)
+    for _ in range(4):
+        now[0] += 1000  # each bucket is lonely, each contact silent
+        for node in nodes:
+            await node._node._refresh_table()
+    await nodes[0]._node.bootstrap()
+    assert sum(node.counters["bucket_refreshed"] for node in nodes) >= 30
+    assert sum(node.counters["query_store"] for node in nodes) == stores == 9
+
+
+async def test_dead_nodes_cost_a_lookup_little(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(15)
+    await nodes[0].publish(sign(identity, 5))
+    for node in nodes[1:6]:
+        await node.close()
+    asked_at = time.monotonic()
+    assert (await nodes[14].resolve(identity.node_id)).sequence == 5
+    assert time.monotonic() - asked_at < 4  # Upstream: five seconds for each round with a dead one.
+    assert (await nodes[14].publish(sign(identity, 6))).stored >= 9
+
+
+async def test_a_node_that_lost_everybody_joins_again(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    seed = await start()
+    node = await start(seed)
+    for contact in list(node._node.protocol.router):
+        node._node.protocol.router.remove_contact(contact)
+    assert node.contacts == 0
+    assert (await node.publish(sign(identity, 5))).stored == 1
+
+
+async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
+        reserved.bind(("127.0.3.3", 0))
+        port = reserved.getsockname()[1]
+    now = [1000.0]
+    node = await start(f"127.0.3.3:{port}", elapsed=lambda: now[0])
+    assert node.contacts == 0
+    await start(listen=f"127.0.3.3:{port}")
+    now[0] += 60
+    await node._node._refresh_table()
+    assert node.contacts == 1
+
+
+async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Start) -> None:
+    node = await start()
+    other = await start(node)
+    before = node.node_id
+    for voter in (b"\x08\x08\x08\x08", b"\x09\x09\x09\x09"):
+        node._node.protocol.votes.cast(voter, b"\x5d\xb8\xd8\x22")
+    await node._node._refresh_table()
+    assert node.node_id != before
+    assert node._node.storage.center == node.node_id == node._node.protocol.source_node.id
+    assert node.contacts == 1
+    await other._node.protocol.call_ping(next(iter(other._node.protocol.router)))
+    assert [it.id for it in other._node.protocol.router] == [node.node_id]
+
+
+async def test_the_state_of_a_run_is_where_the_next_one_begins(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    seed, old = await start(), await start()
+    await old._node.bootstrap([seed._node.bound])
+    old._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    dead = Contact(bytes(20), b"\x7f\x00\x03\x09", 9)
+    forged = (os.urandom(20), sign(identity, 5).encode())
+    state = NodeState(
+        old.state.node_id, "main", (*old.state.contacts, dead), (*old.state.records, forged)
+    )
+    await old.close()
+    new = await start(state=NodeState.decode(state.encode()))
+    assert new.node_id == old.node_id
+    assert [it.address for it in new._node.protocol.router] == [seed._node.bound]
+    assert dead in new.state.contacts  # It may be back at the next start.
+    assert [key for key, _ in new.state.records] == [identity.node_id]
+    with pytest.raises(InvalidConfig, match="network"):
+        DHTLookup(network="lab", state=state)
+
+
+async def test_a_cancelled_publish_stores_no_further(
+    start: Start, open_raw: Callable[..., Awaitable[Any]], identity: Identity, sign: Sign
+) -> None:
+    deaf = await open_raw()
+    deaf.answer = deaf.as_server
+    limits = DHTLimits(reply_timeout_min_s=60, reply_timeout_max_s=60)
+    node = await start(f"{deaf.address[0]}:{deaf.address[1]}", limits=limits)
+    tasks = asyncio.all_tasks()
+    storing = asyncio.Event()
+
+    def answer(data: bytes) -> bytes | None:
+        if Method.STORE.value.encode() in data:
+            storing.set()
+            return None
+        reply: bytes = deaf.as_server(data)
+        return reply
+
+    deaf.answer = answer
+    call = asyncio.create_task(node.publish(sign(identity, 5)))
+    async with asyncio.timeout(5):
+        await storing.wait()
+        call.cancel()
+        await asyncio.wait([call, *asyncio.all_tasks() - tasks - {call}])
+    assert call.cancelled()
+    assert node._node.protocol._pending == {}
+
+
+async def test_closing_ends_open_calls_and_leaves_no_task(
+    start: Start, open_raw: Callable[..., Awaitable[Any]], identity: Identity, sign: Sign
+) -> None:
+    tasks = asyncio.all_tasks()
+    silent = await open_raw()
+    silent.answer = silent.as_server
+    node = await start(f"{silent.address[0]}:{silent.address[1]}")
+    silent.answer = None
+    calls = [
+        asyncio.create_task(node.resolve(identity.node_id)),
+        asyncio.create_task(node.publish(sign(identity, 5))),
+    ]
+    async with asyncio.timeout(5):
+        for _ in calls:
+            await silent.received.get()
+    await node.close()
+    for result in await asyncio.gather(*calls, return_exceptions=True):
+        assert isinstance(result, NodeClosed)
+    assert asyncio.all_tasks() == tasks
+    await node.close()
+    for attempt in (node.resolve(identity.node_id), node.rebind("127.0.0.1:0")):
+        with pytest.raises(NodeClosed):
+            await attempt
+
+
+async def test_a_node_that_is_not_running_says_so() -> None:
+    node = DHTLookup()
+    with pytest.raises(NodeClosed, match="start"):
+        await node.resolve(NodeId(bytes(20)))
+    await node.start()
+    with pytest.raises(LocalProtocolError):
+        await node.start()
+    await node.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("nonsense",), {}, "IP:PORT"),
+        (("127.0.0.1:0", ["localhost:9100"]), {}, "IP:PORT"),
+        (("127.0.0.1:0", ["127.0.0.1:9100"]), {}, "private"),
+        (("127.0.0.1:0", ["10.1.1.1:9100"]), {}, "private"),
+        (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port"),
+        (("[::]:0", ["8.8.8.8:9100"]), {}, "IPv6"),
+        (("127.0.0.1:0", ["224.0.0.1:1"]), {"private_addresses": True}, "not an address"),
+        ((), {"network": "No Such"}, "network"),
+        ((), {"network": ""}, "network"),
+    ],
+)
+def test_options_that_cannot_work_are_refused_with_what_to_do(
+    arguments: tuple[Any, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        DHTLookup(*arguments, **options)
+
+
+async def test_upstreams_names_work_with_raw_keys(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    nodes = await network(3)
+    record, key = sign(identity, 5), bytes(identity.node_id)
+    assert await nodes[0]._node.set(key, record.encode())
+    assert await nodes[1]._node.get(key) == record.encode()
+    assert await nodes[1]._node.get(bytes(20)) is None
+    assert not await nodes[1]._node.set(bytes(20), record.encode())
+    _, reply = await nodes[0]._node.protocol.store(
+        nodes[1]._node.bound, nodes[0].node_id, key, sign(identity, 4).encode()
+    )
+    assert reply is not None
+    assert reply.status is StoreStatus.NEWER_HELD
+
+
+async def test_nodes_on_ipv6_find_each_other(start: Start, identity: Identity, sign: Sign) -> None:
+    seed = await start(listen="[::1]:0")
+    nodes = [await start(seed, listen="[::1]:0") for _ in range(4)]
+    record = sign(identity, 5)
+    assert (await nodes[0].publish(record)).stored == 4
+    assert await nodes[3].resolve(identity.node_id) == record

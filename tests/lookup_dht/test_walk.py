@@ -1,0 +1,160 @@
+"""A walk: asks the closest, waits for nobody in particular, and ends."""
+
+from __future__ import annotations
+
+import random
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lookup_dht.contact import Contact
+from lookup_dht.settings import DHTLimits
+from lookup_dht.walk import CANDIDATES_MAX, Walk
+
+SOFT_S = 0.35
+
+
+def contact(number: int, address: int | None = None) -> Contact:
+    """Number n is at distance n from the target, which is 0."""
+    host = number if address is None else address
+    return Contact(number.to_bytes(20, "big"), b"\x08" + (host % 2**24).to_bytes(3, "big"), 9100)
+
+
+def walk_from(*numbers: int, groups_limited: bool = False) -> Walk:
+    return Walk(
+        0, [contact(number) for number in numbers], DHTLimits(), soft_timeout_s=SOFT_S,
+        allowed=lambda _: True, groups_limited=groups_limited,
+    )  # fmt: skip
+
+
+def hear(walk: Walk, node: Contact, *nodes: Contact) -> None:
+    walk.answered(node, node, nodes)
+
+
+def test_at_most_alpha_queries_are_open_and_the_closest_go_first() -> None:
+    walk = walk_from(*range(30, 0, -1))
+    assert [it.long_id for it in walk.next_queries(0.0)] == [1, 2, 3, 4, 5]
+    assert walk.next_queries(0.1) == []
+    hear(walk, contact(3))
+    assert walk.next_queries(0.1) == [contact(6)]
+
+
+def test_a_slow_query_gives_its_place_away_and_a_late_answer_still_counts() -> None:
+    walk = walk_from(*range(1, 8))
+    first = walk.next_queries(0.0)
+    assert walk.deadline() == SOFT_S
+    assert [it.long_id for it in walk.next_queries(SOFT_S)] == [6, 7]
+    hear(walk, first[0], contact(100))
+    assert first[0] in walk.closest()
+    assert walk.next_queries(SOFT_S) == [contact(100)]
+
+
+def test_it_is_over_when_the_k_closest_have_answered() -> None:
+    walk = walk_from(*range(1, 41))
+    rounds = 0
+    while not walk.done(0.0):
+        for node in walk.next_queries(0.0):
+            hear(walk, node)
+        rounds += 1
+    assert walk.asked == 20
+    assert [it.long_id for it in walk.closest()] == list(range(1, 21))
+    assert walk.next_queries(0.0) == []
+
+
+def test_failed_and_slow_nodes_do_not_hold_it_up() -> None:
+    walk = walk_from(1, 2, 3)
+    one, two, three = walk.next_queries(0.0)
+    walk.failed(one)
+    hear(walk, two)
+    assert not walk.done(0.1)
+    assert walk.done(SOFT_S)
+    hear(walk, three)
+    assert walk.closest() == [two, three]
+
+
+def test_slow_nodes_are_waited_for_while_nobody_else_is_there() -> None:
+    walk = walk_from(1)
+    (one,) = walk.next_queries(0.0)
+    assert not walk.done(5.0)
+    assert walk.deadline() is None
+    walk.failed(one)
+    assert walk.done(5.0)
+    assert walk.closest() == []
+
+
+def test_it_is_over_at_once_when_there_is_nobody_to_ask() -> None:
+    assert walk_from().done(0.0)
+
+
+def test_a_tar_pit_that_invents_ever_closer_nodes_costs_120_queries() -> None:
+    walk = walk_from(2**150)
+    closer = 2**150
+    while not walk.done(0.0):
+        for node in walk.next_queries(0.0):
+            closer -= 1000
+            hear(walk, node, *(contact(closer + step, closer * 50 + step) for step in range(20)))
+    assert walk.asked == 120
+    assert len(walk._nearest) <= CANDIDATES_MAX + 120
+
+
+def test_a_tar_pit_at_one_address_is_asked_once() -> None:
+    walk = walk_from(2**150)
+    while not walk.done(0.0):
+        for node in walk.next_queries(0.0):
+            hear(walk, node, *(contact(node.long_id - step, 7) for step in range(1, 21)))
+    assert walk.asked == 2
+
+
+def test_a_node_cannot_be_hidden_by_suggesting_its_address_under_another_id() -> None:
+    walk = walk_from(50)
+    (liar,) = walk.next_queries(0.0)
+    hidden, suggested = contact(5), contact(1, 5)
+    hear(walk, liar, suggested)
+    assert walk.next_queries(0.0) == [suggested]
+    walk.answered(suggested, hidden, [contact(9)])
+    assert walk.next_queries(0.0) == [contact(9)]
+    assert walk.closest() == [hidden, liar]
+
+
+def test_few_of_one_network_group_are_asked_and_failed_ones_do_not_count() -> None:
+    walk = walk_from(*range(1, 51), groups_limited=True)
+    asked = walk.next_queries(0.0)
+    assert len(asked) == 4
+    walk.failed(asked[0])
+    assert len(walk.next_queries(0.0)) == 1
+    for node in asked[1:]:
+        hear(walk, node)
+    hear(walk, contact(5))
+    assert walk.done(0.0)
+
+
+@given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans())
+def test_every_walk_ends_and_asks_nobody_twice(
+    seed: int, loss: float, lies: float, groups_limited: bool
+) -> None:
+    rng = random.Random(seed)
+    nodes = [contact(rng.getrandbits(160), number) for number in range(1, 100)]
+    walk = Walk(
+        0, nodes[:3], DHTLimits(), soft_timeout_s=SOFT_S, allowed=lambda _: True,
+        groups_limited=groups_limited,
+    )  # fmt: skip
+    now, asked, pending = 0.0, [], []
+    for _ in range(1000):
+        if walk.done(now):
+            break
+        new = walk.next_queries(now)
+        asked += new
+        pending += new
+        if pending and rng.random() > 0.2:
+            node = pending.pop(rng.randrange(len(pending)))
+            if rng.random() < loss:
+                walk.failed(node)
+            elif rng.random() < lies:
+                walk.answered(node, contact(rng.getrandbits(160), node.long_id), [])
+            else:
+                hear(walk, node, *rng.sample(nodes, 20))
+        else:
+            now += SOFT_S / 4
+    assert walk.done(now)
+    addresses = [node.address for node in asked]
+    assert len(addresses) == len(set(addresses)) == walk.asked <= 120

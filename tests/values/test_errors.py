@@ -1,0 +1,138 @@
+"""The tree of errors: what a caller may rely on when catching them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import pytest
+
+import egtp.errors
+from egtp.comm_strat import Address, TCPStrat
+from egtp.errors import (
+    Attempt,
+    CanonicalError,
+    EgtpError,
+    FastFail,
+    HandlerFailed,
+    HandshakeFailed,
+    HardTimeout,
+    InvalidConfig,
+    InvalidMessage,
+    InvalidPacket,
+    InvalidRecord,
+    LocalProtocolError,
+    LookupFailed,
+    LookupFailure,
+    NodeClosed,
+    OutcomeUnknown,
+    ProtocolError,
+    PublishFailed,
+    RemoteProtocolError,
+    WrongLoop,
+)
+
+ATTEMPTS = (
+    Attempt(TCPStrat(Address(bytes([192, 0, 2, 7]), 4000)), "connection refused", 0.012),
+    Attempt(None, "no record found", 0.25),
+)
+
+ERRORS: list[EgtpError] = [
+    FastFail("no way to reach the peer", ATTEMPTS),
+    HardTimeout("no reply in 5 s", may_have_run=True),
+    HardTimeout("no reply in 5 s", may_have_run=False),
+    OutcomeUnknown("the peer was restarted"),
+    NodeClosed(),
+    NodeClosed("closed while waiting", may_have_run=True),
+    HandlerFailed(3),
+    HandlerFailed(64, b"body"),
+    HandlerFailed(65, b"body", "no such account"),
+    *(LookupFailed(reason) for reason in LookupFailure),
+    LookupFailed(LookupFailure.INVALID, "three forged records"),
+    PublishFailed("no node stored it"),
+    LocalProtocolError("no"),
+    CanonicalError("no"),
+    InvalidConfig("no"),
+    WrongLoop("no"),
+]
+
+
+def test_one_root_catches_everything_that_is_exported() -> None:
+    exported = [getattr(egtp.errors, name) for name in egtp.errors.__all__]
+    errors = [kind for kind in exported if issubclass(kind, BaseException)]
+    assert len(errors) == len(exported) - 2  # Attempt and LookupFailure are values
+    assert all(issubclass(kind, EgtpError) for kind in errors)
+    assert all(issubclass(kind, Exception) for kind in errors)
+
+
+@pytest.mark.parametrize(
+    ("kind", "also"),
+    [
+        (FastFail, ConnectionError),
+        (HardTimeout, TimeoutError),
+        (LocalProtocolError, ProtocolError),
+        (LocalProtocolError, ValueError),
+        (RemoteProtocolError, ProtocolError),
+        (CanonicalError, RemoteProtocolError),
+        (InvalidMessage, RemoteProtocolError),
+        (InvalidRecord, RemoteProtocolError),
+        (InvalidPacket, RemoteProtocolError),
+        (HandshakeFailed, RemoteProtocolError),
+        (InvalidConfig, ValueError),
+        (WrongLoop, RuntimeError),
+    ],
+)
+def test_errors_are_caught_by_the_names_a_caller_would_try(
+    kind: type[Exception], also: type[Exception]
+) -> None:
+    assert issubclass(kind, also)
+
+
+def test_what_a_stranger_did_is_never_taken_for_the_callers_mistake() -> None:
+    for kind in (CanonicalError, InvalidMessage, InvalidRecord, InvalidPacket, HandshakeFailed):
+        assert not issubclass(kind, ValueError)
+        assert not issubclass(kind, LocalProtocolError)
+
+
+def test_only_fast_fail_promises_that_nothing_ran() -> None:
+    assert FastFail("x").may_have_run is False
+    assert OutcomeUnknown("x").may_have_run is True
+    assert HardTimeout("x", may_have_run=True).may_have_run is True
+    assert HardTimeout("x", may_have_run=False).may_have_run is False
+    assert NodeClosed("x", may_have_run=True).may_have_run is True
+
+
+def test_a_fast_fail_lists_every_attempt() -> None:
+    error = FastFail("no way to reach the peer", ATTEMPTS)
+    assert error.attempts == ATTEMPTS
+    assert str(error) == (
+        "no way to reach the peer; "
+        "tcp 192.0.2.7:4000: connection refused (12 ms); "
+        "lookup: no record found (250 ms)"
+    )
+    assert error.errno is None
+
+
+def test_a_lookup_failure_is_told_in_words() -> None:
+    for reason in LookupFailure:
+        assert str(LookupFailed(reason)) == reason.value
+    assert str(LookupFailed(LookupFailure.INVALID, "forged")) == "forged"
+
+
+def test_a_handler_failure_keeps_code_and_body() -> None:
+    error = HandlerFailed(70, b"why")
+    assert (error.code, error.body) == (70, b"why")
+    assert "70" in str(error)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_error_survives_copying_and_pickling(error: EgtpError) -> None:
+    """Process pools and test runners move errors by pickling; one that cannot be is a hang."""
+    for same in (
+        copy.copy(error),
+        copy.deepcopy(error),
+        pickle.loads(pickle.dumps(error)),  # noqa: S301
+    ):
+        assert type(same) is type(error)
+        assert str(same) == str(error)
+        assert vars(same) == vars(error)

@@ -1,0 +1,205 @@
+"""Lookup services: a table that never goes backward, and several services as one (R7)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from dataclasses import dataclass, field
+
+import pytest
+
+from egtp.comm_record import CommRecord, SignedCommRecord, supersedes
+from egtp.errors import LookupFailed, LookupFailure, PublishFailed
+from egtp.identity import Identity, NodeId
+from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
+
+FAR_FUTURE_UNIX_S = 2**40
+
+
+def made(
+    identity: Identity, sequence: int, mark: int = 0, expiry_unix_s: int = FAR_FUTURE_UNIX_S
+) -> SignedCommRecord:
+    content = CommRecord(expiry_unix_s, bytes([mark]) * 8, ((1, identity.channel_key),))
+    return SignedCommRecord.sign(identity, sequence, content)
+
+
+@dataclass
+class Recorded:
+    """A lookup service with a fixed answer, which remembers what it was asked."""
+
+    answer: SignedCommRecord | LookupFailure | None = None
+    published: Published | str = field(default_factory=lambda: Published(1, 1))
+    asked: list[tuple[NodeId, int]] = field(default_factory=list)
+    records: list[SignedCommRecord] = field(default_factory=list)
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        self.asked.append((peer_id, newer_than))
+        if isinstance(self.answer, SignedCommRecord):
+            return self.answer
+        raise LookupFailed(self.answer or LookupFailure.NOT_FOUND)
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        self.records.append(record)
+        if isinstance(self.published, str):
+            raise PublishFailed(self.published)
+        return self.published
+
+
+async def test_what_is_published_is_found(alice: Identity, bob: Identity) -> None:
+    lookup = MemoryLookup()
+    mine, his = made(alice, 1), made(bob, 1)
+    assert await lookup.publish(mine) == Published(stored=1, asked=1)
+    assert await lookup.publish(his) == Published(stored=1, asked=1)
+    assert await lookup.resolve(alice.node_id) == mine
+    assert await lookup.resolve(bob.node_id) == his
+
+
+async def test_an_unknown_peer_is_not_found(alice: Identity, bob: Identity) -> None:
+    lookup = MemoryLookup()
+    await lookup.publish(made(alice, 1))
+    with pytest.raises(LookupFailed) as caught:
+        await lookup.resolve(bob.node_id)
+    assert caught.value.reason is LookupFailure.NOT_FOUND
+
+
+async def test_a_record_that_is_not_newer_is_superseded(alice: Identity) -> None:
+    lookup = MemoryLookup()
+    record = made(alice, 5)
+    await lookup.publish(record)
+    assert await lookup.resolve(alice.node_id, newer_than=4) == record
+    for newer_than in (5, 6, 2**48):
+        with pytest.raises(LookupFailed) as caught:
+            await lookup.resolve(alice.node_id, newer_than=newer_than)
+        assert caught.value.reason is LookupFailure.SUPERSEDED
+
+
+async def test_a_table_never_goes_backward_whatever_the_order(alice: Identity) -> None:
+    records = [made(alice, 1), made(alice, 2, 1), made(alice, 2, 2), made(alice, 3)]
+    for order in itertools.permutations(records):
+        lookup = MemoryLookup()
+        newest: SignedCommRecord | None = None
+        for record in order:
+            if supersedes(record, newest):
+                newest = record
+                await lookup.publish(record)
+            else:
+                with pytest.raises(PublishFailed):
+                    await lookup.publish(record)
+            assert await lookup.resolve(alice.node_id) == newest
+        assert newest == records[3]
+
+
+async def test_publishing_the_same_record_again_is_no_failure(alice: Identity) -> None:
+    lookup = MemoryLookup()
+    record = made(alice, 5)
+    await lookup.publish(record)
+    same = SignedCommRecord.decode(record.encode())
+    assert await lookup.publish(same) == Published(stored=1, asked=1)
+    assert await lookup.resolve(alice.node_id) == record
+
+
+async def test_two_tables_share_nothing(alice: Identity) -> None:
+    one, other = MemoryLookup(), MemoryLookup()
+    await one.publish(made(alice, 1))
+    with pytest.raises(LookupFailed):
+        await other.resolve(alice.node_id)
+
+
+async def test_an_expired_record_is_not_resolved(alice: Identity) -> None:
+    """Expiry governs storing, serving and resolving; this one ended in 1970."""
+    lookup = MemoryLookup()
+    with contextlib.suppress(PublishFailed):
+        await lookup.publish(made(alice, 1, expiry_unix_s=1))
+    with pytest.raises(LookupFailed):
+        await lookup.resolve(alice.node_id)
+
+
+async def test_a_chain_asks_in_order_and_stops_at_the_first_record(alice: Identity) -> None:
+    first = Recorded(LookupFailure.NO_RESPONSES)
+    second, third = Recorded(made(alice, 3)), Recorded(made(alice, 9))
+    chain = LookupChain(first, second, third)
+    assert await chain.resolve(alice.node_id, newer_than=2) == second.answer
+    assert first.asked == second.asked == [(alice.node_id, 2)]
+    assert third.asked == []
+
+
+async def test_a_chain_goes_on_when_a_service_knows_only_older_records(alice: Identity) -> None:
+    old, new = MemoryLookup(), MemoryLookup()
+    await old.publish(made(alice, 3))
+    await new.publish(made(alice, 4))
+    chain = LookupChain(old, new)
+    assert (await chain.resolve(alice.node_id)).sequence == 3
+    assert (await chain.resolve(alice.node_id, newer_than=3)).sequence == 4
+    with pytest.raises(LookupFailed) as caught:
+        await chain.resolve(alice.node_id, newer_than=4)
+    assert caught.value.reason is LookupFailure.SUPERSEDED
+
+
+async def test_a_chain_fails_with_a_reason_that_a_service_gave(alice: Identity) -> None:
+    services = [Recorded(LookupFailure.NO_RESPONSES), Recorded(LookupFailure.INVALID)]
+    with pytest.raises(LookupFailed) as caught:
+        await LookupChain(*services).resolve(alice.node_id)
+    assert caught.value.reason in {LookupFailure.NO_RESPONSES, LookupFailure.INVALID}
+    assert [len(service.asked) for service in services] == [1, 1]
+
+
+async def test_a_chain_of_nothing_fails_both_ways(alice: Identity) -> None:
+    with pytest.raises(LookupFailed) as caught:
+        await LookupChain().resolve(alice.node_id)
+    assert caught.value.reason is LookupFailure.NO_NODES
+    with pytest.raises(PublishFailed):
+        await LookupChain().publish(made(alice, 1))
+
+
+async def test_a_chain_publishes_to_all_and_adds_up(alice: Identity) -> None:
+    services = [
+        Recorded(published=Published(3, 20)),
+        Recorded(published="no node stored it"),
+        Recorded(published=Published(2, 5)),
+    ]
+    record = made(alice, 1)
+    published = await LookupChain(*services).publish(record)
+    assert published.stored == 5
+    assert published.asked >= 25
+    assert [service.records for service in services] == [[record]] * 3
+
+
+async def test_a_chain_that_stored_nothing_says_why(alice: Identity) -> None:
+    services = [Recorded(published="the table is full"), Recorded(published="no node answered")]
+    with pytest.raises(PublishFailed) as caught:
+        await LookupChain(*services).publish(made(alice, 1))
+    assert "the table is full" in str(caught.value)
+    assert "no node answered" in str(caught.value)
+    assert [len(service.records) for service in services] == [1, 1]
+
+
+async def test_a_chain_is_a_service_and_can_be_chained(alice: Identity) -> None:
+    table = MemoryLookup()
+    chain: LookupService = LookupChain(LookupChain(), LookupChain(table))
+    record = made(alice, 1)
+    assert await chain.publish(record) == Published(1, 1)
+    assert await chain.resolve(alice.node_id) == record
+
+
+async def test_cancelling_a_chain_cancels_the_service_and_asks_no_other(alice: Identity) -> None:
+    started, stopped = asyncio.Event(), asyncio.Event()
+
+    class Endless(Recorded):
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            started.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+    last = Recorded(made(alice, 1))
+    task = asyncio.create_task(LookupChain(Endless(), last).resolve(alice.node_id))
+    async with asyncio.timeout(5):
+        await started.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert stopped.is_set()
+    assert last.asked == []
