@@ -292,12 +292,17 @@ class Engine:
             return
         if self._closed:
             raise FastFail("this node is closed")
-        if peer.direct_search is None:
-            peer.direct_search = Search(partial(self._search_direct, peer))
+        self._seek_direct(peer)
+        assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
         # Shared by all who need this relay, so it goes on when one of them is cancelled.
         failure = await asyncio.shield(peer.direct_search.task)
         if failure is not None:
             raise FastFail(failure.summary, failure.attempts)
+
+    def _seek_direct(self, peer: Peer) -> None:
+        """Search for a direct path, unless there is one or a search is under way."""
+        if peer.direct is None and peer.direct_search is None and not self._closed:
+            peer.direct_search = Search(partial(self._search_direct, peer))
 
     async def _search_direct(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
         try:
@@ -355,7 +360,11 @@ class Engine:
         if record.expired(self.unix_time()) and source != "contact":
             self.counters["dropped: expired record"] += 1
             return False
-        news = self.book.get(record.peer_id).learn(record, source, self.now())
+        peer = self.book.get(record.peer_id)
+        news = peer.learn(record, source, self.now())
+        if news and record.tcp and peer.relayed is not None:
+            # The peer may be reachable without its relays again; what is in flight stays there.
+            self._seek_direct(peer)
         if news and self.observer is not None:
             self.observer(RecordLearned(record, source))
         return news
@@ -425,6 +434,9 @@ class Engine:
                 best.queue(waiting)
         if not path.relayed:
             self.relaying.connected(peer)
+        elif path.dialled and path.record is not None and path.record.tcp:
+            # The handshake brought a newer record, with addresses that were not tried yet.
+            self._seek_direct(peer)
 
     def lose_path(self, path: Path, reason: str) -> None:
         """A path is of no use any more. What had not left by it goes by another."""
@@ -551,6 +563,7 @@ class Engine:
             self.book.get(path.peer_id).retire(path)
         elif kind == ItemType.CLOSE:
             self.lose_path(path, "closed by the peer")
+            self.relaying.said_goodbye(path)
 
     def _take_record(self, path: Path, data: bytes) -> None:
         record = SignedCommRecord.decode(data)

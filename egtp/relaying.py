@@ -188,6 +188,11 @@ class Relaying:
         if self.server is not None:
             self.server.came_back(peer.peer_id)
 
+    def said_goodbye(self, path: Path) -> None:
+        """A peer closes for good: nobody needs to be kept waiting for it to come back."""
+        if self.server is not None and not path.relayed:
+            self.server.leases.end(path.peer_id)
+
     def disconnected(self, peer_id: NodeId) -> None:
         """The last direct path to a peer is gone; it may have been a relay of ours."""
         was_relay = self.is_relay(peer_id)
