@@ -326,8 +326,12 @@ class SecureChannels:
         )
         path.record = record
         path.observed = payload.observed
-        self._confirm(path)
+        # First the proof that we live: until it has it, the other side takes small frames only.
         path.confirm()
+        if path.closed:
+            dial.done("the connection was lost")
+            return
+        self._confirm(path)
         dial.done(path)
 
     def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:

@@ -422,6 +422,15 @@ class Engine:
                 peer.direct_search.found.set()
         if peer.search is not None:
             peer.search.found.set()
+        self._move_waiting(peer, path)
+        if not path.relayed:
+            self.relaying.connected(peer)
+        elif path.dialled and path.record is not None and path.record.tcp:
+            # The handshake brought a newer record, with addresses that were not tried yet.
+            self._seek_direct(peer)
+
+    def _move_waiting(self, peer: Peer, path: Path) -> None:
+        """There is a new path: what waits for one, and what older ones still hold, goes there."""
         best = peer.best_path or path
         for older in list(peer.superseded):
             for waiting in older.outbox.take_unsent():
@@ -432,11 +441,6 @@ class Engine:
         for waiting in peer.take_waiting():
             if self._fits(best, waiting):
                 best.queue(waiting)
-        if not path.relayed:
-            self.relaying.connected(peer)
-        elif path.dialled and path.record is not None and path.record.tcp:
-            # The handshake brought a newer record, with addresses that were not tried yet.
-            self._seek_direct(peer)
 
     def lose_path(self, path: Path, reason: str) -> None:
         """A path is of no use any more. What had not left by it goes by another."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final
 
 from egtp.errors import InvalidPacket
@@ -33,26 +34,26 @@ class FrameSplitter:
         self._buffer = b""
         self.frame_bytes_max = frame_bytes_max
 
-    def feed(self, data: bytes) -> list[bytes]:
-        """The packets that ``data`` completes.
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The packets that ``data`` completes, one by one: what the first one proves may lift the
+        limit for the next.
 
-        Raises :class:`InvalidPacket` for a frame that is empty or too large; the stream is then
-        beyond repair. Packets completed before it in the same call are lost with it.
+        Raises :class:`InvalidPacket` at a frame that is empty or too large; the stream is then
+        beyond repair.
         """
         buffer = self._buffer + data if self._buffer else data
+        self._buffer = b""
         end = len(buffer)
         start = 0
-        packets = []
         while end - start >= 4:
             (length,) = _LENGTH.unpack_from(buffer, start)
             if not 1 <= length <= self.frame_bytes_max:
                 raise InvalidPacket("a frame of a length that is not allowed")
             if end - start - 4 < length:
                 break
-            packets.append(buffer[start + 4 : start + 4 + length])
             start += 4 + length
+            yield buffer[start - length : start]
         self._buffer = buffer[start:]
-        return packets
 
     def lift_limit(self) -> None:
         """The other side is confirmed: take frames of full size."""

@@ -126,11 +126,12 @@ class Handlers:
     ) -> None:
         code, body = int(ReplyCode.OK), b""
         try:
-            body = await handler(incoming) or b""
+            try:
+                body = await handler(incoming) or b""
+            except HandlerFailed as failed:
+                code, body = _code_that_travels(failed.code), failed.body
             if not isinstance(body, bytes):
-                raise TypeError(f"a handler returns bytes, not {type(body).__name__}")
-        except HandlerFailed as failed:
-            code, body = _code_that_travels(failed.code), failed.body
+                raise TypeError(f"a handler answers with bytes, not {type(body).__name__}")
         except Exception as error:
             # A bug of the application's must not stop the node, nor leave the asker waiting.
             self._counters["handler raised"] += 1
@@ -185,4 +186,5 @@ class Handlers:
 
 
 def _code_that_travels(code: int) -> int:
-    return code if ReplyCode.OK < code < 128 else ReplyCode.HANDLER_ERROR
+    travels = isinstance(code, int) and ReplyCode.OK < code < 128
+    return code if travels else ReplyCode.HANDLER_ERROR

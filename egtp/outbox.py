@@ -1,8 +1,9 @@
 """What waits to be sent on one path, and in what order it goes.
 
 Small messages go first come, first served. A message too large for one item is cut into chunks,
-and large messages take turns, one chunk each per batch, so a body of many megabytes delays a
-small query by a chunk and not by the body. Nothing here is sealed yet: whatever has not been
+and a few large messages at a time take turns, one chunk per batch, so a body of many megabytes
+delays a small query by a chunk and not by the body. How many take turns is bounded by what the
+other side is willing to put together at a time. Nothing here is sealed yet: whatever has not been
 taken when a path dies can go by another.
 """
 
@@ -18,6 +19,9 @@ __all__ = ["BATCH_BYTES", "Batch", "Outbox", "Waiting"]
 BATCH_BYTES: Final = 4096
 """A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
 the two sides work in turns."""
+
+TURNS_MAX: Final = 16
+"""How many large messages take turns at a time; the other side allows 64."""
 
 Token = TypeVar("Token")
 
@@ -46,11 +50,25 @@ class Batch(Generic[Token]):
 
 
 class Outbox(Generic[Token]):
-    """Invariant: :attr:`waiting_bytes` is the sum of what the queues still have to give."""
+    """Invariants: :attr:`waiting_bytes` is the sum of what the queues still have to give;
+    the messages of which some chunks have left are together no larger than
+    ``reassembly_bytes_max``, and at most :data:`TURNS_MAX`."""
 
-    __slots__ = ("_chunked", "_control", "_next_chunk_id", "_small", "waiting_bytes")
+    __slots__ = (
+        "_begun",
+        "_begun_bytes",
+        "_chunked",
+        "_control",
+        "_next_chunk_id",
+        "_reassembly_bytes_max",
+        "_small",
+        "waiting_bytes",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, reassembly_bytes_max: int) -> None:
+        self._reassembly_bytes_max = reassembly_bytes_max
+        self._begun: deque[Waiting[Token]] = deque()
+        self._begun_bytes = 0
         self._control: deque[bytes] = deque()
         self._small: deque[Waiting[Token]] = deque()
         self._chunked: deque[Waiting[Token]] = deque()
@@ -58,7 +76,7 @@ class Outbox(Generic[Token]):
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._chunked or self._control)
+        return bool(self._small or self._begun or self._chunked or self._control)
 
     def push(self, waiting: Waiting[Token]) -> None:
         """Queue a message behind those that wait."""
@@ -66,8 +84,7 @@ class Outbox(Generic[Token]):
         if len(waiting.message) <= CHUNK_BYTES_MAX:
             self._small.append(waiting)
         else:
-            self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
-            waiting.chunk_id, waiting.offset = self._next_chunk_id, 0
+            waiting.offset = 0
             self._chunked.append(waiting)
 
     def push_control(self, item: bytes) -> None:
@@ -91,32 +108,48 @@ class Outbox(Generic[Token]):
             self.waiting_bytes -= len(waiting.message)
             batch.items.append(write_message(_age_ms(now_s, waiting), waiting.message))
             batch.begun.append(waiting.token)
-        if self._chunked and size < CHUNK_BYTES_MAX:
-            self._take_chunk(batch, now_s)
+        if size < CHUNK_BYTES_MAX:
+            self._begin_chunked(batch, now_s)
+            if self._begun:
+                self._take_chunk(batch)
         return batch
 
-    def _take_chunk(self, batch: Batch[Token], now_s: float) -> None:
+    def _begin_chunked(self, batch: Batch[Token], now_s: float) -> None:
+        """Let the next large message take its turns, if there is room for it at the other side."""
+        if not self._chunked or len(self._begun) >= TURNS_MAX:
+            return
+        size = len(self._chunked[0].message) + 4
+        if self._begun and self._begun_bytes + size > self._reassembly_bytes_max:
+            return
         waiting = self._chunked.popleft()
-        if waiting.offset == 0:
-            # What is chunked is the whole of a message item's bytes: the age, then the message.
-            age = _age_ms(now_s, waiting).to_bytes(4, "big")
-            waiting.message = age + waiting.message
-            self.waiting_bytes += 4
-            batch.begun.append(waiting.token)
+        self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
+        waiting.chunk_id = self._next_chunk_id
+        # What is chunked is the whole of a message item's bytes: the age, then the message.
+        waiting.message = _age_ms(now_s, waiting).to_bytes(4, "big") + waiting.message
+        self.waiting_bytes += 4
+        self._begun_bytes += size
+        # In front: what was there before it has had its first turn already.
+        self._begun.appendleft(waiting)
+        batch.begun.append(waiting.token)
+
+    def _take_chunk(self, batch: Batch[Token]) -> None:
+        waiting = self._begun.popleft()
         end = min(waiting.offset + CHUNK_BYTES_MAX, len(waiting.message))
         data = waiting.message[waiting.offset : end]
         total = len(waiting.message)
         batch.items.append(write_chunk(waiting.chunk_id, total, waiting.offset, data))
         self.waiting_bytes -= len(data)
         waiting.offset = end
-        if end < len(waiting.message):
-            self._chunked.append(waiting)
+        if end < total:
+            self._begun.append(waiting)
+        else:
+            self._begun_bytes -= total
 
     def drop(self, token: Token) -> bool:
         """Take a message back. False if it is not here, or part of it has left already."""
         for queue in (self._small, self._chunked):
             for waiting in queue:
-                if waiting.token is token and waiting.offset == 0:
+                if waiting.token is token:
                     queue.remove(waiting)
                     self.waiting_bytes -= len(waiting.message)
                     return True
@@ -124,9 +157,9 @@ class Outbox(Generic[Token]):
 
     def take_unsent(self) -> list[Waiting[Token]]:
         """Take out the messages of which nothing has left: they can go by another path."""
-        unsent = [*self._small, *(waiting for waiting in self._chunked if not waiting.offset)]
+        unsent = [*self._small, *self._chunked]
         self._small.clear()
-        self._chunked = deque(waiting for waiting in self._chunked if waiting.offset)
+        self._chunked.clear()
         self.waiting_bytes -= sum(len(waiting.message) for waiting in unsent)
         return unsent
 

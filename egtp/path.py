@@ -15,7 +15,7 @@ from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat
 from egtp.errors import NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
-from egtp.outbox import BATCH_BYTES, Outbox, Waiting
+from egtp.outbox import BATCH_BYTES, Batch, Outbox, Waiting
 from egtp.packet import Data
 from egtp.reassembly import Reassembly
 from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
@@ -90,12 +90,13 @@ class Path:
         self.used_s = session.started_s
         """When something was last sent or received."""
         self.round_trip_s: float | None = None
-        self.outbox: Final[Outbox[Given | None]] = Outbox()
+        self.outbox: Final[Outbox[Given | None]] = Outbox(theirs.reassembly_bytes_max)
         self._strategy = CryptoStrat(strategy, session)
         self._carrier = carrier
         self._owner = owner
         self._reassembly = Reassembly(
-            ours.reassembly_bytes_max, ours.body_bytes_max + MESSAGE_OVERHEAD_MAX
+            ours.reassembly_bytes_max + MESSAGE_OVERHEAD_MAX,
+            ours.body_bytes_max + MESSAGE_OVERHEAD_MAX,
         )
         self._flush_is_due = False
         self._least_transit_ms: int | None = None
@@ -134,17 +135,17 @@ class Path:
     def flush(self) -> None:
         """Seal and write what waits, as far as the transport takes it."""
         while self.outbox and not self.closed and self._owner.path_is_writable(self):
-            self._write_batch()
+            self._write(self.outbox.next_batch(self._owner.now()))
 
     def confirm(self) -> None:
-        """Write a packet now, even an empty one: it proves to the other side that we live."""
+        """Write an empty packet: it proves to the other side that we live, and is small enough
+        for somebody who has not seen the proof yet. Then what waits."""
         if not self.closed:
-            self._write_batch()
+            self._write(Batch())
             self.flush()
 
-    def _write_batch(self) -> None:
+    def _write(self, batch: Batch[Given | None]) -> None:
         now = self._owner.now()
-        batch = self.outbox.next_batch(now)
         for owner_of_message in batch.begun:
             # Set before the write: it may only ever be claimed too often that a copy left (R21).
             if owner_of_message is not None:

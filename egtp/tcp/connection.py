@@ -147,15 +147,13 @@ class TCPConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)
         try:
-            packets = self._splitter.feed(data)
+            for packet in self._splitter.feed(data):
+                if self.is_closed:
+                    return
+                self._owner.received(self, packet)
         except InvalidPacket as error:
             self._owner.garbage(self, str(error))
             self.abort(str(error))
-            return
-        for packet in packets:
-            if self.is_closed:
-                return
-            self._owner.received(self, packet)
 
     def pause_writing(self) -> None:
         self._paused = True
