@@ -132,7 +132,10 @@ class Handlers:
                 code, body = _code_that_travels(failed.code), failed.body
             if not isinstance(body, bytes):
                 raise TypeError(f"a handler answers with bytes, not {type(body).__name__}")
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
+                raise
             # A bug of the application's must not stop the node, nor leave the asker waiting.
             self._counters["handler raised"] += 1
             code, body = ReplyCode.HANDLER_ERROR, b""
@@ -179,7 +182,9 @@ class Handlers:
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
-        running = list(self._running.values())
+        # A handler may be the one who closes the node; it is not to wait for itself.
+        this = asyncio.current_task()
+        running = [task for task in self._running.values() if task is not this]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)

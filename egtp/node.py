@@ -403,6 +403,9 @@ def _addresses(texts: str | Sequence[str]) -> list[Address]:
 
 
 def _check_timeouts(hard_s: float, soft_s: float | None) -> None:
+    for given in (hard_s, soft_s):
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float)):
+            raise LocalProtocolError(f"a timeout is a number of seconds, not {given!r}")
     if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
         raise LocalProtocolError(f"a hard timeout is above 0 and finite, not {hard_s!r}")
     if soft_s is not None and not 0 < soft_s < hard_s:

@@ -57,7 +57,8 @@ class OpenQuery:
             return
         self._soft.set_result(True)
         if self._on_soft_timeout is not None:
-            self._on_soft_timeout()
+            # In a turn of its own: what it raises is the application's affair.
+            self._outcome.get_loop().call_soon(self._on_soft_timeout)
 
     def succeed(self, reply: Reply) -> None:
         if reply.code == ReplyCode.OK:

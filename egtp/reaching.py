@@ -168,10 +168,6 @@ class Reacher:
         started_s = self._host.now()
         if isinstance(strategy, TCPStrat):
             reason = await self._attempt_tcp(strategy, contact)
-            if reason is None:
-                self.backoff.worked(strategy.address)
-            else:
-                self.backoff.failed(strategy.address, self._host.now())
         else:
             reason = await self._attempt_relay(strategy, contact)
         if reason is None:
@@ -195,6 +191,11 @@ class Reacher:
             # Cancelled in the very turn in which it worked, it has won all the same.
             if outcome is not None and self._channels.path_of(connection.number) is None:
                 connection.abort(outcome)
+        # An address where somebody else answers is a good address, of another peer.
+        if connection.was_open:
+            self.backoff.worked(strategy.address)
+        else:
+            self.backoff.failed(strategy.address, self._host.now())
         return outcome
 
     async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> str | None:

@@ -84,8 +84,9 @@ class TCPCommsHandler:
         loop = asyncio.get_running_loop()
         try:
             for address in addresses:
-                if address in self._servers:
-                    kept[address] = self._servers[address]
+                present = self._requested_as(address)
+                if present is not None:
+                    kept[present] = self._servers[present]
                     continue
                 try:
                     new[address] = await loop.create_server(
@@ -108,6 +109,14 @@ class TCPCommsHandler:
         servers = self._servers.values()
         names = [sock.getsockname() for server in servers for sock in server.sockets]
         return [Address.of(*name[:2]) for name in names]
+
+    def _requested_as(self, address: Address) -> Address | None:
+        """How an address that is listened on was asked for: with port 0, perhaps."""
+        for requested, server in self._servers.items():
+            bound = [Address.of(*sock.getsockname()[:2]) for sock in server.sockets]
+            if address == requested or address in bound:
+                return requested
+        return None
 
     def _accept(self) -> TCPConnection:
         return self._new_connection(None)

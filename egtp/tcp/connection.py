@@ -76,6 +76,11 @@ class TCPConnection(asyncio.Protocol):
         return TCPStrat(self.remote or Address(bytes(4), 0), self.number)
 
     @property
+    def was_open(self) -> bool:
+        """Whether anybody accepted the connection, even if it is closed now."""
+        return self.local_host is not None
+
+    @property
     def takes_more(self) -> bool:
         """Whether a packet sent now goes to the socket at once."""
         return self.is_open and not self._paused
