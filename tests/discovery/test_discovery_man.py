@@ -369,7 +369,7 @@ async def test_a_callback_may_close_the_man(path: Path) -> None:
     path.write_text(BROKEN)
     async with asyncio.timeout(5):
         await closed.wait()
-    assert man.introductions == ()
+    assert watching.introductions == ()
 
 
 async def test_a_closed_man_can_be_started_again(

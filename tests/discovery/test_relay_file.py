@@ -64,7 +64,7 @@ toml_like = st.lists(
             "a" * 32,
             "\\u0041",
             " ",
-        ]  # noqa: E501
+        ]
     )
 ).map("".join)
 
