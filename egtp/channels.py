@@ -301,6 +301,8 @@ class SecureChannels:
         dial = self._dials.get(packet.receiver_index)
         if dial is None or not _same_route(dial.strategy, arrival):
             self._counters["response to no dial of ours"] += 1
+            if not arrival.relayed:
+                self._events.reject(arrival)
             return
         try:
             payload, keys = dial.initiator.finish(packet)
