@@ -252,7 +252,10 @@ class SecureChannels:
         if again is not None:
             arrival.strategy.send(again.response, arrival.carrier)
             return
-        if arrival.connection is not None and arrival.connection in self._by_connection:
+        if arrival.connection is not None and (
+            arrival.connection in self._by_connection
+            or any(dial.strategy == arrival.strategy for dial in self._dials.values())
+        ):
             raise HandshakeFailed("a second initiation on one connection")
         responder = Responder(self._identity, self._network, packet)
         record = responder.record
@@ -338,7 +341,7 @@ class SecureChannels:
 
     def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:
         # Its index is of the session as *we* are known by there; only the tail can tell which.
-        for path in self._paths.values():
+        for path in self._paths.values() if arrival.relayed else ():
             if (
                 path.relayed
                 and path.session.remote_index == note.receiver_index
@@ -364,8 +367,11 @@ class SecureChannels:
     def connection_lost(self, connection: int, reason: str) -> Path | None:
         """A TCP connection is gone, and with it every dial over it, and its path, if any."""
         for dial in list(self._dials.values()):
-            if isinstance(dial.strategy, TCPStrat) and dial.strategy.connection == connection:
-                del self._dials[dial.index]
+            if (
+                isinstance(dial.strategy, TCPStrat)
+                and dial.strategy.connection == connection
+                and self._dials.pop(dial.index, None) is not None
+            ):
                 dial.done(reason)
         path = self._by_connection.get(connection)
         if path is not None:

@@ -18,7 +18,7 @@ from egtp.comm_record import INCARNATION_BYTES, SUITE_AESGCM, SignedCommRecord
 from egtp.comm_strat import Address
 from egtp.errors import CanonicalError, HandshakeFailed, InvalidRecord
 from egtp.identity import Identity
-from egtp.message import U32_LIMIT, U64_LIMIT
+from egtp.message import U64_LIMIT
 from egtp.noise import Handshake
 from egtp.packet import Initiation, Response
 
@@ -32,6 +32,7 @@ __all__ = [
     "prologue",
 ]
 
+PORT_LIMIT: Final = 65_536
 RECORD_ROOM_BYTES: Final = 1100
 """An initiation to a peer whose record is not known is padded by this much, so that the response,
 which must not be larger, has room for that record."""
@@ -68,8 +69,7 @@ class PeerLimits:
     def parse(cls, fields: Value) -> PeerLimits:
         """Raises :class:`HandshakeFailed`; elements of later versions are skipped."""
         if isinstance(fields, list) and len(fields) >= 4:
-            body, reassembly, queries, relayed, *_ = (_unsigned(field) for field in fields)
-            return cls(body, reassembly, queries, relayed)
+            return cls(*map(_unsigned, fields[:4]))
         raise HandshakeFailed("limits are four numbers")
 
 
@@ -105,7 +105,8 @@ class InitiationPayload:
         match _decode(data):
             case [bytes(record), time, sequence, None | bytes() as theirs, bytes(ours), limits,
                   bytes(early), *_] if (
-                len(ours) == INCARNATION_BYTES and len(theirs or ours) == INCARNATION_BYTES
+                len(ours) == INCARNATION_BYTES
+                and (theirs is None or len(theirs) == INCARNATION_BYTES)
             ):  # fmt: skip
                 return cls(
                     record,
@@ -269,5 +270,5 @@ def _observed(value: Value) -> Address | None:
         case None:
             return None
         case [bytes(ip), int(port), *_] if len(ip) in (4, 16):
-            return Address(ip, _unsigned(port, U32_LIMIT))
+            return Address(ip, _unsigned(port, PORT_LIMIT))
     raise HandshakeFailed("an observed address is [ip, port] or nil")

@@ -12,7 +12,7 @@ from typing import Final, Protocol
 
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat
-from egtp.errors import NotSent
+from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
 from egtp.outbox import BATCH_BYTES, Batch, Outbox, Waiting
@@ -91,7 +91,7 @@ class Path:
         """When something was last sent or received."""
         self.round_trip_s: float | None = None
         self.outbox: Final[Outbox[Given | None]] = Outbox(theirs.reassembly_bytes_max)
-        self._strategy = CryptoStrat(strategy, session)
+        self._strategy = CryptoStrat(strategy, self)
         self._carrier = carrier
         self._owner = owner
         self._reassembly = Reassembly(
@@ -109,7 +109,7 @@ class Path:
 
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
-        self._strategy = CryptoStrat(strategy, self.session)
+        self._strategy = CryptoStrat(strategy, self)
 
     def queue(self, waiting: Waiting[Given | None]) -> None:
         """Send a message, soon."""
@@ -164,7 +164,13 @@ class Path:
         Raises :class:`InvalidPacket`. The transit time is how much later than the fastest packet
         of this session it came: the two clocks need to agree on nothing but their speed.
         """
-        sealed = parse_sealed(self.session.open(packet))
+        plaintext = self.session.open(packet)
+        try:
+            sealed = parse_sealed(plaintext)
+        except InvalidPacket as error:
+            # It opened, so the peer itself sealed it: there is no understanding this peer.
+            self._owner.path_failed(self, str(error))
+            raise
         now = self._owner.now()
         self.used_s = now
         offset = int((now - self.session.started_s) * 1000) - sealed.t_ms
@@ -176,9 +182,11 @@ class Path:
         """The message item that a chunk completes, or None. Raises :class:`InvalidPacket`."""
         return self._reassembly.feed(parse_chunk(data))
 
-    def remember_tail(self, packet: bytes) -> None:
-        """Keep what an honest "unknown session" note about this packet would say."""
+    def seal(self, plaintext: bytes) -> bytes:
+        """A data packet, of which what an honest "unknown session" note would say is kept."""
+        packet = self.session.seal(plaintext)
         self._tails.append(packet[-16:])
+        return packet
 
     def sent_lately(self, tail: bytes) -> bool:
         """Whether one of the last packets sent ended so."""

@@ -1,0 +1,313 @@
+"""A path: what is sealed together, when it is written, and what it knows of the other end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.errors import InvalidPacket, NotSent
+from egtp.handshake import PeerLimits
+from egtp.identity import Identity, NodeId
+from egtp.outbox import Waiting
+from egtp.packet import Data, decode_packet
+from egtp.path import Given, Path
+from egtp.sealed import ItemType, item, parse_sealed, write_chunk, write_sealed
+from egtp.session import InOrder, Session, SlidingWindow
+
+LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
+PEER = NodeId(bytes(20))
+TCP = TCPStrat(Address(bytes((192, 0, 2, 1)), 4000), 1)
+
+
+@pytest.fixture(scope="session")
+def relay(bob: Identity) -> RelayStrat:
+    return RelayStrat(bob.key, 1, bob.channel_key)
+
+
+@dataclass
+class Owner:
+    """The node and its carrier, as far as a path sees them."""
+
+    now_s: float = 50.0
+    writable: bool = True
+    broken: bool = False
+    turn: list[Callable[[], None]] = field(default_factory=list)
+    sent: list[tuple[CommStrat, bytes]] = field(default_factory=list)
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+    def now(self) -> float:
+        return self.now_s
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        self.turn.append(callback)
+
+    def settled(self, peer_id: NodeId) -> int:
+        assert peer_id == PEER
+        return 77
+
+    def path_is_writable(self, path: Path) -> bool:
+        return self.writable
+
+    def path_failed(self, path: Path, reason: str) -> None:
+        path.closed = True
+        self.failed.append((path, reason))
+
+    def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
+        self._send(strategy, packet)
+
+    def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
+        self._send(strategy, packet)
+
+    def _send(self, strategy: CommStrat, packet: bytes) -> None:
+        if self.broken:
+            raise NotSent("the connection is gone")
+        self.sent.append((strategy, packet))
+
+    def end_turn(self) -> None:
+        turn, self.turn = self.turn, []
+        for callback in turn:
+            callback()
+
+
+class Token:
+    """What a message belongs to."""
+
+    given = False
+
+
+def session(index: int, remote: int, *, relayed: bool, started_s: float) -> Session:
+    keys = (b"a" * 32, b"b" * 32)
+    send, receive = keys if index < remote else keys[::-1]
+    return Session(
+        index=index,
+        remote_index=remote,
+        send_key=send,
+        receive_key=receive,
+        window=SlidingWindow() if relayed else InOrder(),
+        started_s=started_s,
+    )
+
+
+def path_of(
+    owner: Owner, strategy: CommStrat = TCP, index: int = 1, remote: int = 2, started_s: float = 50
+) -> Path:
+    relayed = isinstance(strategy, RelayStrat)
+    return Path(
+        PEER,
+        session(index, remote, relayed=relayed, started_s=started_s),
+        strategy,
+        owner,
+        owner,
+        relayed=relayed,
+        dialled=True,
+        theirs=LIMITS,
+        ours=LIMITS,
+        incarnation=b"incarnat",
+    )
+
+
+def data(packet: bytes) -> Data:
+    decoded = decode_packet(packet)
+    assert isinstance(decoded, Data)
+    return decoded
+
+
+def waiting(message: bytes, token: Token | None = None) -> Waiting[Given | None]:
+    return Waiting(message, 50.0, token)
+
+
+def plaintexts(owner: Owner, started_s: float = 50) -> list[bytes]:
+    """What was sent, opened by the other side."""
+    other = session(2, 1, relayed=False, started_s=started_s)
+    return [other.open(data(packet)) for _, packet in owner.sent]
+
+
+def test_what_is_queued_in_one_turn_is_one_packet() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    for number in range(5):
+        path.queue(waiting(b"message %d" % number))
+    assert owner.sent == []
+    assert len(owner.turn) == 1
+    owner.now_s += 1.25
+    owner.end_turn()
+    (plaintext,) = plaintexts(owner)
+    sealed = parse_sealed(plaintext)
+    assert (sealed.t_ms, sealed.settled) == (1250, 77)
+    messages = [bytes(4)[:2] + b"\x04\xe2" + b"message %d" % number for number in range(5)]
+    assert sealed.items == [(ItemType.MESSAGE, message) for message in messages]
+    # The turn is over: another message asks for another one.
+    path.queue(waiting(b"more"))
+    assert len(owner.turn) == 1
+
+
+def test_a_full_batch_does_not_wait_for_the_end_of_the_turn() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.queue(waiting(bytes(4096)))
+    assert len(owner.sent) == 1
+    assert not path.outbox
+
+
+def test_what_the_transport_does_not_take_stays_queued_and_unsealed() -> None:
+    owner, token = Owner(writable=False), Token()
+    path = path_of(owner)
+    path.queue(waiting(bytes(8000), token))
+    owner.end_turn()
+    assert (owner.sent, path.session.sent, token.given) == ([], 0, False)
+    owner.writable = True
+    path.flush()
+    assert token.given
+    assert len(owner.sent) == 1
+
+
+def test_a_message_counts_as_given_before_the_write_that_may_fail() -> None:
+    owner, token = Owner(broken=True), Token()
+    path = path_of(owner)
+    path.queue(waiting(b"message", token))
+    owner.end_turn()
+    assert token.given
+    assert owner.failed == [(path, "the connection is gone")]
+
+
+def test_a_closed_path_writes_nothing_and_keeps_what_has_not_left() -> None:
+    owner, token = Owner(), Token()
+    path = path_of(owner)
+    path.queue(waiting(b"message", token))
+    path.closed = True
+    owner.end_turn()
+    path.confirm()
+    path.say_close()
+    assert (owner.sent, token.given) == ([], False)
+    assert [unsent.token for unsent in path.outbox.take_unsent()] == [token]
+
+
+def test_a_confirmation_is_an_empty_packet_and_then_what_waits() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.queue(waiting(b"message"))
+    path.confirm()
+    first, second = (parse_sealed(plaintext) for plaintext in plaintexts(owner))
+    assert first.items == []
+    assert [kind for kind, _ in second.items] == [ItemType.MESSAGE]
+
+
+def test_a_confirmation_is_written_even_if_the_transport_is_full() -> None:
+    owner = Owner(writable=False)
+    path = path_of(owner)
+    path.confirm()
+    assert len(owner.sent) == 1
+
+
+def test_goodbye_comes_after_what_was_said_before() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.queue_control(item(ItemType.PING, b"before"))
+    path.say_close()
+    (plaintext,) = plaintexts(owner)
+    assert [kind for kind, _ in parse_sealed(plaintext).items] == [ItemType.PING, ItemType.CLOSE]
+
+
+def test_a_path_keeps_its_session_when_it_goes_by_another_relay(
+    relay: RelayStrat, alice: Identity
+) -> None:
+    owner = Owner()
+    other = RelayStrat(alice.key, 1, alice.channel_key)
+    path = path_of(owner, relay)
+    path.confirm()
+    path.reroute(other)
+    path.confirm()
+    assert [strategy for strategy, _ in owner.sent] == [relay, other]
+    assert [data(packet).counter for _, packet in owner.sent] == [0, 1]
+    assert path.strategy == other
+
+
+def test_a_relayed_path_knows_its_last_64_packets(relay: RelayStrat) -> None:
+    owner = Owner()
+    path = path_of(owner, relay)
+    for _ in range(70):
+        path.confirm()
+    known = [path.sent_lately(packet[-16:]) for _, packet in owner.sent]
+    assert known == [False] * 6 + [True] * 64
+    assert not path.sent_lately(bytes(16))
+    assert not path.sent_lately(b"")
+
+
+def test_a_path_on_a_connection_keeps_no_tails() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.confirm()
+    assert not path.sent_lately(owner.sent[0][1][-16:])
+
+
+STEPS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), min_size=1, max_size=20)
+
+
+@settings(max_examples=60)
+@given(STEPS, st.integers(-(10**6), 10**6))
+def test_transit_is_the_excess_over_the_fastest_packet_whatever_the_clocks_say(
+    steps: list[tuple[int, int]], skew_s: int
+) -> None:
+    # Two clocks that agree on nothing but their speed; each packet is under way for so long.
+    sender, receiver = Owner(), Owner(now_s=50.0 + 10**6 + skew_s)
+    sending = path_of(sender)
+    receiving = path_of(receiver, index=2, remote=1, started_s=receiver.now_s)
+    sent_at_ms = 0
+    least = None
+    for pause_ms, delay_ms in steps:
+        sent_at_ms += pause_ms
+        sender.now_s = 50.0 + sent_at_ms / 1000
+        sending.confirm()
+        receiver.now_s = receiving.session.started_s + (sent_at_ms + delay_ms) / 1000
+        sealed, transit_ms = receiving.open(data(sender.sent[-1][1]))
+        assert sealed.settled == 77
+        least = delay_ms if least is None else min(least, delay_ms)
+        # Each of the four readings of a clock may be cut by up to a millisecond.
+        assert transit_ms >= 0
+        assert abs(transit_ms - (delay_ms - least)) <= 4
+
+
+@pytest.mark.parametrize("started_s", [50.0, 49.0])
+def test_a_packet_that_does_not_open_is_no_use_of_the_path(started_s: float) -> None:
+    sender, receiver = Owner(), Owner(now_s=60.0)
+    path_of(sender).confirm()
+    packet = sender.sent[0][1]
+    receiving = path_of(receiver, index=2, remote=1, started_s=started_s)
+    with pytest.raises(InvalidPacket):
+        receiving.open(data(packet[:-1] + bytes((packet[-1] ^ 1,))))
+    assert receiving.used_s == started_s
+    receiving.open(data(packet))
+    assert receiving.used_s == 60.0
+
+
+@given(st.binary(max_size=60))
+@settings(max_examples=60)
+def test_whatever_a_proven_peer_seals_is_read_or_invalid(plaintext: bytes) -> None:
+    receiving = path_of(Owner(), index=2, remote=1)
+    packet = session(1, 2, relayed=False, started_s=0.0).seal(plaintext)
+    try:
+        receiving.open(data(packet))
+    except InvalidPacket:
+        return
+    assert len(plaintext) >= 12
+
+
+def test_chunks_are_put_together_and_their_limits_hold() -> None:
+    receiving = path_of(Owner(), index=2, remote=1)
+
+    def chunk(message_id: int, total: int, offset: int, text: bytes) -> bytes:
+        made = write_chunk(message_id, total, offset, text)
+        ((_, inside),) = parse_sealed(write_sealed(0, 0, [made])).items
+        return inside
+
+    assert receiving.reassemble(chunk(1, 6, 0, b"abc")) is None
+    assert receiving.reassemble(chunk(1, 6, 3, b"def")) == b"abcdef"
+    with pytest.raises(InvalidPacket):
+        receiving.reassemble(chunk(2, 6, 3, b"def"))
+    with pytest.raises(InvalidPacket):
+        receiving.reassemble(chunk(3, LIMITS.body_bytes_max + 257, 0, b"x"))

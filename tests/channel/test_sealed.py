@@ -1,0 +1,178 @@
+"""What is inside a sealed packet: exact bytes, round trips, what is skipped and what is refused."""
+
+from __future__ import annotations
+
+import hashlib
+import tracemalloc
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.comm_record import SignedCommRecord
+from egtp.errors import InvalidPacket
+from egtp.message import decode_message
+from egtp.sealed import (
+    CHUNK_BYTES_MAX,
+    Chunk,
+    ItemType,
+    item,
+    parse_age,
+    parse_chunk,
+    parse_sealed,
+    write_chunk,
+    write_message,
+    write_sealed,
+)
+
+U32 = st.integers(0, 2**32 - 1)
+U64 = st.integers(0, 2**64 - 1)
+BYTES = st.binary(max_size=60)
+KNOWN = st.sampled_from(list(ItemType))
+LATER = st.integers(0x80, 0xFF).filter(lambda kind: kind != ItemType.PADDING)
+UNKNOWN_CRITICAL = st.integers(0, 0x7F).filter(lambda kind: kind not in set(ItemType))
+
+
+@given(U32, U64, st.lists(st.tuples(KNOWN, BYTES), max_size=8))
+def test_every_plaintext_survives_the_round_trip(
+    t_ms: int, settled: int, items: list[tuple[int, bytes]]
+) -> None:
+    plaintext = write_sealed(t_ms, settled, [item(kind, data) for kind, data in items])
+    assert parse_sealed(plaintext) == (t_ms, settled, items)
+
+
+@given(st.lists(st.tuples(KNOWN, BYTES), max_size=5), st.lists(st.tuples(LATER, BYTES)), st.data())
+def test_unknown_types_from_0x80_on_are_skipped_wherever_they_stand(
+    known: list[tuple[int, bytes]], later: list[tuple[int, bytes]], data: st.DataObject
+) -> None:
+    mixed = list(known)
+    for extra in later:
+        mixed.insert(data.draw(st.integers(0, len(mixed))), extra)
+    left = [pair for pair in mixed if pair[0] in set(ItemType)]
+    plaintext = write_sealed(0, 0, [item(*pair) for pair in mixed])
+    assert left == known
+    assert parse_sealed(plaintext).items == known
+
+
+@given(st.lists(st.tuples(KNOWN, BYTES), max_size=4), UNKNOWN_CRITICAL, BYTES, st.integers(0))
+def test_unknown_types_below_0x80_are_refused_wherever_they_stand(
+    known: list[tuple[int, bytes]], kind: int, data: bytes, place: int
+) -> None:
+    items = [item(*pair) for pair in known]
+    items.insert(place % (len(items) + 1), item(kind, data))
+    with pytest.raises(InvalidPacket):
+        parse_sealed(write_sealed(0, 0, items))
+
+
+@given(st.binary(max_size=120))
+def test_arbitrary_bytes_are_items_or_invalid(data: bytes) -> None:
+    for parse in (parse_sealed, parse_chunk, parse_age):
+        try:
+            parse(data)
+        except InvalidPacket:
+            continue
+
+
+@given(st.lists(st.tuples(KNOWN, BYTES), min_size=1, max_size=4), st.integers(1))
+def test_a_plaintext_cut_inside_an_item_is_refused(
+    items: list[tuple[int, bytes]], cut: int
+) -> None:
+    last = item(*items[-1])
+    plaintext = write_sealed(0, 0, [item(*pair) for pair in items])
+    # By less than the whole last item, which would leave a good plaintext.
+    with pytest.raises(InvalidPacket):
+        parse_sealed(plaintext[: len(plaintext) - 1 - cut % (len(last) - 1)])
+
+
+@pytest.mark.parametrize("promise", [1, 65_536, 2**31, 2**32 - 1])
+@pytest.mark.parametrize("kind", [1, 2, 0x80, 0xFF])
+def test_a_promise_of_much_is_refused_and_reserves_nothing(kind: int, promise: int) -> None:
+    plaintext = write_sealed(0, 0, [bytes((kind,)) + promise.to_bytes(4, "big")])
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidPacket):
+            parse_sealed(plaintext)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 64 * 1024
+
+
+@given(U32, BYTES)
+def test_a_message_item_carries_its_age_outside_of_the_message(age_ms: int, message: bytes) -> None:
+    ((kind, data),) = parse_sealed(write_sealed(0, 0, [write_message(age_ms, message)])).items
+    assert kind == ItemType.MESSAGE
+    assert parse_age(data) == (age_ms, message)
+
+
+@given(U32, U32, U32, st.binary(min_size=1, max_size=60))
+def test_a_chunk_survives_the_round_trip(
+    message_id: int, total: int, offset: int, data: bytes
+) -> None:
+    chunk = write_chunk(message_id, total, offset, data)
+    ((kind, inside),) = parse_sealed(write_sealed(0, 0, [chunk])).items
+    assert kind == ItemType.CHUNK
+    assert parse_chunk(inside) == Chunk(message_id, total, offset, data)
+
+
+def test_a_chunk_has_at_least_one_byte_and_at_most_16_kib() -> None:
+    assert CHUNK_BYTES_MAX == 16_384
+    header = bytes(12)
+    assert len(parse_chunk(header + bytes(16_384)).data) == 16_384
+    for size in (-12, -1, 0, 16_385, 60_000):
+        with pytest.raises(InvalidPacket):
+            parse_chunk(bytes(12 + size))
+
+
+@given(st.integers(2**32, 2**70))
+def test_a_clock_or_age_beyond_its_field_stays_at_the_largest(much_ms: int) -> None:
+    assert parse_sealed(write_sealed(much_ms, 0, [])).t_ms == 2**32 - 1
+    assert write_message(much_ms, b"m")[5:9] == b"\xff" * 4
+
+
+# The frozen vectors.
+
+
+def test_the_frozen_items_in_both_directions(vectors: dict[str, Any]) -> None:
+    items = vectors["items"]
+    assert {entry["type"] for entry in items.values()} > set(ItemType)
+    for name, vector in items.items():
+        data = bytes.fromhex(vector["bytes"])
+        if name == "message":
+            made = write_message(vector["age_ms"], bytes.fromhex(vector["message"]))
+        elif name == "chunk":
+            fields = (vector["message_id"], vector["total"], vector["offset"])
+            made = write_chunk(*fields, bytes.fromhex(vector["data"]))
+        else:
+            made = item(vector["type"], bytes.fromhex(vector["data"]))
+        assert made == data, name
+        parsed = parse_sealed(write_sealed(0, 0, [data])).items
+        assert parsed == ([] if name == "unknown_ignorable" else [(vector["type"], data[5:])])
+
+
+def test_the_frozen_items_are_about_one_query(vectors: dict[str, Any]) -> None:
+    message = bytes.fromhex(vectors["items"]["message"]["message"])
+    decode_message(message)
+    reference = hashlib.sha256(message).hexdigest()
+    assert vectors["items"]["working"]["data"] == reference
+    assert vectors["items"]["cancel"]["data"] == reference
+    record = SignedCommRecord.decode(bytes.fromhex(vectors["items"]["record"]["data"]))
+    assert record.key.hex() == vectors["identities"]["alice"]["identity_key"]
+
+
+def test_the_frozen_plaintexts_are_a_clock_a_mark_and_items(vectors: dict[str, Any]) -> None:
+    items, packets = vectors["items"], vectors["packets"]
+    query = [bytes.fromhex(items[n]["bytes"]) for n in ("message", "ping", "unknown_ignorable")]
+    pong = [bytes.fromhex(items["pong"]["bytes"])]
+    assert write_sealed(0, 1, []).hex() == packets["data_confirming"]["plaintext"]
+    assert write_sealed(1500, 2, query).hex() == packets["data_query"]["plaintext"]
+    assert write_sealed(1499, 1, pong).hex() == packets["data_reply"]["plaintext"]
+
+
+def test_the_frozen_invalid_plaintexts(vectors: dict[str, Any]) -> None:
+    assert len(vectors["invalid_plaintexts"]) >= 8
+    for vector in vectors["invalid_plaintexts"]:
+        with pytest.raises(InvalidPacket):
+            parse_sealed(bytes.fromhex(vector["bytes"]))
+            pytest.fail(vector["description"])

@@ -1,0 +1,108 @@
+"""The table of sessions that one side is not sure of yet, against a model of plain lists."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from egtp.identity import NodeId
+from egtp.unconfirmed import PER_PEER_MAX, SESSIONS_MAX, WAIT_S, UnconfirmedSessions
+
+
+class FakePath:
+    """Anything at all: the table only tells paths apart."""
+
+
+def peer(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+@dataclass
+class Entry:
+    path: FakePath
+    peer_id: NodeId
+    initiation: bytes
+    added_s: float
+
+
+class UnconfirmedMachine(RuleBasedStateMachine):
+    """Adds, removes and lets time pass in any order; the model is a list in order of arrival."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
+        self.model: list[Entry] = []
+        self.gone: list[Entry] = []
+        self.now_s = 1000.0
+        self.made = 0
+
+    def _add(self, peer_id: NodeId) -> None:
+        expected = len(self.model) < 256 and (
+            sum(entry.peer_id == peer_id for entry in self.model) < 2
+        )
+        assert self.table.has_room(peer_id) == expected
+        if expected:
+            self.made += 1
+            initiation = b"initiation %d" % self.made
+            entry = Entry(FakePath(), peer_id, initiation, self.now_s)
+            self.table.add(entry.path, peer_id, initiation, b"response", self.now_s)
+            self.model.append(entry)
+
+    @rule(number=st.integers(0, 5))
+    def a_peer_introduces_itself(self, number: int) -> None:
+        self._add(peer(number))
+
+    @rule(count=st.sampled_from([10, 255, 300]), base=st.integers(0, 3))
+    def a_crowd_introduces_itself(self, count: int, base: int) -> None:
+        for number in range(count):
+            self._add(peer(1000 * (base + 1) + number))
+
+    @precondition(lambda self: self.model)
+    @rule(place=st.integers(0))
+    def one_is_confirmed(self, place: int) -> None:
+        entry = self.model.pop(place % len(self.model))
+        self.gone.append(entry)
+        assert self.table.remove(entry.path)
+
+    @precondition(lambda self: self.gone)
+    @rule(place=st.integers(0))
+    def one_that_is_gone_is_removed_again(self, place: int) -> None:
+        assert not self.table.remove(self.gone[place % len(self.gone)].path)
+
+    @rule(passed_s=st.sampled_from([0.0, 0.5, 1.0, 4.5, 5.0, 60.0]))
+    def time_passes(self, passed_s: float) -> None:
+        self.now_s += passed_s
+        old = [entry for entry in self.model if self.now_s - entry.added_s >= 5.0]
+        self.model = [entry for entry in self.model if self.now_s - entry.added_s < 5.0]
+        self.gone += old
+        expired = self.table.expire(self.now_s)
+        assert [id(path) for path in expired] == [id(entry.path) for entry in old]
+
+    @invariant()
+    def the_table_holds_what_the_model_holds(self) -> None:
+        assert len(self.table) == len(self.model) <= 256
+        for entry in self.model[:3] + self.model[-3:]:
+            found = self.table.find(entry.initiation)
+            assert found is not None
+            assert found.path is entry.path
+            assert found.response == b"response"
+        for entry in self.gone[-3:]:
+            assert self.table.find(entry.initiation) is None
+
+
+TestUnconfirmedSessions = UnconfirmedMachine.TestCase
+TestUnconfirmedSessions.settings = settings(max_examples=40, stateful_step_count=25)
+
+
+def test_the_limits_are_those_of_the_protocol() -> None:
+    assert (SESSIONS_MAX, PER_PEER_MAX, WAIT_S) == (256, 2, 5.0)
+
+
+def test_asking_for_room_makes_no_state() -> None:
+    table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
+    for number in range(1000):
+        assert table.has_room(peer(number))
+    assert table._per_peer == {}
