@@ -24,9 +24,15 @@ def why_not_dial(address: Address, *, private_addresses: bool) -> str | None:
         return "an address that cannot be dialled"
     if isinstance(ip, ipaddress.IPv4Address) and ip == ipaddress.IPv4Address("255.255.255.255"):
         return "an address that cannot be dialled"
-    if not private_addresses and not ip.is_global:
+    if not private_addresses and not _is_public(ip):
         return "a private address (set private_addresses to allow it)"
     return None
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    # IPv6 that is nobody's, or holds an IPv4 address in a form of long ago, passes for global.
+    in_use = ip.version == 4 or ip in ipaddress.IPv6Network("2000::/3")
+    return ip.is_global and in_use
 
 
 def _innermost(

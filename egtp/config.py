@@ -11,6 +11,9 @@ from egtp.handshake import PeerLimits
 __all__ = ["NodeConfig"]
 
 MIB = 1024 * 1024
+BODY_BYTES_LIMIT = 2**32 - 1024
+"""Sizes are 32 bits on the wire, and a message is a little larger than its body."""
+MAY_BE_ZERO = frozenset({"relays_wanted", "lookups_max", "stagger_s"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +92,16 @@ class NodeConfig:
     """How often idle and unproven connections are looked for."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            _check(field.name, str(field.type), getattr(self, field.name))
         if not 1 <= len(self.network) <= 32 or not self.network.isascii():
             raise InvalidConfig("network is 1 to 32 ASCII characters")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool | str):
-                continue
-            may_be_zero = field.name in {"relays_wanted", "lookups_max", "stagger_s"}
-            if not math.isfinite(value) or value < 0 or (value == 0 and not may_be_zero):
-                raise InvalidConfig(f"{field.name} must be a positive number, not {value!r}")
         if self.record_lifetime_s > 24 * 3600:
             raise InvalidConfig("record_lifetime_s is at most a day: DHT nodes refuse more")
+        if self.relay_lease_s < 1:
+            raise InvalidConfig("relay_lease_s is at least 1: leases are counted in seconds")
+        if self.body_bytes_max > BODY_BYTES_LIMIT:
+            raise InvalidConfig(f"body_bytes_max is at most {BODY_BYTES_LIMIT}")
         if self.body_bytes_max > self.reassembly_bytes_max:
             raise InvalidConfig("reassembly_bytes_max must be at least body_bytes_max")
 
@@ -112,3 +114,19 @@ class NodeConfig:
             self.open_queries_max,
             self.relayed_bytes_max,
         )
+
+
+def _check(name: str, kind: str, value: object) -> None:
+    """Raises :class:`InvalidConfig` for a value of another kind, or a number without sense."""
+    if kind == "str" and not isinstance(value, str):
+        raise InvalidConfig(f"{name} is a text, not {value!r}")
+    if kind == "bool" and not isinstance(value, bool):
+        raise InvalidConfig(f"{name} is True or False, not {value!r}")
+    if kind not in ("int", "float"):
+        return
+    number = int if kind == "int" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, number):
+        whole = "whole " if kind == "int" else ""
+        raise InvalidConfig(f"{name} is a {whole}number, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
+        raise InvalidConfig(f"{name} must be a positive number, not {value!r}")

@@ -43,6 +43,8 @@ __all__ = ["Engine"]
 
 DRAIN_S: Final = 5.0
 """How long a superseded connection without work is kept: what is under way on it still arrives."""
+PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
+"""A path on which this much waits is measured by its queue; a pong would only add to it."""
 NOTE_INTERVAL_S: Final = 5.0
 """A peer that says it does not know the session is answered by a new handshake this often."""
 
@@ -273,6 +275,9 @@ class Engine:
                 peer.search = None
         if failure is not None:
             self._search_failed(peer, failure)
+        elif peer.best_path is None and (peer.waiting or self.exchanges.count_of(peer.peer_id)):
+            # The path was lost again before this search had come to its end.
+            self._seek(peer)
         return failure
 
     def _search_failed(self, peer: Peer, error: FastFail) -> None:
@@ -342,6 +347,10 @@ class Engine:
     # Records
 
     def own_record(self) -> SignedCommRecord:
+        if self.own.current.expired(self.unix_time()):
+            # The machine was suspended past the renewal, for instance.
+            self.own.renew()
+            self.publisher.signed_anew()
         return self.own.current
 
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
@@ -356,12 +365,17 @@ class Engine:
         if record.peer_id == self.me:
             if self.own.saw(record.sequence):
                 self.counters["this identity runs elsewhere"] += 1
+                self.publisher.signed_anew()
             return False
         if record.expired(self.unix_time()) and source != "contact":
             self.counters["dropped: expired record"] += 1
             return False
         peer = self.book.get(record.peer_id)
         news = peer.learn(record, source, self.now())
+        if news:
+            # The peer has just said that it is there: what failed before says nothing any more.
+            for strategy in record.tcp:
+                self.reacher.backoff.worked(strategy.address)
         if news and record.tcp and peer.relayed is not None:
             # The peer may be reachable without its relays again; what is in flight stays there.
             self._seek_direct(peer)
@@ -432,7 +446,7 @@ class Engine:
     def _move_waiting(self, peer: Peer, path: Path) -> None:
         """There is a new path: what waits for one, and what older ones still hold, goes there."""
         best = peer.best_path or path
-        for older in list(peer.superseded):
+        for older in peer.others:
             for waiting in older.outbox.take_unsent():
                 peer.wait(waiting)
             if older.incarnation != path.incarnation:
@@ -560,7 +574,10 @@ class Engine:
         elif kind == ItemType.CANCEL:
             self.handlers.cancel(path.peer_id, data)
         elif kind == ItemType.PING:
-            path.queue_control(item(ItemType.PONG, data))
+            if path.outbox.waiting_bytes > PONG_QUEUE_BYTES_MAX:
+                self.counters["pong dropped: too much waits for the peer"] += 1
+            else:
+                path.queue_control(item(ItemType.PONG, data))
         elif kind == ItemType.RECORD:
             self._take_record(path, data)
         elif kind == ItemType.GOAWAY:
@@ -599,7 +616,10 @@ class Engine:
         token = Replying()
         waiting: Waiting[Given | None] = Waiting(data, self.now(), token)
         if path is not None and not path.closed:
-            if self._fits(path, waiting):
+            if path.outbox.waiting_bytes + len(data) > self.config.waiting_bytes_max:
+                # Its asker does not read. Whoever asks on and on must not fill our memory.
+                self.counters["reply dropped: too much waits for the peer"] += 1
+            elif self._fits(path, waiting):
                 path.queue(waiting)
             return
         peer = self.book.get(peer_id)
@@ -642,8 +662,10 @@ class Engine:
         now = self.now()
         self._expire()
         self.channels.expire(now)
+        if self.relaying.server is not None:
+            self.relaying.server.leases.expire(now)
         for peer in self.book.all():
-            for path in list(peer.superseded):
+            for path in peer.others:
                 if not path.outbox and now - path.used_s > DRAIN_S:
                     self.lose_path(path, "superseded by another path")
         self.comms.clean_up()

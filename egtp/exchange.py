@@ -17,6 +17,9 @@ from egtp.message import Query, Reply, reference_of
 
 __all__ = ["Exchange", "ExchangeTable", "Passed"]
 
+PEERS_NUMBERED_MAX: Final = 16_384
+"""Peers without an open exchange whose next number is remembered by itself."""
+
 Sink = TypeVar("Sink")
 
 
@@ -64,8 +67,8 @@ class _Numbers:
 
     __slots__ = ("next", "open")
 
-    def __init__(self) -> None:
-        self.next = 0
+    def __init__(self, first: int) -> None:
+        self.next = first
         self.open: dict[int, None] = {}
 
 
@@ -82,6 +85,11 @@ class ExchangeTable(Generic[Sink]):
         self._by_reference: dict[bytes, Exchange[Sink]] = {}
         self._deadlines: Deadlines[tuple[bytes, Passed]] = Deadlines()
         self._numbers: dict[NodeId, _Numbers] = {}
+        """Those of peers that have open exchanges."""
+        self._settled: dict[NodeId, _Numbers] = {}
+        """Those of peers that have none, the one asked last at the end."""
+        self._first_number = 0
+        """Where peers begin that are not remembered: above all that was forgotten."""
 
     def __len__(self) -> int:
         return len(self._by_reference)
@@ -100,14 +108,14 @@ class ExchangeTable(Generic[Sink]):
         sink: Sink,
     ) -> Exchange[Sink]:
         """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
-        numbers = self._numbers.get(peer_id)
-        if numbers is None:
-            numbers = self._numbers[peer_id] = _Numbers()
+        numbers = self._numbers_of(peer_id) or _Numbers(self._first_number)
         number, lifetime_ms = numbers.next, int(hard_timeout_s * 1000)
         query = Query(nonce, number, kind, lifetime_ms, reply_bytes_max, body)
         exchange = Exchange(peer_id, query, now_s, now_s + hard_timeout_s, sink)
         numbers.next += 1
         numbers.open[number] = None
+        self._settled.pop(peer_id, None)
+        self._numbers[peer_id] = numbers
         self._by_reference[exchange.reference] = exchange
         self._deadlines.set((exchange.reference, Passed.HARD), exchange.hard_deadline_s)
         if soft_timeout_s is not None:
@@ -138,7 +146,16 @@ class ExchangeTable(Generic[Sink]):
             return
         self._deadlines.discard((exchange.reference, Passed.HARD))
         self._deadlines.discard((exchange.reference, Passed.SOFT))
-        self._numbers[exchange.peer_id].open.pop(exchange.number, None)
+        numbers = self._numbers[exchange.peer_id]
+        numbers.open.pop(exchange.number, None)
+        if not numbers.open:
+            self._settled[exchange.peer_id] = self._numbers.pop(exchange.peer_id)
+            if len(self._settled) > PEERS_NUMBERED_MAX:
+                forgotten = self._settled.pop(next(iter(self._settled)))
+                self._first_number = max(self._first_number, forgotten.next)
+
+    def _numbers_of(self, peer_id: NodeId) -> _Numbers | None:
+        return self._numbers.get(peer_id) or self._settled.get(peer_id)
 
     def expire(self, now_s: float) -> list[tuple[Exchange[Sink], Passed]]:
         """The timeouts that have passed, each told once; past its hard one an exchange is gone."""
@@ -157,8 +174,8 @@ class ExchangeTable(Generic[Sink]):
 
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
-        numbers = self._numbers.get(peer_id)
-        return 0 if numbers is None else next(iter(numbers.open), numbers.next)
+        numbers = self._numbers_of(peer_id)
+        return self._first_number if numbers is None else next(iter(numbers.open), numbers.next)
 
     def count_of(self, peer_id: NodeId) -> int:
         """How many exchanges with the peer are open."""

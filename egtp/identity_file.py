@@ -10,6 +10,7 @@ import contextlib
 import fcntl
 import os
 import re
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, Self
@@ -28,11 +29,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from egtp.errors import InvalidConfig
 from egtp.identity import Entropy, Identity
+from egtp.mutable_item import SEQUENCE_LIMIT
 
 __all__ = ["IdentityFile"]
 
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----\n?", re.DOTALL)
 FILE_BYTES_MAX: Final = 64 * 1024
+SEQUENCE_DIGITS_MAX: Final = 20
 
 
 class IdentityFile:
@@ -57,6 +60,8 @@ class IdentityFile:
         needs another passphrase, or is in use by another process.
         """
         where = Path(path)
+        if passphrase == b"":
+            raise InvalidConfig("a passphrase has at least one byte; None means that there is none")
         with _explained(where):
             if not where.exists():
                 _create(where, Identity.generate(entropy), passphrase)
@@ -81,7 +86,7 @@ class IdentityFile:
             if not path.exists():
                 return 0
             text = path.read_text("ascii", errors="replace").strip()
-        if not text.isdigit():
+        if not text.isdigit() or len(text) > SEQUENCE_DIGITS_MAX or int(text) >= SEQUENCE_LIMIT:
             raise InvalidConfig(
                 f"{path} does not hold a number; delete it if its identity was never used elsewhere"
             )
@@ -161,12 +166,17 @@ def _replace(path: Path, data: bytes) -> None:
 
 def _write_aside(path: Path, data: bytes) -> Path:
     """A file beside ``path``, on disk, readable by the owner only."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    # A name of its own: what lies there already may be another's, to be read by others.
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink()
+        raise
     return temporary
 
 

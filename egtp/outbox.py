@@ -97,7 +97,7 @@ class Outbox(Generic[Token]):
         about two chunks' worth of bytes."""
         batch: Batch[Token] = Batch()
         size = 0
-        while self._control and size < BATCH_BYTES:
+        while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
             control = self._control.popleft()
             size += len(control)
             self.waiting_bytes -= len(control)

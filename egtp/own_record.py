@@ -7,7 +7,9 @@ from typing import Protocol
 
 from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.comm_strat import CommStrat
+from egtp.errors import InvalidRecord
 from egtp.identity import Identity
+from egtp.mutable_item import SEQUENCE_LIMIT
 
 __all__ = ["MemorySequence", "OwnRecord", "SequenceStore"]
 
@@ -59,8 +61,12 @@ class OwnRecord:
         """Say from now on that this node is reached so. False if that is what it said already."""
         if strategies == self._strategies:
             return False
-        self._strategies = strategies
-        self.current = self._sign()
+        before, self._strategies = self._strategies, strategies
+        try:
+            self.current = self._sign()
+        except BaseException:
+            self._strategies = before
+            raise
         return True
 
     def renew(self) -> None:
@@ -77,6 +83,8 @@ class OwnRecord:
     def _sign(self, above: int = 0) -> SignedCommRecord:
         now = int(self._unix_time())
         sequence = max(self._sequences.load_sequence() + 1, above + 1, now)
+        if sequence >= SEQUENCE_LIMIT:
+            raise InvalidRecord("the last sequence of this identity is used up")
         self._sequences.store_sequence(sequence)
         content = CommRecord(
             expiry_unix_s=now + int(self._lifetime_s),

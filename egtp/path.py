@@ -194,6 +194,8 @@ class Path:
 
     def say_close(self) -> None:
         """Tell the other side that this path ends, after what is queued."""
+        # Items of the engine's own overtake messages; this one must be the last.
+        self.flush()
         self.queue_control(item(ItemType.CLOSE))
         self.flush()
 

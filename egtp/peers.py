@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from egtp.comm_record import SignedCommRecord, supersedes
@@ -90,7 +91,9 @@ class Peer:
         self.direct: Path | None = None
         self.relayed: Path | None = None
         self.superseded: list[Path] = []
-        """Older paths that still receive."""
+        """Older paths that still receive, and may be used again."""
+        self.retired: list[Path] = []
+        """Paths that the peer wants to be left alone on: they only receive."""
         self.waiting: deque[Waiting[Given | None]] = deque()
         self.waiting_bytes = 0
         self.search: Search | None = None
@@ -111,7 +114,12 @@ class Peer:
 
     @property
     def paths(self) -> list[Path]:
-        return [p for p in (self.direct, self.relayed) if p is not None] + self.superseded
+        return [p for p in (self.direct, self.relayed) if p is not None] + self.others
+
+    @property
+    def others(self) -> list[Path]:
+        """Paths that only receive, and end when nothing comes any more."""
+        return self.superseded + self.retired
 
     def learn(self, record: SignedCommRecord, source: str, now_s: float) -> bool:
         """Take a verified record of this peer. False if it is not newer than what is known."""
@@ -144,13 +152,14 @@ class Peer:
         """The peer asks to be left alone on a path: it only receives from now on."""
         if path in (self.direct, self.relayed):
             self.remove_path(path)
-            self.superseded.append(path)
+            self.retired.append(path)
 
     def remove_path(self, path: Path) -> None:
         """A path is gone. One that was superseded takes its place if it still lives."""
-        if path in self.superseded:
-            self.superseded.remove(path)
-            return
+        for others in (self.superseded, self.retired):
+            if path in others:
+                others.remove(path)
+                return
         successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
         if successor is not None:
             self.superseded.remove(successor)
@@ -209,16 +218,16 @@ class PeerBook:
         peer = self._peers.pop(peer_id, None)
         if peer is None:
             peer = Peer(peer_id)
-            if len(self._peers) >= self._peers_max:
-                self._forget_one()
+            self._forget(len(self._peers) + 1 - self._peers_max)
         self._peers[peer_id] = peer
         return peer
 
     def all(self) -> list[Peer]:
         return list(self._peers.values())
 
-    def _forget_one(self) -> None:
-        for peer_id, peer in self._peers.items():
-            if not peer.in_use and not self._is_needed(peer_id):
-                del self._peers[peer_id]
-                return
+    def _forget(self, too_many: int) -> None:
+        if too_many <= 0:
+            return
+        unused = (i for i, p in self._peers.items() if not p.in_use and not self._is_needed(i))
+        for peer_id in list(islice(unused, too_many)):
+            del self._peers[peer_id]

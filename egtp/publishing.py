@@ -54,8 +54,7 @@ class Publisher:
         self._published: tuple[SignedCommRecord, Published] | None = None
 
     def start(self) -> None:
-        if self._lookup is not None:
-            self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
+        self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
 
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
         """This node is reached otherwise from now on."""
@@ -79,34 +78,59 @@ class Publisher:
         finally:
             self._waiters.remove(waiter)
 
-    async def _run(self, lookup: LookupService) -> None:
-        # A copy of this identity restored from an old backup would sign numbers already used.
-        try:
-            async with asyncio.timeout(self._config.lookup_timeout_s):
-                found = await lookup.resolve(self._me)
-            if self._own.saw(found.sequence):
-                self._counters["own record found with a higher sequence"] += 1
-        except (EgtpError, TimeoutError):
-            pass
-        retry_s = RETRY_FIRST_S
+    async def _run(self, lookup: LookupService | None) -> None:
+        retry_s, asked = RETRY_FIRST_S, False
         while True:
             self._changed.clear()
-            record = self._own.current
-            try:
-                async with asyncio.timeout(self._config.lookup_timeout_s):
-                    published = await lookup.publish(record)
-            except (EgtpError, TimeoutError):
-                self._counters["publish failed"] += 1
-                pause_s = retry_s = min(retry_s * 2, RETRY_MAX_S)
-            else:
-                self._tell(record, published)
-                retry_s, pause_s = RETRY_FIRST_S, self._half_life_s()
+            if self.is_due:
+                self._own.renew()
+            record, pause_s = self._own.current, self._half_life_s()
+            if lookup is not None:
+                try:
+                    async with asyncio.timeout(self._config.lookup_timeout_s):
+                        if not asked:
+                            await self._go_above(lookup)
+                            asked, record = True, self._own.current
+                        published = await lookup.publish(record)
+                except Exception as error:
+                    # Whatever the service raises, this node must be found again when it is back;
+                    # and a copy of this identity may have published a higher sequence meanwhile.
+                    asked = False
+                    self._counters["publish failed"] += 1
+                    if not isinstance(error, EgtpError | TimeoutError):
+                        asyncio.get_running_loop().call_exception_handler(
+                            {"message": "a lookup service raised", "exception": error}
+                        )
+                    retry_s = min(retry_s * 2, RETRY_MAX_S)
+                    pause_s = min(retry_s, pause_s)
+                else:
+                    self._tell(record, published)
+                    retry_s = RETRY_FIRST_S
             try:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
             except TimeoutError:
-                if record is self._own.current and pause_s > RETRY_MAX_S:
-                    self._own.renew()
+                pass
+
+    async def _go_above(self, lookup: LookupService) -> None:
+        """A copy of this identity restored from an old backup would sign numbers already used."""
+        try:
+            found = await lookup.resolve(self._me)
+        except Exception:
+            return
+        if self._own.saw(found.sequence):
+            self._counters["own record found with a higher sequence"] += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the record has lived for about half of its time."""
+        left_s = self._own.current.expiry_unix_s - self._environment.unix_time()
+        return left_s < 0.6 * self._config.record_lifetime_s
+
+    def signed_anew(self) -> None:
+        """The record is another one, though it says the same."""
+        self._push(self._own.current)
+        self._changed.set()
 
     def _tell(self, record: SignedCommRecord, published: Published) -> None:
         self._published = (record, published)

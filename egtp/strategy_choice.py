@@ -65,7 +65,7 @@ class Backoff:
         self._until: dict[Address, tuple[float, float]] = {}
 
     def failed(self, address: Address, now_s: float) -> None:
-        until, pause = self._until.pop(address, (0.0, 0.0))
+        until, pause = self._until.pop(address, (float("-inf"), 0.0))
         # Left alone for as long again as it had to be: the earlier failures say nothing any more.
         pause = min(2 * pause, BACKOFF_MAX_S) if now_s <= until + pause else BACKOFF_FIRST_S
         self._until[address] = (now_s + pause, pause)
@@ -77,7 +77,7 @@ class Backoff:
 
     def remaining_s(self, address: Address, now_s: float) -> float:
         """0 if the address may be tried now."""
-        until, _ = self._until.get(address, (0.0, 0.0))
+        until, _ = self._until.get(address, (now_s, 0.0))
         return max(0.0, until - now_s)
 
 
@@ -104,7 +104,8 @@ def plan(
     """How to reach the peer of ``contact``."""
     allowed: list[TCPStrat] = []
     refused: list[tuple[TCPStrat | RelayStrat, str]] = []
-    for strategy in contact.tcp:
+    # Named twice, tried once: else a record could make every dialler knock many times at one door.
+    for strategy in dict.fromkeys(contact.tcp):
         reason = why_not_dial(strategy.address, private_addresses=private_addresses)
         pause = backoff.remaining_s(strategy.address, now_s)
         if reason is None and pause:
@@ -114,7 +115,7 @@ def plan(
         else:
             refused.append((strategy, reason))
     relays: list[RelayStrat] = []
-    for relay in contact.relays if with_relays else ():
+    for relay in {r.relay_id: r for r in contact.relays}.values() if with_relays else ():
         if relay.relay_id in (me, contact.peer_id):
             refused.append((relay, "a relay cannot be one of the two ends"))
         else:

@@ -35,9 +35,11 @@ class RelayLimits:
     """Bytes waiting to be pushed down one recipient's connection."""
 
     def __post_init__(self) -> None:
-        if self.mailbox_s_max > 600:
+        if not self.mailbox_s_max <= 600:
             raise InvalidConfig("mailbox_s_max is at most 600 s")
-        if min(self.leases_max, self.lease_s_max, self.queue_bytes_max) <= 0:
+        if not all(
+            limit > 0 for limit in (self.leases_max, self.lease_s_max, self.queue_bytes_max)
+        ):
             raise InvalidConfig("a relay needs room for at least one lease and one packet")
 
 

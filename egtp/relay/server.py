@@ -110,5 +110,6 @@ class RelayServer:
     def _refuse(self, sender: NodeId, packet: bytes, code: int, reason: str) -> None:
         self.counters[reason] += 1
         # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
-        if self._host.queued_bytes(sender) is not None:
+        queued_bytes = self._host.queued_bytes(sender)
+        if queued_bytes is not None and queued_bytes <= self._limits.queue_bytes_max:
             self._host.push(sender, HINT_KIND, Hint(digest_of(packet), code).encode(), 5000)

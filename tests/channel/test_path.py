@@ -207,10 +207,11 @@ def test_a_confirmation_is_written_even_if_the_transport_is_full() -> None:
 def test_goodbye_comes_after_what_was_said_before() -> None:
     owner = Owner()
     path = path_of(owner)
+    path.queue(Waiting(b"a message", 0.0, None))
     path.queue_control(item(ItemType.PING, b"before"))
     path.say_close()
-    (plaintext,) = plaintexts(owner)
-    assert [kind for kind, _ in parse_sealed(plaintext).items] == [ItemType.PING, ItemType.CLOSE]
+    said = [kind for plaintext in plaintexts(owner) for kind, _ in parse_sealed(plaintext).items]
+    assert said == [ItemType.PING, ItemType.MESSAGE, ItemType.CLOSE]
 
 
 def test_a_path_keeps_its_session_when_it_goes_by_another_relay(

@@ -27,6 +27,13 @@ def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.Abstrac
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def frozen_garbage() -> None:
+    """Each test collects garbage at its end; what was imported need not be looked at each time."""
+    gc.collect()
+    gc.freeze()
+
+
 async def wait_until(predicate: Callable[[], object], limit_s: float = LIMIT_S) -> None:
     """Wait for a state that no event announces."""
     async with asyncio.timeout(limit_s):
@@ -136,6 +143,51 @@ async def greeter(start: Callable[..., Awaitable[Node]]) -> Node:
         return b"hello " + body
 
     return node
+
+
+@pytest.fixture
+async def attacked(
+    start: Callable[..., Awaitable[Node]], config: Callable[..., NodeConfig]
+) -> Node:
+    """A greeter that lets few strangers in at a time, and those not for long."""
+    node = await start(config=config(prove_timeout_s=0.3, half_open_max=8))
+
+    @node.handler("greet")
+    async def greet(query: Any) -> bytes:
+        return b"hello " + bytes(query.body)
+
+    return node
+
+
+@pytest.fixture
+async def bystander(start: Callable[..., Awaitable[Node]], attacked: Node) -> AsyncIterator[Node]:
+    """Talks to the attacked node all the while; must get every reply, over the connection that it
+    began with."""
+    node = await start(listen=())
+    asked = 0
+    stop = asyncio.Event()
+
+    def path() -> Any:
+        assert node._engine is not None
+        peer = node._engine.book.find(attacked.node_id)
+        return None if peer is None else peer.direct
+
+    async def ask() -> None:
+        nonlocal asked
+        while not stop.is_set():
+            assert await node.query(attacked.node_id, "greet", b"x") == b"hello x"
+            asked += 1
+            await asyncio.sleep(0.002)
+
+    await node.query(attacked.node_id, "greet")
+    first, task = path(), asyncio.ensure_future(ask())
+    yield node
+    before = asked
+    await wait_until(lambda: asked >= before + 3 or task.done())
+    stop.set()
+    await task
+    assert asked >= 3
+    assert path() is first, "the bystander lost its connection"
 
 
 Change = Callable[[bytes], Iterable[bytes]]

@@ -1,0 +1,150 @@
+"""Every setting refuses what cannot work, and says which one it was."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, fields
+from typing import Any
+
+import pytest
+
+from egtp.config import NodeConfig
+from egtp.errors import InvalidConfig
+from egtp.relay.leases import RelayLimits
+
+NUMBERS = [field.name for field in fields(NodeConfig) if field.type in ("int", "float")]
+COUNTS = [field.name for field in fields(NodeConfig) if field.type == "int"]
+FLAGS = [field.name for field in fields(NodeConfig) if field.type == "bool"]
+MAY_BE_ZERO = {"relays_wanted", "lookups_max", "stagger_s"}
+
+
+def taken(names: list[str], *values: object) -> list[str]:
+    """The settings that took a value without a word, or refused it without their name."""
+    wrong = []
+    for name in names:
+        for value in values:
+            settings: dict[str, Any] = {name: value}
+            try:
+                NodeConfig(**settings)
+            except InvalidConfig as error:
+                if name not in str(error):
+                    wrong.append(f"{name}={value!r}: {error}")
+            except Exception as error:
+                wrong.append(f"{name}={value!r}: {type(error).__name__}: {error}")
+            else:
+                wrong.append(f"{name}={value!r} was taken")
+    return wrong
+
+
+def test_the_kinds_of_settings_are_known_here() -> None:
+    assert len(NUMBERS) + len(FLAGS) + 1 == len(fields(NodeConfig))
+    assert "network" not in NUMBERS
+    assert COUNTS
+    assert FLAGS
+
+
+def test_the_defaults_work() -> None:
+    config = NodeConfig()
+    assert config.limits.fields() == (
+        config.body_bytes_max,
+        config.reassembly_bytes_max,
+        config.open_queries_max,
+        config.relayed_bytes_max,
+    )
+    assert not config.private_addresses
+
+
+def test_a_config_cannot_be_changed_behind_its_checks() -> None:
+    with pytest.raises(FrozenInstanceError):
+        NodeConfig().dial_timeout_s = -1  # type: ignore[misc]
+
+
+def test_no_number_is_negative_or_infinite_or_none_at_all() -> None:
+    assert taken(NUMBERS, -1, -0.001, float("inf"), float("-inf"), float("nan")) == []
+
+
+def test_numbers_are_positive_but_for_those_that_can_be_switched_off() -> None:
+    assert taken([name for name in NUMBERS if name not in MAY_BE_ZERO], 0) == []
+    assert NodeConfig(relays_wanted=0, lookups_max=0, stagger_s=0).relays_wanted == 0
+
+
+def test_a_number_is_not_a_text() -> None:
+    """What a program reads from its environment and hands on."""
+    assert taken(NUMBERS, "30", "") == []
+
+
+def test_a_number_is_not_a_truth_value_nor_missing() -> None:
+    assert taken(NUMBERS, True, None) == []
+
+
+def test_sizes_and_counts_are_whole() -> None:
+    """They travel in the handshake, where there are no fractions."""
+    assert taken(COUNTS, 1.5, 1e6) == []
+
+
+def test_a_switch_is_a_truth_value() -> None:
+    """The text "no" is true in Python, and would open the private network."""
+    assert taken(FLAGS, "no", 0, None) == []
+
+
+@pytest.mark.parametrize("network", ["", "x" * 33, "größe", "\u0661", None, 5, b"main"])
+def test_a_network_is_a_short_ascii_name(network: Any) -> None:
+    assert taken(["network"], network) == []
+
+
+@pytest.mark.parametrize("network", ["m", "x" * 32, "main"])
+def test_a_network_may_be_as_long_as_the_handshake_says(network: str) -> None:
+    assert NodeConfig(network=network).network == network
+
+
+def test_a_record_lives_for_a_day_at_most() -> None:
+    assert NodeConfig(record_lifetime_s=24 * 3600).record_lifetime_s == 24 * 3600
+    assert taken(["record_lifetime_s"], 24 * 3600 + 1) == []
+
+
+def test_there_is_room_to_put_a_largest_body_together() -> None:
+    assert taken(["body_bytes_max"], NodeConfig().reassembly_bytes_max + 1) == []
+    assert taken(["reassembly_bytes_max"], NodeConfig().body_bytes_max - 1) == []
+
+
+def test_a_body_fits_into_the_fields_of_its_chunks() -> None:
+    """The total of a chunked message is 32 bits on the wire."""
+    with pytest.raises(InvalidConfig, match="body_bytes_max"):
+        NodeConfig(body_bytes_max=2**32, reassembly_bytes_max=2**33, waiting_bytes_max=2**33)
+
+
+def test_a_lease_is_asked_for_in_whole_seconds_so_it_is_one_at_least() -> None:
+    """Half a second would be asked for as none, which gives the lease back."""
+    assert taken(["relay_lease_s"], 0.5) == []
+    assert NodeConfig(relay_lease_s=1).relay_lease_s == 1
+
+
+def test_settings_go_by_name_only() -> None:
+    with pytest.raises(TypeError):
+        NodeConfig("main")  # type: ignore[call-arg]
+
+
+# A relay's own limits
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mailbox_s_max": 600.1},
+        {"mailbox_s_max": float("nan")},
+        {"mailbox_s_max": float("inf")},
+        {"leases_max": 0},
+        {"leases_max": -1},
+        {"lease_s_max": 0},
+        {"lease_s_max": float("nan")},
+        {"queue_bytes_max": 0},
+    ],
+    ids=str,
+)
+def test_a_relay_refuses_limits_that_cannot_work(settings: dict[str, Any]) -> None:
+    with pytest.raises(InvalidConfig):
+        RelayLimits(**settings)
+
+
+def test_a_relay_may_hold_nothing_at_all() -> None:
+    assert RelayLimits(mailbox_packets_max=0).mailbox_packets_max == 0
+    assert RelayLimits(mailbox_s_max=600).mailbox_s_max == 600

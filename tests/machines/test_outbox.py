@@ -1,0 +1,336 @@
+"""The outbox and what is at its other end: everything leaves once, whole, and in fair turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox, Waiting
+from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
+from egtp.reassembly import Reassembly
+from egtp.sealed import (
+    CHUNK_BYTES_MAX,
+    U32_MAX,
+    ItemType,
+    item,
+    parse_age,
+    parse_chunk,
+    parse_sealed,
+    write_sealed,
+)
+
+MIB = 1024 * 1024
+PLAINTEXT_BYTES_MAX = END_TO_END_BYTES_MAX - DATA_HEADER.size - 16
+"""What a packet that a relay can wrap has room for, header and tag taken off."""
+MESSAGE_BYTES_MIN = 26
+"""The smallest message there is: a send of one-letter kind and no body."""
+REASSEMBLY_BYTES_MAX = 200_000
+LARGEST = 150_000
+
+SIZES = st.one_of(
+    st.integers(MESSAGE_BYTES_MIN, 300),
+    st.integers(MESSAGE_BYTES_MIN, LARGEST),
+    st.sampled_from(
+        [
+            MESSAGE_BYTES_MIN,
+            BATCH_BYTES - 1,
+            BATCH_BYTES,
+            BATCH_BYTES + 1,
+            CHUNK_BYTES_MAX - 5,
+            CHUNK_BYTES_MAX - 4,
+            CHUNK_BYTES_MAX,
+            CHUNK_BYTES_MAX + 1,
+            2 * CHUNK_BYTES_MAX - 4,
+            LARGEST,
+        ]
+    ),
+)
+
+
+class Token:
+    """What a message is known by: compared by identity, as exchanges are."""
+
+
+def plaintext_of(batch: Batch[Token]) -> bytes:
+    return write_sealed(0, 0, batch.items)
+
+
+class Receiver:
+    """The other end: parses packets and puts chunks together under the limits that it told."""
+
+    def __init__(self, bytes_max: int = REASSEMBLY_BYTES_MAX) -> None:
+        self.reassembly = Reassembly(bytes_max, bytes_max)
+        self.messages: list[tuple[int, bytes]] = []
+        self.controls: list[bytes] = []
+        self.chunk_bytes = 0
+
+    def take(self, batch: Batch[Token]) -> None:
+        plaintext = plaintext_of(batch)
+        assert len(plaintext) <= PLAINTEXT_BYTES_MAX
+        for kind, data in parse_sealed(plaintext).items:
+            if kind == ItemType.MESSAGE:
+                self.messages.append(parse_age(data))
+            elif kind == ItemType.CHUNK:
+                chunk = parse_chunk(data)
+                self.chunk_bytes += len(chunk.data)
+                whole = self.reassembly.feed(chunk)
+                if whole is not None:
+                    self.chunk_bytes -= len(whole)
+                    self.messages.append(parse_age(whole))
+            else:
+                self.controls.append(item(kind, data))
+
+
+def message_of(serial: int, size: int) -> bytes:
+    """A message unlike all others, in which a swapped or missing piece shows."""
+    pattern = (serial * 2654435761 % 2**32).to_bytes(4, "big")
+    return (serial.to_bytes(8, "big") + pattern * (size // 4 + 1))[:size]
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    """The model: messages that have not begun to leave, those that have, and those that arrived."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox: Outbox[Token] = Outbox(REASSEMBLY_BYTES_MAX)
+        self.receiver = Receiver()
+        self.serial = count()
+        self.unsent: dict[Token, bytes] = {}
+        self.begun: dict[Token, bytes] = {}
+        self.finished: list[Token] = []
+        self.expected_small: list[bytes] = []
+        self.controls: list[bytes] = []
+
+    @rule(size=SIZES)
+    def push(self, size: int) -> None:
+        token = Token()
+        self.unsent[token] = message_of(next(self.serial), size)
+        self.outbox.push(Waiting(self.unsent[token], 0.0, token))
+
+    @rule(size=st.integers(0, 925))
+    def push_control(self, size: int) -> None:
+        control = item(ItemType.RECORD, message_of(next(self.serial), size))
+        self.outbox.push_control(control)
+        self.controls.append(control)
+
+    @rule(times=st.integers(1, 5))
+    def next_batch(self, times: int) -> None:
+        for _ in range(times):
+            self._one_batch()
+
+    def _one_batch(self) -> None:
+        had = bool(self.outbox)
+        arrived = len(self.receiver.messages)
+        batch = self.outbox.next_batch(0.0)
+        assert bool(batch.items) == had
+        assert sum(map(len, batch.items)) <= 3 * CHUNK_BYTES_MAX
+        self.receiver.take(batch)
+        for token in batch.begun:
+            message = self.unsent.pop(token)  # fails for one that began before, or was taken back
+            self.begun[token] = message
+            if len(message) <= CHUNK_BYTES_MAX:
+                self.expected_small.append(message)
+        for _, message in self.receiver.messages[arrived:]:
+            (token,) = [t for t, m in self.begun.items() if m == message]
+            del self.begun[token]
+            self.finished.append(token)
+
+    @rule(data=st.data())
+    def drop(self, data: st.DataObject) -> None:
+        tokens = [*self.unsent, *self.begun, *self.finished[-3:], Token()]
+        token = data.draw(st.sampled_from(tokens))
+        assert self.outbox.drop(token) == (token in self.unsent)
+        self.unsent.pop(token, None)
+
+    @rule()
+    def take_unsent(self) -> None:
+        taken = self.outbox.take_unsent()
+        assert {waiting.token: waiting.message for waiting in taken} == self.unsent
+        assert len(taken) == len(self.unsent)
+        for small in (True, False):
+            serials = [
+                waiting.message[:8]
+                for waiting in taken
+                if (len(waiting.message) <= CHUNK_BYTES_MAX) == small
+            ]
+            assert serials == sorted(serials), "reordered"
+        # A path that is lost hands its messages to another, which gives them in the same order.
+        for waiting in taken:
+            self.outbox.push(waiting)
+
+    @invariant()
+    def waiting_bytes_is_what_is_still_to_come(self) -> None:
+        unsent = sum(map(len, self.unsent.values()))
+        begun = sum(len(message) + 4 for message in self.begun.values())
+        controls = sum(map(len, self.controls)) - sum(map(len, self.receiver.controls))
+        assert self.outbox.waiting_bytes == unsent + begun - self.receiver.chunk_bytes + controls
+        assert bool(self.outbox) == (self.outbox.waiting_bytes > 0)
+
+    @invariant()
+    def what_takes_turns_is_within_what_the_other_side_holds(self) -> None:
+        assert len(self.begun) <= TURNS_MAX
+        assert sum(len(message) + 4 for message in self.begun.values()) <= REASSEMBLY_BYTES_MAX
+        assert self.receiver.reassembly.held_bytes == self.receiver.chunk_bytes
+
+    @invariant()
+    def the_order_is_kept_among_small_ones_and_among_controls(self) -> None:
+        small = [m for _, m in self.receiver.messages if len(m) <= CHUNK_BYTES_MAX]
+        assert small == self.expected_small
+        assert small == sorted(small, key=lambda message: message[:8])
+        assert self.receiver.controls == self.controls[: len(self.receiver.controls)]
+
+    def teardown(self) -> None:
+        for _ in range(10_000):
+            if not self.outbox:
+                break
+            self._one_batch()
+        assert not self.unsent, "lost"
+        assert not self.begun, "lost halfway"
+        assert self.receiver.controls == self.controls
+        assert self.outbox.waiting_bytes == 0
+        assert self.receiver.reassembly.held_bytes == 0
+        assert self.outbox.next_batch(0.0).items == []
+
+
+def test_every_message_leaves_once_and_whole_or_has_not_begun_to_leave() -> None:
+    run_state_machine_as_test(
+        OutboxMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
+    )
+
+
+def batches(outbox: Outbox[Token]) -> Iterator[Batch[Token]]:
+    while outbox:
+        yield outbox.next_batch(0.0)
+
+
+def test_a_huge_message_delays_a_small_one_by_one_batch_at_most() -> None:
+    outbox: Outbox[Token] = Outbox(32 * MIB)
+    receiver = Receiver(32 * MIB)
+    huge = message_of(1, 16 * MIB)
+    outbox.push(Waiting(huge, 0.0, Token()))
+    smalls = 0
+    for number, batch in enumerate(batches(outbox)):
+        receiver.take(batch)
+        if number % 100 == 0:
+            small = message_of(2 + number, 100)
+            outbox.push(Waiting(small, 0.0, Token()))
+            receiver.take(outbox.next_batch(0.0))
+            smalls += 1
+            assert receiver.messages[smalls - 1] == (0, small)
+    assert smalls > 5
+    assert receiver.messages[-1] == (0, huge)
+
+
+def test_a_stream_of_small_messages_does_not_stop_a_large_one() -> None:
+    """While less than a batch of small ones comes each time, the large one goes on."""
+    outbox: Outbox[Token] = Outbox(32 * MIB)
+    receiver = Receiver(32 * MIB)
+    large = message_of(0, 10 * CHUNK_BYTES_MAX)
+    outbox.push(Waiting(large, 0.0, Token()))
+    for serial in range(1, 12):
+        outbox.push(Waiting(message_of(serial, BATCH_BYTES - 1), 0.0, Token()))
+        receiver.take(outbox.next_batch(0.0))
+    assert (0, large) in receiver.messages
+
+
+def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one() -> None:
+    outbox: Outbox[Token] = Outbox(32 * MIB)
+    receiver = Receiver(32 * MIB)
+    long, short = message_of(1, 8 * MIB), message_of(2, 3 * CHUNK_BYTES_MAX)
+    outbox.push(Waiting(long, 0.0, Token()))
+    for _ in range(3):
+        receiver.take(outbox.next_batch(0.0))
+    outbox.push(Waiting(short, 0.0, Token()))
+    for _ in range(8):
+        receiver.take(outbox.next_batch(0.0))
+    assert receiver.messages == [(0, short)]
+
+
+def test_newcomers_do_not_starve_those_whose_turn_it_is() -> None:
+    outbox: Outbox[Token] = Outbox(32 * MIB)
+    receiver = Receiver(32 * MIB)
+    first = message_of(0, 10 * CHUNK_BYTES_MAX)
+    outbox.push(Waiting(first, 0.0, Token()))
+    for serial in range(1, 400):
+        outbox.push(Waiting(message_of(serial, 2 * CHUNK_BYTES_MAX), 0.0, Token()))
+        receiver.take(outbox.next_batch(0.0))
+        if (0, first) in receiver.messages:
+            break
+    else:
+        pytest.fail("the first one never came to its end")
+
+
+def test_a_message_larger_than_the_other_side_holds_does_not_stop_the_queue() -> None:
+    """Whether it may be sent at all is decided before; here it goes alone."""
+    outbox: Outbox[Token] = Outbox(1000)
+    sent = [message_of(serial, 40_000) for serial in (1, 2)]
+    for message in sent:
+        outbox.push(Waiting(message, 0.0, Token()))
+    receiver = Receiver(MIB)
+    for batch in batches(outbox):
+        receiver.take(batch)
+        assert receiver.reassembly.held_bytes <= 40_004
+    assert [message for _, message in receiver.messages] == sent
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.integers(0, PLAINTEXT_BYTES_MAX - 100), min_size=1, max_size=6), SIZES)
+@example([79, 64_864], MESSAGE_BYTES_MIN)
+def test_a_batch_fits_into_a_packet_however_large_the_controls_are(
+    sizes: list[int], size: int
+) -> None:
+    """A pong is as large as the ping that a peer sent, and pings may be as large as a packet."""
+    outbox: Outbox[Token] = Outbox(MIB)
+    for pong in sizes:
+        outbox.push_control(item(ItemType.PONG, bytes(pong)))
+    outbox.push(Waiting(message_of(1, size), 0.0, Token()))
+    largest = max(len(plaintext_of(batch)) for batch in batches(outbox))
+    assert largest <= PLAINTEXT_BYTES_MAX
+
+
+@given(
+    st.floats(-1e6, 1e6),
+    st.floats(-1e6, 1e7),
+    st.sampled_from([MESSAGE_BYTES_MIN, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1]),
+)
+def test_the_age_is_the_time_waited_and_fits_its_field(
+    born_s: float, now_s: float, size: int
+) -> None:
+    outbox: Outbox[Token] = Outbox(MIB)
+    outbox.push(Waiting(message_of(1, size), born_s, Token()))
+    receiver = Receiver(MIB)
+    receiver.take(outbox.next_batch(now_s))
+    while outbox:
+        receiver.take(outbox.next_batch(now_s + 100))
+    ((age_ms, _),) = receiver.messages
+    assert age_ms == min(max(0, int((now_s - born_s) * 1000)), U32_MAX)
+
+
+def test_a_message_that_moves_to_another_path_is_as_old_as_it_is() -> None:
+    first: Outbox[Token] = Outbox(MIB)
+    second: Outbox[Token] = Outbox(MIB)
+    for size in (100, 20_000):
+        first.push(Waiting(message_of(size, size), 1.0, Token()))
+    for waiting in first.take_unsent():
+        second.push(waiting)
+    receiver = Receiver(MIB)
+    while second:
+        receiver.take(second.next_batch(4.0))
+    assert receiver.messages == [(3000, message_of(size, size)) for size in (100, 20_000)]
+
+
+def test_chunk_numbers_go_round_without_meeting_each_other() -> None:
+    outbox: Outbox[Token] = Outbox(MIB)
+    outbox._next_chunk_id = U32_MAX - 1
+    sent = [message_of(serial, 2 * CHUNK_BYTES_MAX) for serial in range(4)]
+    for message in sent:
+        outbox.push(Waiting(message, 0.0, Token()))
+    receiver = Receiver(MIB)
+    for batch in batches(outbox):
+        receiver.take(batch)
+    assert sorted(message for _, message in receiver.messages) == sorted(sent)

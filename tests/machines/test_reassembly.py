@@ -1,0 +1,224 @@
+"""Reassembly: whole messages or a typed error, and memory only for bytes that came."""
+
+from __future__ import annotations
+
+import random
+import tracemalloc
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from egtp.comm_strat import Address, Carrier, TCPStrat
+from egtp.config import NodeConfig
+from egtp.errors import InvalidPacket
+from egtp.identity import NodeId
+from egtp.outbox import Waiting
+from egtp.path import Path, PathOwner
+from egtp.reassembly import MESSAGES_MAX, Reassembly
+from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, Chunk, parse_chunk, parse_sealed, write_sealed
+from egtp.session import Session
+
+MIB = 1024 * 1024
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(min_size=1, max_size=400), st.integers(1, 100)), min_size=1, max_size=8
+    ),
+    st.randoms(use_true_random=False),
+)
+def test_messages_come_out_whole_however_their_chunks_are_interleaved(
+    messages: list[tuple[bytes, int]], order: random.Random
+) -> None:
+    left = {
+        number: [
+            Chunk(number, len(data), offset, data[offset : offset + step])
+            for offset in range(0, len(data), step)
+        ]
+        for number, (data, step) in enumerate(messages)
+    }
+    total = sum(len(data) for data, _ in messages)
+    reassembly = Reassembly(total, max(len(data) for data, _ in messages))
+    held = dict.fromkeys(left, 0)
+    whole = {}
+    while left:
+        number = order.choice(list(left))
+        chunk = left[number].pop(0)
+        held[number] += len(chunk.data)
+        message = reassembly.feed(chunk)
+        if not left[number]:
+            del left[number]
+            held[number] = 0
+            assert message is not None
+            whole[number] = message
+        else:
+            assert message is None
+        assert reassembly.held_bytes == sum(held.values())
+    assert whole == {number: data for number, (data, _) in enumerate(messages)}
+    assert not reassembly._parts
+
+
+class ReassemblyMachine(RuleBasedStateMachine):
+    """A hostile sender: anything may come, and the limits hold."""
+
+    BYTES_MAX = 300
+    MESSAGE_BYTES_MAX = 200
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reassembly = Reassembly(self.BYTES_MAX, self.MESSAGE_BYTES_MAX)
+        self.model: dict[int, tuple[int, bytes]] = {}
+
+    @rule(
+        message_id=st.integers(0, 5),
+        total=st.integers(0, 210),
+        offset=st.integers(0, 210),
+        size=st.integers(1, 210),
+    )
+    def anything(self, message_id: int, total: int, offset: int, size: int) -> None:
+        self._feed(Chunk(message_id, total, offset, bytes(size)))
+
+    @rule(message_id=st.integers(0, 5), total=st.integers(1, 205), part=st.binary(min_size=1))
+    def what_follows(self, message_id: int, total: int, part: bytes) -> None:
+        known, held = self.model.get(message_id, (total, b""))
+        self._feed(Chunk(message_id, known, len(held), part))
+
+    def _feed(self, chunk: Chunk) -> None:
+        total, held = self.model.get(chunk.message_id, (chunk.total, b""))
+        held_bytes = sum(len(data) for _, data in self.model.values())
+        grown = held + chunk.data
+        right = (
+            chunk.total == total
+            and chunk.offset == len(held)
+            and len(grown) <= total <= self.MESSAGE_BYTES_MAX
+            and held_bytes + len(chunk.data) <= self.BYTES_MAX
+        )
+        if not right:
+            with pytest.raises(InvalidPacket):
+                self.reassembly.feed(chunk)
+            return
+        whole = self.reassembly.feed(chunk)
+        if len(grown) == total:
+            assert whole == grown
+            self.model.pop(chunk.message_id, None)
+        else:
+            assert whole is None
+            self.model[chunk.message_id] = (total, grown)
+
+    @invariant()
+    def what_is_held_is_counted_and_within_the_limit(self) -> None:
+        held = {i: (total, bytes(part)) for i, (total, part) in self.reassembly._parts.items()}
+        assert held == self.model
+        assert self.reassembly.held_bytes == sum(len(data) for _, data in self.model.values())
+        assert self.reassembly.held_bytes <= self.BYTES_MAX
+
+
+def test_whatever_comes_the_limits_hold_and_a_refused_chunk_changes_nothing() -> None:
+    run_state_machine_as_test(
+        ReassemblyMachine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
+    )
+
+
+def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:
+    assert Reassembly(10, 10).feed(Chunk(1, 10, 0, bytes(10))) == bytes(10)
+    with pytest.raises(InvalidPacket, match="limit"):
+        Reassembly(100, 10).feed(Chunk(1, 11, 0, b"x"))
+
+
+def test_all_that_is_under_way_may_be_as_much_as_the_limit_and_not_a_byte_more() -> None:
+    reassembly = Reassembly(10, 100)
+    assert reassembly.feed(Chunk(1, 20, 0, bytes(6))) is None
+    assert reassembly.feed(Chunk(2, 20, 0, bytes(4))) is None
+    assert reassembly.held_bytes == 10
+    for chunk in (Chunk(1, 20, 6, b"x"), Chunk(3, 1, 0, b"x")):
+        with pytest.raises(InvalidPacket, match="too much"):
+            reassembly.feed(chunk)
+    assert reassembly.held_bytes == 10
+
+
+def test_so_many_messages_may_be_under_way_and_not_one_more() -> None:
+    reassembly = Reassembly(MIB, MIB)
+    for number in range(MESSAGES_MAX):
+        assert reassembly.feed(Chunk(number, 2, 0, b"a")) is None
+    with pytest.raises(InvalidPacket, match="too many"):
+        reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a"))
+    # Those under way still come to their end, and make room.
+    assert reassembly.feed(Chunk(7, 2, 1, b"b")) == b"ab"
+    assert reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a")) is None
+
+
+def test_promises_of_huge_messages_cost_nothing() -> None:
+    reassembly = Reassembly(MIB, U32_MAX)
+    tracemalloc.start()
+    try:
+        for number in range(MESSAGES_MAX):
+            reassembly.feed(Chunk(number, U32_MAX, 0, b"x"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reassembly.held_bytes == MESSAGES_MAX
+    assert peak < 100_000
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        Chunk(1, 10, 0, b"abc"),
+        Chunk(1, 10, 2, b"abc"),
+        Chunk(1, 10, 4, b"abc"),
+        Chunk(1, 11, 3, b"abc"),
+        Chunk(1, 9, 3, b"abc"),
+        Chunk(1, 10, 3, b"abcdefgh"),
+    ],
+    ids=["again", "overlapping", "with a gap", "grown", "shrunk", "too long"],
+)
+def test_a_chunk_that_does_not_follow_the_last_is_refused(second: Chunk) -> None:
+    reassembly = Reassembly(100, 100)
+    reassembly.feed(Chunk(1, 10, 0, b"abc"))
+    with pytest.raises(InvalidPacket):
+        reassembly.feed(second)
+    assert reassembly.held_bytes == 3
+
+
+def test_a_first_chunk_from_the_middle_is_refused_and_leaves_nothing() -> None:
+    reassembly = Reassembly(100, 100)
+    with pytest.raises(InvalidPacket):
+        reassembly.feed(Chunk(1, 10, 3, b"abc"))
+    assert not reassembly._parts
+
+
+def test_a_chunk_of_nothing_or_of_more_than_a_chunk_is_no_chunk() -> None:
+    for size in (0, CHUNK_BYTES_MAX + 1):
+        with pytest.raises(InvalidPacket):
+            parse_chunk(bytes(12 + size))
+    assert len(parse_chunk(bytes(12 + CHUNK_BYTES_MAX)).data) == CHUNK_BYTES_MAX
+
+
+def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
+    """A message is larger than its body, and so is what its chunks add up to: a real path leaves
+    room for that even if reassembly is given no more than a body."""
+    limits = NodeConfig(body_bytes_max=20_000, reassembly_bytes_max=20_000).limits
+    path = Path(
+        NodeId(bytes(20)),
+        cast("Session", SimpleNamespace(started_s=0.0)),
+        TCPStrat(Address(bytes(4), 1)),
+        cast("Carrier", None),
+        cast("PathOwner", None),
+        relayed=False,
+        dialled=True,
+        theirs=limits,
+        ours=limits,
+        incarnation=bytes(8),
+    )
+    # The largest query there is: a kind of 64 characters, all numbers at their largest.
+    message = bytes(limits.body_bytes_max + 1 + 1 + 18 + 1 + 9 + 66 + 5 + 5 + 5)
+    path.outbox.push(Waiting(message, 0.0, None))
+    whole = None
+    while path.outbox:
+        for _, data in parse_sealed(write_sealed(0, 0, path.outbox.next_batch(0.0).items)).items:
+            whole = path.reassemble(data)
+    assert whole == bytes(4) + message
