@@ -1,6 +1,31 @@
-"""Clusters of real nodes, and scenarios that check what they show."""
+"""Clusters of real nodes, and scenarios that check what they show.
 
-from simulations.cluster import Cluster, ClusterPlan, Member
-from simulations.expectations import Expectation, Expectations
+A *world* gives addresses, time and entropy; a *cluster* is the nodes that live in it; a *scenario*
+is a story about a cluster, and knows neither sockets nor clocks. :func:`play` brings them
+together. ``python simulations/run_cluster.py`` does so for whoever wants to watch.
+"""
 
-__all__ = ["Cluster", "ClusterPlan", "Expectation", "Expectations", "Member"]
+from __future__ import annotations
+
+from simulations.cluster import Cluster
+from simulations.expectations import Expectation, Expectations, Stopped
+from simulations.member import Member, Role
+from simulations.plan import ClusterPlan
+from simulations.play import Outcome, play
+from simulations.scenario import Figures, Scenario
+from simulations.world import LoopbackWorld
+
+__all__ = [
+    "Cluster",
+    "ClusterPlan",
+    "Expectation",
+    "Expectations",
+    "Figures",
+    "LoopbackWorld",
+    "Member",
+    "Outcome",
+    "Role",
+    "Scenario",
+    "Stopped",
+    "play",
+]

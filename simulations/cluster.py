@@ -1,116 +1,75 @@
-"""A real cluster on loopback: real sockets, a real DHT, every member at an address of its own."""
+"""Cluster: real nodes with real sockets and a real DHT, each at an address of its own."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from discovery import DiscoveryMan
-from egtp import Environment, Identity, Incoming, InvalidConfig, Node, NodeConfig
-from egtp.events import Dialling, Event
+from egtp import NodeId
+from egtp.events import Event, RecordPublished
 from lookup_dht import DHTLookup
+from simulations.expectations import within
+from simulations.member import Member, Role
+from simulations.plan import ClusterPlan
+from simulations.world import LoopbackWorld
 
-__all__ = ["Cluster", "ClusterPlan", "Member"]
+__all__ = ["Cluster"]
 
-SETTLE_TIMEOUT_S: Final = 20.0
-NODES_MIN, NODES_MAX = 12, 200
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterPlan:
-    """Who is in a cluster. Raises :class:`InvalidConfig` for one that cannot be."""
-
-    nodes: int = 14
-    """All nodes, the bootstrap nodes of the DHT aside."""
-    relays: int = 3
-    """How many of them are relay servers."""
-    unreachable: int = 3
-    """How many accept no connections."""
-    bootstraps: int = 2
-    """Nodes that are in the DHT only, for the others to join through."""
-    seed: int = 1
-
-    def __post_init__(self) -> None:
-        if not NODES_MIN <= self.nodes <= NODES_MAX:
-            raise InvalidConfig(f"--nodes is {NODES_MIN} to {NODES_MAX}, not {self.nodes}")
-        if self.relays < 2:
-            raise InvalidConfig(
-                f"--relays is at least 2, so that one can fail over to another, not {self.relays}"
-            )
-        most = self.nodes - self.unreachable - 4
-        if self.relays > most:
-            raise InvalidConfig(
-                f"{self.relays} relays leave no four peers that can be reached among {self.nodes} "
-                f"nodes; use --relays {most} or fewer, or more --nodes"
-            )
-
-
-class Member:
-    """One node of the cluster, its DHT node, and the log of what it did."""
-
-    def __init__(self, name: str, role: str, host: str, lookup: DHTLookup, node: Node) -> None:
-        self.name: Final = name
-        self.role: Final = role
-        self.host = host
-        self.lookup: Final = lookup
-        self.node: Final = node
-        self.events: Final[list[Event]] = []
-        self._changed = asyncio.Event()
-
-    def observe(self, event: Event) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    async def saw(self, wanted: Callable[[Event], bool], since: int = 0) -> Event:
-        """The first event from number ``since`` on that is ``wanted``, waiting for it."""
-        async with asyncio.timeout(SETTLE_TIMEOUT_S):
-            while True:
-                for event in self.events[since:]:
-                    if wanted(event):
-                        return event
-                self._changed.clear()
-                await self._changed.wait()
-
-    def dialled(self, since: int = 0) -> Iterator[str]:
-        """The addresses that this node dialled, from event number ``since`` on."""
-        for event in self.events[since:]:
-            if isinstance(event, Dialling):
-                yield str(event.address)
+PATIENCE_S: Final = 20.0
+"""How long anything in a story may take before it counts as not happening."""
+START_S_PER_NODE: Final = 1.0
+"""How much more the start may take for each node: they all join at once, in one process."""
+LEASES_MAX: Final = 3
+"""As many relays a node wants at a time by default."""
+NAMES: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 
 
 class Cluster:
     """Use with ``async with``: members run inside of it, and nothing is left after it.
 
-    Keys come from the seed, so that a run can be repeated; that is for simulations only.
+    Its verbs (:meth:`move`, :meth:`hide`, :meth:`leave`, :meth:`crash`) are what happens to
+    members in stories.
     """
 
-    def __init__(self, plan: ClusterPlan, narrate: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(
+        self,
+        plan: ClusterPlan,
+        world: LoopbackWorld | None = None,
+        *,
+        narrate: Callable[[str], None] = lambda _: None,
+        watch: Callable[[Member, Event], None] = lambda *_: None,
+        patience_s: float = PATIENCE_S,
+    ) -> None:
+        """``narrate`` is told how the start goes on, ``watch`` what each member does."""
         self.plan: Final = plan
-        self.narrate: Final = narrate
-        self.members: Final[dict[str, Member]] = {}
+        self.world: Final = world or LoopbackWorld(plan.seed)
+        self.patience_s: Final = patience_s
+        self.members: Final[list[Member]] = []
+        self.bootstraps: Final[list[DHTLookup]] = []
         self.joined_s = 0.0
-        self._random = random.Random(plan.seed)
-        self._next_host = 1
+        """How long it took until everybody's record was in the DHT."""
+        self._narrate = narrate
+        self._watch = watch
         self._stack = AsyncExitStack()
-        self._bootstraps: list[str] = []
+        self._names: dict[NodeId, str] = {}
+
+    # Life
 
     async def __aenter__(self) -> Self:
-        began = time.perf_counter()
+        self.world.check()
+        began_s = self.world.elapsed()
         try:
             await self._start()
         except BaseException:
-            await self._stack.aclose()
+            await self._close()
             raise
-        self.joined_s = time.perf_counter() - began
+        self.joined_s = self.world.elapsed() - began_s
         return self
 
     async def __aexit__(
@@ -119,106 +78,148 @@ class Cluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stack.aclose()
-
-    def new_host(self) -> str:
-        """A loopback address that no member has had."""
-        number = self._next_host
-        self._next_host += 1
-        return f"127.{10 + self.plan.seed % 100}.{number // 250}.{1 + number % 250}"
-
-    @property
-    def relays(self) -> list[Member]:
-        return [member for member in self.members.values() if member.role == "relay"]
-
-    def peers(self, role: str) -> list[Member]:
-        return [member for member in self.members.values() if member.role == role]
+        await self._close()
 
     async def _start(self) -> None:
         plan = self.plan
-        for _ in range(plan.bootstraps):
-            lookup = DHTLookup(
-                f"{self.new_host()}:0",
-                self._bootstraps,
-                private_addresses=True,
-                entropy=self._random.randbytes,
-            )
-            await self._stack.enter_async_context(lookup)
-            self._bootstraps.append(str(lookup.address))
-        self.narrate(f"{plan.bootstraps} bootstrap nodes of the DHT: {', '.join(self._bootstraps)}")
+        for number in range(1, plan.bootstraps + 1):
+            await self._add_bootstrap(f"bootstrap-{number}")
+        self._narrate(f"bootstrap nodes of the DHT: {', '.join(self._seeds)}")
 
-        for number in range(plan.relays):
-            await self.add(f"relay-{number + 1}", "relay")
-        self.narrate(f"{plan.relays} relay servers")
+        relays = [self._make(f"relay-{n}", Role.RELAY) for n in range(1, plan.relays + 1)]
+        await self._start_together(relays)
+        self._narrate(f"{plan.relays} relays, and a file that names them for the others")
 
-        folder = self._stack.enter_context(tempfile.TemporaryDirectory())
-        discovery = DiscoveryMan(self._write_relays(Path(folder, "relays.toml")))
-        await self._stack.enter_async_context(discovery)
+        folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="egtp-cluster-"))
+        file = Path(folder, "relays.toml")
+        _write_relay_file(file, (relay.node.link for relay in relays))
+        discovery = await self._stack.enter_async_context(DiscoveryMan(file))
 
-        reachable = plan.nodes - plan.relays - plan.unreachable
-        for number in range(reachable):
-            await self.add(f"peer-{number + 1}", "reachable", discovery)
-        for number in range(plan.unreachable):
-            await self.add(f"hidden-{number + 1}", "unreachable", discovery)
-        self.narrate(f"{reachable} peers that can be reached, {plan.unreachable} that cannot")
-        async with asyncio.timeout(SETTLE_TIMEOUT_S):
-            await asyncio.gather(*map(self.settled, self.members.values()))
-        self.narrate("everybody's record is in the DHT")
+        names = [*NAMES, *(f"peer-{n}" for n in range(len(NAMES) + 1, plan.reachable + 1))]
+        peers = [self._make(name, Role.REACHABLE, discovery) for name in names[: plan.reachable]]
+        peers += [
+            self._make(f"hidden-{n}", Role.UNREACHABLE, discovery)
+            for n in range(1, plan.unreachable + 1)
+        ]
+        await self._start_together(peers)
+        self._narrate(
+            f"{plan.reachable} peers that can be reached, {plan.unreachable} that accept nothing"
+        )
+        self._narrate(
+            f"each has leases at {min(plan.relays, LEASES_MAX)} relays, and its record in the DHT"
+        )
 
-    def _write_relays(self, path: Path) -> Path:
-        entries = (f'[[relay]]\ncontact = "{relay.node.link}"\n' for relay in self.relays)
-        path.write_text("".join(entries))
-        return path
-
-    async def settled(self, member: Member) -> None:
-        """Wait until a member holds its leases and its record is stored."""
-        wanted = 0 if member.role == "relay" else min(self.plan.relays, 3)
-        while len(member.node.relays) < wanted:
-            await member.saw(lambda _: True, len(member.events))
-        await member.node.published()
-
-    async def add(self, name: str, role: str, discovery: DiscoveryMan | None = None) -> Member:
-        """Start another member."""
-        host = self.new_host()
-        reachable = role != "unreachable"
+    async def _add_bootstrap(self, name: str) -> None:
         lookup = DHTLookup(
-            f"{host}:0",
-            self._bootstraps,
-            server=reachable,
+            f"{self.world.new_host()}:0",
+            self._seeds,
             private_addresses=True,
-            entropy=self._random.randbytes,
+            entropy=self.world.entropy(name),
         )
-        member: Member | None = None
-
-        def observe(event: Event) -> None:
-            if member is not None:
-                member.observe(event)
-
-        node = Node(
-            Identity.generate(self._random.randbytes),
-            listen=f"{host}:0" if reachable else (),
-            dial_from=host,
-            lookup=lookup,
-            discovery=discovery,
-            relay_server=role == "relay",
-            config=NodeConfig(private_addresses=True),
-            environment=Environment(entropy=self._random.randbytes),
-            observer=observe,
-        )
-        member = Member(name, role, host, lookup, node)
-        node.handle("echo", _echo)
         await self._stack.enter_async_context(lookup)
-        await self._stack.enter_async_context(node)
-        self.members[name] = member
+        self.bootstraps.append(lookup)
+
+    @property
+    def _seeds(self) -> list[str]:
+        return [str(bootstrap.address) for bootstrap in self.bootstraps]
+
+    def _make(self, name: str, role: Role, discovery: DiscoveryMan | None = None) -> Member:
+        member = Member(
+            name,
+            role,
+            self.world.new_host(),
+            self.world.entropy(name),
+            bootstraps=self._seeds,
+            discovery=discovery,
+            watch=self._watch,
+            patience_s=self.patience_s,
+        )
+        # From now on closed with the cluster, even if it does not get as far as being started.
+        self.members.append(member)
+        self._names[member.node_id] = member.name
         return member
 
-    async def remove(self, member: Member) -> None:
-        """The member goes away for good."""
-        await member.node.close()
-        await member.lookup.close()
-        with contextlib.suppress(KeyError):
-            del self.members[member.name]
+    async def _start_together(self, members: Iterable[Member]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                for member in members:
+                    group.create_task(self._start_one(member))
+        except ExceptionGroup as errors:
+            # One reason is enough for a reader, and its own type is what is caught.
+            raise errors.exceptions[0] from None
+
+    async def _start_one(self, member: Member) -> None:
+        await member.start()
+        wanted = 0 if member.role is Role.RELAY else min(self.plan.relays, LEASES_MAX)
+
+        def leased(event: Event) -> bool:
+            # A lease that is confirmed makes a new record, so this event comes after the last.
+            return isinstance(event, RecordPublished) and len(member.node.relays) >= wanted
+
+        limit_s = self.patience_s + self.plan.nodes * START_S_PER_NODE
+        await member.saw(f"{member.name} holds {wanted} leases", leased, limit_s=limit_s)
+        await self.published(member)
+
+    async def _close(self) -> None:
+        try:
+            await asyncio.gather(*(member.close() for member in self.members))
+        finally:
+            await self._stack.aclose()
+
+    # Who is there
+
+    def those(self, role: Role) -> list[Member]:
+        """The members that are ``role``, in the order in which they were named."""
+        return [member for member in self.members if member.role is role]
+
+    def words(self, thing: object) -> str:
+        """A strategy, path or attempt as text, with names of members in place of their ids."""
+        text = str(thing)
+        for node_id, name in self._names.items():
+            text = text.replace(f"relay {node_id}", name).replace(str(node_id), name)
+        return text
+
+    def relay_of(self, path: str) -> Member | None:
+        """The relay that a path goes through."""
+        relays = self.those(Role.RELAY)
+        return next((relay for relay in relays if path == f"relay {relay.node_id}"), None)
+
+    @property
+    def stored(self) -> list[int]:
+        """How many nodes said that they hold the record last published, for each member."""
+        last = (
+            next((e for e in reversed(m.events) if isinstance(e, RecordPublished)), None)
+            for m in self.members
+        )
+        return [event.published.stored for event in last if event is not None]
+
+    # What happens to them
+
+    async def published(self, member: Member) -> int:
+        """Wait until a member's record as it is now is stored; by how many nodes."""
+        text = f"the record of {member.name} is stored in the DHT"
+        return (await within(self.patience_s, text, member.node.published())).stored
+
+    async def move(self, member: Member) -> None:
+        """The member's machine gets another address, and loses the one it had."""
+        member.host = self.world.new_host()
+        await member.lookup.rebind(f"{member.host}:0")
+        await member.node.move(f"{member.host}:0", dial_from=member.host)
+
+    async def hide(self, member: Member) -> None:
+        """The member accepts no connections any more, and those it had are cut."""
+        await member.node.move((), dial_from=member.host)
+
+    async def leave(self, member: Member) -> None:
+        """The member ends, and takes leave of everybody."""
+        await member.close()
+
+    async def crash(self, member: Member) -> None:
+        """The member ends without a word: its connections are cut before it can say goodbye."""
+        await self.hide(member)
+        await self.leave(member)
 
 
-async def _echo(query: Incoming) -> bytes:
-    return query.body
+def _write_relay_file(file: Path, links: Iterable[str]) -> None:
+    """What :class:`DiscoveryMan` reads."""
+    file.write_text("".join(f'[[relay]]\ncontact = "{link}"\n' for link in links))

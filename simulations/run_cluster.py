@@ -1,6 +1,7 @@
-"""Run a real cluster on this machine's loopback, and check what it shows.
+"""Run a real cluster of EGTP nodes on this machine's loopback, and check what it shows.
 
-Exit status: 0 if every expectation held, 1 if one did not, 2 for options that cannot work.
+Each scenario gets a cluster of its own. Exit status: 0 if every expectation held, 1 if one did
+not, 2 for options that cannot work.
 """
 
 from __future__ import annotations
@@ -11,133 +12,179 @@ import importlib
 import json
 import shlex
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
-
-from rich.console import Console
-from rich.table import Table
+from typing import Any, Final, NoReturn
 
 from egtp import InvalidConfig
-from simulations.cluster import Cluster, ClusterPlan
-from simulations.expectations import Expectation, Expectations
-from simulations.scenarios import SCENARIOS, Figures
+from simulations.cluster import Cluster
+from simulations.plan import ClusterPlan
+from simulations.play import Outcome, play
+from simulations.scenario import Scenario
+from simulations.scenarios import SCENARIOS
+from simulations.world import LoopbackWorld
+
+try:
+    from rich.console import Console
+
+    from simulations.report import Report
+except ModuleNotFoundError as missing:
+    # The libraries do without it, so it comes with an extra.
+    raise SystemExit(
+        f"run_cluster: {missing}; install it with: pip install 'egtp[simulations]'"
+    ) from None
+
+__all__ = ["main", "repeat", "run", "verdict"]
+
+HELD, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+ALL: Final = "all"
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage before it."""
-        self.exit(2, f"run_cluster: {message}; see --help\n")
+        self.exit(USAGE, f"run_cluster: {message}; see --help\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status. Errors are one line on stderr."""
+    options = _parser().parse_args(arguments)
+    if options.list:
+        for scenario in SCENARIOS.values():
+            print(f"{scenario.name:16}{scenario.summary}")
+        return HELD
+    try:
+        plan = ClusterPlan(nodes=options.nodes, relays=options.relays, seed=options.seed)
+        if options.json is not None:
+            _check_writable(options.json)
+        scenarios = _chosen(options.scenario or [ALL])
+        console = Console(highlight=False)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            outcomes = runner.run(run(plan, scenarios, console))
+    except InvalidConfig as error:
+        print(f"run_cluster: {error}", file=sys.stderr)
+        return USAGE
+    except KeyboardInterrupt:
+        print("run_cluster: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    if options.json is not None:
+        options.json.write_text(json.dumps(_report(plan, outcomes), indent=2) + "\n")
+    return verdict(plan, outcomes)
 
 
 def _parser() -> argparse.ArgumentParser:
     plan = ClusterPlan()
     parser = _Parser(prog="run_cluster", description=__doc__, allow_abbrev=False)
-    parser.add_argument("--nodes", type=int, default=plan.nodes, help="default: %(default)s")
-    parser.add_argument("--relays", type=int, default=plan.relays, help="default: %(default)s")
+    parser.add_argument(
+        "--nodes", type=int, default=plan.nodes, metavar="N", help="all nodes; default: %(default)s"
+    )
+    parser.add_argument(
+        "--relays",
+        type=int,
+        default=plan.relays,
+        metavar="R",
+        help="how many of them serve as relays; default: %(default)s",
+    )
     parser.add_argument(
         "--scenario",
         action="append",
-        choices=list(SCENARIOS),
-        help="run this one; may be given several times; default: all",
+        choices=[*SCENARIOS, ALL],
+        metavar="NAME",
+        help=f"{', '.join(SCENARIOS)} or {ALL}; may be given several times; default: {ALL}",
     )
-    parser.add_argument("--seed", type=int, default=plan.seed, help="default: %(default)s")
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=plan.seed,
+        metavar="S",
+        help="keys and all that is random come from it; default: %(default)s",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--list", action="store_true", help="name the scenarios, and run none")
     return parser
 
 
+def _chosen(names: Sequence[str]) -> list[Scenario]:
+    """Each once, in the order in which they are told."""
+    return [scenario for name, scenario in SCENARIOS.items() if name in names or ALL in names]
+
+
+def _check_writable(file: Path) -> None:
+    """Before the run and not after it: a file that cannot be written is a wrong option."""
+    try:
+        with file.open("a"):
+            pass
+    except OSError as error:
+        raise InvalidConfig(f"--json {file} cannot be written: {error.strerror}") from None
+
+
 async def run(
-    plan: ClusterPlan, names: list[str], console: Console
-) -> tuple[Expectations, dict[str, object]]:
-    """Run the scenarios, each in a cluster of its own, since each leaves some of it broken."""
-    began = time.perf_counter()
+    plan: ClusterPlan, scenarios: Sequence[Scenario], console: Console
+) -> Sequence[Outcome]:
+    """Play the scenarios, each in a cluster of its own, since each leaves some of it broken."""
+    outcomes = []
+    report = Report(console, LoopbackWorld(plan.seed).elapsed)
+    console.print(str(plan))
+    for scenario in scenarios:
+        cluster = Cluster(plan, narrate=report.narrate, watch=report.watch)
+        async with report.showing(scenario, cluster):
+            outcomes.append(await play(scenario, cluster, narrate=report.narrate, tell=report.tell))
+    report.finish(plan, outcomes)
+    return outcomes
 
-    def narrate(text: str) -> None:
-        console.print(f"[dim]{time.perf_counter() - began:6.2f} s[/]  {text}", highlight=False)
 
-    def tell(expectation: Expectation) -> None:
-        mark = "[green]held  [/]" if expectation.held else "[bold red]FAILED[/]"
-        narrate(f"{mark} {expectation.text}  [dim]{expectation.detail}[/]")
-
-    expectations = Expectations(tell)
-    figures: dict[str, Figures] = {}
-    for name in names:
-        scenario = SCENARIOS[name]
-        console.print(f"\n[bold]{name}[/]: {scenario.summary}", highlight=False)
-        async with Cluster(plan, narrate) as cluster:
-            joined_s = cluster.joined_s
-            narrate(f"{len(cluster.members)} nodes joined in {joined_s:.2f} s")
-            try:
-                figures[name] = await scenario.run(cluster, expectations)
-            except Exception as error:
-                expectations.that(
-                    name, "it runs to its end", False, f"{type(error).__name__}: {error}"
-                )
-                figures[name] = {}
-            figures[name]["joined_s"] = joined_s
-    report: dict[str, object] = {
+def _report(plan: ClusterPlan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What ``--json`` writes."""
+    return {
+        "held": all(outcome.held for outcome in outcomes),
         "options": {
             "nodes": plan.nodes,
             "relays": plan.relays,
             "seed": plan.seed,
-            "scenarios": names,
+            "scenarios": [outcome.scenario.name for outcome in outcomes],
         },
-        "figures": figures,
+        "cluster": {
+            "bootstraps": plan.bootstraps,
+            "relays": plan.relays,
+            "reachable": plan.reachable,
+            "unreachable": plan.unreachable,
+        },
+        "figures": {
+            outcome.scenario.name: {
+                "joined_s": outcome.joined_s,
+                "took_s": outcome.took_s,
+                "record_stored_min_nodes": min(outcome.stored, default=0),
+                "record_stored_max_nodes": max(outcome.stored, default=0),
+                **outcome.figures,
+            }
+            for outcome in outcomes
+        },
         "expectations": [
-            {"scenario": e.scenario, "text": e.text, "held": e.held, "detail": e.detail}
-            for e in expectations.all
+            {"scenario": outcome.scenario.name, "text": e.text, "held": e.held, "detail": e.detail}
+            for outcome in outcomes
+            for e in outcome.expectations
         ],
-        "held": not expectations.failed,
     }
-    _print_table(console, plan, expectations, figures)
-    return expectations, report
 
 
-def _print_table(
-    console: Console, plan: ClusterPlan, expectations: Expectations, figures: dict[str, Figures]
-) -> None:
-    table = Table(
-        title=f"{plan.nodes} nodes, {plan.relays} relays, {plan.unreachable} that accept nothing, "
-        f"{plan.bootstraps} bootstrap nodes",
-        title_justify="left",
-    )
-    table.add_column("scenario", no_wrap=True)
-    table.add_column("expectations", justify="right")
-    table.add_column("figures")
-    table.add_column("")
-    for name, measured in figures.items():
-        mine = [e for e in expectations.all if e.scenario == name]
-        held = sum(e.held for e in mine)
-        words = ", ".join(f"{key} {value:,.1f}" for key, value in measured.items())
-        verdict = "[green]held[/]" if held == len(mine) else "[bold red]FAILED[/]"
-        table.add_row(name, f"{held} of {len(mine)}", words, verdict)
-    console.print()
-    console.print(table)
+def verdict(plan: ClusterPlan, outcomes: Sequence[Outcome]) -> int:
+    """Name what did not hold, and how to see it again. Returns the exit status."""
+    for outcome in outcomes:
+        name = outcome.scenario.name
+        for e in outcome.failed:
+            detail = e.detail.replace("\n", "; ")
+            print(f"run_cluster: FAILED: {name}: {e.text} ({detail})", file=sys.stderr)
+        if not outcome.held:
+            print(f"run_cluster: to repeat it: {repeat(plan, name)}", file=sys.stderr)
+    return HELD if all(outcome.held for outcome in outcomes) else FAILED
 
 
-def main(arguments: list[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
-    try:
-        plan = ClusterPlan(nodes=options.nodes, relays=options.relays, seed=options.seed)
-        if options.json is not None:
-            # Now, and not after the run: a file that cannot be written is a wrong option.
-            options.json.touch()
-    except (InvalidConfig, OSError) as error:
-        print(f"run_cluster: {error}", file=sys.stderr)
-        return 2
-    names = options.scenario or list(SCENARIOS)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        expectations, report = runner.run(run(plan, names, Console()))
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
-    for expectation in expectations.failed:
-        print(f"FAILED: {expectation.scenario}: {expectation.text} ({expectation.detail})")
-    if expectations.failed:
-        repeat = ["python", "simulations/run_cluster.py", *(arguments or sys.argv[1:])]
-        print(f"to repeat it: {shlex.join(repeat)}")
-        return 1
-    return 0
+def repeat(plan: ClusterPlan, scenario: str) -> str:
+    """The command line that plays a scenario again, with the same keys."""
+    options = {"--scenario": scenario, "--nodes": plan.nodes, "--relays": plan.relays}
+    # With "=", a negative seed is not taken for an option.
+    words = [f"{option}={value}" for option, value in {**options, "--seed": plan.seed}.items()]
+    return shlex.join(["python", "simulations/run_cluster.py", *words])
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -1,76 +1,183 @@
-"""The cluster program, as a user runs it, and proof that its checks can fail."""
+"""The cluster program, as a user runs it."""
 
 from __future__ import annotations
 
+import io
 import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
-from collections import Counter
 from pathlib import Path
 
 import pytest
+from rich.cells import cell_len
+from rich.console import Console
 
-from egtp import InvalidConfig
-from simulations import Cluster, ClusterPlan, Expectations
+from simulations import Cluster, ClusterPlan, Expectations, Scenario, play, run_cluster
+from simulations.board import Board
 from simulations.scenarios import SCENARIOS
 
-PROGRAM = Path(__file__).parents[2] / "simulations" / "run_cluster.py"
+PROGRAM = Path(run_cluster.__file__)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROGRAM), *arguments]
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
 
 
 def test_every_expectation_of_the_default_run_holds(tmp_path: Path) -> None:
-    done = run("--json", str(tmp_path / "figures.json"))
+    file = tmp_path / "figures.json"
+    done = run(PROGRAM, "--json", file)
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "figures.json").read_text())
+    assert done.stderr == ""
+    report = json.loads(file.read_text())
     assert report["held"] is True
     assert report["options"]["nodes"] >= 12
-    assert {e["scenario"] for e in report["expectations"]} == set(SCENARIOS)
-    assert report["figures"]["relay-fallback"]["relayed_bytes"] > 40_000
+    assert report["options"]["relays"] == 3
+    assert report["options"]["scenarios"] == list(SCENARIOS)
+    assert report["cluster"]["bootstraps"] >= 2
+    assert report["cluster"]["unreachable"] >= 2
+    expectations = report["expectations"]
+    assert {e["scenario"] for e in expectations} == set(SCENARIOS)
+    assert all(e["held"] is True for e in expectations)
+    figures = report["figures"]
+    assert figures["relay-fallback"]["relayed_bytes"] > 100_000
+    assert figures["ip-change"]["old_address_after_new_record_is_known_dials"] == 0
+    assert figures["fast-fail"]["tried_strategies"] == 4
+    for name in SCENARIOS:
+        assert f"{name}: " in done.stdout
+        assert figures[name]["joined_s"] > 0
+    # Each claim is told twice: as it is made, in a line of its own, and in the table.
+    for e in expectations:
+        assert re.search(rf"^ *[\d.]+ s  held  {re.escape(e['text'])}", done.stdout, re.MULTILINE)
+    assert f"All {len(expectations)} expectations held" in done.stdout
+    assert "\x1b" not in done.stdout
+
+
+def test_it_runs_as_a_module_and_with_other_options(tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    options = ["--nodes=12", "--relays=2", "--seed=-5", "--scenario=fast-fail"]
+    done = run("-m", "simulations.run_cluster", *options, "--json", file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(file.read_text())
+    assert report["options"] == {
+        "nodes": 12,
+        "relays": 2,
+        "seed": -5,
+        "scenarios": ["fast-fail"],
+    }
+    assert set(report["figures"]) == {"fast-fail"}
+
+
+def test_the_scenarios_can_be_listed() -> None:
+    done = run(PROGRAM, "--list")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == list(SCENARIOS)
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("arguments", "says"),
     [
-        ("--nodes", "3"),
-        ("--nodes", "many"),
-        ("--relays", "1"),
-        ("--relays", "40"),
-        ("--scenario", "earthquake"),
-        ("--json", "/no/such/folder/file"),
-        ("--unheard-of",),
+        (("--nodes", "3"), "3 nodes are too few"),
+        (("--nodes", "many"), "invalid int value: 'many'"),
+        (("--nodes", "1000"), "nodes is at most 100"),
+        (("--relays", "1"), "relays is at least 2"),
+        (("--relays", "40"), "too few"),
+        (("--scenario", "earthquake"), "invalid choice: 'earthquake'"),
+        (("--json", "/no/such/folder/file"), "cannot be written: No such file"),
+        (("--json", "/"), "cannot be written: Is a directory"),
+        (("--unheard-of",), "unrecognized arguments: --unheard-of"),
     ],
 )
-def test_an_impossible_option_is_one_clear_line_and_status_2(arguments: tuple[str, ...]) -> None:
-    done = run(*arguments)
+def test_an_impossible_option_is_one_clear_line_and_status_2(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    done = run(PROGRAM, *arguments)
     assert done.returncode == 2
+    assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
-    assert "Traceback" not in done.stderr + done.stdout
+    assert done.stderr.startswith("run_cluster: ")
+    assert says in done.stderr
 
 
-def test_a_plan_that_cannot_be_is_refused() -> None:
-    with pytest.raises(InvalidConfig, match="relays"):
-        ClusterPlan(nodes=12, relays=9)
+def test_an_interrupt_ends_it_in_one_line() -> None:
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-u", str(PROGRAM)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        while "relays, and a file" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert stderr == "run_cluster: interrupted\n"
 
 
-async def test_a_relay_that_counts_nothing_fails_the_scenario() -> None:
-    """The relays' counters are held at zero: the scenario must not believe that bytes crossed."""
-    expectations = Expectations(lambda _: None)
-    async with Cluster(ClusterPlan(nodes=12)) as cluster:
-        for relay in cluster.relays:
-            server = relay.node.relay_server
-            assert server is not None
-            server.counters = _NoCounter()
-        await SCENARIOS["relay-fallback"].run(cluster, expectations)
-    assert [e.text for e in expectations.failed] == ["whose counters say so"]
+def test_what_did_not_hold_is_named_with_the_command_that_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    async def story(cluster: Cluster, expect: Expectations, narrate: object) -> dict[str, float]:
+        expect.that("pigs fly", False, "none\nseen")
+        return {}
+
+    scenarios = {"pigs": Scenario("pigs", "a story", story)}
+    monkeypatch.setattr(run_cluster, "SCENARIOS", scenarios)
+    file = tmp_path / "figures.json"
+    options = ["--nodes=11", "--seed=-3", f"--json={file}"]
+    assert run_cluster.main(options) == 1
+    told = capsys.readouterr()
+    assert "1 of 3 expectations did not hold" in told.out
+    first, second = told.err.splitlines()
+    assert first == "run_cluster: FAILED: pigs: pigs fly (none; seen)"
+    command = shlex.split(second.partition(": to repeat it: ")[2])
+    assert command[:2] == ["python", "simulations/run_cluster.py"]
+    assert json.loads(file.read_text())["held"] is False
+    # The command is one that the program takes, and means the same run.
+    assert run_cluster.main([*command[2:], f"--json={tmp_path / 'again.json'}"]) == 1
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert again["options"] == json.loads(file.read_text())["options"]
 
 
-class _NoCounter(Counter[str]):
-    def __missing__(self, key: str) -> int:
-        return 0
+@pytest.mark.parametrize("width", [80, 120])
+async def test_on_a_terminal_the_board_is_drawn_and_nothing_is_too_wide(width: int) -> None:
+    console = Console(
+        file=io.StringIO(), force_terminal=True, width=width, height=40, highlight=False
+    )
+    plan = ClusterPlan(nodes=11)
+    await run_cluster.run(plan, [SCENARIOS["fast-fail"]], console)
+    assert isinstance(console.file, io.StringIO)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
+    lines = text.replace("\r", "\n").splitlines()
+    assert max(map(cell_len, lines)) <= width
+    assert "last event" in text
+    assert re.search(r"relay-1 +relay +127\.10\.3\.1 +\d peers", text)
+    assert re.search(r"bob +peer +127\.\S+ +gone", text)
+    assert "All 11 expectations held" in text
 
-    def __setitem__(self, key: str, value: int) -> None:
-        return
+
+async def test_a_low_terminal_shows_as_many_rows_as_fit(plan: ClusterPlan) -> None:
+    board = Board()
+    cluster = Cluster(plan, watch=board.note)
+    board.show(cluster)
+    shown: list[str] = []
+
+    async def story(cluster: Cluster, expect: Expectations, narrate: object) -> dict[str, float]:
+        for height in (16, 60):
+            console = Console(file=io.StringIO(), width=100, height=height)
+            with console.capture() as captured:
+                console.print(board)
+            shown.append(captured.get())
+        return {}
+
+    await play(Scenario("low", "", story), cluster)
+    low, high = shown
+    assert "and 3 more" in low
+    assert "hidden-2" not in low
+    assert "hidden-2" in high
+    assert "more" not in high

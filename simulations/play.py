@@ -1,0 +1,105 @@
+"""Play: one scenario in one cluster, and what came of it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from simulations.cluster import Cluster
+from simulations.expectations import Expectation, Expectations, Stopped
+from simulations.scenario import Figures, Narrate, Scenario
+
+__all__ = ["Outcome", "play"]
+
+LEFTOVER_GRACE_S: Final = 1.0
+"""For callbacks that are due already when a cluster has closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a scenario."""
+
+    scenario: Scenario
+    expectations: tuple[Expectation, ...]
+    figures: Figures
+    """Empty if the story did not come to its end."""
+    joined_s: float
+    """How long the cluster took to be complete."""
+    stored: tuple[int, ...]
+    """By how many nodes of the DHT each record was stored."""
+    took_s: float
+
+    @property
+    def failed(self) -> tuple[Expectation, ...]:
+        return tuple(e for e in self.expectations if not e.held)
+
+    @property
+    def held(self) -> bool:
+        """Whether all of them did. Where nothing was claimed, nothing can have held."""
+        return bool(self.expectations) and not self.failed
+
+
+async def play(
+    scenario: Scenario,
+    cluster: Cluster,
+    *,
+    narrate: Narrate = lambda _: None,
+    tell: Callable[[Expectation], None] = lambda _: None,
+) -> Outcome:
+    """Start ``cluster``, let ``scenario`` happen in it, close it, and look what is left.
+
+    A story that breaks off is an expectation that did not hold. Raises :class:`InvalidConfig` if
+    there can be no such cluster on this machine.
+    """
+    expect = Expectations(tell, cluster.words)
+    figures: Figures = {}
+    stored: tuple[int, ...] = ()
+    began_s = cluster.world.elapsed()
+    loop = asyncio.get_running_loop()
+    former_handler = loop.get_exception_handler()
+    problems: list[str] = []
+    loop.set_exception_handler(lambda _, context: problems.append(_described(context)))
+    others = asyncio.all_tasks()
+    try:
+        try:
+            async with cluster:
+                stored = tuple(cluster.stored)
+                narrate(f"all of it is up after {cluster.joined_s:.2f} s")
+                figures = await _tell(scenario, cluster, expect, narrate)
+        except Stopped as error:
+            expect.that(error.text, False, error.detail)
+        left = asyncio.all_tasks() - others
+        if left:
+            _, left = await asyncio.wait(left, timeout=LEFTOVER_GRACE_S)
+        expect.that("nothing is left when the cluster is closed", not left, f"{len(left)} tasks")
+        expect.that("nothing failed unseen", not problems, "\n".join(problems) or "0 errors")
+    finally:
+        loop.set_exception_handler(former_handler)
+    return Outcome(
+        scenario,
+        tuple(expect.all),
+        figures,
+        cluster.joined_s,
+        stored,
+        cluster.world.elapsed() - began_s,
+    )
+
+
+async def _tell(
+    scenario: Scenario, cluster: Cluster, expect: Expectations, narrate: Narrate
+) -> Figures:
+    try:
+        return await scenario.run(cluster, expect, narrate)
+    except Stopped:
+        raise
+    except Exception as error:
+        # Whatever it is, it is the outcome of this scenario, and the next one still has its turn.
+        raise Stopped("the story comes to its end", f"{type(error).__name__}: {error}") from error
+
+
+def _described(context: dict[str, Any]) -> str:
+    error = context.get("exception")
+    message = str(context.get("message", "an error"))
+    return message if error is None else f"{message}: {type(error).__name__}: {error}"

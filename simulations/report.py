@@ -1,0 +1,163 @@
+"""What a person sees of a run: the story while it happens, and tables at the end.
+
+On a terminal the board is below the story and changes all the time; elsewhere there are plain
+lines, one thing each. Rich could draw from a thread of its own; here everything is on the event
+loop, as the nodes are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+
+from egtp.events import Event
+from simulations.board import Board
+from simulations.cluster import Cluster
+from simulations.expectations import Expectation
+from simulations.member import Member
+from simulations.plan import ClusterPlan
+from simulations.play import Outcome
+from simulations.scenario import Scenario
+
+__all__ = ["Report"]
+
+REDRAW_S: Final = 0.1
+HELD, FAILED = "[green]held[/]", "[bold red]FAILED[/]"
+
+
+class Report:
+    """Tells a run to ``console``."""
+
+    def __init__(self, console: Console, elapsed: Callable[[], float]) -> None:
+        self._console = console
+        self._elapsed = elapsed
+        self._began_s = elapsed()
+        self._board = Board()
+
+    # While it happens
+
+    @asynccontextmanager
+    async def showing(self, scenario: Scenario, cluster: Cluster) -> AsyncIterator[None]:
+        """The story of ``scenario`` is told inside of it."""
+        self._console.print(f"\n[bold]{scenario.name}[/]: {escape(scenario.summary)}")
+        if not self._console.is_terminal:
+            yield
+            return
+        self._board.show(cluster)
+        with Live(self._board, console=self._console, auto_refresh=False, transient=True) as live:
+            drawing = asyncio.get_running_loop().create_task(_draw(live))
+            try:
+                yield
+            finally:
+                drawing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await drawing
+
+    def narrate(self, text: str) -> None:
+        self._line("", escape(text))
+
+    def tell(self, expectation: Expectation) -> None:
+        mark = HELD if expectation.held else FAILED
+        detail = expectation.detail.replace("\n", "; ")
+        self._line(mark, f"{escape(expectation.text)}  [dim]{escape(detail)}[/]")
+
+    def watch(self, member: Member, event: Event) -> None:
+        self._board.note(member, event)
+
+    def _line(self, mark: str, text: str) -> None:
+        took_s = self._elapsed() - self._began_s
+        if not self._console.is_terminal:
+            # Whoever reads this with a program wants a line to be a line.
+            padded = mark or " " * 4
+            self._console.print(f"{took_s:6.2f} s  {padded}  {text}", soft_wrap=True)
+            return
+        grid = Table.grid(padding=(0, 1))
+        grid.add_column(width=8, justify="right", style="dim", no_wrap=True)
+        grid.add_column(width=6, no_wrap=True)
+        grid.add_column(overflow="fold")
+        grid.add_row(f"{took_s:.2f} s", mark, text)
+        self._console.print(grid)
+
+    # At the end
+
+    def finish(self, plan: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
+        """The tables, and the verdict."""
+        tables = [*map(_expectations, outcomes), _figures(outcomes), _summary(plan, outcomes)]
+        for table in tables:
+            self._console.print()
+            self._console.print(table)
+        count = sum(len(outcome.expectations) for outcome in outcomes)
+        failed = sum(len(outcome.failed) for outcome in outcomes)
+        took_s = self._elapsed() - self._began_s
+        self._console.print(
+            f"\n[bold red]{failed} of {count} expectations did not hold[/], in {took_s:.1f} s."
+            if failed
+            else f"\n[bold green]All {count} expectations held[/], in {took_s:.1f} s."
+        )
+
+
+async def _draw(live: Live) -> None:
+    while True:
+        live.refresh()
+        await asyncio.sleep(REDRAW_S)
+
+
+def _table(title: str) -> Table:
+    return Table(title=escape(title), title_justify="left", title_style="bold", expand=True)
+
+
+def _expectations(outcome: Outcome) -> Table:
+    scenario = outcome.scenario
+    table = _table(f"{scenario.name}: {scenario.summary}")
+    table.add_column("expectation", ratio=4)
+    table.add_column("", no_wrap=True, width=6)
+    table.add_column("what was seen", ratio=4, overflow="fold")
+    for e in outcome.expectations:
+        table.add_row(escape(e.text), HELD if e.held else FAILED, escape(e.detail))
+    return table
+
+
+def _figures(outcomes: Sequence[Outcome]) -> Table:
+    table = _table("Figures")
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("figure", ratio=1)
+    table.add_column("value", justify="right", no_wrap=True)
+    for outcome in outcomes:
+        name = outcome.scenario.name
+        for figure, value in outcome.figures.items():
+            what, _, unit = figure.rpartition("_")
+            shown = f"{value:,.1f}" if unit == "ms" else f"{value:,.0f}"
+            table.add_row(name, what.replace("_", " "), f"{shown} {unit}")
+            name = ""
+        table.add_section()
+    return table
+
+
+def _summary(plan: ClusterPlan, outcomes: Sequence[Outcome]) -> Table:
+    table = _table(f"Clusters, each of {plan}")
+    table.add_column("scenario", no_wrap=True, ratio=1)
+    table.add_column("up after", justify="right", no_wrap=True, min_width=8)
+    table.add_column("record stored by", justify="right", no_wrap=True, min_width=12)
+    table.add_column("took", justify="right", no_wrap=True, min_width=7)
+    table.add_column("held", justify="right", no_wrap=True, min_width=8)
+    table.add_column("", no_wrap=True, width=6)
+    for outcome in outcomes:
+        stored = outcome.stored
+        count = len(outcome.expectations)
+        table.add_row(
+            outcome.scenario.name,
+            f"{outcome.joined_s:.2f} s" if stored else "never",
+            f"{min(stored)}-{max(stored)} nodes" if stored else "",
+            f"{outcome.took_s:.2f} s",
+            f"{count - len(outcome.failed)} of {count}",
+            HELD if outcome.held else FAILED,
+        )
+    return table
