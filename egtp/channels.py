@@ -264,6 +264,13 @@ class SecureChannels:
             self._events.dialled_ourselves(arrival)
             return
         self._check_not_superseded(record)
+        displaced = self._unconfirmed.displace(peer_id)
+        if displaced is not None:
+            self._counters["unconfirmed session displaced by a newer one of its peer"] += 1
+            # It has proven nothing, so nobody was told of it, and nobody is told that it is gone.
+            self.close(displaced)
+            if not displaced.relayed:
+                self._events.reject(Arrival(displaced.strategy, arrival.carrier))
         if not self._unconfirmed.has_room(peer_id):
             self._counters["initiation refused: too many unconfirmed sessions"] += 1
             self._events.reject(arrival)

@@ -2,7 +2,8 @@
 
 Small messages go first come, first served. A message too large for one item is cut into chunks,
 and a few large messages at a time take turns, one chunk per batch, so a body of many megabytes
-delays a small query by a chunk and not by the body. How many take turns is bounded by what the
+delays a small query by a chunk *here*, and not by the body. What the socket and the kernel have
+taken already goes first all the same. How many take turns is bounded by what the
 other side is willing to put together at a time. Nothing here is sealed yet: whatever has not been
 taken when a path dies can go by another.
 """

@@ -117,6 +117,7 @@ class Publisher:
         try:
             found = await lookup.resolve(self._me)
         except Exception:
+            # That nothing is found is the usual case; what is broken, publishing will tell.
             return
         if self._own.saw(found.sequence):
             self._counters["own record found with a higher sequence"] += 1

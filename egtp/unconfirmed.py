@@ -52,6 +52,19 @@ class UnconfirmedSessions(Generic[PathLike]):
     def has_room(self, peer_id: NodeId) -> bool:
         return len(self) < SESSIONS_MAX and self._per_peer[peer_id] < PER_PEER_MAX
 
+    def displace(self, peer_id: NodeId) -> PathLike | None:
+        """Take out and return the oldest session of a peer whose places are all taken.
+
+        Whoever recorded initiations of a peer can replay them, and would hold its places for as
+        long as he likes if the first to come kept them. The peer itself needs a place for one
+        round trip only. None if the peer has a place left.
+        """
+        if self._per_peer[peer_id] < PER_PEER_MAX:
+            return None
+        oldest = next(e for e in self._by_initiation.values() if e.peer_id == peer_id)
+        self._forget(oldest)
+        return oldest.path
+
     def add(
         self, path: PathLike, peer_id: NodeId, initiation: bytes, response: bytes, now_s: float
     ) -> None:

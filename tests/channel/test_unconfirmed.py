@@ -55,6 +55,17 @@ class UnconfirmedMachine(RuleBasedStateMachine):
     def a_peer_introduces_itself(self, number: int) -> None:
         self._add(peer(number))
 
+    @rule(number=st.integers(0, 5))
+    def a_newcomer_displaces_the_oldest_of_its_peer(self, number: int) -> None:
+        mine = [entry for entry in self.model if entry.peer_id == peer(number)]
+        displaced = self.table.displace(peer(number))
+        if len(mine) < 2:
+            assert displaced is None
+        else:
+            assert displaced is mine[0].path
+            self.model.remove(mine[0])
+            self.gone.append(mine[0])
+
     @rule(count=st.sampled_from([10, 255, 300]), base=st.integers(0, 3))
     def a_crowd_introduces_itself(self, count: int, base: int) -> None:
         for number in range(count):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import struct
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ import pytest
 from egtp import (
     Address,
     CommRecord,
+    Identity,
     Incoming,
     Node,
     NodeConfig,
@@ -190,3 +192,29 @@ async def test_a_recording_takes_nothing_from_the_living_client(
         await read_to_end(reader)
         assert await client.query(attacked.node_id, "greet", b"me") == b"hello me"
     assert (path_to(client, attacked), path_to(attacked, client)) == paths
+
+
+async def test_recorded_initiations_do_not_keep_their_maker_out(
+    start: Start, dial: Dial, proxy: MakeProxy, greeter: Node
+) -> None:
+    """Whoever recorded a few initiations of a peer can replay them for ever: each is answered,
+    since nobody can tell it from a first one. The peer itself must still get in beside them."""
+    victim = Identity.generate(os.urandom)
+    recordings = []
+    for _ in range(3):
+        between = await proxy(greeter.listening[0])
+        client = await start(victim, listen=(), lookup=None)
+        client.add_contact(with_address(greeter, between.address))
+        await client.query(greeter.node_id, "greet")
+        await client.close()
+        recordings.append(bytes(between.captured[0]))
+    for recording in recordings:
+        reader, writer = await dial(greeter)
+        (length,) = struct.unpack_from(">I", recording)
+        writer.write(recording[: 4 + length])
+        # A response has come, or the connection was closed.
+        async with asyncio.timeout(2):
+            await reader.read(4)
+    client = await start(victim, listen=(), lookup=None)
+    client.add_contact(greeter.record)
+    assert await client.query(greeter.node_id, "greet", hard_timeout_s=2) == b"hello "
