@@ -15,7 +15,7 @@ from typing import cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egtp import canonical
@@ -546,7 +546,6 @@ def test_a_packet_that_is_lost_on_tcp_ends_the_connection_at_the_next() -> None:
 
 
 @given(st.integers(0), st.booleans())
-@settings(max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 def test_a_bent_or_replayed_data_packet_rejects_a_connection_and_is_counted_on_a_relay(
     bit: int, replayed: bool
 ) -> None:
@@ -575,7 +574,6 @@ def test_a_bent_or_replayed_data_packet_rejects_a_connection_and_is_counted_on_a
 
 
 @given(st.permutations(range(12)), st.lists(st.integers(0, 11), max_size=12))
-@settings(max_examples=40)
 def test_over_relays_every_packet_opens_once_in_whatever_order_and_however_often(
     order: list[int], replays: list[int]
 ) -> None:
@@ -666,7 +664,6 @@ def test_one_of_the_last_64_packets_is_enough_and_an_older_one_is_not() -> None:
 
 
 @given(st.binary(min_size=16, max_size=16), st.booleans())
-@settings(max_examples=30)
 def test_a_note_that_matches_nothing_sent_is_not_believed(tail: bytes, right_index: bool) -> None:
     both = talk(relayed=True)
     packet = both.alice.say(both.alices)
@@ -1100,7 +1097,6 @@ COUNTERS_MAX = 40
 
 
 @given(st.lists(st.tuples(st.binary(max_size=200), st.sampled_from([tcp(101), *RELAYS]))))
-@settings(max_examples=50)
 def test_arbitrary_bytes_raise_nothing_and_make_no_state(
     packets: list[tuple[bytes, CommStrat]],
 ) -> None:
@@ -1143,7 +1139,6 @@ MUTATIONS = st.lists(
 
 
 @given(MUTATIONS)
-@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_real_packets_bent_in_any_way_raise_nothing_and_forge_nothing(
     mutations: list[tuple[int, str, int, CommStrat, bool]],
 ) -> None:
@@ -1209,7 +1204,6 @@ class Said:
 
 
 @given(st.lists(st.tuples(st.integers(0, 7), VALUES), max_size=10))
-@settings(max_examples=25)
 def test_what_somebody_with_keys_says_makes_few_counters_and_raises_nothing(
     said: list[tuple[int, Value]],
 ) -> None:
@@ -1232,7 +1226,6 @@ def test_what_somebody_with_keys_says_makes_few_counters_and_raises_nothing(
 
 @given(st.lists(st.tuples(st.integers(0, 8), VALUES), max_size=10), st.binary(max_size=60))
 @example([(5, []), (5, []), (5, [])], b"")
-@settings(max_examples=25)
 def test_a_signed_record_of_nonsense_makes_few_counters_and_raises_nothing(
     said: list[tuple[int, Value]], raw: bytes
 ) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp import canonical
@@ -147,7 +147,6 @@ def fields_of(payload: InitiationPayload | ResponsePayload) -> list[canonical.Va
     return fields
 
 
-@settings(max_examples=100)
 @given(
     st.sampled_from([introduction, lambda _: ANSWER]),
     st.dictionaries(st.integers(0, 7), VALUES, max_size=3),
@@ -174,7 +173,6 @@ def test_any_other_fields_are_a_payload_or_a_failed_handshake(
 def test_fields_that_a_later_version_adds_are_skipped(
     payload: st.SearchStrategy[InitiationPayload | ResponsePayload],
 ) -> None:
-    @settings(max_examples=50)
     @given(payload, st.lists(VALUES, max_size=3))
     def check(payload: InitiationPayload | ResponsePayload, later: list[Any]) -> None:
         data = canonical.encode([*fields_of(payload), *later])
@@ -454,7 +452,6 @@ def identity_for_fuzzing() -> Identity:
 IDENTITY = identity_for_fuzzing()
 
 
-@settings(max_examples=150)
 @given(st.integers(0), st.integers(1, 255), st.booleans())
 def test_a_bent_initiation_is_refused_whether_or_not_mac1_is_right(
     place: int, change: int, mend_mac: bool

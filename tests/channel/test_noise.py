@@ -9,7 +9,7 @@ from typing import Any, Protocol, cast
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from noise.connection import Keypair, NoiseConnection
 
@@ -135,7 +135,6 @@ def exchange_transport_messages(
         assert theirs.decrypt(nonce_of(counter), peer.encrypt(text), b"") == text
 
 
-@settings(max_examples=40)
 @given(st.binary(max_size=80), SECRETS, SECRETS, SECRETS, PAYLOADS, PAYLOADS, st.lists(PAYLOADS))
 def test_an_initiation_of_ours_is_answered_by_another_implementation(
     prologue: bytes,
@@ -163,7 +162,6 @@ def test_an_initiation_of_ours_is_answered_by_another_implementation(
     exchange_transport_messages(*us.split(), peer, texts)
 
 
-@settings(max_examples=40)
 @given(st.binary(max_size=80), SECRETS, SECRETS, SECRETS, PAYLOADS, PAYLOADS, st.lists(PAYLOADS))
 def test_an_initiation_of_another_implementation_is_answered_by_ours(
     prologue: bytes,

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
@@ -249,7 +249,6 @@ def test_a_path_on_a_connection_keeps_no_tails() -> None:
 STEPS = st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 10_000)), min_size=1, max_size=20)
 
 
-@settings(max_examples=60)
 @given(STEPS, st.integers(-(10**6), 10**6))
 def test_transit_is_the_excess_over_the_fastest_packet_whatever_the_clocks_say(
     steps: list[tuple[int, int]], skew_s: int
@@ -287,7 +286,6 @@ def test_a_packet_that_does_not_open_is_no_use_of_the_path(started_s: float) -> 
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=60)
 def test_whatever_a_proven_peer_seals_is_read_or_invalid(plaintext: bytes) -> None:
     receiving = path_of(Owner(), index=2, remote=1)
     packet = session(1, 2, relayed=False, started_s=0.0).seal(plaintext)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -105,7 +104,6 @@ class UnconfirmedMachine(RuleBasedStateMachine):
 
 
 TestUnconfirmedSessions = UnconfirmedMachine.TestCase
-TestUnconfirmedSessions.settings = settings(max_examples=40, stateful_step_count=25)
 
 
 def test_the_limits_are_those_of_the_protocol() -> None:

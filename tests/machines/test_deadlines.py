@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -93,9 +93,7 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
 
 def test_deadlines_behave_like_a_dict_that_is_searched_every_tick() -> None:
-    run_state_machine_as_test(
-        DeadlinesMachine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(DeadlinesMachine)
 
 
 @given(st.floats(-1e8, 1e8))

@@ -7,7 +7,6 @@ from collections import Counter
 from itertools import count
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -209,9 +208,7 @@ class ExchangeMachine(RuleBasedStateMachine):
 
 
 def test_the_table_holds_exactly_what_is_open_whatever_happens() -> None:
-    run_state_machine_as_test(
-        ExchangeMachine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(ExchangeMachine)
 
 
 def test_a_late_reply_finds_nothing_after_the_hard_timeout() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import count
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -198,9 +198,7 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 def test_every_message_leaves_once_and_whole_or_has_not_begun_to_leave() -> None:
-    run_state_machine_as_test(
-        OutboxMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(OutboxMachine)
 
 
 def batches(outbox: Outbox[Token]) -> Iterator[Batch[Token]]:
@@ -278,7 +276,6 @@ def test_a_message_larger_than_the_other_side_holds_does_not_stop_the_queue() ->
     assert [message for _, message in receiver.messages] == sent
 
 
-@settings(max_examples=50, deadline=None)
 @given(st.lists(st.integers(0, PLAINTEXT_BYTES_MAX - 100), min_size=1, max_size=6), SIZES)
 @example([79, 64_864], MESSAGE_BYTES_MIN)
 def test_a_batch_fits_into_a_packet_however_large_the_controls_are(

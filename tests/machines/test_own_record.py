@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -148,12 +148,9 @@ class OwnRecordMachine(RuleBasedStateMachine):
 
 
 def test_no_sequence_is_signed_twice_or_after_a_higher_one() -> None:
-    run_state_machine_as_test(
-        OwnRecordMachine, settings=settings(max_examples=40, stateful_step_count=25, deadline=None)
-    )
+    run_state_machine_as_test(OwnRecordMachine)
 
 
-@settings(max_examples=8, deadline=None)
 @given(clocks=st.lists(st.floats(1, 2e9), min_size=2, max_size=4))
 def test_a_process_started_anew_on_the_same_file_goes_on_above_whatever_the_clock_says(
     tmp_path_factory: pytest.TempPathFactory, clocks: list[float]

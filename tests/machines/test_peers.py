@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -268,7 +268,6 @@ def records(alice: Identity) -> list[SignedCommRecord]:
     return [signed(alice, sequence, port) for sequence in (1, 2, 3) for port in (4000, 4001)]
 
 
-@settings(deadline=None)
 @given(order=st.permutations(range(6)))
 def test_a_peers_record_never_goes_backward_and_ends_the_same_in_any_order(
     alice: Identity, records: list[SignedCommRecord], order: list[int]
@@ -383,9 +382,7 @@ class BookMachine(RuleBasedStateMachine):
 
 
 def test_the_book_forgets_the_least_recently_used_and_none_that_is_in_use() -> None:
-    run_state_machine_as_test(
-        BookMachine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
-    )
+    run_state_machine_as_test(BookMachine)
 
 
 def test_strangers_cannot_make_the_book_grow() -> None:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import cast
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -118,9 +118,7 @@ class ReassemblyMachine(RuleBasedStateMachine):
 
 
 def test_whatever_comes_the_limits_hold_and_a_refused_chunk_changes_nothing() -> None:
-    run_state_machine_as_test(
-        ReassemblyMachine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(ReassemblyMachine)
 
 
 def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:

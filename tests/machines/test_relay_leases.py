@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import count
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -129,9 +128,7 @@ class LeasesMachine(RuleBasedStateMachine):
 
 
 def test_leases_and_mailboxes_do_what_a_plain_model_does() -> None:
-    run_state_machine_as_test(
-        LeasesMachine, settings=settings(max_examples=50, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(LeasesMachine)
 
 
 def held_packets(leases: Leases, peer_id: NodeId, now_s: float) -> list[bytes]:

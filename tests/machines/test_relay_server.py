@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -262,9 +261,7 @@ class RelayMachine(RuleBasedStateMachine):
 
 
 def test_every_relay_message_is_delivered_held_or_dropped_for_a_counted_reason() -> None:
-    run_state_machine_as_test(
-        RelayMachine, settings=settings(max_examples=60, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(RelayMachine)
 
 
 def test_a_packet_goes_down_the_recipients_own_connection_only(

@@ -6,7 +6,7 @@ import ipaddress
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
@@ -89,9 +89,7 @@ class BackoffMachine(RuleBasedStateMachine):
 
 def test_back_off_is_per_address_doubles_and_is_reset() -> None:
     """The clock begins at zero here, as a simulated one does."""
-    run_state_machine_as_test(
-        BackoffMachine, settings=settings(max_examples=40, stateful_step_count=30, deadline=None)
-    )
+    run_state_machine_as_test(BackoffMachine)
 
 
 def test_the_pause_doubles_up_to_a_minute() -> None:
