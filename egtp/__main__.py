@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import os
 import signal
 import sys
@@ -33,6 +32,8 @@ from egtp import (
     NodeId,
     __version__,
 )
+from egtp.events import Event, Observer, RecordPublished
+from egtp.program_loop import program_loop
 from lookup_dht import DHTLookup
 
 __all__ = ["main"]
@@ -52,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], object] = options.run
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=program_loop()) as runner:
             return int(bool(runner.run(run(options))))  # type: ignore[arg-type]
     except InvalidConfig as error:
         print(f"egtp: {error}", file=sys.stderr)
@@ -142,7 +143,11 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
 
 @asynccontextmanager
 async def _node(
-    options: argparse.Namespace, *, relay_server: bool = False, relays: str | None = None
+    options: argparse.Namespace,
+    *,
+    relay_server: bool = False,
+    relays: str | None = None,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Node]:
     """A running node with a DHT below it, as the options say."""
     addresses = [Address.parse(text) for text in (options.listen, *options.bootstrap) if text]
@@ -174,19 +179,20 @@ async def _node(
             discovery=discovery,
             relay_server=relay_server,
             config=NodeConfig(network=options.network, private_addresses=private),
+            observer=observer,
         )
         yield await stack.enter_async_context(node)
 
 
 async def _serve_relay(options: argparse.Namespace) -> None:
-    async with _node(options, relay_server=True) as node:
+    async with _node(options, relay_server=True, observer=_tell_published) as node:
         print(f"relay {node.node_id}\nlistening on {', '.join(node.listening)}")
         print(f"contact = {str(node.link)!r}".replace("'", '"'), flush=True)
         await _until_stopped()
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:
-    async with _node(options, relays=options.relays) as node:
+    async with _node(options, relays=options.relays, observer=_tell_published) as node:
 
         async def echo(query: Incoming) -> bytes:
             return query.body
@@ -208,6 +214,8 @@ async def _ask(options: argparse.Namespace) -> bool:
             reply = await node.query(
                 contact.peer_id, options.kind, body, hard_timeout_s=options.timeout
             )
+            path = next(iter(node.why(contact.peer_id).paths), "a path that is gone by now")
+            print(f"{len(reply)} bytes, {path}", file=sys.stderr)
         except FastFail as error:
             print(f"egtp: fast fail: {error.summary}", file=sys.stderr)
             for attempt in error.attempts:
@@ -237,19 +245,15 @@ async def _until_stopped() -> None:
     await stopped.wait()
 
 
+def _tell_published(event: Event) -> None:
+    """Tell who runs the node from when on, and how, others find it."""
+    if isinstance(event, RecordPublished):
+        ways = ", ".join(map(str, event.record.strategies)) or "no way to reach it"
+        print(f"record stored by {event.published.stored} nodes: {ways}", flush=True)
+
+
 def _complain(error: EgtpError) -> None:
     print(f"egtp: {error}", file=sys.stderr, flush=True)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where there is one. Only programs choose the loop; the library takes any."""
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
-            "uvloop"
-        ).new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":

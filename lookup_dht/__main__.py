@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import importlib
 import ipaddress
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from egtp.comm_strat import Address
 from egtp.errors import EgtpError, InvalidConfig
+from egtp.program_loop import program_loop
 from lookup_dht.service import DHTLookup
 from lookup_dht.state_file import CorruptState, NodeState, read_state, set_aside, write_state
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 after a signal, 2 for what the user has to mend."""
     try:
         options = _parser().parse_args(arguments)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=program_loop()) as runner:
             runner.run(_serve(options))
     except EgtpError as error:
         _complain(str(error))
@@ -151,17 +151,6 @@ async def _write_state_aside(path: Path, state: NodeState) -> None:
         await asyncio.to_thread(write_state, path, state)
     except InvalidConfig as error:
         _complain(f"{error}; trying again in {STATE_INTERVAL_S:.0f} s")
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where there is one. Only a program chooses the loop; the library takes any."""
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
-            "uvloop"
-        ).new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop
-    return factory
 
 
 def _complain(text: str) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import importlib
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from egtp import InvalidConfig
+from egtp.program_loop import program_loop
 from simulations.cluster import Cluster
 from simulations.plan import ClusterPlan
 from simulations.play import Outcome, play
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _check_writable(options.json)
         scenarios = _chosen(options.scenario or [ALL])
         console = Console(highlight=False)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=program_loop()) as runner:
             outcomes = runner.run(run(plan, scenarios, console))
     except InvalidConfig as error:
         print(f"run_cluster: {error}", file=sys.stderr)
@@ -185,17 +185,6 @@ def repeat(plan: ClusterPlan, scenario: str) -> str:
     # With "=", a negative seed is not taken for an option.
     words = [f"{option}={value}" for option, value in {**options, "--seed": plan.seed}.items()]
     return shlex.join(["python", "simulations/run_cluster.py", *words])
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """uvloop where there is one. Only programs choose the loop; the library takes any."""
-    try:
-        factory: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
-            "uvloop"
-        ).new_event_loop
-    except ImportError:
-        return asyncio.new_event_loop
-    return factory
 
 
 if __name__ == "__main__":
