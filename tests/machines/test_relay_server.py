@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from egtp import Identity, Node, NodeConfig
-from egtp.errors import HandlerFailed
+from egtp.errors import HandlerFailed, InvalidMessage
 from egtp.identity import NodeId
 from egtp.message import U32_LIMIT, ReplyCode
 from egtp.packet import DATA, INITIATION
@@ -156,7 +156,9 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(peer_id=st.sampled_from(PEERS), body=st.binary(max_size=10))
     def ask_for_a_lease_in_bad_form(self, peer_id: NodeId, body: bytes) -> None:
-        if body[:1] != b"\x91":
+        try:
+            decode_lease(body)
+        except InvalidMessage:
             with pytest.raises(HandlerFailed) as caught:
                 self.server.lease(peer_id, body)
             assert caught.value.code == ReplyCode.REFUSED
