@@ -1,0 +1,69 @@
+"""A network in a bottle: any asyncio program in virtual time, on machines that are not there.
+
+::
+
+    from simulations.virtual import Network, simulate
+
+    async def story(network: Network) -> None:
+        server = network.host("server", "192.0.2.1")
+        client = network.host("client", "198.51.100.1")
+        await server.run(start_my_server())
+        with network.partition([client], [server]):
+            ...
+
+    simulate(story, seed=7)
+
+The programs are not changed and are told nothing. Their event loop has no clock but a number, and
+its sockets lead to other machines of the same process. Everything that happens follows from the
+seed.
+"""
+
+from __future__ import annotations
+
+from simulations.virtual.errors import (
+    Blocked,
+    HostDown,
+    ImpossibleWorld,
+    NotSimulated,
+    Overdue,
+    SimulationError,
+    Stalled,
+    Unhandled,
+    Unreal,
+)
+from simulations.virtual.faults import Fault
+from simulations.virtual.host import Host
+from simulations.virtual.link import Fixed, Link, LogNormal, Uniform
+from simulations.virtual.loop import VirtualLoop
+from simulations.virtual.nat import Nat, NatKind
+from simulations.virtual.network import Network
+from simulations.virtual.routing import Gateway
+from simulations.virtual.simulate import Run, run_in, simulate
+from simulations.virtual.trace import Trace
+
+__all__ = [
+    "Blocked",
+    "Fault",
+    "Fixed",
+    "Gateway",
+    "Host",
+    "HostDown",
+    "ImpossibleWorld",
+    "Link",
+    "LogNormal",
+    "Nat",
+    "NatKind",
+    "Network",
+    "NotSimulated",
+    "Overdue",
+    "Run",
+    "SimulationError",
+    "Stalled",
+    "Trace",
+    "Unhandled",
+    "Uniform",
+    "Unreal",
+    "VirtualLoop",
+    "run_in",
+    "simulate",
+]

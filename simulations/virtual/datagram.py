@@ -1,0 +1,148 @@
+"""DatagramTransport: UDP as a program sees it through asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from typing import TYPE_CHECKING, Any, Final
+
+from simulations.virtual.link import DATAGRAM_BYTES_MAX
+from simulations.virtual.nat import Endpoint
+from simulations.virtual.routing import WILDCARDS, Route, route
+
+if TYPE_CHECKING:
+    from simulations.virtual.host import Host
+    from simulations.virtual.network import Network
+
+__all__ = ["DatagramTransport"]
+
+
+class DatagramTransport(asyncio.DatagramTransport):
+    """One bound socket. Its program is told of nothing that got lost, as on the Internet."""
+
+    def __init__(
+        self,
+        network: Network,
+        host: Host,
+        local: Endpoint,
+        remote: Endpoint | None,
+        protocol: Any,
+    ) -> None:
+        super().__init__({"sockname": local, "peername": remote})
+        self._extra["socket"] = self  # type: ignore[attr-defined]
+        self._network = network
+        self._loop = network.loop
+        self._host = host
+        self._local: Final = local
+        self._remote: Final = remote
+        self._protocol = protocol
+        self._context = contextvars.copy_context()
+        self._closing = False
+        host.datagrams[local] = self
+
+    # What protocols ask
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits here: what is not sent at once is lost on the way."""
+        return 0
+
+    def getsockname(self) -> Endpoint:
+        return self._local
+
+    def setsockopt(self, *_: Any) -> None:
+        """There is nothing to set."""
+
+    def sendto(self, data: Any, addr: Any = None) -> None:
+        if not isinstance(data, bytes | bytearray | memoryview):
+            raise TypeError(f"data is bytes-like, not {type(data).__name__}")
+        if self._remote is not None and addr not in (None, self._remote):
+            raise ValueError(f"Invalid address: must be None or {self._remote}")
+        target = self._remote if addr is None else (addr[0], addr[1])
+        if target is None:
+            raise ValueError("an unconnected socket needs an address to send to")
+        if self._closing:
+            return
+        if len(data) > DATAGRAM_BYTES_MAX:
+            error = OSError(90, "Message too long")
+            self._loop.call_soon(self._protocol.error_received, error)
+            return
+        self._send(bytes(data), target)
+
+    def close(self) -> None:
+        if not self._closing:
+            self.vanish()
+            self._loop.call_soon(self._protocol.connection_lost, None)
+
+    def abort(self) -> None:
+        self.close()
+
+    # What happens to it
+
+    def vanish(self) -> None:
+        """The machine lost its power, or the program closed it: no more comes or goes."""
+        self._closing = True
+        if self._host.datagrams.get(self._local) is self:
+            del self._host.datagrams[self._local]
+
+    def _send(self, data: bytes, target: Endpoint) -> None:
+        host, loop, network = self._host, self._loop, self._network
+        source = self._local
+        if source[0] in WILDCARDS:
+            try:
+                source = (host.address(target[0]), source[1])
+            except OSError as error:
+                loop.call_soon(self._protocol.error_received, error)
+                return
+        network.trace.packet(loop.now, "udp", source, target, data)
+        if not host.owns(source[0]):
+            return
+        way = route(loop.now, "udp", host, source, target)
+        if host.inbound is not None:
+            host.talked_to.add((source[1], target))
+        if way is None or not network.lines.is_open(host.name, way.target.name):
+            return
+        for at_s in network.lines.datagrams(host.name, way.target.name, len(data), loop.now):
+            loop.happen(at_s, self._arrive, way, data)
+
+    def _arrive(self, way: Route, data: bytes) -> None:
+        host = way.target
+        ip, port = way.destination
+        if not host.is_up or host.is_asleep or not host.owns(ip):
+            return
+        if host.inbound is not None and (port, way.source) not in host.talked_to:
+            if host.inbound == "refuse":
+                self._refused(way)
+            return
+        socket = host.datagram_socket(ip, port)
+        if socket is None:
+            self._refused(way)
+        elif socket._remote is None or socket._remote == way.source:
+            socket._context.run(socket._received, data, way.source)
+
+    def _received(self, data: bytes, source: Endpoint) -> None:
+        try:
+            self._protocol.datagram_received(data, source)
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": "Fatal error: a protocol's callback failed.",
+                    "exception": error,
+                    "transport": self,
+                    "protocol": self._protocol,
+                }
+            )
+
+    def _refused(self, way: Route) -> None:
+        """The other machine says that nobody listens; only connected sockets are told."""
+        if self._remote is None:
+            return
+        at_s = self._network.lines.segment(way.target.name, self._host.name, 0, self._loop.now)
+        self._loop.happen(at_s, self._told_refused)
+
+    def _told_refused(self) -> None:
+        if not self._closing and self._host.is_up and not self._host.is_asleep:
+            error = ConnectionRefusedError(111, "Connection refused")
+            self._context.run(self._protocol.error_received, error)

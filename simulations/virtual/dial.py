@@ -1,0 +1,114 @@
+"""Dial: the handshake of a connection, asked for, answered and confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from simulations.virtual.nat import Endpoint
+from simulations.virtual.routing import Route, route
+from simulations.virtual.server import Listener
+from simulations.virtual.stream import StreamTransport, connect_pair
+
+if TYPE_CHECKING:
+    from simulations.virtual.host import Host
+    from simulations.virtual.network import Network
+
+__all__ = ["Dial"]
+
+SYN_RETRY_S: Final = 1.0
+SYN_TRIES: Final = 7
+"""Linux asks seven times, each time waiting twice as long: 127 seconds in all."""
+
+
+class Dial:
+    """One attempt to connect; ``done`` is the connection, or why there is none."""
+
+    def __init__(self, network: Network, host: Host, local: Endpoint, remote: Endpoint) -> None:
+        self._network = network
+        self._loop = network.loop
+        self._host = host
+        self._local = local
+        self._remote = remote
+        self._process = host.process
+        self.done: asyncio.Future[StreamTransport] = network.loop.create_future()
+        self._tries = 0
+        self._loop.happen(self._loop.now, self._ask)
+
+    def give_up(self) -> None:
+        if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
+            self.done.result().abort()
+        self.done.cancel()
+
+    def _ask(self) -> None:
+        if self.done.done() or not self._process.runs:
+            return
+        self._tries += 1
+        if self._tries > SYN_TRIES:
+            self._fail(TimeoutError(110, "Connection timed out"))
+            return
+        loop, lines, host = self._loop, self._network.lines, self._host
+        self._network.trace.packet(loop.now, "syn", self._local, self._remote)
+        loop.happen(loop.now + SYN_RETRY_S * 2 ** (self._tries - 1), self._ask)
+        if not host.owns(self._local[0]):
+            return
+        way = route(loop.now, "tcp", host, self._local, self._remote)
+        if way is not None and lines.is_open(host.name, way.target.name):
+            at_s = lines.segment(host.name, way.target.name, 0, loop.now)
+            loop.happen(at_s, self._asked, way)
+
+    def _asked(self, way: Route) -> None:
+        """At the machine that is asked."""
+        target = way.target
+        if self.done.done() or not target.is_up or target.is_asleep:
+            return
+        if not target.owns(way.destination[0]) or target.inbound == "drop":
+            return
+        listener = None if target.inbound else target.listener(*way.destination)
+        lines = self._network.lines
+        if not lines.is_open(target.name, self._host.name):
+            return
+        at_s = lines.segment(target.name, self._host.name, 0, self._loop.now)
+        if listener is None:
+            error = ConnectionRefusedError(111, f"Connect call failed {self._remote}")
+            self._loop.happen(at_s, self._fail, error)
+        else:
+            self._loop.happen(at_s, self._answered, way, listener)
+
+    def _answered(self, way: Route, listener: Listener) -> None:
+        """Back at the machine that asks: for it, the connection is there."""
+        if self.done.done() or not self._process.runs or not self._host.owns(self._local[0]):
+            return
+        back = Route(self._host, way.destination, self._local, way.mappings)
+        pair = connect_pair(self._network, way, back, self._host, self._local, self._remote)
+        self._network.trace.packet(self._loop.now, "open", self._local, self._remote)
+        self.done.set_result(pair[0])
+        lines = self._network.lines
+        at_s = lines.segment(self._host.name, way.target.name, 0, self._loop.now)
+        pair[0].not_before(at_s)
+        self._loop.happen(at_s, self._accept, pair[1], listener)
+
+    def _accept(self, stream: StreamTransport, listener: Listener) -> None:
+        """At the machine that was asked, which now knows that the other one knows."""
+        if not listener.is_open or not stream.host.is_up:
+            stream.refuse()
+            return
+        listener.context.copy().run(self._accepted, stream, listener)
+
+    def _accepted(self, stream: StreamTransport, listener: Listener) -> None:
+        try:
+            protocol = listener.factory()
+        except Exception as error:
+            self._loop.call_exception_handler(
+                {
+                    "message": "Error on transport creation for incoming connection",
+                    "exception": error,
+                }
+            )
+            stream.refuse()
+            return
+        stream.begin(protocol, None)
+
+    def _fail(self, error: OSError) -> None:
+        if not self.done.done() and self._process.runs:
+            self.done.set_exception(error)

@@ -1,0 +1,304 @@
+"""Host: a machine of the simulated network, and what can happen to it."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import shutil
+import tempfile
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
+from simulations.virtual.process import Process, current_process
+from simulations.virtual.routing import Net, canonical_ip, wildcard_like
+
+if TYPE_CHECKING:
+    from simulations.virtual.datagram import DatagramTransport
+    from simulations.virtual.faults import Fault
+    from simulations.virtual.link import Link
+    from simulations.virtual.network import Network
+    from simulations.virtual.server import Listener
+    from simulations.virtual.stream import StreamTransport
+
+__all__ = ["Host"]
+
+_T = TypeVar("_T")
+
+EPHEMERAL_PORTS: Final = range(32_768, 61_000)
+"""As Linux gives them out."""
+
+
+class Host:
+    """Has addresses, a clock that may be wrong, a disk, and one process at a time.
+
+    What runs on it is started with :meth:`run` or :meth:`spawn`, and everything that grows out of
+    it belongs to it. Made by :meth:`Network.host`.
+    """
+
+    def __init__(self, network: Network, name: str, addresses: tuple[str, ...], net: Net) -> None:
+        self.network: Final = network
+        self.name: Final = name
+        self.net = net
+        self.addresses: tuple[str, ...] = ()
+        self.is_up = True
+        self.is_asleep = False
+        self.inbound: str | None = None
+        """What becomes of strangers: None, "drop" or "refuse"."""
+        self.process = Process(self)
+        self.streams: dict[int, StreamTransport] = {}
+        self.listeners: dict[tuple[str, int], Listener] = {}
+        self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
+        self.talked_to: set[tuple[int, tuple[str, int]]] = set()
+        """Port, and whom it sent datagrams to, while strangers are not let in."""
+        self._clock_offset_s = 0.0
+        self._booted_s = network.loop.now
+        self._asleep_s = 0.0
+        self._fell_asleep_s = 0.0
+        self._ports = itertools.cycle(EPHEMERAL_PORTS)
+        self._disk: Path | None = None
+        self._rng = random.Random(f"{network.seed}/{name}")
+        self._take(addresses)
+
+    def __repr__(self) -> str:
+        return f"Host({self.name!r}, {', '.join(self.addresses) or 'no address'})"
+
+    # What runs on it
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Let ``work`` happen on this machine, and wait for what comes of it.
+
+        Raises :class:`HostDown` if the machine is down, or crashes over it. Cancelling cancels
+        the work.
+        """
+        task = self.spawn(work)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if not task.done():
+                task.cancel()
+                raise
+            if current_process(getattr(task, "context", None)) is not self.process:
+                raise HostDown(f"{self.name} crashed") from None
+            raise
+
+    def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
+        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down."""
+        if not self.is_up:
+            work.close()
+            raise HostDown(f"{self.name} is down")
+        context = self.process.context.copy()
+        return self.network.loop.create_task(work, name=name, context=context)
+
+    @property
+    def disk(self) -> Path:
+        """A folder that outlives crashes, unless the disk is lost with them."""
+        if self._disk is None:
+            self._disk = Path(tempfile.mkdtemp(prefix=f"host-{self.name}-"))
+        return self._disk
+
+    # Its clocks and its entropy
+
+    def elapsed(self) -> float:
+        """Seconds since it was started, time asleep included (CLOCK_BOOTTIME)."""
+        return self.network.loop.now - self._booted_s
+
+    def unix_time(self) -> float:
+        """What its wall clock says."""
+        return self.network.epoch_s + self.network.loop.now + self._clock_offset_s
+
+    def entropy(self, count: int) -> bytes:
+        """Bytes that depend on the seed, its name, and how many it drew before."""
+        return self._rng.randbytes(count)
+
+    @property
+    def asleep_s(self) -> float:
+        """How long it has been asleep, in all."""
+        return self._asleep_s
+
+    # Its addresses and ports
+
+    def owns(self, address: str) -> bool:
+        if address in self.addresses:
+            return True
+        is_loopback = address.startswith("127.") or address == "::1"
+        return is_loopback and address not in self.net.owners
+
+    def address(self, like: str) -> str:
+        """Its first address of the same family as another. Raises :class:`OSError`."""
+        if self.owns(like):
+            return like
+        six = ":" in like
+        for address in self.addresses:
+            if (":" in address) == six:
+                return address
+        raise OSError(101, "Network is unreachable")
+
+    def free_port(self, taken: dict[tuple[str, int], Any]) -> int:
+        used = {port for _, port in taken}
+        for port in itertools.islice(self._ports, len(EPHEMERAL_PORTS)):
+            if port not in used:
+                return port
+        raise OSError(99, "Cannot assign requested address")
+
+    def listener(self, address: str, port: int) -> Listener | None:
+        everywhere = self.listeners.get((wildcard_like(address), port))
+        return self.listeners.get((address, port)) or everywhere
+
+    def datagram_socket(self, address: str, port: int) -> DatagramTransport | None:
+        everywhere = self.datagrams.get((wildcard_like(address), port))
+        return self.datagrams.get((address, port)) or everywhere
+
+    # What happens to it
+
+    def change_ip(self, *addresses: str) -> None:
+        """It has these addresses from now on, and no others. Nobody tells the programs; whatever
+        is sent from or to an old address gets nowhere."""
+        if not addresses:
+            raise ImpossibleWorld(f"{self.name} needs an address")
+        former = self.addresses
+        for address in former:
+            self.net.give_back(address)
+        try:
+            self._take(addresses)
+        except ImpossibleWorld:
+            self.addresses = ()
+            self._take(former)
+            raise
+        self._note(f"{self.name} has address {', '.join(self.addresses)}")
+
+    def crash(self) -> None:
+        """The power fails. Nothing is said to anybody, and nothing of the program runs on."""
+        process = self._stop("crashes")
+        self.is_up = False
+        for stream in list(self.streams.values()):
+            stream.vanish()
+        self._bury(process)
+
+    def kill(self) -> None:
+        """The program is killed, the machine goes on: its sockets are closed for it."""
+        process = self._stop("is killed")
+        for stream in list(self.streams.values()):
+            stream.close_for_dead()
+        self._bury(process)
+        self.process = Process(self)
+
+    def restart(self, *, keep_disk: bool = True, clock_offset_s: float | None = None) -> None:
+        """It starts again after a crash, with nothing running; its disk may be lost, and its clock
+        at another time: on a machine without a real-time clock, an earlier one."""
+        if self.is_up:
+            self.crash()
+        if not keep_disk:
+            self._lose_disk()
+        if clock_offset_s is not None:
+            self._clock_offset_s = clock_offset_s
+        self.is_up = True
+        self._booted_s = self.network.loop.now
+        self.process = Process(self)
+        self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}")
+
+    def sleep(self) -> None:
+        """As a laptop whose lid is closed: it does nothing and answers nothing, and its monotonic
+        clock stands still."""
+        self._check_not_inside("sleep")
+        if not self.is_up or self.is_asleep:
+            raise ImpossibleWorld(f"{self.name} is {'asleep already' if self.is_up else 'down'}")
+        self._note(f"{self.name} falls asleep")
+        self.is_asleep = True
+        self._fell_asleep_s = self.network.loop.now
+        self.network.loop.put_to_sleep(self.process)
+
+    def wake(self) -> None:
+        """It goes on where it was. Its wall clock and its elapsed time have gone on without it."""
+        if not self.is_asleep:
+            raise ImpossibleWorld(f"{self.name} is not asleep")
+        self.is_asleep = False
+        self._asleep_s += self.network.loop.now - self._fell_asleep_s
+        self.network.loop.wake(self.process)
+        self._note(f"{self.name} wakes up")
+        for stream in list(self.streams.values()):
+            stream.wake()
+
+    def step_clock(self, seconds: float) -> None:
+        """Its wall clock jumps, either way."""
+        self._clock_offset_s += seconds
+        self._note(f"the clock of {self.name} jumps by {seconds:g} s")
+
+    def block_inbound(self, how: str = "drop") -> Fault:
+        """No stranger gets in: connections are dropped silently, or refused; datagrams come from
+        those only that were sent some. What is connected stays so."""
+        return self.network.block_inbound(self, how)
+
+    def degrade(self, link: Link) -> Fault:
+        """Its own line is this one, for everybody."""
+        return self.network.degrade(self, link)
+
+    def discard(self) -> None:
+        """Remove what a run leaves on the real disk."""
+        if self._disk is not None:
+            shutil.rmtree(self._disk, ignore_errors=True)
+
+    def _stop(self, how: str) -> Process:
+        self._check_not_inside("crash")
+        if not self.is_up:
+            raise ImpossibleWorld(f"{self.name} is down already")
+        self._note(f"{self.name} {how}")
+        if self.is_asleep:
+            self.is_asleep = False
+            self._asleep_s += self.network.loop.now - self._fell_asleep_s
+        self.process.alive = False
+        return self.process
+
+    def _bury(self, process: Process) -> None:
+        for listener in list(self.listeners.values()):
+            listener.close()
+        for socket in list(self.datagrams.values()):
+            socket.vanish()
+        self.talked_to.clear()
+        kept = self._copy_of_disk()
+        self.network.loop.bury(process)
+        self._restore_disk(kept)
+
+    def _copy_of_disk(self) -> Path | None:
+        """Python runs ``finally`` when it throws a coroutine away; a machine without power writes
+        nothing more."""
+        if self._disk is None:
+            return None
+        copy = Path(tempfile.mkdtemp(prefix=f"host-{self.name}-"))
+        shutil.copytree(self._disk, copy, dirs_exist_ok=True)
+        return copy
+
+    def _restore_disk(self, copy: Path | None) -> None:
+        if copy is not None:
+            self._lose_disk()
+            shutil.copytree(copy, self.disk, dirs_exist_ok=True)
+            shutil.rmtree(copy)
+
+    def _lose_disk(self) -> None:
+        if self._disk is not None:
+            shutil.rmtree(self._disk)
+            self._disk.mkdir()
+
+    def _take(self, addresses: tuple[str, ...]) -> None:
+        taken: list[str] = []
+        try:
+            for address in map(canonical_ip, addresses):
+                self.net.take(address, self)
+                taken.append(address)
+        except ImpossibleWorld:
+            for address in taken:
+                self.net.give_back(address)
+            raise
+        self.addresses = tuple(taken)
+
+    def _check_not_inside(self, what: str) -> None:
+        if current_process() is self.process:
+            raise SimulationError(
+                f"{self.name} cannot {what} from within: call it from the story, or from a task "
+                "that does not run on this machine"
+            )
+
+    def _note(self, text: str) -> None:
+        self.network.note(text, self)

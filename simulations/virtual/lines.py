@@ -1,0 +1,132 @@
+"""Lines: the links between machines, as they are at the moment, and who is cut off from whom."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import Counter
+from typing import Final, TypeAlias
+
+from simulations.virtual.link import Link
+
+__all__ = ["Lines", "Name"]
+
+Name: TypeAlias = str
+"""Of a machine."""
+
+_WITHIN: Final = Link(latency=0.000_01)
+"""Between two programs of one machine."""
+RETRANSMIT_MIN_S: Final = 0.2
+"""TCP sends a lost segment again after this long, and then after twice as long each time."""
+RETRANSMITS_MAX: Final = 8
+"""Losses of one segment in a row; a line worse than that counts as one that was lucky now."""
+
+
+class Lines:
+    """What a packet from one machine to another meets. Draws from the generator handed in."""
+
+    def __init__(self, rng: random.Random, default: Link) -> None:
+        self._rng: Final = rng
+        self.default = default
+        """Between any two machines of which nothing else is said."""
+        self._pairs: dict[tuple[Name, Name], Link] = {}
+        self._access: dict[Name, Link] = {}
+        self._free_at: dict[tuple[Name, Name], float] = {}
+        self._cut: Counter[tuple[Name, Name]] = Counter()
+        self._found: dict[tuple[Name, Name], list[tuple[Link, tuple[Name, Name]]]] = {}
+
+    # What there is
+
+    def set_pair(self, source: Name, target: Name, link: Link | None) -> Link | None:
+        """The line in one direction between two; None for the usual. Returns what was there."""
+        former = self._pairs.pop((source, target), None)
+        if link is not None:
+            self._pairs[source, target] = link
+        self._found.clear()
+        return former
+
+    def set_access(self, name: Name, link: Link | None) -> Link | None:
+        """The line that connects a machine with everybody, both directions; None for the usual.
+        Between two machines that have one, both count. Returns what was there."""
+        former = self._access.pop(name, None)
+        if link is not None:
+            self._access[name] = link
+        self._found.clear()
+        return former
+
+    def set_default(self, link: Link) -> Link:
+        former, self.default = self.default, link
+        self._found.clear()
+        return former
+
+    def cut(self, source: Name, target: Name) -> None:
+        """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
+        self._cut[source, target] += 1
+
+    def mend(self, source: Name, target: Name) -> None:
+        self._cut[source, target] -= 1
+        if not self._cut[source, target]:
+            del self._cut[source, target]
+
+    def is_open(self, source: Name, target: Name) -> bool:
+        return not self._cut or (source, target) not in self._cut
+
+    # What they do
+
+    def datagrams(self, source: Name, target: Name, size: int, now_s: float) -> list[float]:
+        """When the copies of a datagram arrive: none if it is lost."""
+        rng = self._rng
+        at_s = now_s
+        copies = 1
+        for link, key in self._between(source, target):
+            if size > link.mtu_bytes or (link.loss and rng.random() < link.loss):
+                return []
+            if link.bandwidth_bytes_per_s != math.inf:
+                begin_s = max(at_s, self._free_at.get(key, 0.0))
+                if begin_s - at_s > link.queue_s:
+                    return []
+                at_s = self._free_at[key] = begin_s + size / link.bandwidth_bytes_per_s
+            at_s += link.draw_latency_s(rng)
+            if link.reorder and rng.random() < link.reorder:
+                at_s += link.reorder_s * rng.random()
+            if link.duplicate and rng.random() < link.duplicate:
+                copies += 1
+        return [at_s] + [at_s + 0.001 * number for number in range(1, copies)]
+
+    def segment(self, source: Name, target: Name, size: int, now_s: float) -> float:
+        """When a piece of a stream arrives, however often it has to be sent."""
+        rng = self._rng
+        at_s = now_s
+        for link, key in self._between(source, target):
+            if link.bandwidth_bytes_per_s != math.inf:
+                begin_s = max(at_s, self._free_at.get(key, 0.0))
+                at_s = self._free_at[key] = begin_s + size / link.bandwidth_bytes_per_s
+            at_s += link.draw_latency_s(rng)
+            if link.loss:
+                again_s = RETRANSMIT_MIN_S
+                for _ in range(RETRANSMITS_MAX):
+                    if rng.random() >= link.loss:
+                        break
+                    at_s += again_s
+                    again_s *= 2
+        return at_s
+
+    def _between(self, source: Name, target: Name) -> list[tuple[Link, tuple[Name, Name]]]:
+        key = (source, target)
+        found = self._found.get(key)
+        if found is None:
+            found = self._found[key] = self._find(source, target)
+        return found
+
+    def _find(self, source: Name, target: Name) -> list[tuple[Link, tuple[Name, Name]]]:
+        if source == target:
+            return [(_WITHIN, (source, target))]
+        pair = self._pairs.get((source, target))
+        if pair is not None:
+            return [(pair, (source, target))]
+        ends = [
+            (self._access[name], key)
+            for name, key in ((source, (source, "")), (target, ("", target)))
+            if name in self._access
+        ]
+        return ends or [(self.default, (source, target))]

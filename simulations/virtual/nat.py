@@ -1,0 +1,149 @@
+"""Nat: network address translation, as a pure machine (RFC 4787, RFC 5382).
+
+Which mapping a packet gets is one question, whose packets a mapping lets in is another; the four
+classical kinds of RFC 3489 are the four useful answers to both.
+"""
+
+from __future__ import annotations
+
+import enum
+import itertools
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from simulations.virtual.errors import ImpossibleWorld
+
+__all__ = ["Endpoint", "Mapping", "Nat", "NatKind"]
+
+Endpoint: TypeAlias = tuple[str, int]
+"""An IP address and a port."""
+
+PORTS: Final = range(20_000, 65_536)
+"""Given out in turn."""
+IDLE_S: Final = {"udp": 120.0, "tcp": 7_440.0}
+"""RFC 4787 REQ-5 and RFC 5382 REQ-5: at least this long. Many devices forget sooner."""
+
+
+class NatKind(enum.Enum):
+    """By whom a mapping can be used."""
+
+    FULL_CONE = "full cone"
+    """By anybody, once it is there."""
+    ADDRESS_RESTRICTED = "address-restricted"
+    """By addresses that were sent something through it."""
+    PORT_RESTRICTED = "port-restricted"
+    """By addresses and ports that were sent something through it."""
+    SYMMETRIC = "symmetric"
+    """By the one address and port that it was made for: each destination has its own."""
+
+
+@dataclass(slots=True)
+class Mapping:
+    """A public port that stands for somebody inside."""
+
+    protocol: str
+    inside: Endpoint
+    outside: Endpoint
+    used_s: float
+    remotes: dict[Endpoint, None] = field(default_factory=dict)
+
+
+class Nat:
+    """The translation table of one device."""
+
+    def __init__(
+        self,
+        kind: NatKind,
+        address: str,
+        *,
+        udp_idle_s: float = IDLE_S["udp"],
+        tcp_idle_s: float = IDLE_S["tcp"],
+        hairpin: bool = False,
+    ) -> None:
+        """``address`` is the public one. ``hairpin`` lets two machines inside reach each other by
+        their public addresses."""
+        self.kind: Final = kind
+        self.address = address
+        self.hairpin = hairpin
+        self._idle_s: Final = {"udp": udp_idle_s, "tcp": tcp_idle_s}
+        for protocol, idle_s in self._idle_s.items():
+            if not idle_s > 0:
+                raise ImpossibleWorld(f"{protocol}_idle_s is above 0, not {idle_s!r}")
+        self._ports = itertools.cycle(PORTS)
+        self._by_inside: dict[tuple[str, Endpoint, Endpoint | None], Mapping] = {}
+        self._by_port: dict[tuple[str, int], Mapping] = {}
+        self._forwarded: dict[tuple[str, int], Endpoint] = {}
+
+    def forward(self, protocol: str, port: int, inside: Endpoint) -> None:
+        """Let everybody in who comes to a public port, as a user sets it in his router."""
+        self._forwarded[protocol, port] = inside
+
+    def change_address(self, address: str) -> None:
+        """The provider gave the device another address: all mappings are gone."""
+        self.address = address
+        self.forget()
+
+    def forget(self) -> None:
+        """The device starts again."""
+        self._by_inside.clear()
+        self._by_port.clear()
+
+    def outbound(self, now_s: float, protocol: str, inside: Endpoint, remote: Endpoint) -> Mapping:
+        """The mapping that a packet from the inside leaves by."""
+        own = remote if self.kind is NatKind.SYMMETRIC else None
+        mapping = self._by_inside.get((protocol, inside, own))
+        if mapping is None or not self.is_live(mapping, now_s):
+            mapping = self._new_mapping(now_s, protocol, inside, own)
+        mapping.used_s = now_s
+        mapping.remotes[remote] = None
+        return mapping
+
+    def inbound(
+        self, now_s: float, protocol: str, port: int, remote: Endpoint
+    ) -> tuple[Endpoint, Mapping | None] | None:
+        """Whom a packet to a public port is for; None if it is dropped."""
+        forwarded = self._forwarded.get((protocol, port))
+        if forwarded is not None:
+            return forwarded, None
+        mapping = self._by_port.get((protocol, port))
+        if mapping is None or not self.is_live(mapping, now_s) or not self._admits(mapping, remote):
+            return None
+        return mapping.inside, mapping
+
+    def is_live(self, mapping: Mapping, now_s: float) -> bool:
+        """Whether a mapping is still in the table, neither forgotten nor idle for too long."""
+        return (
+            self._by_port.get((mapping.protocol, mapping.outside[1])) is mapping
+            and now_s - mapping.used_s <= self._idle_s[mapping.protocol]
+        )
+
+    def _admits(self, mapping: Mapping, remote: Endpoint) -> bool:
+        match self.kind:
+            case NatKind.FULL_CONE:
+                return True
+            case NatKind.ADDRESS_RESTRICTED:
+                return any(address == remote[0] for address, _ in mapping.remotes)
+            case _:
+                return remote in mapping.remotes
+
+    def _new_mapping(
+        self, now_s: float, protocol: str, inside: Endpoint, own: Endpoint | None
+    ) -> Mapping:
+        former = self._by_inside.get((protocol, inside, own))
+        if former is not None:
+            self._by_port.pop((protocol, former.outside[1]), None)
+        port = self._free_port(now_s, protocol)
+        mapping = Mapping(protocol, inside, (self.address, port), now_s)
+        self._by_inside[protocol, inside, own] = mapping
+        self._by_port[protocol, port] = mapping
+        return mapping
+
+    def _free_port(self, now_s: float, protocol: str) -> int:
+        for port in itertools.islice(self._ports, len(PORTS)):
+            holder = self._by_port.get((protocol, port))
+            if (protocol, port) not in self._forwarded and (
+                holder is None or not self.is_live(holder, now_s)
+            ):
+                break
+        # With none free, the one whose turn it is loses its mapping, as in cheap devices.
+        return port

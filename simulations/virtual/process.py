@@ -1,0 +1,83 @@
+"""Process: what runs on a machine between two crashes.
+
+Which process a callback belongs to travels with its context, as asyncio hands contexts on from
+task to task and from callback to callback. So no program has to know that there are several.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+from types import CoroutineType
+from typing import Any, Final, Protocol
+
+__all__ = ["Machine", "Process", "context_of", "current_process"]
+
+
+class Machine(Protocol):
+    """What a process knows of the machine below it."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def asleep_s(self) -> float:
+        """How long it has been asleep in all, since the start of the world."""
+
+    @property
+    def is_asleep(self) -> bool: ...
+
+
+class Process:
+    """Made anew whenever its machine starts."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.machine: Final = machine
+        self.alive = True
+        self.kept: list[asyncio.Handle] = []
+        """Callbacks that are due, while the machine is asleep."""
+        self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        """What its timers had left to wait when it fell asleep."""
+        self.context: Final = contextvars.copy_context()
+        self.context.run(_CURRENT.set, self)
+
+    @property
+    def name(self) -> str:
+        return self.machine.name
+
+    @property
+    def runs(self) -> bool:
+        return self.alive and not self.machine.is_asleep
+
+    @property
+    def asleep_s(self) -> float:
+        return self.machine.asleep_s
+
+    def owns(self, task: asyncio.Task[Any]) -> bool:
+        context = context_of(task)
+        return context is not None and current_process(context) is self
+
+    def close(self, task: asyncio.Task[Any]) -> None:
+        """End a task of this dead process as a power failure would: no more of it runs, except
+        what Python insists on running when a coroutine is thrown away."""
+        context, coroutine = context_of(task), task.get_coro()
+        if context is not None and isinstance(coroutine, CoroutineType):
+            with contextlib.suppress(BaseException):
+                context.copy().run(coroutine.close)
+        task.cancel()
+
+
+_CURRENT: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(
+    "simulated_process", default=None
+)
+
+
+def current_process(context: contextvars.Context | None = None) -> Process | None:
+    """The process that a context belongs to, by default the running one; None for the story."""
+    return _CURRENT.get() if context is None else context.get(_CURRENT)
+
+
+def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
+    """The context of a task of a simulated loop. Python itself tells from 3.12 on."""
+    return getattr(task, "context", None)

@@ -1,0 +1,119 @@
+"""Routing: whose address is whose, and what address translation makes of a packet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from simulations.virtual.errors import ImpossibleWorld
+from simulations.virtual.nat import Endpoint, Mapping, Nat
+
+if TYPE_CHECKING:
+    from simulations.virtual.host import Host
+
+__all__ = ["WILDCARDS", "Gateway", "Net", "Route", "canonical_ip", "route", "wildcard_like"]
+
+WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104
+"""Addresses of a socket that stand for all of its machine's."""
+
+
+def wildcard_like(address: str) -> str:
+    """The one of the same family."""
+    return WILDCARDS[":" in address]
+
+
+def canonical_ip(text: str) -> str:
+    """Raises :class:`ImpossibleWorld` if it is no IP address."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ImpossibleWorld(f"{text!r} is no IP address") from None
+
+
+class Net:
+    """Machines that reach each other by address: the Internet, or a network behind a NAT."""
+
+    def __init__(self, outside: Gateway | None = None) -> None:
+        self.outside = outside
+        """What packets leave through that are for nobody in here."""
+        self.owners: dict[str, Host | Gateway] = {}
+
+    def take(self, address: str, owner: Host | Gateway) -> str:
+        """Returns the address as it is written. Raises :class:`ImpossibleWorld`."""
+        address = canonical_ip(address)
+        if address in self.owners:
+            raise ImpossibleWorld(f"{address} belongs to {self.owners[address].name} already")
+        self.owners[address] = owner
+        return address
+
+    def give_back(self, address: str) -> None:
+        del self.owners[address]
+
+
+class Gateway:
+    """A device that translates addresses, between the net inside and the one it is in."""
+
+    def __init__(self, name: str, nat: Nat, net: Net) -> None:
+        self.name = name
+        self.nat = nat
+        self.net = net
+        self.inside = Net(self)
+        nat.address = net.take(nat.address, self)
+
+    def change_address(self, address: str) -> None:
+        """The provider gave it another one: all mappings are gone."""
+        former = self.nat.address
+        self.nat.change_address(self.net.take(address, self))
+        self.net.give_back(former)
+
+
+@dataclass(slots=True)
+class Route:
+    """Where a packet ends up."""
+
+    target: Host
+    source: Endpoint
+    """As the target sees it."""
+    destination: Endpoint
+    """As the target knows itself."""
+    mappings: tuple[tuple[Nat, Mapping], ...] = ()
+    """That it was translated by."""
+
+    def is_live(self, now_s: float) -> bool:
+        """Whether a connection that was made on this route still passes; using it keeps it."""
+        for nat, mapping in self.mappings:
+            if not nat.is_live(mapping, now_s):
+                return False
+            mapping.used_s = now_s
+        return True
+
+
+def route(
+    now_s: float, protocol: str, host: Host, source: Endpoint, destination: Endpoint
+) -> Route | None:
+    """Follow a packet from ``host``; None if there is nobody to take it."""
+    net = host.net
+    address = destination[0]
+    owner = net.owners.get(address)
+    if owner is None and net.outside is None:
+        return Route(host, source, destination) if host.owns(address) else None
+    mappings: list[tuple[Nat, Mapping]] = []
+    while owner is None and net.outside is not None:
+        gateway = net.outside
+        mapping = gateway.nat.outbound(now_s, protocol, source, destination)
+        mappings.append((gateway.nat, mapping))
+        source = mapping.outside
+        net = gateway.net
+        owner = net.owners.get(address)
+        if owner is gateway and not gateway.nat.hairpin:
+            return None
+    while isinstance(owner, Gateway):
+        inbound = owner.nat.inbound(now_s, protocol, destination[1], source)
+        if inbound is None:
+            return None
+        destination, used = inbound
+        if used is not None:
+            mappings.append((owner.nat, used))
+        owner = owner.inside.owners.get(destination[0])
+    return None if owner is None else Route(owner, source, destination, tuple(mappings))

@@ -1,0 +1,81 @@
+"""Listener and Server: who takes connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from simulations.virtual.nat import Endpoint
+
+if TYPE_CHECKING:
+    from simulations.virtual.host import Host
+
+__all__ = ["Listener", "Server"]
+
+
+class Listener:
+    """One listening socket. Connections are taken in the context that it was opened in."""
+
+    def __init__(self, host: Host, endpoint: Endpoint, factory: Callable[[], Any]) -> None:
+        self.host: Final = host
+        self.endpoint: Final = endpoint
+        self.factory: Final = factory
+        self.context: Final = contextvars.copy_context()
+        host.listeners[endpoint] = self
+
+    @property
+    def is_open(self) -> bool:
+        return self.host.listeners.get(self.endpoint) is self
+
+    def getsockname(self) -> Endpoint:
+        return self.endpoint
+
+    def close(self) -> None:
+        if self.is_open:
+            del self.host.listeners[self.endpoint]
+
+
+class Server(asyncio.AbstractServer):
+    """What ``create_server`` returns."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, listeners: list[Listener]) -> None:
+        self._loop = loop
+        self._listeners = listeners
+        self._closed: asyncio.Future[None] = loop.create_future()
+
+    @property
+    def sockets(self) -> tuple[Any, ...]:
+        return () if self._closed.done() else tuple(self._listeners)
+
+    def is_serving(self) -> bool:
+        return not self._closed.done()
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def close(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+        if not self._closed.done():
+            self._closed.set_result(None)
+
+    async def start_serving(self) -> None:
+        """It does already."""
+
+    async def serve_forever(self) -> None:
+        try:
+            await asyncio.shield(self._closed)
+        finally:
+            self.close()
+
+    async def wait_closed(self) -> None:
+        await asyncio.shield(self._closed)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+        await self.wait_closed()

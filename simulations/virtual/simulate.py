@@ -1,0 +1,126 @@
+"""simulate: run a story in a world of its own, from one seed to one end."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from simulations.virtual.errors import SimulationError, Unhandled
+from simulations.virtual.network import Network
+from simulations.virtual.watchdog import unreal_calls_refused
+
+__all__ = ["Run", "run_in", "simulate"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Run(Generic[_T]):
+    """What came of a story."""
+
+    value: _T
+    """What it returned."""
+    digest: str
+    """Of everything that happened: the same run has the same."""
+    virtual_s: float
+    """How long it took in the world."""
+    wall_s: float
+    """How long it took here."""
+    packets: int
+
+
+def simulate(
+    story: Callable[[Network], Coroutine[Any, Any, _T]],
+    *,
+    seed: int = 0,
+    limit_s: float | None = None,
+    unreal: bool = True,
+) -> Run[_T]:
+    """Run ``story`` in a new world, and throw the world away.
+
+    ::
+
+        async def story(network: Network) -> None:
+            alice = network.host("alice", "192.0.2.1")
+            ...
+
+        simulate(story, seed=7)
+
+    ``limit_s`` is virtual time. With ``unreal=False`` the real clock and entropy may be read.
+    Raises what the story raises, and the errors of :mod:`simulations.virtual.errors`.
+    """
+    network = Network(seed)
+    return run_in(network, story(network), limit_s=limit_s, unreal=unreal)
+
+
+def run_in(
+    network: Network,
+    story: Coroutine[Any, Any, _T],
+    *,
+    limit_s: float | None = None,
+    unreal: bool = True,
+) -> Run[_T]:
+    """The same in a world that is there already; afterwards it has ended."""
+    loop = network.loop
+    loop.limit_s = None if limit_s is None else loop.now + limit_s
+    unhandled: list[dict[str, Any]] = []
+    main: asyncio.Task[_T] = loop.create_task(story, name="the story")
+
+    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        unhandled.append(context)
+        main.cancel()
+
+    loop.set_exception_handler(fail)
+    began_s = time.perf_counter()
+    began_virtual_s = loop.now
+    try:
+        with unreal_calls_refused(loop, refuse=unreal):
+            try:
+                value = loop.run_until_complete(main)
+            except asyncio.CancelledError:
+                if not unhandled:
+                    raise
+        gc.collect()  # An exception that nobody took is told when its task is thrown away.
+        if unhandled:
+            raise _unhandled(unhandled[0])
+        return Run(
+            value,
+            network.trace.digest,
+            loop.now - began_virtual_s,
+            time.perf_counter() - began_s,
+            network.trace.entries,
+        )
+    finally:
+        loop.set_exception_handler(lambda *_: None)
+        _end(network)
+
+
+def _unhandled(context: dict[str, Any]) -> SimulationError:
+    error = context.get("exception")
+    if isinstance(error, SimulationError):
+        return error
+    text = str(context.get("message", "an error"))
+    raised = Unhandled(text if error is None else f"{text}: {type(error).__name__}: {error}")
+    raised.__cause__ = error
+    return raised
+
+
+def _end(network: Network) -> None:
+    """Leave no task, timer or file of the world behind."""
+    loop = network.loop
+    for host in network.hosts.values():
+        if host.is_up:
+            host.crash()
+        host.discard()
+    for task in sorted(asyncio.all_tasks(loop), key=hash):
+        task.cancel()
+    loop.limit_s = None
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    for task in sorted(asyncio.all_tasks(loop), key=hash):
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()

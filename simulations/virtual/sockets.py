@@ -1,0 +1,196 @@
+"""Sockets: what an event loop does for those who want to connect, listen, or send datagrams."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+from simulations.virtual.datagram import DatagramTransport
+from simulations.virtual.dial import Dial
+from simulations.virtual.errors import NotSimulated
+from simulations.virtual.nat import Endpoint
+from simulations.virtual.process import current_process
+from simulations.virtual.routing import WILDCARDS, Gateway, wildcard_like
+from simulations.virtual.server import Listener, Server
+from simulations.virtual.stream import StreamTransport
+
+if TYPE_CHECKING:
+    from simulations.virtual.host import Host
+    from simulations.virtual.network import Network
+
+__all__ = ["Sockets"]
+
+
+class Sockets:
+    """The three calls of an event loop that open sockets, and name resolution."""
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+
+    # What the event loop passes on
+
+    async def create_connection(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: Any = None,
+        port: Any = None,
+        *,
+        local_addr: Any = None,
+        family: int = 0,
+        **options: Any,
+    ) -> tuple[StreamTransport, Any]:
+        _check(options)
+        stream = await self._connect(self._endpoint(host, port, family=family), local_addr)
+        loop = self._network.loop
+        waiter = loop.create_future()
+        try:
+            protocol = protocol_factory()
+            stream.begin(protocol, waiter)
+            await waiter
+        except BaseException:
+            stream.abort()
+            raise
+        return stream, protocol
+
+    async def create_server(
+        self,
+        protocol_factory: Callable[[], Any],
+        host: Any = None,
+        port: Any = None,
+        *,
+        family: int = 0,
+        start_serving: bool = True,  # noqa: ARG002 - a listening socket serves
+        **options: Any,
+    ) -> Server:
+        _check(options)
+        names: Sequence[Any] = [host] if host is None or isinstance(host, str) else host
+        endpoints = [
+            self._endpoint(wildcard_like("") if name is None else name, port, family=family)
+            for name in names
+        ]
+        listeners: list[Listener] = []
+        try:
+            for ip, number in endpoints:
+                machine = self._machine(ip)
+                endpoint = (ip, number or machine.free_port(machine.listeners))
+                _check_free(machine, endpoint, machine.listeners)
+                listeners.append(Listener(machine, endpoint, protocol_factory))
+        except OSError:
+            for listener in listeners:
+                listener.close()
+            raise
+        return Server(self._network.loop, listeners)
+
+    async def create_datagram_endpoint(
+        self,
+        protocol_factory: Callable[[], Any],
+        local_addr: Any = None,
+        remote_addr: Any = None,
+        *,
+        family: int = 0,
+        **options: Any,
+    ) -> tuple[DatagramTransport, Any]:
+        _check(options)
+        remote = (
+            None if remote_addr is None else self._endpoint(remote_addr[0], remote_addr[1], family)
+        )
+        if local_addr is not None:
+            local = self._endpoint(local_addr[0], local_addr[1], family)
+        elif remote is not None:
+            local = (self._machine(remote[0]).address(remote[0]), 0)
+        else:
+            local = (wildcard_like("::" if family == socket.AF_INET6 else ""), 0)
+        machine = self._machine(local[0])
+        if not local[1]:
+            local = (local[0], machine.free_port(machine.datagrams))
+        _check_free(machine, local, machine.datagrams)
+        protocol = protocol_factory()
+        transport = DatagramTransport(self._network, machine, local, remote, protocol)
+        waiter = self._network.loop.create_future()
+
+        def begin() -> None:
+            protocol.connection_made(transport)
+            if not waiter.done():
+                waiter.set_result(None)
+
+        self._network.loop.call_soon(begin)
+        await waiter
+        return transport, protocol
+
+    def getaddrinfo(self, host: Any, port: Any) -> list[tuple[Any, ...]]:
+        """Numbers, and the names that the network knows."""
+        ip, number = self._endpoint(host, port)
+        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        return [(family, socket.SOCK_STREAM, 0, "", (ip, number))]
+
+    # Whose it is
+
+    def _machine(self, ip: str) -> Host:
+        """The machine that a call concerns: the one that the caller runs on; for the story itself,
+        the one with this address. Raises :class:`OSError`."""
+        process = current_process()
+        if process is not None:
+            machine = process.machine
+            if ip not in WILDCARDS and not machine.owns(ip):  # type: ignore[attr-defined]
+                raise OSError(99, f"Cannot assign requested address: {ip}")
+            return machine  # type: ignore[return-value]
+        owner = self._network.internet.owners.get(ip)
+        if owner is None or isinstance(owner, Gateway):
+            raise OSError(99, f"Cannot assign requested address: {ip}")
+        return owner
+
+    def _endpoint(self, host: Any, port: Any, *_: Any, family: int = 0) -> Endpoint:
+        name = str(host)
+        known = "127.0.0.1" if name == "localhost" else self._network.names.get(name, name)
+        try:
+            ip = str(ip_address(known))
+        except ValueError:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
+        if (family == socket.AF_INET and ":" in ip) or (family == socket.AF_INET6 and "." in ip):
+            raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family not supported")
+        return ip, int(port or 0)
+
+    # Connecting
+
+    async def _connect(self, remote: Endpoint, local_addr: Any) -> StreamTransport:
+        process = current_process()
+        if local_addr is not None:
+            local = self._endpoint(*local_addr)
+            machine = self._machine(local[0])
+        elif process is not None:
+            machine = process.machine  # type: ignore[assignment]
+            local = (machine.address(remote[0]), 0)
+        else:
+            raise NotSimulated(
+                "which machine is to connect? Name its address with local_addr=, or call from "
+                "something that runs on it: host.run(...)"
+            )
+        if local[0] in WILDCARDS:
+            local = (machine.address(remote[0]), local[1])
+        if not local[1]:
+            local = (local[0], next(machine._ports))
+        dial = Dial(self._network, machine, local, remote)
+        try:
+            return await dial.done
+        except asyncio.CancelledError:
+            dial.give_up()
+            raise
+
+
+def _check(options: dict[str, Any]) -> None:
+    for name, value in options.items():
+        if name in {"ssl", "sock", "server_hostname"} and value:
+            raise NotSimulated(f"{name} is not simulated")
+
+
+def _check_free(machine: Host, local: Endpoint, taken: dict[Endpoint, Any]) -> None:
+    ip, port = local
+    for other, number in taken:
+        same_family = (":" in other) == (":" in ip)
+        if port == number and (
+            other == ip or (same_family and (other in WILDCARDS or ip in WILDCARDS))
+        ):
+            raise OSError(98, f"Address already in use: {ip}:{port} on {machine.name}")
