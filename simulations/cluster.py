@@ -17,7 +17,7 @@ from lookup_dht import DHTLookup
 from simulations.expectations import within
 from simulations.member import Member, Role
 from simulations.plan import ClusterPlan
-from simulations.world import LoopbackWorld
+from simulations.world import LoopbackWorld, World
 
 __all__ = ["Cluster"]
 
@@ -40,7 +40,7 @@ class Cluster:
     def __init__(
         self,
         plan: ClusterPlan,
-        world: LoopbackWorld | None = None,
+        world: World | None = None,
         *,
         narrate: Callable[[str], None] = lambda _: None,
         watch: Callable[[Member, Event], None] = lambda *_: None,
@@ -48,7 +48,7 @@ class Cluster:
     ) -> None:
         """``narrate`` is told how the start goes on, ``watch`` what each member does."""
         self.plan: Final = plan
-        self.world: Final = world or LoopbackWorld(plan.seed)
+        self.world: Final[World] = world or LoopbackWorld(plan.seed)
         self.patience_s: Final = patience_s
         self.members: Final[list[Member]] = []
         self.bootstraps: Final[list[DHTLookup]] = []
@@ -110,13 +110,17 @@ class Cluster:
         )
 
     async def _add_bootstrap(self, name: str) -> None:
+        machine = self.world.machine(name)
         lookup = DHTLookup(
-            f"{self.world.new_host()}:0",
+            f"{machine.address}:0",
             self._seeds,
-            private_addresses=True,
-            entropy=self.world.entropy(name),
+            private_addresses=self.world.private_addresses,
+            unix_time=machine.environment.unix_time,
+            elapsed=machine.environment.elapsed,
+            entropy=machine.environment.entropy,
         )
-        await self._stack.enter_async_context(lookup)
+        self._stack.push_async_callback(lambda: machine.run(lookup.close()))
+        await machine.run(lookup.start())
         self.bootstraps.append(lookup)
 
     @property
@@ -127,12 +131,12 @@ class Cluster:
         member = Member(
             name,
             role,
-            self.world.new_host(),
-            self.world.entropy(name),
+            self.world.machine(name, reachable=role is not Role.UNREACHABLE),
             bootstraps=self._seeds,
             discovery=discovery,
             watch=self._watch,
             patience_s=self.patience_s,
+            private_addresses=self.world.private_addresses,
         )
         # From now on closed with the cluster, even if it does not get as far as being started.
         self.members.append(member)
@@ -202,22 +206,19 @@ class Cluster:
 
     async def move(self, member: Member) -> None:
         """The member's machine gets another address, and loses the one it had."""
-        member.host = self.world.new_host()
-        await member.lookup.rebind(f"{member.host}:0")
-        await member.node.move(f"{member.host}:0", dial_from=member.host)
+        await member.move()
 
     async def hide(self, member: Member) -> None:
         """The member accepts no connections any more, and those it had are cut."""
-        await member.node.move((), dial_from=member.host)
+        await member.hide()
 
     async def leave(self, member: Member) -> None:
         """The member ends, and takes leave of everybody."""
         await member.close()
 
     async def crash(self, member: Member) -> None:
-        """The member ends without a word: its connections are cut before it can say goodbye."""
-        await self.hide(member)
-        await self.leave(member)
+        """The member ends without a word."""
+        await member.crash()
 
 
 def _write_relay_file(file: Path, links: Iterable[str]) -> None:

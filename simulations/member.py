@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from discovery import DiscoveryMan
-from egtp import Environment, Identity, Incoming, Node, NodeConfig, NodeId
+from egtp import Identity, Incoming, Node, NodeConfig, NodeId
 from egtp.events import Dialling, Event, PathLost, RecordLearned
-from egtp.identity import Entropy
 from lookup_dht import DHTLookup
 from simulations.expectations import within
+from simulations.world import Machine
 
 __all__ = ["Member", "Role"]
 
@@ -35,33 +35,40 @@ class Member:
         self,
         name: str,
         role: Role,
-        host: str,
-        entropy: Entropy,
+        machine: Machine,
         *,
         bootstraps: Iterable[str],
         discovery: DiscoveryMan | None,
         watch: Callable[[Member, Event], None],
         patience_s: float,
+        private_addresses: bool,
     ) -> None:
         reachable = role is not Role.UNREACHABLE
         self.name: Final = name
         self.role: Final = role
-        self.host = host
+        self.machine: Final = machine
         self.gone = False
+        self.crashed = False
         self.events: Final[list[Event]] = []
         """Everything that its observer was told, in order."""
         self.lookup: Final = DHTLookup(
-            f"{host}:0", bootstraps, server=reachable, private_addresses=True, entropy=entropy
+            f"{machine.address}:0",
+            bootstraps,
+            server=reachable,
+            private_addresses=private_addresses,
+            unix_time=machine.environment.unix_time,
+            elapsed=machine.environment.elapsed,
+            entropy=machine.environment.entropy,
         )
         self.node: Final = Node(
-            Identity.generate(entropy),
-            listen=f"{host}:0" if reachable else (),
-            dial_from=host,
+            Identity.generate(machine.environment.entropy),
+            listen=f"{machine.address}:0" if reachable else (),
+            dial_from=machine.address,
             lookup=self.lookup,
             discovery=discovery,
             relay_server=role is Role.RELAY,
-            config=NodeConfig(private_addresses=True, hard_timeout_s=HARD_TIMEOUT_S),
-            environment=Environment(entropy=entropy),
+            config=NodeConfig(private_addresses=private_addresses, hard_timeout_s=HARD_TIMEOUT_S),
+            environment=machine.environment,
             observer=self._observe,
         )
         self.node.handle("echo", _echo)
@@ -70,14 +77,48 @@ class Member:
         self._changed = asyncio.Event()
 
     async def start(self) -> None:
-        await self.lookup.start()
-        await self.node.start()
+        await self.machine.run(self._start())
 
     async def close(self) -> None:
         """A second time does nothing, as with its parts."""
-        self.gone = True
+        if not self.crashed:
+            self.gone = True
+            await self.machine.run(self._close())
+
+    async def move(self) -> None:
+        """The machine has another address now, and the node is told."""
+        await self.machine.run(self._move(self.machine.gain_address()))
+        self.machine.lose_address()
+
+    async def hide(self) -> None:
+        """Accept no connections any more, and cut those that there are."""
+        await self.machine.run(self.node.move((), dial_from=self.host))
+
+    async def crash(self) -> None:
+        """End without a word."""
+        self.gone = self.crashed = self.machine.kill()
+        if not self.crashed:
+            # On a real machine that lives on, as near as can be: connections are cut before it can
+            # say goodbye.
+            await self.hide()
+            await self.close()
+
+    async def _start(self) -> None:
+        await self.lookup.start()
+        await self.node.start()
+
+    async def _close(self) -> None:
         await self.node.close()
         await self.lookup.close()
+
+    async def _move(self, address: str) -> None:
+        await self.lookup.rebind(f"{address}:0")
+        await self.node.move(f"{address}:0", dial_from=address)
+
+    @property
+    def host(self) -> str:
+        """Its machine's address."""
+        return self.machine.address
 
     @property
     def node_id(self) -> NodeId:
@@ -87,7 +128,7 @@ class Member:
 
     async def ask(self, other: Member, body: bytes) -> bytes:
         """What the other one answers."""
-        return await self.node.query(other.node_id, "echo", body)
+        return await self.machine.run(self.node.query(other.node_id, "echo", body))
 
     def path_to(self, other: Member) -> str:
         """How the next message to the other one would travel."""

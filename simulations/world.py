@@ -1,19 +1,77 @@
-"""The world that a cluster lives in: addresses, time and entropy. This one is this machine."""
+"""Worlds that a cluster can live in: machines, time and entropy.
+
+:class:`LoopbackWorld` is this machine, with real sockets and real time. :class:`VirtualWorld` is a
+simulated network, in which everything follows from the seed. Nodes cannot tell one from the other.
+"""
 
 from __future__ import annotations
 
 import random
 import socket
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeVar
 
-from egtp import InvalidConfig
+from egtp import Environment, InvalidConfig
 from egtp.identity import Entropy
+from simulations.virtual import Gateway, Host, Link, LogNormal, Nat, NatKind, Network, Trace
 
-__all__ = ["LoopbackWorld"]
+__all__ = ["LoopbackWorld", "Machine", "VirtualWorld", "World"]
+
+_T = TypeVar("_T")
 
 _HOSTS_PER_ROUND: Final = 250
+OVERLAP_S: Final = 0.2
+"""How long a machine that moves has both addresses after its node has changed to the new one."""
+INTERNET: Final = Link(latency=LogNormal(median_s=0.02, sigma=0.3))
+"""Between any two machines of a virtual world: as between cities of one continent."""
+
+
+class Machine(Protocol):
+    """What a member of a cluster runs on."""
+
+    @property
+    def address(self) -> str:
+        """Its IP address at the moment."""
+
+    @property
+    def environment(self) -> Environment:
+        """Its clocks and its entropy."""
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """Let something happen on it."""
+
+    def gain_address(self) -> str:
+        """It has another address from now on, which nobody had before, beside the one it had."""
+
+    def lose_address(self) -> None:
+        """The addresses that it had before the last one are gone, now or in a moment."""
+
+    def kill(self) -> bool:
+        """What runs on it ends, and the system closes its sockets. False if that cannot be done
+        without ending the story as well."""
+
+
+class World(Protocol):
+    """Where machines come from."""
+
+    @property
+    def elapsed(self) -> Callable[[], float]:
+        """Seconds since any fixed moment."""
+
+    @property
+    def private_addresses(self) -> bool:
+        """Whether its addresses are of a kind that nodes use in labs only."""
+
+    def check(self) -> None:
+        """Raises :class:`InvalidConfig` if there can be no such world here."""
+
+    def machine(self, name: str, *, reachable: bool = True) -> Machine:
+        """A new one. One that is not ``reachable`` is behind a NAT, if the world has any."""
+
+    def entropy(self, name: str) -> Entropy:
+        """A source for ``name`` alone, so that what one node draws does not depend on how far
+        the others have come."""
 
 
 class LoopbackWorld:
@@ -22,6 +80,8 @@ class LoopbackWorld:
     The same seed gives the same keys, so that a run can be told of and repeated. Such keys are no
     secret: this is for simulations only.
     """
+
+    private_addresses: Final = True
 
     def __init__(self, seed: int, elapsed: Callable[[], float] = time.perf_counter) -> None:
         self.elapsed: Final = elapsed
@@ -47,10 +107,103 @@ class LoopbackWorld:
         self._hosts_given += 1
         return host
 
+    def machine(self, name: str, *, reachable: bool = True) -> Machine:  # noqa: ARG002
+        return _LoopbackMachine(self, name)
+
     def entropy(self, name: str) -> Entropy:
-        """A source for ``name`` alone, so that what one node draws does not depend on how far
-        the others have come."""
         return random.Random(f"{self._seed}/{name}").randbytes
+
+
+class _LoopbackMachine:
+    def __init__(self, world: LoopbackWorld, name: str) -> None:
+        self._world = world
+        self.address = world.new_host()
+        self.environment: Final = Environment(entropy=world.entropy(name))
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await work
+
+    def gain_address(self) -> str:
+        self.address = self._world.new_host()
+        return self.address
+
+    def lose_address(self) -> None:
+        """On loopback, all addresses are always there."""
+
+    def kill(self) -> bool:
+        return False
+
+
+class VirtualWorld:
+    """Machines of a :class:`Network`, each with an address in a /24 of its own."""
+
+    private_addresses: Final = False
+
+    def __init__(self, seed: int, *, link: Link = INTERNET, trace: Trace | None = None) -> None:
+        self.network: Final = Network(seed, link=link, trace=trace)
+        self._hosts_given = 0
+
+    @property
+    def elapsed(self) -> Callable[[], float]:
+        return lambda: self.network.loop.now
+
+    def check(self) -> None:
+        """There is room for any."""
+
+    def machine(self, name: str, *, reachable: bool = True) -> VirtualMachine:
+        return VirtualMachine(self, name, reachable=reachable)
+
+    def entropy(self, name: str) -> Entropy:
+        return random.Random(f"{self.network.seed}/{name}").randbytes
+
+    def new_address(self) -> str:
+        number = self._hosts_given
+        self._hosts_given += 1
+        high, low = divmod(number, _HOSTS_PER_ROUND)
+        return f"11.{high}.{low + 1}.1"
+
+
+class VirtualMachine:
+    """One machine, or one behind a NAT of its own."""
+
+    def __init__(self, world: VirtualWorld, name: str, *, reachable: bool) -> None:
+        self._world = world
+        network = world.network
+        self.gateway: Final = None if reachable else _home_router(world, name)
+        address = world.new_address() if self.gateway is None else "192.168.1.2"
+        self.host: Final[Host] = network.host(name, address, behind=self.gateway)
+        self.environment: Final = Environment(
+            elapsed=self.host.elapsed, unix_time=self.host.unix_time, entropy=world.entropy(name)
+        )
+
+    @property
+    def address(self) -> str:
+        return self.host.addresses[0]
+
+    async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
+        return await self.host.run(work)
+
+    def gain_address(self) -> str:
+        if self.gateway is None:
+            self.host.change_ip(self._world.new_address(), *self.host.addresses)
+        else:
+            self.gateway.change_address(self._world.new_address())
+        return self.address
+
+    def lose_address(self) -> None:
+        if self.gateway is None:
+            # As where two networks overlap: goodbyes leave by the old address before it is gone.
+            loop = self._world.network.loop
+            loop.happen(loop.now + OVERLAP_S, self.host.change_ip, self.address)
+
+    def kill(self) -> bool:
+        self.host.kill()
+        return True
+
+
+def _home_router(world: VirtualWorld, name: str) -> Gateway:
+    nat = Nat(NatKind.PORT_RESTRICTED, world.new_address())
+    return world.network.gateway(f"router of {name}", nat)
 
 
 def _host(number: int) -> str:

@@ -59,7 +59,7 @@ class Host:
         self._fell_asleep_s = 0.0
         self._ports = itertools.cycle(EPHEMERAL_PORTS)
         self._disk: Path | None = None
-        self._rng = random.Random(f"{network.seed}/{name}")
+        self.rng: Final = random.Random(f"{network.seed}/{name}")
         self._take(addresses)
 
     def __repr__(self) -> str:
@@ -111,7 +111,7 @@ class Host:
 
     def entropy(self, count: int) -> bytes:
         """Bytes that depend on the seed, its name, and how many it drew before."""
-        return self._rng.randbytes(count)
+        return self.rng.randbytes(count)
 
     @property
     def asleep_s(self) -> float:

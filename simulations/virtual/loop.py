@@ -21,7 +21,7 @@ from collections.abc import Callable, Coroutine, Generator
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
 
 from simulations.virtual.errors import NotSimulated, Overdue, Stalled
-from simulations.virtual.process import Process, current_process
+from simulations.virtual.process import Process, close, current_process
 from simulations.virtual.waiting import who_waits
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ WORLD: Final = contextvars.Context()
 """Where the network itself runs: no machine's process."""
 TURNS_MAX: Final = 1_000_000
 """Turns of the loop at one moment; a program that needs more goes round in circles."""
+TICK_S: Final = 1e-9
+"""The least time there is."""
 CANCELLED_MAX: Final = 10_000
 """Cancelled timers may be this many, and half of all, before they are thrown out."""
 
@@ -114,9 +116,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._check_closed()
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         timer._scheduled = True
-        due = when
-        if self._some_host_slept and (process := current_process()) is not None:
-            due += process.asleep_s
+        ahead_s = when - self.time()
+        # A clock that stands still between two turns would let a program that waits for the rest
+        # of a time, which rounds to nothing, wait for ever.
+        due = self._now + max(ahead_s, TICK_S) if ahead_s > 0 else self._now
         heapq.heappush(self._timers, (due, next(self._orders), timer))
         return timer
 
@@ -127,7 +130,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        return self.call_at(self.time() + delay, callback, *args, context=context)
+        when = self.time() + (max(delay, TICK_S) if delay > 0 else delay)
+        return self.call_at(when, callback, *args, context=context)
 
     def happen(self, at_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Let the world do something at a moment of everybody's time."""
@@ -222,7 +226,15 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process.timers, process.kept = [], []
         for task in sorted(asyncio.all_tasks(self), key=hash):
             if process.owns(task):
-                process.close(task)
+                close(task)
+
+    def end(self) -> None:
+        """Throw away what is still going on, as when a world ends."""
+        self.limit_s, self._turns_at_now = None, 0
+        self._timers.clear()
+        for task in sorted(asyncio.all_tasks(self), key=hash):
+            close(task)
+        self.call_soon(self.stop)
 
     # Sockets
 

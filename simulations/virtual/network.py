@@ -49,6 +49,8 @@ class Network:
         self.hosts: Final[dict[str, Host]] = {}
         self.names: Final[dict[str, str]] = {}
         """Host names that resolve, and the addresses they stand for."""
+        self.story: Final = Host(self, "the story", (), self.internet)
+        """Whose clocks and entropy are used by what runs on no machine. It has no address."""
         self._watchers: list[Watcher] = []
 
     # What there is

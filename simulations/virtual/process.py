@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import random
 from types import CoroutineType
 from typing import Any, Final, Protocol
 
-__all__ = ["Machine", "Process", "context_of", "current_process"]
+__all__ = ["Machine", "Process", "close", "context_of", "current_process"]
 
 
 class Machine(Protocol):
@@ -27,6 +28,16 @@ class Machine(Protocol):
 
     @property
     def is_asleep(self) -> bool: ...
+
+    @property
+    def rng(self) -> random.Random:
+        """What is random for it."""
+
+    def unix_time(self) -> float: ...
+
+    def elapsed(self) -> float: ...
+
+    def entropy(self, count: int, /) -> bytes: ...
 
 
 class Process:
@@ -58,15 +69,6 @@ class Process:
         context = context_of(task)
         return context is not None and current_process(context) is self
 
-    def close(self, task: asyncio.Task[Any]) -> None:
-        """End a task of this dead process as a power failure would: no more of it runs, except
-        what Python insists on running when a coroutine is thrown away."""
-        context, coroutine = context_of(task), task.get_coro()
-        if context is not None and isinstance(coroutine, CoroutineType):
-            with contextlib.suppress(BaseException):
-                context.copy().run(coroutine.close)
-        task.cancel()
-
 
 _CURRENT: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(
     "simulated_process", default=None
@@ -81,3 +83,13 @@ def current_process(context: contextvars.Context | None = None) -> Process | Non
 def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
     """The context of a task of a simulated loop. Python itself tells from 3.12 on."""
     return getattr(task, "context", None)
+
+
+def close(task: asyncio.Task[Any]) -> None:
+    """End a task where it is: no more of it runs, except what Python insists on running when a
+    coroutine is thrown away."""
+    context, coroutine = context_of(task), task.get_coro()
+    if context is not None and isinstance(coroutine, CoroutineType):
+        with contextlib.suppress(BaseException):
+            context.copy().run(coroutine.close)
+    task.cancel()

@@ -78,7 +78,7 @@ def run_in(
     began_s = time.perf_counter()
     began_virtual_s = loop.now
     try:
-        with unreal_calls_refused(loop, refuse=unreal):
+        with unreal_calls_refused(loop, network.story, refuse=unreal):
             try:
                 value = loop.run_until_complete(main)
             except asyncio.CancelledError:
@@ -112,15 +112,14 @@ def _unhandled(context: dict[str, Any]) -> SimulationError:
 def _end(network: Network) -> None:
     """Leave no task, timer or file of the world behind."""
     loop = network.loop
-    for host in network.hosts.values():
-        if host.is_up:
-            host.crash()
-        host.discard()
-    for task in sorted(asyncio.all_tasks(loop), key=hash):
-        task.cancel()
-    loop.limit_s = None
-    loop.call_soon(loop.stop)
+
+    def end() -> None:
+        for host in network.hosts.values():
+            if host.is_up:
+                host.crash()
+            host.discard()
+        loop.end()
+
+    loop.call_soon(end)
     loop.run_forever()
-    for task in sorted(asyncio.all_tasks(loop), key=hash):
-        task._log_destroy_pending = False  # type: ignore[attr-defined]
     loop.close()

@@ -1,7 +1,8 @@
 """What a simulation cannot see through: the real clock, real entropy, and callbacks without end.
 
 While a story runs, the functions of the standard library that give real time or entropy are
-replaced by ones that name who called them. A program that bound one of them to a name of its own
+replaced. Installed libraries get those of the machine that they run on; a program of one's own is
+told where it should take them as arguments instead. Who bound such a function to a name of his own
 before is not caught: then two runs with one seed part, and their traces show where.
 """
 
@@ -19,10 +20,12 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from simulations.virtual.errors import Blocked, Unreal
+from simulations.virtual.process import Machine, current_process
 from simulations.virtual.waiting import place
 
 if TYPE_CHECKING:
@@ -43,59 +46,78 @@ _INSTEAD: Final = {
     "entropy": "take entropy as an argument, from host.entropy",
     "wait": "await asyncio.sleep",
 }
-_REFUSED: Final[tuple[tuple[Any, str, str], ...]] = (
-    (time, "time", "clock"),
-    (time, "time_ns", "clock"),
-    (time, "monotonic", "clock"),
-    (time, "monotonic_ns", "clock"),
-    (time, "perf_counter", "clock"),
-    (time, "clock_gettime", "clock"),
-    (time, "clock_gettime_ns", "clock"),
-    (time, "sleep", "wait"),
-    (os, "urandom", "entropy"),
-    (random, "random", "entropy"),
-    (random, "randrange", "entropy"),
-    (random, "randint", "entropy"),
-    (random, "getrandbits", "entropy"),
-    (random, "choice", "entropy"),
-    (random, "shuffle", "entropy"),
-    (random, "sample", "entropy"),
-    (random, "uniform", "entropy"),
-    (secrets, "token_bytes", "entropy"),
-    (secrets, "token_hex", "entropy"),
-    (secrets, "randbelow", "entropy"),
-    (uuid, "uuid1", "entropy"),
-    (uuid, "uuid4", "entropy"),
-    (socket, "create_connection", "wait"),
-)
+_CLOCKS: Final[dict[str, Callable[[Machine], float]]] = {
+    "time": lambda machine: machine.unix_time(),
+    "time_ns": lambda machine: int(machine.unix_time() * 1e9),
+    "monotonic": lambda machine: machine.elapsed(),
+    "monotonic_ns": lambda machine: int(machine.elapsed() * 1e9),
+    "perf_counter": lambda machine: machine.elapsed(),
+    "perf_counter_ns": lambda machine: int(machine.elapsed() * 1e9),
+}
+_RANDOM: Final = (
+    "random", "randrange", "randint", "getrandbits", "randbytes", "choice", "choices", "shuffle",
+    "sample", "uniform", "gauss", "expovariate",
+)  # fmt: skip
+
+
+def _replaced() -> Iterator[tuple[Any, str, str, Callable[..., Any] | None]]:
+    """Module, name, what kind of thing it is, and what a library gets in its place."""
+    for name, read in _CLOCKS.items():
+        yield time, name, "clock", read
+    for name in _RANDOM:
+        yield random, name, "entropy", partial(_drawn, name)
+    yield time, "clock_gettime", "clock", lambda machine, _: machine.elapsed()
+    yield os, "urandom", "entropy", lambda machine, count: machine.entropy(count)
+    yield secrets, "token_bytes", "entropy", lambda machine, count=32: machine.entropy(count)
+    yield uuid, "uuid4", "entropy", lambda machine: uuid.UUID(bytes=machine.entropy(16), version=4)
+    for module, name in ((secrets, "token_hex"), (secrets, "randbelow"), (uuid, "uuid1")):
+        yield module, name, "entropy", None
+    yield time, "sleep", "wait", None
+    yield socket, "create_connection", "wait", None
+
+
+def _drawn(name: str, machine: Machine, *args: Any, **options: Any) -> Any:
+    return getattr(machine.rng, name)(*args, **options)
 
 
 @contextlib.contextmanager
-def unreal_calls_refused(loop: VirtualLoop, *, refuse: bool = True) -> Iterator[None]:
+def unreal_calls_refused(
+    loop: VirtualLoop, story: Machine, *, refuse: bool = True
+) -> Iterator[None]:
     """Inside of it, whoever goes around the simulation gets :class:`Unreal`, and a callback that
-    does not end gets :class:`Blocked`."""
+    does not end gets :class:`Blocked`. What belongs to no machine belongs to ``story``."""
     with contextlib.ExitStack() as stack:
-        if refuse:
-            for module, name, kind in _REFUSED:
-                if hasattr(module, name):
-                    real = getattr(module, name)
-                    setattr(module, name, _refusing(real, f"{module.__name__}.{name}", kind, loop))
-                    stack.callback(setattr, module, name, real)
+        for module, name, kind, instead in _replaced() if refuse else ():
+            if hasattr(module, name):
+                real = getattr(module, name)
+                stack.callback(setattr, module, name, real)
+                what = (f"{module.__name__}.{name}", kind)
+                setattr(module, name, _standing_in(real, instead, what, loop, story))
         stack.enter_context(_watching(loop))
         yield
 
 
-def _refusing(
-    real: Callable[..., Any], name: str, kind: str, loop: VirtualLoop
+def _standing_in(
+    real: Callable[..., Any],
+    instead: Callable[..., Any] | None,
+    what: tuple[str, str],
+    loop: VirtualLoop,
+    story: Machine,
 ) -> Callable[..., Any]:
-    def refusing(*args: Any, **options: Any) -> Any:
+    name, kind = what
+
+    def standing_in(*args: Any, **options: Any) -> Any:
         caller = sys._getframe(1)
         package = str(caller.f_globals.get("__name__", "")).partition(".")[0]
         if package in TRUSTED or asyncio._get_running_loop() is not loop:
             return real(*args, **options)
+        if instead is not None and "site-packages" in caller.f_code.co_filename:
+            # A library cannot be asked to take its time as an argument: it gets the machine's.
+            process = current_process()
+            return instead(story if process is None else process.machine, *args, **options)
         raise Unreal(f"{place(caller)} calls {name}, which is not simulated: {_INSTEAD[kind]}")
 
-    return refusing
+    return standing_in
 
 
 @contextlib.contextmanager
