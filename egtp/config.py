@@ -46,6 +46,10 @@ class NodeConfig:
     lookups_max: int = 2
     """How often the strategies are looked up anew before a query fails."""
 
+    silent_path_s: float = 8.0
+    """How long a peer may say nothing while somebody waits for its reply, before the path to it is
+    given up and another one is tried: some round trips of a bad line."""
+
     # TCP
     connections_max: int = 10_000
     """All connections. An idle one costs about 12 KiB."""

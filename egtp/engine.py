@@ -35,6 +35,7 @@ from egtp.publishing import Publisher
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying, strategy_of
 from egtp.sealed import ItemType, Sealed, item, parse_age
+from egtp.silence import Verdict
 from egtp.strategy_choice import Contact
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
@@ -456,13 +457,16 @@ class Engine:
             if self._fits(best, waiting):
                 best.queue(waiting)
 
-    def lose_path(self, path: Path, reason: str) -> None:
-        """A path is of no use any more. What had not left by it goes by another."""
+    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
+        """A path is of no use any more. What had not left by it goes by another; what was written
+        may still leave, unless it is to end ``at_once``."""
         self.channels.close(path)
         strategy = path.strategy
         if isinstance(strategy, TCPStrat):
             connection = self.comms.connection(strategy.connection or 0)
-            if connection is not None:
+            if connection is not None and at_once:
+                connection.abort(reason)
+            elif connection is not None:
                 connection.close(reason)
         self._path_is_gone(path, reason)
 
@@ -665,12 +669,29 @@ class Engine:
         if self.relaying.server is not None:
             self.relaying.server.leases.expire(now)
         for peer in self.book.all():
+            self._listen(peer, now)
             for path in peer.others:
                 if not path.outbox and now - path.used_s > DRAIN_S:
                     self.lose_path(path, "superseded by another path")
         self.comms.clean_up()
         interval_s = self.config.clean_up_interval_s
         self._cleaner = self._loop.call_later(interval_s, self._clean_up)
+
+    def _listen(self, peer: Peer, now: float) -> None:
+        """Notice that nobody is there any more, while somebody waits for a reply."""
+        waited_for = self.exchanges.count_of(peer.peer_id)
+        for path in peer.paths:
+            if not waited_for:
+                path.silence.forget()
+                continue
+            match path.silence.look(now, path.heard_s, self.config.silent_path_s):
+                case Verdict.ASK:
+                    path.queue_control(item(ItemType.PING, b""))
+                case Verdict.GIVE_UP:
+                    self.counters["path given up: silent"] += 1
+                    self.lose_path(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)
+                case Verdict.FINE:
+                    pass
 
     # The end
 

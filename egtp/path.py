@@ -20,6 +20,7 @@ from egtp.packet import Data
 from egtp.reassembly import Reassembly
 from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
 from egtp.session import Session
+from egtp.silence import Silence
 
 __all__ = ["MESSAGE_OVERHEAD_MAX", "Given", "Path", "PathOwner"]
 
@@ -89,6 +90,9 @@ class Path:
         """Where the other side sees us, if we dialled."""
         self.used_s = session.started_s
         """When something was last sent or received."""
+        self.heard_s = session.started_s
+        """When something was last received."""
+        self.silence: Final = Silence()
         self.round_trip_s: float | None = None
         self.outbox: Final[Outbox[Given | None]] = Outbox(theirs.reassembly_bytes_max)
         self._strategy = CryptoStrat(strategy, self)
@@ -171,8 +175,7 @@ class Path:
             # It opened, so the peer itself sealed it: there is no understanding this peer.
             self._owner.path_failed(self, str(error))
             raise
-        now = self._owner.now()
-        self.used_s = now
+        self.used_s = self.heard_s = now = self._owner.now()
         offset = int((now - self.session.started_s) * 1000) - sealed.t_ms
         if self._least_transit_ms is None or offset < self._least_transit_ms:
             self._least_transit_ms = offset

@@ -73,14 +73,14 @@ class Host:
         Raises :class:`HostDown` if the machine is down, or crashes over it. Cancelling cancels
         the work.
         """
+        process = self.process
         task = self.spawn(work)
         try:
             return await task
-        except asyncio.CancelledError:
+        except BaseException:
             if not task.done():
                 task.cancel()
-                raise
-            if current_process(getattr(task, "context", None)) is not self.process:
+            elif not process.alive:
                 raise HostDown(f"{self.name} crashed") from None
             raise
 

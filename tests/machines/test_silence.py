@@ -1,0 +1,62 @@
+"""Noticing that nobody is there any more."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.silence import Silence, Verdict
+
+
+def test_a_silent_peer_is_asked_and_then_given_up() -> None:
+    silence = Silence()
+    assert silence.look(103.9, 100.0, 8.0) is Verdict.FINE
+    assert silence.look(104.0, 100.0, 8.0) is Verdict.ASK
+    assert silence.look(107.9, 100.0, 8.0) is Verdict.FINE
+    assert silence.look(108.0, 100.0, 8.0) is Verdict.GIVE_UP
+
+
+def test_a_peer_that_answers_is_not_given_up() -> None:
+    silence = Silence()
+    assert silence.look(104.0, 100.0, 8.0) is Verdict.ASK
+    assert silence.look(108.0, 104.1, 8.0) is Verdict.FINE
+    assert silence.look(108.1, 104.1, 8.0) is Verdict.ASK
+
+
+def test_after_an_hour_asleep_the_peer_is_asked_first() -> None:
+    assert Silence().look(3_700.0, 100.0, 8.0) is Verdict.ASK
+
+
+def test_what_was_asked_while_somebody_waited_is_forgotten_with_him() -> None:
+    silence = Silence()
+    assert silence.look(104.0, 100.0, 8.0) is Verdict.ASK
+    silence.forget()
+    assert silence.look(200.0, 100.0, 8.0) is Verdict.ASK
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 5.0), st.booleans(), st.booleans()), max_size=60))
+def test_nobody_is_given_up_who_was_not_asked_in_vain_for_half_of_the_time(
+    looks: list[tuple[float, bool, bool]],
+) -> None:
+    silence = Silence()
+    now = heard = 0.0
+    asked: float | None = None
+    for step, something_came, somebody_waits in looks:
+        now += step
+        if something_came:
+            heard, asked = now, None
+        if not somebody_waits:
+            silence.forget()
+            asked = None
+            continue
+        match silence.look(now, heard, 6.0):
+            case Verdict.ASK:
+                assert asked is None
+                assert now - heard >= 3.0
+                asked = now
+            case Verdict.GIVE_UP:
+                assert asked is not None
+                assert now - asked >= 3.0
+                return
+            case Verdict.FINE:
+                assert now - heard < 3.0 or (asked is not None and now - asked < 3.0)
