@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Final, Self
 
 from discovery import DiscoveryMan
-from egtp import NodeId
+from egtp import InvalidConfig, NodeId
 from egtp.events import Event, RecordPublished
 from lookup_dht import DHTLookup
+from simulations.checkers import Checkers
 from simulations.expectations import within
 from simulations.member import Member, Role
 from simulations.plan import ClusterPlan
-from simulations.world import LoopbackWorld, World
+from simulations.virtual import Network
+from simulations.world import LoopbackWorld, VirtualWorld, World
 
 __all__ = ["Cluster"]
 
@@ -52,12 +54,14 @@ class Cluster:
         self.patience_s: Final = patience_s
         self.members: Final[list[Member]] = []
         self.bootstraps: Final[list[DHTLookup]] = []
+        self.checkers: Final = Checkers(self.world.elapsed)
         self.joined_s = 0.0
         """How long it took until everybody's record was in the DHT."""
         self._narrate = narrate
         self._watch = watch
         self._stack = AsyncExitStack()
         self._names: dict[NodeId, str] = {}
+        self._discovery: DiscoveryMan | None = None
 
     # Life
 
@@ -94,6 +98,7 @@ class Cluster:
         file = Path(folder, "relays.toml")
         _write_relay_file(file, (relay.node.link for relay in relays))
         discovery = await self._stack.enter_async_context(DiscoveryMan(file))
+        self._discovery = discovery
 
         names = [*NAMES, *(f"peer-{n}" for n in range(len(NAMES) + 1, plan.reachable + 1))]
         peers = [self._make(name, Role.REACHABLE, discovery) for name in names[: plan.reachable]]
@@ -137,6 +142,7 @@ class Cluster:
             watch=self._watch,
             patience_s=self.patience_s,
             private_addresses=self.world.private_addresses,
+            checkers=self.checkers,
         )
         # From now on closed with the cluster, even if it does not get as far as being started.
         self.members.append(member)
@@ -198,6 +204,19 @@ class Cluster:
         return [event.published.stored for event in last if event is not None]
 
     # What happens to them
+
+    @property
+    def network(self) -> Network:
+        """The simulated network below it. Raises :class:`InvalidConfig` on real machines."""
+        if not isinstance(self.world, VirtualWorld):
+            raise InvalidConfig("that can happen in a virtual world only, not on this machine")
+        return self.world.network
+
+    async def join(self, name: str, role: Role = Role.REACHABLE) -> Member:
+        """Somebody new comes, and is there once its record is stored."""
+        member = self._make(name, role, self._discovery)
+        await self._start_one(member)
+        return member
 
     async def published(self, member: Member) -> int:
         """Wait until a member's record as it is now is stored; by how many nodes."""

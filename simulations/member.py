@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from discovery import DiscoveryMan
-from egtp import Identity, Incoming, Node, NodeConfig, NodeId
+from egtp import Identity, IdentityFile, Incoming, Node, NodeConfig, NodeId
 from egtp.events import Dialling, Event, PathLost, RecordLearned
 from lookup_dht import DHTLookup
+from simulations.checkers import MARK_BYTES, Checkers
 from simulations.expectations import within
 from simulations.world import Machine
 
@@ -29,7 +30,7 @@ class Role(enum.Enum):
 
 
 class Member:
-    """A node that answers ``echo`` with what it was sent, at an address of its own."""
+    """A node that answers ``echo`` with what it was sent, on a machine of its own."""
 
     def __init__(
         self,
@@ -42,46 +43,67 @@ class Member:
         watch: Callable[[Member, Event], None],
         patience_s: float,
         private_addresses: bool,
+        checkers: Checkers,
     ) -> None:
-        reachable = role is not Role.UNREACHABLE
         self.name: Final = name
         self.role: Final = role
         self.machine: Final = machine
         self.gone = False
-        self.crashed = False
+        """Whether it has ended; it may start again."""
         self.events: Final[list[Event]] = []
         """Everything that its observer was told, in order."""
-        self.lookup: Final = DHTLookup(
-            f"{machine.address}:0",
-            bootstraps,
-            server=reachable,
-            private_addresses=private_addresses,
-            unix_time=machine.environment.unix_time,
-            elapsed=machine.environment.elapsed,
-            entropy=machine.environment.entropy,
-        )
-        self.node: Final = Node(
-            Identity.generate(machine.environment.entropy),
-            listen=f"{machine.address}:0" if reachable else (),
-            dial_from=machine.address,
-            lookup=self.lookup,
-            discovery=discovery,
-            relay_server=role is Role.RELAY,
-            config=NodeConfig(private_addresses=private_addresses, hard_timeout_s=HARD_TIMEOUT_S),
-            environment=machine.environment,
-            observer=self._observe,
-        )
-        self.node.handle("echo", _echo)
+        self._bootstraps = tuple(bootstraps)
+        self._discovery = discovery
+        self._private_addresses = private_addresses
+        self._checkers = checkers
         self._watch = watch
         self._patience_s = patience_s
         self._changed = asyncio.Event()
+        self._identity: Identity | IdentityFile = self._open_identity()
+        self._make()
+
+    def _open_identity(self) -> Identity | IdentityFile:
+        entropy = self.machine.environment.entropy
+        if self.machine.disk is None:
+            return Identity.generate(entropy)
+        return IdentityFile.open(self.machine.disk / "identity.pem", entropy=entropy)
+
+    def _make(self) -> None:
+        """A new node, and a new DHT node below it."""
+        machine, reachable = self.machine, self.role is not Role.UNREACHABLE
+        environment = machine.environment
+        self.lookup = DHTLookup(
+            f"{machine.address}:0",
+            self._bootstraps,
+            server=reachable,
+            private_addresses=self._private_addresses,
+            unix_time=environment.unix_time,
+            elapsed=environment.elapsed,
+            entropy=environment.entropy,
+        )
+        self.node = Node(
+            self._identity,
+            listen=f"{machine.address}:0" if reachable else (),
+            dial_from=machine.address,
+            lookup=self._checkers.watched(self.name, self.lookup, environment.unix_time),
+            discovery=self._discovery,
+            relay_server=self.role is Role.RELAY,
+            config=NodeConfig(
+                private_addresses=self._private_addresses, hard_timeout_s=HARD_TIMEOUT_S
+            ),
+            environment=environment,
+            observer=self._observe,
+        )
+        self.node.handle("echo", self._echo)
+
+    # What happens to it
 
     async def start(self) -> None:
         await self.machine.run(self._start())
 
     async def close(self) -> None:
-        """A second time does nothing, as with its parts."""
-        if not self.crashed:
+        """End, and say goodbye. A second time does nothing, as with its parts."""
+        if not self.gone:
             self.gone = True
             await self.machine.run(self._close())
 
@@ -96,12 +118,33 @@ class Member:
 
     async def crash(self) -> None:
         """End without a word."""
-        self.gone = self.crashed = self.machine.kill()
-        if not self.crashed:
+        if self.machine.kill():
+            self._ended()
+        else:
             # On a real machine that lives on, as near as can be: connections are cut before it can
             # say goodbye.
             await self.hide()
             await self.close()
+
+    def cut_power(self) -> None:
+        """Its machine stops. Nobody is told, not even by its system. Virtual worlds only."""
+        self.machine.host.crash()
+        self._ended()
+
+    async def restart(self, *, keep_disk: bool = True, clock_offset_s: float | None = None) -> None:
+        """Start again after a crash: the same peer, if its disk is still there. Virtual only."""
+        if not self.gone:
+            self.cut_power()
+        self.machine.host.restart(keep_disk=keep_disk, clock_offset_s=clock_offset_s)
+        self._identity = self._open_identity()
+        self._make()
+        self.gone = False
+        await self.start()
+
+    def _ended(self) -> None:
+        self.gone = True
+        if isinstance(self._identity, IdentityFile):
+            self._identity.close()
 
     async def _start(self) -> None:
         await self.lookup.start()
@@ -110,6 +153,7 @@ class Member:
     async def _close(self) -> None:
         await self.node.close()
         await self.lookup.close()
+        self._ended()
 
     async def _move(self, address: str) -> None:
         await self.lookup.rebind(f"{address}:0")
@@ -126,9 +170,14 @@ class Member:
 
     # Talking
 
-    async def ask(self, other: Member, body: bytes) -> bytes:
-        """What the other one answers."""
-        return await self.machine.run(self.node.query(other.node_id, "echo", body))
+    async def ask(self, other: Member, body: bytes, hard_timeout_s: float | None = None) -> bytes:
+        """What the other one answers; what comes of it is checked."""
+        marked = self._checkers.mark(body)
+        query = self.node.query(other.node_id, "echo", marked, hard_timeout_s=hard_timeout_s)
+        with self._checkers.asking(self.name, self.node, marked):
+            reply = await self.machine.run(query)
+            self._checkers.answered(self.name, other.name, marked, reply)
+        return reply[MARK_BYTES:]
 
     def path_to(self, other: Member) -> str:
         """How the next message to the other one would travel."""
@@ -204,6 +253,6 @@ class Member:
             self._changed.clear()
             await self._changed.wait()
 
-
-async def _echo(query: Incoming) -> bytes:
-    return query.body
+    async def _echo(self, query: Incoming) -> bytes:
+        self._checkers.handled(self.name, query)
+        return query.body

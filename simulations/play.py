@@ -74,6 +74,12 @@ async def play(
         if left:
             _, left = await asyncio.wait(left, timeout=LEFTOVER_GRACE_S)
         expect.that("nothing is left when the cluster is closed", not left, f"{len(left)} tasks")
+        wrong = cluster.checkers.violations
+        expect.that(
+            "no rule was ever broken",
+            not wrong,
+            "\n".join(map(str, wrong)) or f"{cluster.checkers.asked} queries watched",
+        )
         expect.that("nothing failed unseen", not problems, "\n".join(problems) or "0 errors")
     finally:
         loop.set_exception_handler(former_handler)

@@ -25,3 +25,5 @@ class Scenario:
     name: str
     summary: str
     run: Callable[[Cluster, Expectations, Narrate], Awaitable[Figures]]
+    virtual_only: bool = False
+    """Whether things happen in it that cannot be done to a real machine."""

@@ -10,6 +10,7 @@ import random
 import socket
 import time
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from egtp import Environment, InvalidConfig
@@ -50,6 +51,14 @@ class Machine(Protocol):
     def kill(self) -> bool:
         """What runs on it ends, and the system closes its sockets. False if that cannot be done
         without ending the story as well."""
+
+    @property
+    def disk(self) -> Path | None:
+        """Where something can be kept for the next start; None if there will be none."""
+
+    @property
+    def host(self) -> Host:
+        """The simulated machine. Raises :class:`InvalidConfig` for a real one."""
 
 
 class World(Protocol):
@@ -133,6 +142,14 @@ class _LoopbackMachine:
     def kill(self) -> bool:
         return False
 
+    @property
+    def disk(self) -> Path | None:
+        return None
+
+    @property
+    def host(self) -> Host:
+        raise InvalidConfig("that can happen in a virtual world only, not to this machine")
+
 
 class VirtualWorld:
     """Machines of a :class:`Network`, each with an address in a /24 of its own."""
@@ -199,6 +216,10 @@ class VirtualMachine:
     def kill(self) -> bool:
         self.host.kill()
         return True
+
+    @property
+    def disk(self) -> Path | None:
+        return self.host.disk
 
 
 def _home_router(world: VirtualWorld, name: str) -> Gateway:

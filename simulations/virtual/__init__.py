@@ -38,7 +38,7 @@ from simulations.virtual.loop import VirtualLoop
 from simulations.virtual.nat import Nat, NatKind
 from simulations.virtual.network import Network
 from simulations.virtual.routing import Gateway
-from simulations.virtual.simulate import Run, run_in, simulate
+from simulations.virtual.simulate import Run, Session, run_in, simulate
 from simulations.virtual.trace import Trace
 
 __all__ = [
@@ -57,6 +57,7 @@ __all__ = [
     "NotSimulated",
     "Overdue",
     "Run",
+    "Session",
     "SimulationError",
     "Stalled",
     "Trace",

@@ -7,13 +7,14 @@ import gc
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from types import TracebackType
+from typing import Any, Final, Generic, Self, TypeVar
 
 from simulations.virtual.errors import SimulationError, Unhandled
 from simulations.virtual.network import Network
 from simulations.virtual.watchdog import unreal_calls_refused
 
-__all__ = ["Run", "run_in", "simulate"]
+__all__ = ["Run", "Session", "run_in", "simulate"]
 
 _T = TypeVar("_T")
 
@@ -65,38 +66,66 @@ def run_in(
     unreal: bool = True,
 ) -> Run[_T]:
     """The same in a world that is there already; afterwards it has ended."""
-    loop = network.loop
-    loop.limit_s = None if limit_s is None else loop.now + limit_s
-    unhandled: list[dict[str, Any]] = []
-    main: asyncio.Task[_T] = loop.create_task(story, name="the story")
+    began_s, began_virtual_s = time.perf_counter(), network.loop.now
+    with Session(network, unreal=unreal) as session:
+        value = session.run(story, limit_s=limit_s)
+    return Run(
+        value,
+        network.trace.digest,
+        network.loop.now - began_virtual_s,
+        time.perf_counter() - began_s,
+        network.trace.entries,
+    )
 
-    def fail(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        unhandled.append(context)
-        main.cancel()
 
-    loop.set_exception_handler(fail)
-    began_s = time.perf_counter()
-    began_virtual_s = loop.now
-    try:
-        with unreal_calls_refused(loop, network.story, refuse=unreal):
+class Session:
+    """A world that goes on from one story to the next, and ends with the ``with`` block.
+
+    Between two stories nothing happens: time stands still.
+    """
+
+    def __init__(self, network: Network, *, unreal: bool = True) -> None:
+        self.network: Final = network
+        self._unreal = unreal
+        self._unhandled: list[dict[str, Any]] = []
+        self._main: asyncio.Task[Any] | None = None
+
+    def __enter__(self) -> Self:
+        self.network.loop.set_exception_handler(self._fail)
+        return self
+
+    def run(self, story: Coroutine[Any, Any, _T], *, limit_s: float | None = None) -> _T:
+        """What the story returns. Raises as :func:`simulate` does."""
+        loop = self.network.loop
+        loop.limit_s = None if limit_s is None else loop.now + limit_s
+        main: asyncio.Task[_T] = loop.create_task(story, name="the story")
+        self._main = main
+        with unreal_calls_refused(loop, self.network.story, refuse=self._unreal):
             try:
                 value = loop.run_until_complete(main)
             except asyncio.CancelledError:
-                if not unhandled:
+                if not self._unhandled:
                     raise
+        if self._unhandled:
+            raise _unhandled(self._unhandled[0])
+        return value
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         gc.collect()  # An exception that nobody took is told when its task is thrown away.
-        if unhandled:
-            raise _unhandled(unhandled[0])
-        return Run(
-            value,
-            network.trace.digest,
-            loop.now - began_virtual_s,
-            time.perf_counter() - began_s,
-            network.trace.entries,
-        )
-    finally:
-        loop.set_exception_handler(lambda *_: None)
-        _end(network)
+        self.network.loop.set_exception_handler(lambda *_: None)
+        _end(self.network)
+        if error is None and self._unhandled:
+            raise _unhandled(self._unhandled[0])
+
+    def _fail(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        self._unhandled.append(context)
+        if self._main is not None:
+            self._main.cancel()
 
 
 def _unhandled(context: dict[str, Any]) -> SimulationError:

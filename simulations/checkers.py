@@ -1,0 +1,171 @@
+"""Checkers: what must never happen, looked for all the time while anything else does.
+
+A scenario asks whether something good happens; these say that nothing bad did. They look from the
+outside where that is possible, at what peers send each other and at what handlers are called with,
+and into a node only for what it must have forgotten.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from egtp import EgtpError, FastFail, HardTimeout, Incoming, Node, NodeId
+from egtp.comm_record import SignedCommRecord
+from egtp.lookup import LookupService, Published
+from egtp.path import Path
+
+__all__ = ["MARK_BYTES", "Checkers", "Violation"]
+
+MARK_BYTES: Final = 12
+"""Of a body that is unique in its cluster, so that it is known again wherever it turns up."""
+VIOLATIONS_MAX: Final = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """Something happened that must never happen."""
+
+    at_s: float
+    rule: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.at_s:.3f} s: {self.rule}: {self.detail}"
+
+
+class Checkers:
+    """Of one cluster. :attr:`violations` is empty, or something is wrong with the engine."""
+
+    def __init__(self, elapsed: Callable[[], float]) -> None:
+        self.violations: Final[list[Violation]] = []
+        self.asked = 0
+        self.outcomes: Final[dict[str, int]] = {}
+        self._elapsed = elapsed
+        self._failed_fast: dict[bytes, str] = {}
+        self._handled: dict[bytes, int] = {}
+        self._resolved: dict[tuple[str, NodeId], int] = {}
+
+    def violated(self, rule: str, detail: str) -> None:
+        if len(self.violations) < VIOLATIONS_MAX:
+            self.violations.append(Violation(self._elapsed(), rule, detail))
+
+    # Queries
+
+    def mark(self, body: bytes) -> bytes:
+        """The body with something before it that no other has."""
+        self.asked += 1
+        return b"~%010d~" % self.asked + body
+
+    @contextlib.contextmanager
+    def asking(self, name: str, node: Node, body: bytes) -> Iterator[None]:
+        """A query is open inside of it; its outcome goes through."""
+        outcome = "reply"
+        try:
+            yield
+        except FastFail:
+            outcome = "fast fail"
+            self._failed_fast[body] = name
+            if body in self._handled:
+                self.violated("a fast fail means that nothing left", f"{name} was answered")
+            raise
+        except BaseException as error:
+            outcome = type(error).__name__
+            if isinstance(error, HardTimeout):
+                self._nothing_is_stored(name, node, body)
+            raise
+        finally:
+            self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+            self._look_inside(name, node)
+
+    def answered(self, name: str, other: str, body: bytes, reply: bytes) -> None:
+        """A reply came for the query with that body."""
+        if reply != body:
+            self.violated("a reply reaches the exchange that it is for", f"{name} asked {other}")
+
+    def handled(self, name: str, query: Incoming) -> None:
+        """A handler was called."""
+        times = self._handled[query.body] = self._handled.get(query.body, 0) + 1
+        if times > 1:
+            self.violated("no handler runs twice for one query", f"{name}: {times} times")
+        if query.body in self._failed_fast:
+            self.violated("a fast fail means that nothing left", f"{name} was asked all the same")
+
+    def _look_inside(self, name: str, node: Node) -> None:
+        unproven = [path for path in _paths(node) if not path.confirmed]
+        if unproven:
+            self.violated("an unconfirmed session teaches no route", f"{name}: {unproven[0]}")
+
+    def _nothing_is_stored(self, name: str, node: Node, body: bytes) -> None:
+        held = [message for message in _messages(node) if body in message]
+        if held:
+            text = f"{name} holds {len(held)} messages"
+            self.violated("after its hard timeout nothing of a query is stored", text)
+
+    # Records
+
+    def watched(
+        self, name: str, lookup: LookupService, unix_time: Callable[[], float]
+    ) -> LookupService:
+        """The same lookup service, whose every record is looked at."""
+        return _WatchedLookup(self, name, lookup, unix_time)
+
+    def resolved(
+        self, name: str, peer_id: NodeId, record: SignedCommRecord, newer_than: int, unix_s: float
+    ) -> None:
+        """A lookup brought a record."""
+        try:
+            SignedCommRecord.decode(record.encode())
+        except EgtpError as error:
+            self.violated("a resolved record verifies", f"{name}: {error}")
+        if record.peer_id != peer_id:
+            self.violated("a resolved record is of the peer asked for", f"{name}: {peer_id}")
+        if record.expired(unix_s):
+            self.violated("a resolved record has not expired", f"{name}: {record.sequence}")
+        floor = max(newer_than, self._resolved.get((name, peer_id), 0))
+        if record.sequence < floor or record.sequence <= newer_than:
+            text = f"{name}: {record.sequence} after {floor}"
+            self.violated("a resolved record never goes backward", text)
+        self._resolved[name, peer_id] = max(floor, record.sequence)
+
+
+def _paths(node: Node) -> Iterator[Path]:
+    engine = node._engine
+    for peer in engine.book.all() if engine is not None else ():
+        yield from peer.paths
+
+
+def _messages(node: Node) -> Iterator[bytes]:
+    """Every message that a node still has of its own."""
+    engine = node._engine
+    if engine is None:
+        return
+    for exchange in engine.exchanges.all():
+        yield exchange.message
+    for peer in engine.book.all():
+        for waiting in peer.waiting:
+            yield waiting.message
+    for path in _paths(node):
+        for queue in (path.outbox._small, path.outbox._chunked, path.outbox._begun):
+            for waiting in queue:
+                yield waiting.message
+
+
+class _WatchedLookup:
+    def __init__(
+        self, checkers: Checkers, name: str, lookup: LookupService, unix_time: Callable[[], float]
+    ) -> None:
+        self._checkers = checkers
+        self._name = name
+        self._lookup = lookup
+        self._unix_time = unix_time
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        record = await self._lookup.resolve(peer_id, newer_than=newer_than)
+        self._checkers.resolved(self._name, peer_id, record, newer_than, self._unix_time())
+        return record
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        return await self._lookup.publish(record)
