@@ -17,7 +17,9 @@ from egtp.identity import NodeId
 __all__ = ["PER_PEER_MAX", "SESSIONS_MAX", "WAIT_S", "Unconfirmed", "UnconfirmedSessions"]
 
 SESSIONS_MAX: Final = 256
-PER_PEER_MAX: Final = 2
+PER_PEER_MAX: Final = 8
+"""As many as a record has strategies: an honest peer races them all, and a session that it has
+confirmed already must not be displaced before its proof is here."""
 WAIT_S: Final = 5.0
 
 PathLike = TypeVar("PathLike")
@@ -35,7 +37,7 @@ class Unconfirmed(Generic[PathLike]):
 
 
 class UnconfirmedSessions(Generic[PathLike]):
-    """Invariants: at most 256 sessions, at most 2 of a peer, none older than 5 s after
+    """Invariants: at most 256 sessions, at most 8 of a peer, none older than 5 s after
     :meth:`expire`; one entry per initiation."""
 
     def __init__(self) -> None:

@@ -7,12 +7,22 @@ and into a node only for what it must have forgotten.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from egtp import EgtpError, FastFail, HardTimeout, Incoming, Node, NodeId
+from egtp import (
+    EgtpError,
+    FastFail,
+    HandlerFailed,
+    HardTimeout,
+    Incoming,
+    Node,
+    NodeClosed,
+    NodeId,
+)
 from egtp.comm_record import SignedCommRecord
 from egtp.lookup import LookupService, Published
 from egtp.path import Path
@@ -22,6 +32,14 @@ __all__ = ["MARK_BYTES", "Checkers", "Violation"]
 MARK_BYTES: Final = 12
 """Of a body that is unique in its cluster, so that it is known again wherever it turns up."""
 VIOLATIONS_MAX: Final = 100
+
+
+_OUTCOMES: Final[dict[type[BaseException], str]] = {
+    HardTimeout: "hard timeout",
+    HandlerFailed: "handler failed",
+    NodeClosed: "node closed",
+    asyncio.CancelledError: "cancelled",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +54,22 @@ class Violation:
         return f"{self.at_s:.3f} s: {self.rule}: {self.detail}"
 
 
+class Witness(Protocol):
+    """Who wants to know how queries and lookups end. Times are those of the cluster's world."""
+
+    def query(self, at_s: float, took_s: float, node: str, peer: str, outcome: str) -> None: ...
+
+    def lookup(
+        self, at_s: float, took_s: float, node: str, peer_id: NodeId, found: bool
+    ) -> None: ...
+
+
 class Checkers:
     """Of one cluster. :attr:`violations` is empty, or something is wrong with the engine."""
 
     def __init__(self, elapsed: Callable[[], float]) -> None:
         self.violations: Final[list[Violation]] = []
+        self.witness: Witness | None = None
         self.asked = 0
         self.outcomes: Final[dict[str, int]] = {}
         self._elapsed = elapsed
@@ -60,9 +89,9 @@ class Checkers:
         return b"~%010d~" % self.asked + body
 
     @contextlib.contextmanager
-    def asking(self, name: str, node: Node, body: bytes) -> Iterator[None]:
+    def asking(self, name: str, node: Node, other: str, body: bytes) -> Iterator[None]:
         """A query is open inside of it; its outcome goes through."""
-        outcome = "reply"
+        outcome, began_s = "reply", self._elapsed()
         try:
             yield
         except FastFail:
@@ -72,13 +101,16 @@ class Checkers:
                 self.violated("a fast fail means that nothing left", f"{name} was answered")
             raise
         except BaseException as error:
-            outcome = type(error).__name__
+            outcome = _OUTCOMES.get(type(error), type(error).__name__)
             if isinstance(error, HardTimeout):
                 self._nothing_is_stored(name, node, body)
             raise
         finally:
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
             self._look_inside(name, node)
+            if self.witness is not None:
+                took_s = self._elapsed() - began_s
+                self.witness.query(began_s, took_s, name, other, outcome)
 
     def answered(self, name: str, other: str, body: bytes, reply: bytes) -> None:
         """A reply came for the query with that body."""
@@ -111,6 +143,18 @@ class Checkers:
     ) -> LookupService:
         """The same lookup service, whose every record is looked at."""
         return _WatchedLookup(self, name, lookup, unix_time)
+
+    @contextlib.contextmanager
+    def looking_up(self, name: str, peer_id: NodeId) -> Iterator[None]:
+        """A lookup is under way inside of it."""
+        began_s, found = self._elapsed(), False
+        try:
+            yield
+            found = True
+        finally:
+            if self.witness is not None:
+                took_s = self._elapsed() - began_s
+                self.witness.lookup(began_s, took_s, name, peer_id, found)
 
     def resolved(
         self, name: str, peer_id: NodeId, record: SignedCommRecord, newer_than: int, unix_s: float
@@ -163,7 +207,8 @@ class _WatchedLookup:
         self._unix_time = unix_time
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
-        record = await self._lookup.resolve(peer_id, newer_than=newer_than)
+        with self._checkers.looking_up(self._name, peer_id):
+            record = await self._lookup.resolve(peer_id, newer_than=newer_than)
         self._checkers.resolved(self._name, peer_id, record, newer_than, self._unix_time())
         return record
 

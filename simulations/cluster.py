@@ -189,6 +189,10 @@ class Cluster:
             text = text.replace(f"relay {node_id}", name).replace(str(node_id), name)
         return text
 
+    def name_of(self, node_id: NodeId) -> str:
+        """A member's name; the id itself of anybody else."""
+        return self._names.get(node_id, str(node_id))
+
     def relay_of(self, path: str) -> Member | None:
         """The relay that a path goes through."""
         relays = self.those(Role.RELAY)

@@ -174,7 +174,7 @@ class Member:
         """What the other one answers; what comes of it is checked."""
         marked = self._checkers.mark(body)
         query = self.node.query(other.node_id, "echo", marked, hard_timeout_s=hard_timeout_s)
-        with self._checkers.asking(self.name, self.node, marked):
+        with self._checkers.asking(self.name, self.node, other.name, marked):
             reply = await self.machine.run(query)
             self._checkers.answered(self.name, other.name, marked, reply)
         return reply[MARK_BYTES:]

@@ -10,7 +10,7 @@ from egtp import InvalidConfig
 __all__ = ["ClusterPlan"]
 
 NODES_MAX: Final = 100
-"""They share one process and one event loop; this many take half a minute to join."""
+"""On a real machine they share its time; this many take half a minute to join."""
 REACHABLE_MIN: Final = 3
 """Two talk, and a third knows neither."""
 RELAYS_MIN: Final = 2
@@ -30,6 +30,8 @@ class ClusterPlan:
     """Those that are in the DHT only, for the others to join through."""
     seed: int = 1
     """What is random comes from it, the keys included."""
+    nodes_max: int = NODES_MAX
+    """How many there may be; in virtual time, more than on a real machine."""
 
     def __post_init__(self) -> None:
         for name, least, why in (
@@ -40,9 +42,9 @@ class ClusterPlan:
             number = getattr(self, name)
             if number < least:
                 raise InvalidConfig(f"{name} is at least {least} ({why}), not {number}")
-        if self.nodes > NODES_MAX:
+        if self.nodes > self.nodes_max:
             raise InvalidConfig(
-                f"nodes is at most {NODES_MAX} (they share one process), not {self.nodes}"
+                f"nodes is at most {self.nodes_max} (they share one process), not {self.nodes}"
             )
         if self.reachable < REACHABLE_MIN:
             needed = self.bootstraps + self.relays + self.unreachable + REACHABLE_MIN

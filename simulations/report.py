@@ -1,14 +1,13 @@
 """What a person sees of a run: the story while it happens, and tables at the end.
 
-On a terminal the board is below the story and changes all the time; elsewhere there are plain
+On a terminal the board is below the story and changes as things happen; elsewhere there are plain
 lines, one thing each. Rich could draw from a thread of its own; here everything is on the event
 loop, as the nodes are.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
@@ -36,30 +35,37 @@ HELD, FAILED = "[green]held[/]", "[bold red]FAILED[/]"
 class Report:
     """Tells a run to ``console``."""
 
-    def __init__(self, console: Console, elapsed: Callable[[], float]) -> None:
+    def __init__(
+        self, console: Console, real_time: Callable[[], float] = time.perf_counter
+    ) -> None:
         self._console = console
-        self._elapsed = elapsed
-        self._began_s = elapsed()
+        self._real_time = real_time
+        self._real_began_s = real_time()
+        self._elapsed = real_time
+        """Of the world whose story is told at the moment."""
+        self._began_s = self._real_began_s
         self._board = Board()
+        self._live: Live | None = None
+        self._drawn_s = 0.0
 
     # While it happens
 
     @asynccontextmanager
     async def showing(self, scenario: Scenario, cluster: Cluster) -> AsyncIterator[None]:
         """The story of ``scenario`` is told inside of it."""
+        self._elapsed = cluster.world.elapsed
+        self._began_s = self._elapsed()
         self._console.print(f"\n[bold]{scenario.name}[/]: {escape(scenario.summary)}")
         if not self._console.is_terminal:
             yield
             return
         self._board.show(cluster)
         with Live(self._board, console=self._console, auto_refresh=False, transient=True) as live:
-            drawing = asyncio.get_running_loop().create_task(_draw(live))
+            self._live = live
             try:
                 yield
             finally:
-                drawing.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await drawing
+                self._live = None
 
     def narrate(self, text: str) -> None:
         self._line("", escape(text))
@@ -71,6 +77,15 @@ class Report:
 
     def watch(self, member: Member, event: Event) -> None:
         self._board.note(member, event)
+        self._draw()
+
+    def _draw(self) -> None:
+        """As something has changed; by real time, of which a virtual second may take a thousandth
+        or a thousand."""
+        now_s = self._real_time()
+        if self._live is not None and now_s - self._drawn_s >= REDRAW_S:
+            self._drawn_s = now_s
+            self._live.refresh()
 
     def _line(self, mark: str, text: str) -> None:
         took_s = self._elapsed() - self._began_s
@@ -88,26 +103,25 @@ class Report:
 
     # At the end
 
-    def finish(self, plan: ClusterPlan, outcomes: Sequence[Outcome]) -> None:
-        """The tables, and the verdict."""
+    def finish(
+        self, plan: ClusterPlan, outcomes: Sequence[Outcome], digests: Sequence[str | None]
+    ) -> None:
+        """The tables, and the verdict. Runs in virtual time have digests."""
         tables = [*map(_expectations, outcomes), _figures(outcomes), _summary(plan, outcomes)]
         for table in tables:
             self._console.print()
             self._console.print(table)
         count = sum(len(outcome.expectations) for outcome in outcomes)
         failed = sum(len(outcome.failed) for outcome in outcomes)
-        took_s = self._elapsed() - self._began_s
+        took_s = self._real_time() - self._real_began_s
+        for outcome, digest in zip(outcomes, digests, strict=True):
+            if digest is not None:
+                self._console.print(f"trace of {outcome.scenario.name}: {digest}")
         self._console.print(
             f"\n[bold red]{failed} of {count} expectations did not hold[/], in {took_s:.1f} s."
             if failed
             else f"\n[bold green]All {count} expectations held[/], in {took_s:.1f} s."
         )
-
-
-async def _draw(live: Live) -> None:
-    while True:
-        live.refresh()
-        await asyncio.sleep(REDRAW_S)
 
 
 def _table(title: str) -> Table:

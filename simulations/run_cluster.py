@@ -1,4 +1,5 @@
-"""Run a real cluster of EGTP nodes on this machine's loopback, and check what it shows.
+"""Run a cluster of EGTP nodes and check what it shows: on this machine's loopback, with real
+sockets, or in a virtual world, in virtual time, where everything follows from the seed.
 
 Each scenario gets a cluster of its own. Exit status: 0 if every expectation held, 1 if one did
 not, 2 for options that cannot work.
@@ -7,27 +8,28 @@ not, 2 for options that cannot work.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from egtp import InvalidConfig
-from egtp.program_loop import program_loop
-from simulations.cluster import Cluster
-from simulations.plan import ClusterPlan
-from simulations.play import Outcome, play
+from simulations.conditions import LOOPBACK, VIRTUAL, VIRTUAL_NODES_MAX, Conditions
+from simulations.page import page
+from simulations.plan import NODES_MAX, ClusterPlan
 from simulations.scenario import Scenario
 from simulations.scenarios import SCENARIOS
-from simulations.world import LoopbackWorld
 
 try:
     from rich.console import Console
+    from rich.progress import track
 
+    from simulations.figures_file import figures_of, figures_of_swarm
     from simulations.report import Report
+    from simulations.runs import Played, run_all
+    from simulations.swarm import SwarmRun, swarm
 except ModuleNotFoundError as missing:
     # The libraries do without it, so it comes with an extra.
     raise SystemExit(
@@ -51,46 +53,46 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     if options.list:
         for scenario in SCENARIOS.values():
-            print(f"{scenario.name:16}{scenario.summary}")
+            where = "  (virtual world only)" if scenario.virtual_only else ""
+            print(f"{scenario.name:16}{scenario.summary}{where}")
         return HELD
     try:
-        plan = ClusterPlan(nodes=options.nodes, relays=options.relays, seed=options.seed)
-        if options.json is not None:
-            _check_writable(options.json)
-        scenarios = _chosen(options.scenario or [ALL])
+        for option in ("json", "html", "trace"):
+            _check_writable(option, getattr(options, option))
         console = Console(highlight=False)
-        with asyncio.Runner(loop_factory=program_loop()) as runner:
-            outcomes = runner.run(run(plan, scenarios, console))
+        if options.swarm is not None:
+            return _swarm(options, console)
+        return _run(options, console)
     except InvalidConfig as error:
         print(f"run_cluster: {error}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         print("run_cluster: interrupted", file=sys.stderr)
         return INTERRUPTED
-    if options.json is not None:
-        options.json.write_text(json.dumps(_report(plan, outcomes), indent=2) + "\n")
-    return verdict(plan, outcomes)
 
 
 def _parser() -> argparse.ArgumentParser:
     plan = ClusterPlan()
     parser = _Parser(prog="run_cluster", description=__doc__, allow_abbrev=False)
     parser.add_argument(
-        "--nodes", type=int, default=plan.nodes, metavar="N", help="all nodes; default: %(default)s"
+        "--world",
+        choices=[LOOPBACK, VIRTUAL],
+        help=f"where the nodes live; default: {LOOPBACK}",
     )
+    parser.add_argument("--nodes", type=int, metavar="N", help=f"all nodes; default: {plan.nodes}")
     parser.add_argument(
         "--relays",
         type=int,
-        default=plan.relays,
         metavar="R",
-        help="how many of them serve as relays; default: %(default)s",
+        help=f"how many of them serve as relays; default: {plan.relays}",
     )
     parser.add_argument(
         "--scenario",
         action="append",
         choices=[*SCENARIOS, ALL],
         metavar="NAME",
-        help=f"{', '.join(SCENARIOS)} or {ALL}; may be given several times; default: {ALL}",
+        help=f"{', '.join(SCENARIOS)} or {ALL} (all that this world has); may be given several "
+        f"times; default: {ALL}",
     )
     parser.add_argument(
         "--seed",
@@ -99,92 +101,161 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="keys and all that is random come from it; default: %(default)s",
     )
+    parser.add_argument(
+        "--drawn",
+        action="store_true",
+        help="let the seed decide on nodes, relays, lines and NATs too, in a virtual world",
+    )
+    parser.add_argument(
+        "--swarm",
+        type=int,
+        metavar="N",
+        help="play the scenarios with N seeds from --seed on, each --drawn, on all processors",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at")
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="write every packet of a virtual world, a line"
+    )
     parser.add_argument("--list", action="store_true", help="name the scenarios, and run none")
     return parser
 
 
-def _chosen(names: Sequence[str]) -> list[Scenario]:
+def _conditions(options: argparse.Namespace) -> Conditions:
+    if options.drawn:
+        for option in ("world", "nodes", "relays"):
+            if getattr(options, option) not in (None, VIRTUAL):
+                raise InvalidConfig(f"--drawn and --{option} contradict each other: leave one out")
+        return Conditions.draw(options.seed)
+    world = options.world or LOOPBACK
+    default = ClusterPlan()
+    plan = ClusterPlan(
+        nodes=default.nodes if options.nodes is None else options.nodes,
+        relays=default.relays if options.relays is None else options.relays,
+        seed=options.seed,
+        nodes_max=VIRTUAL_NODES_MAX if world == VIRTUAL else NODES_MAX,
+    )
+    return Conditions(plan=plan, world=world)
+
+
+def _chosen(names: Sequence[str], world: str) -> list[Scenario]:
     """Each once, in the order in which they are told."""
-    return [scenario for name, scenario in SCENARIOS.items() if name in names or ALL in names]
+    possible = [s for s in SCENARIOS.values() if world == VIRTUAL or not s.virtual_only]
+    for name in names:
+        if name != ALL and SCENARIOS[name] not in possible:
+            raise InvalidConfig(f"{name} needs --world {VIRTUAL}")
+    return [s for s in possible if s.name in names or ALL in names]
 
 
-def _check_writable(file: Path) -> None:
+def _check_writable(option: str, file: Path | None) -> None:
     """Before the run and not after it: a file that cannot be written is a wrong option."""
+    if file is None:
+        return
     try:
         with file.open("a"):
             pass
     except OSError as error:
-        raise InvalidConfig(f"--json {file} cannot be written: {error.strerror}") from None
+        raise InvalidConfig(f"--{option} {file} cannot be written: {error.strerror}") from None
 
 
-async def run(
-    plan: ClusterPlan, scenarios: Sequence[Scenario], console: Console
-) -> Sequence[Outcome]:
+# One run
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    conditions = _conditions(options)
+    scenarios = _chosen(options.scenario or [ALL], conditions.world)
+    if options.trace is not None and conditions.world != VIRTUAL:
+        raise InvalidConfig(f"--trace needs --world {VIRTUAL}: nobody sees all packets of this one")
+    runs = run(conditions, scenarios, console, keep_trace=options.trace is not None)
+    if options.json is not None:
+        _write_json(options.json, figures_of(conditions, runs))
+    if options.html is not None:
+        options.html.write_text(page([run.timeline.as_dict() for run in runs]), encoding="utf-8")
+    if options.trace is not None:
+        options.trace.write_text("".join(f"{line}\n" for run in runs for line in run.trace))
+    return verdict(conditions, runs)
+
+
+def run(
+    conditions: Conditions,
+    scenarios: Sequence[Scenario],
+    console: Console,
+    *,
+    keep_trace: bool = False,
+) -> list[Played]:
     """Play the scenarios, each in a cluster of its own, since each leaves some of it broken."""
-    outcomes = []
-    report = Report(console, LoopbackWorld(plan.seed).elapsed)
-    console.print(str(plan))
-    for scenario in scenarios:
-        cluster = Cluster(plan, narrate=report.narrate, watch=report.watch)
-        async with report.showing(scenario, cluster):
-            outcomes.append(await play(scenario, cluster, narrate=report.narrate, tell=report.tell))
-    report.finish(plan, outcomes)
-    return outcomes
+    report = Report(console)
+    console.print(str(conditions.plan))
+    command: Callable[[Scenario], str] = lambda scenario: repeat(conditions, scenario.name)  # noqa: E731
+    runs = run_all(conditions, scenarios, report, command, keep_trace=keep_trace)
+    report.finish(conditions.plan, [run.outcome for run in runs], [run.digest for run in runs])
+    return runs
 
 
-def _report(plan: ClusterPlan, outcomes: Sequence[Outcome]) -> dict[str, Any]:
-    """What ``--json`` writes."""
-    return {
-        "held": all(outcome.held for outcome in outcomes),
-        "options": {
-            "nodes": plan.nodes,
-            "relays": plan.relays,
-            "seed": plan.seed,
-            "scenarios": [outcome.scenario.name for outcome in outcomes],
-        },
-        "cluster": {
-            "bootstraps": plan.bootstraps,
-            "relays": plan.relays,
-            "reachable": plan.reachable,
-            "unreachable": plan.unreachable,
-        },
-        "figures": {
-            outcome.scenario.name: {
-                "joined_s": outcome.joined_s,
-                "took_s": outcome.took_s,
-                "record_stored_min_nodes": min(outcome.stored, default=0),
-                "record_stored_max_nodes": max(outcome.stored, default=0),
-                **outcome.figures,
-            }
-            for outcome in outcomes
-        },
-        "expectations": [
-            {"scenario": outcome.scenario.name, "text": e.text, "held": e.held, "detail": e.detail}
-            for outcome in outcomes
-            for e in outcome.expectations
-        ],
-    }
-
-
-def verdict(plan: ClusterPlan, outcomes: Sequence[Outcome]) -> int:
+def verdict(conditions: Conditions, runs: Sequence[Played]) -> int:
     """Name what did not hold, and how to see it again. Returns the exit status."""
-    for outcome in outcomes:
-        name = outcome.scenario.name
-        for e in outcome.failed:
+    for run in runs:
+        name = run.outcome.scenario.name
+        for e in run.outcome.failed:
             detail = e.detail.replace("\n", "; ")
             print(f"run_cluster: FAILED: {name}: {e.text} ({detail})", file=sys.stderr)
-        if not outcome.held:
-            print(f"run_cluster: to repeat it: {repeat(plan, name)}", file=sys.stderr)
-    return HELD if all(outcome.held for outcome in outcomes) else FAILED
+        if not run.outcome.held:
+            print(f"run_cluster: to repeat it: {repeat(conditions, name)}", file=sys.stderr)
+    return HELD if all(run.outcome.held for run in runs) else FAILED
 
 
-def repeat(plan: ClusterPlan, scenario: str) -> str:
+def repeat(conditions: Conditions, scenario: str) -> str:
     """The command line that plays a scenario again, with the same keys."""
-    options = {"--scenario": scenario, "--nodes": plan.nodes, "--relays": plan.relays}
+    plan = conditions.plan
     # With "=", a negative seed is not taken for an option.
-    words = [f"{option}={value}" for option, value in {**options, "--seed": plan.seed}.items()]
+    words = [f"--scenario={scenario}", f"--seed={plan.seed}"]
+    if conditions.drawn:
+        words.append("--drawn")
+    else:
+        words += [f"--world={conditions.world}", f"--nodes={plan.nodes}", f"--relays={plan.relays}"]
     return shlex.join(["python", "simulations/run_cluster.py", *words])
+
+
+# Many runs
+
+
+def _swarm(options: argparse.Namespace, console: Console) -> int:
+    if options.swarm < 1:
+        raise InvalidConfig(f"--swarm is a number of seeds, 1 or more, not {options.swarm}")
+    for option in ("world", "nodes", "relays", "html", "trace"):
+        if getattr(options, option) not in (None, VIRTUAL):
+            raise InvalidConfig(f"--swarm and --{option} contradict each other: leave one out")
+    scenarios = [scenario.name for scenario in _chosen(options.scenario or [ALL], VIRTUAL)]
+    seeds = range(options.seed, options.seed + options.swarm)
+    total = len(scenarios) * len(seeds)
+    runs: list[SwarmRun] = []
+    for ended in track(
+        swarm(scenarios, seeds), "swarm", total=total, console=console, transient=True
+    ):
+        runs.append(ended)
+        if not ended.held:
+            _tell_failed(ended)
+    if options.json is not None:
+        _write_json(options.json, figures_of_swarm(scenarios, runs))
+    failed = sum(not ended.held for ended in runs)
+    hours = sum(ended.virtual_s for ended in runs) / 3600
+    console.print(
+        f"{total} runs of {len(scenarios)} scenarios, {hours:.1f} virtual hours: "
+        + (f"[bold red]{failed} failed[/]" if failed else "[bold green]all held[/]")
+    )
+    return FAILED if failed else HELD
+
+
+def _tell_failed(ended: SwarmRun) -> None:
+    for text in ended.failed:
+        line = text.replace("\n", "; ")
+        print(f"run_cluster: FAILED: {ended.scenario}, seed {ended.seed}: {line}", file=sys.stderr)
+    command = repeat(Conditions.draw(ended.seed), ended.scenario)
+    print(f"run_cluster: to repeat it: {command}", file=sys.stderr)
+
+
+def _write_json(file: Path, content: dict[str, Any]) -> None:
+    file.write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -156,7 +156,16 @@ class VirtualWorld:
 
     private_addresses: Final = False
 
-    def __init__(self, seed: int, *, link: Link = INTERNET, trace: Trace | None = None) -> None:
+    def __init__(
+        self,
+        seed: int,
+        *,
+        link: Link = INTERNET,
+        nat: NatKind = NatKind.PORT_RESTRICTED,
+        trace: Trace | None = None,
+    ) -> None:
+        """``nat`` is what unreachable machines are behind."""
+        self.nat: Final = nat
         self.network: Final = Network(seed, link=link, trace=trace)
         self._hosts_given = 0
 
@@ -223,7 +232,7 @@ class VirtualMachine:
 
 
 def _home_router(world: VirtualWorld, name: str) -> Gateway:
-    nat = Nat(NatKind.PORT_RESTRICTED, world.new_address())
+    nat = Nat(world.nat, world.new_address())
     return world.network.gateway(f"router of {name}", nat)
 
 

@@ -37,9 +37,11 @@ async def fast_fail(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
     strategies = bob.node.record.strategies
 
     narrate("bob leaves")
-    mark = alice.mark
+    his = [relay for relay in relays if relay.node_id in bob.node.relays]
+    marks = {member: member.mark for member in (alice, *his)}
     await cluster.leave(bob)
-    await alice.lost(bob, mark)
+    for member, mark in marks.items():
+        await member.lost(bob, mark)
 
     narrate("alice asks him all the same")
     passed_on = _passed_on(relays)
@@ -78,7 +80,7 @@ async def fast_fail(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
     narrate("alice asks for a peerId that nobody ever had")
     unknown = NodeId(entropy(20))
     began_s = now()
-    failure = await _failure(alice.node.query(unknown, "echo", body))
+    failure = await _failure(alice.machine.run(alice.node.query(unknown, "echo", body)))
     unknown_s = now() - began_s
     attempts = () if failure is None else failure.attempts
     expect.that(

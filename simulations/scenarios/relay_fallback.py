@@ -36,7 +36,8 @@ async def relay_fallback(cluster: Cluster, expect: Expectations, narrate: Narrat
     expect.that("alice and bob talk", replies == [body] * QUERIES, f"{QUERIES} queries")
     expect.that("directly", path.startswith("tcp "), path)
     grown = _grown(relays, crossed)
-    expect.that("and nothing of it crosses a relay", not any(grown.values()), _shown(grown))
+    # A handshake may: on slow lines relays are in the race before a direct connection is there.
+    expect.that("and no body crosses a relay", sum(grown.values()) < len(body), _shown(grown))
 
     narrate("bob accepts no connections any more, and those he had are cut")
     alices, bobs = alice.mark, bob.mark

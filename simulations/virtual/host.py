@@ -167,7 +167,7 @@ class Host:
             self.addresses = ()
             self._take(former)
             raise
-        self._note(f"{self.name} has address {', '.join(self.addresses)}")
+        self._note(f"{self.name} has address {', '.join(self.addresses)}", "address")
 
     def crash(self) -> None:
         """The power fails. Nothing is said to anybody, and nothing of the program runs on."""
@@ -197,7 +197,7 @@ class Host:
         self.is_up = True
         self._booted_s = self.network.loop.now
         self.process = Process(self)
-        self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}")
+        self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}", "up")
 
     def sleep(self) -> None:
         """As a laptop whose lid is closed: it does nothing and answers nothing, and its monotonic
@@ -205,7 +205,7 @@ class Host:
         self._check_not_inside("sleep")
         if not self.is_up or self.is_asleep:
             raise ImpossibleWorld(f"{self.name} is {'asleep already' if self.is_up else 'down'}")
-        self._note(f"{self.name} falls asleep")
+        self._note(f"{self.name} falls asleep", "asleep")
         self.is_asleep = True
         self._fell_asleep_s = self.network.loop.now
         self.network.loop.put_to_sleep(self.process)
@@ -217,14 +217,14 @@ class Host:
         self.is_asleep = False
         self._asleep_s += self.network.loop.now - self._fell_asleep_s
         self.network.loop.wake(self.process)
-        self._note(f"{self.name} wakes up")
+        self._note(f"{self.name} wakes up", "up")
         for stream in list(self.streams.values()):
             stream.wake()
 
     def step_clock(self, seconds: float) -> None:
         """Its wall clock jumps, either way."""
         self._clock_offset_s += seconds
-        self._note(f"the clock of {self.name} jumps by {seconds:g} s")
+        self._note(f"the clock of {self.name} jumps by {seconds:g} s", "clock")
 
     def block_inbound(self, how: str = "drop") -> Fault:
         """No stranger gets in: connections are dropped silently, or refused; datagrams come from
@@ -244,7 +244,7 @@ class Host:
         self._check_not_inside("crash")
         if not self.is_up:
             raise ImpossibleWorld(f"{self.name} is down already")
-        self._note(f"{self.name} {how}")
+        self._note(f"{self.name} {how}", "down")
         if self.is_asleep:
             self.is_asleep = False
             self._asleep_s += self.network.loop.now - self._fell_asleep_s
@@ -300,5 +300,5 @@ class Host:
                 "that does not run on this machine"
             )
 
-    def _note(self, text: str) -> None:
-        self.network.note(text, self)
+    def _note(self, text: str, kind: str) -> None:
+        self.network.note(text, self, kind=kind)

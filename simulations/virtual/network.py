@@ -19,8 +19,9 @@ from simulations.virtual.trace import Trace
 
 __all__ = ["Network", "Watcher"]
 
-Watcher: TypeAlias = Callable[[float, str, tuple[Host, ...]], None]
-"""Told of each fault: when, what, and whom it is about."""
+Watcher: TypeAlias = Callable[[float, str, str, tuple[Host, ...]], None]
+"""Told what happens to machines: when, of which kind it is (``up``, ``down``, ``asleep``,
+``address``, ``clock``, ``fault``, ``healed``), what in words, and whom it is about."""
 
 EPOCH_S: Final = 1_800_000_000.0
 """What wall clocks say at the start of a world: a moment of January 2027."""
@@ -136,18 +137,18 @@ class Network:
         """Be told of each fault, crash and change of address."""
         self._watchers.append(watcher)
 
-    def note(self, text: str, *hosts: Host) -> None:
+    def note(self, text: str, *hosts: Host, kind: str = "fault") -> None:
         """Something happened that belongs into the trace."""
-        self.trace.note(self.loop.now, text)
+        self.trace.note(self.loop.now, f"{kind}: {text}")
         for watcher in self._watchers:
-            watcher(self.loop.now, text, hosts)
+            watcher(self.loop.now, kind, text, hosts)
 
     def _fault(self, text: str, heal: Callable[[], None], *hosts: Host) -> Fault:
         self.note(text, *hosts)
 
         def healed() -> None:
             heal()
-            self.note(f"healed: {text}", *hosts)
+            self.note(text, *hosts, kind="healed")
 
         return Fault(text, healed)
 

@@ -1,0 +1,130 @@
+"""Recorder: writes down what happens in a cluster, for the picture of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from egtp import NodeId, TCPStrat
+from egtp.events import Event, PathLost, PathOpened
+from simulations.board import told
+from simulations.cluster import Cluster
+from simulations.expectations import Expectation
+from simulations.member import Member
+from simulations.timeline import Timeline
+from simulations.virtual import Host
+from simulations.world import VirtualWorld
+
+__all__ = ["Recorder"]
+
+_STATES = {"up": "up", "down": "down", "asleep": "asleep"}
+
+
+class Recorder:
+    """Of one run of one scenario. Listens to the members, the checkers and the network."""
+
+    def __init__(self, timeline: Timeline, elapsed: Callable[[], float]) -> None:
+        self.timeline = timeline
+        self._elapsed = elapsed
+        self._began_s = elapsed()
+        self._cluster: Cluster | None = None
+        self._known: set[str] = set()
+        self._open: dict[tuple[str, NodeId], dict[str, bool]] = {}
+        self._ways: dict[tuple[str, str], str] = {}
+        self._faults: dict[str, list[int | None]] = {}
+
+    def attach(self, cluster: Cluster) -> None:
+        """Record this cluster."""
+        self._cluster = cluster
+        cluster.checkers.witness = self
+        if isinstance(cluster.world, VirtualWorld):
+            cluster.world.network.watch(self._happened)
+
+    # The story
+
+    def narrate(self, text: str) -> None:
+        self.timeline.sentence(self._now(), text)
+
+    def tell(self, expectation: Expectation) -> None:
+        self.timeline.expectation(
+            self._now(), expectation.text, expectation.held, expectation.detail
+        )
+
+    # The members
+
+    def watch(self, member: Member, event: Event) -> None:
+        cluster = self._cluster
+        if cluster is None:
+            return
+        now_s = self._now()
+        if member.name not in self._known:
+            self._known.add(member.name)
+            self.timeline.node(member.name, member.role.value)
+            self.timeline.state(member.name, now_s, "up")
+            self.timeline.address(member.name, now_s, member.host)
+        peer_id = getattr(event, "peer_id", None)
+        peer = None if peer_id is None else cluster.name_of(peer_id)
+        self.timeline.event(now_s, member.name, _kind(event), peer, told(event, cluster))
+        if isinstance(event, PathOpened | PathLost):
+            self._path(now_s, member.name, event)
+
+    def query(self, at_s: float, took_s: float, node: str, peer: str, outcome: str) -> None:
+        way = self._ways.get((node, peer), "none")
+        self.timeline.query(at_s - self._began_s, took_s, node, peer, way, outcome)
+
+    def lookup(self, at_s: float, took_s: float, node: str, peer_id: NodeId, found: bool) -> None:
+        if self._cluster is not None:
+            peer = self._cluster.name_of(peer_id)
+            self.timeline.lookup(at_s - self._began_s, took_s, node, peer, found=found, datagrams=0)
+
+    def _path(self, now_s: float, node: str, event: PathOpened | PathLost) -> None:
+        assert self._cluster is not None
+        paths = self._open.setdefault((node, event.peer_id), {})
+        if isinstance(event, PathOpened):
+            paths[str(event.strategy)] = isinstance(event.strategy, TCPStrat)
+        else:
+            paths.pop(str(event.strategy), None)
+        way = "none" if not paths else "direct" if any(paths.values()) else "relay"
+        peer = self._cluster.name_of(event.peer_id)
+        if self._ways.get((node, peer)) != way:
+            self._ways[node, peer] = way
+            self.timeline.path(now_s, node, peer, way)
+
+    # The network
+
+    def _happened(self, at_s: float, kind: str, text: str, hosts: tuple[Host, ...]) -> None:
+        at_s -= self._began_s
+        names = [host.name for host in hosts]
+        if kind == "fault":
+            number = self.timeline.fault(at_s, text, names)
+            self._faults.setdefault(text, []).append(number)
+        elif kind == "healed":
+            numbers = self._faults.get(text)
+            if numbers:
+                self.timeline.fault_over(numbers.pop(0), at_s)
+        for host in hosts:
+            if kind in _STATES:
+                self.timeline.state(host.name, at_s, _STATES[kind])
+                if kind == "down":
+                    self._forget_paths(at_s, host.name)
+            elif kind == "address":
+                self.timeline.address(host.name, at_s, ", ".join(host.addresses))
+            elif kind == "clock":
+                self.timeline.event(at_s, host.name, "clock", None, text)
+
+    def _forget_paths(self, at_s: float, node: str) -> None:
+        for (name, peer), way in self._ways.items():
+            if name == node and way != "none":
+                self._ways[name, peer] = "none"
+                self.timeline.path(at_s, name, peer, "none")
+        for key in [key for key in self._open if key[0] == node]:
+            del self._open[key]
+
+    def _now(self) -> float:
+        return self._elapsed() - self._began_s
+
+
+def _kind(event: Event) -> str:
+    """The event's name as words: ``path opened``."""
+    name = type(event).__name__
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
+    return {"dialling": "dial"}.get(words.strip(), words.strip())

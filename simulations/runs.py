@@ -1,0 +1,134 @@
+"""Runs: scenarios played one after the other, each in a world of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.events import Event
+from egtp.program_loop import program_loop
+from simulations.cluster import Cluster
+from simulations.conditions import Conditions
+from simulations.expectations import Expectation
+from simulations.member import Member
+from simulations.play import Outcome, play
+from simulations.recorder import Recorder
+from simulations.report import Report
+from simulations.scenario import Scenario
+from simulations.timeline import Timeline
+from simulations.virtual import SimulationError, Trace, run_in
+from simulations.world import VirtualWorld
+
+__all__ = ["Played", "play_one", "run_all"]
+
+LIMIT_S: Final = 48 * 3600.0
+"""Virtual time that no scenario takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """A scenario that was played, and what it left to look at."""
+
+    outcome: Outcome
+    timeline: Timeline
+    digest: str | None
+    """Of all that happened on a virtual network; none for a real one."""
+    trace: tuple[str, ...]
+    wall_s: float
+
+
+def run_all(
+    conditions: Conditions,
+    scenarios: Sequence[Scenario],
+    report: Report,
+    command: Callable[[Scenario], str],
+    *,
+    keep_trace: bool = False,
+) -> list[Played]:
+    """Play them, telling the report. ``command`` says how one is played again."""
+    return [
+        play_one(conditions, scenario, report, command(scenario), keep_trace=keep_trace)
+        for scenario in scenarios
+    ]
+
+
+def play_one(
+    conditions: Conditions,
+    scenario: Scenario,
+    report: Report | None,
+    command: str,
+    *,
+    keep_trace: bool = False,
+) -> Played:
+    """Play one, telling a report if there is one. Raises :class:`InvalidConfig` if there can be
+    no such world."""
+    trace = Trace(keep=keep_trace)
+    world = conditions.make_world(trace)
+    timeline = Timeline(
+        scenario.name,
+        summary=scenario.summary,
+        seed=conditions.plan.seed,
+        world=conditions.world,
+        command=command,
+        options={"cluster": str(conditions.plan)},
+    )
+    recorder = Recorder(timeline, world.elapsed)
+
+    def narrate(text: str) -> None:
+        recorder.narrate(text)
+        if report is not None:
+            report.narrate(text)
+
+    def tell(expectation: Expectation) -> None:
+        recorder.tell(expectation)
+        if report is not None:
+            report.tell(expectation)
+
+    def watch(member: Member, event: Event) -> None:
+        recorder.watch(member, event)
+        if report is not None:
+            report.watch(member, event)
+
+    cluster = Cluster(conditions.plan, world, narrate=narrate, watch=watch)
+    recorder.attach(cluster)
+
+    async def story() -> Outcome:
+        if report is None:
+            return await play(scenario, cluster, narrate=narrate, tell=tell)
+        async with report.showing(scenario, cluster):
+            return await play(scenario, cluster, narrate=narrate, tell=tell)
+
+    began_s = time.perf_counter()
+    digest = None
+    if isinstance(world, VirtualWorld):
+        try:
+            outcome = run_in(world.network, story(), limit_s=LIMIT_S).value
+        except SimulationError as error:
+            outcome = _broken_off(scenario, cluster, error, tell)
+        digest = trace.digest
+    else:
+        with asyncio.Runner(loop_factory=program_loop()) as runner:
+            outcome = runner.run(story())
+    for name, value in outcome.figures.items():
+        timeline.figure(name, value)
+    timeline.end(outcome.took_s, digest)
+    wall_s = time.perf_counter() - began_s
+    return Played(outcome, timeline, digest, tuple(trace.lines or ()), wall_s)
+
+
+def _broken_off(
+    scenario: Scenario,
+    cluster: Cluster,
+    error: SimulationError,
+    tell: Callable[[Expectation], None],
+) -> Outcome:
+    """The world itself came to an end before the story did."""
+    expectation = Expectation(
+        "the world goes on until the story is told", False, f"{type(error).__name__}: {error}"
+    )
+    tell(expectation)
+    took_s = cluster.world.elapsed()
+    return Outcome(scenario, (expectation,), {}, cluster.joined_s, (), took_s)
