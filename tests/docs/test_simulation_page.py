@@ -1,0 +1,35 @@
+"""The example of docs/simulation.md, as it is printed there."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
+
+
+def example() -> str:
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    return str(code)
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603
+
+
+def test_the_example_runs_as_printed_and_is_the_same_each_time() -> None:
+    first, second = run(example()), run(example())
+    assert first.returncode == 0, first.stderr
+    digests = [done.stdout.split()[-1] for done in (first, second)]
+    assert digests[0] == digests[1]
+
+
+def test_the_example_finds_what_it_is_there_to_find() -> None:
+    gives_up = example().replace("await asyncio.sleep(5)", "return")
+    assert gives_up != example()
+    done = run(gives_up)
+    assert done.returncode == 1
+    assert "AssertionError" in done.stderr
