@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -17,9 +18,12 @@ from rich.console import Console
 
 from simulations import Cluster, ClusterPlan, Expectations, Scenario, play, run_cluster
 from simulations.board import Board
+from simulations.conditions import Conditions
 from simulations.scenarios import SCENARIOS
 
 PROGRAM = Path(run_cluster.__file__)
+EVERYWHERE = [scenario.name for scenario in SCENARIOS.values() if not scenario.virtual_only]
+"""Those that are played on a real machine as well."""
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -36,17 +40,18 @@ def test_every_expectation_of_the_default_run_holds(tmp_path: Path) -> None:
     assert report["held"] is True
     assert report["options"]["nodes"] >= 12
     assert report["options"]["relays"] == 3
-    assert report["options"]["scenarios"] == list(SCENARIOS)
+    assert report["options"]["scenarios"] == EVERYWHERE
     assert report["cluster"]["bootstraps"] >= 2
     assert report["cluster"]["unreachable"] >= 2
     expectations = report["expectations"]
-    assert {e["scenario"] for e in expectations} == set(SCENARIOS)
+    assert {e["scenario"] for e in expectations} == set(EVERYWHERE)
     assert all(e["held"] is True for e in expectations)
     figures = report["figures"]
     assert figures["relay-fallback"]["relayed_bytes"] > 100_000
     assert figures["ip-change"]["old_address_after_new_record_is_known_dials"] == 0
     assert figures["fast-fail"]["tried_strategies"] == 4
-    for name in SCENARIOS:
+    assert set(report["trace_digest"].values()) == {None}
+    for name in EVERYWHERE:
         assert f"{name}: " in done.stdout
         assert figures[name]["joined_s"] > 0
     # Each claim is told twice: as it is made, in a line of its own, and in the table.
@@ -63,6 +68,8 @@ def test_it_runs_as_a_module_and_with_other_options(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     report = json.loads(file.read_text())
     assert report["options"] == {
+        "world": "loopback",
+        "drawn": False,
         "nodes": 12,
         "relays": 2,
         "seed": -5,
@@ -88,6 +95,15 @@ def test_the_scenarios_can_be_listed() -> None:
         (("--scenario", "earthquake"), "invalid choice: 'earthquake'"),
         (("--json", "/no/such/folder/file"), "cannot be written: No such file"),
         (("--json", "/"), "cannot be written: Is a directory"),
+        (("--html", "/no/such/folder/file"), "cannot be written: No such file"),
+        (("--world", "flat"), "invalid choice: 'flat'"),
+        (("--world", "virtual", "--nodes", "20001"), "nodes is at most 20000"),
+        (("--scenario", "churn"), "churn needs --world virtual"),
+        (("--trace", "/dev/null"), "--trace needs --world virtual"),
+        (("--drawn", "--nodes", "20"), "--drawn and --nodes contradict each other"),
+        (("--drawn", "--world", "loopback"), "--drawn and --world contradict each other"),
+        (("--swarm", "0"), "--swarm is a number of seeds, 1 or more, not 0"),
+        (("--swarm", "2", "--html", "/dev/null"), "--swarm and --html contradict each other"),
         (("--unheard-of",), "unrecognized arguments: --unheard-of"),
     ],
 )
@@ -100,6 +116,43 @@ def test_an_impossible_option_is_one_clear_line_and_status_2(
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("run_cluster: ")
     assert says in done.stderr
+
+
+def test_a_virtual_run_is_the_same_each_time_and_can_be_looked_at(tmp_path: Path) -> None:
+    seen = []
+    for number, hash_seed in enumerate(("0", "1")):
+        files = {name: tmp_path / f"{number}.{name}" for name in ("json", "html", "trace")}
+        options = [word for name, file in files.items() for word in (f"--{name}", str(file))]
+        command = [sys.executable, str(PROGRAM), "--world=virtual", "--scenario=ip-change"]
+        done = subprocess.run(  # noqa: S603
+            [*command, *options],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        report = json.loads(files["json"].read_text())
+        assert report["options"]["world"] == "virtual"
+        digest = report["trace_digest"]["ip-change"]
+        assert f"trace of ip-change: {digest}" in done.stdout
+        assert digest in files["html"].read_text()
+        seen.append((digest, files["trace"].read_text()))
+    assert seen[0] == seen[1]
+    assert len(seen[0][1].splitlines()) > 1000
+
+
+def test_a_swarm_gives_the_same_verdict_each_time(tmp_path: Path) -> None:
+    reports = []
+    for number in range(2):
+        file = tmp_path / f"{number}.json"
+        done = run(PROGRAM, "--swarm=3", "--scenario=fast-fail", "--json", file)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "3 runs of 1 scenarios" in done.stdout
+        reports.append(json.loads(file.read_text()))
+    assert reports[0] == reports[1]
+    assert len({run["trace_digest"] for run in reports[0]["runs"]}) == 3
 
 
 def test_an_interrupt_ends_it_in_one_line() -> None:
@@ -132,7 +185,7 @@ def test_what_did_not_hold_is_named_with_the_command_that_repeats_it(
     options = ["--nodes=11", "--seed=-3", f"--json={file}"]
     assert run_cluster.main(options) == 1
     told = capsys.readouterr()
-    assert "1 of 3 expectations did not hold" in told.out
+    assert "1 of 4 expectations did not hold" in told.out
     first, second = told.err.splitlines()
     assert first == "run_cluster: FAILED: pigs: pigs fly (none; seen)"
     command = shlex.split(second.partition(": to repeat it: ")[2])
@@ -145,12 +198,12 @@ def test_what_did_not_hold_is_named_with_the_command_that_repeats_it(
 
 
 @pytest.mark.parametrize("width", [80, 120])
-async def test_on_a_terminal_the_board_is_drawn_and_nothing_is_too_wide(width: int) -> None:
+def test_on_a_terminal_the_board_is_drawn_and_nothing_is_too_wide(width: int) -> None:
     console = Console(
         file=io.StringIO(), force_terminal=True, width=width, height=40, highlight=False
     )
-    plan = ClusterPlan(nodes=11)
-    await run_cluster.run(plan, [SCENARIOS["fast-fail"]], console)
+    conditions = Conditions(plan=ClusterPlan(nodes=11))
+    run_cluster.run(conditions, [SCENARIOS["fast-fail"]], console)
     assert isinstance(console.file, io.StringIO)
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", console.file.getvalue())
     lines = text.replace("\r", "\n").splitlines()
@@ -158,7 +211,7 @@ async def test_on_a_terminal_the_board_is_drawn_and_nothing_is_too_wide(width: i
     assert "last event" in text
     assert re.search(r"relay-1 +relay +127\.10\.3\.1 +\d peers", text)
     assert re.search(r"bob +peer +127\.\S+ +gone", text)
-    assert "All 11 expectations held" in text
+    assert "All 12 expectations held" in text
 
 
 async def test_a_low_terminal_shows_as_many_rows_as_fit(plan: ClusterPlan) -> None:
