@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from simulations.virtual.link import DATAGRAM_BYTES_MAX
 from simulations.virtual.nat import Endpoint
-from simulations.virtual.routing import WILDCARDS, Route, route
+from simulations.virtual.routing import WILDCARDS, Route, as_seen, route
 
 if TYPE_CHECKING:
     from simulations.virtual.host import Host
@@ -28,7 +28,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         remote: Endpoint | None,
         protocol: Any,
     ) -> None:
-        super().__init__({"sockname": local, "peername": remote})
+        peername = None if remote is None else as_seen(remote)
+        super().__init__({"sockname": as_seen(local), "peername": peername})
         self._extra["socket"] = self  # type: ignore[attr-defined]
         self._network = network
         self._loop = network.loop
@@ -49,8 +50,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         """Nothing waits here: what is not sent at once is lost on the way."""
         return 0
 
-    def getsockname(self) -> Endpoint:
-        return self._local
+    def getsockname(self) -> tuple[Any, ...]:
+        return as_seen(self._local)
 
     def setsockopt(self, *_: Any) -> None:
         """There is nothing to set."""
@@ -58,7 +59,7 @@ class DatagramTransport(asyncio.DatagramTransport):
     def sendto(self, data: Any, addr: Any = None) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data is bytes-like, not {type(data).__name__}")
-        if self._remote is not None and addr not in (None, self._remote):
+        if self._remote is not None and addr is not None and tuple(addr[:2]) != self._remote:
             raise ValueError(f"Invalid address: must be None or {self._remote}")
         target = self._remote if addr is None else (addr[0], addr[1])
         if target is None:
@@ -112,7 +113,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         ip, port = way.destination
         if not host.is_up or host.is_asleep or not host.owns(ip):
             return
-        if host.inbound is not None and (port, way.source) not in host.talked_to:
+        is_strange = host is not self._host and (port, way.source) not in host.talked_to
+        if host.inbound is not None and is_strange:
             if host.inbound == "refuse":
                 self._refused(way)
             return
@@ -124,7 +126,7 @@ class DatagramTransport(asyncio.DatagramTransport):
 
     def _received(self, data: bytes, source: Endpoint) -> None:
         try:
-            self._protocol.datagram_received(data, source)
+            self._protocol.datagram_received(data, as_seen(source))
         except Exception as error:
             self._loop.call_exception_handler(
                 {

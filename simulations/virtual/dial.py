@@ -33,15 +33,19 @@ class Dial:
         self._process = host.process
         self.done: asyncio.Future[StreamTransport] = network.loop.create_future()
         self._tries = 0
-        self._loop.happen(self._loop.now, self._ask)
+        self._ask_in(0.0)
 
     def give_up(self) -> None:
         if self.done.done() and not self.done.cancelled() and self.done.exception() is None:
             self.done.result().abort()
         self.done.cancel()
 
+    def _ask_in(self, seconds: float) -> None:
+        """By the clock of the machine that asks: while it sleeps, it does not give up either."""
+        self._loop.call_later(seconds, self._ask, context=self._process.context)
+
     def _ask(self) -> None:
-        if self.done.done() or not self._process.runs:
+        if self.done.done():
             return
         self._tries += 1
         if self._tries > SYN_TRIES:
@@ -49,7 +53,7 @@ class Dial:
             return
         loop, lines, host = self._loop, self._network.lines, self._host
         self._network.trace.packet(loop.now, "syn", self._local, self._remote)
-        loop.happen(loop.now + SYN_RETRY_S * 2 ** (self._tries - 1), self._ask)
+        self._ask_in(SYN_RETRY_S * 2 ** (self._tries - 1))
         if not host.owns(self._local[0]):
             return
         way = route(loop.now, "tcp", host, self._local, self._remote)
@@ -62,9 +66,12 @@ class Dial:
         target = way.target
         if self.done.done() or not target.is_up or target.is_asleep:
             return
-        if not target.owns(way.destination[0]) or target.inbound == "drop":
+        inbound = None if target is self._host else target.inbound
+        if not target.owns(way.destination[0]) or inbound == "drop":
             return
-        listener = None if target.inbound else target.listener(*way.destination)
+        listener = None if inbound else target.listener(*way.destination)
+        if listener is not None and not listener.takes_connections:
+            listener = None
         lines = self._network.lines
         if not lines.is_open(target.name, self._host.name):
             return
@@ -90,10 +97,14 @@ class Dial:
 
     def _accept(self, stream: StreamTransport, listener: Listener) -> None:
         """At the machine that was asked, which now knows that the other one knows."""
-        if not listener.is_open or not stream.host.is_up:
+        if not stream.host.is_up:
+            stream.vanish()
+        elif not listener.is_open:
             stream.refuse()
-            return
-        listener.context.copy().run(self._accepted, stream, listener)
+        elif stream.host.is_asleep:
+            self._loop.call_soon(self._accepted, stream, listener, context=listener.context.copy())
+        else:
+            listener.context.copy().run(self._accepted, stream, listener)
 
     def _accepted(self, stream: StreamTransport, listener: Listener) -> None:
         try:

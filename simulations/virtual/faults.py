@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Generic, Self, TypeVar
 
-__all__ = ["Fault"]
+__all__ = ["Fault", "Faults"]
+
+_T = TypeVar("_T")
 
 
 class Fault:
@@ -40,3 +42,27 @@ class Fault:
         traceback: TracebackType | None,
     ) -> None:
         self.heal()
+
+
+class Faults(Generic[_T]):
+    """Those of one kind at one place, which may overlap and be healed in any order."""
+
+    def __init__(self) -> None:
+        self._there: dict[int, _T] = {}
+        self._begun = 0
+
+    @property
+    def last(self) -> _T | None:
+        """The one that counts: of those that are not healed, the last that began."""
+        return self._there[max(self._there)] if self._there else None
+
+    def begin(self, fault: _T) -> Callable[[], None]:
+        """Returns what heals it."""
+        self._begun += 1
+        number = self._begun
+        self._there[number] = fault
+
+        def heal() -> None:
+            del self._there[number]
+
+        return heal

@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-import shutil
-import tempfile
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
+from simulations.virtual.faults import Fault, Faults
 from simulations.virtual.process import Process, current_process
 from simulations.virtual.routing import Net, canonical_ip, wildcard_like
 
 if TYPE_CHECKING:
     from simulations.virtual.datagram import DatagramTransport
-    from simulations.virtual.faults import Fault
     from simulations.virtual.link import Link
     from simulations.virtual.network import Network
     from simulations.virtual.server import Listener
@@ -45,9 +44,11 @@ class Host:
         self.addresses: tuple[str, ...] = ()
         self.is_up = True
         self.is_asleep = False
-        self.inbound: str | None = None
-        """What becomes of strangers: None, "drop" or "refuse"."""
+        self.firewalls: Final[Faults[str]] = Faults()
         self.process = Process(self)
+        self.power_cuts: int = 0
+        self.when_awake: list[Callable[[], None]] = []
+        """What its kernel has to do when it does not sleep any more."""
         self.streams: dict[int, StreamTransport] = {}
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
@@ -57,8 +58,8 @@ class Host:
         self._booted_s = network.loop.now
         self._asleep_s = 0.0
         self._fell_asleep_s = 0.0
-        self._ports = itertools.cycle(EPHEMERAL_PORTS)
-        self._disk: Path | None = None
+        self._ports: Final = itertools.cycle(EPHEMERAL_PORTS)
+        self._disk: Final = Disk(name)
         self.rng: Final = random.Random(f"{network.seed}/{name}")
         self._take(addresses)
 
@@ -89,15 +90,17 @@ class Host:
         if not self.is_up:
             work.close()
             raise HostDown(f"{self.name} is down")
-        context = self.process.context.copy()
-        return self.network.loop.create_task(work, name=name, context=context)
+        process = self.process
+        task = self.network.loop.create_task(work, name=name, context=process.context.copy())
+        # What was started goes on, whether or not anybody still looks at it.
+        process.started.add(task)
+        task.add_done_callback(process.started.discard)
+        return task
 
     @property
     def disk(self) -> Path:
         """A folder that outlives crashes, unless the disk is lost with them."""
-        if self._disk is None:
-            self._disk = Path(tempfile.mkdtemp(prefix=f"host-{self.name}-"))
-        return self._disk
+        return self._disk.folder
 
     # Its clocks and its entropy
 
@@ -120,6 +123,11 @@ class Host:
 
     # Its addresses and ports
 
+    @property
+    def inbound(self) -> str | None:
+        """What becomes of strangers: None, "drop" or "refuse"."""
+        return self.firewalls.last
+
     def owns(self, address: str) -> bool:
         if address in self.addresses:
             return True
@@ -140,6 +148,15 @@ class Host:
         used = {port for _, port in taken}
         for port in itertools.islice(self._ports, len(EPHEMERAL_PORTS)):
             if port not in used:
+                return port
+        raise OSError(99, "Cannot assign requested address")
+
+    def port_to_connect_from(self) -> int:
+        streams, listeners = self.streams.values(), self.listeners
+        for port in itertools.islice(self._ports, len(EPHEMERAL_PORTS)):
+            if all(stream.local[1] != port for stream in streams) and all(
+                port != number for _, number in listeners
+            ):
                 return port
         raise OSError(99, "Cannot assign requested address")
 
@@ -173,6 +190,7 @@ class Host:
         """The power fails. Nothing is said to anybody, and nothing of the program runs on."""
         process = self._stop("crashes")
         self.is_up = False
+        self.power_cuts += 1
         for stream in list(self.streams.values()):
             stream.vanish()
         self._bury(process)
@@ -191,7 +209,7 @@ class Host:
         if self.is_up:
             self.crash()
         if not keep_disk:
-            self._lose_disk()
+            self._disk.lose()
         if clock_offset_s is not None:
             self._clock_offset_s = clock_offset_s
         self.is_up = True
@@ -214,8 +232,7 @@ class Host:
         """It goes on where it was. Its wall clock and its elapsed time have gone on without it."""
         if not self.is_asleep:
             raise ImpossibleWorld(f"{self.name} is not asleep")
-        self.is_asleep = False
-        self._asleep_s += self.network.loop.now - self._fell_asleep_s
+        self._end_sleep()
         self.network.loop.wake(self.process)
         self._note(f"{self.name} wakes up", "up")
         for stream in list(self.streams.values()):
@@ -237,8 +254,7 @@ class Host:
 
     def discard(self) -> None:
         """Remove what a run leaves on the real disk."""
-        if self._disk is not None:
-            shutil.rmtree(self._disk, ignore_errors=True)
+        self._disk.discard()
 
     def _stop(self, how: str) -> Process:
         self._check_not_inside("crash")
@@ -246,10 +262,17 @@ class Host:
             raise ImpossibleWorld(f"{self.name} is down already")
         self._note(f"{self.name} {how}", "down")
         if self.is_asleep:
-            self.is_asleep = False
-            self._asleep_s += self.network.loop.now - self._fell_asleep_s
+            self._end_sleep()
         self.process.alive = False
         return self.process
+
+    def _end_sleep(self) -> None:
+        loop = self.network.loop
+        self.is_asleep = False
+        self._asleep_s += loop.now - self._fell_asleep_s
+        due, self.when_awake = self.when_awake, []
+        for callback in due:
+            loop.happen(loop.now, callback)
 
     def _bury(self, process: Process) -> None:
         for listener in list(self.listeners.values()):
@@ -257,29 +280,9 @@ class Host:
         for socket in list(self.datagrams.values()):
             socket.vanish()
         self.talked_to.clear()
-        kept = self._copy_of_disk()
+        kept = self._disk.copy()
         self.network.loop.bury(process)
-        self._restore_disk(kept)
-
-    def _copy_of_disk(self) -> Path | None:
-        """Python runs ``finally`` when it throws a coroutine away; a machine without power writes
-        nothing more."""
-        if self._disk is None:
-            return None
-        copy = Path(tempfile.mkdtemp(prefix=f"host-{self.name}-"))
-        shutil.copytree(self._disk, copy, dirs_exist_ok=True)
-        return copy
-
-    def _restore_disk(self, copy: Path | None) -> None:
-        if copy is not None:
-            self._lose_disk()
-            shutil.copytree(copy, self.disk, dirs_exist_ok=True)
-            shutil.rmtree(copy)
-
-    def _lose_disk(self) -> None:
-        if self._disk is not None:
-            shutil.rmtree(self._disk)
-            self._disk.mkdir()
+        self._disk.restore(kept)
 
     def _take(self, addresses: tuple[str, ...]) -> None:
         taken: list[str] = []

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from simulations.virtual.faults import Faults
 from simulations.virtual.link import Link
 
 __all__ = ["Lines", "Name"]
@@ -27,37 +29,46 @@ class Lines:
 
     def __init__(self, rng: random.Random, default: Link) -> None:
         self._rng: Final = rng
-        self.default = default
+        self.default: Final = default
         """Between any two machines of which nothing else is said."""
         self._pairs: dict[tuple[Name, Name], Link] = {}
         self._access: dict[Name, Link] = {}
+        self._bad: defaultdict[Name, Faults[Link]] = defaultdict(Faults)
+        self._all_bad: Faults[Link] = Faults()
         self._free_at: dict[tuple[Name, Name], float] = {}
         self._cut: Counter[tuple[Name, Name]] = Counter()
         self._found: dict[tuple[Name, Name], list[tuple[Link, tuple[Name, Name]]]] = {}
 
     # What there is
 
-    def set_pair(self, source: Name, target: Name, link: Link | None) -> Link | None:
-        """The line in one direction between two; None for the usual. Returns what was there."""
-        former = self._pairs.pop((source, target), None)
-        if link is not None:
-            self._pairs[source, target] = link
+    def set_pair(self, source: Name, target: Name, link: Link) -> None:
+        """The line in one direction between two."""
+        self._pairs[source, target] = link
         self._found.clear()
-        return former
 
-    def set_access(self, name: Name, link: Link | None) -> Link | None:
-        """The line that connects a machine with everybody, both directions; None for the usual.
-        Between two machines that have one, both count. Returns what was there."""
-        former = self._access.pop(name, None)
-        if link is not None:
-            self._access[name] = link
+    def set_access(self, name: Name, link: Link) -> None:
+        """The line that connects a machine with everybody, both directions. Between two machines
+        that have one, both count."""
+        self._access[name] = link
         self._found.clear()
-        return former
 
-    def set_default(self, link: Link) -> Link:
-        former, self.default = self.default, link
+    def degrade(self, name: Name, link: Link) -> Callable[[], None]:
+        """A machine's own line is this one, for everybody. Returns what heals it."""
+        return self._degrade(self._bad[name], link)
+
+    def degrade_all(self, link: Link) -> Callable[[], None]:
+        """The default is this one. Returns what heals it."""
+        return self._degrade(self._all_bad, link)
+
+    def _degrade(self, faults: Faults[Link], link: Link) -> Callable[[], None]:
+        heal = faults.begin(link)
         self._found.clear()
-        return former
+
+        def healed() -> None:
+            heal()
+            self._found.clear()
+
+        return healed
 
     def cut(self, source: Name, target: Name) -> None:
         """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
@@ -122,11 +133,10 @@ class Lines:
         if source == target:
             return [(_WITHIN, (source, target))]
         pair = self._pairs.get((source, target))
-        if pair is not None:
-            return [(pair, (source, target))]
-        ends = [
-            (self._access[name], key)
-            for name, key in ((source, (source, "")), (target, ("", target)))
-            if name in self._access
-        ]
-        return ends or [(self.default, (source, target))]
+        found = [] if pair is None else [(pair, (source, target))]
+        for name, key in ((source, (source, "")), (target, ("", target))):
+            usual = self._access.get(name) if pair is None else None
+            own = (self._bad[name].last if name in self._bad else None) or usual
+            if own is not None:
+                found.append((own, key))
+        return found or [(self._all_bad.last or self.default, (source, target))]

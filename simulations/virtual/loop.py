@@ -6,8 +6,7 @@ Nothing waits. When no callback is ready, time jumps to the next timer. So an ho
 nothing, and everything that happens follows from what was there at the start.
 
 Callbacks run in the order in which they became due; at the same moment, in the order in which they
-were asked for. Tasks and futures are numbered as they come, so that a set of them is gone through
-in the same order in each run.
+were asked for.
 """
 
 from __future__ import annotations
@@ -16,12 +15,14 @@ import asyncio
 import contextvars
 import heapq
 import itertools
+import math
 from collections import deque
-from collections.abc import Callable, Coroutine, Generator
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
 
 from simulations.virtual.errors import NotSimulated, Overdue, Stalled
-from simulations.virtual.process import Process, close, current_process
+from simulations.virtual.numbered import SimulatedFuture, make_task
+from simulations.virtual.process import Process, close, current_process, is_over
 from simulations.virtual.waiting import who_waits
 
 if TYPE_CHECKING:
@@ -39,32 +40,6 @@ TICK_S: Final = 1e-9
 """The least time there is."""
 CANCELLED_MAX: Final = 10_000
 """Cancelled timers may be this many, and half of all, before they are thrown out."""
-
-
-class SimulatedFuture(asyncio.Future[Any]):
-    __slots__ = ("number",)
-    number: int
-
-    def __hash__(self) -> int:
-        return _number(self)
-
-
-class SimulatedTask(asyncio.Task[Any]):
-    __slots__ = ("context", "number")
-    context: contextvars.Context
-    number: int
-
-    def __hash__(self) -> int:
-        return _number(self)
-
-
-def _number(waitable: SimulatedFuture | SimulatedTask) -> int:
-    # By memory address, as usual, the order of a set would be another one in each process.
-    try:
-        number = waitable.number
-    except AttributeError:
-        number = waitable.number = cast("VirtualLoop", waitable.get_loop()).next_number()
-    return number
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -89,7 +64,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns_at_now = 0
         self._some_process_stopped = False
         self._some_host_slept = False
-        self.set_task_factory(_make_task)
+        self.set_task_factory(make_task)
 
     # Time
 
@@ -119,7 +94,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         ahead_s = when - self.time()
         # A clock that stands still between two turns would let a program that waits for the rest
         # of a time, which rounds to nothing, wait for ever.
-        due = self._now + max(ahead_s, TICK_S) if ahead_s > 0 else self._now
+        due = _after(self._now, ahead_s) if ahead_s > 0 else self._now
         heapq.heappush(self._timers, (due, next(self._orders), timer))
         return timer
 
@@ -130,7 +105,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         *args: Any,
         context: contextvars.Context | None = None,
     ) -> asyncio.TimerHandle:
-        when = self.time() + (max(delay, TICK_S) if delay > 0 else delay)
+        now = self.time()
+        when = _after(now, delay) if delay > 0 else now + delay
         return self.call_at(when, callback, *args, context=context)
 
     def happen(self, at_s: float, callback: Callable[..., object], *args: Any) -> None:
@@ -153,11 +129,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
             while timers and timers[0][2]._cancelled:
                 heapq.heappop(timers)
                 self._cancelled_timers -= 1
-            if not timers:
+            if not timers or timers[0][0] == math.inf:
                 if self._stopping:
                     return
                 raise Stalled(f"nothing is left that could happen; {who_waits(self)}")
-            if timers[0][0] > now:
+            if timers[0][0] > now and not self._stopping:
                 self._now = now = timers[0][0]
                 self._turns_at_now = 0
                 if self.limit_s is not None and now > self.limit_s:
@@ -199,7 +175,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             process.kept.append(handle)
             return True
         # The tasks of a dead process were closed; one more step and whoever waits for them knows.
-        return not isinstance(getattr(handle._callback, "__self__", None), asyncio.Task)
+        task = getattr(handle._callback, "__self__", None)
+        return not (isinstance(task, asyncio.Task) and is_over(task))
 
     def put_to_sleep(self, process: Process) -> None:
         """Nothing of the process happens any more until :meth:`wake`."""
@@ -221,20 +198,25 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def bury(self, process: Process) -> None:
         """Forget what a dead process still wanted to do, and end its tasks where they are."""
         self._some_process_stopped = True
+        self._close_all(process.owns)
         self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
         heapq.heapify(self._timers)
         process.timers, process.kept = [], []
-        for task in sorted(asyncio.all_tasks(self), key=hash):
-            if process.owns(task):
-                close(task)
 
     def end(self) -> None:
         """Throw away what is still going on, as when a world ends."""
         self.limit_s, self._turns_at_now = None, 0
+        self._close_all(lambda _: True)
         self._timers.clear()
-        for task in sorted(asyncio.all_tasks(self), key=hash):
-            close(task)
         self.call_soon(self.stop)
+
+    def _close_all(self, wanted: Callable[[asyncio.Task[Any]], bool]) -> None:
+        closed: set[asyncio.Task[Any]] = set()
+        # A task that is closed may still begin others, from a ``finally``.
+        while left := [task for task in asyncio.all_tasks(self) - closed if wanted(task)]:
+            for task in sorted(left, key=hash):
+                close(task)
+            closed.update(left)
 
     # Sockets
 
@@ -264,6 +246,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def call_soon_threadsafe(self, *_: Any, **__: Any) -> NoReturn:
         raise NotSimulated("there are no threads in a simulation: use call_soon")
 
+    def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:
+        # asyncio itself has to expect that it is called from another thread.
+        self._asyncgens.discard(agen)
+        if not self.is_closed():
+            self.call_soon(self.create_task, agen.aclose())
+
     def _process_events(self, event_list: Any) -> None:  # noqa: ARG002
         raise NotSimulated("there is no selector in a simulation")
 
@@ -271,15 +259,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         pass
 
 
-def _make_task(
-    loop: VirtualLoop,
-    coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
-    context: contextvars.Context | None = None,
-) -> asyncio.Task[_T]:
-    context = contextvars.copy_context() if context is None else context
-    task = SimulatedTask(coro, loop=loop, context=context)
-    task.context = context
-    return task
+def _after(moment_s: float, delay_s: float) -> float:
+    """Later than a moment, however little the delay is, and however late it is already."""
+    later_s = moment_s + max(delay_s, TICK_S)
+    return later_s if later_s > moment_s else math.nextafter(moment_s, math.inf)
 
 
 def _process_of(handle: asyncio.Handle) -> Process | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import itertools
+import math
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -46,6 +47,8 @@ class Mapping:
     outside: Endpoint
     used_s: float
     remotes: dict[Endpoint, None] = field(default_factory=dict)
+    own: Endpoint | None = None
+    """The one destination that it is for, if there is only one."""
 
 
 class Nat:
@@ -69,19 +72,25 @@ class Nat:
         for protocol, idle_s in self._idle_s.items():
             if not idle_s > 0:
                 raise ImpossibleWorld(f"{protocol}_idle_s is above 0, not {idle_s!r}")
-        self._ports = itertools.cycle(PORTS)
+        self._turn = 0
         self._by_inside: dict[tuple[str, Endpoint, Endpoint | None], Mapping] = {}
         self._by_port: dict[tuple[str, int], Mapping] = {}
-        self._forwarded: dict[tuple[str, int], Endpoint] = {}
+        self._forwarded: dict[tuple[str, int], Mapping] = {}
+        """Neither forgotten nor given to anybody else."""
 
     def forward(self, protocol: str, port: int, inside: Endpoint) -> None:
         """Let everybody in who comes to a public port, as a user sets it in his router."""
-        self._forwarded[protocol, port] = inside
+        self._remove(self._by_port.get((protocol, port)))
+        outside = (self.address, port)
+        self._forwarded[protocol, port] = Mapping(protocol, inside, outside, used_s=math.inf)
 
     def change_address(self, address: str) -> None:
         """The provider gave the device another address: all mappings are gone."""
         self.address = address
         self.forget()
+        former = list(self._forwarded.values())
+        for mapping in former:
+            self.forward(mapping.protocol, mapping.outside[1], mapping.inside)
 
     def forget(self) -> None:
         """The device starts again."""
@@ -90,6 +99,9 @@ class Nat:
 
     def outbound(self, now_s: float, protocol: str, inside: Endpoint, remote: Endpoint) -> Mapping:
         """The mapping that a packet from the inside leaves by."""
+        for forwarded in self._forwarded.values():
+            if (forwarded.protocol, forwarded.inside) == (protocol, inside):
+                return forwarded
         own = remote if self.kind is NatKind.SYMMETRIC else None
         mapping = self._by_inside.get((protocol, inside, own))
         if mapping is None or not self.is_live(mapping, now_s):
@@ -98,24 +110,23 @@ class Nat:
         mapping.remotes[remote] = None
         return mapping
 
-    def inbound(
-        self, now_s: float, protocol: str, port: int, remote: Endpoint
-    ) -> tuple[Endpoint, Mapping | None] | None:
-        """Whom a packet to a public port is for; None if it is dropped."""
+    def inbound(self, now_s: float, protocol: str, port: int, remote: Endpoint) -> Mapping | None:
+        """The mapping that a packet to a public port is let in by; None if it is dropped."""
         forwarded = self._forwarded.get((protocol, port))
         if forwarded is not None:
-            return forwarded, None
+            return forwarded
         mapping = self._by_port.get((protocol, port))
         if mapping is None or not self.is_live(mapping, now_s) or not self._admits(mapping, remote):
             return None
-        return mapping.inside, mapping
+        return mapping
 
     def is_live(self, mapping: Mapping, now_s: float) -> bool:
         """Whether a mapping is still in the table, neither forgotten nor idle for too long."""
-        return (
-            self._by_port.get((mapping.protocol, mapping.outside[1])) is mapping
-            and now_s - mapping.used_s <= self._idle_s[mapping.protocol]
-        )
+        key = (mapping.protocol, mapping.outside[1])
+        if self._forwarded.get(key) is mapping:
+            return True
+        is_there = self._by_port.get(key) is mapping
+        return is_there and now_s - mapping.used_s <= self._idle_s[mapping.protocol]
 
     def _admits(self, mapping: Mapping, remote: Endpoint) -> bool:
         match self.kind:
@@ -129,21 +140,29 @@ class Nat:
     def _new_mapping(
         self, now_s: float, protocol: str, inside: Endpoint, own: Endpoint | None
     ) -> Mapping:
-        former = self._by_inside.get((protocol, inside, own))
-        if former is not None:
-            self._by_port.pop((protocol, former.outside[1]), None)
+        self._remove(self._by_inside.get((protocol, inside, own)))
         port = self._free_port(now_s, protocol)
-        mapping = Mapping(protocol, inside, (self.address, port), now_s)
+        self._remove(self._by_port.get((protocol, port)))
+        mapping = Mapping(protocol, inside, (self.address, port), now_s, own=own)
         self._by_inside[protocol, inside, own] = mapping
         self._by_port[protocol, port] = mapping
         return mapping
 
+    def _remove(self, mapping: Mapping | None) -> None:
+        if mapping is not None:
+            del self._by_inside[mapping.protocol, mapping.inside, mapping.own]
+            del self._by_port[mapping.protocol, mapping.outside[1]]
+
     def _free_port(self, now_s: float, protocol: str) -> int:
-        for port in itertools.islice(self._ports, len(PORTS)):
+        in_turn = (PORTS[(self._turn + n) % len(PORTS)] for n in range(len(PORTS)))
+        ports = (port for port in in_turn if (protocol, port) not in self._forwarded)
+        whose_turn = next(ports)
+        for port in itertools.chain((whose_turn,), ports):
             holder = self._by_port.get((protocol, port))
-            if (protocol, port) not in self._forwarded and (
-                holder is None or not self.is_live(holder, now_s)
-            ):
+            if holder is None or not self.is_live(holder, now_s):
                 break
-        # With none free, the one whose turn it is loses its mapping, as in cheap devices.
+        else:
+            # With none free, the one whose turn it is loses its mapping, as in cheap devices.
+            port = whose_turn
+        self._turn = PORTS.index(port) + 1
         return port

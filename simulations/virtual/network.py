@@ -110,26 +110,17 @@ class Network:
 
     def degrade(self, host: Host, link: Link) -> Fault:
         """The machine's own line is ``link`` for everybody."""
-        former = self.lines.set_access(host.name, link)
-        return self._fault(
-            f"bad line: {host.name}", lambda: _drop(self.lines.set_access(host.name, former)), host
-        )
+        return self._fault(f"bad line: {host.name}", self.lines.degrade(host.name, link), host)
 
     def degrade_all(self, link: Link) -> Fault:
         """Every line of which nothing else was said is ``link``."""
-        former = self.lines.set_default(link)
-        return self._fault("bad lines", lambda: _drop(self.lines.set_default(former)))
+        return self._fault("bad lines", self.lines.degrade_all(link))
 
     def block_inbound(self, host: Host, how: str = "drop") -> Fault:
         """See :meth:`Host.block_inbound`."""
         if how not in INBOUND:
             raise ImpossibleWorld(f"inbound is blocked by {' or '.join(INBOUND)}, not {how!r}")
-        former, host.inbound = host.inbound, how
-
-        def unblock() -> None:
-            host.inbound = former
-
-        return self._fault(f"firewall: {host.name} ({how})", unblock, host)
+        return self._fault(f"firewall: {host.name} ({how})", host.firewalls.begin(how), host)
 
     # Who wants to know
 
@@ -157,7 +148,3 @@ def _names(hosts: tuple[Host, ...]) -> str:
     names = [host.name for host in hosts]
     shown = ", ".join(names[:4])
     return shown if len(names) <= 4 else f"{shown} and {len(names) - 4} more"
-
-
-def _drop(_: object) -> None:
-    """A callback that returns nothing."""

@@ -7,13 +7,17 @@ task to task and from callback to callback. So no program has to know that there
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import contextvars
 import random
 from types import CoroutineType
 from typing import Any, Final, Protocol
 
-__all__ = ["Machine", "Process", "close", "context_of", "current_process"]
+from simulations.virtual.errors import Blocked
+
+__all__ = ["Machine", "Process", "close", "context_of", "current_process", "is_over"]
+
+CLOSES_MAX: Final = 1_000
+"""How often a coroutine may wait for something more when it is thrown away."""
 
 
 class Machine(Protocol):
@@ -46,6 +50,7 @@ class Process:
     def __init__(self, machine: Machine) -> None:
         self.machine: Final = machine
         self.alive = True
+        self.started: Final[set[asyncio.Task[Any]]] = set()
         self.kept: list[asyncio.Handle] = []
         """Callbacks that are due, while the machine is asleep."""
         self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
@@ -90,11 +95,29 @@ def close(task: asyncio.Task[Any]) -> None:
     coroutine is thrown away."""
     context, coroutine = context_of(task), task.get_coro()
     if context is not None and isinstance(coroutine, CoroutineType):
-        with contextlib.suppress(BaseException):
-            context.copy().run(coroutine.close)
+        inside = context.copy()
+        for _ in range(CLOSES_MAX):
+            _close(inside, coroutine)
+            if is_over(task):
+                break
+            # It waits again, in a ``finally`` or as it leaves an ``async with``: in vain as well.
     # One step more, which finds nothing to do, and whoever waits for the task knows.
     task.add_done_callback(_look_away, context=contextvars.Context())
     task.cancel()
+
+
+def is_over(task: asyncio.Task[Any]) -> bool:
+    """Whether nothing is left of a task's coroutine that could run."""
+    return getattr(task.get_coro(), "cr_frame", None) is None
+
+
+def _close(context: contextvars.Context, coroutine: CoroutineType[Any, Any, Any]) -> None:
+    try:
+        context.run(coroutine.close)
+    except (KeyboardInterrupt, Blocked):
+        raise
+    except BaseException:  # noqa: S110 - there is nobody left whom it could be told
+        pass
 
 
 def _look_away(task: asyncio.Task[Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from simulations.virtual.errors import ImpossibleWorld
 from simulations.virtual.nat import Endpoint, Mapping, Nat
@@ -12,10 +12,24 @@ from simulations.virtual.nat import Endpoint, Mapping, Nat
 if TYPE_CHECKING:
     from simulations.virtual.host import Host
 
-__all__ = ["WILDCARDS", "Gateway", "Net", "Route", "canonical_ip", "route", "wildcard_like"]
+__all__ = [
+    "WILDCARDS",
+    "Gateway",
+    "Net",
+    "Route",
+    "as_seen",
+    "canonical_ip",
+    "route",
+    "wildcard_like",
+]
 
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104
 """Addresses of a socket that stand for all of its machine's."""
+
+
+def as_seen(endpoint: Endpoint) -> tuple[Any, ...]:
+    """As a program is told it: of IPv6 there are two numbers more."""
+    return (*endpoint, 0, 0) if ":" in endpoint[0] else endpoint
 
 
 def wildcard_like(address: str) -> str:
@@ -59,7 +73,7 @@ class Gateway:
         self.nat = nat
         self.net = net
         self.inside = Net(self)
-        nat.address = net.take(nat.address, self)
+        nat.change_address(net.take(nat.address, self))
 
     def change_address(self, address: str) -> None:
         """The provider gave it another one: all mappings are gone."""
@@ -96,8 +110,8 @@ def route(
     net = host.net
     address = destination[0]
     owner = net.owners.get(address)
-    if owner is None and net.outside is None:
-        return Route(host, source, destination) if host.owns(address) else None
+    if owner is None and host.owns(address):
+        return Route(host, source, destination)
     mappings: list[tuple[Nat, Mapping]] = []
     while owner is None and net.outside is not None:
         gateway = net.outside
@@ -109,11 +123,10 @@ def route(
         if owner is gateway and not gateway.nat.hairpin:
             return None
     while isinstance(owner, Gateway):
-        inbound = owner.nat.inbound(now_s, protocol, destination[1], source)
-        if inbound is None:
+        used = owner.nat.inbound(now_s, protocol, destination[1], source)
+        if used is None:
             return None
-        destination, used = inbound
-        if used is not None:
-            mappings.append((owner.nat, used))
+        mappings.append((owner.nat, used))
+        destination = used.inside
         owner = owner.inside.owners.get(destination[0])
     return None if owner is None else Route(owner, source, destination, tuple(mappings))

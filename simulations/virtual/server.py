@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from simulations.virtual.nat import Endpoint
+from simulations.virtual.routing import as_seen
 
 if TYPE_CHECKING:
     from simulations.virtual.host import Host
@@ -23,14 +24,16 @@ class Listener:
         self.endpoint: Final = endpoint
         self.factory: Final = factory
         self.context: Final = contextvars.copy_context()
+        self.takes_connections = True
+        """A socket that is bound and does not listen yet refuses them."""
         host.listeners[endpoint] = self
 
     @property
     def is_open(self) -> bool:
         return self.host.listeners.get(self.endpoint) is self
 
-    def getsockname(self) -> Endpoint:
-        return self.endpoint
+    def getsockname(self) -> tuple[Any, ...]:
+        return as_seen(self.endpoint)
 
     def close(self) -> None:
         if self.is_open:
@@ -40,9 +43,12 @@ class Listener:
 class Server(asyncio.AbstractServer):
     """What ``create_server`` returns."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, listeners: list[Listener]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, listeners: list[Listener], *, serving: bool
+    ) -> None:
         self._loop = loop
         self._listeners = listeners
+        self._serve(serving)
         self._closed: asyncio.Future[None] = loop.create_future()
 
     @property
@@ -50,7 +56,7 @@ class Server(asyncio.AbstractServer):
         return () if self._closed.done() else tuple(self._listeners)
 
     def is_serving(self) -> bool:
-        return not self._closed.done()
+        return not self._closed.done() and all(one.takes_connections for one in self._listeners)
 
     def get_loop(self) -> asyncio.AbstractEventLoop:
         return self._loop
@@ -62,9 +68,14 @@ class Server(asyncio.AbstractServer):
             self._closed.set_result(None)
 
     async def start_serving(self) -> None:
-        """It does already."""
+        self._serve(True)
+
+    def _serve(self, serving: bool) -> None:
+        for listener in self._listeners:
+            listener.takes_connections = serving
 
     async def serve_forever(self) -> None:
+        self._serve(True)
         try:
             await asyncio.shield(self._closed)
         finally:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from simulations.virtual.errors import SimulationError, Unhandled
+from simulations.virtual.errors import Overdue, SimulationError, Stalled, Unhandled
 from simulations.virtual.network import Network
 from simulations.virtual.watchdog import unreal_calls_refused
 
@@ -103,7 +103,8 @@ class Session:
         with unreal_calls_refused(loop, self.network.story, refuse=self._unreal):
             try:
                 value = loop.run_until_complete(main)
-            except asyncio.CancelledError:
+            except (asyncio.CancelledError, Stalled, Overdue):
+                # What went wrong first explains the rest.
                 if not self._unhandled:
                     raise
         if self._unhandled:
@@ -147,6 +148,7 @@ def _end(network: Network) -> None:
             if host.is_up:
                 host.crash()
             host.discard()
+        network.story.discard()
         loop.end()
 
     loop.call_soon(end)

@@ -12,7 +12,7 @@ from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.dial import Dial
 from simulations.virtual.errors import NotSimulated
 from simulations.virtual.nat import Endpoint
-from simulations.virtual.process import current_process
+from simulations.virtual.process import Process, current_process
 from simulations.virtual.routing import WILDCARDS, Gateway, wildcard_like
 from simulations.virtual.server import Listener, Server
 from simulations.virtual.stream import StreamTransport
@@ -62,7 +62,7 @@ class Sockets:
         port: Any = None,
         *,
         family: int = 0,
-        start_serving: bool = True,  # noqa: ARG002 - a listening socket serves
+        start_serving: bool = True,
         **options: Any,
     ) -> Server:
         _check(options)
@@ -82,7 +82,7 @@ class Sockets:
             for listener in listeners:
                 listener.close()
             raise
-        return Server(self._network.loop, listeners)
+        return Server(self._network.loop, listeners, serving=start_serving)
 
     async def create_datagram_endpoint(
         self,
@@ -95,14 +95,18 @@ class Sockets:
     ) -> tuple[DatagramTransport, Any]:
         _check(options)
         remote = (
-            None if remote_addr is None else self._endpoint(remote_addr[0], remote_addr[1], family)
+            None
+            if remote_addr is None
+            else self._endpoint(remote_addr[0], remote_addr[1], family=family)
         )
         if local_addr is not None:
-            local = self._endpoint(local_addr[0], local_addr[1], family)
+            local = self._endpoint(local_addr[0], local_addr[1], family=family)
         elif remote is not None:
             local = (self._machine(remote[0]).address(remote[0]), 0)
         else:
             local = (wildcard_like("::" if family == socket.AF_INET6 else ""), 0)
+        if remote is not None:
+            _check_one_family(local, remote)
         machine = self._machine(local[0])
         if not local[1]:
             local = (local[0], machine.free_port(machine.datagrams))
@@ -112,12 +116,18 @@ class Sockets:
         waiter = self._network.loop.create_future()
 
         def begin() -> None:
-            protocol.connection_made(transport)
-            if not waiter.done():
-                waiter.set_result(None)
+            try:
+                protocol.connection_made(transport)
+            finally:
+                if not waiter.done():
+                    waiter.set_result(None)
 
         self._network.loop.call_soon(begin)
-        await waiter
+        try:
+            await waiter
+        except BaseException:
+            transport.close()
+            raise
         return transport, protocol
 
     def getaddrinfo(self, host: Any, port: Any) -> list[tuple[Any, ...]]:
@@ -133,6 +143,7 @@ class Sockets:
         the one with this address. Raises :class:`OSError`."""
         process = current_process()
         if process is not None:
+            _check_alive(process)
             machine = process.machine
             if ip not in WILDCARDS and not machine.owns(ip):  # type: ignore[attr-defined]
                 raise OSError(99, f"Cannot assign requested address: {ip}")
@@ -159,8 +170,10 @@ class Sockets:
         process = current_process()
         if local_addr is not None:
             local = self._endpoint(*local_addr)
+            _check_one_family(local, remote)
             machine = self._machine(local[0])
         elif process is not None:
+            _check_alive(process)
             machine = process.machine  # type: ignore[assignment]
             local = (machine.address(remote[0]), 0)
         else:
@@ -171,7 +184,14 @@ class Sockets:
         if local[0] in WILDCARDS:
             local = (machine.address(remote[0]), local[1])
         if not local[1]:
-            local = (local[0], next(machine._ports))
+            local = (local[0], machine.port_to_connect_from())
+        else:
+            _check_free(machine, local, machine.listeners)
+            if any(
+                (stream.local, stream.peername) == (local, remote)
+                for stream in machine.streams.values()
+            ):
+                raise OSError(99, f"Cannot assign requested address: {local[0]}:{local[1]}")
         dial = Dial(self._network, machine, local, remote)
         try:
             return await dial.done
@@ -180,10 +200,21 @@ class Sockets:
             raise
 
 
+def _check_alive(process: Process) -> None:
+    if not process.alive:
+        # Python runs each ``finally`` of a dead program. It opens nothing more.
+        raise OSError(100, "Network is down")
+
+
 def _check(options: dict[str, Any]) -> None:
     for name, value in options.items():
         if name in {"ssl", "sock", "server_hostname"} and value:
             raise NotSimulated(f"{name} is not simulated")
+
+
+def _check_one_family(local: Endpoint, remote: Endpoint) -> None:
+    if (":" in local[0]) != (":" in remote[0]):
+        raise OSError(22, "Invalid argument: addresses of different families")
 
 
 def _check_free(machine: Host, local: Endpoint, taken: dict[Endpoint, Any]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from simulations.virtual.nat import Endpoint
-from simulations.virtual.routing import Route
+from simulations.virtual.routing import Gateway, Route, as_seen
 
 if TYPE_CHECKING:
     from simulations.virtual.host import Host
@@ -52,7 +52,7 @@ class StreamTransport(asyncio.Transport):
     def __init__(
         self, network: Network, host: Host, local: Endpoint, peername: Endpoint, way: Route
     ) -> None:
-        super().__init__({"peername": peername, "sockname": local})
+        super().__init__({"peername": as_seen(peername), "sockname": as_seen(local)})
         self._extra["socket"] = self  # type: ignore[attr-defined]
         self._network = network
         self._loop = network.loop
@@ -73,9 +73,12 @@ class StreamTransport(asyncio.Transport):
         self._last_arrival_s = 0.0
         self._stuck: deque[_Piece] = deque()
         self._stuck_since_s = 0.0
+        self._power_cuts = host.power_cuts
         self._retry_s = RETRY_MIN_S
         self._writing_paused = False
         self._told_of_room = False
+        self._wrote_eof = False
+        """By the program."""
         self._said_end = False
         # In.
         self._unread: deque[_Piece] = deque()
@@ -132,7 +135,7 @@ class StreamTransport(asyncio.Transport):
     def write(self, data: Buffer) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
             raise TypeError(f"data is bytes-like, not {type(data).__name__}")
-        if self._said_end:
+        if self._wrote_eof:
             raise RuntimeError("Cannot call write() after write_eof()")
         if not data or self._ended or not self.is_open:
             return
@@ -148,8 +151,8 @@ class StreamTransport(asyncio.Transport):
         return True
 
     def write_eof(self) -> None:
-        if not self._said_end and not self._closing:
-            self._said_end = True
+        if not self._wrote_eof and not self._closing:
+            self._wrote_eof = self._said_end = True
             self._unsent.append(_End.FIN)
             self._pump()
 
@@ -166,11 +169,11 @@ class StreamTransport(asyncio.Transport):
 
     # What a program asks of a socket
 
-    def getsockname(self) -> Endpoint:
-        return self.local
+    def getsockname(self) -> tuple[Any, ...]:
+        return as_seen(self.local)
 
-    def getpeername(self) -> Endpoint:
-        return self.peername
+    def getpeername(self) -> tuple[Any, ...]:
+        return as_seen(self.peername)
 
     def setsockopt(self, *_: Any) -> None:
         """There is nothing to set."""
@@ -185,6 +188,8 @@ class StreamTransport(asyncio.Transport):
 
     def _begun(self, waiter: asyncio.Future[None] | None) -> None:
         if self._ended:
+            if waiter is not None and not waiter.done():
+                waiter.set_exception(ConnectionResetError(104, "Connection reset by peer"))
             return
         try:
             self._protocol.connection_made(self)
@@ -234,14 +239,14 @@ class StreamTransport(asyncio.Transport):
         self._pump()
         if self._writing_paused and self._unsent_bytes <= self._low:
             self._writing_paused = False
-            self._context.run(self._call, self._protocol.resume_writing)
-        if self._closing and not self._unsent:
+            self._context.run(self._call, self._protocol.resume_writing, harmless=True)
+        if self._closing and not self._unsent and not self._ended:
             self._finish(None)
 
     def _maybe_pause(self) -> None:
         if not self._writing_paused and self._unsent_bytes > self._high:
             self._writing_paused = True
-            self._call(self._protocol.pause_writing)
+            self._call(self._protocol.pause_writing, harmless=True)
 
     def _send(self, piece: _Piece) -> None:
         network = self._network
@@ -260,7 +265,7 @@ class StreamTransport(asyncio.Transport):
             self._stuck.append(piece)
         elif not self._passes():
             self._stuck.append(piece)
-            self._stuck_since_s = self._loop.now
+            self._stuck_since_s = self._clock()
             self._retry_s = RETRY_MIN_S
             self._loop.happen(self._loop.now + self._retry_s, self._retry)
         else:
@@ -268,32 +273,41 @@ class StreamTransport(asyncio.Transport):
 
     def _retry(self) -> None:
         """Send again what got nowhere."""
-        if not self.host.is_up or not self._stuck:
-            self._stuck.clear()
-        elif not self.host.is_asleep and self._passes():
+        if self._power_cuts != self.host.power_cuts:
+            # What is stuck stays so: whatever comes after it must not get there without it.
+            return
+        if self.host.is_asleep:
+            self.host.when_awake.append(self._retry)
+        elif self._passes():
             while self._stuck:
                 self._hand_over(self._stuck.popleft())
-        elif self._loop.now - self._stuck_since_s > GIVE_UP_S:
-            self._stuck.clear()
+        elif self._clock() - self._stuck_since_s > GIVE_UP_S:
             self._break(TimeoutError(110, "Connection timed out"))
         else:
             self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
             self._loop.happen(self._loop.now + self._retry_s, self._retry)
+
+    def _clock(self) -> float:
+        """Of the machine, and only right while it is awake."""
+        return self._loop.now - self.host.asleep_s
 
     def _passes(self) -> bool:
         """Whether a packet gets from here to the other side now."""
         here, there = self.host, self.remote.host
         if not there.is_up or there.is_asleep or not here.owns(self.local[0]):
             return False
-        if not self._network.lines.is_open(here.name, there.name):
+        lines = self._network.lines
+        if not lines.is_open(here.name, there.name):
             return False
         if self._way.mappings:
             return self._way.is_live(self._loop.now) and there.owns(self.remote.local[0])
         if there.owns(self.remote.local[0]):
             return True
         # Its address may be somebody else's by now, who knows nothing of this connection.
-        owner = self._network.internet.owners.get(self.remote.local[0])
-        return owner is not None and getattr(owner, "is_up", True)
+        owner = here.net.owners.get(self.remote.local[0])
+        if owner is None or isinstance(owner, Gateway) or owner.inbound == "drop":
+            return False
+        return owner.is_up and not owner.is_asleep and lines.is_open(here.name, owner.name)
 
     def _hand_over(self, piece: _Piece) -> None:
         remote = self.remote
@@ -307,7 +321,7 @@ class StreamTransport(asyncio.Transport):
     # Receiving
 
     def _take(self, piece: _Piece) -> None:
-        if piece is _End.RESET:
+        if piece is _End.RESET and not (self._started and not self._reading and not self._closing):
             self._break(ConnectionResetError(104, "Connection reset by peer"))
             return
         self._unread.append(piece)
@@ -327,10 +341,15 @@ class StreamTransport(asyncio.Transport):
                 return
             piece = self._unread.popleft()
             if isinstance(piece, bytes):
+                # A stream has no borders: what has waited comes together.
+                while self._unread and isinstance(self._unread[0], bytes):
+                    piece += self._unread.popleft()  # type: ignore[operator]
                 self._acknowledge(len(piece))
                 self._context.run(self._call, self._protocol.data_received, piece)
-            else:
+            elif piece is _End.FIN:
                 self._context.run(self._end_heard)
+            else:
+                self._break(ConnectionResetError(104, "Connection reset by peer"))
 
     def _acknowledge(self, size: int) -> None:
         sender = self.remote
@@ -367,11 +386,16 @@ class StreamTransport(asyncio.Transport):
     def _force_close(self, error: Exception | None) -> None:
         if self._ended:
             return
-        self._unsent.clear()
-        self._unsent_bytes = 0
+        self._drop_unsent()
         self._closing = True
         self._reading = False
         self._finish(error)
+
+    def _drop_unsent(self) -> None:
+        if self._unsent and self._unsent[-1] is _End.FIN:
+            self._said_end = False
+        self._unsent.clear()
+        self._unsent_bytes = 0
 
     def _break(self, error: Exception, *, after: bool = False) -> None:
         """The connection is no more, as this side's kernel finds out."""
@@ -384,9 +408,8 @@ class StreamTransport(asyncio.Transport):
             return
         if not self.is_open or not self.host.is_up:
             return
-        self._forget()
-        self._unsent.clear()
-        self._unsent_bytes = 0
+        self._forget_both()
+        self._drop_unsent()
         self._closing = True
         if not self._ended:
             self._tell_lost(error)
@@ -405,19 +428,26 @@ class StreamTransport(asyncio.Transport):
         self.is_open = False
         self.host.streams.pop(self.number, None)
 
+    def _forget_both(self) -> None:
+        """This side ends without a word. Of a connection that the other side has closed, its kernel
+        knows for a minute more; here, no longer."""
+        self._forget()
+        if self.remote._ended:
+            self.remote._forget()
+
     # What happens to the machine
 
     def vanish(self) -> None:
         """The machine has no power."""
-        self._forget()
+        self._forget_both()
         self._ended = self._closing = True
-        self._unsent.clear()
+        self._drop_unsent()
 
     def close_for_dead(self) -> None:
         """The program was killed: the kernel closes in its place."""
         if not self._ended:
             self._protocol = None
-            self._unsent.clear()
+            self._drop_unsent()
             self._closing = True
             self._finish(None)
 
@@ -426,8 +456,9 @@ class StreamTransport(asyncio.Transport):
         self._loop.happen(self._loop.now, self._read)
         self._loop.happen(self._loop.now, self._pumped)
 
-    def _call(self, callback: Callable[..., Any], *args: Any) -> Any:
-        """Call the protocol; what it raises breaks this connection only, as with asyncio."""
+    def _call(self, callback: Callable[..., Any], *args: Any, harmless: bool = False) -> Any:
+        """Call the protocol; what it raises breaks this connection only, as with asyncio, or, in
+        callbacks about pauses, nothing."""
         try:
             return callback(*args)
         except (SystemExit, KeyboardInterrupt):
@@ -441,7 +472,8 @@ class StreamTransport(asyncio.Transport):
                     "protocol": self._protocol,
                 }
             )
-            self._force_close(error if isinstance(error, Exception) else None)
+            if not harmless:
+                self._force_close(error if isinstance(error, Exception) else None)
             return None
 
 

@@ -27,7 +27,7 @@ class Trace:
         """Something was sent, arrived or was lost."""
         line = f"{at_s:.9f} {kind} {source[0]} {source[1]} > {target[0]} {target[1]} {len(data)}"
         self.entries += 1
-        self._hash.update(line.encode())
+        self._hash.update(f"{line}\n".encode())
         self._hash.update(data)
         if self.lines is not None:
             content = hashlib.blake2b(data, digest_size=4).hexdigest() if data else "-"
@@ -37,7 +37,7 @@ class Trace:
         """Something else happened, as a fault."""
         line = f"{at_s:.9f} {text}"
         self.entries += 1
-        self._hash.update(line.encode())
+        self._hash.update(f"{line}\n".encode())
         if self.lines is not None:
             self.lines.append(line)
 

@@ -3,7 +3,8 @@
 While a story runs, the functions of the standard library that give real time or entropy are
 replaced. Installed libraries get those of the machine that they run on; a program of one's own is
 told where it should take them as arguments instead. Who bound such a function to a name of his own
-before is not caught: then two runs with one seed part, and their traces show where.
+before is not caught, nor is ``datetime.now``, which cannot be replaced: then two runs with one seed
+part, and their traces show where.
 """
 
 from __future__ import annotations
@@ -56,7 +57,8 @@ _CLOCKS: Final[dict[str, Callable[[Machine], float]]] = {
 }
 _RANDOM: Final = (
     "random", "randrange", "randint", "getrandbits", "randbytes", "choice", "choices", "shuffle",
-    "sample", "uniform", "gauss", "expovariate",
+    "sample", "uniform", "gauss", "expovariate", "triangular", "betavariate", "gammavariate",
+    "lognormvariate", "normalvariate", "paretovariate", "vonmisesvariate", "weibullvariate",
 )  # fmt: skip
 
 
@@ -69,8 +71,15 @@ def _replaced() -> Iterator[tuple[Any, str, str, Callable[..., Any] | None]]:
     yield time, "clock_gettime", "clock", lambda machine, _: machine.elapsed()
     yield os, "urandom", "entropy", lambda machine, count: machine.entropy(count)
     yield secrets, "token_bytes", "entropy", lambda machine, count=32: machine.entropy(count)
+    yield secrets, "token_hex", "entropy", lambda machine, count=32: machine.entropy(count).hex()
+    for name, drawn in (
+        ("choice", "choice"),
+        ("randbits", "getrandbits"),
+        ("randbelow", "randrange"),
+    ):
+        yield secrets, name, "entropy", partial(_drawn, drawn)
     yield uuid, "uuid4", "entropy", lambda machine: uuid.UUID(bytes=machine.entropy(16), version=4)
-    for module, name in ((secrets, "token_hex"), (secrets, "randbelow"), (uuid, "uuid1")):
+    for module, name in ((secrets, "token_urlsafe"), (os, "getrandom"), (uuid, "uuid1")):
         yield module, name, "entropy", None
     yield time, "sleep", "wait", None
     yield socket, "create_connection", "wait", None
