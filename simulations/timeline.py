@@ -15,26 +15,13 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Final, TypeAlias, TypeVar
+from types import MappingProxyType
+from typing import Final, TypeAlias
 
-__all__ = [
-    "Address",
-    "Expected",
-    "Fault",
-    "Happening",
-    "Lookup",
-    "Query",
-    "Sentence",
-    "State",
-    "Timeline",
-    "TimelineLimits",
-    "TimelineNode",
-    "Way",
-]
+__all__ = ["Timeline", "TimelineLimits"]
 
 Options: TypeAlias = Mapping[str, str | int | float | bool | None]
 
-_T = TypeVar("_T")
 _DECIMALS: Final = 6
 """Of a second, and of a figure: nobody looks at less than a microsecond."""
 
@@ -163,6 +150,25 @@ class Lookup:
     datagrams: int
 
 
+_Row: TypeAlias = (
+    TimelineNode | State | Address | Happening | Way | Fault | Sentence | Expected | Query | Lookup
+)
+_TABLES: Final[Mapping[str, type[_Row]]] = MappingProxyType(
+    {
+        "nodes": TimelineNode,
+        "states": State,
+        "addresses": Address,
+        "events": Happening,
+        "paths": Way,
+        "faults": Fault,
+        "story": Sentence,
+        "expectations": Expected,
+        "queries": Query,
+        "lookups": Lookup,
+    }
+)
+
+
 class Timeline:
     """The record of one run. Things may come in any order: the page sorts them by time."""
 
@@ -178,44 +184,36 @@ class Timeline:
         limits: TimelineLimits | None = None,
     ) -> None:
         """``world`` is ``virtual`` or ``loopback``; ``command`` is what plays the run again."""
-        self.title: Final = title
-        self.summary: Final = summary
-        self.seed: Final = seed
-        self.world: Final = world
-        self.command: Final = command
-        self.options: Final = dict(options or {})
+        self._head: Final = {
+            "title": title,
+            "summary": summary,
+            "seed": seed,
+            "world": world,
+            "command": command,
+            "options": dict(options or {}),
+        }
         self.limits: Final = limits or TimelineLimits()
         self.trace_digest: str | None = None
         self.ended_s = 0.0
         """Until :meth:`end` says it: when the last thing so far happened."""
-        self.nodes: Final[list[TimelineNode]] = []
-        self.states: Final[list[State]] = []
-        self.addresses: Final[list[Address]] = []
-        self.events: Final[list[Happening]] = []
-        self.paths: Final[list[Way]] = []
-        self.faults: Final[list[Fault]] = []
-        self.story: Final[list[Sentence]] = []
-        self.expectations: Final[list[Expected]] = []
-        self.queries: Final[list[Query]] = []
-        self.lookups: Final[list[Lookup]] = []
         self.figures: Final[dict[str, float]] = {}
         self.left_out: Final[Counter[str]] = Counter()
         """How many of each kind came after its limit was reached."""
         self.left_out_from_s: float | None = None
         """From when on the picture is not complete."""
+        self._kept: Final[dict[str, list[_Row]]] = {kind: [] for kind in _TABLES}
 
     # Who
 
     def node(self, name: str, role: str) -> None:
         """A lane. They are drawn in the order in which they are named."""
-        self._keep("nodes", self.nodes, self.limits.nodes_max, TimelineNode(name, role), None)
+        self._keep("nodes", TimelineNode(name, role), None)
 
     def state(self, node: str, at_s: float, state: str) -> None:
-        self._keep("states", self.states, self.limits.states_max, State(node, at_s, state), at_s)
+        self._keep("states", State(node, at_s, state), at_s)
 
     def address(self, node: str, at_s: float, address: str) -> None:
-        value = Address(node, at_s, self._cut(address))
-        self._keep("addresses", self.addresses, self.limits.addresses_max, value, at_s)
+        self._keep("addresses", Address(node, at_s, self._cut(address)), at_s)
 
     # What
 
@@ -224,26 +222,23 @@ class Timeline:
     ) -> None:
         """``kind`` is ``dial``, ``path opened``, ``path lost``, ``record learned``,
         ``record published``, ``search failed``, or a word of the scenario's own."""
-        value = Happening(at_s, node, kind, peer, self._cut(text))
-        self._keep("events", self.events, self.limits.events_max, value, at_s)
+        self._keep("events", Happening(at_s, node, kind, peer, self._cut(text)), at_s)
 
     def path(self, at_s: float, node: str, peer: str, way: str) -> None:
         """The way in use from ``node`` to ``peer`` is ``direct``, ``relay`` or ``none`` now."""
-        self._keep("paths", self.paths, self.limits.paths_max, Way(at_s, node, peer, way), at_s)
+        self._keep("paths", Way(at_s, node, peer, way), at_s)
 
     def query(
         self, at_s: float, took_s: float, node: str, peer: str, way: str, outcome: str
     ) -> None:
         """Told at its end; ``at_s`` is its beginning."""
-        value = Query(at_s, took_s, node, peer, way, outcome)
-        self._keep("queries", self.queries, self.limits.queries_max, value, at_s + took_s)
+        self._keep("queries", Query(at_s, took_s, node, peer, way, outcome), at_s + took_s)
 
     def lookup(
         self, at_s: float, took_s: float, node: str, peer: str, *, found: bool, datagrams: int
     ) -> None:
         """Told at its end; ``at_s`` is its beginning."""
-        value = Lookup(at_s, took_s, node, peer, found, datagrams)
-        self._keep("lookups", self.lookups, self.limits.lookups_max, value, at_s + took_s)
+        self._keep("lookups", Lookup(at_s, took_s, node, peer, found, datagrams), at_s + took_s)
 
     # The world
 
@@ -253,26 +248,25 @@ class Timeline:
         """Something is wrong from now on, for all nodes if none are named. Returns what
         :meth:`fault_over` takes; None if the fault is beyond the limit."""
         value = Fault(from_s, to_s, self._cut(text), tuple(nodes))
-        until_s = from_s if to_s is None else to_s
-        kept = self._keep("faults", self.faults, self.limits.faults_max, value, until_s)
-        return len(self.faults) - 1 if kept else None
+        kept = self._keep("faults", value, from_s if to_s is None else to_s)
+        return len(self._kept["faults"]) - 1 if kept else None
 
     def fault_over(self, fault: int | None, at_s: float) -> None:
         """What went wrong is right again."""
         self.ended_s = max(self.ended_s, at_s)
         if fault is not None:
-            self.faults[fault] = replace(self.faults[fault], to_s=at_s)
+            value = self._kept["faults"][fault]
+            assert isinstance(value, Fault)
+            self._kept["faults"][fault] = replace(value, to_s=at_s)
 
     # The scenario
 
     def sentence(self, at_s: float, text: str) -> None:
-        value = Sentence(at_s, self._cut(text))
-        self._keep("story", self.story, self.limits.story_max, value, at_s)
+        self._keep("story", Sentence(at_s, self._cut(text)), at_s)
 
     def expectation(self, at_s: float, text: str, held: bool, detail: str = "") -> None:
         value = Expected(at_s, self._cut(text), held, self._cut(detail))
-        limit = self.limits.expectations_max
-        self._keep("expectations", self.expectations, limit, value, at_s)
+        self._keep("expectations", value, at_s)
 
     def figure(self, name: str, value: float) -> None:
         """``name`` ends in the unit: ``crash_to_next_reply_ms``."""
@@ -294,25 +288,11 @@ class Timeline:
         A figure that is no finite number (a time that never came) is None.
         """
         return {
-            "title": self.title,
-            "summary": self.summary,
-            "seed": self.seed,
-            "world": self.world,
-            "command": self.command,
+            **self._head,
             "trace_digest": self.trace_digest,
-            "options": self.options,
             "began_s": 0.0,
             "ended_s": _plain(self.ended_s),
-            "nodes": _table(TimelineNode, self.nodes),
-            "states": _table(State, self.states),
-            "addresses": _table(Address, self.addresses),
-            "events": _table(Happening, self.events),
-            "paths": _table(Way, self.paths),
-            "faults": _table(Fault, self.faults),
-            "story": _table(Sentence, self.story),
-            "expectations": _table(Expected, self.expectations),
-            "queries": _table(Query, self.queries),
-            "lookups": _table(Lookup, self.lookups),
+            **{kind: _table(row, self._kept[kind]) for kind, row in _TABLES.items()},
             "figures": {
                 name: _plain(value) if math.isfinite(value) else None
                 for name, value in self.figures.items()
@@ -321,10 +301,11 @@ class Timeline:
             "left_out_from_s": _plain(self.left_out_from_s),
         }
 
-    def _keep(self, kind: str, kept: list[_T], limit: int, value: _T, at_s: float | None) -> bool:
+    def _keep(self, kind: str, value: _Row, at_s: float | None) -> bool:
         if at_s is not None:
             self.ended_s = max(self.ended_s, at_s)
-        if len(kept) < limit:
+        kept = self._kept[kind]
+        if len(kept) < getattr(self.limits, f"{kind}_max"):
             kept.append(value)
             return True
         self.left_out[kind] += 1
@@ -337,10 +318,12 @@ class Timeline:
         return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _table(kind: type[object], values: Sequence[object]) -> dict[str, object]:
-    columns = [field.name for field in fields(kind)]  # type: ignore[arg-type]
-    rows = [[_plain(getattr(value, column)) for column in columns] for value in values]
-    return {"columns": columns, "rows": rows}
+def _table(kind: type[_Row], kept: Sequence[_Row]) -> dict[str, object]:
+    columns = [field.name for field in fields(kind)]
+    return {
+        "columns": columns,
+        "rows": [[_plain(getattr(row, column)) for column in columns] for row in kept],
+    }
 
 
 def _plain(value: object) -> object:
