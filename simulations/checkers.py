@@ -26,6 +26,7 @@ from egtp import (
 from egtp.comm_record import SignedCommRecord
 from egtp.lookup import LookupService, Published
 from egtp.path import Path
+from simulations.virtual import HostDown
 
 __all__ = ["MARK_BYTES", "Checkers", "Violation"]
 
@@ -38,6 +39,7 @@ _OUTCOMES: Final[dict[type[BaseException], str]] = {
     HardTimeout: "hard timeout",
     HandlerFailed: "handler failed",
     NodeClosed: "node closed",
+    HostDown: "host down",
     asyncio.CancelledError: "cancelled",
 }
 
@@ -57,7 +59,14 @@ class Violation:
 class Witness(Protocol):
     """Who wants to know how queries and lookups end. Times are those of the cluster's world."""
 
-    def query(self, at_s: float, took_s: float, node: str, peer: str, outcome: str) -> None: ...
+    def way(self, node: str, peer: str) -> str:
+        """The way in use from one to the other now."""
+
+    def query(
+        self, at_s: float, took_s: float, node: str, peer: str, way: str, outcome: str
+    ) -> None: ...
+
+    def left(self, node: str) -> None: ...
 
     def lookup(
         self, at_s: float, took_s: float, node: str, peer_id: NodeId, found: bool
@@ -92,6 +101,7 @@ class Checkers:
     def asking(self, name: str, node: Node, other: str, body: bytes) -> Iterator[None]:
         """A query is open inside of it; its outcome goes through."""
         outcome, began_s = "reply", self._elapsed()
+        way = "none" if self.witness is None else self.witness.way(name, other)
         try:
             yield
         except FastFail:
@@ -110,7 +120,15 @@ class Checkers:
             self._look_inside(name, node)
             if self.witness is not None:
                 took_s = self._elapsed() - began_s
-                self.witness.query(began_s, took_s, name, other, outcome)
+                now = self.witness.way(name, other)
+                self.witness.query(
+                    began_s, took_s, name, other, way if now == "none" else now, outcome
+                )
+
+    def left(self, name: str) -> None:
+        """A member has ended, and said goodbye."""
+        if self.witness is not None:
+            self.witness.left(name)
 
     def answered(self, name: str, other: str, body: bytes, reply: bytes) -> None:
         """A reply came for the query with that body."""

@@ -153,6 +153,7 @@ class Member:
     async def _close(self) -> None:
         await self.node.close()
         await self.lookup.close()
+        self._checkers.left(self.name)
         self._ended()
 
     async def _move(self, address: str) -> None:

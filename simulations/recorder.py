@@ -57,24 +57,44 @@ class Recorder:
             return
         now_s = self._now()
         if member.name not in self._known:
-            self._known.add(member.name)
-            self.timeline.node(member.name, member.role.value)
-            self.timeline.state(member.name, now_s, "up")
-            self.timeline.address(member.name, now_s, member.host)
+            self._meet(cluster, now_s)
         peer_id = getattr(event, "peer_id", None)
         peer = None if peer_id is None else cluster.name_of(peer_id)
         self.timeline.event(now_s, member.name, _kind(event), peer, told(event, cluster))
         if isinstance(event, PathOpened | PathLost):
             self._path(now_s, member.name, event)
 
-    def query(self, at_s: float, took_s: float, node: str, peer: str, outcome: str) -> None:
-        way = self._ways.get((node, peer), "none")
+    def way(self, node: str, peer: str) -> str:
+        return self._ways.get((node, peer), "none")
+
+    def left(self, node: str) -> None:
+        now_s = self._now()
+        self._forget_paths(now_s, node)
+        self.timeline.state(node, now_s, "gone")
+
+    def query(
+        self, at_s: float, took_s: float, node: str, peer: str, way: str, outcome: str
+    ) -> None:
         self.timeline.query(at_s - self._began_s, took_s, node, peer, way, outcome)
 
     def lookup(self, at_s: float, took_s: float, node: str, peer_id: NodeId, found: bool) -> None:
         if self._cluster is not None:
             peer = self._cluster.name_of(peer_id)
             self.timeline.lookup(at_s - self._began_s, took_s, node, peer, found=found, datagrams=0)
+
+    def _meet(self, cluster: Cluster, now_s: float) -> None:
+        """Name whoever is new, in the order of the plan and not of what happens first."""
+        lanes = [
+            (f"bootstrap-{number}", "bootstrap", str(lookup.address.host))
+            for number, lookup in enumerate(cluster.bootstraps, 1)
+        ]
+        lanes += [(member.name, member.role.value, member.host) for member in cluster.members]
+        for name, role, address in lanes:
+            if name not in self._known:
+                self._known.add(name)
+                self.timeline.node(name, role)
+                self.timeline.state(name, now_s, "up")
+                self.timeline.address(name, now_s, address)
 
     def _path(self, now_s: float, node: str, event: PathOpened | PathLost) -> None:
         assert self._cluster is not None
