@@ -185,6 +185,13 @@ class Host:
             self._take(former)
             raise
         self._note(f"{self.name} has address {', '.join(self.addresses)}", "address")
+        self.probe_lines()
+
+    def probe_lines(self) -> None:
+        """Whoever waits for room on a connection from or to here looks whether there is a way."""
+        for stream in list(self.streams.values()):
+            stream.probe()
+            stream.remote.probe()
 
     def crash(self) -> None:
         """The power fails. Nothing is said to anybody, and nothing of the program runs on."""

@@ -66,6 +66,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._some_host_slept = False
         self.set_task_factory(make_task)
 
+    def __del__(self) -> None:
+        """A world that was made and never used holds nothing that would have to be closed."""
+
     # Time
 
     def time(self) -> float:
@@ -203,12 +206,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         heapq.heapify(self._timers)
         process.timers, process.kept = [], []
 
-    def end(self) -> None:
-        """Throw away what is still going on, as when a world ends."""
+    def end(self, last: Callable[[], None]) -> None:
+        """Let ``last`` happen, and throw away what is still going on, as when a world ends."""
+
+        def end() -> None:
+            try:
+                last()
+                self._close_all(lambda _: True)
+                self._timers.clear()
+            finally:
+                self.call_soon(self.stop)
+
+        # Whatever limit it was that was reached, there is time for that.
         self.limit_s, self._turns_at_now = None, 0
-        self._close_all(lambda _: True)
-        self._timers.clear()
-        self.call_soon(self.stop)
+        self.call_soon(end)
+        try:
+            self.run_forever()
+        finally:
+            self.close()
 
     def _close_all(self, wanted: Callable[[asyncio.Task[Any]], bool]) -> None:
         closed: set[asyncio.Task[Any]] = set()

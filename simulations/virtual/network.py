@@ -105,6 +105,8 @@ class Network:
             for pair in pairs:
                 self.lines.mend(*pair)
 
+        for host in some:
+            host.probe_lines()
         between = f"{_names(some)} {'to' if one_way else 'and'} {_names(others)}"
         return self._fault(f"partition: {between}", mend, *some, *others)
 

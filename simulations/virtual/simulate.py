@@ -141,16 +141,12 @@ def _unhandled(context: dict[str, Any]) -> SimulationError:
 
 def _end(network: Network) -> None:
     """Leave no task, timer or file of the world behind."""
-    loop = network.loop
 
-    def end() -> None:
+    def crash_all() -> None:
         for host in network.hosts.values():
             if host.is_up:
                 host.crash()
             host.discard()
         network.story.discard()
-        loop.end()
 
-    loop.call_soon(end)
-    loop.run_forever()
-    loop.close()
+    network.loop.end(crash_all)

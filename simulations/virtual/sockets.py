@@ -162,7 +162,10 @@ class Sockets:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known") from None
         if (family == socket.AF_INET and ":" in ip) or (family == socket.AF_INET6 and "." in ip):
             raise socket.gaierror(socket.EAI_ADDRFAMILY, "Address family not supported")
-        return ip, int(port or 0)
+        number = int(port or 0)
+        if not 0 <= number <= 65_535:
+            raise OverflowError("port must be 0-65535.")
+        return ip, number
 
     # Connecting
 

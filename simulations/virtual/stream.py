@@ -28,6 +28,8 @@ WINDOW_BYTES: Final = 256 * 1024
 """What may be under way in one direction, in the kernels of both sides together."""
 HIGH_WATER_BYTES: Final = 64 * 1024
 """asyncio's own default."""
+CUT_SHARE: Final = 1 / 16
+"""Of segments arrive in two pieces, cut anywhere: who counts on borders finds out."""
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 120.0
 GIVE_UP_S: Final = 924.6
@@ -275,6 +277,7 @@ class StreamTransport(asyncio.Transport):
         """Send again what got nowhere."""
         if self._power_cuts != self.host.power_cuts:
             # What is stuck stays so: whatever comes after it must not get there without it.
+            self._fall_silent()
             return
         if self.host.is_asleep:
             self.host.when_awake.append(self._retry)
@@ -282,10 +285,28 @@ class StreamTransport(asyncio.Transport):
             while self._stuck:
                 self._hand_over(self._stuck.popleft())
         elif self._clock() - self._stuck_since_s > GIVE_UP_S:
-            self._break(TimeoutError(110, "Connection timed out"))
+            self._give_up()
         else:
             self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
             self._loop.happen(self._loop.now + self._retry_s, self._retry)
+
+    def _give_up(self) -> None:
+        error = TimeoutError(110, "Connection timed out")
+        self._break(error)
+        self._fall_silent()
+        if _End.RESET in self._stuck and self.remote._in_flight:
+            # It waits for an answer to what it sent, and this was the answer.
+            self.remote._break(error)
+
+    def probe(self) -> None:
+        """Ask for room, as a kernel does now and then: whoever waits for a reader that is gone
+        finds out."""
+        if not self._unsent or not self.is_open or self._stuck:
+            return
+        if self.host.is_asleep:
+            self.host.when_awake.append(self.probe)
+        else:
+            self._send(b"")
 
     def _clock(self) -> float:
         """Of the machine, and only right while it is awake."""
@@ -296,8 +317,10 @@ class StreamTransport(asyncio.Transport):
         here, there = self.host, self.remote.host
         if not there.is_up or there.is_asleep or not here.owns(self.local[0]):
             return False
-        lines = self._network.lines
-        if not lines.is_open(here.name, there.name):
+        is_open = self._network.lines.is_open
+        # What gets there in vain is told so, if the answer gets here.
+        answered = self.remote.is_open or is_open(there.name, here.name)
+        if not answered or not is_open(here.name, there.name):
             return False
         if self._way.mappings:
             return self._way.is_live(self._loop.now) and there.owns(self.remote.local[0])
@@ -307,7 +330,7 @@ class StreamTransport(asyncio.Transport):
         owner = here.net.owners.get(self.remote.local[0])
         if owner is None or isinstance(owner, Gateway) or owner.inbound == "drop":
             return False
-        return owner.is_up and not owner.is_asleep and lines.is_open(here.name, owner.name)
+        return owner.is_up and not owner.is_asleep and is_open(here.name, owner.name)
 
     def _hand_over(self, piece: _Piece) -> None:
         remote = self.remote
@@ -316,13 +339,22 @@ class StreamTransport(asyncio.Transport):
             if piece is not _End.RESET:
                 self._break(ConnectionResetError(104, "Connection reset by peer"), after=True)
             return
+        rng = self._network.rng
+        if isinstance(piece, bytes) and len(piece) > 1 and rng.random() < CUT_SHARE:
+            cut = rng.randrange(1, len(piece))
+            remote._take(piece[:cut])
+            piece = piece[cut:]
         remote._take(piece)
 
     # Receiving
 
     def _take(self, piece: _Piece) -> None:
-        if piece is _End.RESET and not (self._started and not self._reading and not self._closing):
+        # Who neither reads nor writes does not see it yet.
+        unseen = self._started and not (self._reading or self._closing or self._unsent)
+        if piece is _End.RESET and not unseen:
             self._break(ConnectionResetError(104, "Connection reset by peer"))
+            return
+        if not piece:
             return
         self._unread.append(piece)
         if self._closing and self._ended:
@@ -380,7 +412,7 @@ class StreamTransport(asyncio.Transport):
         if not self._said_end:
             self._said_end = True
             self._send(_End.FIN)
-        if self._heard_end:
+        if self._heard_end or _End.FIN in self._unread or not self.remote.is_open:
             self._forget()
 
     def _force_close(self, error: Exception | None) -> None:
@@ -408,7 +440,7 @@ class StreamTransport(asyncio.Transport):
             return
         if not self.is_open or not self.host.is_up:
             return
-        self._forget_both()
+        self._fall_silent()
         self._drop_unsent()
         self._closing = True
         if not self._ended:
@@ -428,18 +460,20 @@ class StreamTransport(asyncio.Transport):
         self.is_open = False
         self.host.streams.pop(self.number, None)
 
-    def _forget_both(self) -> None:
-        """This side ends without a word. Of a connection that the other side has closed, its kernel
+    def _fall_silent(self) -> None:
+        """This side says nothing more. Of a connection that the other side has closed, its kernel
         knows for a minute more; here, no longer."""
         self._forget()
         if self.remote._ended:
             self.remote._forget()
+        else:
+            self.remote.probe()
 
     # What happens to the machine
 
     def vanish(self) -> None:
         """The machine has no power."""
-        self._forget_both()
+        self._fall_silent()
         self._ended = self._closing = True
         self._drop_unsent()
 

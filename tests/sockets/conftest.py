@@ -24,6 +24,8 @@ LIMIT_S: Final = 5.0
 """How long anything may take here before the test gives up. Nothing comes near it."""
 SERVER: Final = "127.0.0.1"
 CLIENT: Final = "127.0.0.2"
+ALSO_SERVER: Final = "127.0.0.3"
+"""Another address of the same machine."""
 
 LIFE: Final = re.compile(r"M[DPR]*(E[PR]*)?L?")
 """What may happen to one end of a connection: it is made, gets data, then perhaps the end of what
@@ -33,7 +35,7 @@ LETTERS: Final = {"made": "M", "data": "D", "eof": "E", "pause": "P", "resume": 
 
 def virtual_loop() -> asyncio.AbstractEventLoop:
     network = Network(seed=1)
-    network.host("one", SERVER, "127.0.0.3")
+    network.host("one", SERVER, ALSO_SERVER)
     network.host("two", CLIENT)
     network.host("six", "::1")
     return network.loop
@@ -250,9 +252,10 @@ class Net:
         self.ends.append(endpoint)
         return endpoint
 
-    async def closed_port(self, host: str = SERVER) -> Any:
-        """An address where nobody takes datagrams."""
-        gone = await self.endpoint(host)
+    async def closed_port(self) -> Any:
+        """An address where nobody takes datagrams; of a host that nothing else is opened on, so
+        that nobody is given the port again."""
+        gone = await self.endpoint(ALSO_SERVER)
         address = gone.sockname
         gone.transport.close()
         await gone.ended()

@@ -21,9 +21,9 @@ async def test_port_0_is_a_free_port_that_the_server_tells(net: Any) -> None:
 
 
 async def test_a_server_listens_on_the_port_it_was_given(net: Any) -> None:
-    former = await net.listen()
+    former = await net.listen(ALSO_SERVER)
     former.close()
-    listening = await net.listen(SERVER, former.address[1])
+    listening = await net.listen(*former.address)
     assert listening.address == former.address
     await net.connect(listening.address)
 
@@ -78,7 +78,7 @@ async def test_a_closed_server_leaves_open_connections_open(net: Any) -> None:
 
 async def test_the_port_is_free_at_once_when_the_server_is_closed(net: Any) -> None:
     # Even while one of its connections is still open, and one has just ended.
-    former = await net.listen()
+    former = await net.listen(ALSO_SERVER)
     near, gone = await net.connect(former.address), await net.connect(former.address)
     (await net.accepted(former, 1)).transport.close()
     await gone.ended()
