@@ -1,0 +1,324 @@
+"""The stories that take a simulated network: each holds, and each of its claims can fail.
+
+What is sabotaged is the cluster, never the story: somebody who is told to move stays, a relay that
+is to die lives on, a cut that is to be mended is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from egtp.events import Dialling, Event, RecordLearned
+from simulations import Cluster, ClusterPlan, Member, Outcome, Role, play
+from simulations.scenarios import SCENARIOS
+from simulations.virtual import Fault, run_in
+from simulations.world import VirtualWorld
+
+SEEDS = {"churn": (1, 2), "rolling-ip": (1, 2), "relay-massacre": (1, 2), "partition": (1, 2)}
+LIVENESS = "everybody reaches everybody again"
+
+
+def tell(
+    name: str, kind: Callable[..., Cluster] = Cluster, seed: int = 1, **options: Any
+) -> tuple[Outcome, str]:
+    """Play a scenario in a small cluster; what came of it, and the digest of all that happened."""
+    world = VirtualWorld(seed)
+    plan = ClusterPlan(nodes=11, relays=2, unreachable=2, bootstraps=2, seed=seed)
+    run = run_in(world.network, play(SCENARIOS[name], kind(plan, world, **options)))
+    return run.value, run.digest
+
+
+def failed(name: str, kind: Callable[..., Cluster]) -> set[str]:
+    """What does not hold in a cluster of that kind."""
+    return {expectation.text for expectation in tell(name, kind)[0].failed}
+
+
+@pytest.mark.parametrize(
+    ("name", "seed"), [(n, seed) for n, seeds in SEEDS.items() for seed in seeds]
+)
+def test_every_expectation_holds(name: str, seed: int) -> None:
+    outcome, _ = tell(name, seed=seed)
+    assert [f"{e.text}: {e.detail}" for e in outcome.failed] == []
+    assert len(outcome.expectations) >= 8
+    assert outcome.figures
+    assert all(0 <= value < float("inf") for value in outcome.figures.values())
+    assert SCENARIOS[name].virtual_only
+
+
+@pytest.mark.parametrize("name", list(SEEDS))
+def test_a_story_happens_the_same_way_each_time(name: str) -> None:
+    (once, digest), (again, same) = tell(name, seed=3), tell(name, seed=3)
+    assert same == digest
+    assert again.figures == once.figures
+
+
+class Other(Cluster):
+    """Whose members can be made to do something else than they are told."""
+
+    def _make(self, *args: Any, **options: Any) -> Member:
+        member = super()._make(*args, **options)
+        self.change(member)
+        return member
+
+    def change(self, member: Member) -> None:
+        """What is otherwise about each of them."""
+
+
+# What is claimed of every story: outcomes, and what is so when all is mended
+
+
+class AskersGiveUp(Other):
+    def change(self, member: Member) -> None:
+        ask = member.ask
+
+        async def asks(other: Member, body: bytes) -> bytes:
+            return await asyncio.wait_for(ask(other, body), 0.2)
+
+        member.ask = asks  # type: ignore[assignment, method-assign]
+
+
+def test_an_outcome_that_is_not_promised_is_told() -> None:
+    assert "each query ends as one of the outcomes that are promised" in failed(
+        "rolling-ip", AskersGiveUp
+    )
+
+
+class PatientAskers(Other):
+    def change(self, member: Member) -> None:
+        ask = member.ask
+
+        async def asks(other: Member, body: bytes) -> bytes:
+            return await ask(other, body, 15.0)
+
+        member.ask = asks  # type: ignore[assignment, method-assign]
+
+
+def test_an_outcome_that_comes_too_late_is_told() -> None:
+    assert failed("rolling-ip", PatientAskers) == {"no later than its hard timeout"}
+
+
+class SlowAskers(Other):
+    def change(self, member: Member) -> None:
+        ask = member.ask
+
+        async def asks(other: Member, body: bytes) -> bytes:
+            await asyncio.sleep(6.0)
+            return await ask(other, body)
+
+        member.ask = asks  # type: ignore[assignment, method-assign]
+
+
+def test_replies_that_come_late_after_all_is_mended_are_told() -> None:
+    assert "within 5 s" in failed("rolling-ip", SlowAskers)
+
+
+class SomebodyWrongAnswers(Other):
+    def change(self, member: Member) -> None:
+        if member.role is Role.RELAY:
+            ask = member.ask
+
+            async def asks(other: Member, body: bytes) -> bytes:
+                return await ask(other, body) + b"!"
+
+            member.ask = asks  # type: ignore[assignment, method-assign]
+
+
+def test_a_reply_that_is_not_what_was_asked_for_is_told() -> None:
+    assert failed("rolling-ip", SomebodyWrongAnswers) == {
+        "each query ends as one of the outcomes that are promised",
+        "the first question is answered, or lost on a connection that had died",
+        LIVENESS,
+    }
+
+
+# Churn
+
+
+class NobodyLeaves(Cluster):
+    async def leave(self, member: Member) -> None:
+        """The member stays."""
+
+
+def test_nobody_who_leaves_fails_the_churn() -> None:
+    assert failed("churn", NobodyLeaves) == {"nodes came and went in every way there is"}
+
+
+class TakesOthersAlong(Cluster):
+    async def leave(self, member: Member) -> None:
+        """With the first who leaves, somebody who should stay is cut off, and stays so."""
+        await super().leave(member)
+        alice = self.those(Role.REACHABLE)[0].machine.host
+        others = [host for host in self.network.hosts.values() if host is not alice]
+        self.network.partition([alice], others)
+
+
+def test_somebody_who_notices_the_others_coming_and_going_fails_the_churn() -> None:
+    assert failed("churn", TakesOthersAlong) == {
+        "those who stay always reach each other",
+        "the first question is answered, or lost on a connection that had died",
+        LIVENESS,
+    }
+
+
+# Rolling IP
+
+
+class NobodyMoves(Cluster):
+    async def move(self, member: Member) -> None:
+        """The machine keeps its address."""
+
+
+def test_peers_that_do_not_move_fail_the_rolling_ip() -> None:
+    # The address that it knows to be old is the one that it still has.
+    assert failed("rolling-ip", NobodyMoves) == {
+        "and names the old address no more",
+        "nobody dials an address that it knows to be old",
+    }
+
+
+class MovesWithoutSayingSo(Cluster):
+    async def move(self, member: Member) -> None:
+        """Its record names no address any more."""
+        await super().move(member)
+        engine = member.node._engine
+        assert engine is not None
+        engine.announce(())
+
+
+def test_peers_that_do_not_say_where_they_are_fail_the_rolling_ip() -> None:
+    assert "who is told that it moved says so in its record" in failed(
+        "rolling-ip", MovesWithoutSayingSo
+    )
+
+
+def test_a_dial_of_an_old_address_fails_the_rolling_ip() -> None:
+    first: dict[tuple[Member, bytes], RecordLearned] = {}
+
+    def watch(member: Member, event: Event) -> None:
+        if isinstance(event, RecordLearned) and event.record.tcp:
+            old = first.setdefault((member, bytes(event.record.peer_id)), event)
+            if old.record.tcp != event.record.tcp:
+                member.events.append(Dialling(old.record.tcp[0].address))
+
+    outcome, _ = tell("rolling-ip", watch=watch)
+    assert [e.text for e in outcome.failed] == ["nobody dials an address that it knows to be old"]
+    assert outcome.figures["old_address_after_new_record_is_known_dials"] > 0
+
+
+# Relay massacre
+
+
+class NobodyComesBack(Other):
+    def change(self, member: Member) -> None:
+        async def restart(**_: Any) -> None:
+            """It stays as it is."""
+
+        member.restart = restart  # type: ignore[method-assign]
+
+
+class RelaysLiveOn(NobodyComesBack):
+    def change(self, member: Member) -> None:
+        super().change(member)
+        member.cut_power = lambda: None  # type: ignore[method-assign]
+
+    async def crash(self, member: Member) -> None:
+        """The member goes on."""
+
+
+def test_relays_that_live_on_fail_the_massacre() -> None:
+    assert {
+        "with no relay left, nobody is reached",
+        "and whoever asks is told that nothing left his machine",
+    } <= failed("relay-massacre", RelaysLiveOn)
+
+
+class AllDieAtOnce(Other):
+    def change(self, member: Member) -> None:
+        cut_power = member.cut_power
+
+        def cut_power_of_all() -> None:
+            for relay in self.those(Role.RELAY):
+                if not relay.gone:
+                    (cut_power if relay is member else type(relay).cut_power.__get__(relay))()
+
+        member.cut_power = cut_power_of_all  # type: ignore[method-assign]
+
+    async def crash(self, member: Member) -> None:
+        member.cut_power()
+
+
+def test_relays_that_all_die_at_once_fail_the_massacre() -> None:
+    assert "with 1 of 2 relays left, all queries get through again" in failed(
+        "relay-massacre", AllDieAtOnce
+    )
+
+
+def test_relays_that_do_not_come_back_fail_the_massacre() -> None:
+    names = failed("relay-massacre", NobodyComesBack)
+    assert {"with one relay back, all queries get through again", LIVENESS} <= names
+    assert any("a stranger, gets through as well" in name for name in names)
+
+
+class NoPathIsRelayed(Cluster):
+    def relay_of(self, path: str) -> Member | None:
+        return None
+
+
+def test_hidden_peers_that_need_no_relay_fail_the_massacre() -> None:
+    assert failed("relay-massacre", NoPathIsRelayed) == {
+        "two hidden peers reach each other through a relay"
+    }
+
+
+# Partition
+
+
+class Cuts(Cluster):
+    """Whose network is cut otherwise than the story says."""
+
+    async def __aenter__(self) -> Any:
+        network = self.network
+        partition = network.partition
+        network.partition = lambda *a, **o: self.cut(partition, *a, **o)  # type: ignore[method-assign]
+        return await super().__aenter__()
+
+    def cut(self, partition: Callable[..., Fault], some: Any, others: Any, **options: Any) -> Fault:
+        return partition(some, others, **options)
+
+
+class NothingIsCut(Cuts):
+    def cut(self, partition: Callable[..., Fault], some: Any, others: Any, **options: Any) -> Fault:
+        return partition([], [])
+
+
+def test_a_cut_that_is_none_fails_the_partition() -> None:
+    assert failed("partition", NothingIsCut) == {
+        "no query gets across",
+        "nor one whose answer would, or the other way round",
+    }
+
+
+class EachIsAlone(Cuts):
+    def cut(self, partition: Callable[..., Fault], some: Any, others: Any, **options: Any) -> Fault:
+        return partition(some[:1], [*some[1:], *others], **options)
+
+
+def test_a_half_that_is_cut_itself_fails_the_partition() -> None:
+    assert "one half goes on by itself" in failed("partition", EachIsAlone)
+
+
+class NothingIsMended(Cuts):
+    def cut(self, partition: Callable[..., Fault], some: Any, others: Any, **options: Any) -> Fault:
+        partition(some, others, **options)
+        return partition([], [])
+
+
+def test_a_cut_that_is_not_mended_fails_the_partition() -> None:
+    assert {
+        "the first question is answered, or lost on a connection that had died",
+        LIVENESS,
+    } <= failed("partition", NothingIsMended)
