@@ -400,6 +400,10 @@ class SecureChannels:
         """How many sessions wait for their first data packet."""
         return len(self._unconfirmed)
 
+    def relays_dialled(self) -> list[CommStrat]:
+        """The ways of the open handshakes that go through relays."""
+        return [dial.strategy for dial in self._dials.values() if dial.relayed]
+
     @property
     def dialling(self) -> int:
         """How many handshakes of ours are open."""

@@ -94,6 +94,7 @@ class Engine:
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = float("inf")
         self._cleaner: asyncio.TimerHandle | None = None
+        self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
         self._reply_deadlines: Deadlines[tuple[NodeId, Replying]] = Deadlines()
 
@@ -664,12 +665,14 @@ class Engine:
     def _clean_up(self) -> None:
         """Now and then: what is idle, unproven, or was superseded and has nothing left to do."""
         now = self.now()
+        self._notice_sleep(now)
         self._expire()
         self.channels.expire(now)
         if self.relaying.server is not None:
             self.relaying.server.leases.expire(now)
+        relays = self._relays_in_use()
         for peer in self.book.all():
-            self._listen(peer, now)
+            self._listen(peer, now, is_relay=peer.peer_id in relays)
             for path in peer.others:
                 if not path.outbox and now - path.used_s > DRAIN_S:
                     self.lose_path(path, "superseded by another path")
@@ -677,12 +680,28 @@ class Engine:
         interval_s = self.config.clean_up_interval_s
         self._cleaner = self._loop.call_later(interval_s, self._clean_up)
 
-    def _listen(self, peer: Peer, now: float) -> None:
+    def _notice_sleep(self, now: float) -> None:
+        """A machine that slept has connections of yesterday, and nobody told its timers."""
+        slept_s = now - self._cleaned_up_s - self.config.clean_up_interval_s
+        self._cleaned_up_s = now
+        if slept_s > self.config.silent_path_s:
+            self.counters["this machine was asleep"] += 1
+            self.comms.drop_all("this machine was asleep")
+            self.publisher.look_again()
+
+    def _relays_in_use(self) -> set[NodeId]:
+        """Relays that somebody waits for an answer through."""
+        strategies = self.channels.relays_dialled()
+        for peer in self.book.all():
+            if peer.relayed is not None and self.exchanges.count_of(peer.peer_id):
+                strategies.append(peer.relayed.strategy)
+        return {one.relay_id for one in strategies if isinstance(one, RelayStrat)}
+
+    def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         """Notice that nobody is there any more, while somebody waits for a reply."""
         waited_for = self.exchanges.count_of(peer.peer_id)
         for path in peer.paths:
-            if not waited_for:
-                path.silence.forget()
+            if not (waited_for or path.silence.is_asked or (is_relay and path is peer.direct)):
                 continue
             match path.silence.look(now, path.heard_s, self.config.silent_path_s):
                 case Verdict.ASK:

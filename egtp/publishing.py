@@ -128,6 +128,10 @@ class Publisher:
         left_s = self._own.current.expiry_unix_s - self._environment.unix_time()
         return left_s < 0.6 * self._config.record_lifetime_s
 
+    def look_again(self) -> None:
+        """Time has passed that timers did not count: renew and publish what is due."""
+        self._changed.set()
+
     def signed_anew(self) -> None:
         """The record is another one, though it says the same."""
         self._push(self._own.current)

@@ -98,15 +98,21 @@ class Reacher:
             raise FastFail(f"no way to reach {peer.peer_id}", tuple(attempts))
 
     async def _look_up(self, peer: Peer, found: asyncio.Event, attempts: list[Attempt]) -> bool:
-        """Ask for a record newer than the one known. True if there is one now."""
+        """Ask for a record newer than the one known. True if there is something new to try: found
+        here, or by somebody else meanwhile."""
         if self._lookup is None:
             return False
+        known = peer.contact(self._host.unix_time())
+        await self._resolve(self._lookup, peer, attempts)
+        return found.is_set() or peer.contact(self._host.unix_time()) != known
+
+    async def _resolve(self, lookup: LookupService, peer: Peer, attempts: list[Attempt]) -> None:
         newer_than = peer.record.sequence if peer.record is not None else 0
         started_s = self._host.now()
         reason = f"no result within {self._config.lookup_timeout_s:g} s"
         try:
             async with asyncio.timeout(self._config.lookup_timeout_s):
-                record = await self._lookup.resolve(peer.peer_id, newer_than=newer_than)
+                record = await lookup.resolve(peer.peer_id, newer_than=newer_than)
         except Exception as error:
             # Whatever the service raises, the search goes on: its failure is one more attempt.
             if not isinstance(error, TimeoutError):
@@ -116,11 +122,12 @@ class Reacher:
                     {"message": "a lookup service raised", "exception": error}
                 )
             attempts.append(Attempt(None, reason, self._host.now() - started_s))
-            return found.is_set()
-        if record.peer_id != peer.peer_id:
-            attempts.append(Attempt(None, "a record of another peer", self._host.now() - started_s))
-            return found.is_set()
-        return self._host.learn(record, "lookup") or found.is_set()
+        else:
+            if record.peer_id == peer.peer_id:
+                self._host.learn(record, "lookup")
+            else:
+                took_s = self._host.now() - started_s
+                attempts.append(Attempt(None, "a record of another peer", took_s))
 
     async def _try(
         self,

@@ -31,8 +31,14 @@ class Silence:
     def __init__(self) -> None:
         self._asked_s: float | None = None
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether an answer is awaited: then the path is looked at whoever waits."""
+        return self._asked_s is not None
+
     def look(self, now_s: float, heard_s: float, allowed_s: float) -> Verdict:
-        """To be called now and then while somebody waits. ``heard_s`` is when something came."""
+        """To be called now and then while somebody waits, and while the peer is asked. ``heard_s``
+        is when something came."""
         if self._asked_s is not None and heard_s >= self._asked_s:
             self._asked_s = None
         if self._asked_s is None:
@@ -41,7 +47,3 @@ class Silence:
             self._asked_s = now_s
             return Verdict.ASK
         return Verdict.GIVE_UP if now_s - self._asked_s >= allowed_s / 2 else Verdict.FINE
-
-    def forget(self) -> None:
-        """Nobody waits any more: an answer to what was asked may stay out."""
-        self._asked_s = None

@@ -69,6 +69,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
+        self._greeted = 0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
         super().__init__(
             ksize=self._limits.replication,
@@ -189,11 +190,24 @@ class LookupServer(Server):  # type: ignore[misc]
         few = len(router) < self.ksize // 2 and (self._seeds or router.former or len(router))
         if few and self._settings.elapsed() >= self._rejoin_at:
             await self.bootstrap()
+        await self._greet_a_lost_one()
         for contact in router.silent_contacts(self.alpha):
             self.protocol.check(contact)
         for target in self.protocol.get_refresh_ids()[:1]:
             await self._crawl(target).find()
             self.counters["bucket_refreshed"] += 1
+
+    async def _greet_a_lost_one(self) -> None:
+        """A network that was cut in two heals only if somebody of one half asks one of the other:
+        each half has forgotten the other, and is large enough to want for nothing."""
+        known = dict.fromkeys((*self._seeds, *self.protocol.router.former))
+        lost = [address for address in known if not self.protocol.router.has_address(address)]
+        if not lost:
+            return
+        self._greeted += 1
+        if await self.bootstrap_node(lost[self._greeted % len(lost)]) is not None:
+            self.counters["lost_node_met_again"] += 1
+            await self._crawl(self.node.id).find()
 
     def _schedule_rejoin(self, joined: bool) -> None:
         """A small network is no reason to greet it every half minute; an empty table is."""

@@ -74,6 +74,10 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._ids: dict[SocketAddress, bytes] = {}
         self._groups: collections.Counter[bytes] = collections.Counter()
 
+    def has_address(self, address: SocketAddress) -> bool:
+        """Whether somebody at that address is in the table."""
+        return address in self._ids
+
     def __len__(self) -> int:
         return len(self._ids)
 

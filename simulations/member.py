@@ -158,7 +158,8 @@ class Member:
 
     async def _move(self, address: str) -> None:
         await self.lookup.rebind(f"{address}:0")
-        await self.node.move(f"{address}:0", dial_from=address)
+        listen = f"{address}:0" if self.role is not Role.UNREACHABLE else ()
+        await self.node.move(listen, dial_from=address)
 
     @property
     def host(self) -> str:

@@ -27,11 +27,13 @@ def test_after_an_hour_asleep_the_peer_is_asked_first() -> None:
     assert Silence().look(3_700.0, 100.0, 8.0) is Verdict.ASK
 
 
-def test_what_was_asked_while_somebody_waited_is_forgotten_with_him() -> None:
+def test_a_peer_that_was_asked_is_looked_at_until_it_answers_or_is_given_up() -> None:
     silence = Silence()
+    assert not silence.is_asked
     assert silence.look(104.0, 100.0, 8.0) is Verdict.ASK
-    silence.forget()
-    assert silence.look(200.0, 100.0, 8.0) is Verdict.ASK
+    assert silence.is_asked
+    assert silence.look(105.0, 104.5, 8.0) is Verdict.FINE
+    assert not silence.is_asked
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 5.0), st.booleans(), st.booleans()), max_size=60))
@@ -45,9 +47,7 @@ def test_nobody_is_given_up_who_was_not_asked_in_vain_for_half_of_the_time(
         now += step
         if something_came:
             heard, asked = now, None
-        if not somebody_waits:
-            silence.forget()
-            asked = None
+        if not somebody_waits and not silence.is_asked:
             continue
         match silence.look(now, heard, 6.0):
             case Verdict.ASK:
