@@ -9,21 +9,27 @@ from typing import Final
 from simulations.scenario import Scenario
 from simulations.scenarios.churn import churn
 from simulations.scenarios.fast_fail import fast_fail
+from simulations.scenarios.flash_crowd import flash_crowd
 from simulations.scenarios.ip_change import ip_change
 from simulations.scenarios.partition import partition
 from simulations.scenarios.relay_fallback import relay_fallback
 from simulations.scenarios.relay_massacre import relay_massacre
 from simulations.scenarios.rolling_ip import rolling_ip
+from simulations.scenarios.sleepers import sleepers
+from simulations.scenarios.stale_records import stale_records
 
 __all__ = [
     "SCENARIOS",
     "churn",
     "fast_fail",
+    "flash_crowd",
     "ip_change",
     "partition",
     "relay_fallback",
     "relay_massacre",
     "rolling_ip",
+    "sleepers",
+    "stale_records",
 ]
 
 _ALL: Final = (
@@ -36,6 +42,9 @@ _ALL: Final = (
         "relay-massacre", "the relays of a hidden peer die", relay_massacre, virtual_only=True
     ),
     Scenario("partition", "the network falls into two", partition, virtual_only=True),
+    Scenario("sleepers", "laptops fall asleep, and wake up", sleepers, virtual_only=True),
+    Scenario("stale-records", "old records are about", stale_records, virtual_only=True),
+    Scenario("flash-crowd", "everybody asks one peer at once", flash_crowd, virtual_only=True),
 )
 
 SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType({s.name: s for s in _ALL})

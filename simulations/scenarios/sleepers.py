@@ -1,0 +1,111 @@
+"""Laptops fall asleep for minutes to an hour, in the middle of anything, and wake up.
+
+A machine that sleeps says nothing, and its timers stand still; when it wakes, its leases have run
+out and its connections are of yesterday, which it does not know. Whoever is impatient asks again
+each second: so it is measured how soon somebody who has woken can be reached, and can reach others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from typing import Final
+
+from simulations.cluster import Cluster
+from simulations.expectations import Expectations
+from simulations.member import Member, Role
+from simulations.scenario import Figures, Narrate
+from simulations.scenarios.asking import Asking, together
+from simulations.scenarios.liveness import everybody_reaches_everybody
+
+__all__ = ["sleepers"]
+
+NAPS_S: Final = (40.0, 70.0, 150.0, 600.0, 3600.0)
+"""Within a lease, beyond it, beyond an idle connection, for a lecture, over lunch."""
+AWAKE_S: Final = 60.0
+AGAIN_S: Final = 1.0
+AWAKE_BOUND_S: Final = 12.0
+"""From waking up until a query is answered, in both directions."""
+SETTLE_S: Final = 40.0
+
+
+async def sleepers(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
+    """A reachable laptop and a hidden one; alice and a hidden peer stay awake."""
+    asking = Asking(cluster, "sleepers")
+    rng = asking.rng
+    reachable = cluster.those(Role.REACHABLE)
+    hidden = cluster.those(Role.UNREACHABLE)
+    laptops = [reachable[-1], hidden[-1]]
+    others = [reachable[0], hidden[0]]
+    began = asking.mark
+    slowest_s = {"to": 0.0, "from": 0.0}
+    for nap_s in NAPS_S:
+        narrate(
+            f"{' and '.join(m.name for m in laptops)} fall asleep for {nap_s:g} s, in mid-query"
+        )
+        async with together() as begin:
+            for laptop in laptops:
+                for other in others:
+                    await asking.ask(other, laptop)
+                    begin(asking.ask(other, laptop))
+                    begin(asking.ask(laptop, other))
+            await asyncio.sleep(rng.uniform(0.0, 0.05))
+            for laptop in laptops:
+                laptop.machine.host.sleep()
+            await asyncio.sleep(nap_s / 2)
+            for laptop in laptops:
+                for other in others:
+                    begin(asking.ask(other, laptop))
+            await asyncio.sleep(nap_s / 2)
+            for laptop in laptops:
+                laptop.machine.host.wake()
+            tasks = []
+            for laptop in laptops:
+                for other in others:
+                    tasks.append(("to", begin(_until_answered_s(cluster, asking, other, laptop))))
+                    tasks.append(("from", begin(_until_answered_s(cluster, asking, laptop, other))))
+        for way, task in tasks:
+            slowest_s[way] = max(slowest_s[way], task.result())
+        await asyncio.sleep(AWAKE_S)
+    expect.that(
+        "who has woken is reached within seconds",
+        slowest_s["to"] < AWAKE_BOUND_S,
+        f"after {slowest_s['to']:.1f} s at most, in {len(NAPS_S)} naps",
+    )
+    expect.that(
+        "and reaches others",
+        slowest_s["from"] < AWAKE_BOUND_S,
+        f"after {slowest_s['from']:.1f} s at most",
+    )
+    asking.claim_outcomes(expect, began)
+    figures = asking.figures(began)
+    return {
+        "wake_to_reached_max_ms": slowest_s["to"] * 1000,
+        "wake_to_reaching_max_ms": slowest_s["from"] * 1000,
+        **figures,
+        **await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S),
+    }
+
+
+async def _until_answered_s(
+    cluster: Cluster, asking: Asking, asker: Member, asked: Member
+) -> float:
+    """How long it takes until one of the queries is answered that somebody impatient asks."""
+    began_s = cluster.world.elapsed()
+    answered = asyncio.Event()
+    answered_s: list[float] = []
+
+    async def once() -> None:
+        if (await asking.ask(asker, asked)).is_reply and not answered.is_set():
+            answered.set()
+            answered_s.append(cluster.world.elapsed() - began_s)
+
+    async with together() as begin:
+        while not answered.is_set() and cluster.world.elapsed() < began_s + 60:
+            begin(once())
+            try:
+                async with asyncio.timeout(AGAIN_S):
+                    await answered.wait()
+            except TimeoutError:
+                pass
+    return answered_s[0] if answered_s else math.inf
