@@ -12,13 +12,24 @@ from typing import Any
 
 import pytest
 
+from egtp import IdentityFile
+from egtp.engine import Engine
 from egtp.events import Dialling, Event, RecordLearned
+from egtp.silence import Silence, Verdict
 from simulations import Cluster, ClusterPlan, Member, Outcome, Role, play
 from simulations.scenarios import SCENARIOS
 from simulations.virtual import Fault, run_in
 from simulations.world import VirtualWorld
 
-SEEDS = {"churn": (1, 2), "rolling-ip": (1, 2), "relay-massacre": (1, 2), "partition": (1, 2)}
+SEEDS = {
+    "churn": (1, 2),
+    "rolling-ip": (1, 2),
+    "relay-massacre": (1, 4),
+    "partition": (1, 2),
+    "sleepers": (1,),
+    "stale-records": (1,),
+    "flash-crowd": (1, 2),
+}
 LIVENESS = "everybody reaches everybody again"
 
 
@@ -49,7 +60,7 @@ def test_every_expectation_holds(name: str, seed: int) -> None:
     assert SCENARIOS[name].virtual_only
 
 
-@pytest.mark.parametrize("name", list(SEEDS))
+@pytest.mark.parametrize("name", ["churn", "rolling-ip", "partition", "flash-crowd"])
 def test_a_story_happens_the_same_way_each_time(name: str) -> None:
     (once, digest), (again, same) = tell(name, seed=3), tell(name, seed=3)
     assert same == digest
@@ -322,3 +333,36 @@ def test_a_cut_that_is_not_mended_fails_the_partition() -> None:
         "the first question is answered, or lost on a connection that had died",
         LIVENESS,
     } <= failed("partition", NothingIsMended)
+
+
+# Sleepers, stale records, a crowd
+
+
+def test_a_node_that_does_not_notice_that_it_slept_fails_the_sleepers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Engine, "_notice_sleep", lambda *_: None)
+    monkeypatch.setattr(Silence, "look", lambda *_: Verdict.FINE)
+    assert "who has woken is reached within seconds" in failed("sleepers", Cluster)
+
+
+def test_a_node_that_forgets_its_numbers_fails_the_stale_records(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(IdentityFile, "load_sequence", lambda _: 0)
+    assert "her records are numbered on all the same" in failed("stale-records", Cluster)
+
+
+def test_bystanders_that_have_to_wait_fail_the_flash_crowd() -> None:
+    assert "or waits longer than 1 s for a reply" in failed("flash-crowd", SlowAskers)
+
+
+class AliceIsAway(Cluster):
+    async def _start(self) -> None:
+        await super()._start()
+        await self.leave(self.those(Role.REACHABLE)[0])
+
+
+def test_a_crowd_that_is_not_answered_fails_the_flash_crowd() -> None:
+    broken = failed("flash-crowd", AliceIsAway)
+    assert {"everybody is answered, or told that it is too much", "most are answered"} <= broken
