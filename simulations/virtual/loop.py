@@ -177,7 +177,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         if process.alive:
             process.kept.append(handle)
             return True
-        # The tasks of a dead process were closed; one more step and whoever waits for them knows.
+        # The tasks of a dead process were closed; one more step and whoever waits for them knows,
+        # also through what asyncio itself put in between: gather, wait, shield.
+        if getattr(handle._callback, "__module__", None) == "asyncio.tasks":
+            return False
         task = getattr(handle._callback, "__self__", None)
         return not (isinstance(task, asyncio.Task) and is_over(task))
 

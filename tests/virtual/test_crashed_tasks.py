@@ -1,0 +1,50 @@
+"""However the tasks of a machine wait for each other, none is left when it has crashed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from simulations.virtual import Network, simulate
+
+
+async def gathers(child: asyncio.Task[None]) -> None:
+    await asyncio.gather(child, asyncio.sleep(1_000))
+
+
+async def shields(child: asyncio.Task[None]) -> None:
+    await asyncio.shield(child)
+
+
+async def waits(child: asyncio.Task[None]) -> None:
+    await asyncio.wait([child])
+
+
+async def waits_for_a_while(child: asyncio.Task[None]) -> None:
+    async with asyncio.timeout(1_000):
+        await child
+
+
+@pytest.mark.parametrize("waiting", [gathers, shields, waits, waits_for_a_while])
+def test_nothing_of_a_crashed_program_is_left(
+    waiting: Callable[[asyncio.Task[None]], Awaitable[None]],
+) -> None:
+    async def sleeps() -> None:
+        await asyncio.sleep(1_000)
+
+    async def program() -> None:
+        child = asyncio.create_task(sleeps())
+        while True:
+            await waiting(child)
+
+    async def story(network: Network) -> set[str]:
+        host = network.host("host", "5.0.0.1")
+        host.spawn(program(), "the program")
+        await asyncio.sleep(1)
+        host.crash()
+        await asyncio.sleep(1)
+        return {task.get_name() for task in asyncio.all_tasks()} - {"the story"}
+
+    assert simulate(story).value == set()
