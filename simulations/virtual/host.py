@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -58,7 +58,7 @@ class Host:
         self._booted_s = network.loop.now
         self._asleep_s = 0.0
         self._fell_asleep_s = 0.0
-        self._ports: Final = itertools.cycle(EPHEMERAL_PORTS)
+        self._ports_given = itertools.count()
         self._disk: Final = Disk(name)
         self.rng: Final = random.Random(f"{network.seed}/{name}")
         self._take(addresses)
@@ -146,19 +146,23 @@ class Host:
 
     def free_port(self, taken: dict[tuple[str, int], Any]) -> int:
         used = {port for _, port in taken}
-        for port in itertools.islice(self._ports, len(EPHEMERAL_PORTS)):
+        for port in self._ports_in_turn():
             if port not in used:
                 return port
         raise OSError(99, "Cannot assign requested address")
 
     def port_to_connect_from(self) -> int:
         streams, listeners = self.streams.values(), self.listeners
-        for port in itertools.islice(self._ports, len(EPHEMERAL_PORTS)):
+        for port in self._ports_in_turn():
             if all(stream.local[1] != port for stream in streams) and all(
                 port != number for _, number in listeners
             ):
                 return port
         raise OSError(99, "Cannot assign requested address")
+
+    def _ports_in_turn(self) -> Iterator[int]:
+        for number in itertools.islice(self._ports_given, len(EPHEMERAL_PORTS)):
+            yield EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
 
     def listener(self, address: str, port: int) -> Listener | None:
         everywhere = self.listeners.get((wildcard_like(address), port))

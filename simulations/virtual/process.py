@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from simulations.virtual.errors import Blocked
 
-__all__ = ["Machine", "Process", "close", "context_of", "current_process", "is_over"]
+__all__ = ["Machine", "Process", "close", "context_of", "current_process", "is_over", "process_of"]
 
 CLOSES_MAX: Final = 1_000
 """How often a coroutine may wait for something more when it is thrown away."""
@@ -71,8 +71,7 @@ class Process:
         return self.machine.asleep_s
 
     def owns(self, task: asyncio.Task[Any]) -> bool:
-        context = context_of(task)
-        return context is not None and current_process(context) is self
+        return process_of(task) is self
 
 
 _CURRENT: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(
@@ -88,6 +87,12 @@ def current_process(context: contextvars.Context | None = None) -> Process | Non
 def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
     """The context of a task of a simulated loop. Python itself tells from 3.12 on."""
     return getattr(task, "context", None)
+
+
+def process_of(task: asyncio.Task[Any]) -> Process | None:
+    """The one that a task is part of; None for the story's."""
+    context = context_of(task)
+    return None if context is None else current_process(context)
 
 
 def close(task: asyncio.Task[Any]) -> None:

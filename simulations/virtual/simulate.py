@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from simulations.virtual.errors import Overdue, SimulationError, Stalled, Unhandled
 from simulations.virtual.network import Network
+from simulations.virtual.process import process_of
 from simulations.virtual.watchdog import unreal_calls_refused
 
 __all__ = ["Run", "Session", "run_in", "simulate"]
@@ -89,6 +90,8 @@ class Session:
         self._unreal = unreal
         self._unhandled: list[dict[str, Any]] = []
         self._main: asyncio.Task[Any] | None = None
+        self._stories: Final[list[asyncio.Task[Any]]] = []
+        """That stalled, and are held until the end of the world since they are not at theirs."""
 
     def __enter__(self) -> Self:
         self.network.loop.set_exception_handler(self._fail)
@@ -107,6 +110,9 @@ class Session:
                 # What went wrong first explains the rest.
                 if not self._unhandled:
                     raise
+            finally:
+                if not main.done():
+                    self._stories.append(main)
         if self._unhandled:
             raise _unhandled(self._unhandled[0])
         return value
@@ -124,6 +130,11 @@ class Session:
             raise _unhandled(self._unhandled[0])
 
     def _fail(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        task = context.get("task", context.get("future"))
+        process = process_of(task) if isinstance(task, asyncio.Task) else None
+        if process is not None and not process.alive:
+            # Whoever would have taken it is dead.
+            return
         self._unhandled.append(context)
         if self._main is not None:
             self._main.cancel()

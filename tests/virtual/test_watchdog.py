@@ -1,0 +1,300 @@
+# ruff: noqa: PLW0108 - what a name stands for is looked up when it is called
+"""Whoever goes around the simulation is told, or is given what it is for his machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import secrets
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from simulations.virtual import Blocked, Network, Session, Unreal, simulate, watchdog
+from simulations.virtual.network import EPOCH_S
+
+ALICE, BOB = "192.0.2.1", "198.51.100.1"
+MODULES = (os, random, secrets, socket, time, uuid)
+
+UNREAL: list[Callable[[], object]] = [
+    lambda: time.time(),
+    lambda: time.time_ns(),
+    lambda: time.monotonic(),
+    lambda: time.monotonic_ns(),
+    lambda: time.perf_counter(),
+    lambda: time.clock_gettime(time.CLOCK_MONOTONIC),
+    lambda: time.sleep(1),
+    lambda: os.urandom(8),
+    lambda: os.getrandom(8),
+    lambda: random.random(),
+    lambda: random.randrange(10),
+    lambda: random.randint(1, 6),
+    lambda: random.getrandbits(8),
+    lambda: random.randbytes(8),
+    lambda: random.choice("abc"),
+    lambda: random.choices("abc", k=2),
+    lambda: random.shuffle([1, 2]),
+    lambda: random.sample([1, 2], 1),
+    lambda: random.uniform(0, 1),
+    lambda: random.gauss(0, 1),
+    lambda: random.normalvariate(0, 1),
+    lambda: random.triangular(),
+    lambda: secrets.token_bytes(8),
+    lambda: secrets.token_hex(8),
+    lambda: secrets.token_urlsafe(8),
+    lambda: secrets.randbelow(8),
+    lambda: secrets.randbits(8),
+    lambda: secrets.choice("abc"),
+    lambda: uuid.uuid4(),
+    lambda: uuid.uuid1(),
+    lambda: socket.create_connection(("127.0.0.1", 1)),
+]
+
+
+def as_library(expression: str) -> Callable[[], Any]:
+    """A function of an installed package, which returns what an expression gives there."""
+    source = f"import os, random, secrets, time, uuid\ndef function():\n    return {expression}\n"
+    names: dict[str, Any] = {"__name__": "somebodys.library"}
+    exec(compile(source, "/lib/site-packages/somebodys/library.py", "exec"), names)  # noqa: S102
+    function: Callable[[], Any] = names["function"]
+    return function
+
+
+def everything_there_is() -> dict[tuple[str, str], object]:
+    """What a run could leave in another place."""
+    return {
+        (module.__name__, name): getattr(module, name) for module in MODULES for name in dir(module)
+    }
+
+
+async def returned(function: Callable[[], Any]) -> Any:
+    return function()
+
+
+# A program's own code
+
+
+@pytest.mark.parametrize("unreal", UNREAL)
+@pytest.mark.parametrize("is_on_a_machine", [False, True])
+def test_a_program_that_looks_at_the_real_world_is_told_where_and_what_to_do(
+    unreal: Callable[[], object], is_on_a_machine: bool
+) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        work = returned(unreal)
+        await (alice.run(work) if is_on_a_machine else work)
+
+    with pytest.raises(Unreal) as told:
+        simulate(story)
+    line = unreal.__code__.co_firstlineno
+    assert f"virtual/test_watchdog.py:{line} in <lambda> calls" in str(told.value)
+    assert any(what in str(told.value) for what in ("host.unix_time", "host.entropy", "await"))
+
+
+def test_a_run_can_be_allowed_to_look() -> None:
+    async def story(_: Network) -> float:
+        return time.time()
+
+    assert simulate(story, unreal=False).value == pytest.approx(time.time(), abs=60)
+
+
+def test_a_generator_of_ones_own_is_no_entropy() -> None:
+    async def story(_: Network) -> float:
+        return random.Random(7).random()
+
+    assert simulate(story).value == random.Random(7).random()
+
+
+# Libraries
+
+
+def test_a_library_gets_the_clocks_of_its_machine() -> None:
+    async def story(network: Network) -> None:
+        await asyncio.sleep(100)
+        alice = network.host("alice", ALICE)
+        alice.step_clock(-3_600)
+        await asyncio.sleep(5)
+
+        async def clocks() -> tuple[Any, ...]:
+            return tuple(
+                as_library(f"time.{name}()")()
+                for name in ("time", "monotonic", "perf_counter", "time_ns", "monotonic_ns")
+            )
+
+        wall_s = EPOCH_S + 105 - 3_600
+        assert await alice.run(clocks()) == (wall_s, 5, 5, int(wall_s * 1e9), 5 * 10**9)
+        # What runs on no machine has the clocks of the world.
+        assert (await clocks())[:2] == (EPOCH_S + 105, 105)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize(
+    "expression",
+    [
+        "os.urandom(8)",
+        "secrets.token_bytes(8)",
+        "secrets.token_bytes()",
+        "secrets.token_hex(8)",
+        "secrets.randbits(64)",
+        "random.random()",
+        "random.randrange(10**9)",
+        "random.sample(range(10**6), k=3)",
+        "random.choice(range(10**9))",
+        "secrets.choice(range(10**9))",
+        "secrets.randbelow(10**9)",
+        "str(uuid.uuid4())",
+    ],
+)
+def test_a_library_gets_the_entropy_of_its_machine(expression: str) -> None:
+    draw = as_library(expression)
+
+    async def story(network: Network) -> list[Any]:
+        alice, bob = network.host("alice", ALICE), network.host("bob", BOB)
+        return [
+            await alice.run(returned(draw)),
+            await alice.run(returned(draw)),
+            await bob.run(returned(draw)),
+            draw(),
+        ]
+
+    drawn = simulate(story, seed=1).value
+    assert drawn == simulate(story, seed=1).value
+    assert len({str(one) for one in drawn}) == 4
+    assert drawn != simulate(story, seed=2).value
+
+
+def test_what_a_library_draws_looks_as_it_should() -> None:
+    async def story(_: Network) -> None:
+        assert len(as_library("os.urandom(11)")()) == 11
+        assert len(as_library("secrets.token_hex(4)")()) == 8
+        assert as_library("uuid.uuid4()")().version == 4
+        assert 0 <= as_library("secrets.randbelow(3)")() < 3
+        assert as_library("random.shuffle([1])")() is None
+
+    simulate(story)
+
+
+def test_a_library_that_waits_for_real_is_told() -> None:
+    async def story(_: Network) -> None:
+        as_library("time.sleep(1)")()
+
+    with pytest.raises(Unreal, match=r"library.py:3 in function calls time.sleep"):
+        simulate(story)
+
+
+# Before, beside, after
+
+
+def test_nothing_is_left_in_another_place() -> None:
+    before = everything_there_is()
+    handler = signal.getsignal(signal.SIGPROF)
+
+    async def story(_: Network) -> None:
+        assert everything_there_is() != before
+
+    async def fails(_: Network) -> None:
+        raise ValueError
+
+    simulate(story)
+    with pytest.raises(ValueError):  # noqa: PT011
+        simulate(fails)
+    with Session(Network()) as session:
+        for _ in range(2):
+            session.run(asyncio.sleep(1))
+            assert everything_there_is() == before
+    assert everything_there_is() == before
+    assert signal.getsignal(signal.SIGPROF) == handler
+    assert signal.getitimer(signal.ITIMER_PROF) == (0, 0)
+
+
+def test_other_threads_are_not_concerned() -> None:
+    seen: list[object] = []
+
+    async def story(_: Network) -> None:
+        thread = threading.Thread(target=lambda: seen.extend([time.time(), os.urandom(4)]))
+        thread.start()
+        thread.join()
+
+    simulate(story)
+    assert seen[0] == pytest.approx(time.time(), abs=60)
+    assert isinstance(seen[1], bytes)
+
+
+def test_a_simulation_can_run_in_another_thread() -> None:
+    values: list[float] = []
+
+    async def story(network: Network) -> float:
+        await asyncio.sleep(5)
+        return network.loop.time()
+
+    thread = threading.Thread(target=lambda: values.append(simulate(story).value))
+    thread.start()
+    thread.join()
+    assert values == [5]
+
+
+# Callbacks without end
+
+
+def spin() -> None:
+    while True:
+        pass
+
+
+@pytest.fixture
+def short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "BLOCKED_CPU_S", 0.1)
+
+
+def test_a_task_that_does_not_let_others_run_is_told_where(short_patience: None) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        await alice.run(returned(spin))
+
+    line = spin.__code__.co_firstlineno
+    with pytest.raises(Blocked, match=rf"test_watchdog.py:{line}|{line + 1}|{line + 2} in spin"):
+        simulate(story)
+
+
+def test_a_callback_that_does_not_end_fails_the_run(short_patience: None) -> None:
+    async def story(network: Network) -> None:
+        network.loop.call_soon(spin)
+        await asyncio.sleep(1)
+
+    with pytest.raises(Blocked, match="in spin: a callback keeps the event loop for"):
+        simulate(story)
+
+
+def test_a_program_that_spins_as_it_crashes_is_told_as_well(short_patience: None) -> None:
+    async def program() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            spin()
+
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        alice.spawn(program())
+        await asyncio.sleep(1)
+        alice.crash()
+
+    with pytest.raises(Blocked, match="in spin"):
+        simulate(story)
+
+
+def test_work_in_many_small_pieces_is_no_mistake(short_patience: None) -> None:
+    async def story(_: Network) -> None:
+        end_s = time.process_time() + 0.5
+        while time.process_time() < end_s:
+            sum(range(1_000))
+            await asyncio.sleep(0.001)
+
+    simulate(story)
