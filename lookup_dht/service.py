@@ -218,7 +218,8 @@ class DHTLookup:
     async def _resolve(self, peer_id: NodeId, newer_than: int) -> SignedCommRecord:
         found = await self._node.get_record(bytes(peer_id))
         record = found.record
-        if record is None:
+        # Looked at again: the machine may have been asleep for hours in the middle of the search.
+        if record is None or record.expired(self._settings.unix_time()):
             raise LookupFailed(_failure(found))
         if record.sequence < self._floor[peer_id]:
             self.counters["record_below_floor"] += 1
