@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from egtp import EgtpError
+from egtp import EgtpError, LookupFailed
 from lookup_dht import DHTLookup
+from lookup_dht.kademlia_server import Found
 from simulations import Cluster, ClusterPlan, Member, Role
 from simulations.virtual import Host, Network, run_in, simulate
 from simulations.world import VirtualWorld
@@ -100,3 +101,21 @@ def test_a_dht_that_was_cut_in_two_becomes_one_again() -> None:
         )
 
     simulate(story, seed=1)
+
+
+def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing() -> None:
+    """As when the machine sleeps for hours in the middle of it."""
+
+    async def story(cluster: Cluster) -> None:
+        asker, asked = cluster.those(Role.REACHABLE)[:2]
+        found = Found(asked.node.record)
+
+        async def search(_: bytes) -> Found:
+            await asyncio.sleep(7_300)
+            return found
+
+        asker.lookup._node.get_record = search  # type: ignore[method-assign]
+        with pytest.raises(LookupFailed):
+            await asker.machine.run(asker.lookup.resolve(asked.node_id))
+
+    in_a_cluster(story)
