@@ -114,7 +114,7 @@ def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing() -> Non
             await asyncio.sleep(7_300)
             return found
 
-        asker.lookup._node.get_record = search  # type: ignore[method-assign]
+        asker.lookup._node.get_record = search  # type: ignore[assignment, method-assign]
         with pytest.raises(LookupFailed):
             await asker.machine.run(asker.lookup.resolve(asked.node_id))
 
