@@ -21,6 +21,9 @@ __all__ = ["Publisher"]
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 60.0
+HOLDERS_FEW: Final = 3
+"""A record that fewer hold, though more were asked, is soon lost with them: as after a network was
+cut. It is published again before half of its life is over."""
 
 
 class Publisher:
@@ -106,6 +109,8 @@ class Publisher:
                 else:
                     self._tell(record, published)
                     retry_s = RETRY_FIRST_S
+                    if published.stored < min(HOLDERS_FEW, published.asked):
+                        pause_s = min(RETRY_MAX_S, pause_s)
             try:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
