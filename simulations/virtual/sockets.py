@@ -102,7 +102,8 @@ class Sockets:
         if local_addr is not None:
             local = self._endpoint(local_addr[0], local_addr[1], family=family)
         elif remote is not None:
-            local = (self._machine(remote[0]).address(remote[0]), 0)
+            here = remote[0] if current_process() is None else wildcard_like(remote[0])
+            local = (self._machine(here).address(remote[0]), 0)
         else:
             local = (wildcard_like("::" if family == socket.AF_INET6 else ""), 0)
         if remote is not None:
