@@ -638,7 +638,8 @@ class Engine:
         """One timer for all deadlines of the node, armed for the earliest."""
         deadlines = (self.exchanges.next_deadline_s(), self._reply_deadlines.next_s())
         at_s = min((d for d in deadlines if d is not None), default=None)
-        if at_s is None or (self._timer is not None and self._timer_at_s <= at_s):
+        # One that should have fired already stands still: the machine slept, and so did its timers.
+        if at_s is None or (self._timer is not None and self.now() <= self._timer_at_s <= at_s):
             return
         if self._timer is not None:
             self._timer.cancel()

@@ -22,8 +22,9 @@ __all__ = ["Publisher"]
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 60.0
 HOLDERS_FEW: Final = 3
-"""A record that fewer hold, though more were asked, is soon lost with them: as after a network was
-cut. It is published again before half of its life is over."""
+"""A record that fewer hold is soon lost with them, as after a network was cut. It is published again
+after a minute, and then after twice as long each time: the network may just be that small."""
+FEW_FIRST_S: Final = 60.0
 
 
 class Publisher:
@@ -82,7 +83,7 @@ class Publisher:
             self._waiters.remove(waiter)
 
     async def _run(self, lookup: LookupService | None) -> None:
-        retry_s, asked = RETRY_FIRST_S, False
+        retry_s, few_s, asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False
         while True:
             self._changed.clear()
             if self.is_due:
@@ -109,8 +110,10 @@ class Publisher:
                 else:
                     self._tell(record, published)
                     retry_s = RETRY_FIRST_S
-                    if published.stored < min(HOLDERS_FEW, published.asked):
-                        pause_s = min(RETRY_MAX_S, pause_s)
+                    if published.stored < HOLDERS_FEW:
+                        pause_s = few_s = min(2 * few_s, pause_s)
+                    else:
+                        few_s = FEW_FIRST_S / 2
             try:
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()

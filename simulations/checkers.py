@@ -162,6 +162,11 @@ class Checkers:
         """The same lookup service, whose every record is looked at."""
         return _WatchedLookup(self, name, lookup, unix_time)
 
+    def started_again(self, name: str) -> None:
+        """A member begins anew, and knows of records only what it kept on its disk: nothing yet."""
+        for key in [key for key in self._resolved if key[0] == name]:
+            del self._resolved[key]
+
     @contextlib.contextmanager
     def looking_up(self, name: str, peer_id: NodeId) -> Iterator[None]:
         """A lookup is under way inside of it."""

@@ -137,6 +137,7 @@ class Member:
             self.cut_power()
         self.machine.host.restart(keep_disk=keep_disk, clock_offset_s=clock_offset_s)
         self._identity = self._open_identity()
+        self._checkers.started_again(self.name)
         self._make()
         self.gone = False
         await self.start()

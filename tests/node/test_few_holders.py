@@ -35,7 +35,7 @@ class Holders:
     [
         ((1, 4), 4, 2),
         ((2, 2, 8), 8, 3),
-        ((1,), 1, 1),  # There is nobody else.
+        ((1,), 1, 4),  # Perhaps there is nobody else: after 1, 3 and 7 minutes.
         ((3,), 8, 1),
     ],
 )

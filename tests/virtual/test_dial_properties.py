@@ -38,6 +38,7 @@ def test_every_attempt_comes_to_an_end_that_both_sides_agree_on(
             if not host.is_up:
                 host.restart()
         side = await dialling
+        await asyncio.sleep(1)
         for one in [*accepted, side]:
             if not isinstance(one, Exception) and not one.is_lost:
                 one.write(b"hello")
