@@ -22,8 +22,8 @@ __all__ = ["Publisher"]
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 60.0
 HOLDERS_FEW: Final = 3
-"""A record that fewer hold is soon lost with them, as after a network was cut. It is published again
-after a minute, and then after twice as long each time: the network may just be that small."""
+"""A record that fewer hold is soon lost with them, as after a network was cut. It is published
+again after a minute, and then after twice as long each time: the network may just be that small."""
 FEW_FIRST_S: Final = 60.0
 
 
