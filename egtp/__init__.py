@@ -34,7 +34,7 @@ from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
 from egtp.message import ReplyCode
 from egtp.node import Node
-from egtp.outgoing import OpenQuery
+from egtp.open_query import OpenQuery
 from egtp.peers import Explanation
 from egtp.relay.leases import RelayLimits
 

@@ -13,6 +13,7 @@ from typing import Final, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from egtp.answers import Answers
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.environment import Environment
@@ -140,8 +141,10 @@ class SecureChannels:
         environment: Environment,
         counters: Counter[str],
         events: ChannelEvents,
+        answers: Answers,
     ) -> None:
         self._identity = identity
+        self._answers = answers
         self._network = network
         self._incarnation = incarnation
         self._limits = limits
@@ -184,6 +187,7 @@ class SecureChannels:
             incarnation=self._incarnation,
             limits=self._limits,
             early=early,
+            uptime_ms=self._uptime_ms(),
         )
         packet = initiator.initiate(payload, self._ephemeral()).encode()
         dial = Dial(contact, initiator, packet, index, strategy, carrier, done)
@@ -283,7 +287,7 @@ class SecureChannels:
         now = self._environment.elapsed()
         payload = ResponsePayload(
             incarnation=self._incarnation,
-            uptime_ms=int((now - self._started_s) * 1000),
+            uptime_ms=self._uptime_ms(),
             early_accepted=False,
             observed=arrival.observed,
             time_ms=int(self._environment.unix_time() * 1000),
@@ -301,6 +305,7 @@ class SecureChannels:
             arrival,
             responder.payload.limits,
             responder.payload.incarnation,
+            responder.payload.uptime_ms,
             dialled=False,
         )
         path.record = record
@@ -334,6 +339,7 @@ class SecureChannels:
             arrival,
             payload.limits,
             payload.incarnation,
+            payload.uptime_ms,
             dialled=True,
         )
         path.record = record
@@ -367,6 +373,8 @@ class SecureChannels:
         path.closed = True
         if self._paths.pop(path.session.index, None) is not None:
             self._unconfirmed.remove(path)
+            if path.asker is not None:
+                self._answers.session_ended(path.asker)
             strategy = path.strategy
             if isinstance(strategy, TCPStrat) and strategy.connection is not None:
                 self._by_connection.pop(strategy.connection, None)
@@ -418,16 +426,18 @@ class SecureChannels:
         arrival: Arrival,
         theirs: PeerLimits,
         incarnation: bytes,
+        uptime_ms: int,
         *,
         dialled: bool,
     ) -> Path:
+        now = self._environment.elapsed()
         session = Session(
             index=index,
             remote_index=remote_index,
             send_key=keys.send,
             receive_key=keys.receive,
             window=SlidingWindow() if arrival.relayed else InOrder(),
-            started_s=self._environment.elapsed(),
+            started_s=now,
         )
         path = Path(
             peer_id,
@@ -440,6 +450,8 @@ class SecureChannels:
             theirs=theirs,
             ours=self._limits,
             incarnation=incarnation,
+            peer_started_s=now - uptime_ms / 1000,
+            asker=self._answers.session_began(peer_id, incarnation),
         )
         self._paths[index] = path
         if arrival.connection is not None:
@@ -475,6 +487,9 @@ class SecureChannels:
         if record.peer_id != contact.peer_id or record.channel_key() != contact.channel_key:
             raise InvalidRecord("the responder's record is not of the peer that was dialled")
         return record
+
+    def _uptime_ms(self) -> int:
+        return int((self._environment.elapsed() - self._started_s) * 1000)
 
     def _new_index(self) -> int:
         while True:

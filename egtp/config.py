@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
+from egtp.answers import AnswerLimits
 from egtp.errors import InvalidConfig
 from egtp.handshake import PeerLimits
 
@@ -80,6 +81,9 @@ class NodeConfig:
     exchanges_max: int = 200_000
     """Queries of this node that are open at a time."""
 
+    answers: AnswerLimits = field(default_factory=AnswerLimits)
+    """What is remembered of the queries of others, so that none runs twice."""
+
     # Own record
     record_lifetime_s: float = 2 * 3600.0
     """How long a record is good for: what BEP 44 nodes keep, and how long a vanished address is
@@ -96,8 +100,8 @@ class NodeConfig:
     """How often idle and unproven connections are looked for."""
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            _check(field.name, str(field.type), getattr(self, field.name))
+        for setting in fields(self):
+            _check(setting.name, str(setting.type), getattr(self, setting.name))
         if not 1 <= len(self.network) <= 32 or not self.network.isascii():
             raise InvalidConfig("network is 1 to 32 ASCII characters")
         if self.record_lifetime_s > 24 * 3600:

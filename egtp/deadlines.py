@@ -9,56 +9,58 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["TICK_S", "Deadlines"]
+__all__ = ["TICK_S", "Bucket", "Deadlines", "take_out"]
 
 TICK_S: Final = 0.02
 
 Key = TypeVar("Key")
+Bucket: TypeAlias = dict[Key, None]
+
+
+def take_out(bucket: Bucket[Key], key: Key) -> None:
+    """Remove a key from its bucket, if its deadline was not told yet."""
+    bucket.pop(key, None)
+    if not bucket:
+        bucket.clear()  # a dict that was large once gives its memory back only so
 
 
 class Deadlines(Generic[Key]):
     """A set of keys, each with a deadline, in seconds on the caller's clock.
 
-    Invariant: a key is in the bucket of its tick and in no other; the heap holds every tick that
-    has a bucket.
+    Whoever adds a key is given the bucket that it is in, and takes it out with
+    :func:`take_out`: an emptied bucket stays until its tick, since most are used again.
+
+    Invariant: a key is in one bucket at most; the heap holds every tick that has a bucket.
     """
 
-    __slots__ = ("_buckets", "_tick_of", "_ticks")
+    __slots__ = ("_buckets", "_ticks")
 
     def __init__(self) -> None:
-        self._buckets: dict[int, dict[Key, None]] = {}
+        self._buckets: dict[int, Bucket[Key]] = {}
         self._ticks: list[int] = []
-        self._tick_of: dict[Key, int] = {}
 
     def __len__(self) -> int:
-        return len(self._tick_of)
+        return sum(map(len, self._buckets.values()))
 
-    def set(self, key: Key, deadline_s: float) -> None:
-        """Add a key, or move it to another deadline."""
-        self.discard(key)
+    def add(self, key: Key, deadline_s: float) -> Bucket[Key]:
+        """Add a key that is not there, and return its bucket."""
         tick = math.ceil(deadline_s / TICK_S)
         bucket = self._buckets.get(tick)
         if bucket is None:
             bucket = self._buckets[tick] = {}
             heapq.heappush(self._ticks, tick)
         bucket[key] = None
-        self._tick_of[key] = tick
-
-    def discard(self, key: Key) -> None:
-        """Remove a key, if it is there. An emptied bucket stays until its tick: most are reused."""
-        tick = self._tick_of.pop(key, None)
-        if tick is not None:
-            del self._buckets[tick][key]
+        return bucket
 
     def due(self, now_s: float) -> list[Key]:
         """Remove and return the keys whose deadline has passed, in order of their ticks."""
         due: list[Key] = []
         while self._ticks and self._ticks[0] * TICK_S <= now_s:
-            for key in self._buckets.pop(heapq.heappop(self._ticks)):
-                del self._tick_of[key]
-                due.append(key)
+            bucket = self._buckets.pop(heapq.heappop(self._ticks))
+            due += bucket
+            bucket.clear()
         return due
 
     def next_s(self) -> float | None:

@@ -1,7 +1,8 @@
 """The engine: wires connections, channels, peers, exchanges and handlers to each other.
 
 Every call and callback is on one event loop (R15), so nothing here is locked. The intelligence is
-in the machines it drives; this module decides only who is told what.
+in the machines it drives, and in three parts with an idea each: :mod:`egtp.routes` (paths),
+:mod:`egtp.asking` and :mod:`egtp.answering`. This module decides only who is told what, and when.
 """
 
 from __future__ import annotations
@@ -9,47 +10,40 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
+from egtp.answering import Answering
+from egtp.asking import Asking, PeerExchange
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
-from egtp.deadlines import Deadlines
 from egtp.discovery_service import Introduction
-from egtp.environment import Environment
-from egtp.errors import EgtpError, FastFail, HardTimeout, NodeClosed, NotSent, RemoteProtocolError
-from egtp.events import Observer, PathLost, PathOpened, RecordLearned, SearchFailed
-from egtp.exchange import Exchange, ExchangeTable, Passed
+from egtp.environment import Environment, NonceSource
+from egtp.errors import FastFail, NotSent, RemoteProtocolError
+from egtp.events import Observer, RecordLearned
+from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService
-from egtp.message import NONCE_BYTES, Reply, Send, decode_message, reference_of
-from egtp.outbox import Waiting
-from egtp.outgoing import OpenQuery, Replying, Sending
+from egtp.message import Query, Reply, Send, decode_message
+from egtp.open_query import OpenQuery, Sending
+from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
-from egtp.path import MESSAGE_OVERHEAD_MAX, Given, Path
-from egtp.peers import Peer, PeerBook, Search
+from egtp.path import Path
+from egtp.peers import PeerBook
 from egtp.publishing import Publisher
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying, strategy_of
-from egtp.sealed import ItemType, Sealed, item, parse_age
-from egtp.silence import Verdict
-from egtp.strategy_choice import Contact
+from egtp.routes import Routes
+from egtp.sealed import MESSAGE, ItemType, Sealed, item, parse_age, parse_settled_except
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 
 __all__ = ["Engine"]
 
-DRAIN_S: Final = 5.0
-"""How long a superseded connection without work is kept: what is under way on it still arrives."""
 PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
-"""A path on which this much waits is measured by its queue; a pong would only add to it."""
-NOTE_INTERVAL_S: Final = 5.0
-"""A peer that says it does not know the session is answered by a new handshake this often."""
-
-PeerExchange: TypeAlias = Exchange[OpenQuery]
+"""A peer that pings and reads nothing gets no more pongs than this."""
 
 
 class _PeerCarrier:
@@ -88,7 +82,9 @@ class Engine:
         self.counters: Final[Counter[str]] = Counter()
         self.me: Final = identity.node_id
         self.incarnation: Final = environment.entropy(INCARNATION_BYTES)
-        self._loop = asyncio.get_running_loop()
+        self.now: Final = environment.elapsed
+        self.loop: Final = asyncio.get_running_loop()
+        self.soon: Final = self.loop.call_soon
         self._closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
@@ -96,10 +92,11 @@ class Engine:
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
-        self._reply_deadlines: Deadlines[tuple[NodeId, Replying]] = Deadlines()
 
-        self.exchanges: Final[ExchangeTable[OpenQuery]] = ExchangeTable(self.counters)
+        nonce = NonceSource(environment.entropy)
         self.book: Final = PeerBook(config.peers_max, self._is_needed)
+        self.asking: Final = Asking(self, self.me, self.book, config, self.counters, nonce)
+        self.answering: Final = Answering(self, self.me, config, self.counters, nonce)
         self.comms: Final = TCPCommsHandler(
             self, config, environment.elapsed, self.counters, observer
         )
@@ -111,6 +108,7 @@ class Engine:
             environment,
             self.counters,
             self,
+            self.answering.answers,
         )
         self.own: Final = OwnRecord(
             identity,
@@ -118,6 +116,7 @@ class Engine:
             sequences,
             environment.unix_time,
             config.record_lifetime_s,
+            self.answering.answers.signed_anew,
         )
         self.publisher: Final = Publisher(
             self.me,
@@ -130,10 +129,46 @@ class Engine:
             observer,
         )
         self.reacher: Final = Reacher(self, self.me, self.channels, self.comms, lookup, config)
-        self.handlers: Final = Handlers(
-            self._answer, environment.entropy, config.open_queries_max, self.counters
-        )
         self.relaying: Final = Relaying(self)
+        self.routes: Final = Routes(
+            self,
+            self.me,
+            self.book,
+            self.channels,
+            self.comms,
+            self.reacher,
+            self.asking,
+            self.relaying,
+            config,
+            self.counters,
+            observer,
+        )
+        self._takers: Final[dict[int, Callable[[Path, bytes, int], None]]] = {
+            ItemType.CHUNK: self._take_chunk,
+            ItemType.CHUNKS_END: lambda path, data, _: path.end_chunks(data),
+            ItemType.SETTLED_EXCEPT: self._take_settled_except,
+            ItemType.WORKING: lambda path, data, _: self.asking.received_working(
+                path.peer_id, data
+            ),
+            ItemType.CANCEL: lambda path, data, _: self.answering.cancel(path.peer_id, data),
+            ItemType.PING: self._take_ping,
+            ItemType.PONG: lambda path, data, _: path.pong(data),
+            ItemType.RECORD: self._take_record,
+            ItemType.GOAWAY: lambda path, _, __: self.book.get(path.peer_id).retire(path),
+            ItemType.CLOSE: self._take_close,
+        }
+        self.ask: Final = self.asking.ask
+        self.settled: Final = self.exchanges.settled
+        self.settled_except: Final = self.asking.settled_except
+        self.seek: Final = self.routes.seek
+        self.not_sought: Final = self.routes.not_sought
+        self.connect_relay: Final = self.routes.connect_relay
+        self.path_is_writable: Final = self.routes.is_writable
+        self.writable: Final = self.routes.writable
+        self.why_keep: Final = self.routes.why_keep
+        self.confirmed: Final = self.routes.confirmed
+        self.session_unknown: Final = self.routes.session_unknown
+        self.expect_hint: Final = self.relaying.expect_hint
 
     def start(self) -> None:
         self._clean_up()
@@ -143,10 +178,15 @@ class Engine:
     def is_closed(self) -> bool:
         return self._closed
 
-    # The world
+    @property
+    def exchanges(self) -> ExchangeTable[OpenQuery]:
+        return self.asking.exchanges
 
-    def now(self) -> float:
-        return self.environment.elapsed()
+    @property
+    def handlers(self) -> Handlers:
+        return self.answering.handlers
+
+    # The world
 
     def unix_time(self) -> float:
         return self.environment.unix_time()
@@ -154,197 +194,39 @@ class Engine:
     def entropy(self, size: int) -> bytes:
         return self.environment.entropy(size)
 
-    def soon(self, callback: Callable[[], None]) -> None:
-        self._loop.call_soon(callback)
-
     def carrier(self, peer_id: NodeId | None) -> Carrier:
         return _PeerCarrier(self, peer_id)
 
-    # Asking
+    # This node to itself
 
-    def ask(
-        self,
-        peer_id: NodeId,
-        kind: str,
-        body: bytes,
-        hard_timeout_s: float,
-        soft_timeout_s: float | None,
-        query: OpenQuery,
-    ) -> None:
-        """Open an exchange and send its query as soon as there is a path."""
-        if len(self.exchanges) >= self.config.exchanges_max:
-            query.fail(FastFail(f"{self.config.exchanges_max} queries are open (exchanges_max)"))
-            return
-        exchange = self.exchanges.open(
-            peer_id,
-            kind,
-            body,
-            nonce=self.entropy(NONCE_BYTES),
-            reply_bytes_max=self.config.body_bytes_max,
-            hard_timeout_s=hard_timeout_s,
-            soft_timeout_s=soft_timeout_s,
-            now_s=self.now(),
-            sink=query,
-        )
-        query.add_done_callback(lambda query: self._query_done(exchange, query))
-        self._arm_timer()
-        if peer_id == self.me:
-            exchange.given = True
-            self._deliver(None, self.me, exchange.message, 0)
-        else:
-            self._post(self.book.get(peer_id), Waiting(exchange.message, exchange.born_s, exchange))
+    def deliver_to_self(self, message: PeerExchange | Sending) -> None:
+        # In a turn of its own: handlers are begun outside of any task.
+        self.loop.call_soon(self._deliver, None, self.me, message.message, 0)
 
-    def tell(self, peer_id: NodeId, message: Send, sending: Sending) -> None:
-        """Send a message that wants no reply."""
-        data = message.encode()
-        if peer_id == self.me:
-            sending.given = True
-            self._deliver(None, self.me, data, 0)
-        else:
-            self._post(self.book.get(peer_id), Waiting(data, self.now(), sending))
+    def cancel_own(self, reference: bytes) -> None:
+        self.answering.cancel(self.me, reference)
 
-    def take_back(self, peer_id: NodeId, token: Given) -> None:
-        """A message is not wanted any more; free what of it has not left."""
-        peer = self.book.find(peer_id)
-        if peer is None:
-            return
-        peer.drop_waiting(token)
-        for path in peer.paths:
-            path.outbox.drop(token)
-        if peer.search is not None and not peer.waiting and not self.exchanges.count_of(peer_id):
-            peer.search.task.cancel()
-            peer.search = None
+    def answer_own(self, reply: bytes) -> None:
+        self._deliver(None, self.me, reply, 0)
 
-    def _query_done(self, exchange: PeerExchange, query: OpenQuery) -> None:
-        if not query.cancelled:
-            return
-        self.exchanges.close(exchange)
-        self.take_back(exchange.peer_id, exchange)
-        if exchange.given:
-            self.handlers.cancel(self.me, exchange.reference)
-            peer = self.book.find(exchange.peer_id)
-            if peer is not None and peer.best_path is not None:
-                peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
-
-    def _post(self, peer: Peer, waiting: Waiting[Given | None]) -> None:
-        path = peer.best_path
-        queued_bytes = peer.waiting_bytes if path is None else path.outbox.waiting_bytes
-        if queued_bytes + len(waiting.message) > self.config.waiting_bytes_max:
-            error = FastFail(f"too much waits for {peer.peer_id} (waiting_bytes_max)")
-            self._fail(waiting.token, error)
-        elif path is None:
-            peer.wait(waiting)
-            self._seek(peer)
-        elif self._fits(path, waiting):
-            path.queue(waiting)
-
-    def _fits(self, path: Path, waiting: Waiting[Given | None]) -> bool:
-        body_bytes_max = path.limits.body_bytes_max
-        if len(waiting.message) <= body_bytes_max + MESSAGE_OVERHEAD_MAX:
-            return True
-        error = FastFail(f"the body is too large: {path.peer_id} takes {body_bytes_max} bytes")
-        self._fail(waiting.token, error)
-        return False
-
-    def _fail(self, token: Given | None, error: EgtpError) -> None:
-        if isinstance(token, Exchange):
-            self.exchanges.close(token)
-            token.sink.fail(error)
-        elif isinstance(token, Sending):
-            token.fail(error)
-        else:
-            self.counters["reply dropped: it could not be sent"] += 1
-
-    # Searching for paths
-
-    def _seek(self, peer: Peer) -> None:
-        """Search for any path, unless a search is under way."""
-        if peer.search is None and not self._closed:
-            peer.search = Search(partial(self._search, peer))
-
-    async def _search(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
-        failure = None
-        try:
-            await self.reacher.reach(peer, found)
-            peer.attempts = ()
-        except FastFail as error:
-            failure = error
-            peer.attempts = error.attempts
-            if self.observer is not None:
-                self.observer(SearchFailed(peer.peer_id, error.attempts))
-        finally:
-            if peer.search is not None and peer.search.found is found:
-                peer.search = None
-        if failure is not None:
-            self._search_failed(peer, failure)
-        elif peer.best_path is None and (peer.waiting or self.exchanges.count_of(peer.peer_id)):
-            # The path was lost again before this search had come to its end.
-            self._seek(peer)
-        return failure
-
-    def _search_failed(self, peer: Peer, error: FastFail) -> None:
-        path = peer.best_path
-        for waiting in peer.take_waiting():
-            if path is not None:
-                path.queue(waiting)
-            elif isinstance(waiting.token, Replying):
-                # Whoever asked may still come and fetch it, until its lifetime is over.
-                peer.wait(waiting)
-            else:
-                self._fail(waiting.token, FastFail(error.summary, error.attempts))
-
-    async def connect(self, peer: Peer) -> None:
-        """Have a direct path to ``peer``. Raises :class:`FastFail`."""
-        if peer.direct is not None:
-            return
-        if self._closed:
-            raise FastFail("this node is closed")
-        self._seek_direct(peer)
-        assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
-        # Shared by all who need this relay, so it goes on when one of them is cancelled.
-        failure = await asyncio.shield(peer.direct_search.task)
-        if failure is not None:
-            raise FastFail(failure.summary, failure.attempts)
-
-    def _seek_direct(self, peer: Peer) -> None:
-        """Search for a direct path, unless there is one or a search is under way."""
-        if peer.direct is None and peer.direct_search is None and not self._closed:
-            peer.direct_search = Search(partial(self._search_direct, peer))
-
-    async def _search_direct(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
-        try:
-            await self.reacher.reach(peer, found, with_relays=False)
-        except FastFail as error:
-            return error
-        finally:
-            peer.direct_search = None
-        return None
-
-    async def connect_relay(self, relay: RelayStrat) -> None:
-        """Have a direct path to a relay, from what somebody's record says of it if need be."""
-        peer = self.book.get(relay.relay_id)
-        peer.hearsay = Contact.of_relay(relay)
-        await self.connect(peer)
+    # Relays
 
     async def ask_relay(self, relay_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
         """A query over a direct path to a relay, dialling it if need be."""
         peer = self.book.get(relay_id)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.connect(peer)
+                await self.routes.connect(peer)
         except TimeoutError:
             raise FastFail(f"no connection to relay {relay_id} within {timeout_s:g} s") from None
-        query = OpenQuery(self._loop, None)
-        self.ask(relay_id, kind, body, timeout_s, None, query)
+        query = OpenQuery(self.loop)
+        self.asking.ask(relay_id, kind, body, timeout_s, None, query)
         return await query
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay server that the discovery service introduced."""
         if introduction.record is not None:
             self.learn(introduction.record, "discovery")
-
-    def expect_hint(self, packet: bytes, tell: Callable[[str], None]) -> Callable[[], None]:
-        return self.relaying.expect_hint(packet, tell)
 
     # Records
 
@@ -378,9 +260,11 @@ class Engine:
             # The peer has just said that it is there: what failed before says nothing any more.
             for strategy in record.tcp:
                 self.reacher.backoff.worked(strategy.address)
+        if news and peer.waiting and peer.best_path is None:
+            self.routes.seek(peer)
         if news and record.tcp and peer.relayed is not None:
             # The peer may be reachable without its relays again; what is in flight stays there.
-            self._seek_direct(peer)
+            self.routes.seek_direct(peer)
         if news and self.observer is not None:
             self.observer(RecordLearned(record, source))
         return news
@@ -410,95 +294,11 @@ class Engine:
 
     # Paths
 
-    def settled(self, peer_id: NodeId) -> int:
-        return self.exchanges.settled(peer_id)
-
-    def path_is_writable(self, path: Path) -> bool:
-        strategy = path.strategy
-        if isinstance(strategy, RelayStrat):
-            return self.relaying.takes_more(strategy, self.path_is_writable)
-        connection = self.comms.connection(strategy.connection or 0)
-        # A connection that is gone takes everything: the write then says that it failed.
-        return connection is None or connection.takes_more
-
     def path_failed(self, path: Path, reason: str) -> None:
-        self.lose_path(path, reason)
+        self.routes.lose(path, reason)
 
-    def confirmed(self, path: Path) -> None:
-        peer = self.book.get(path.peer_id)
-        peer.add_path(path, self.me)
-        if self.observer is not None:
-            self.observer(PathOpened(path.peer_id, path.strategy))
-        strategy = path.strategy
-        if isinstance(strategy, TCPStrat):
-            connection = self.comms.connection(strategy.connection or 0)
-            if connection is not None:
-                self.comms.proven(connection)
-            if peer.direct_search is not None:
-                peer.direct_search.found.set()
-        if peer.search is not None:
-            peer.search.found.set()
-        self._move_waiting(peer, path)
-        if not path.relayed:
-            self.relaying.connected(peer)
-        elif path.dialled and path.record is not None and path.record.tcp:
-            # The handshake brought a newer record, with addresses that were not tried yet.
-            self._seek_direct(peer)
-
-    def _move_waiting(self, peer: Peer, path: Path) -> None:
-        """There is a new path: what waits for one, and what older ones still hold, goes there."""
-        best = peer.best_path or path
-        for older in peer.others:
-            for waiting in older.outbox.take_unsent():
-                peer.wait(waiting)
-            if older.incarnation != path.incarnation:
-                # The peer was started anew: nobody is at the other end of this one any more.
-                self.lose_path(older, "the peer was restarted")
-        for waiting in peer.take_waiting():
-            if self._fits(best, waiting):
-                best.queue(waiting)
-
-    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
-        """A path is of no use any more. What had not left by it goes by another; what was written
-        may still leave, unless it is to end ``at_once``."""
-        self.channels.close(path)
-        strategy = path.strategy
-        if isinstance(strategy, TCPStrat):
-            connection = self.comms.connection(strategy.connection or 0)
-            if connection is not None and at_once:
-                connection.abort(reason)
-            elif connection is not None:
-                connection.close(reason)
-        self._path_is_gone(path, reason)
-
-    def _path_is_gone(self, path: Path, reason: str) -> None:
-        path.closed = True
-        peer = self.book.find(path.peer_id)
-        if peer is None or path not in peer.paths:
-            return
-        was_direct = path is peer.direct
-        peer.remove_path(path)
-        if self.observer is not None:
-            self.observer(PathLost(path.peer_id, path.strategy, reason))
-        for waiting in path.outbox.take_unsent():
-            self._post(peer, waiting)
-        if peer.best_path is None and self.exchanges.count_of(peer.peer_id):
-            # Replies outlive the path that their queries went by, if there is a new one to take.
-            self._seek(peer)
-        if was_direct and peer.direct is None:
-            self.relaying.disconnected(peer.peer_id)
-
-    def session_unknown(self, path: Path) -> None:
-        """The peer restarted, or somebody on the way would like us to think so. The session stays
-        until there is a new one."""
-        peer = self.book.get(path.peer_id)
-        now = self.now()
-        if now - peer.last_note_s < NOTE_INTERVAL_S:
-            self.counters["unknown-session note: too soon after the last"] += 1
-            return
-        peer.last_note_s = now
-        path.suspect = True
-        self._seek(peer)
+    def lose_path(self, path: Path, reason: str) -> None:
+        self.routes.lose(path, reason)
 
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection or 0)
@@ -521,37 +321,13 @@ class Engine:
     def receive_packet(self, packet: bytes, arrival: Arrival) -> None:
         self.channels.receive(packet, arrival)
 
-    def writable(self, connection: TCPConnection) -> None:
-        path = self.channels.path_of(connection.number)
-        if path is None:
-            return
-        path.flush()
-        if self.relaying.is_relay(path.peer_id):
-            for peer in self.book.all():
-                if peer.relayed is not None and peer.relayed.outbox:
-                    peer.relayed.flush()
-
     def closed(self, connection: TCPConnection, reason: str) -> None:
         self._arrivals.pop(connection.number, None)
-        path = self.channels.connection_lost(connection.number, reason)
-        if path is not None:
-            self._path_is_gone(path, reason)
+        self.routes.connection_closed(connection, reason)
 
     def confirmed_on(self, connection: TCPConnection) -> float | None:
         path = self.channels.path_of(connection.number)
         return path.used_s if path is not None and path.confirmed else None
-
-    def why_keep(self, connection: TCPConnection) -> str | None:
-        path = self.channels.path_of(connection.number)
-        if path is None:
-            return None
-        if path.outbox:
-            return "messages wait for it"
-        if self.exchanges.count_of(path.peer_id):
-            return "replies are awaited"
-        if self.relaying.keeps(path.peer_id):
-            return "this node is reached through it"
-        return None
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
@@ -559,127 +335,96 @@ class Engine:
     # What comes in
 
     def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
-        for kind, data in sealed.items:
+        asker = path.asker
+        if asker is not None and sealed.settled > asker.floor:
+            self.answering.answers.settle(asker, sealed.settled)
+        for kind, age_ms, data in sealed.items:
             try:
-                self._take_item(path, kind, data, transit_ms)
+                if kind == MESSAGE:
+                    self._deliver(path, path.peer_id, data, age_ms + transit_ms)
+                elif kind in self._takers:
+                    self._takers[kind](path, data, transit_ms)
             except RemoteProtocolError as error:
                 self.counters[f"dropped: {error}"] += 1
-                if kind != ItemType.MESSAGE:
+                if kind != MESSAGE:
                     # Both sides count chunks and know the items; there is no way on from here.
-                    self.lose_path(path, str(error))
+                    self.routes.lose(path, str(error))
             if path.closed:
                 return
 
-    def _take_item(self, path: Path, kind: int, data: bytes, transit_ms: int) -> None:
-        if kind in (ItemType.MESSAGE, ItemType.CHUNK):
-            whole = data if kind == ItemType.MESSAGE else path.reassemble(data)
-            if whole is not None:
-                age_ms, message = parse_age(whole)
-                self._deliver(path, path.peer_id, message, age_ms + transit_ms)
-        elif kind == ItemType.CANCEL:
-            self.handlers.cancel(path.peer_id, data)
-        elif kind == ItemType.PING:
-            if path.outbox.waiting_bytes > PONG_QUEUE_BYTES_MAX:
-                self.counters["pong dropped: too much waits for the peer"] += 1
-            else:
-                path.queue_control(item(ItemType.PONG, data))
-        elif kind == ItemType.RECORD:
-            self._take_record(path, data)
-        elif kind == ItemType.GOAWAY:
-            self.book.get(path.peer_id).retire(path)
-        elif kind == ItemType.CLOSE:
-            self.lose_path(path, "closed by the peer")
-            self.relaying.said_goodbye(path)
+    def _take_chunk(self, path: Path, data: bytes, transit_ms: int) -> None:
+        whole = path.reassemble(data)
+        if whole is not None:
+            age_ms, message = parse_age(whole)
+            self._deliver(path, path.peer_id, message, age_ms + transit_ms)
 
-    def _take_record(self, path: Path, data: bytes) -> None:
+    def _take_settled_except(self, path: Path, data: bytes, _: int) -> None:
+        upto, exceptions = parse_settled_except(data, EXCEPTIONS_MAX)
+        if path.asker is not None:
+            self.answering.answers.settle_except(path.asker, upto, exceptions)
+
+    def _take_ping(self, path: Path, data: bytes, _: int) -> None:
+        if path.outbox.control_bytes > PONG_QUEUE_BYTES_MAX:
+            self.counters["pong dropped: too much waits for the peer"] += 1
+        else:
+            path.queue_control(item(ItemType.PONG, data))
+
+    def _take_record(self, path: Path, data: bytes, _: int) -> None:
         record = SignedCommRecord.decode(data)
         if record.peer_id != path.peer_id:
             self.counters["dropped: pushed record of somebody else"] += 1
         else:
             self.learn(record, "pushed by the peer")
 
+    def _take_close(self, path: Path, _: bytes, __: int) -> None:
+        self.routes.lose(path, "closed by the peer")
+        self.relaying.said_goodbye(path)
+
     def _deliver(self, path: Path | None, peer_id: NodeId, data: bytes, age_ms: int) -> None:
         message = decode_message(data)
-        if isinstance(message, Reply):
-            exchange = self.exchanges.match(peer_id, message)
-            if exchange is not None:
-                exchange.sink.succeed(message)
-            return
-        if (
-            isinstance(message, Send)
-            and path is not None
-            and self.relaying.receive(path, message, age_ms)
+        if type(message) is Reply:
+            self.asking.received_reply(peer_id, message)
+        elif type(message) is Query or (
+            type(message) is Send
+            and (path is None or not self.relaying.receive(path, message, age_ms))
         ):
-            return
-        self.handlers.receive(path, peer_id, message, reference_of(data), age_ms)
+            self.answering.receive(path, peer_id, message, data, age_ms)
 
-    def _answer(self, path: Path | None, peer_id: NodeId, reply: Reply, lifetime_s: float) -> None:
-        data = reply.encode()
-        if peer_id == self.me:
-            self._deliver(None, self.me, data, 0)
-            return
-        token = Replying()
-        waiting: Waiting[Given | None] = Waiting(data, self.now(), token)
-        if path is not None and not path.closed:
-            if path.outbox.waiting_bytes + len(data) > self.config.waiting_bytes_max:
-                # Its asker does not read. Whoever asks on and on must not fill our memory.
-                self.counters["reply dropped: too much waits for the peer"] += 1
-            elif self._fits(path, waiting):
-                path.queue(waiting)
-            return
-        peer = self.book.get(peer_id)
-        self._reply_deadlines.set((peer_id, token), self.now() + lifetime_s)
-        self._arm_timer()
-        self._post(peer, waiting)
+    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
+        self.asking.post(self.book.get(peer_id), reply)
 
     # Time
 
-    def _arm_timer(self) -> None:
+    def arm_timer(self) -> None:
         """One timer for all deadlines of the node, armed for the earliest."""
-        deadlines = (self.exchanges.next_deadline_s(), self._reply_deadlines.next_s())
-        at_s = min((d for d in deadlines if d is not None), default=None)
+        at_s = self.exchanges.next_deadline_s()
         # One that should have fired already stands still: the machine slept, and so did its timers.
         if at_s is None or (self._timer is not None and self.now() <= self._timer_at_s <= at_s):
             return
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at_s = at_s
-        self._timer = self._loop.call_later(max(0.0, at_s - self.now()), self._timer_fired)
+        self._timer = self.loop.call_later(max(0.0, at_s - self.now()), self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
-        self._expire()
-        self._arm_timer()
-
-    def _expire(self) -> None:
-        now = self.now()
-        for exchange, passed in self.exchanges.expire(now):
-            if passed is Passed.SOFT:
-                exchange.sink.pass_soft_timeout()
-                continue
-            self.take_back(exchange.peer_id, exchange)
-            summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.given))
-        for peer_id, token in self._reply_deadlines.due(now):
-            self.take_back(peer_id, token)
+        self.asking.expire(self.now())
+        self.arm_timer()
 
     def _clean_up(self) -> None:
         """Now and then: what is idle, unproven, or was superseded and has nothing left to do."""
         now = self.now()
         self._notice_sleep(now)
-        self._expire()
+        self.asking.expire(now)
         self.channels.expire(now)
         if self.relaying.server is not None:
             self.relaying.server.leases.expire(now)
-        relays = self._relays_in_use()
-        for peer in self.book.all():
-            self._listen(peer, now, is_relay=peer.peer_id in relays)
-            for path in peer.others:
-                if not path.outbox and now - path.used_s > DRAIN_S:
-                    self.lose_path(path, "superseded by another path")
+        self.routes.look(now)
+        self.asking.look(now)
+        self.answering.look(now, self.own.current.sequence)
         self.comms.clean_up()
         interval_s = self.config.clean_up_interval_s
-        self._cleaner = self._loop.call_later(interval_s, self._clean_up)
+        self._cleaner = self.loop.call_later(interval_s, self._clean_up)
 
     def _notice_sleep(self, now: float) -> None:
         """A machine that slept has connections of yesterday, and nobody told its timers."""
@@ -689,29 +434,6 @@ class Engine:
             self.counters["this machine was asleep"] += 1
             self.comms.drop_all("this machine was asleep")
             self.publisher.look_again()
-
-    def _relays_in_use(self) -> set[NodeId]:
-        """Relays that somebody waits for an answer through."""
-        strategies = self.channels.relays_dialled()
-        for peer in self.book.all():
-            if peer.relayed is not None and self.exchanges.count_of(peer.peer_id):
-                strategies.append(peer.relayed.strategy)
-        return {one.relay_id for one in strategies if isinstance(one, RelayStrat)}
-
-    def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
-        """Notice that nobody is there any more, while somebody waits for a reply."""
-        waited_for = self.exchanges.count_of(peer.peer_id)
-        for path in peer.paths:
-            if not (waited_for or path.silence.is_asked or (is_relay and path is peer.direct)):
-                continue
-            match path.silence.look(now, path.heard_s, self.config.silent_path_s):
-                case Verdict.ASK:
-                    path.queue_control(item(ItemType.PING, b""))
-                case Verdict.GIVE_UP:
-                    self.counters["path given up: silent"] += 1
-                    self.lose_path(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)
-                case Verdict.FINE:
-                    pass
 
     # The end
 
@@ -729,15 +451,10 @@ class Engine:
         searches = []
         for peer in self.book.all():
             searches += [s.task for s in (peer.search, peer.direct_search) if s is not None]
-            for waiting in peer.take_waiting():
-                if not isinstance(waiting.token, Exchange):
-                    self._fail(waiting.token, NodeClosed())
         for task in searches:
             task.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
-        for exchange in self.exchanges.all():
-            self.exchanges.close(exchange)
-            exchange.sink.fail(NodeClosed(may_have_run=exchange.given))
+        self.asking.close()
         await self.handlers.close()
         # Relayed paths first: their goodbye travels over the direct paths to the relays.
         paths = [path for peer in self.book.all() for path in peer.paths]

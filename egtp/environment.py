@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from egtp.identity import Entropy
+from egtp.message import NONCE_BYTES
 
-__all__ = ["Environment"]
+__all__ = ["Environment", "NonceSource"]
 
 
 def _elapsed_with_suspend() -> float:
@@ -33,3 +34,26 @@ class Environment:
     """Seconds since 1970. May be wrong and may jump: only expiry of records depends on it."""
     entropy: Entropy = os.urandom
     """Unpredictable bytes."""
+
+
+class NonceSource:
+    """Nonces of messages, unique for ever (R1), taken from entropy in larger pieces: asking the
+    system for each costs more than all the rest of making a message."""
+
+    __slots__ = ("_at", "_entropy", "_stock")
+
+    STOCK_BYTES = 256 * NONCE_BYTES
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._entropy = entropy
+        self._stock = b""
+        self._at = 0
+
+    def __call__(self) -> bytes:
+        at = self._at
+        nonce = self._stock[at : at + NONCE_BYTES]
+        if not nonce:
+            self._stock, at = self._entropy(self.STOCK_BYTES), 0
+            nonce = self._stock[:NONCE_BYTES]
+        self._at = at + NONCE_BYTES
+        return nonce

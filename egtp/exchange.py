@@ -1,7 +1,7 @@
-"""Exchanges: a query of ours that is in flight, with its reply to come (seed I.A, I.B).
+"""Exchanges: queries in flight, each with its reply still to come (R1-R7).
 
-The table associates replies with queries by reference (R3) and holds the two timeouts (R5, R6).
-It is pure: the caller gives the time, and carries out what comes back. An exchange belongs to no
+Pure: the clock and the nonces come in as arguments. The table knows which query a reply answers,
+when a query has waited long enough, and which numbers are finished. An exchange belongs to no
 path: it survives a change of transport (R4).
 """
 
@@ -9,16 +9,22 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
-from egtp.deadlines import Deadlines
+from egtp.deadlines import Bucket, Deadlines, take_out
 from egtp.identity import NodeId
 from egtp.message import Query, Reply, reference_of
+from egtp.outgoing import Outgoing
 
-__all__ = ["Exchange", "ExchangeTable", "Passed"]
+__all__ = ["EXCEPTIONS_MAX", "Exchange", "ExchangeTable", "Passed", "SettledExcept"]
 
 PEERS_NUMBERED_MAX: Final = 16_384
 """Peers without an open exchange whose next number is remembered by itself."""
+GAP_MAX: Final = 1024
+"""A query that stays open while this many later ones have ended is told of as an exception, so
+that the other side need not remember all those: a quarter of what it remembers."""
+EXCEPTIONS_MAX: Final = 64
+"""How many exceptions are told at a time; those that are open longest."""
 
 Sink = TypeVar("Sink")
 
@@ -30,46 +36,88 @@ class Passed(enum.Enum):
     HARD = "hard"
 
 
-class Exchange(Generic[Sink]):
+class SettledExcept(NamedTuple):
+    """All numbers below ``upto`` are finished, but for a few."""
+
+    upto: int
+    exceptions: tuple[int, ...]
+
+
+class Exchange(Outgoing, Generic[Sink]):
     """One open query. ``sink`` is where its owner wants the outcome."""
 
     __slots__ = (
-        "born_s",
-        "given",
+        "again_s",
+        "bucket",
+        "early",
+        "handed_to",
         "hard_deadline_s",
+        "idempotent",
         "kind",
-        "message",
         "number",
         "peer_id",
         "reference",
         "reply_bytes_max",
+        "resent",
         "sink",
+        "soft_bucket",
+        "working",
     )
 
     def __init__(
-        self, peer_id: NodeId, query: Query, born_s: float, hard_deadline_s: float, sink: Sink
+        self,
+        peer_id: NodeId,
+        query: Query,
+        born_s: float,
+        hard_deadline_s: float,
+        sink: Sink,
+        *,
+        idempotent: bool = False,
+        early: bool = True,
     ) -> None:
-        self.peer_id: Final = peer_id
-        self.kind: Final = query.kind
-        self.number: Final = query.number
-        self.message: Final = query.encode()
-        self.reference: Final = reference_of(self.message)
-        self.reply_bytes_max: Final = query.reply_bytes_max
-        self.born_s: Final = born_s
-        self.hard_deadline_s: Final = hard_deadline_s
-        self.sink: Final = sink
-        self.given = False
-        """Whether any copy was ever given to a socket (R21). Never goes back to False."""
+        self.message = message = query.encode()
+        self.born_s = born_s
+        self.given = self.queued = False
+        self.path = None
+        self.peer_id = peer_id
+        self.kind = query.kind
+        self.number = query.number
+        self.reference = reference_of(message)
+        self.reply_bytes_max = query.reply_bytes_max
+        self.hard_deadline_s = hard_deadline_s
+        self.sink = sink
+        self.idempotent = idempotent
+        """The handler may run twice: the caller said that it does no harm."""
+        self.early = early
+        """It may travel with a dial, before the peer has proven that it lives."""
+        self.handed_to: bytes | None = None
+        """The incarnation of the peer that the first copy was given to."""
+        self.working = False
+        """The peer has said, on the present path, that the handler runs."""
+        self.resent = 0
+        """How often it was sent again on the present path."""
+        self.again_s = float("inf")
+        """When it is sent again, unless something happens before."""
+        self.bucket: Bucket[Exchange[Sink]] | None = None
+        self.soft_bucket: Bucket[Exchange[Sink]] | None = None
 
 
 class _Numbers:
-    """The numbers of the queries to one peer."""
+    """The numbers of the queries to one peer. Invariant: all below ``low`` are finished."""
 
-    __slots__ = ("next", "open")
+    __slots__ = ("low", "next", "open", "told")
 
     def __init__(self, first: int) -> None:
-        self.next = first
-        self.open: dict[int, None] = {}
+        self.next = self.low = self.told = first
+        self.open: dict[int, Exchange[object]] = {}
+
+    def settled(self) -> int:
+        open_numbers, low = self.open, self.low
+        # Each number is passed once in its life.
+        while low < self.next and low not in open_numbers:
+            low += 1
+        self.low = low
+        return low
 
 
 class ExchangeTable(Generic[Sink]):
@@ -77,13 +125,14 @@ class ExchangeTable(Generic[Sink]):
 
     Invariants: an exchange is in the table from :meth:`open` until its reply, its hard timeout
     or :meth:`close`, and nothing of it is in the table after that; a reply ends at most one
-    exchange, and only one of the peer it came from.
+    exchange, and only one of the peer it came from; a number is never used twice for a peer.
     """
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._by_reference: dict[bytes, Exchange[Sink]] = {}
-        self._deadlines: Deadlines[tuple[bytes, Passed]] = Deadlines()
+        self._hard: Deadlines[Exchange[Sink]] = Deadlines()
+        self._soft: Deadlines[Exchange[Sink]] = Deadlines()
         self._numbers: dict[NodeId, _Numbers] = {}
         """Those of peers that have open exchanges."""
         self._settled: dict[NodeId, _Numbers] = {}
@@ -106,20 +155,31 @@ class ExchangeTable(Generic[Sink]):
         soft_timeout_s: float | None,
         now_s: float,
         sink: Sink,
+        idempotent: bool = False,
+        early: bool = True,
     ) -> Exchange[Sink]:
         """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
-        numbers = self._numbers_of(peer_id) or _Numbers(self._first_number)
-        number, lifetime_ms = numbers.next, int(hard_timeout_s * 1000)
-        query = Query(nonce, number, kind, lifetime_ms, reply_bytes_max, body)
-        exchange = Exchange(peer_id, query, now_s, now_s + hard_timeout_s, sink)
-        numbers.next += 1
-        numbers.open[number] = None
-        self._settled.pop(peer_id, None)
-        self._numbers[peer_id] = numbers
+        numbers = self._numbers.get(peer_id)
+        if numbers is None:
+            numbers = self._settled.pop(peer_id, None) or _Numbers(self._first_number)
+            self._numbers[peer_id] = numbers
+        number = numbers.next
+        numbers.next = number + 1
+        query = Query(nonce, number, kind, int(hard_timeout_s * 1000), reply_bytes_max, body)
+        exchange = Exchange(
+            peer_id,
+            query,
+            now_s,
+            now_s + hard_timeout_s,
+            sink,
+            idempotent=idempotent,
+            early=early,
+        )
+        numbers.open[number] = exchange  # type: ignore[assignment]
         self._by_reference[exchange.reference] = exchange
-        self._deadlines.set((exchange.reference, Passed.HARD), exchange.hard_deadline_s)
+        exchange.bucket = self._hard.add(exchange, exchange.hard_deadline_s)
         if soft_timeout_s is not None:
-            self._deadlines.set((exchange.reference, Passed.SOFT), now_s + soft_timeout_s)
+            exchange.soft_bucket = self._soft.add(exchange, now_s + soft_timeout_s)
         return exchange
 
     def match(self, peer_id: NodeId, reply: Reply) -> Exchange[Sink] | None:
@@ -140,47 +200,79 @@ class ExchangeTable(Generic[Sink]):
             return exchange
         return None
 
+    def find(self, peer_id: NodeId, reference: bytes) -> Exchange[Sink] | None:
+        """The open exchange of that reference, if it is one with that peer."""
+        exchange = self._by_reference.get(reference)
+        return exchange if exchange is not None and exchange.peer_id == peer_id else None
+
     def close(self, exchange: Exchange[Sink]) -> None:
         """Free everything about an exchange. A second time does nothing."""
         if self._by_reference.pop(exchange.reference, None) is None:
             return
-        self._deadlines.discard((exchange.reference, Passed.HARD))
-        self._deadlines.discard((exchange.reference, Passed.SOFT))
-        numbers = self._numbers[exchange.peer_id]
-        numbers.open.pop(exchange.number, None)
+        if exchange.bucket is not None:
+            take_out(exchange.bucket, exchange)
+        if exchange.soft_bucket is not None:
+            take_out(exchange.soft_bucket, exchange)
+        peer_id = exchange.peer_id
+        numbers = self._numbers[peer_id]
+        del numbers.open[exchange.number]
         if not numbers.open:
-            self._settled[exchange.peer_id] = self._numbers.pop(exchange.peer_id)
+            numbers.low = numbers.next
+            self._settled[peer_id] = self._numbers.pop(peer_id)
             if len(self._settled) > PEERS_NUMBERED_MAX:
                 forgotten = self._settled.pop(next(iter(self._settled)))
                 self._first_number = max(self._first_number, forgotten.next)
 
-    def _numbers_of(self, peer_id: NodeId) -> _Numbers | None:
-        return self._numbers.get(peer_id) or self._settled.get(peer_id)
+    def is_open(self, exchange: Exchange[Sink]) -> bool:
+        return self._by_reference.get(exchange.reference) is exchange
 
     def expire(self, now_s: float) -> list[tuple[Exchange[Sink], Passed]]:
         """The timeouts that have passed, each told once; past its hard one an exchange is gone."""
-        passed = []
-        for reference, which in self._deadlines.due(now_s):
-            exchange = self._by_reference.get(reference)
-            if exchange is not None:
-                passed.append((exchange, which))
-                if which is Passed.HARD:
-                    self.close(exchange)
+        passed = [(exchange, Passed.SOFT) for exchange in self._soft.due(now_s)]
+        for exchange in self._hard.due(now_s):
+            self.close(exchange)
+            passed.append((exchange, Passed.HARD))
         return passed
 
     def next_deadline_s(self) -> float | None:
         """When :meth:`expire` wants to be called."""
-        return self._deadlines.next_s()
+        deadlines = [d for d in (self._hard.next_s(), self._soft.next_s()) if d is not None]
+        return min(deadlines, default=None)
 
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
-        numbers = self._numbers_of(peer_id)
-        return self._first_number if numbers is None else next(iter(numbers.open), numbers.next)
+        numbers = self._numbers.get(peer_id) or self._settled.get(peer_id)
+        return self._first_number if numbers is None else numbers.settled()
+
+    def settled_except(self, peer_id: NodeId) -> SettledExcept | None:
+        """News about numbers that are finished above one that is not; None if there is none worth
+        telling. Without it a query that stays open for long would make the other side remember all
+        later ones."""
+        numbers = self._numbers.get(peer_id)
+        if numbers is None or numbers.next - max(numbers.low, numbers.told) < GAP_MAX:
+            return None
+        numbers.settled()
+        still_open = list(numbers.open)
+        # Those that follow the last exception told are not finished either.
+        upto = still_open[EXCEPTIONS_MAX] if len(still_open) > EXCEPTIONS_MAX else numbers.next
+        numbers.told = numbers.next
+        if upto <= numbers.low:
+            return None
+        return SettledExcept(upto, tuple(number for number in still_open if number < upto))
 
     def count_of(self, peer_id: NodeId) -> int:
         """How many exchanges with the peer are open."""
         numbers = self._numbers.get(peer_id)
         return 0 if numbers is None else len(numbers.open)
+
+    def of(self, peer_id: NodeId) -> list[Exchange[Sink]]:
+        """The open exchanges with the peer, in the order of their numbers."""
+        numbers = self._numbers.get(peer_id)
+        return [] if numbers is None else list(numbers.open.values())  # type: ignore[arg-type]
+
+    def peers(self) -> list[NodeId]:
+        """The peers with open exchanges."""
+        return list(self._numbers)
 
     def all(self) -> list[Exchange[Sink]]:
         return list(self._by_reference.values())

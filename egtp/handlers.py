@@ -1,29 +1,43 @@
-"""The answering side: which function answers which kind, and the ones that run now."""
+"""The answering side: which function answers which kind, and what it is called with."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
+from egtp.answers import Answer, Asker
 from egtp.errors import HandlerFailed, LocalProtocolError
-from egtp.identity import Entropy, NodeId
-from egtp.message import NONCE_BYTES, Query, Reply, ReplyCode, Send, check_kind
+from egtp.identity import NodeId
+from egtp.message import Query, ReplyCode, Send, check_kind
 from egtp.path import Path
+from egtp.workers import Worker, Workers
 
-__all__ = ["Answer", "Handler", "Handlers", "Incoming"]
+__all__ = ["Handler", "Handlers", "Incoming", "Kind"]
 
 
-@dataclass(frozen=True, slots=True)
 class Incoming:
     """A query or a send that a handler is called with."""
 
+    __slots__ = (
+        "_answer",
+        "_asker",
+        "_cancelled",
+        "_deadline_s",
+        "_kind",
+        "_path",
+        "_reference",
+        "_worker",
+        "age_s",
+        "body",
+        "peer_id",
+        "reply_bytes_max",
+        "wants_reply",
+    )
+
     peer_id: NodeId
     """Who sent it, proven."""
-    kind: str
     body: bytes
     wants_reply: bool
     """False for a send: what the handler returns is then ignored."""
@@ -32,162 +46,187 @@ class Incoming:
     age_s: float
     """How long it was under way, as far as both sides could see."""
 
+    def __init__(
+        self,
+        peer_id: NodeId,
+        kind: Kind,
+        message: Query | Send,
+        age_s: float,
+        path: Path | None,
+        asker: Asker | None,
+        answer: Answer | None,
+        reference: bytes,
+        deadline_s: float,
+    ) -> None:
+        self.peer_id = peer_id
+        self.body = message.body
+        self.wants_reply = wants_reply = type(message) is Query
+        self.reply_bytes_max = message.reply_bytes_max if wants_reply else 0  # type: ignore[union-attr]
+        self.age_s = age_s
+        self._kind = kind
+        self._path = path
+        self._asker = asker
+        self._answer = answer
+        self._reference = reference
+        self._deadline_s = deadline_s
+        self._cancelled = False
+        self._worker: Worker[Incoming] | None = None
+
+    @property
+    def kind(self) -> str:
+        return self._kind.name
+
+    def __repr__(self) -> str:
+        return f"Incoming({self.kind!r} of {self.peer_id}, {len(self.body)} bytes)"
+
 
 Handler: TypeAlias = Callable[[Incoming], Awaitable[bytes | None]]
 """Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own."""
 
 
-class Answer(Protocol):
-    """How a reply leaves: by ``path`` if it still lives, else as the node sees fit."""
+class Kind:
+    """A kind of query that this node answers."""
 
-    def __call__(
-        self, path: Path | None, peer_id: NodeId, reply: Reply, lifetime_s: float
-    ) -> None: ...
+    __slots__ = ("at_once_max", "early", "handler", "idempotent", "name", "running")
+
+    def __init__(
+        self, name: str, handler: Handler, *, at_once_max: int | None, idempotent: bool, early: bool
+    ) -> None:
+        self.name: Final = name
+        self.handler: Final = handler
+        self.at_once_max: Final = at_once_max
+        """How many may run at a time; more are answered "busy"."""
+        self.idempotent: Final = idempotent
+        """It may run again for the same query, so its answers are not kept."""
+        self.early: Final = early
+        """It may run before its asker has proven that he lives."""
+        self.running = 0
+
+
+class Ended(Protocol):
+    """How a handler's end is told: once for each incoming."""
+
+    def __call__(self, incoming: Incoming, code: int, body: bytes) -> None: ...
 
 
 class Handlers:
-    """Runs a handler for each query that comes in, at most once for each.
+    """Runs a handler for each incoming.
 
-    Invariant: a (peer, reference) is in ``_running`` exactly while its handler runs.
+    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something.
     """
 
-    def __init__(
-        self,
-        answer: Answer,
-        entropy: Entropy,
-        per_peer_max: int,
-        counters: Counter[str],
-    ) -> None:
-        self._answer = answer
-        self._entropy = entropy
-        self._per_peer_max = per_peer_max
+    def __init__(self, ended: Ended, counters: Counter[str]) -> None:
+        self._ended = ended
         self._counters = counters
-        self._handlers: dict[str, Handler] = {}
-        self._running: dict[tuple[NodeId, bytes], asyncio.Task[None]] = {}
-        self._per_peer: Counter[NodeId] = Counter()
+        self._kinds: dict[str, Kind] = {}
+        self._workers: Workers[Incoming] = Workers(self._done)
+        self._waiting: dict[tuple[NodeId, bytes], Incoming] = {}
 
-    def add(self, kind: str, handler: Handler, *, reserved: bool = False) -> None:
-        """Answer ``kind`` with ``handler``.
+    def add(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        reserved: bool = False,
+        at_once_max: int | None = None,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> None:
+        """Answer ``name`` with ``handler``.
 
         Raises :class:`LocalProtocolError` for a wrong or reserved kind, or one that is taken.
         """
-        check_kind(kind, reserved=reserved)
-        if kind in self._handlers:
-            raise LocalProtocolError(f"kind {kind!r} has a handler already")
-        self._handlers[kind] = handler
+        check_kind(name, reserved=reserved)
+        if name in self._kinds:
+            raise LocalProtocolError(f"kind {name!r} has a handler already")
+        self._kinds[name] = Kind(
+            name, handler, at_once_max=at_once_max, idempotent=idempotent, early=early
+        )
 
     def __len__(self) -> int:
-        return len(self._running)
+        return len(self._workers)
 
-    def receive(
-        self,
-        path: Path | None,
-        peer_id: NodeId,
-        message: Query | Send,
-        reference: bytes,
-        age_ms: int,
-    ) -> None:
-        """A query or send came; ``age_ms`` is its age, transit included."""
-        if age_ms > message.lifetime_ms:
-            # Its sender has given up; the work would be for nobody.
-            self._counters["dropped: query past its lifetime"] += 1
-            return
-        left_s = (message.lifetime_ms - age_ms) / 1000
-        reply = partial(self._reply, path, peer_id, message, reference, left_s)
-        handler = self._handlers.get(message.kind)
-        if handler is None:
-            self._counters["no such kind"] += 1
-            reply(ReplyCode.NO_SUCH_KIND)
-            return
-        if self._per_peer[peer_id] >= self._per_peer_max:
-            self._counters["busy: too many queries of one peer"] += 1
-            reply(ReplyCode.BUSY)
-            return
-        key = (peer_id, reference)
-        if key in self._running:
-            self._counters["dropped: query already running"] += 1
-            return
-        is_query = isinstance(message, Query)
-        incoming = Incoming(
-            peer_id,
-            message.kind,
-            message.body,
-            is_query,
-            message.reply_bytes_max if isinstance(message, Query) else 0,
-            age_ms / 1000,
-        )
-        self._per_peer[peer_id] += 1
-        task = asyncio.get_running_loop().create_task(self._run(handler, incoming, reply))
-        self._running[key] = task
-        task.add_done_callback(partial(self._done, key))
+    def find(self, name: str) -> Kind | None:
+        return self._kinds.get(name)
 
-    async def _run(
-        self, handler: Handler, incoming: Incoming, reply: Callable[[int, bytes], None]
-    ) -> None:
-        code, body = int(ReplyCode.OK), b""
+    def run(self, incoming: Incoming) -> None:
+        """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
+        kind = incoming._kind
+        kind.running += 1
+        if incoming._asker is not None:
+            incoming._asker.running += 1
         try:
-            try:
-                body = await handler(incoming) or b""
-            except HandlerFailed as failed:
-                code, body = _code_that_travels(failed.code), failed.body
-            if not isinstance(body, bytes):
-                raise TypeError(f"a handler answers with bytes, not {type(body).__name__}")
-        except (Exception, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and (task is None or task.cancelling()):
-                raise
-            # A bug of the application's must not stop the node, nor leave the asker waiting.
-            self._counters["handler raised"] += 1
-            code, body = ReplyCode.HANDLER_ERROR, b""
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
-            )
-        reply(code, body)
-
-    def _done(self, key: tuple[NodeId, bytes], task: asyncio.Task[None]) -> None:
-        del self._running[key]
-        peer_id = key[0]
-        self._per_peer[peer_id] -= 1
-        if not self._per_peer[peer_id]:
-            del self._per_peer[peer_id]
-        if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler(
-                {"message": "a reply could not be sent", "exception": error, "task": task}
-            )
-
-    def _reply(
-        self,
-        path: Path | None,
-        peer_id: NodeId,
-        message: Query | Send,
-        reference: bytes,
-        left_s: float,
-        code: int,
-        body: bytes = b"",
-    ) -> None:
-        if isinstance(message, Send):
+            coroutine = kind.handler(incoming)
+        except Exception as error:
+            self._done(incoming, None, error)
             return
-        if len(body) > message.reply_bytes_max:
-            self._counters["reply too large for its asker"] += 1
-            code, body = ReplyCode.TOO_LARGE, b""
-        nonce = self._entropy(NONCE_BYTES)
-        self._answer(path, peer_id, Reply(nonce, reference, int(code), body), left_s)
+        if not asyncio.iscoroutine(coroutine):
+            coroutine = _awaited(coroutine)
+        worker = self._workers.run(incoming, coroutine)
+        if worker is not None:
+            incoming._worker = worker
+            self._waiting[incoming.peer_id, incoming._reference] = incoming
+
+    def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
+        kind = incoming._kind
+        kind.running -= 1
+        if incoming._asker is not None:
+            incoming._asker.running -= 1
+        if incoming._worker is not None:
+            del self._waiting[incoming.peer_id, incoming._reference]
+        code = 0
+        if error is not None or type(body) is not bytes:
+            code, body = self._failed(incoming, body, error)
+        self._ended(incoming, code, body)
+
+    def _failed(
+        self, incoming: Incoming, body: Any, error: BaseException | None
+    ) -> tuple[int, bytes]:
+        """The code and body to answer with."""
+        if error is None and (body is None or isinstance(body, bytes)):
+            return ReplyCode.OK, bytes(body or b"")
+        if isinstance(error, HandlerFailed) and isinstance(error.body, bytes):
+            return _code_that_travels(error.code), error.body
+        if incoming._cancelled and isinstance(error, asyncio.CancelledError):
+            return ReplyCode.EXPIRED, b""
+        # A bug of the application's must not stop the node, nor leave the asker waiting.
+        self._counters["handler raised"] += 1
+        if error is None or isinstance(error, HandlerFailed):
+            wrong = type(body if error is None else error.body).__name__
+            error = TypeError(f"a handler answers with bytes, not {wrong}")
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
+        )
+        return ReplyCode.HANDLER_ERROR, b""
 
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
-        task = self._running.get((peer_id, reference))
-        if task is not None:
+        incoming = self._waiting.get((peer_id, reference))
+        if incoming is not None:
             self._counters["cancelled by the asker"] += 1
-            task.cancel()
+            self._cancel(incoming)
+
+    def expire(self, now_s: float) -> None:
+        """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
+        for incoming in list(self._waiting.values()):
+            if incoming._deadline_s <= now_s and not incoming._cancelled:
+                self._counters["handler cancelled: its query is past its lifetime"] += 1
+                self._cancel(incoming)
+
+    def _cancel(self, incoming: Incoming) -> None:
+        incoming._cancelled = True
+        if incoming._worker is not None:
+            self._workers.cancel(incoming._worker, incoming)
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
-        # A handler may be the one who closes the node; it is not to wait for itself.
-        this = asyncio.current_task()
-        running = [task for task in self._running.values() if task is not this]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        for incoming in self._waiting.values():
+            incoming._cancelled = True
+        await self._workers.close()
+
+
+async def _awaited(awaitable: Awaitable[bytes | None]) -> bytes | None:
+    return await awaitable
 
 
 def _code_that_travels(code: int) -> int:

@@ -85,6 +85,8 @@ class InitiationPayload:
     incarnation: bytes
     limits: PeerLimits
     early: bytes = b""
+    uptime_ms: int = 0
+    """How long this incarnation has been there."""
 
     def encode(self) -> bytes:
         return canonical.encode(
@@ -96,6 +98,7 @@ class InitiationPayload:
                 self.incarnation,
                 self.limits.fields(),
                 self.early,
+                self.uptime_ms,
             )
         )
 
@@ -104,7 +107,7 @@ class InitiationPayload:
         """Raises :class:`HandshakeFailed`."""
         match _decode(data):
             case [bytes(record), time, sequence, None | bytes() as theirs, bytes(ours), limits,
-                  bytes(early), *_] if (
+                  bytes(early), uptime, *_] if (
                 len(ours) == INCARNATION_BYTES
                 and (theirs is None or len(theirs) == INCARNATION_BYTES)
             ):  # fmt: skip
@@ -116,6 +119,7 @@ class InitiationPayload:
                     ours,
                     PeerLimits.parse(limits),
                     early,
+                    _unsigned(uptime),
                 )
         raise HandshakeFailed("the initiation's payload is malformed")
 

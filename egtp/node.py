@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from egtp.comm_record import ContactLink, SignedCommRecord
 from egtp.comm_strat import Address
@@ -22,7 +22,7 @@ from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupService, Published
 from egtp.message import NONCE_BYTES, Send, check_kind
-from egtp.outgoing import OpenQuery, Sending
+from egtp.open_query import OpenQuery, Sending
 from egtp.own_record import MemorySequence, SequenceStore
 from egtp.peers import Explanation
 from egtp.relay.leases import RelayLimits
@@ -33,6 +33,7 @@ from egtp.relay.wire import LEASE_KIND
 __all__ = ["Node"]
 
 TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
+KINDS_KEPT: Final = 1024
 
 
 class Node:
@@ -87,7 +88,9 @@ class Node:
         self._lookup = lookup
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
-        self._handlers: dict[str, Handler] = {}
+        self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
+        self._kinds_asked: set[str] = set()
+        """Kinds that were found right already."""
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._introduce: Callable[[Sequence[Introduction]], None] | None = None
@@ -108,8 +111,8 @@ class Node:
         )
         self._engine = engine
         engine.comms.dial_from = self._dial_from
-        for kind, handler in self._handlers.items():
-            engine.handlers.add(kind, handler)
+        for kind, (handler, options) in self._handlers.items():
+            engine.handlers.add(kind, handler, **options)
         if self._relay_limits is not None:
             engine.relaying.server = RelayServer(engine.relaying, self._relay_limits)
             engine.handlers.add(LEASE_KIND, engine.relaying.lease, reserved=True)
@@ -165,11 +168,19 @@ class Node:
         hard_timeout_s: float | None = None,
         soft_timeout_s: float | None = None,
         on_soft_timeout: Callable[[], None] | None = None,
+        idempotent: bool = False,
+        early: bool = True,
     ) -> bytes:
         """Ask a peer, wherever it is now, and return the body of its reply.
 
+        The query reaches the peer's handler at most once, however often it has to be sent:
+        it is sent again by itself when its path is lost. ``idempotent=True`` says that running
+        twice does no harm; then it is also sent to a peer that was restarted meanwhile.
+        ``early=False`` keeps it back until the peer has proven that it lives.
+
         Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
-        :class:`HandlerFailed` with the code that the peer answered, or :class:`NodeClosed`.
+        :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the
+        peer was restarted after it had been given the query, or :class:`NodeClosed`.
         Cancelling it frees everything at once and tells the peer. ``on_soft_timeout`` is called
         at most once, on the event loop; the query goes on after it.
         """
@@ -180,6 +191,8 @@ class Node:
             hard_timeout_s=hard_timeout_s,
             soft_timeout_s=soft_timeout_s,
             on_soft_timeout=on_soft_timeout,
+            idempotent=idempotent,
+            early=early,
         )
 
     def open_query(
@@ -191,19 +204,37 @@ class Node:
         hard_timeout_s: float | None = None,
         soft_timeout_s: float | None = None,
         on_soft_timeout: Callable[[], None] | None = None,
+        idempotent: bool = False,
+        early: bool = True,
     ) -> OpenQuery:
         """As :meth:`query`, but returns at once; await the result for the reply, and its
         ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments
         that no query can have."""
         engine = self._running()
-        check_kind(kind)
-        hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
-        _check_timeouts(hard_s, soft_timeout_s)
-        query = OpenQuery(asyncio.get_running_loop(), on_soft_timeout)
-        if self._fits(body):
-            engine.ask(NodeId(peer_id), kind, body, hard_s, soft_timeout_s, query)
+        if kind not in self._kinds_asked:
+            self._check_kind(kind)
+        if hard_timeout_s is None:
+            hard_timeout_s = self.config.hard_timeout_s
         else:
+            _check_timeout(hard_timeout_s)
+        if soft_timeout_s is not None:
+            _check_soft_timeout(soft_timeout_s, hard_timeout_s)
+        query = OpenQuery(engine.loop, on_soft_timeout)
+        if not self._fits(body):
             query.fail(self._too_large(body))
+            return query
+        if type(peer_id) is not NodeId:
+            peer_id = NodeId(peer_id)
+        engine.ask(
+            peer_id,
+            kind,
+            body,
+            hard_timeout_s,
+            soft_timeout_s,
+            query,
+            idempotent=idempotent,
+            early=early,
+        )
         return query
 
     async def send(
@@ -217,37 +248,56 @@ class Node:
         engine = self._running()
         check_kind(kind)
         hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
-        _check_timeouts(hard_s, None)
+        _check_timeout(hard_s)
         if not self._fits(body):
             raise self._too_large(body)
-        sending = Sending(asyncio.get_running_loop())
+        peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
-        engine.tell(NodeId(peer_id), Send(nonce, kind, int(hard_s * 1000), body), sending)
+        message = Send(nonce, kind, int(hard_s * 1000), body).encode()
+        sending = Sending(message, engine.now(), engine.loop)
+        engine.asking.tell(peer_id, sending)
         try:
             async with asyncio.timeout(hard_s):
                 await sending.left
-        except TimeoutError:
-            raise FastFail(f"no way to reach {peer_id} within {hard_s:g} s") from None
-        finally:
-            engine.take_back(peer_id, sending)
+        except BaseException as error:
+            engine.asking.take_back(peer_id, sending)
+            if isinstance(error, TimeoutError):
+                raise FastFail(f"no way to reach {peer_id} within {hard_s:g} s") from None
+            raise
 
-    def handle(self, kind: str, handler: Handler) -> None:
+    def handle(
+        self,
+        kind: str,
+        handler: Handler,
+        *,
+        at_once_max: int | None = None,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> None:
         """Answer queries and sends of ``kind`` with ``handler``, before or after the start.
+
+        :param at_once_max: how many may run at a time; more are answered "busy".
+        :param idempotent: running twice for one query does no harm, so answers need not be kept.
+        :param early: queries may be run before their asker has proven that it lives, which saves a
+            round trip; with False they are asked for again inside the session.
 
         Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken.
         """
         check_kind(kind)
         if kind in self._handlers:
             raise LocalProtocolError(f"kind {kind!r} has a handler already")
+        if at_once_max is not None and at_once_max < 1:
+            raise LocalProtocolError("at_once_max is at least 1, or None for no limit")
+        options = {"at_once_max": at_once_max, "idempotent": idempotent, "early": early}
         if self._engine is not None:
-            self._engine.handlers.add(kind, handler)
-        self._handlers[kind] = handler
+            self._engine.handlers.add(kind, handler, **options)  # type: ignore[arg-type]
+        self._handlers[kind] = handler, options
 
-    def handler(self, kind: str) -> Callable[[Handler], Handler]:
-        """:meth:`handle` as a decorator: ``@node.handler("greet")``."""
+    def handler(self, kind: str, **options: Any) -> Callable[[Handler], Handler]:
+        """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
 
         def decorate(handler: Handler) -> Handler:
-            self.handle(kind, handler)
+            self.handle(kind, handler, **options)
             return handler
 
         return decorate
@@ -386,6 +436,11 @@ class Node:
                 "asyncio.run_coroutine_threadsafe(node.query(...), loop)"
             )
 
+    def _check_kind(self, kind: str) -> None:
+        check_kind(kind)
+        if len(self._kinds_asked) < KINDS_KEPT:
+            self._kinds_asked.add(kind)
+
     def _fits(self, body: bytes) -> bool:
         if type(body) is not bytes:
             raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
@@ -402,11 +457,15 @@ def _addresses(texts: str | Sequence[str]) -> list[Address]:
     return [Address.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
 
 
-def _check_timeouts(hard_s: float, soft_s: float | None) -> None:
-    for given in (hard_s, soft_s):
-        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float)):
-            raise LocalProtocolError(f"a timeout is a number of seconds, not {given!r}")
+def _check_timeout(hard_s: float) -> None:
+    if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
     if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
         raise LocalProtocolError(f"a hard timeout is above 0 and finite, not {hard_s!r}")
-    if soft_s is not None and not 0 < soft_s < hard_s:
+
+
+def _check_soft_timeout(soft_s: float, hard_s: float) -> None:
+    if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
+    if not 0 < soft_s < hard_s:
         raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")

@@ -1,4 +1,4 @@
-"""What waits to be sent on one path, and in what order it goes.
+"""What waits to be sent on one path, and in what order it goes (pure).
 
 Small messages go first come, first served. A message too large for one item is cut into chunks,
 and a few large messages at a time take turns, one chunk per batch, so a body of many megabytes
@@ -11,11 +11,21 @@ taken when a path dies can go by another.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final, Generic, TypeVar
+from typing import Final
 
-from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, write_chunk, write_message
+from egtp.outgoing import Outgoing
+from egtp.sealed import (
+    AGE_BYTES,
+    CHUNK_BYTES_MAX,
+    MESSAGE,
+    U32_MAX,
+    ItemType,
+    item,
+    message_head,
+    write_chunk,
+)
 
-__all__ = ["BATCH_BYTES", "Batch", "Outbox", "Waiting"]
+__all__ = ["BATCH_BYTES", "Batch", "Outbox"]
 
 BATCH_BYTES: Final = 4096
 """A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
@@ -24,146 +34,189 @@ the two sides work in turns."""
 TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
 
-Token = TypeVar("Token")
+
+class Batch:
+    """What goes into one packet, and which messages have thereby begun to leave."""
+
+    __slots__ = ("begun", "parts")
+
+    def __init__(self) -> None:
+        self.parts: list[bytes] = []
+        """Items, one after the other; an item may be several parts."""
+        self.begun: list[Outgoing] = []
 
 
-class Waiting(Generic[Token]):
-    """A message that waits, when it was made, and what its sender knows it by."""
+class _Chunking:
+    """A large message of which some chunks have left."""
 
-    __slots__ = ("born_s", "chunk_id", "message", "offset", "token")
+    __slots__ = ("chunk_id", "data", "offset", "outgoing")
 
-    def __init__(self, message: bytes, born_s: float, token: Token) -> None:
-        self.message = message
-        self.born_s = born_s
-        self.token = token
-        self.chunk_id = 0
+    def __init__(self, outgoing: Outgoing, chunk_id: int, data: bytes) -> None:
+        self.outgoing = outgoing
+        self.chunk_id = chunk_id
+        self.data = data
+        """The whole of a message item's bytes: the age, then the message."""
         self.offset = 0
 
 
-class Batch(Generic[Token]):
-    """What goes into one packet, and whose messages have thereby begun to leave."""
-
-    __slots__ = ("begun", "items")
-
-    def __init__(self) -> None:
-        self.items: list[bytes] = []
-        self.begun: list[Token] = []
-
-
-class Outbox(Generic[Token]):
-    """Invariants: :attr:`waiting_bytes` is the sum of what the queues still have to give;
-    the messages of which some chunks have left are together no larger than
-    ``reassembly_bytes_max``, and at most :data:`TURNS_MAX`."""
+class Outbox:
+    """Invariants: :attr:`waiting_bytes` is the sum of what the queues still have to give; the
+    messages of which some chunks have left are together no larger than ``reassembly_bytes_max``,
+    and at most :data:`TURNS_MAX`; an :class:`Outgoing` is ``queued`` exactly while nothing of it
+    has left."""
 
     __slots__ = (
         "_begun",
         "_begun_bytes",
         "_chunked",
         "_control",
+        "_control_bytes",
         "_next_chunk_id",
         "_reassembly_bytes_max",
         "_small",
+        "_taken_back",
         "waiting_bytes",
     )
 
     def __init__(self, reassembly_bytes_max: int) -> None:
         self._reassembly_bytes_max = reassembly_bytes_max
-        self._begun: deque[Waiting[Token]] = deque()
+        self._begun: deque[_Chunking] = deque()
         self._begun_bytes = 0
         self._control: deque[bytes] = deque()
-        self._small: deque[Waiting[Token]] = deque()
-        self._chunked: deque[Waiting[Token]] = deque()
+        self._control_bytes = 0
+        self._small: deque[Outgoing] = deque()
+        self._chunked: deque[Outgoing] = deque()
+        self._taken_back = 0
+        """How many in the two queues are not wanted any more; they are passed over."""
         self._next_chunk_id = 0
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
         return bool(self._small or self._begun or self._chunked or self._control)
 
-    def push(self, waiting: Waiting[Token]) -> None:
+    @property
+    def control_bytes(self) -> int:
+        """What waits of the engine's own."""
+        return self._control_bytes
+
+    def push(self, outgoing: Outgoing) -> None:
         """Queue a message behind those that wait."""
-        self.waiting_bytes += len(waiting.message)
-        if len(waiting.message) <= CHUNK_BYTES_MAX:
-            self._small.append(waiting)
-        else:
-            waiting.offset = 0
-            self._chunked.append(waiting)
+        size = len(outgoing.message)
+        self.waiting_bytes += size
+        outgoing.queued = True
+        (self._small if size <= CHUNK_BYTES_MAX else self._chunked).append(outgoing)
 
     def push_control(self, item: bytes) -> None:
         """Queue an item of the engine's own; these go before all messages."""
         self.waiting_bytes += len(item)
+        self._control_bytes += len(item)
         self._control.append(item)
 
-    def next_batch(self, now_s: float) -> Batch[Token]:
+    def next_batch(self, now_s: float, *, only_control: bool = False) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, and at most
         about two chunks' worth of bytes."""
-        batch: Batch[Token] = Batch()
-        size = 0
+        batch = Batch()
+        parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
             control = self._control.popleft()
             size += len(control)
-            self.waiting_bytes -= len(control)
-            batch.items.append(control)
-        while self._small and size < BATCH_BYTES:
-            waiting = self._small.popleft()
-            size += len(waiting.message)
-            self.waiting_bytes -= len(waiting.message)
-            batch.items.append(write_message(_age_ms(now_s, waiting), waiting.message))
-            batch.begun.append(waiting.token)
-        if size < CHUNK_BYTES_MAX:
+            parts.append(control)
+        self.waiting_bytes -= size
+        self._control_bytes -= size
+        if only_control:
+            return batch
+        small, begun, taken = self._small, batch.begun, 0
+        while small and size < BATCH_BYTES:
+            outgoing = small.popleft()
+            if not outgoing.queued:
+                self._taken_back -= 1
+                continue
+            outgoing.queued = False
+            message = outgoing.message
+            age_ms = int((now_s - outgoing.born_s) * 1000)
+            length = len(message)
+            taken += length
+            size += length
+            parts.append(message_head(MESSAGE, length + AGE_BYTES, min(max(0, age_ms), U32_MAX)))
+            parts.append(message)
+            begun.append(outgoing)
+        self.waiting_bytes -= taken
+        if size < CHUNK_BYTES_MAX and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
             if self._begun:
                 self._take_chunk(batch)
         return batch
 
-    def _begin_chunked(self, batch: Batch[Token], now_s: float) -> None:
+    def _begin_chunked(self, batch: Batch, now_s: float) -> None:
         """Let the next large message take its turns, if there is room for it at the other side."""
+        while self._chunked and not self._chunked[0].queued:
+            self._chunked.popleft()
+            self._taken_back -= 1
         if not self._chunked or len(self._begun) >= TURNS_MAX:
             return
-        size = len(self._chunked[0].message) + 4
+        size = len(self._chunked[0].message) + AGE_BYTES
         if self._begun and self._begun_bytes + size > self._reassembly_bytes_max:
             return
-        waiting = self._chunked.popleft()
+        outgoing = self._chunked.popleft()
+        outgoing.queued = False
         self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
-        waiting.chunk_id = self._next_chunk_id
-        # What is chunked is the whole of a message item's bytes: the age, then the message.
-        waiting.message = _age_ms(now_s, waiting).to_bytes(4, "big") + waiting.message
-        self.waiting_bytes += 4
+        age_ms = min(max(0, int((now_s - outgoing.born_s) * 1000)), U32_MAX)
+        data = age_ms.to_bytes(AGE_BYTES, "big") + outgoing.message
+        self.waiting_bytes += AGE_BYTES
         self._begun_bytes += size
         # In front: what was there before it has had its first turn already.
-        self._begun.appendleft(waiting)
-        batch.begun.append(waiting.token)
+        self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, data))
+        batch.begun.append(outgoing)
 
-    def _take_chunk(self, batch: Batch[Token]) -> None:
-        waiting = self._begun.popleft()
-        end = min(waiting.offset + CHUNK_BYTES_MAX, len(waiting.message))
-        data = waiting.message[waiting.offset : end]
-        total = len(waiting.message)
-        batch.items.append(write_chunk(waiting.chunk_id, total, waiting.offset, data))
+    def _take_chunk(self, batch: Batch) -> None:
+        chunking = self._begun.popleft()
+        total = len(chunking.data)
+        end = min(chunking.offset + CHUNK_BYTES_MAX, total)
+        data = chunking.data[chunking.offset : end]
+        batch.parts.append(write_chunk(chunking.chunk_id, total, chunking.offset, data))
         self.waiting_bytes -= len(data)
-        waiting.offset = end
+        chunking.offset = end
         if end < total:
-            self._begun.append(waiting)
+            self._begun.append(chunking)
         else:
             self._begun_bytes -= total
 
-    def drop(self, token: Token) -> bool:
-        """Take a message back. False if it is not here, or part of it has left already."""
-        for queue in (self._small, self._chunked):
-            for waiting in queue:
-                if waiting.token is token:
-                    queue.remove(waiting)
-                    self.waiting_bytes -= len(waiting.message)
-                    return True
-        return False
+    def take_back(self, outgoing: Outgoing) -> None:
+        """A message is not wanted any more. One that has begun to leave ends in the middle, and the
+        other side is told."""
+        if outgoing.queued:
+            outgoing.queued = False
+            self.waiting_bytes -= len(outgoing.message)
+            self._taken_back += 1
+            if 2 * self._taken_back > len(self._small) + len(self._chunked):
+                self._sweep()
+            return
+        for chunking in self._begun:
+            if chunking.outgoing is outgoing:
+                self._begun.remove(chunking)
+                self._begun_bytes -= len(chunking.data)
+                self.waiting_bytes -= len(chunking.data) - chunking.offset
+                chunk_id = chunking.chunk_id.to_bytes(4, "big")
+                self.push_control(item(ItemType.CHUNKS_END, chunk_id))
+                return
 
-    def take_unsent(self) -> list[Waiting[Token]]:
+    def _sweep(self) -> None:
+        # Half of what is there is passed over: so each message is moved once, on average.
+        self._small = deque(one for one in self._small if one.queued)
+        self._chunked = deque(one for one in self._chunked if one.queued)
+        self._taken_back = 0
+
+    def holds(self, outgoing: Outgoing) -> bool:
+        """Whether something of a message is still to leave."""
+        return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
+
+    def take_unsent(self) -> list[Outgoing]:
         """Take out the messages of which nothing has left: they can go by another path."""
-        unsent = [*self._small, *self._chunked]
+        unsent = [one for one in (*self._small, *self._chunked) if one.queued]
+        for outgoing in unsent:
+            outgoing.queued = False
+            self.waiting_bytes -= len(outgoing.message)
         self._small.clear()
         self._chunked.clear()
-        self.waiting_bytes -= sum(len(waiting.message) for waiting in unsent)
+        self._taken_back = 0
         return unsent
-
-
-def _age_ms(now_s: float, waiting: Waiting[Token]) -> int:
-    return min(max(0, int((now_s - waiting.born_s) * 1000)), U32_MAX)

@@ -48,14 +48,27 @@ class OwnRecord:
         sequences: SequenceStore,
         unix_time: Callable[[], float],
         lifetime_s: float,
+        signed_anew: Callable[[int], None] | None = None,
     ) -> None:
+        """``signed_anew`` is told the sequence before, whenever there is a new one."""
         self._identity = identity
         self._incarnation = incarnation
         self._sequences = sequences
         self._unix_time = unix_time
         self._lifetime_s = lifetime_s
+        self._signed_anew = signed_anew
         self._strategies: tuple[CommStrat, ...] = ()
-        self.current = self._sign()
+        self._current = self._sign()
+
+    @property
+    def current(self) -> SignedCommRecord:
+        """The newest record."""
+        return self._current
+
+    def _replace(self, record: SignedCommRecord) -> None:
+        before, self._current = self._current.sequence, record
+        if self._signed_anew is not None:
+            self._signed_anew(before)
 
     def change(self, strategies: tuple[CommStrat, ...]) -> bool:
         """Say from now on that this node is reached so. False if that is what it said already."""
@@ -63,7 +76,7 @@ class OwnRecord:
             return False
         before, self._strategies = self._strategies, strategies
         try:
-            self.current = self._sign()
+            self._replace(self._sign())
         except BaseException:
             self._strategies = before
             raise
@@ -71,13 +84,13 @@ class OwnRecord:
 
     def renew(self) -> None:
         """Sign again, to last for another lifetime."""
-        self.current = self._sign()
+        self._replace(self._sign())
 
     def saw(self, sequence: int) -> bool:
         """Somebody holds a record of this identity. True if ours had to be numbered above it."""
         if sequence < self.current.sequence:
             return False
-        self.current = self._sign(above=sequence)
+        self._replace(self._sign(above=sequence))
         return True
 
     def _sign(self, above: int = 0) -> SignedCommRecord:

@@ -6,33 +6,35 @@ and seals and writes them once per turn of the event loop, or as soon as a batch
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from egtp.answers import Asker
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
-from egtp.outbox import BATCH_BYTES, Batch, Outbox, Waiting
+from egtp.outbox import BATCH_BYTES, Batch, Outbox
+from egtp.outgoing import Outgoing
 from egtp.packet import Data
 from egtp.reassembly import Reassembly
+from egtp.relayed_window import RelayedWindow
 from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
 from egtp.session import Session
 from egtp.silence import Silence
 
-__all__ = ["MESSAGE_OVERHEAD_MAX", "Given", "Path", "PathOwner"]
+__all__ = ["MESSAGE_OVERHEAD_MAX", "Path", "PathOwner"]
 
 MESSAGE_OVERHEAD_MAX: Final = 256
 """A message is at most this much larger than its body."""
 TAILS_KEPT: Final = 64
-
-
-class Given(Protocol):
-    """What a queued message belongs to; told when a copy of it is given to a socket."""
-
-    given: bool
+UNCONFIRMED_BYTES_MAX: Final = 16 * 1024
+"""What is written to somebody who has not proven that he lives: answers to his early data. The rest
+of them waits for the proof, which an honest peer sends at once."""
+_MILLISECONDS: Final = struct.Struct(">Q")
 
 
 class PathOwner(Protocol):
@@ -41,11 +43,14 @@ class PathOwner(Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
-    def soon(self, callback: Callable[[], None]) -> None:
+    def soon(self, callback: Callable[[], None], /) -> object:
         """Call back at the end of this turn of the event loop."""
 
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
+
+    def settled_except(self, peer_id: NodeId) -> bytes | None:
+        """An item that tells of numbers finished above the settled mark, if it is time for one."""
 
     def path_is_writable(self, path: Path) -> bool:
         """Whether the transport below takes more now."""
@@ -56,6 +61,37 @@ class PathOwner(Protocol):
 
 class Path:
     """One way to one peer, with its own session."""
+
+    __slots__ = (
+        "_carrier",
+        "_flush_is_due",
+        "_least_offset_ms",
+        "_ours",
+        "_owner",
+        "_reassembly",
+        "_strategy",
+        "_tails",
+        "_unconfirmed_bytes",
+        "_window",
+        "asker",
+        "closed",
+        "confirmed",
+        "dialled",
+        "heard_s",
+        "incarnation",
+        "limits",
+        "observed",
+        "outbox",
+        "peer_id",
+        "peer_started_s",
+        "record",
+        "relayed",
+        "round_trip_s",
+        "session",
+        "silence",
+        "suspect",
+        "used_s",
+    )
 
     def __init__(
         self,
@@ -70,6 +106,8 @@ class Path:
         theirs: PeerLimits,
         ours: PeerLimits,
         incarnation: bytes,
+        peer_started_s: float = float("inf"),
+        asker: Asker | None = None,
     ) -> None:
         self.peer_id: Final = peer_id
         self.session: Final = session
@@ -79,6 +117,10 @@ class Path:
         self.limits: Final = theirs
         self.incarnation: Final = incarnation
         """The other side's, as of the handshake."""
+        self.peer_started_s: Final = peer_started_s
+        """When that incarnation began, at the latest, on this node's elapsed clock."""
+        self.asker: Final = asker
+        """What is remembered of the other side's queries; None if there was no room for it."""
         self.confirmed = False
         """Whether the other side has proven that it lives in this session, now."""
         self.closed = False
@@ -94,17 +136,18 @@ class Path:
         """When something was last received."""
         self.silence: Final = Silence()
         self.round_trip_s: float | None = None
-        self.outbox: Final[Outbox[Given | None]] = Outbox(theirs.reassembly_bytes_max)
+        """As last measured by a ping."""
+        self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
         self._strategy = CryptoStrat(strategy, self)
         self._carrier = carrier
         self._owner = owner
-        self._reassembly = Reassembly(
-            ours.reassembly_bytes_max + MESSAGE_OVERHEAD_MAX,
-            ours.body_bytes_max + MESSAGE_OVERHEAD_MAX,
-        )
+        self._ours = ours
+        self._reassembly: Reassembly | None = None
         self._flush_is_due = False
-        self._least_transit_ms: int | None = None
-        self._tails: deque[bytes] = deque(maxlen=TAILS_KEPT if relayed else 0)
+        self._least_offset_ms: int | None = None
+        self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
+        self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
+        self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
     @property
     def strategy(self) -> CommStrat:
@@ -113,19 +156,25 @@ class Path:
 
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
-        self._strategy = CryptoStrat(strategy, self)
+        if strategy != self._strategy.lower:
+            self._strategy = CryptoStrat(strategy, self)
 
-    def queue(self, waiting: Waiting[Given | None]) -> None:
+    # Sending
+
+    def queue(self, outgoing: Outgoing) -> None:
         """Send a message, soon."""
-        self.outbox.push(waiting)
-        self._schedule()
+        outgoing.path = self
+        outbox = self.outbox
+        outbox.push(outgoing)
+        if outbox.waiting_bytes >= BATCH_BYTES:
+            self.flush()
+        elif not self._flush_is_due:
+            self._flush_is_due = True
+            self._owner.soon(self._flush_when_due)
 
     def queue_control(self, data: bytes) -> None:
         """Send an item of the engine's own, soon."""
         self.outbox.push_control(data)
-        self._schedule()
-
-    def _schedule(self) -> None:
         if self.outbox.waiting_bytes >= BATCH_BYTES:
             self.flush()
         elif not self._flush_is_due:
@@ -137,9 +186,18 @@ class Path:
         self.flush()
 
     def flush(self) -> None:
-        """Seal and write what waits, as far as the transport takes it."""
-        while self.outbox and not self.closed and self._owner.path_is_writable(self):
-            self._write(self.outbox.next_batch(self._owner.now()))
+        """Seal and write what waits, as far as the transport and the peer take it."""
+        outbox, owner = self.outbox, self._owner
+        while outbox and not self.closed and owner.path_is_writable(self):
+            if not self.confirmed and self._unconfirmed_bytes <= 0:
+                return
+            if self._window is not None and not self._window.has_room:
+                # What says how far the peer has read must pass where messages must wait.
+                if not outbox.control_bytes:
+                    return
+                self._write(outbox.next_batch(owner.now(), only_control=True))
+            else:
+                self._write(outbox.next_batch(owner.now()))
 
     def confirm(self) -> None:
         """Write an empty packet: it proves to the other side that we live, and is small enough
@@ -148,25 +206,46 @@ class Path:
             self._write(Batch())
             self.flush()
 
-    def _write(self, batch: Batch[Given | None]) -> None:
-        now = self._owner.now()
-        for owner_of_message in batch.begun:
+    def _write(self, batch: Batch) -> None:
+        owner = self._owner
+        now = owner.now()
+        for outgoing in batch.begun:
             # Set before the write: it may only ever be claimed too often that a copy left (R21).
-            if owner_of_message is not None:
-                owner_of_message.given = True
+            outgoing.given = True
+        parts = batch.parts
+        finished = owner.settled_except(self.peer_id)
+        if finished is not None:
+            parts.append(finished)
+        if self._window is not None and (total := self._window.ping(now)) is not None:
+            parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)
-        plaintext = write_sealed(t_ms, self._owner.settled(self.peer_id), batch.items)
+        plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
         self.used_s = now
+        if self._window is not None:
+            self._window.sent(len(plaintext))
+        if not self.confirmed:
+            self._unconfirmed_bytes -= len(plaintext)
         try:
             self._strategy.send(plaintext, self._carrier)
         except NotSent as error:
-            self._owner.path_failed(self, str(error))
+            owner.path_failed(self, str(error))
+
+    def take_back(self, outgoing: Outgoing) -> None:
+        """A message is not wanted any more: free what of it has not left."""
+        self.outbox.take_back(outgoing)
+        if self.outbox.control_bytes and not self._flush_is_due:
+            self._flush_is_due = True
+            self._owner.soon(self._flush_when_due)
+
+    # Receiving
 
     def open(self, packet: Data) -> tuple[Sealed, int]:
         """What ``packet`` says, and how long it was under way, in ms, at least.
 
         Raises :class:`InvalidPacket`. The transit time is how much later than the fastest packet
-        of this session it came: the two clocks need to agree on nothing but their speed.
+        of this session it came: the two clocks need to agree on nothing but their speed. Whoever
+        dialled knows more: the other side's time began before its own, so ``t`` behind its own
+        elapsed time is transit, however long all packets were held back.
         """
         plaintext = self.session.open(packet)
         try:
@@ -176,24 +255,65 @@ class Path:
             self._owner.path_failed(self, str(error))
             raise
         self.used_s = self.heard_s = now = self._owner.now()
-        offset = int((now - self.session.started_s) * 1000) - sealed.t_ms
-        if self._least_transit_ms is None or offset < self._least_transit_ms:
-            self._least_transit_ms = offset
-        return sealed, offset - self._least_transit_ms
+        offset_ms = int((now - self.session.started_s) * 1000) - sealed.t_ms
+        least_ms = self._least_offset_ms
+        if least_ms is None or offset_ms < least_ms:
+            least_ms = self._least_offset_ms = min(offset_ms, 0) if self.dialled else offset_ms
+        return sealed, offset_ms - least_ms
 
     def reassemble(self, data: bytes) -> bytes | None:
         """The message item that a chunk completes, or None. Raises :class:`InvalidPacket`."""
+        if self._reassembly is None:
+            self._reassembly = Reassembly(
+                self._ours.reassembly_bytes_max + MESSAGE_OVERHEAD_MAX,
+                self._ours.body_bytes_max + MESSAGE_OVERHEAD_MAX,
+            )
         return self._reassembly.feed(parse_chunk(data))
+
+    def end_chunks(self, data: bytes) -> None:
+        """The rest of a message will not come. Raises :class:`InvalidPacket`."""
+        if len(data) != 4:
+            raise InvalidPacket("no number of a chunked message")
+        if self._reassembly is not None:
+            self._reassembly.abandon(int.from_bytes(data, "big"))
+
+    # Pings
+
+    def ask_for_sign_of_life(self) -> None:
+        """A ping that measures the round trip."""
+        now_ms = int((self._owner.now() - self.session.started_s) * 1000)
+        # Longer than a ping of the window, so that one is not taken for the other.
+        self.queue_control(item(ItemType.PING, _MILLISECONDS.pack(now_ms) + bytes(1)))
+
+    def pong(self, data: bytes) -> None:
+        """The answer to one of our pings."""
+        if self._window is not None and self._window.pong(data):
+            self.flush()
+        elif len(data) == _MILLISECONDS.size + 1:
+            (sent_ms,) = _MILLISECONDS.unpack_from(data)
+            round_trip_s = self._owner.now() - self.session.started_s - sent_ms / 1000
+            if round_trip_s >= 0:
+                self.round_trip_s = round_trip_s
+
+    def look(self, now_s: float) -> None:
+        """Now and then: a ping or pong of the window may have been lost."""
+        if self._window is not None and self.outbox and not self._window.has_room:
+            total = self._window.ping(now_s)
+            if total is not None:
+                self.queue_control(item(ItemType.PING, total))
+
+    # Sealing
 
     def seal(self, plaintext: bytes) -> bytes:
         """A data packet, of which what an honest "unknown session" note would say is kept."""
         packet = self.session.seal(plaintext)
-        self._tails.append(packet[-16:])
+        if self._tails is not None:
+            self._tails.append(packet[-16:])
         return packet
 
     def sent_lately(self, tail: bytes) -> bool:
         """Whether one of the last packets sent ended so."""
-        return tail in self._tails
+        return self._tails is not None and tail in self._tails
 
     def say_close(self) -> None:
         """Tell the other side that this path ends, after what is queued."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from itertools import islice
@@ -12,8 +11,8 @@ from typing import Final
 from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import Attempt, FastFail
 from egtp.identity import NodeId
-from egtp.outbox import Waiting
-from egtp.path import Given, Path
+from egtp.outgoing import Outgoing
+from egtp.path import Path
 from egtp.strategy_choice import Contact
 
 __all__ = ["CROSSED_S", "Explanation", "Peer", "PeerBook", "Search", "preferred"]
@@ -94,7 +93,7 @@ class Peer:
         """Older paths that still receive, and may be used again."""
         self.retired: list[Path] = []
         """Paths that the peer wants to be left alone on: they only receive."""
-        self.waiting: deque[Waiting[Given | None]] = deque()
+        self.waiting: dict[Outgoing, None] = {}
         self.waiting_bytes = 0
         self.search: Search | None = None
         """For any path, on behalf of the messages that wait."""
@@ -102,6 +101,9 @@ class Peer:
         """For a direct path, on behalf of what goes through this peer as a relay."""
         self.attempts: tuple[Attempt, ...] = ()
         self.last_note_s = float("-inf")
+        self.seek_again_s = float("inf")
+        """When to search again, for messages that an earlier path was given."""
+        self.failed_searches = 0
 
     @property
     def best_path(self) -> Path | None:
@@ -168,25 +170,27 @@ class Peer:
         elif path is self.relayed:
             self.relayed = successor
 
-    def wait(self, waiting: Waiting[Given | None]) -> None:
+    def wait(self, outgoing: Outgoing) -> None:
         """Keep a message until there is a path."""
-        self.waiting.append(waiting)
-        self.waiting_bytes += len(waiting.message)
+        outgoing.path, outgoing.queued = None, True
+        self.waiting[outgoing] = None
+        self.waiting_bytes += len(outgoing.message)
 
-    def take_waiting(self) -> list[Waiting[Given | None]]:
+    def take_waiting(self) -> list[Outgoing]:
         """All that waits, which then waits no longer."""
         waiting = list(self.waiting)
+        for outgoing in waiting:
+            outgoing.queued = False
         self.waiting.clear()
         self.waiting_bytes = 0
         return waiting
 
-    def drop_waiting(self, token: Given) -> None:
-        """A message is not wanted any more."""
-        for waiting in self.waiting:
-            if waiting.token is token:
-                self.waiting.remove(waiting)
-                self.waiting_bytes -= len(waiting.message)
-                return
+    def drop_waiting(self, outgoing: Outgoing) -> None:
+        """A message that waits here is not wanted any more."""
+        if outgoing in self.waiting:
+            del self.waiting[outgoing]
+            outgoing.queued = False
+            self.waiting_bytes -= len(outgoing.message)
 
     @property
     def queued_bytes(self) -> int:

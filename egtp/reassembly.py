@@ -55,3 +55,8 @@ class Reassembly:
         del self._parts[chunk.message_id]
         self.held_bytes -= total
         return bytes(part)
+
+    def abandon(self, message_id: int) -> None:
+        """The rest of a message will not come."""
+        _, part = self._parts.pop(message_id, (0, b""))
+        self.held_bytes -= len(part)

@@ -18,15 +18,21 @@ from egtp.errors import InvalidPacket
 __all__ = [
     "CHUNK_BYTES_MAX",
     "Chunk",
+    "AGE_BYTES",
+    "MESSAGE",
+    "Item",
     "ItemType",
     "Sealed",
     "item",
+    "message_head",
     "parse_age",
     "parse_chunk",
     "parse_sealed",
+    "parse_settled_except",
     "write_chunk",
     "write_message",
     "write_sealed",
+    "write_settled_except",
 ]
 
 _PREFIX: Final = struct.Struct(">IQ")
@@ -41,6 +47,9 @@ CHUNK_BYTES_MAX: Final = 16 * 1024
 """How much of a message one chunk carries at most."""
 ITEM_OVERHEAD: Final = _MESSAGE.size
 SEALED_OVERHEAD: Final = _PREFIX.size
+message_head: Final = _MESSAGE.pack
+"""``message_head(MESSAGE, len(message) + 4, age_ms)``: what stands before a message. For the path
+of every message; :func:`write_message` is the whole."""
 
 
 class ItemType(enum.IntEnum):
@@ -57,18 +66,30 @@ class ItemType(enum.IntEnum):
     GOAWAY = 9
     CLOSE = 10
     PADDING = 0x80
+    SETTLED_EXCEPT = 0x81
+    CHUNKS_END = 0x82
 
 
-KNOWN_TYPES: Final = frozenset(ItemType)
+KNOWN_TYPES: Final = frozenset(map(int, ItemType)) - {ItemType.PADDING}
+MESSAGE: Final = int(ItemType.MESSAGE)
+AGE_BYTES: Final = 4
 IGNORABLE_FROM: Final = 0x80
 
 
+class Item(NamedTuple):
+    """One item: its type, the age in ms that a message has (0 for others), and its bytes."""
+
+    kind: int
+    age_ms: int
+    data: bytes
+
+
 class Sealed(NamedTuple):
-    """A parsed plaintext."""
+    """A parsed plaintext. Its items are :class:`Item` tuples."""
 
     t_ms: int
     settled: int
-    items: list[tuple[int, bytes]]
+    items: list[tuple[int, int, bytes]]
 
 
 class Chunk(NamedTuple):
@@ -115,12 +136,22 @@ def write_sealed(t_ms: int, settled: int, items: Iterable[bytes]) -> bytes:
 
 def parse_sealed(plaintext: bytes) -> Sealed:
     """Raises :class:`InvalidPacket` for what cannot be read, and for an unknown critical item."""
-    if len(plaintext) < _PREFIX.size:
+    end = len(plaintext)
+    if end < _PREFIX.size:
         raise InvalidPacket("a sealed packet without its clock")
     t_ms, settled = _PREFIX.unpack_from(plaintext)
-    items = []
-    position, end = _PREFIX.size, len(plaintext)
+    items: list[tuple[int, int, bytes]] = []
+    position = _PREFIX.size
     while position < end:
+        if end - position >= _MESSAGE.size and plaintext[position] == MESSAGE:
+            # Nearly all items are messages, so these are read in one step.
+            _, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
+            start, position = position + _MESSAGE.size, position + _ITEM.size + length
+            if position > end:
+                raise InvalidPacket("an item longer than its packet")
+            # One without its whole age has no message either, so it is dropped as no message.
+            items.append((MESSAGE, age_ms, plaintext[start:position]))
+            continue
         if end - position < _ITEM.size:
             raise InvalidPacket("half an item")
         kind, length = _ITEM.unpack_from(plaintext, position)
@@ -128,8 +159,23 @@ def parse_sealed(plaintext: bytes) -> Sealed:
         if end - position < length:
             raise InvalidPacket("an item longer than its packet")
         if kind in KNOWN_TYPES:
-            items.append((kind, plaintext[position : position + length]))
+            data = b"" if kind == MESSAGE else plaintext[position : position + length]
+            items.append((kind, 0, data))
         elif kind < IGNORABLE_FROM:
             raise InvalidPacket(f"unknown critical item {kind}")
         position += length
     return Sealed(t_ms, settled, items)
+
+
+def write_settled_except(upto: int, exceptions: Iterable[int]) -> bytes:
+    """The bytes of an item that says: all numbers below ``upto`` are settled, but for these."""
+    numbers = (upto, *exceptions)
+    return struct.pack(f">{len(numbers)}Q", *numbers)
+
+
+def parse_settled_except(data: bytes, exceptions_max: int) -> tuple[int, frozenset[int]]:
+    """Raises :class:`InvalidPacket`."""
+    if not 8 <= len(data) <= 8 * (exceptions_max + 1) or len(data) % 8:
+        raise InvalidPacket("numbers that are no numbers")
+    upto, *exceptions = struct.unpack(f">{len(data) // 8}Q", data)
+    return upto, frozenset(exceptions)

@@ -12,7 +12,7 @@ import pytest
 from egtp import CommRecord, Identity, Node, NodeConfig, SignedCommRecord
 from egtp.frames import frame
 from egtp.message import Reply
-from egtp.outbox import Waiting
+from egtp.outgoing import Outgoing
 from egtp.sealed import ItemType, item
 
 Start = Callable[..., Awaitable[Node]]
@@ -123,9 +123,9 @@ async def test_replies_with_a_wrong_reference_leave_the_query_open(
     query = greeter.open_query(node.node_id, "slow")
     await node.query(greeter.node_id, "greet")
     forged = Reply(os.urandom(16), os.urandom(32), 0, b"forged").encode()
-    _path(node, greeter).queue(Waiting(forged, 0.0, None))
+    _path(node, greeter).queue(Outgoing(forged, 0.0))
     await _counted(greeter, "reply with unknown reference")
-    assert not query.done
+    assert not query.done()
     release.set()
     assert await query == b"the true one"
 

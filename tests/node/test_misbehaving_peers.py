@@ -12,7 +12,7 @@ import pytest
 
 from egtp import HandlerFailed, Incoming, Node
 from egtp.message import Reply, ReplyCode, Send
-from egtp.outbox import Waiting
+from egtp.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, HINT_KIND, RELAY_KIND, Delivery, Hint, Relay
 from egtp.sealed import ItemType, item
 
@@ -40,7 +40,7 @@ def dropped(node: Node) -> int:
 
 def say(node: Node, peer: Node, message: bytes) -> None:
     """Send the bytes of any message over the connection there is."""
-    path_to(node, peer).queue(Waiting(message, engine_of(node).now(), None))
+    path_to(node, peer).queue(Outgoing(message, engine_of(node).now()))
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def test_an_item_that_breaks_the_protocol_ends_that_connection_only(
     await eventually(lambda: not has_path(liar, attacked))
 
 
-@pytest.mark.parametrize("kind", [0x81, 0xFE, ItemType.PADDING])
+@pytest.mark.parametrize("kind", [0x8F, 0xFE, ItemType.PADDING])
 async def test_an_item_of_a_later_version_that_may_be_skipped_is_skipped(
     attacked: Node, bystander: Node, liar: Node, kind: int
 ) -> None:
@@ -150,7 +150,7 @@ async def test_a_reply_of_the_wrong_peer_leaves_the_query_open(
     await liar.query(asker.node_id, "hello")
     say(liar, asker, Reply(os.urandom(16), reference, ReplyCode.OK, b"forged").encode())
     await eventually(lambda: asker.counters["reply from the wrong peer"] == 1)
-    assert not query.done
+    assert not query.done()
     release.set()
     assert await query == b"true"
 

@@ -7,6 +7,8 @@ import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -329,18 +331,63 @@ async def test_a_reply_larger_than_the_asker_takes_is_said_to_be_too_large(
     assert node.counters["reply too large for its asker"] == 1
 
 
-async def test_too_many_queries_of_one_peer_are_answered_busy(start: Start, config: Config) -> None:
+async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: Config) -> None:
     node, stuck = await start(config=config(open_queries_max=3)), Stuck()
     node.handle("stuck", stuck)
     other = await start(listen=())
     tasks = [asyncio.ensure_future(other.query(node.node_id, "stuck")) for _ in range(4)]
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     (outcome,) = (task.exception() for task in done)
-    assert isinstance(outcome, HandlerFailed)
-    assert outcome.code == ReplyCode.BUSY
+    assert isinstance(outcome, FastFail)
+    assert "takes 3 open queries" in str(outcome)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
+    start: Start, config: Config
+) -> None:
+    node, stuck = await start(config=config(open_queries_max=3)), Stuck()
+    node.handle("stuck", stuck)
+    other = await start(listen=())
+    first = other.open_query(node.node_id, "stuck")
+    await stuck.called.wait()
+    engine = other._engine
+    assert engine is not None
+    path = engine.book.get(node.node_id).direct
+    assert path is not None
+    path.limits = replace(path.limits, open_queries_max=100)  # type: ignore[misc]
+    others = [other.open_query(node.node_id, "stuck") for _ in range(3)]
+    done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+    (outcome,) = (query.exception() for query in done)
+    assert isinstance(outcome, HandlerFailed)
+    assert outcome.code == ReplyCode.BUSY
+    for query in (first, *others):
+        query.cancel()
+
+
+async def test_more_queries_of_a_kind_than_may_run_at_once_are_answered_busy(
+    start: Start, eventually: Eventually
+) -> None:
+    node, release, calls = await start(), asyncio.Event(), 0
+
+    async def slow(query: Incoming) -> bytes:
+        nonlocal calls
+        calls += 1
+        await release.wait()
+        return b"done"
+
+    node.handle("slow", slow, at_once_max=2)
+    one, two = await start(listen=()), await start(listen=())
+    running = [one.open_query(node.node_id, "slow"), two.open_query(node.node_id, "slow")]
+    await eventually(lambda: calls == 2)
+    with pytest.raises(HandlerFailed) as failed:
+        await two.query(node.node_id, "slow")
+    assert failed.value.code == ReplyCode.BUSY
+    release.set()
+    assert await asyncio.gather(*running) == [b"done", b"done"]
+    assert await two.query(node.node_id, "slow") == b"done"
 
 
 # Timeouts
@@ -382,7 +429,10 @@ async def test_a_reply_after_the_hard_timeout_is_dropped_and_counted(
 
     @node.handler("late")
     async def late(query: Incoming) -> bytes:
-        await release.wait()
+        while not release.is_set():
+            # Nobody waits for it any more, so it is cancelled; it goes on all the same.
+            with suppress(asyncio.CancelledError):
+                await release.wait()
         return b"late"
 
     @node.handler("greet")
@@ -412,7 +462,7 @@ async def test_a_soft_timeout_is_told_once_and_the_late_reply_still_counts(start
     async with asyncio.timeout(2):
         assert await query.soft_timeout() is True
     assert told == ["soft"]
-    assert not query.done
+    assert not query.done()
     release.set()
     assert await query == b"slow"
     assert told == ["soft"]

@@ -89,7 +89,7 @@ async def test_both_sides_dial_at_once_and_lose_nothing(
 async def test_the_connection_that_lost_is_closed_and_nothing_with_it(
     start: Start, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("egtp.engine.DRAIN_S", 0.1)
+    monkeypatch.setattr("egtp.routes.DRAIN_S", 0.1)
     left, right = answer(await start()), answer(await start())
     for _ in range(20):
         await asyncio.gather(left.query(right.node_id, "greet"), right.query(left.node_id, "greet"))
@@ -229,7 +229,7 @@ async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start:
         with pytest.raises(HardTimeout):
             await other.query(node.node_id, "stuck", hard_timeout_s=0.05)
         assert await other.query(node.node_id, "greet", b"on") == b"hello on"
-    assert not waiting.done
+    assert not waiting.done()
     release.set()
     assert await waiting == b"slow"
     assert direct(other, node) is path
@@ -254,7 +254,7 @@ async def test_an_idle_connection_is_closed_and_a_used_one_is_not(
     await eventually(lambda: direct(other, node) is not None)
     path = direct(other, node)
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(query._outcome), 0.6)
+        await asyncio.wait_for(asyncio.shield(query), 0.6)
     assert direct(other, node) is path
     stuck.set()
     assert await query == b"done"

@@ -26,7 +26,7 @@ from egtp import (
     SignedCommRecord,
 )
 from egtp.message import Send
-from egtp.outbox import Waiting
+from egtp.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay
 
 Start = Callable[..., Awaitable[Node]]
@@ -400,7 +400,7 @@ async def test_a_relay_message_inside_a_relay_message_is_dropped(
         (DELIVERY_KIND, Delivery(relay.node_id, os.urandom(100)).encode()),
     ):
         inner = Send(os.urandom(16), kind, 1000, body).encode()
-        path_to(asker, node).queue(Waiting(inner, engine_of(asker).now(), None))
+        path_to(asker, node).queue(Outgoing(inner, engine_of(asker).now()))
     reason = "dropped: a relay message inside a relay message"
     await eventually(lambda: node.counters[reason] == 2)
     assert await asker.query(node.node_id, "greet", b"on") == b"hello on"
@@ -423,7 +423,7 @@ async def test_a_chosen_relay_that_delivers_garbage_harms_nothing(
         body = Delivery(asker.node_id, packet).encode()
         send = Send(os.urandom(16), DELIVERY_KIND, 1000, body).encode()
         direct = engine_of(relay).book.find(node.node_id).direct
-        direct.queue(Waiting(send, engine_of(relay).now(), None))
+        direct.queue(Outgoing(send, engine_of(relay).now()))
     await eventually(lambda: node.counters.total() >= 6)
     assert node.relays == (relay.node_id,)
     assert await asker.query(node.node_id, "greet", b"on") == b"hello on"

@@ -9,7 +9,7 @@ from typing import Any
 
 from egtp import Incoming, Node, NodeConfig
 from egtp.message import Query
-from egtp.outbox import Waiting
+from egtp.outgoing import Outgoing
 from egtp.sealed import ItemType, item
 
 Start = Callable[..., Awaitable[Node]]
@@ -62,7 +62,7 @@ async def test_replies_that_nobody_reads_are_bounded_and_counted(
     path, back = await deaf_peer(start, node)
     for number in range(100, 140):
         query = Query(os.urandom(16), number, "much", 60_000, 2 * MIB, b"")
-        path.queue(Waiting(query.encode(), path._owner.now(), None))
+        path.queue(Outgoing(query.encode(), path._owner.now()))
     await until(lambda: len(ran) == 40)
     await until(lambda: node._engine is not None and len(node._engine.handlers) == 0)
     assert back.outbox.waiting_bytes <= LIMIT

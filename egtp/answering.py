@@ -1,0 +1,215 @@
+"""Answering: queries and sends of others, from the packet to the reply.
+
+:mod:`egtp.answers` says whether a query runs, :mod:`egtp.handlers` runs it; this module puts the
+two together and sends what comes of it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Protocol
+
+from egtp.answers import Answer, Answers, Asker, Verdict
+from egtp.canonical import pack
+from egtp.config import NodeConfig
+from egtp.handlers import Handlers, Incoming
+from egtp.identity import NodeId
+from egtp.message import Query, ReplyCode, Send, reference_of
+from egtp.outgoing import Outgoing
+from egtp.path import MESSAGE_OVERHEAD_MAX, Path
+from egtp.sealed import ItemType, item
+
+__all__ = ["Answering", "AnsweringHost"]
+
+
+class AnsweringHost(Protocol):
+    """What answering needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
+        """The path that a query came by is gone: send its reply by any other."""
+
+    def answer_own(self, reply: bytes) -> None:
+        """The reply to a query of this node to itself."""
+
+
+class Answering:
+    """The answering side of a node."""
+
+    def __init__(
+        self,
+        host: AnsweringHost,
+        me: NodeId,
+        config: NodeConfig,
+        counters: Counter[str],
+        nonce: Callable[[], bytes],
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._config = config
+        self._counters = counters
+        self._nonce = nonce
+        self.answers = Answers(config.answers)
+        self.handlers = Handlers(self._ended, counters)
+        self.own = Asker(me, b"")
+        """This node as an asker of itself."""
+        self.refuses_new = False
+        """The node is about to close: what runs ends, what is new is refused."""
+
+    def receive(
+        self,
+        path: Path | None,
+        peer_id: NodeId,
+        message: Query | Send,
+        data: bytes,
+        age_ms: int,
+    ) -> None:
+        """A query or send came; ``age_ms`` is its age, transit included. ``path`` is None for
+        messages of this node to itself."""
+        left_ms = message.lifetime_ms - age_ms
+        if left_ms < 0 or age_ms > self._config.answers.lifetime_s_max * 1000:
+            # Its sender has given up; the work would be for nobody.
+            self._counters["dropped: query past its lifetime"] += 1
+            return
+        now_s = self._host.now()
+        asker = self.own if path is None else path.asker
+        if type(message) is not Query:
+            self._run(path, peer_id, message, b"", asker, None, now_s + left_ms / 1000, age_ms)
+            return
+        reference = reference_of(data)
+        if asker is None:
+            self._refuse(path, peer_id, reference, "no room for one more asker")
+            return
+        answer: Answer | None = None
+        if path is not None:
+            verdict, answer = self.answers.ask(
+                asker, message.number, reference, left_ms / 1000, now_s
+            )
+            if verdict is not Verdict.RUN:
+                self._seen_before(verdict, answer, path, reference)
+                return
+        self._run(path, peer_id, message, reference, asker, answer, now_s + left_ms / 1000, age_ms)
+
+    def _run(
+        self,
+        path: Path | None,
+        peer_id: NodeId,
+        message: Query | Send,
+        reference: bytes,
+        asker: Asker | None,
+        answer: Answer | None,
+        deadline_s: float,
+        age_ms: int,
+    ) -> None:
+        kind = self.handlers.find(message.kind)
+        if kind is None:
+            self._counters["no such kind"] += 1
+            code = ReplyCode.NO_SUCH_KIND
+        elif self.refuses_new:
+            self._counters["busy: this node is closing"] += 1
+            code = ReplyCode.BUSY
+        elif kind.at_once_max is not None and kind.running >= kind.at_once_max:
+            self._counters["busy: too many of one kind"] += 1
+            code = ReplyCode.BUSY
+        elif asker is not None and asker.running >= self._config.open_queries_max:
+            self._counters["busy: too many queries of one peer"] += 1
+            code = ReplyCode.BUSY
+        else:
+            self.handlers.run(
+                Incoming(
+                    peer_id,
+                    kind,
+                    message,
+                    age_ms / 1000,
+                    path,
+                    asker,
+                    answer,
+                    reference,
+                    deadline_s,
+                )
+            )
+            return
+        if type(message) is Query:
+            reply = self._reply(reference, code, b"")
+            if answer is not None and asker is not None:
+                self.answers.answered(asker, answer, reply)
+            self._send(path, peer_id, reply)
+
+    def _seen_before(
+        self, verdict: Verdict, answer: Answer | None, path: Path, reference: bytes
+    ) -> None:
+        """A copy of a query that must not run."""
+        self._counters[f"query not run: {verdict.value}"] += 1
+        if verdict is Verdict.WORKING:
+            path.queue_control(item(ItemType.WORKING, reference))
+        elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
+            self._send_again(path, answer.reply)
+        elif verdict is Verdict.GONE:
+            self._send(path, path.peer_id, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
+        elif verdict is Verdict.BUSY:
+            self._send(path, path.peer_id, self._reply(reference, ReplyCode.BUSY, b""))
+
+    def _send_again(self, path: Path, reply: Outgoing) -> None:
+        """The same bytes, unless they are under way to the same peer, and will arrive."""
+        on = reply.path
+        if on is not None and not on.closed and (not on.relayed or on.outbox.holds(reply)):
+            self._counters["reply not sent again: it is under way"] += 1
+            return
+        again = Outgoing(reply.message, reply.born_s)
+        again.path = reply.path = path
+        self._send(path, path.peer_id, again)
+
+    def _refuse(self, path: Path | None, peer_id: NodeId, reference: bytes, why: str) -> None:
+        self._counters[f"busy: {why}"] += 1
+        self._send(path, peer_id, self._reply(reference, ReplyCode.BUSY, b""))
+
+    # Replies
+
+    def _ended(self, incoming: Incoming, code: int, body: bytes) -> None:
+        """A handler has ended."""
+        if not incoming.wants_reply:
+            return
+        answer, asker = incoming._answer, incoming._asker
+        if incoming._cancelled and code == ReplyCode.EXPIRED:
+            # Nobody waits for it any more; that it ran is not forgotten.
+            if answer is not None:
+                self.answers.ended(answer)
+            return
+        if len(body) > incoming.reply_bytes_max:
+            self._counters["reply too large for its asker"] += 1
+            code, body = ReplyCode.TOO_LARGE, b""
+        reply = self._reply(incoming._reference, code, body)
+        if answer is not None and asker is not None:
+            if incoming._kind.idempotent:
+                self.answers.forget(asker, answer)
+            else:
+                self.answers.answered(asker, answer, reply)
+        self._send(incoming._path, incoming.peer_id, reply)
+
+    def _reply(self, reference: bytes, code: int, body: bytes) -> Outgoing:
+        return Outgoing(pack((2, self._nonce(), reference, int(code), body)), self._host.now())
+
+    def _send(self, path: Path | None, peer_id: NodeId, reply: Outgoing) -> None:
+        if path is None:
+            self._host.answer_own(reply.message)
+        elif path.closed:
+            self._host.answer_by_another_path(peer_id, reply)
+        elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:
+            # Its asker does not read. Whoever asks on and on must not fill our memory.
+            self._counters["reply dropped: too much waits for the peer"] += 1
+        elif len(reply.message) > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
+            self._counters["reply dropped: it could not be sent"] += 1
+        else:
+            path.queue(reply)
+
+    def cancel(self, peer_id: NodeId, reference: bytes) -> None:
+        """The asker does not want the answer any more."""
+        self.handlers.cancel(peer_id, reference)
+
+    def look(self, now_s: float, sequence: int) -> None:
+        """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""
+        self.handlers.expire(now_s)
+        self.answers.look(now_s, sequence)

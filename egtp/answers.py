@@ -1,0 +1,307 @@
+"""What was asked of this node, and what it answered: why no handler runs twice for one query.
+
+Pure. A query carries a number, one more with each query of its asker to this node; every packet
+of the asker says below which mark all numbers are *settled*: finished, and never sent again. So
+what has to be remembered of an asker is that mark, and each query above it: that it runs, or what
+was answered. Nothing here trusts a clock of somebody else's.
+
+An asker is a peer in one of its incarnations. **Invariant** (at most once): for each query of an
+asker, :meth:`Answers.ask` returns ``RUN`` at most once, whatever copies of it arrive, in whatever
+order, however late. It holds because
+
+* an entry stays until its number is settled: what is settled is below the mark, and dropped;
+* an asker is forgotten only when no session of it lives, all its queries are past their lifetimes,
+  *and* whatever was sealed before without a session, as early data, is refused from then on: early
+  data names the sequence of this node's record that its sender knew, and is accepted only if that
+  is at least :attr:`Answers.early_floor`, which is raised when an asker is forgotten.
+
+What was sealed in a session that is over opens nowhere. A query that the asker sends afresh is
+younger than its lifetime. So nothing that arrives after an asker was forgotten can be a copy of
+what it asked before.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from egtp.errors import InvalidConfig
+from egtp.identity import NodeId
+from egtp.outgoing import Outgoing
+
+__all__ = ["Answer", "AnswerLimits", "Answers", "Asker", "Verdict"]
+
+MARGIN_S: Final = 10.0
+"""How much younger than it is a query may seem: what it waited for before its session was
+confirmed, at most (5 s), and what the two clocks differ in their speed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerLimits:
+    """What is remembered for others. When a limit is hit, what is new is refused; nothing that was
+    promised is forgotten."""
+
+    askers_max: int = 20_000
+    """Askers: as many as peers are remembered. An idle one takes about half a kilobyte."""
+    window: int = 4096
+    """Queries of one asker above its settled mark: as many as it may have open."""
+    entries_max: int = 262_144
+    """Queries of all askers: about 100 MB if none is ever settled."""
+    lifetime_s_max: float = 3600.0
+    """A query older than this is refused whatever lifetime it names: otherwise it would have to be
+    remembered for as long as its asker likes."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""
+
+    def __post_init__(self) -> None:
+        limits = (self.askers_max, self.window, self.entries_max, self.bytes_max)
+        if min(*limits, self.lifetime_s_max) < 1:
+            raise InvalidConfig("limits of answers are at least 1")
+
+    @property
+    def asker_bytes_max(self) -> int:
+        """Of one asker: nobody takes more than a sixteenth of what is there for all."""
+        return self.bytes_max // 16
+
+
+class Verdict(enum.Enum):
+    """What to do about a query that came."""
+
+    RUN = "run"
+    """It is new: run its handler, once."""
+    WORKING = "working"
+    """Its handler runs: say so."""
+    AGAIN = "again"
+    """It was answered: give the same answer again."""
+    GONE = "gone"
+    """It ran, but the answer is not here any more: say that."""
+    SETTLED = "settled"
+    """Its asker has said that it is finished: nothing."""
+    BUSY = "busy"
+    """There is no room to remember it: refuse it."""
+
+
+class Answer:
+    """One query above its asker's mark. It runs, or it was answered, or it only "ran"."""
+
+    __slots__ = ("number", "reference", "reply", "running")
+
+    def __init__(self, number: int, reference: bytes) -> None:
+        self.number = number
+        self.reference = reference
+        self.running = True
+        self.reply: Outgoing | None = None
+
+
+class Asker:
+    """All that is remembered of one incarnation of a peer."""
+
+    __slots__ = (
+        "answers",
+        "bytes",
+        "exceptions",
+        "floor",
+        "idle_since",
+        "incarnation",
+        "peer_id",
+        "running",
+        "sessions",
+        "until_s",
+        "upto",
+    )
+
+    def __init__(self, peer_id: NodeId, incarnation: bytes) -> None:
+        self.peer_id: Final = peer_id
+        self.incarnation: Final = incarnation
+        self.floor = 0
+        """The settled mark."""
+        self.upto = 0
+        """All numbers below this one are settled, too, but for the exceptions."""
+        self.exceptions: frozenset[int] = frozenset()
+        self.answers: dict[int, Answer] = {}
+        self.bytes = 0
+        self.sessions = 0
+        self.running = 0
+        """Handlers that run for it now, those of sends included."""
+        self.until_s = float("-inf")
+        """When the last of its queries is past its lifetime."""
+        self.idle_since: int | None = None
+        """The sequence of the own record when it had become idle; None while it is not."""
+
+    def is_settled(self, number: int) -> bool:
+        return number < self.floor or (number < self.upto and number not in self.exceptions)
+
+
+class Arrived(NamedTuple):
+    """A verdict, and the entry that it is about."""
+
+    verdict: Verdict
+    answer: Answer | None
+
+
+class Answers:
+    """All askers. Invariants beside the one above: :attr:`entries` and :attr:`bytes` are the sums
+    over all askers of the queries remembered and of the answers kept, and within their limits."""
+
+    def __init__(self, limits: AnswerLimits | None = None) -> None:
+        self._limits = limits or AnswerLimits()
+        self._askers: dict[tuple[NodeId, bytes], Asker] = {}
+        self.entries = 0
+        self.bytes = 0
+        self.early_floor = 0
+        """Early data is accepted from those who knew a record of at least this sequence."""
+
+    def __len__(self) -> int:
+        return len(self._askers)
+
+    # Sessions
+
+    def session_began(self, peer_id: NodeId, incarnation: bytes) -> Asker | None:
+        """A session with an asker was made, confirmed or not. None if there is no room for one
+        more asker: its queries are then refused."""
+        asker = self._askers.get((peer_id, incarnation))
+        if asker is None:
+            if len(self._askers) >= self._limits.askers_max:
+                return None
+            asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
+        asker.sessions += 1
+        asker.idle_since = None
+        return asker
+
+    def session_ended(self, asker: Asker) -> None:
+        asker.sessions -= 1
+        if not (asker.sessions or asker.answers or asker.floor or asker.upto):
+            # It never asked anything, so there is nothing to remember.
+            del self._askers[asker.peer_id, asker.incarnation]
+
+    # Queries
+
+    def ask(
+        self, asker: Asker, number: int, reference: bytes, left_s: float, now_s: float
+    ) -> Arrived:
+        """A copy of a query came; ``left_s`` is what is left of its lifetime."""
+        answer = asker.answers.get(number)
+        if answer is not None:
+            if answer.reference != reference:
+                # Two queries with one number: no honest asker makes them.
+                return Arrived(Verdict.SETTLED, None)
+            if answer.running:
+                return Arrived(Verdict.WORKING, answer)
+            return Arrived(Verdict.GONE if answer.reply is None else Verdict.AGAIN, answer)
+        floor = asker.floor
+        if number < floor or (number < asker.upto and number not in asker.exceptions):
+            return Arrived(Verdict.SETTLED, None)
+        limits = self._limits
+        if number >= max(floor, asker.upto) + limits.window or self.entries >= limits.entries_max:
+            return Arrived(Verdict.BUSY, None)
+        answer = asker.answers[number] = Answer(number, reference)
+        self.entries += 1
+        until_s = now_s + left_s + MARGIN_S
+        asker.until_s = max(asker.until_s, until_s)
+        return Arrived(Verdict.RUN, answer)
+
+    def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
+        """A handler has ended; its reply is kept until it is settled, or there is no room."""
+        answer.running = False
+        if asker.answers.get(answer.number) is not answer:
+            return
+        answer.reply = reply
+        size = len(reply.message)
+        asker.bytes += size
+        self.bytes += size
+        if asker.bytes > self._limits.asker_bytes_max or self.bytes > self._limits.bytes_max:
+            self._make_room(asker)
+
+    def ended(self, answer: Answer) -> None:
+        """A handler has ended without an answer, cancelled by its asker for instance."""
+        answer.running = False
+
+    def forget(self, asker: Asker, answer: Answer) -> None:
+        """A query need not be remembered, since it may run again: its kind is idempotent."""
+        answer.running = False
+        if asker.answers.get(answer.number) is answer:
+            self._drop(asker, answer.number)
+
+    def settle(self, asker: Asker, settled: int) -> None:
+        """The asker has finished all numbers below ``settled``."""
+        floor = asker.floor
+        if settled <= floor:
+            return
+        asker.floor = settled
+        answers = asker.answers
+        if settled - floor <= len(answers):
+            numbers: Iterable[int] = range(floor, settled)
+        else:
+            # Whatever jump an asker makes, only what is remembered is looked at.
+            numbers = [number for number in answers if number < settled]
+        for number in numbers:
+            if number in answers:
+                self._drop(asker, number)
+
+    def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
+        """The asker has finished all numbers below ``upto``, but for the exceptions."""
+        if upto <= asker.upto:
+            return
+        asker.upto, asker.exceptions = upto, exceptions
+        for number in [n for n in asker.answers if n < upto and n not in exceptions]:
+            self._drop(asker, number)
+
+    def _drop(self, asker: Asker, number: int) -> None:
+        self.entries -= 1
+        self._free(asker, asker.answers.pop(number))
+
+    def _free(self, asker: Asker, answer: Answer) -> None:
+        if answer.reply is not None:
+            size = len(answer.reply.message)
+            asker.bytes -= size
+            self.bytes -= size
+            answer.reply = None
+
+    def _make_room(self, asker: Asker) -> None:
+        """The bodies of the asker's oldest answers go, until both limits hold."""
+        for answer in asker.answers.values():
+            if asker.bytes <= self._limits.asker_bytes_max and self.bytes <= self._limits.bytes_max:
+                return
+            self._free(asker, answer)
+
+    # Forgetting
+
+    def look(self, now_s: float, sequence: int) -> None:
+        """To be called now and then, with the sequence of the own record. Askers that have no
+        session and no query within its lifetime are idle from now on."""
+        for asker in self._askers.values():
+            if asker.until_s <= now_s and asker.bytes:
+                # Nobody may want these any more; that the queries ran is not forgotten.
+                for answer in asker.answers.values():
+                    self._free(asker, answer)
+            if asker.sessions or asker.running or asker.until_s > now_s:
+                asker.idle_since = None
+            elif asker.idle_since is None:
+                asker.idle_since = sequence
+
+    def signed_anew(self, before: int) -> None:
+        """The own record has another sequence than ``before`` now. Those who know only records
+        older than ``before`` are challenged from now on, and idle askers of that time forgotten."""
+        self._forget_below(before)
+
+    def make_room(self, sequence: int) -> int:
+        """There is no room for an asker: forget all that are idle, at the price that early data is
+        refused until the own record is signed anew. Returns how many were forgotten."""
+        before = len(self._askers)
+        if any(asker.idle_since is not None for asker in self._askers.values()):
+            self._forget_below(sequence + 1)
+        return before - len(self._askers)
+
+    def _forget_below(self, sequence: int) -> None:
+        self.early_floor = max(self.early_floor, sequence)
+        idle = [
+            key
+            for key, asker in self._askers.items()
+            if asker.idle_since is not None and asker.idle_since < self.early_floor
+        ]
+        for key in idle:
+            asker = self._askers.pop(key)
+            self.entries -= len(asker.answers)
+            self.bytes -= asker.bytes

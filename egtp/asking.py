@@ -1,0 +1,328 @@
+"""Asking: messages of this node's own, from the call to their outcome.
+
+What may be given to a path, when it is given again, and what became of it. A query belongs to the
+incarnation of the peer that it was first given to: that one never runs it twice (see
+:mod:`egtp.answers`), so it is given again as soon as its path is gone. To a later incarnation it is
+given only if that one began before the query was born, or if running twice does no harm;
+otherwise nobody can know whether it ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Final, Protocol, TypeAlias
+
+from egtp.config import NodeConfig
+from egtp.errors import (
+    EgtpError,
+    FastFail,
+    HardTimeout,
+    NodeClosed,
+    OutcomeUnknown,
+)
+from egtp.exchange import Exchange, ExchangeTable, Passed
+from egtp.identity import NodeId
+from egtp.message import Reply
+from egtp.open_query import OpenQuery, Sending
+from egtp.outgoing import Outgoing
+from egtp.path import MESSAGE_OVERHEAD_MAX, Path
+from egtp.peers import Peer, PeerBook
+from egtp.sealed import ItemType, item, write_settled_except
+
+__all__ = ["Asking", "AskingHost"]
+
+AGAIN_FIRST_S: Final = 2.0
+"""After this long without an answer a query is given to a relayed path again: some round trips."""
+AGAIN_MAX_S: Final = 30.0
+"""And at least this often. Also what a peer is given that has said that it works on it."""
+
+PeerExchange: TypeAlias = Exchange[OpenQuery]
+
+
+class AskingHost(Protocol):
+    """What asking needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def seek(self, peer: Peer) -> None:
+        """Search for a path to the peer, unless a search is under way."""
+
+    def not_sought(self, peer: Peer) -> None:
+        """Nobody waits for a path to the peer any more."""
+
+    def deliver_to_self(self, exchange: PeerExchange | Sending) -> None:
+        """A message is for this very node."""
+
+    def cancel_own(self, reference: bytes) -> None:
+        """A query of this node to itself is not wanted any more."""
+
+    def arm_timer(self) -> None:
+        """A deadline earlier than those before it may have been set."""
+
+
+class Asking:
+    """The asking side of a node."""
+
+    def __init__(
+        self,
+        host: AskingHost,
+        me: NodeId,
+        book: PeerBook,
+        config: NodeConfig,
+        counters: Counter[str],
+        nonce: Callable[[], bytes],
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._book = book
+        self._config = config
+        self._counters = counters
+        self._nonce = nonce
+        self._loop = asyncio.get_running_loop()
+        self.exchanges: Final[ExchangeTable[OpenQuery]] = ExchangeTable(counters)
+
+    # Beginning
+
+    def ask(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        hard_timeout_s: float,
+        soft_timeout_s: float | None,
+        query: OpenQuery,
+        *,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> None:
+        """Open an exchange and give its query to a path as soon as there is one."""
+        exchanges = self.exchanges
+        if len(exchanges) >= self._config.exchanges_max:
+            query.fail(FastFail(f"{self._config.exchanges_max} queries are open (exchanges_max)"))
+            return
+        exchange = exchanges.open(
+            peer_id,
+            kind,
+            body,
+            nonce=self._nonce(),
+            reply_bytes_max=self._config.body_bytes_max,
+            hard_timeout_s=hard_timeout_s,
+            soft_timeout_s=soft_timeout_s,
+            now_s=self._host.now(),
+            sink=query,
+            idempotent=idempotent,
+            early=early,
+        )
+        query.when_abandoned(partial(self._abandoned, exchange))
+        self._host.arm_timer()
+        if peer_id == self._me:
+            exchange.given = True
+            self._host.deliver_to_self(exchange)
+        else:
+            self.post(self._book.get(peer_id), exchange)
+
+    def tell(self, peer_id: NodeId, sending: Sending) -> None:
+        """Send a message that wants no reply."""
+        if peer_id == self._me:
+            sending.given = True
+            self._host.deliver_to_self(sending)
+        else:
+            self.post(self._book.get(peer_id), sending)
+
+    # Giving to paths
+
+    def post(self, peer: Peer, outgoing: Outgoing) -> None:
+        """Give a message to the best path, or let it wait for one."""
+        path = peer.best_path
+        if path is not None:
+            self._give(path, outgoing)
+        elif (
+            not outgoing.given
+            and peer.waiting_bytes + len(outgoing.message) > self._config.waiting_bytes_max
+        ):
+            too_much = f"too much waits for {peer.peer_id} (waiting_bytes_max)"
+            self._fail(outgoing, FastFail(too_much))
+        else:
+            peer.wait(outgoing)
+            self._host.seek(peer)
+
+    def _give(self, path: Path, outgoing: Outgoing) -> None:
+        size, limits = len(outgoing.message), path.limits
+        if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
+            too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
+            self._fail(outgoing, FastFail(too_large))
+        elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
+            too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
+            self._fail(outgoing, FastFail(too_much))
+        elif not isinstance(outgoing, Exchange):
+            path.queue(outgoing)
+        elif self.exchanges.count_of(path.peer_id) > limits.open_queries_max:
+            too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
+            self._fail(outgoing, FastFail(too_many))
+        elif self._may_run_there(outgoing, path):
+            outgoing.working = False
+            outgoing.resent = 0
+            outgoing.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else float("inf")
+            path.queue(outgoing)
+
+    def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
+        """Whether a query may be given to the incarnation at the other end of a path."""
+        if exchange.given and exchange.handed_to != path.incarnation:
+            if not exchange.idempotent and path.peer_started_s >= exchange.born_s:
+                lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
+                self._end(exchange, OutcomeUnknown(lost))
+                return False
+            self._counters["query given to a later incarnation"] += 1
+        exchange.handed_to = path.incarnation
+        return True
+
+    def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
+        """A message cannot be given to anybody."""
+        if isinstance(outgoing, Exchange):
+            if outgoing.given:
+                # An earlier copy may have run, so the only truth left is that nobody knows.
+                self._end(outgoing, OutcomeUnknown(error.summary))
+            else:
+                self._end(outgoing, error)
+        elif isinstance(outgoing, Sending):
+            outgoing.fail(error)
+        else:
+            self._counters["reply dropped: it could not be sent"] += 1
+
+    def _end(self, exchange: PeerExchange, error: EgtpError) -> None:
+        self.exchanges.close(exchange)
+        self._free(exchange.peer_id, exchange)
+        exchange.sink.fail(error)
+
+    # Paths
+
+    def path_opened(self, peer: Peer, path: Path) -> None:
+        """A path was confirmed: what waits for one, and what older ones still hold, goes there."""
+        best = peer.best_path or path
+        for older in peer.others:
+            for outgoing in older.outbox.take_unsent():
+                self._give(best, outgoing)
+        for outgoing in peer.take_waiting():
+            self._give(best, outgoing)
+
+    def path_is_gone(self, peer: Peer, path: Path) -> None:
+        """What was given to a path, and what still waited there, goes by another one."""
+        for outgoing in path.outbox.take_unsent():
+            self.post(peer, outgoing)
+        for exchange in self.exchanges.of(peer.peer_id):
+            if exchange.path is path and not exchange.queued:
+                self._counters["query sent again: its path is gone"] += 1
+                self.post(peer, exchange)
+
+    def search_failed(self, peer: Peer, error: FastFail) -> None:
+        """There is no path. What was given to nobody fails; what was given may still be answered,
+        so it waits: for the peer to come back, for another search, for its hard timeout."""
+        path = peer.best_path
+        for outgoing in peer.take_waiting():
+            if path is not None:
+                self._give(path, outgoing)
+            elif isinstance(outgoing, Exchange) and outgoing.given:
+                peer.wait(outgoing)
+            elif isinstance(outgoing, Exchange | Sending):
+                self._fail(outgoing, FastFail(error.summary, error.attempts))
+            else:
+                # A reply: whoever asked comes and fetches it, if he still wants it.
+                self._counters["reply kept until its asker comes"] += 1
+
+    # What comes back
+
+    def received_reply(self, peer_id: NodeId, reply: Reply) -> None:
+        exchange = self.exchanges.match(peer_id, reply)
+        if exchange is not None:
+            if exchange.queued:
+                self._free(exchange.peer_id, exchange)
+            exchange.sink.succeed(reply)
+
+    def received_working(self, peer_id: NodeId, reference: bytes) -> None:
+        """The peer has the query, and works on it."""
+        exchange = self.exchanges.find(peer_id, reference)
+        if exchange is not None and not exchange.working:
+            exchange.working = True
+            if exchange.path is not None and exchange.path.relayed:
+                exchange.again_s = self._host.now() + AGAIN_MAX_S
+
+    # Settled numbers
+
+    def settled_except(self, peer_id: NodeId) -> bytes | None:
+        news = self.exchanges.settled_except(peer_id)
+        if news is None:
+            return None
+        return item(ItemType.SETTLED_EXCEPT, write_settled_except(*news))
+
+    # Time
+
+    def expire(self, now_s: float) -> None:
+        """Tell the timeouts that have passed."""
+        for exchange, passed in self.exchanges.expire(now_s):
+            if passed is Passed.SOFT:
+                exchange.sink.pass_soft_timeout()
+                continue
+            self._free(exchange.peer_id, exchange)
+            summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
+            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.given))
+
+    def look(self, now_s: float) -> None:
+        """Now and then: relays lose packets, so what goes through them is given again."""
+        for peer_id in self.exchanges.peers():
+            peer = self._book.find(peer_id)
+            path = None if peer is None else peer.best_path
+            if path is None or not path.relayed:
+                continue
+            for exchange in self.exchanges.of(peer_id):
+                if now_s >= exchange.again_s and not path.outbox.holds(exchange):
+                    exchange.resent += 1
+                    pause_s = min(AGAIN_FIRST_S * 2**exchange.resent, AGAIN_MAX_S)
+                    exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
+                    self._counters["query sent again: no answer through relays"] += 1
+                    if self._may_run_there(exchange, path):
+                        path.queue(exchange)
+
+    # The end
+
+    def take_back(self, peer_id: NodeId, outgoing: Outgoing) -> None:
+        """A message is not wanted any more: free what of it has not left."""
+        self._free(peer_id, outgoing)
+        peer = self._book.find(peer_id)
+        if peer is not None and not peer.waiting and not self.exchanges.count_of(peer_id):
+            self._host.not_sought(peer)
+
+    def _free(self, peer_id: NodeId, outgoing: Outgoing) -> None:
+        path = outgoing.path
+        if path is not None:
+            path.take_back(outgoing)
+        elif outgoing.queued:
+            peer = self._book.find(peer_id)
+            if peer is not None:
+                peer.drop_waiting(outgoing)
+
+    def _abandoned(self, exchange: PeerExchange, _: OpenQuery) -> None:
+        """Its caller has cancelled it."""
+        self.exchanges.close(exchange)
+        self.take_back(exchange.peer_id, exchange)
+        if not exchange.given:
+            return
+        if exchange.peer_id == self._me:
+            self._host.cancel_own(exchange.reference)
+            return
+        peer = self._book.find(exchange.peer_id)
+        if peer is not None and peer.best_path is not None:
+            peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
+
+    def close(self) -> None:
+        """End every exchange with :class:`NodeClosed`."""
+        for peer in self._book.all():
+            for outgoing in peer.take_waiting():
+                if isinstance(outgoing, Sending):
+                    outgoing.fail(NodeClosed())
+        for exchange in self.exchanges.all():
+            self.exchanges.close(exchange)
+            exchange.sink.fail(NodeClosed(may_have_run=exchange.given))

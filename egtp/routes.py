@@ -1,0 +1,305 @@
+"""Routes: the paths to peers, from the search for one to its end.
+
+Which path is used, what happens when a better one is found or the last one is lost, and who has
+gone silent. What waits for a path or is lost with it is the business of :mod:`egtp.asking`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from functools import partial
+from typing import Final, Protocol
+
+from egtp.asking import Asking
+from egtp.channels import SecureChannels
+from egtp.comm_strat import RelayStrat, TCPStrat
+from egtp.config import NodeConfig
+from egtp.errors import FastFail
+from egtp.events import Observer, PathLost, PathOpened, SearchFailed
+from egtp.identity import NodeId
+from egtp.path import Path
+from egtp.peers import Peer, PeerBook, Search
+from egtp.reaching import Reacher
+from egtp.relaying import Relaying
+from egtp.silence import Verdict
+from egtp.strategy_choice import Contact
+from egtp.tcp.comms_handler import TCPCommsHandler
+from egtp.tcp.connection import TCPConnection
+
+__all__ = ["Routes", "RoutesHost"]
+
+DRAIN_S: Final = 5.0
+"""How long a superseded connection without work is kept: what is under way on it still arrives."""
+NOTE_INTERVAL_S: Final = 5.0
+"""A peer that says it does not know the session is answered by a new handshake this often."""
+SEEK_AGAIN_FIRST_S: Final = 1.0
+SEEK_AGAIN_MAX_S: Final = 30.0
+"""A peer for whom something waits that it may have had before is searched for again and again."""
+
+
+class RoutesHost(Protocol):
+    """What routes need from their node."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+
+class Routes:
+    """All paths of a node."""
+
+    def __init__(
+        self,
+        host: RoutesHost,
+        me: NodeId,
+        book: PeerBook,
+        channels: SecureChannels,
+        comms: TCPCommsHandler,
+        reacher: Reacher,
+        asking: Asking,
+        relaying: Relaying,
+        config: NodeConfig,
+        counters: Counter[str],
+        observer: Observer | None,
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._book = book
+        self._channels = channels
+        self._comms = comms
+        self._reacher = reacher
+        self._asking = asking
+        self._relaying = relaying
+        self._config = config
+        self._counters = counters
+        self._observer = observer
+
+    # Searching
+
+    def seek(self, peer: Peer) -> None:
+        """Search for any path, unless a search is under way."""
+        if peer.search is None and not self._host.is_closed:
+            peer.seek_again_s = float("inf")
+            peer.search = Search(partial(self._search, peer))
+
+    def not_sought(self, peer: Peer) -> None:
+        """Nobody waits for a path to the peer any more."""
+        peer.seek_again_s = float("inf")
+        if peer.search is not None:
+            peer.search.task.cancel()
+            peer.search = None
+
+    async def _search(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
+        failure = None
+        try:
+            await self._reacher.reach(peer, found)
+            peer.attempts = ()
+        except FastFail as error:
+            failure = error
+            peer.attempts = error.attempts
+            if self._observer is not None:
+                self._observer(SearchFailed(peer.peer_id, error.attempts))
+        finally:
+            if peer.search is not None and peer.search.found is found:
+                peer.search = None
+        if failure is not None:
+            self._asking.search_failed(peer, failure)
+            if peer.waiting:
+                pause_s = min(SEEK_AGAIN_FIRST_S * 2**peer.failed_searches, SEEK_AGAIN_MAX_S)
+                peer.failed_searches = min(peer.failed_searches + 1, 16)
+                peer.seek_again_s = self._host.now() + pause_s
+        elif peer.best_path is None and (peer.waiting or self._is_asked(peer)):
+            # The path was lost again before this search had come to its end.
+            self.seek(peer)
+        return failure
+
+    async def connect(self, peer: Peer) -> None:
+        """Have a direct path to ``peer``. Raises :class:`FastFail`."""
+        if peer.direct is not None:
+            return
+        if self._host.is_closed:
+            raise FastFail("this node is closed")
+        self.seek_direct(peer)
+        assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
+        # Shared by all who need this relay, so it goes on when one of them is cancelled.
+        failure = await asyncio.shield(peer.direct_search.task)
+        if failure is not None:
+            raise FastFail(failure.summary, failure.attempts)
+
+    def seek_direct(self, peer: Peer) -> None:
+        """Search for a direct path, unless there is one or a search is under way."""
+        if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
+            peer.direct_search = Search(partial(self._search_direct, peer))
+
+    async def _search_direct(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
+        try:
+            await self._reacher.reach(peer, found, with_relays=False)
+        except FastFail as error:
+            return error
+        finally:
+            peer.direct_search = None
+        return None
+
+    async def connect_relay(self, relay: RelayStrat) -> None:
+        """Have a direct path to a relay, from what somebody's record says of it if need be."""
+        peer = self._book.get(relay.relay_id)
+        peer.hearsay = Contact.of_relay(relay)
+        await self.connect(peer)
+
+    def _is_asked(self, peer: Peer) -> bool:
+        return self._asking.exchanges.count_of(peer.peer_id) > 0
+
+    # Paths come
+
+    def confirmed(self, path: Path) -> None:
+        """The peer at the other end of ``path`` is proven and lives."""
+        peer = self._book.get(path.peer_id)
+        peer.add_path(path, self._me)
+        peer.failed_searches = 0
+        peer.seek_again_s = float("inf")
+        if self._observer is not None:
+            self._observer(PathOpened(path.peer_id, path.strategy))
+        strategy = path.strategy
+        if isinstance(strategy, TCPStrat):
+            connection = self._comms.connection(strategy.connection or 0)
+            if connection is not None:
+                self._comms.proven(connection)
+            if peer.direct_search is not None:
+                peer.direct_search.found.set()
+        if peer.search is not None:
+            peer.search.found.set()
+        self._asking.path_opened(peer, path)
+        for older in peer.others:
+            # At its other end nobody is any more, or nobody who knows its session.
+            if older.incarnation != path.incarnation:
+                self.lose(older, "the peer was restarted")
+            elif older.suspect:
+                self.lose(older, "the peer does not know its session")
+        if path.closed:
+            return
+        path.flush()
+        if not path.relayed:
+            self._relaying.connected(peer)
+        elif path.dialled and path.record is not None and path.record.tcp:
+            # The handshake brought a newer record, with addresses that were not tried yet.
+            self.seek_direct(peer)
+
+    # Paths go
+
+    def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
+        """A path is of no use any more. What had not left by it goes by another; what was written
+        may still leave, unless it is to end ``at_once``."""
+        self._channels.close(path)
+        strategy = path.strategy
+        if isinstance(strategy, TCPStrat):
+            connection = self._comms.connection(strategy.connection or 0)
+            if connection is not None and at_once:
+                connection.abort(reason)
+            elif connection is not None:
+                connection.close(reason)
+        self._is_gone(path, reason)
+
+    def connection_closed(self, connection: TCPConnection, reason: str) -> None:
+        path = self._channels.connection_lost(connection.number, reason)
+        if path is not None:
+            self._is_gone(path, reason)
+
+    def _is_gone(self, path: Path, reason: str) -> None:
+        path.closed = True
+        peer = self._book.find(path.peer_id)
+        if peer is None or path not in peer.paths:
+            return
+        was_direct = path is peer.direct
+        peer.remove_path(path)
+        if self._observer is not None:
+            self._observer(PathLost(path.peer_id, path.strategy, reason))
+        self._asking.path_is_gone(peer, path)
+        if was_direct and peer.direct is None:
+            self._relaying.disconnected(peer.peer_id)
+
+    def session_unknown(self, path: Path) -> None:
+        """The peer restarted, or somebody on the way would like us to think so. The session stays
+        until there is a new one."""
+        peer = self._book.get(path.peer_id)
+        now = self._host.now()
+        if now - peer.last_note_s < NOTE_INTERVAL_S:
+            self._counters["unknown-session note: too soon after the last"] += 1
+            return
+        peer.last_note_s = now
+        path.suspect = True
+        self.seek(peer)
+
+    # Upkeep
+
+    def is_writable(self, path: Path) -> bool:
+        """Whether the transport below a path takes more now."""
+        strategy = path.strategy
+        if isinstance(strategy, RelayStrat):
+            return self._relaying.takes_more(strategy, self.is_writable)
+        connection = self._comms.connection(strategy.connection or 0)
+        # A connection that is gone takes everything: the write then says that it failed.
+        return connection is None or connection.takes_more
+
+    def writable(self, connection: TCPConnection) -> None:
+        """A connection takes more again."""
+        path = self._channels.path_of(connection.number)
+        if path is None:
+            return
+        path.flush()
+        if self._relaying.is_relay(path.peer_id):
+            for peer in self._book.all():
+                if peer.relayed is not None and peer.relayed.outbox:
+                    peer.relayed.flush()
+
+    def why_keep(self, connection: TCPConnection) -> str | None:
+        """Why a connection must stay though nothing went over it lately; None if it need not."""
+        path = self._channels.path_of(connection.number)
+        if path is None:
+            return None
+        if path.outbox:
+            return "messages wait for it"
+        if self._asking.exchanges.count_of(path.peer_id):
+            return "replies are awaited"
+        if self._relaying.keeps(path.peer_id):
+            return "this node is reached through it"
+        return None
+
+    def look(self, now: float) -> None:
+        """Now and then: silent peers, superseded paths without work, searches to repeat."""
+        relays = self._relays_in_use()
+        for peer in self._book.all():
+            if peer.search is None and peer.waiting and now >= peer.seek_again_s:
+                self.seek(peer)
+            self._listen(peer, now, is_relay=peer.peer_id in relays)
+            if peer.relayed is not None:
+                peer.relayed.look(now)
+            for path in peer.others:
+                if not path.outbox and now - path.used_s > DRAIN_S:
+                    self.lose(path, "superseded by another path")
+
+    def _relays_in_use(self) -> set[NodeId]:
+        """Relays that somebody waits for an answer through."""
+        strategies = self._channels.relays_dialled()
+        for peer_id in self._asking.exchanges.peers():
+            peer = self._book.find(peer_id)
+            if peer is not None and peer.relayed is not None:
+                strategies.append(peer.relayed.strategy)
+        return {one.relay_id for one in strategies if isinstance(one, RelayStrat)}
+
+    def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
+        """Notice that nobody is there any more, while somebody waits for a reply."""
+        waited_for = self._is_asked(peer)
+        for path in peer.paths:
+            if not (waited_for or path.silence.is_asked or (is_relay and path is peer.direct)):
+                continue
+            match path.silence.look(now, path.heard_s, self._config.silent_path_s):
+                case Verdict.ASK:
+                    path.ask_for_sign_of_life()
+                case Verdict.GIVE_UP:
+                    self._counters["path given up: silent"] += 1
+                    self.lose(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)
+                case Verdict.FINE:
+                    pass

@@ -1,0 +1,198 @@
+"""Running coroutines whose first step is taken in place.
+
+Most handlers of queries never wait: a task for each costs more than all the rest of answering. So
+a coroutine is stepped where its query is taken from the packet, *as* a task that stands by; only
+if it waits for something does that task take it over and carry it to its end. To the coroutine
+there is no difference: it is always in the same task, ``asyncio.timeout`` and task groups work, and
+it can be cancelled. (``asyncio._enter_task`` is documented for exactly this, under "Extending".)
+
+Coroutines that one worker runs after another share a context: context variables set by one may
+be seen by a later one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Final, Generic, TypeVar
+
+__all__ = ["IDLE_MAX", "Workers"]
+
+IDLE_MAX: Final = 64
+"""Tasks that stand by for coroutines that wait; more end when they have nothing to do."""
+
+Job = TypeVar("Job")
+
+
+class _Rest:
+    """The rest of a coroutine that has begun to wait, as something to await."""
+
+    __slots__ = ("_cancel", "_coroutine", "_waits_for")
+
+    def __init__(
+        self, coroutine: Coroutine[Any, Any, Any], waits_for: object, *, cancel: bool
+    ) -> None:
+        self._coroutine = coroutine
+        self._waits_for = waits_for
+        self._cancel = cancel
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        coroutine, waits_for = self._coroutine, self._waits_for
+        error: BaseException | None = asyncio.CancelledError() if self._cancel else None
+        try:
+            while True:
+                if error is None:
+                    try:
+                        value = yield waits_for
+                    except BaseException as raised:
+                        error = raised
+                        continue
+                    waits_for = coroutine.send(value)
+                else:
+                    thrown, error = error, None
+                    waits_for = coroutine.throw(thrown)
+        except StopIteration as end:
+            return end.value
+
+
+class Worker(Generic[Job]):
+    """A task that stands by. ``job`` is what it carries on with, if it does."""
+
+    __slots__ = ("cancel_due", "context", "coroutine", "job", "stands_by", "task", "waits_for")
+
+    def __init__(self) -> None:
+        self.context: Final = contextvars.copy_context()
+        self.job: Job | None = None
+        self.coroutine: Coroutine[Any, Any, Any] | None = None
+        self.waits_for: object = None
+        """What the coroutine waits for; :data:`_NOT_BEGUN` if it has not begun."""
+        self.cancel_due = False
+        """The job was cancelled before the task had taken it over."""
+        self.stands_by: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None]
+
+
+_NOT_BEGUN: Final = object()
+
+
+class Workers(Generic[Job]):
+    """``done(job, value, error)`` is called once for each job, when its coroutine has ended; with a
+    :class:`asyncio.CancelledError` if it was cancelled by :meth:`cancel` or by itself.
+
+    Invariant: a worker is in ``_idle`` exactly while its task stands by, and in ``_busy`` exactly
+    while it has a job.
+    """
+
+    def __init__(self, done: Callable[[Job, Any, BaseException | None], None]) -> None:
+        self._done = done
+        self._loop = asyncio.get_running_loop()
+        self._idle: list[Worker[Job]] = []
+        self._busy: dict[int, Worker[Job]] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        """How many coroutines wait for something."""
+        return len(self._busy)
+
+    def run(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Worker[Job] | None:
+        """Take the first step, or have a new task take it soon if none stands by. The worker that
+        goes on with it, or None if it has ended already.
+
+        Must not be called from inside a task: a coroutine would see the wrong one.
+        """
+        if not self._idle:
+            worker: Worker[Job] = Worker()
+            self._hand_over(worker, job, coroutine, _NOT_BEGUN)
+            worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
+            return worker
+        worker = self._idle[-1]
+        loop, task = self._loop, worker.task
+        asyncio._enter_task(loop, task)
+        try:
+            waits_for = worker.context.run(coroutine.send, None)
+        except StopIteration as end:
+            self._done(job, end.value, None)
+            return None
+        except (Exception, asyncio.CancelledError) as error:
+            self._done(job, None, error)
+            return None
+        finally:
+            asyncio._leave_task(loop, task)
+        self._idle.pop()
+        self._hand_over(worker, job, coroutine, waits_for)
+        assert worker.stands_by is not None  # noqa: S101 - it is idle
+        worker.stands_by.set_result(None)
+        return worker
+
+    def _hand_over(
+        self,
+        worker: Worker[Job],
+        job: Job,
+        coroutine: Coroutine[Any, Any, Any],
+        waits_for: object,
+    ) -> None:
+        worker.job, worker.coroutine, worker.waits_for = job, coroutine, waits_for
+        self._busy[id(worker)] = worker
+
+    def cancel(self, worker: Worker[Job], job: Job) -> None:
+        """Cancel a coroutine that waits, if it is this one that the worker carries."""
+        if worker.job is not job:
+            return
+        if worker.coroutine is not None:
+            worker.cancel_due = True
+        else:
+            worker.task.cancel()
+
+    async def _stand_by(self, worker: Worker[Job]) -> None:
+        """Return when the worker has a job."""
+        worker.stands_by = self._loop.create_future()
+        try:
+            await worker.stands_by
+        except asyncio.CancelledError:
+            if worker.job is None:
+                raise
+            # A timeout that had passed at once: it is meant for the coroutine.
+            worker.cancel_due = True
+
+    async def _carry(self, worker: Worker[Job]) -> None:
+        while True:
+            if worker.job is None:
+                await self._stand_by(worker)
+            job, coroutine, waits_for = worker.job, worker.coroutine, worker.waits_for
+            cancel, worker.cancel_due = worker.cancel_due, False
+            # From here on a cancellation of the task reaches the coroutine by itself.
+            worker.coroutine = worker.waits_for = None
+            assert job is not None and coroutine is not None  # noqa: S101, PT018
+            value, error = None, None
+            try:
+                if waits_for is _NOT_BEGUN and not cancel:
+                    value = await coroutine
+                else:
+                    value = await _Rest(coroutine, waits_for, cancel=cancel)
+            except (Exception, asyncio.CancelledError) as raised:
+                error = raised
+            while worker.task.cancelling():
+                worker.task.uncancel()
+            worker.job = None
+            del self._busy[id(worker)]
+            self._done(job, value, error)
+            # Nothing of it is kept while the worker stands by.
+            del job, coroutine, waits_for, value, error
+            if self._closed or len(self._idle) >= IDLE_MAX:
+                return
+            self._idle.append(worker)
+
+    async def close(self) -> None:
+        """Cancel everything, and wait for it."""
+        self._closed = True
+        # A coroutine may be the one that closes; it is not to wait for itself.
+        this = asyncio.current_task()
+        workers = [w for w in (*self._busy.values(), *self._idle) if w.task is not this]
+        for worker in workers:
+            if worker.coroutine is not None:
+                worker.cancel_due = True
+            else:
+                worker.task.cancel()
+        self._idle.clear()
+        await asyncio.gather(*(worker.task for worker in workers), return_exceptions=True)
