@@ -22,6 +22,7 @@ from egtp import (
     Node,
     NodeClosed,
     NodeId,
+    OutcomeUnknown,
 )
 from egtp.comm_record import SignedCommRecord
 from egtp.lookup import LookupService, Published
@@ -38,6 +39,7 @@ VIOLATIONS_MAX: Final = 100
 _OUTCOMES: Final[dict[type[BaseException], str]] = {
     HardTimeout: "hard timeout",
     HandlerFailed: "handler failed",
+    OutcomeUnknown: "outcome unknown",
     NodeClosed: "node closed",
     HostDown: "host down",
     asyncio.CancelledError: "cancelled",

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from egtp import FastFail, HandlerFailed, HardTimeout, NodeClosed
+from egtp import FastFail, HandlerFailed, HardTimeout, NodeClosed, OutcomeUnknown
 from simulations.cluster import Cluster
 from simulations.expectations import Expectations
 from simulations.member import HARD_TIMEOUT_S, Member
@@ -27,6 +27,7 @@ TYPED: Final[dict[type[BaseException], str]] = {
     FastFail: "fast fail",
     HardTimeout: "hard timeout",
     HandlerFailed: "handler failed",
+    OutcomeUnknown: "outcome unknown",
 }
 """What a query ends with, on a machine that goes on."""
 ENDED: Final[dict[type[BaseException], str]] = {

@@ -98,18 +98,20 @@ def test_an_outcome_that_is_not_promised_is_told() -> None:
     )
 
 
-class PatientAskers(Other):
+class AskersWhoAreSlowAtFirst(Other):
     def change(self, member: Member) -> None:
-        ask = member.ask
+        ask, slow = member.ask, [True]
 
         async def asks(other: Member, body: bytes) -> bytes:
-            return await ask(other, body, 15.0)
+            if slow and slow.pop():
+                await asyncio.sleep(6.0)
+            return await ask(other, body)
 
         member.ask = asks  # type: ignore[assignment, method-assign]
 
 
 def test_an_outcome_that_comes_too_late_is_told() -> None:
-    assert failed("rolling-ip", PatientAskers) == {"no later than its hard timeout"}
+    assert failed("rolling-ip", AskersWhoAreSlowAtFirst) == {"no later than its hard timeout"}
 
 
 class SlowAskers(Other):
@@ -141,7 +143,6 @@ class SomebodyWrongAnswers(Other):
 def test_a_reply_that_is_not_what_was_asked_for_is_told() -> None:
     assert failed("rolling-ip", SomebodyWrongAnswers) == {
         "each query ends as one of the outcomes that are promised",
-        "the first question is answered, or lost on a connection that had died",
         LIVENESS,
     }
 
@@ -170,7 +171,7 @@ class TakesOthersAlong(Cluster):
 def test_somebody_who_notices_the_others_coming_and_going_fails_the_churn() -> None:
     assert failed("churn", TakesOthersAlong) == {
         "those who stay always reach each other",
-        "the first question is answered, or lost on a connection that had died",
+        "within 5 s",
         LIVENESS,
     }
 
@@ -329,10 +330,7 @@ class NothingIsMended(Cuts):
 
 
 def test_a_cut_that_is_not_mended_fails_the_partition() -> None:
-    assert {
-        "the first question is answered, or lost on a connection that had died",
-        LIVENESS,
-    } <= failed("partition", NothingIsMended)
+    assert LIVENESS in failed("partition", NothingIsMended)
 
 
 # Sleepers, stale records, a crowd
