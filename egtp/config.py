@@ -60,6 +60,9 @@ class NodeConfig:
     """How long an accepted connection may prove nobody."""
     idle_timeout_s: float = 120.0
     """How long an unused connection is kept: long enough for a conversation to go on."""
+    close_timeout_s: float = 5.0
+    """How long a connection that is being closed may take to get rid of what it holds: the other
+    side may not read, and must not keep it open for that."""
     connection_buffer_bytes_max: int = 1 * MIB
     """What a connection holds while it is being opened or the socket is full."""
 

@@ -65,6 +65,8 @@ class TCPCommsHandler:
         self._unproven: set[int] = set()
         self._connections: dict[int, TCPConnection] = {}
         self._openings: dict[int, asyncio.Task[None]] = {}
+        self._closing_until_s: dict[int, float] = {}
+        """In order: all are given the same time."""
         self._next_number = 1
         self._closing = False
         self._all_gone = asyncio.Event()
@@ -209,7 +211,11 @@ class TCPCommsHandler:
     def garbage(self, connection: TCPConnection, reason: str) -> None:  # noqa: ARG002
         self._counters[f"dropped: {reason}"] += 1
 
+    def closing(self, connection: TCPConnection) -> None:
+        self._closing_until_s[connection.number] = self._elapsed() + self._config.close_timeout_s
+
     def closed(self, connection: TCPConnection, reason: str) -> None:
+        self._closing_until_s.pop(connection.number, None)
         if self._connections.pop(connection.number, None) is None:
             return
         if not self._connections:
@@ -225,6 +231,11 @@ class TCPCommsHandler:
     def clean_up(self) -> None:
         """Close what has proven nobody in time, and what has been idle for too long."""
         now = self._elapsed()
+        for number, until_s in list(self._closing_until_s.items()):
+            if until_s > now:
+                break
+            self._counters["connection closed: what it held did not leave in time"] += 1
+            self._connections[number].abort("not closed in time")
         for connection in list(self._connections.values()):
             used_s = self._owner.confirmed_on(connection)
             if used_s is None:
@@ -235,7 +246,7 @@ class TCPCommsHandler:
                 now - used_s > self._config.idle_timeout_s
                 and self._owner.why_keep(connection) is None
             ):
-                connection.close("idle")
+                connection.drain("idle")
 
     def drop_all(self, reason: str) -> None:
         """Close every connection at once."""

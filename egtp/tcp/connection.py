@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import Final, Protocol, cast
+from collections.abc import Callable
+from typing import Final, NamedTuple, Protocol, cast
 
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
-from egtp.frames import FrameSplitter, frame
+from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
 
-__all__ = ["ConnectionOwner", "TCPConnection"]
+__all__ = ["ConnectionOwner", "Held", "TCPConnection"]
+
+
+ENDED: Final = "closed by the other side"
+
+
+class Held(NamedTuple):
+    """A packet that waits for the socket, and who is told when it goes there."""
+
+    packet: bytes
+    written: Callable[[], None] | None
 
 
 class ConnectionOwner(Protocol):
@@ -28,17 +39,52 @@ class ConnectionOwner(Protocol):
         """A whole packet came."""
 
     def writable(self, connection: TCPConnection) -> None:
-        """The socket takes data again after a pause."""
+        """The connection takes more again."""
 
     def garbage(self, connection: TCPConnection, reason: str) -> None:
         """What came is not a stream of frames; the connection is closed by itself."""
+
+    def closing(self, connection: TCPConnection) -> None:
+        """It takes nothing more, and is closed as soon as what it has accepted has left and the
+        other side has ended too. The owner aborts it if that takes too long."""
 
     def closed(self, connection: TCPConnection, reason: str) -> None:
         """Called once, last, whether or not the connection was ever open."""
 
 
 class TCPConnection(asyncio.Protocol):
-    """States: opening, open, closed. Packets sent while opening are held and sent when open."""
+    """States: opening, open, closing, closed.
+
+    - *opening*: packets are held, and sent when it is open.
+    - *open*: packets are written at once, or held while the socket is full.
+    - *closing*: takes no more packets; what is held is still written, then the end of the stream,
+      and what comes is read until the other side ends too. (To close at once, with data unread,
+      would reset the connection and lose what is still on its way.)
+    - *closed*: nothing is left of it but its reason.
+    """
+
+    __slots__ = (
+        "_held",
+        "_held_bytes",
+        "_held_bytes_max",
+        "_listens",
+        "_owner",
+        "_paused",
+        "_reason",
+        "_splitter",
+        "_transport",
+        "bytes_in",
+        "bytes_out",
+        "dialled",
+        "is_closed",
+        "is_closing",
+        "is_open",
+        "local_host",
+        "number",
+        "remote",
+        "started_s",
+        "takes_more",
+    )
 
     def __init__(
         self,
@@ -58,14 +104,20 @@ class TCPConnection(asyncio.Protocol):
         self.local_host: str | None = None
         """This side's IP address, once open."""
         self.is_open = False
+        self.is_closing = False
         self.is_closed = False
+        self.takes_more = False
+        """Whether a packet sent now goes to the socket at once."""
         self.bytes_in = 0
         self.bytes_out = 0
         self._owner = owner
         self._held_bytes_max = held_bytes_max
-        self._held: deque[bytes] = deque()
+        # An empty deque is larger than all the rest: there is one only while something is held.
+        self._held: deque[Held] | None = None
         self._held_bytes = 0
         self._paused = False
+        self._listens = True
+        """Whether what comes is given to the owner."""
         self._splitter = FrameSplitter()
         self._transport: asyncio.Transport | None = None
         self._reason: str | None = None
@@ -81,11 +133,6 @@ class TCPConnection(asyncio.Protocol):
         return self.local_host is not None
 
     @property
-    def takes_more(self) -> bool:
-        """Whether a packet sent now goes to the socket at once."""
-        return self.is_open and not self._paused
-
-    @property
     def half_frame_bytes(self) -> int:
         """How much of an unfinished frame is held."""
         return self._splitter.pending_bytes
@@ -94,33 +141,85 @@ class TCPConnection(asyncio.Protocol):
         """The peer is confirmed: take frames of full size."""
         self._splitter.lift_limit()
 
-    def send(self, packet: bytes) -> None:
+    # Sending
+
+    def send(self, packet: bytes, written: Callable[[], None] | None = None) -> None:
         """Write a packet, or hold it until the socket takes it.
 
-        Raises :class:`NotSent` if the connection is closed or holds too much already.
+        ``written`` is called right before the packet's first byte is given to the socket: within
+        this call, or later if the packet is held, and never if it is dropped. It must not use the
+        connection. Raises :class:`NotSent` if the connection is closing or closed, or holds too
+        much already.
         """
-        data = frame(packet)
         if self.takes_more:
-            self._write(data)
+            self._write(packet, written)
             return
-        if self.is_closed:
+        if self.is_closing or self.is_closed:
             raise NotSent(self._reason or "connection closed")
-        if self._held_bytes + len(data) > self._held_bytes_max:
+        size = LENGTH_BYTES + len(packet)
+        if self._held_bytes + size > self._held_bytes_max:
             raise NotSent("the connection's buffer is full")
-        self._held.append(data)
-        self._held_bytes += len(data)
+        if self._held is None:
+            self._held = deque()
+        self._held.append(Held(packet, written))
+        self._held_bytes += size
+
+    def take_held(self) -> list[Held]:
+        """Take back what has not been given to the socket, in order. It will not be.
+
+        Until :meth:`ConnectionOwner.closed` has returned, this works for a connection that has
+        ended, too.
+        """
+        held, self._held, self._held_bytes = self._held, None, 0
+        return list(held or ())
+
+    def _write(self, packet: bytes, written: Callable[[], None] | None) -> None:
+        if written is not None:
+            written()
+        self.bytes_out += LENGTH_BYTES + len(packet)
+        self._transport.write(frame(packet))  # type: ignore[union-attr]  # open: there is one
+
+    def _write_held(self) -> None:
+        """Write what is held, as far as the socket takes it; then take more, or end the stream."""
+        transport, held = self._transport, self._held
+        if transport is None or transport.is_closing():
+            return
+        while held and not self._paused:
+            packet, written = held.popleft()
+            self._held_bytes -= LENGTH_BYTES + len(packet)
+            self._write(packet, written)
+        if held:
+            return
+        self._held = None
+        if self.is_closing:
+            transport.write_eof()
+        else:
+            self.takes_more = not self._paused
+
+    # Ending
 
     def fail(self, reason: str) -> None:
         """Opening did not work."""
         self._end(reason)
 
     def close(self, reason: str) -> None:
-        """Close after what is written has left; unlike :meth:`abort`, loses nothing written."""
-        self._reason = self._reason or reason
+        """Close after all that was accepted has left. What comes meanwhile is dropped.
+
+        Unlike :meth:`abort`, it loses nothing that was accepted, provided that the other side
+        reads and ends, too. A connection that is not open yet ends at once.
+        """
+        self._listens = False
+        self.drain(reason)
+
+    def drain(self, reason: str) -> None:
+        """As :meth:`close`, and what the other side had sent before it knew is still given."""
+        if self.is_closing or self.is_closed:
+            return
         if self._transport is None:
             self._end(reason)
-        else:
-            self._transport.close()
+            return
+        self._begin_closing(reason)
+        self._write_held()
 
     def abort(self, reason: str) -> None:
         """Close at once. What is still buffered is lost."""
@@ -129,14 +228,29 @@ class TCPConnection(asyncio.Protocol):
             self._transport.abort()
         self._end(reason)
 
+    def _begin_closing(self, reason: str) -> None:
+        self._reason = self._reason or reason
+        self.is_open, self.is_closing, self.takes_more = False, True, False
+        self._owner.closing(self)
+
+    def _end(self, reason: str) -> None:
+        if self.is_closed:
+            return
+        self.is_open = self.is_closing = self.takes_more = self._listens = False
+        self.is_closed = True
+        self._reason = self._reason or reason
+        self._owner.closed(self, self._reason)
+        self._held, self._held_bytes, self._transport = None, 0, None
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports have the methods without the base class.
-        self._transport = transport = cast("asyncio.Transport", transport)
+        transport = cast("asyncio.Transport", transport)
         if self.is_closed:
             transport.abort()
             return
+        self._transport = transport
         peername = transport.get_extra_info("peername")
         sockname = transport.get_extra_info("sockname")
         if not peername or not sockname:
@@ -147,50 +261,40 @@ class TCPConnection(asyncio.Protocol):
         self.remote = self.dialled or Address.of(*peername[:2])
         self.is_open = True
         self._owner.opened(self)
-        self._drain()
+        self._write_held()
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)
         try:
             for packet in self._splitter.feed(data):
-                if self.is_closed:
-                    return
-                self._owner.received(self, packet)
+                if self._listens:
+                    self._owner.received(self, packet)
         except InvalidPacket as error:
-            self._owner.garbage(self, str(error))
-            self.abort(str(error))
+            if self._listens:
+                self._owner.garbage(self, str(error))
+                self.abort(str(error))
+
+    def eof_received(self) -> bool:
+        """The other side has said all it will say, and may not listen any more: what is held is
+        kept for :meth:`take_held` rather than written."""
+        if self._listens and self.half_frame_bytes:
+            self._owner.garbage(self, "a stream that ends within a frame")
+        if self.is_open:
+            self._begin_closing(ENDED)
+        # The transport writes what it has, and closes.
+        return False
 
     def pause_writing(self) -> None:
-        self._paused = True
+        self._paused, self.takes_more = True, False
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._drain()
+        self._write_held()
         if self.takes_more:
             self._owner.writable(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(_reason(exc) if exc is not None else "closed by the other side")
-
-    def _write(self, data: bytes) -> None:
-        assert self._transport is not None  # noqa: S101 - open means there is one
-        self.bytes_out += len(data)
-        self._transport.write(data)
-
-    def _drain(self) -> None:
-        while self._held and self.takes_more:
-            data = self._held.popleft()
-            self._held_bytes -= len(data)
-            self._write(data)
-
-    def _end(self, reason: str) -> None:
-        if self.is_closed:
-            return
-        self.is_open, self.is_closed = False, True
-        self._reason = self._reason or reason
-        self._held.clear()
-        self._held_bytes = 0
-        self._owner.closed(self, self._reason)
+        self._end(_reason(exc) if exc is not None else ENDED)
 
 
 def _reason(exc: Exception) -> str:

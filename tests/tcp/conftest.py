@@ -1,0 +1,216 @@
+"""Connections of the real class, and what they tell, on every event loop.
+
+Every test of this folder runs on asyncio's own event loop, on uvloop, and on the simulated one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Final
+
+import pytest
+import uvloop
+
+from egtp.comm_strat import Address
+from egtp.tcp.connection import TCPConnection
+from simulations.virtual import Network
+
+LIMIT_S: Final = 8.0
+"""How long anything may take here before the test gives up. Nothing comes near it."""
+SERVER: Final = "127.0.0.1"
+CLIENT: Final = "127.0.0.2"
+
+
+def virtual_loop() -> asyncio.AbstractEventLoop:
+    network = Network(seed=1)
+    network.host("one", SERVER)
+    network.host("two", CLIENT)
+    return network.loop
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run each test once per event loop."""
+    return {
+        "asyncio": asyncio.new_event_loop,
+        "uvloop": uvloop.new_event_loop,
+        "virtual": virtual_loop,
+    }
+
+
+class Watcher:
+    """Owns one connection: notes what it tells, and lets a test wait for it."""
+
+    def __init__(self) -> None:
+        self.connection: TCPConnection = None  # type: ignore[assignment]  # set by Net
+        self.calls: list[str] = []
+        self.packets: list[bytes] = []
+        self.reason: str | None = None
+        self.on_closed: Callable[[], object] = lambda: None
+        self._called = asyncio.Event()
+
+    def note(self, call: str) -> None:
+        self.calls.append(call)
+        self._called.set()
+
+    def opened(self, connection: TCPConnection) -> None:
+        self.note("opened")
+
+    def received(self, connection: TCPConnection, packet: bytes) -> None:
+        self.packets.append(packet)
+        self._called.set()
+
+    def writable(self, connection: TCPConnection) -> None:
+        assert connection.takes_more
+        self.note("writable")
+
+    def garbage(self, connection: TCPConnection, reason: str) -> None:
+        self.note("garbage")
+
+    def closing(self, connection: TCPConnection) -> None:
+        assert not connection.takes_more
+        self.note("closing")
+
+    def closed(self, connection: TCPConnection, reason: str) -> None:
+        assert connection.is_closed
+        assert not connection.takes_more
+        self.reason = reason
+        self.on_closed()
+        self.note("closed")
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        """Wait for something that comes about by a call."""
+        async with asyncio.timeout(LIMIT_S):
+            while not predicate():
+                self._called.clear()
+                await self._called.wait()
+
+    async def has(self, packets: list[bytes]) -> None:
+        """Wait for so many packets, which must be these."""
+        await self.until(lambda: len(self.packets) >= len(packets) or self.reason is not None)
+        assert list(map(len, self.packets)) == list(map(len, packets))
+        assert self.packets == packets
+
+    async def ended(self) -> str:
+        """Wait for the end, and return its reason."""
+        await self.until(lambda: self.reason is not None)
+        assert self.reason is not None
+        return self.reason
+
+    @property
+    def transport(self) -> Any:
+        return self.connection._transport
+
+
+class Raw(asyncio.Protocol):
+    """The other end, when it is not one of ours."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+        self.data = bytearray()
+        self.made = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.saw_end = asyncio.Event()
+        self.keeps_open = False
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.made.set()
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def eof_received(self) -> bool:
+        self.saw_end.set()
+        return self.keeps_open
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self.ended.set()
+
+
+class Net:
+    """All that a test opened; is closed after it."""
+
+    def __init__(self) -> None:
+        self._number = 0
+        self.watchers: list[Watcher] = []
+        self._servers: list[asyncio.Server] = []
+        self._raw: list[Raw] = []
+
+    def connection(self, *, dialled: Address | None, held_bytes_max: int = 1 << 20) -> Watcher:
+        watcher = Watcher()
+        self._number += 1
+        watcher.connection = TCPConnection(
+            self._number, watcher, dialled=dialled, held_bytes_max=held_bytes_max, started_s=0.0
+        )
+        watcher.connection.lift_limit()
+        self.watchers.append(watcher)
+        return watcher
+
+    async def listen(self, protocol: Callable[[], asyncio.BaseProtocol]) -> Address:
+        server = await asyncio.get_running_loop().create_server(protocol, SERVER, 0)
+        self._servers.append(server)
+        return Address.of(*server.sockets[0].getsockname()[:2])
+
+    async def connect(self, watcher: Watcher, address: Address) -> None:
+        await asyncio.get_running_loop().create_connection(
+            lambda: watcher.connection, address.host, address.port, local_addr=(CLIENT, 0)
+        )
+
+    async def pair(self, **options: Any) -> tuple[Watcher, Watcher]:
+        """A connection: the end that dialled, and the end that accepted."""
+        accepted = self.connection(dialled=None)
+        address = await self.listen(lambda: accepted.connection)
+        dialling = self.connection(dialled=address, **options)
+        await self.connect(dialling, address)
+        await accepted.until(lambda: accepted.connection.is_open)
+        return dialling, accepted
+
+    async def raw_pair(self, **options: Any) -> tuple[Watcher, Raw]:
+        """A connection to somebody who does as the test likes."""
+        raw = Raw()
+        self._raw.append(raw)
+        dialling = self.connection(dialled=None, **options)
+        address = await self.listen(lambda: raw)
+        await self.connect(dialling, address)
+        async with asyncio.timeout(LIMIT_S):
+            await raw.made.wait()
+        return dialling, raw
+
+    async def close(self) -> None:
+        for server in self._servers:
+            server.close()
+        for raw in self._raw:
+            if raw.transport is not None and not raw.ended.is_set():
+                raw.transport.abort()
+                await raw.ended.wait()
+        for watcher in self.watchers:
+            watcher.connection.abort("the test is over")
+            assert watcher.calls.count("closed") == 1
+            assert watcher.calls[-1] == "closed"
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def problems() -> AsyncIterator[list[dict[str, Any]]]:
+    """What the loop's exception handler was told. Any problem, and any task that is left, fails
+    the test."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    before = asyncio.all_tasks()
+    yield told
+    others = asyncio.all_tasks() - before - {asyncio.current_task()}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.gather(*others, return_exceptions=True)
+    assert not [task for task in others if not task.done()], "tasks are left"
+    assert told == []
+
+
+@pytest.fixture
+async def net(problems: list[dict[str, Any]]) -> AsyncIterator[Net]:
+    """Open things that are closed after the test."""
+    net = Net()
+    yield net
+    await net.close()
