@@ -158,6 +158,11 @@ class Answers:
 
     # Sessions
 
+    def has_room_for(self, peer_id: NodeId, incarnation: bytes) -> bool:
+        """Whether an asker is known, or may become so."""
+        known = (peer_id, incarnation) in self._askers
+        return known or len(self._askers) < self._limits.askers_max
+
     def session_began(self, peer_id: NodeId, incarnation: bytes) -> Asker | None:
         """A session with an asker was made, confirmed or not. None if there is no room for one
         more asker: its queries are then refused."""

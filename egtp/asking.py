@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from egtp.config import NodeConfig
+from egtp.early import Early, pack_early
 from egtp.errors import (
     EgtpError,
     FastFail,
@@ -31,6 +32,7 @@ from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.peers import Peer, PeerBook
 from egtp.sealed import ItemType, item, write_settled_except
+from egtp.strategy_choice import Contact
 
 __all__ = ["Asking", "AskingHost"]
 
@@ -97,7 +99,7 @@ class Asking:
         query: OpenQuery,
         *,
         idempotent: bool = False,
-        early: bool = True,
+        early: bool | None = None,
     ) -> None:
         """Open an exchange and give its query to a path as soon as there is one."""
         exchanges = self.exchanges
@@ -232,6 +234,34 @@ class Asking:
             else:
                 # A reply: whoever asked comes and fetches it, if he still wants it.
                 self._counters["reply kept until its asker comes"] += 1
+
+    # Early data
+
+    def early_for(self, contact: Contact) -> Early | None:
+        """What of the messages that wait for a path may travel with a dial."""
+        peer = self._book.find(contact.peer_id)
+        if peer is None or peer.early is not None or not peer.waiting:
+            return None
+        settled = self.exchanges.settled(contact.peer_id)
+        # One dial at a time carries it, until that one has failed.
+        peer.early = pack_early(contact, peer.waiting, settled, self._host.now())
+        return peer.early
+
+    def early_is_over(self, contact: Contact, early: Early) -> None:
+        """The dial has ended, one way or the other."""
+        peer = self._book.find(contact.peer_id)
+        if peer is not None and peer.early is early:
+            peer.early = None
+
+    def early_accepted(self, path: Path, early: Early) -> None:
+        """The peer has taken the early data of a dial: it answers on ``path``."""
+        peer = self._book.get(path.peer_id)
+        for exchange in early.exchanges:
+            if exchange in peer.waiting:
+                peer.drop_waiting(exchange)
+                exchange.path = path
+                if path.relayed:
+                    exchange.again_s = self._host.now() + AGAIN_FIRST_S
 
     # What comes back
 

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from egtp.answers import Answers
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.early import Early, read_early
 from egtp.environment import Environment
 from egtp.errors import (
     HandshakeFailed,
@@ -80,6 +81,7 @@ class Dial:
         strategy: CommStrat,
         carrier: Carrier,
         done: Callable[[Path | str], None],
+        early: Early | None,
     ) -> None:
         self.contact: Final = contact
         self.initiator: Final = initiator
@@ -88,6 +90,7 @@ class Dial:
         self.strategy: Final = strategy
         self.carrier: Final = carrier
         self.done: Final = done
+        self.early: Final = early
 
     @property
     def relayed(self) -> bool:
@@ -98,6 +101,8 @@ class Dial:
 
         Raises :class:`NotSent`.
         """
+        if self.early is not None and self.relayed:
+            self.early.given()
         self.strategy.send(self.packet, self.carrier)
 
 
@@ -117,7 +122,14 @@ class ChannelEvents(PathOwner, Protocol):
         """The peer at the other end of ``path`` is proven and lives."""
 
     def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
-        """A packet of a confirmed path was opened."""
+        """A packet of a confirmed path was opened; or early data of an unconfirmed one was
+        accepted."""
+
+    def takes_early(self, kind: str) -> bool:
+        """Whether a query of that kind may be run before its sender has proven that he lives."""
+
+    def early_accepted(self, path: Path, early: Early) -> None:
+        """The peer has accepted the early data of a dial, and answers it on ``path``."""
 
     def session_unknown(self, path: Path) -> None:
         """The other end of a relayed path says that it does not know the session."""
@@ -165,32 +177,30 @@ class SecureChannels:
         strategy: CommStrat,
         carrier: Carrier,
         done: Callable[[Path | str], None],
+        early: Early | None = None,
     ) -> Dial:
-        """Begin a handshake with the peer of ``contact`` and send its first packet.
-
-        No message travels with it, so whatever happens to it, no copy of a message was given to
-        a socket. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
+        """Begin a handshake with the peer of ``contact`` and send its first packet, with ``early``
+        in it. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
         """
-        known = self._events.known_record(contact.peer_id)
         index = self._new_index()
         initiator = Initiator(
             self._identity, self._network, contact.key, contact.channel_key, index
         )
-        early = b""
+        early_bytes = b"" if early is None else early.plaintext
         if contact.sequence == 0:
-            early = write_sealed(0, 0, [item(ItemType.PADDING, bytes(RECORD_ROOM_BYTES))])
+            early_bytes = write_sealed(0, 0, [item(ItemType.PADDING, bytes(RECORD_ROOM_BYTES))])
         payload = InitiationPayload(
             record=self._events.own_record().encode(),
             time_ms=int(self._environment.unix_time() * 1000),
             responder_sequence=contact.sequence,
-            responder_incarnation=known.content.incarnation if known and known.content else None,
+            responder_incarnation=contact.incarnation,
             incarnation=self._incarnation,
             limits=self._limits,
-            early=early,
+            early=early_bytes,
             uptime_ms=self._uptime_ms(),
         )
         packet = initiator.initiate(payload, self._ephemeral()).encode()
-        dial = Dial(contact, initiator, packet, index, strategy, carrier, done)
+        dial = Dial(contact, initiator, packet, index, strategy, carrier, done, early)
         self._dials[index] = dial
         try:
             dial.send()
@@ -225,6 +235,10 @@ class SecureChannels:
 
     def _receive_data(self, packet: Data, arrival: Arrival, data: bytes) -> None:
         path = self._paths.get(packet.receiver_index)
+        if path is None and arrival.relayed and packet.receiver_index in self._dials:
+            # An answer to early data has overtaken the response. It is asked for again.
+            self._counters["data packet before its session"] += 1
+            return
         if path is None or path.relayed != arrival.relayed:
             self._counters["data packet of an unknown session"] += 1
             if arrival.relayed:
@@ -279,16 +293,13 @@ class SecureChannels:
             self._counters["initiation refused: too many unconfirmed sessions"] += 1
             self._events.reject(arrival)
             return
-        if responder.payload.early:
-            # Until a replayed initiation can be told from a first one, everybody is challenged:
-            # what came early is not looked at, and its sender sends it again in the session.
-            self._counters["early data challenged"] += 1
+        early = self._accept_early(responder)
         own = self._events.own_record()
         now = self._environment.elapsed()
         payload = ResponsePayload(
             incarnation=self._incarnation,
             uptime_ms=self._uptime_ms(),
-            early_accepted=False,
+            early_accepted=early is not None,
             observed=arrival.observed,
             time_ms=int(self._environment.unix_time() * 1000),
             limits=self._limits,
@@ -311,6 +322,28 @@ class SecureChannels:
         path.record = record
         self._unconfirmed.add(path, peer_id, data, encoded, now)
         arrival.strategy.send(encoded, arrival.carrier)
+        if early is not None:
+            self._events.opened(path, early, 0)
+
+    def _accept_early(self, responder: Responder) -> Sealed | None:
+        """The early data of an initiation, if it may be looked at."""
+        payload = responder.payload
+        if not payload.early:
+            return None
+        early = read_early(
+            payload,
+            self._incarnation,
+            self._answers.early_floor,
+            int(self._environment.unix_time() * 1000),
+            self._events.takes_early,
+        )
+        if early is not None and not self._answers.has_room_for(
+            responder.record.peer_id, payload.incarnation
+        ):
+            early = None
+        accepted = "accepted" if early is not None else "challenged"
+        self._counters[f"early data {accepted}"] += 1
+        return early
 
     def _receive_response(self, packet: Response, arrival: Arrival) -> None:
         dial = self._dials.get(packet.receiver_index)
@@ -349,6 +382,8 @@ class SecureChannels:
         if path.closed:
             dial.done("the connection was lost")
             return
+        if dial.early is not None and payload.early_accepted:
+            self._events.early_accepted(path, dial.early)
         self._confirm(path)
         dial.done(path)
 

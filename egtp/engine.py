@@ -49,14 +49,17 @@ PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
 class _PeerCarrier:
     """Moves packets to one peer, by whatever strategy it is told to."""
 
-    __slots__ = ("_engine", "_peer_id")
+    __slots__ = ("_engine", "_peer_id", "_written")
 
-    def __init__(self, engine: Engine, peer_id: NodeId | None) -> None:
+    def __init__(
+        self, engine: Engine, peer_id: NodeId | None, written: Callable[[], None] | None = None
+    ) -> None:
         self._engine = engine
         self._peer_id = peer_id
+        self._written = written
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
-        self._engine.comms.open(strategy).send(packet)
+        self._engine.comms.open(strategy).send(packet, self._written)
 
     def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
         if self._peer_id is None:
@@ -160,6 +163,9 @@ class Engine:
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
         self.settled_except: Final = self.asking.settled_except
+        self.early_for: Final = self.asking.early_for
+        self.early_is_over: Final = self.asking.early_is_over
+        self.early_accepted: Final = self.asking.early_accepted
         self.seek: Final = self.routes.seek
         self.not_sought: Final = self.routes.not_sought
         self.connect_relay: Final = self.routes.connect_relay
@@ -194,8 +200,12 @@ class Engine:
     def entropy(self, size: int) -> bytes:
         return self.environment.entropy(size)
 
-    def carrier(self, peer_id: NodeId | None) -> Carrier:
-        return _PeerCarrier(self, peer_id)
+    def carrier(self, peer_id: NodeId | None, written: Callable[[], None] | None = None) -> Carrier:
+        return _PeerCarrier(self, peer_id, written)
+
+    def takes_early(self, kind: str) -> bool:
+        found = self.handlers.find(kind)
+        return found is not None and found.early
 
     # This node to itself
 

@@ -73,7 +73,7 @@ class Exchange(Outgoing, Generic[Sink]):
         sink: Sink,
         *,
         idempotent: bool = False,
-        early: bool = True,
+        early: bool | None = None,
     ) -> None:
         self.message = message = query.encode()
         self.born_s = born_s
@@ -89,7 +89,8 @@ class Exchange(Outgoing, Generic[Sink]):
         self.idempotent = idempotent
         """The handler may run twice: the caller said that it does no harm."""
         self.early = early
-        """It may travel with a dial, before the peer has proven that it lives."""
+        """Whether it may travel with a dial, before the peer has proven that it lives: True, False,
+        or None for "if a copy was given away before"."""
         self.handed_to: bytes | None = None
         """The incarnation of the peer that the first copy was given to."""
         self.working = False
@@ -156,7 +157,7 @@ class ExchangeTable(Generic[Sink]):
         now_s: float,
         sink: Sink,
         idempotent: bool = False,
-        early: bool = True,
+        early: bool | None = None,
     ) -> Exchange[Sink]:
         """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
         numbers = self._numbers.get(peer_id)

@@ -169,14 +169,17 @@ class Node:
         soft_timeout_s: float | None = None,
         on_soft_timeout: Callable[[], None] | None = None,
         idempotent: bool = False,
-        early: bool = True,
+        early: bool | None = None,
     ) -> bytes:
         """Ask a peer, wherever it is now, and return the body of its reply.
 
         The query reaches the peer's handler at most once, however often it has to be sent:
         it is sent again by itself when its path is lost. ``idempotent=True`` says that running
         twice does no harm; then it is also sent to a peer that was restarted meanwhile.
-        ``early=False`` keeps it back until the peer has proven that it lives.
+        ``early=True`` lets it travel in the first packet to a peer: a round trip less, but no fast
+        fail once anybody has taken that packet, and whoever steals the peer's channel key later can
+        read it. By default only what was given to a socket before travels so, when its path was
+        lost; ``early=False`` forbids that too.
 
         Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
         :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the
@@ -205,7 +208,7 @@ class Node:
         soft_timeout_s: float | None = None,
         on_soft_timeout: Callable[[], None] | None = None,
         idempotent: bool = False,
-        early: bool = True,
+        early: bool | None = None,
     ) -> OpenQuery:
         """As :meth:`query`, but returns at once; await the result for the reply, and its
         ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Final
 
 from egtp.comm_record import SignedCommRecord, supersedes
+from egtp.early import Early
 from egtp.errors import Attempt, FastFail
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
@@ -101,6 +102,8 @@ class Peer:
         """For a direct path, on behalf of what goes through this peer as a relay."""
         self.attempts: tuple[Attempt, ...] = ()
         self.last_note_s = float("-inf")
+        self.early: Early | None = None
+        """What travels with a dial at present."""
         self.seek_again_s = float("inf")
         """When to search again, for messages that an earlier path was given."""
         self.failed_searches = 0

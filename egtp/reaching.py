@@ -1,7 +1,8 @@
 """Finding a path to a peer: try what is known, look up what is newer, try that.
 
-Strategies are raced with a stagger. No message travels with a dial, so however many are tried,
-none has given a copy of a message to a socket: the search may end in a fast fail.
+Strategies are raced with a stagger. Messages travel with a dial only if their caller wants it, or
+if they had been given away before, and with one dial at a time. So however many are tried, the
+search may end in a fast fail for all others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from egtp.channels import SecureChannels
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
+from egtp.early import Early
 from egtp.errors import Attempt, FastFail, HandshakeFailed, LookupFailed, NotSent
 from egtp.identity import NodeId
 from egtp.lookup import LookupService
@@ -36,8 +38,14 @@ class ReachHost(Protocol):
 
     def unix_time(self) -> float: ...
 
-    def carrier(self, peer_id: NodeId) -> Carrier:
-        """What moves packets to a peer."""
+    def carrier(self, peer_id: NodeId | None, written: Callable[[], None] | None = None) -> Carrier:
+        """What moves packets to a peer; ``written`` is called before one goes to a socket."""
+
+    def early_for(self, contact: Contact) -> Early | None:
+        """What may travel with a dial of ``contact``."""
+
+    def early_is_over(self, contact: Contact, early: Early) -> None:
+        """The dial that carried it has ended."""
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
         """Take a verified record. True if it is news."""
@@ -225,10 +233,14 @@ class Reacher:
             if not result.done():
                 result.set_result(outcome)
 
-        carrier = self._host.carrier(contact.peer_id)
+        early = self._host.early_for(contact)
+        written = None if early is None else early.given
+        carrier = self._host.carrier(contact.peer_id, written)
         try:
-            dial = self._channels.dial(contact, strategy, carrier, done)
+            dial = self._channels.dial(contact, strategy, carrier, done, early)
         except (NotSent, HandshakeFailed) as error:
+            if early is not None:
+                self._host.early_is_over(contact, early)
             return str(error)
         forget_hint = self._host.expect_hint(dial.packet, done)
         deadline_s = self._host.now() + timeout_s
@@ -246,4 +258,6 @@ class Reacher:
         finally:
             forget_hint()
             self._channels.abandon(dial)
+            if early is not None:
+                self._host.early_is_over(contact, early)
         return ""

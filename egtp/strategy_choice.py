@@ -33,6 +33,8 @@ class Contact:
     tcp: tuple[TCPStrat, ...]
     relays: tuple[RelayStrat, ...]
     expired: bool = False
+    incarnation: bytes | None = None
+    """The peer's, as its own record says."""
 
     @classmethod
     def of_record(cls, record: SignedCommRecord, unix_s: float) -> Contact | None:
@@ -48,6 +50,7 @@ class Contact:
             record.tcp,
             record.relays,
             record.expired(unix_s),
+            None if record.content is None else record.content.incarnation,
         )
 
     @classmethod

@@ -1,0 +1,110 @@
+"""Early data on real sockets: a round trip less, and not a promise less."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from egtp import FastFail, HardTimeout, Incoming, Node
+
+Start = Callable[..., Awaitable[Node]]
+
+
+async def known_to_each_other(start: Start) -> tuple[Node, Node]:
+    """A node that counts, and one that knows its record but has no connection to it."""
+    node, other = await start(), await start(listen=())
+    calls: list[bytes] = []
+
+    async def count(query: Incoming) -> bytes:
+        calls.append(query.body)
+        return b"%d" % len(calls)
+
+    node.handle("count", count)
+    node.handle("late", count, early=False)
+    other.add_contact(node.record)
+    return node, other
+
+
+@pytest.mark.parametrize("kind", ["count", "late"])
+async def test_a_query_that_travels_with_the_dial_runs_once(start: Start, kind: str) -> None:
+    node, other = await known_to_each_other(start)
+    assert await other.query(node.node_id, kind, b"x", early=True) == b"1"
+    accepted = "accepted" if kind == "count" else "challenged"
+    assert node.counters[f"early data {accepted}"] == 1
+    assert await other.query(node.node_id, kind, b"y", early=True) == b"2"
+
+
+async def test_without_being_asked_for_nothing_travels_with_a_dial(start: Start) -> None:
+    node, other = await known_to_each_other(start)
+    assert await other.query(node.node_id, "count") == b"1"
+    assert not any("early data" in name for name in node.counters)
+
+
+async def test_many_queries_of_one_moment_travel_with_one_dial(start: Start) -> None:
+    node, other = await known_to_each_other(start)
+    asked = (other.query(node.node_id, "count", b"%d" % n, early=True) for n in range(20))
+    assert sorted(map(int, await asyncio.gather(*asked))) == list(range(1, 21))
+    assert node.counters["early data accepted"] == 1
+
+
+async def test_a_large_reply_to_early_data_waits_for_the_proof_and_arrives(start: Start) -> None:
+    node, other = await known_to_each_other(start)
+
+    async def much(query: Incoming) -> bytes:
+        return bytes(1_000_000)
+
+    node.handle("much", much)
+    assert await other.query(node.node_id, "much", early=True) == bytes(1_000_000)
+
+
+async def test_a_refused_port_still_fails_fast(start: Start) -> None:
+    node, other = await known_to_each_other(start)
+    await node.close()
+    with pytest.raises(FastFail):
+        await other.query(node.node_id, "count", early=True)
+
+
+async def test_whoever_takes_the_first_packet_ends_the_fast_fail(start: Start) -> None:
+    node, other = await known_to_each_other(start)
+    port = int(node.listening[0].rpartition(":")[2])
+    await node.close()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1000)
+        writer.close()
+
+    stranger = await asyncio.start_server(take, "127.0.0.1", port)
+    async with stranger:
+        with pytest.raises(HardTimeout) as timeout:
+            await other.query(node.node_id, "count", early=True, hard_timeout_s=0.3)
+        assert timeout.value.may_have_run
+
+
+async def test_a_query_whose_connection_is_lost_travels_with_the_next_dial(
+    start: Start, problems: list[dict[str, Any]]
+) -> None:
+    node, other = await start(), await start(listen=())
+    called, release, calls = asyncio.Event(), asyncio.Event(), 0
+
+    async def slow(query: Incoming) -> bytes:
+        nonlocal calls
+        calls += 1
+        called.set()
+        await release.wait()
+        return b"done"
+
+    node.handle("slow", slow)
+    query = other.open_query(node.node_id, "slow")
+    await called.wait()
+    engine = node._engine
+    assert engine is not None
+    engine.comms.drop_all("a test")
+    await asyncio.sleep(0.05)
+    release.set()
+    assert await query == b"done"
+    assert calls == 1
+    assert node.counters["early data accepted"] == 1
+    assert node.counters["query not run: working"] == 1
