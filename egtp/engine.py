@@ -433,7 +433,7 @@ class Engine:
         if isinstance(strategy, TCPStrat):
             connection = self.comms.connection(strategy.connection or 0)
             if connection is not None:
-                self.comms.proven(connection)
+                self.comms.proven(connection, path.peer_id)
             if peer.direct_search is not None:
                 peer.direct_search.found.set()
         if peer.search is not None:
@@ -552,6 +552,10 @@ class Engine:
         if self.relaying.keeps(path.peer_id):
             return "this node is reached through it"
         return None
+
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here wants to reach the peer; others are strangers."""
+        return self._is_needed(peer_id)
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
