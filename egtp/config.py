@@ -51,20 +51,39 @@ class NodeConfig:
     """How long a peer may say nothing while somebody waits for its reply, before the path to it is
     given up and another one is tried: some round trips of a bad line."""
 
-    # TCP
+    # TCP: see docs/connections.md
     connections_max: int = 10_000
-    """All connections. An idle one costs about 12 KiB."""
+    """All connections, but for those that are being closed."""
+    strangers_share: float = 0.5
+    """Of all connections that peers may hold whom nobody here has asked for: the other half is
+    left to those who are wanted."""
+    connections_per_peer_max: int = 4
+    """Of one peer, who needs one, and a second while it changes over."""
+    connections_per_ip_max: int = 256
+    """Accepted from one IPv4 address or IPv6 /64: many peers may be behind one NAT."""
     half_open_max: int = 512
-    """Accepted connections whose other end has proven nothing yet: strangers get no more."""
+    """Accepted connections whose other end has proven nothing yet. A newer one takes the place of
+    the oldest."""
+    accepts_per_s: float = 500.0
+    """Connections that are accepted: their handshakes take a tenth of a core."""
+    accepts_per_ip_per_s: float = 50.0
+    """The same, from one IPv4 address or IPv6 /64."""
     prove_timeout_s: float = 5.0
     """How long an accepted connection may prove nobody."""
     idle_timeout_s: float = 120.0
     """How long an unused connection is kept: long enough for a conversation to go on."""
+    idle_timeout_max_s: float = 900.0
+    """The same for a peer that has come back each time after it was closed: more would count on
+    more than NATs and firewalls remember."""
     close_timeout_s: float = 5.0
     """How long a connection that is being closed may take to get rid of what it holds: the other
     side may not read, and must not keep it open for that."""
     connection_buffer_bytes_max: int = 1 * MIB
-    """What a connection holds while it is being opened or the socket is full."""
+    """What a connection holds while it is being opened, throttled, or the socket is full."""
+    send_bytes_per_s: float | None = None
+    """What all connections together may send; None for no limit. Can be changed while running."""
+    receive_bytes_per_s: float | None = None
+    """What all connections together may receive; None for no limit."""
 
     # What this node takes from others, told to them in the handshake
     body_bytes_max: int = 16 * MIB
@@ -111,10 +130,27 @@ class NodeConfig:
             raise InvalidConfig("record_lifetime_s is at most a day: DHT nodes refuse more")
         if self.relay_lease_s < 1:
             raise InvalidConfig("relay_lease_s is at least 1: leases are counted in seconds")
+        if self.strangers_share > 1:
+            raise InvalidConfig("strangers_share is a share of connections_max: at most 1")
         if self.body_bytes_max > BODY_BYTES_LIMIT:
             raise InvalidConfig(f"body_bytes_max is at most {BODY_BYTES_LIMIT}")
         if self.body_bytes_max > self.reassembly_bytes_max:
             raise InvalidConfig("reassembly_bytes_max must be at least body_bytes_max")
+
+    @property
+    def strangers_max(self) -> int:
+        """Proven connections of peers whom nobody here has asked for."""
+        return max(1, int(self.connections_max * self.strangers_share))
+
+    @property
+    def peer_connections_max(self) -> int:
+        """Connections of one peer: at most 1/16 of all, but two if need be."""
+        return max(2, min(self.connections_per_peer_max, self.connections_max // 16))
+
+    @property
+    def closing_max(self) -> int:
+        """Connections that are being closed, beside all others."""
+        return max(16, self.connections_max // 16)
 
     @property
     def limits(self) -> PeerLimits:
@@ -133,7 +169,7 @@ def _check(name: str, kind: str, value: object) -> None:
         raise InvalidConfig(f"{name} is a text, not {value!r}")
     if kind == "bool" and not isinstance(value, bool):
         raise InvalidConfig(f"{name} is True or False, not {value!r}")
-    if kind not in ("int", "float"):
+    if kind not in ("int", "float", "float | None") or (kind == "float | None" and value is None):
         return
     number = int if kind == "int" else (int, float)
     if isinstance(value, bool) or not isinstance(value, number):

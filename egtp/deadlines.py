@@ -11,7 +11,7 @@ import heapq
 import math
 from typing import Final, Generic, TypeAlias, TypeVar
 
-__all__ = ["TICK_S", "Bucket", "Deadlines", "take_out"]
+__all__ = ["TICK_S", "Bucket", "Deadlines", "KeyedDeadlines", "take_out"]
 
 TICK_S: Final = 0.02
 
@@ -68,3 +68,30 @@ class Deadlines(Generic[Key]):
         while self._ticks and not self._buckets[self._ticks[0]]:
             del self._buckets[heapq.heappop(self._ticks)]
         return self._ticks[0] * TICK_S if self._ticks else None
+
+
+class KeyedDeadlines(Deadlines[Key]):
+    """Deadlines whose keys may be moved and removed by anybody who knows the key."""
+
+    __slots__ = ("_bucket_of",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bucket_of: dict[Key, Bucket[Key]] = {}
+
+    def set(self, key: Key, deadline_s: float) -> None:
+        """Add a key, or move it to another deadline."""
+        self.discard(key)
+        self._bucket_of[key] = self.add(key, deadline_s)
+
+    def discard(self, key: Key) -> None:
+        """Remove a key, if it is there."""
+        bucket = self._bucket_of.pop(key, None)
+        if bucket is not None:
+            take_out(bucket, key)
+
+    def due(self, now_s: float) -> list[Key]:
+        due = super().due(now_s)
+        for key in due:
+            del self._bucket_of[key]
+        return due

@@ -339,6 +339,10 @@ class Engine:
         path = self.channels.path_of(connection.number)
         return path.used_s if path is not None and path.confirmed else None
 
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here wants to reach the peer; others are strangers."""
+        return self._is_needed(peer_id)
+
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
 

@@ -29,6 +29,7 @@ from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
+from egtp.tcp.throttling import Rates
 
 __all__ = ["Node"]
 
@@ -408,6 +409,32 @@ class Node:
         engine.comms.dial_from = dial_from
         engine.comms.drop_all("this node moved to another address")
 
+    def throttle(
+        self,
+        *,
+        send_bytes_per_s: float | None = None,
+        receive_bytes_per_s: float | None = None,
+    ) -> None:
+        """Limit what all connections together send and receive, from now on; None for no limit.
+
+        Nothing is lost: what may not be sent yet is held, and what may not be read yet waits at
+        the other side (R16). Raises :class:`LocalProtocolError` for a rate that is none.
+        """
+        rates = _rates(send_bytes_per_s, receive_bytes_per_s)
+        self._running().comms.throttle(rates)
+
+    def throttle_peer(
+        self,
+        peer_id: NodeId,
+        *,
+        send_bytes_per_s: float | None = None,
+        receive_bytes_per_s: float | None = None,
+    ) -> None:
+        """As :meth:`throttle`, for each TCP connection to one peer, now and later, beside the
+        limit of all. What goes through a relay counts for the connection to the relay."""
+        rates = _rates(send_bytes_per_s, receive_bytes_per_s)
+        self._running().comms.throttle_peer(NodeId(peer_id), rates)
+
     # Inside
 
     def _announced(self) -> tuple[Address, ...]:
@@ -458,6 +485,17 @@ class Node:
 
 def _addresses(texts: str | Sequence[str]) -> list[Address]:
     return [Address.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
+
+
+def _rates(send: float | None, receive: float | None) -> Rates:
+    for rate in (send, receive):
+        if rate is None:
+            continue
+        if isinstance(rate, bool) or not isinstance(rate, int | float):
+            raise LocalProtocolError(f"a rate is a number of bytes per second, not {rate!r}")
+        if not 0 < rate < math.inf:
+            raise LocalProtocolError(f"a rate is above 0 and finite, not {rate!r}; None for none")
+    return Rates(send, receive)
 
 
 def _check_timeout(hard_s: float) -> None:

@@ -166,7 +166,7 @@ class Routes:
         if isinstance(strategy, TCPStrat):
             connection = self._comms.connection(strategy.connection or 0)
             if connection is not None:
-                self._comms.proven(connection)
+                self._comms.proven(connection, path.peer_id)
             if peer.direct_search is not None:
                 peer.direct_search.found.set()
         if peer.search is not None:

@@ -1,28 +1,35 @@
 """TCPCommsHandler: all TCP connections of a node (seed III.B, R18).
 
-Listens, opens, keeps and closes connections. It is called on the event loop now and then to clean
-up: connections that prove nobody in time, and those that nobody has used for long.
+Opens, accepts, keeps and closes connections. Who may come in, and who has to go, is decided by two
+machines, :mod:`egtp.accept_limits` and :mod:`egtp.idle_policy`. It is called on the event loop now
+and then to clean up; that costs next to nothing however many connections are idle.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
+from egtp.accept_limits import AcceptLimits, origin
 from egtp.comm_strat import Address, TCPStrat
 from egtp.config import NodeConfig
-from egtp.errors import InvalidConfig, NotSent
+from egtp.errors import NotSent
 from egtp.events import Dialling, Observer
+from egtp.identity import NodeId
+from egtp.idle_policy import IdlePolicy, Standing, Use
 from egtp.tcp.connection import TCPConnection
+from egtp.tcp.listening import Listeners, words
+from egtp.tcp.throttling import Rates, Throttling
 
 __all__ = ["CommsOwner", "TCPCommsHandler"]
 
 
 CLOSE_TIMEOUT_S: Final = 0.5
-"""How long closing waits for the other sides to take what was written."""
+"""How long closing a node waits for the other sides to take what was written."""
 
 
 class CommsOwner(Protocol):
@@ -44,6 +51,9 @@ class CommsOwner(Protocol):
         """When the peer on the connection was last heard or talked to (elapsed seconds); None if
         no peer has proven itself on it."""
 
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
+
 
 class TCPCommsHandler:
     """Owns the listening sockets and every :class:`TCPConnection`."""
@@ -61,14 +71,24 @@ class TCPCommsHandler:
         self._config = config
         self._elapsed = elapsed
         self._counters = counters
-        self._servers: dict[Address, asyncio.Server] = {}
-        self._unproven: set[int] = set()
+        self._listeners = Listeners(lambda: self._new_connection(None))
+        self._accepts = AcceptLimits(
+            per_s=config.accepts_per_s,
+            per_origin_per_s=config.accepts_per_ip_per_s,
+            per_origin_max=config.connections_per_ip_max,
+            now_s=elapsed(),
+        )
+        self._policy: IdlePolicy[NodeId] = IdlePolicy(
+            idle_timeout_s=config.idle_timeout_s, idle_timeout_max_s=config.idle_timeout_max_s
+        )
+        rates = Rates(config.send_bytes_per_s, config.receive_bytes_per_s)
+        self._throttling = Throttling(elapsed, rates)
         self._connections: dict[int, TCPConnection] = {}
-        self._openings: dict[int, asyncio.Task[None]] = {}
         self._closing_until_s: dict[int, float] = {}
         """In order: all are given the same time."""
+        self._openings: dict[int, asyncio.Task[None]] = {}
         self._next_number = 1
-        self._closing = False
+        self._closed = False
         self._all_gone = asyncio.Event()
         self.dial_from: str | None = None
         """The local IP address to dial from; None lets the system choose."""
@@ -76,52 +96,13 @@ class TCPCommsHandler:
     # Listening
 
     async def listen(self, addresses: Iterable[Address]) -> list[Address]:
-        """Listen on these addresses and no others; connections that are open stay open.
-
-        Port 0 takes a free one. Returns where it really listens. Raises :class:`InvalidConfig`
-        naming the address that cannot be used, and then listens as before.
-        """
-        kept: dict[Address, asyncio.Server] = {}
-        new: dict[Address, asyncio.Server] = {}
-        loop = asyncio.get_running_loop()
-        try:
-            for address in addresses:
-                present = self._requested_as(address)
-                if present is not None:
-                    kept[present] = self._servers[present]
-                    continue
-                try:
-                    new[address] = await loop.create_server(
-                        self._accept, address.host, address.port
-                    )
-                except OSError as error:
-                    raise InvalidConfig(f"cannot listen on {address}: {_words(error)}") from None
-        except BaseException:
-            for server in new.values():
-                server.close()
-            raise
-        for address in self._servers.keys() - kept.keys():
-            self._servers[address].close()
-        self._servers = kept | new
-        return self.listening
+        """As :meth:`Listeners.listen`."""
+        return await self._listeners.listen(addresses)
 
     @property
     def listening(self) -> list[Address]:
         """Where this node listens now."""
-        servers = self._servers.values()
-        names = [sock.getsockname() for server in servers for sock in server.sockets]
-        return [Address.of(*name[:2]) for name in names]
-
-    def _requested_as(self, address: Address) -> Address | None:
-        """How an address that is listened on was asked for: with port 0, perhaps."""
-        for requested, server in self._servers.items():
-            bound = [Address.of(*sock.getsockname()[:2]) for sock in server.sockets]
-            if address == requested or address in bound:
-                return requested
-        return None
-
-    def _accept(self) -> TCPConnection:
-        return self._new_connection(None)
+        return self._listeners.addresses
 
     # Connections
 
@@ -144,11 +125,14 @@ class TCPCommsHandler:
             if connection is None:
                 raise NotSent("the connection is closed")
             return connection
-        if len(self._connections) >= self._config.connections_max or self._closing:
+        if self._closed:
+            raise NotSent("this node is closed")
+        if self._kept >= self._config.connections_max and not self._make_room(Standing.KNOWN):
             raise NotSent("too many connections (connections_max)")
         if self._observer is not None:
             self._observer(Dialling(strategy.address))
         connection = self._new_connection(strategy.address)
+        self._policy.add(connection.number, Standing.OPENING, connection.started_s)
         task = asyncio.get_running_loop().create_task(self._open(connection, strategy.address))
         self._openings[connection.number] = task
         return connection
@@ -165,8 +149,8 @@ class TCPCommsHandler:
             connection.fail(f"no answer within {timeout_s:g} s")
         except OSError as error:
             # asyncio words a failed bind or connect in a sentence of its own; keep the cause.
-            cause = ConnectionRefusedError if error.errno == 111 else None
-            connection.fail("connection refused" if cause else _words(error))
+            refused = error.errno == errno.ECONNREFUSED
+            connection.fail("connection refused" if refused else words(error))
         finally:
             del self._openings[connection.number]
 
@@ -181,26 +165,98 @@ class TCPCommsHandler:
             started_s=self._elapsed(),
         )
         self._connections[number] = connection
+        self._throttling.add(connection)
         return connection
+
+    # Limits
+
+    @property
+    def _kept(self) -> int:
+        """Connections that are not on their way out."""
+        return len(self._connections) - len(self._closing_until_s)
+
+    def _admit(self, connection: TCPConnection) -> str | None:
+        """Let an accepted connection in, and return None; or the reason not to."""
+        assert connection.remote is not None  # noqa: S101 - it is open
+        now, where = self._elapsed(), origin(connection.remote.ip)
+        reason = self._accepts.enter(where, now)
+        if reason is not None:
+            return reason
+        connection.origin = where
+        oldest = self._policy.oldest(Standing.UNPROVEN)
+        if oldest and self._policy.count(Standing.UNPROVEN) >= self._config.half_open_max:
+            # Whoever means it needs a round trip; the oldest has had the most time.
+            self._counters["connection refused: too many unproven"] += 1
+            self._connections[oldest].abort("too many connections that prove nobody")
+        elif self._kept > self._config.connections_max and not self._make_room(Standing.UNPROVEN):
+            return "too many"
+        self._policy.add(connection.number, Standing.UNPROVEN, now)
+        return None
+
+    def proven(self, connection: TCPConnection, peer_id: NodeId) -> None:
+        """A peer has proven itself on the connection."""
+        connection.lift_limit()
+        if not self._policy.awaits_proof(connection.number):
+            return
+        others = self._policy.of_peer(peer_id)
+        if len(others) >= self._config.peer_connections_max:
+            self._make_way(others[0], "its peer has newer ones")
+        if connection.dialled is not None or self._owner.knows(peer_id):
+            standing = Standing.KNOWN
+        elif self._has_room_for_stranger():
+            standing = Standing.STRANGER
+        else:
+            self._counters["connection refused: too many strangers"] += 1
+            connection.close("too many connections of strangers")
+            return
+        self._policy.prove(connection.number, peer_id, standing, self._elapsed())
+        self._throttling.prove(connection, peer_id)
+
+    def _has_room_for_stranger(self) -> bool:
+        if self._policy.count(Standing.STRANGER) < self._config.strangers_max:
+            return True
+        number = self._policy.least_used(Standing.STRANGER, self._elapsed(), self._look)
+        if number is not None:
+            self._make_way(number, "another stranger needs the place")
+        return number is not None
+
+    def _make_room(self, up_to: Standing) -> bool:
+        number = self._policy.make_room(up_to, self._elapsed(), self._look)
+        if number is not None:
+            self._make_way(number, "another one needs the place")
+        return number is not None
+
+    def _make_way(self, number: int, reason: str) -> None:
+        self._counters[f"connection closed: {reason}"] += 1
+        self._connections[number].drain(reason)
+
+    def _look(self, number: int) -> Use:
+        connection = self._connections[number]
+        used_s = self._owner.confirmed_on(connection)
+        if used_s is None:
+            return Use(connection.started_s)
+        return Use(used_s, self._owner.why_keep(connection))
+
+    # Throttling
+
+    def throttle(self, rates: Rates) -> None:
+        """Limit all connections together from now on (R16)."""
+        self._throttling.limit_all(rates, self._connections.values())
+
+    def throttle_peer(self, peer_id: NodeId, rates: Rates) -> None:
+        """Limit each connection to a peer from now on, beside the limit of all."""
+        connections = [self._connections[number] for number in self._policy.of_peer(peer_id)]
+        self._throttling.limit_peer(peer_id, rates, connections)
 
     # What connections tell
 
     def opened(self, connection: TCPConnection) -> None:
         if connection.dialled is not None:
             return
-        if len(self._connections) > self._config.connections_max:
-            self._counters["connection refused: too many"] += 1
-            connection.abort("too many connections")
-        elif len(self._unproven) >= self._config.half_open_max:
-            self._counters["connection refused: too many unproven"] += 1
-            connection.abort("too many connections that prove nobody")
-        else:
-            self._unproven.add(connection.number)
-
-    def proven(self, connection: TCPConnection) -> None:
-        """A peer has proven itself on the connection."""
-        self._unproven.discard(connection.number)
-        connection.lift_limit()
+        reason = self._admit(connection)
+        if reason is not None:
+            self._counters[f"connection refused: {reason}"] += 1
+            connection.abort(reason)
 
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         self._owner.received(connection, packet)
@@ -212,16 +268,22 @@ class TCPCommsHandler:
         self._counters[f"dropped: {reason}"] += 1
 
     def closing(self, connection: TCPConnection) -> None:
+        self._policy.remove(connection.number)
         self._closing_until_s[connection.number] = self._elapsed() + self._config.close_timeout_s
+        if len(self._closing_until_s) > self._config.closing_max:
+            self._end_closing(next(iter(self._closing_until_s)))
 
     def closed(self, connection: TCPConnection, reason: str) -> None:
-        self._closing_until_s.pop(connection.number, None)
-        if self._connections.pop(connection.number, None) is None:
-            return
+        number = connection.number
+        del self._connections[number]
         if not self._connections:
             self._all_gone.set()
-        self._unproven.discard(connection.number)
-        opening = self._openings.get(connection.number)
+        self._policy.remove(number)
+        self._throttling.remove(connection)
+        self._closing_until_s.pop(number, None)
+        if connection.origin is not None:
+            self._accepts.leave(connection.origin)
+        opening = self._openings.get(number)
         if opening is not None:
             opening.cancel()
         self._owner.closed(connection, reason)
@@ -229,36 +291,32 @@ class TCPCommsHandler:
     # Cleaning up
 
     def clean_up(self) -> None:
-        """Close what has proven nobody in time, and what has been idle for too long."""
-        now = self._elapsed()
-        for number, until_s in list(self._closing_until_s.items()):
-            if until_s > now:
-                break
-            self._counters["connection closed: what it held did not leave in time"] += 1
-            self._connections[number].abort("not closed in time")
-        for connection in list(self._connections.values()):
-            used_s = self._owner.confirmed_on(connection)
-            if used_s is None:
-                if connection.is_open and now - connection.started_s > self._config.prove_timeout_s:
-                    self._counters["connection closed: proved nobody in time"] += 1
-                    connection.abort("no proof in time")
-            elif (
-                now - used_s > self._config.idle_timeout_s
-                and self._owner.why_keep(connection) is None
-            ):
-                connection.drain("idle")
+        """Close what has proven nobody in time, what has been idle for too long, and what could
+        not be closed in peace."""
+        config, now = self._config, self._elapsed()
+        while self._closing_until_s and next(iter(self._closing_until_s.values())) <= now:
+            self._end_closing(next(iter(self._closing_until_s)))
+        unproven = self._policy.overdue(Standing.UNPROVEN, now - config.prove_timeout_s)
+        opening_s = config.dial_timeout_s + config.prove_timeout_s
+        for number in unproven + self._policy.overdue(Standing.OPENING, now - opening_s):
+            self._counters["connection closed: proved nobody in time"] += 1
+            self._connections[number].abort("no proof in time")
+        for number in self._policy.idle(now, self._look):
+            self._connections[number].drain("idle")
+
+    def _end_closing(self, number: int) -> None:
+        self._counters["connection closed: what it held did not leave in time"] += 1
+        self._connections[number].abort("not closed in time")
 
     def drop_all(self, reason: str) -> None:
         """Close every connection at once."""
-        for connection in list(self._connections.values()):
+        for connection in self.all():
             connection.abort(reason)
 
     async def close(self) -> None:
         """Stop listening, let what is written leave, and close; return when nothing is left."""
-        self._closing = True
-        for server in self._servers.values():
-            server.close()
-        self._servers = {}
+        self._closed = True
+        self._listeners.close()
         for connection in self.all():
             connection.close("this node is closed")
         if self._connections:
@@ -267,11 +325,8 @@ class TCPCommsHandler:
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._all_gone.wait()
         self.drop_all("this node is closed")
+        self._throttling.close()
         openings = list(self._openings.values())
         for task in openings:
             task.cancel()
         await asyncio.gather(*openings, return_exceptions=True)
-
-
-def _words(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

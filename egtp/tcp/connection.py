@@ -16,7 +16,7 @@ from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
 
-__all__ = ["ConnectionOwner", "Held", "TCPConnection"]
+__all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
 
 
 ENDED: Final = "closed by the other side"
@@ -52,11 +52,24 @@ class ConnectionOwner(Protocol):
         """Called once, last, whether or not the connection was ever open."""
 
 
+class Throttle(Protocol):
+    """What limits the rates of a connection."""
+
+    def may_send(self, connection: TCPConnection) -> bool:
+        """Whether a packet may be written now. If not, ``send_again`` is called when it may."""
+
+    def sent(self, connection: TCPConnection, size: int) -> None:
+        """So many bytes were written."""
+
+    def received(self, connection: TCPConnection, size: int) -> None:
+        """So many bytes were read; may call ``pause_reading``."""
+
+
 class TCPConnection(asyncio.Protocol):
     """States: opening, open, closing, closed.
 
     - *opening*: packets are held, and sent when it is open.
-    - *open*: packets are written at once, or held while the socket is full.
+    - *open*: packets are written at once, or held while the socket is full or sending is throttled.
     - *closing*: takes no more packets; what is held is still written, then the end of the stream,
       and what comes is read until the other side ends too. (To close at once, with data unread,
       would reset the connection and lose what is still on its way.)
@@ -72,6 +85,7 @@ class TCPConnection(asyncio.Protocol):
         "_paused",
         "_reason",
         "_splitter",
+        "_throttled",
         "_transport",
         "bytes_in",
         "bytes_out",
@@ -81,9 +95,11 @@ class TCPConnection(asyncio.Protocol):
         "is_open",
         "local_host",
         "number",
+        "origin",
         "remote",
         "started_s",
         "takes_more",
+        "throttle",
     )
 
     def __init__(
@@ -101,6 +117,8 @@ class TCPConnection(asyncio.Protocol):
         """The address that was dialled; None for a connection that was accepted."""
         self.started_s: Final = started_s
         self.remote: Address | None = dialled
+        self.origin: bytes | None = None
+        """What the owner counts an accepted connection by, once it has let it in."""
         self.local_host: str | None = None
         """This side's IP address, once open."""
         self.is_open = False
@@ -115,7 +133,12 @@ class TCPConnection(asyncio.Protocol):
         # An empty deque is larger than all the rest: there is one only while something is held.
         self._held: deque[Held] | None = None
         self._held_bytes = 0
+        self.throttle: Throttle | None = None
+        """What limits the rates; None while nothing does."""
         self._paused = False
+        """The socket is full."""
+        self._throttled = False
+        """It is not our turn to write."""
         self._listens = True
         """Whether what comes is given to the owner."""
         self._splitter = FrameSplitter()
@@ -144,14 +167,14 @@ class TCPConnection(asyncio.Protocol):
     # Sending
 
     def send(self, packet: bytes, written: Callable[[], None] | None = None) -> None:
-        """Write a packet, or hold it until the socket takes it.
+        """Write a packet, or hold it until the socket and the throttle take it.
 
         ``written`` is called right before the packet's first byte is given to the socket: within
         this call, or later if the packet is held, and never if it is dropped. It must not use the
         connection. Raises :class:`NotSent` if the connection is closing or closed, or holds too
         much already.
         """
-        if self.takes_more:
+        if self.takes_more and (self.throttle is None or self._may_send()):
             self._write(packet, written)
             return
         if self.is_closing or self.is_closed:
@@ -178,13 +201,34 @@ class TCPConnection(asyncio.Protocol):
             written()
         self.bytes_out += LENGTH_BYTES + len(packet)
         self._transport.write(frame(packet))  # type: ignore[union-attr]  # open: there is one
+        if self.throttle is not None:
+            self.throttle.sent(self, LENGTH_BYTES + len(packet))
+            self._may_send()
+
+    def _may_send(self) -> bool:
+        """Whether the throttle lets a packet through now; if not, ask for a turn."""
+        if self.throttle is None or self.throttle.may_send(self):
+            return True
+        self._throttled, self.takes_more = True, False
+        return False
+
+    def send_again(self) -> None:
+        """It is our turn to write a packet, or nothing is throttled any more."""
+        self._throttled = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Nothing may be in the way any more: write, and say so to the owner."""
+        self._write_held()
+        if self.takes_more:
+            self._owner.writable(self)
 
     def _write_held(self) -> None:
-        """Write what is held, as far as the socket takes it; then take more, or end the stream."""
+        """Write what is held, as far as it may be; then take more, or end the stream."""
         transport, held = self._transport, self._held
         if transport is None or transport.is_closing():
             return
-        while held and not self._paused:
+        while held and not (self._paused or self._throttled) and self._may_send():
             packet, written = held.popleft()
             self._held_bytes -= LENGTH_BYTES + len(packet)
             self._write(packet, written)
@@ -194,7 +238,7 @@ class TCPConnection(asyncio.Protocol):
         if self.is_closing:
             transport.write_eof()
         else:
-            self.takes_more = not self._paused
+            self.takes_more = not (self._paused or self._throttled)
 
     # Ending
 
@@ -242,6 +286,17 @@ class TCPConnection(asyncio.Protocol):
         self._owner.closed(self, self._reason)
         self._held, self._held_bytes, self._transport = None, 0, None
 
+    # Receiving
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the socket, which holds up the other side."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None:
+            self._transport.resume_reading()
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -265,6 +320,8 @@ class TCPConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.bytes_in += len(data)
+        if self.throttle is not None:
+            self.throttle.received(self, len(data))
         try:
             for packet in self._splitter.feed(data):
                 if self._listens:
@@ -289,9 +346,7 @@ class TCPConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._write_held()
-        if self.takes_more:
-            self._owner.writable(self)
+        self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(_reason(exc) if exc is not None else ENDED)

@@ -14,6 +14,7 @@ from egtp.relay.leases import RelayLimits
 NUMBERS = [field.name for field in fields(NodeConfig) if field.type in ("int", "float")]
 COUNTS = [field.name for field in fields(NodeConfig) if field.type == "int"]
 FLAGS = [field.name for field in fields(NodeConfig) if field.type == "bool"]
+RATES = [field.name for field in fields(NodeConfig) if field.type == "float | None"]
 MAY_BE_ZERO = {"relays_wanted", "lookups_max", "stagger_s"}
 
 
@@ -36,7 +37,7 @@ def taken(names: list[str], *values: object) -> list[str]:
 
 
 def test_the_kinds_of_settings_are_known_here() -> None:
-    assert len(NUMBERS) + len(FLAGS) + 1 == len(fields(NodeConfig))
+    assert len(NUMBERS) + len(RATES) + len(FLAGS) + 1 == len(fields(NodeConfig))
     assert "network" not in NUMBERS
     assert COUNTS
     assert FLAGS
@@ -60,6 +61,20 @@ def test_a_config_cannot_be_changed_behind_its_checks() -> None:
 
 def test_no_number_is_negative_or_infinite_or_none_at_all() -> None:
     assert taken(NUMBERS, -1, -0.001, float("inf"), float("-inf"), float("nan")) == []
+
+
+def test_a_rate_is_a_positive_number_or_none_for_no_limit() -> None:
+    assert RATES == ["send_bytes_per_s", "receive_bytes_per_s"]
+    assert taken(RATES, 0, -1, float("inf"), float("nan"), True, "fast") == []
+    assert NodeConfig(send_bytes_per_s=None).send_bytes_per_s is None
+    assert NodeConfig(receive_bytes_per_s=1000).receive_bytes_per_s == 1000
+
+
+def test_shares_of_a_small_table_leave_room_for_somebody() -> None:
+    config = NodeConfig(connections_max=1)
+    assert (config.strangers_max, config.peer_connections_max) == (1, 2)
+    assert NodeConfig().strangers_max == 5000
+    assert taken(["strangers_share"], 1.1) == []
 
 
 def test_numbers_are_positive_but_for_those_that_can_be_switched_off() -> None:

@@ -1,4 +1,4 @@
-"""Deadlines: never early, at most a tick late, in order, against a plain dict."""
+"""KeyedDeadlines: never early, at most a tick late, in order, against a plain dict."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from egtp.deadlines import TICK_S, Deadlines
+from egtp.deadlines import TICK_S, KeyedDeadlines
 
 ROUNDING_S = 1e-6
 """What the binary form of a tick costs on a clock of some years."""
@@ -25,7 +25,7 @@ class DeadlinesMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.deadlines: Deadlines[int] = Deadlines()
+        self.deadlines: KeyedDeadlines[int] = KeyedDeadlines()
         self.model: dict[int, float] = {}
         self.now_s = 0.0
 
@@ -101,7 +101,7 @@ def test_deadlines_behave_like_a_dict_that_is_searched_every_tick() -> None:
 @example(TICK_S)
 @example(3 * TICK_S)
 def test_no_deadline_is_early_or_more_than_a_tick_late(deadline_s: float) -> None:
-    deadlines: Deadlines[str] = Deadlines()
+    deadlines: KeyedDeadlines[str] = KeyedDeadlines()
     deadlines.set("key", deadline_s)
     next_s = deadlines.next_s()
     assert next_s is not None
@@ -112,7 +112,7 @@ def test_no_deadline_is_early_or_more_than_a_tick_late(deadline_s: float) -> Non
 
 
 def test_a_key_that_is_moved_is_due_once_and_at_its_new_deadline_only() -> None:
-    deadlines: Deadlines[str] = Deadlines()
+    deadlines: KeyedDeadlines[str] = KeyedDeadlines()
     deadlines.set("key", 1.0)
     deadlines.set("key", 5.0)
     assert deadlines.due(4.9) == []
@@ -127,7 +127,7 @@ def test_a_key_that_is_moved_is_due_once_and_at_its_new_deadline_only() -> None:
 def test_after_a_jump_of_the_clock_everything_is_due_at_once_and_in_order(
     times: list[float],
 ) -> None:
-    deadlines: Deadlines[int] = Deadlines()
+    deadlines: KeyedDeadlines[int] = KeyedDeadlines()
     for key, deadline_s in enumerate(times):
         deadlines.set(key, deadline_s)
     due = deadlines.due(1e7)
@@ -137,7 +137,7 @@ def test_after_a_jump_of_the_clock_everything_is_due_at_once_and_in_order(
 
 
 def test_forgetting_everything_leaves_nothing_to_wait_for() -> None:
-    deadlines: Deadlines[int] = Deadlines()
+    deadlines: KeyedDeadlines[int] = KeyedDeadlines()
     for key in range(1000):
         deadlines.set(key, key / 7)
     for key in range(1000):

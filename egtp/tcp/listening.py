@@ -1,0 +1,74 @@
+"""Listening: the addresses on which a node accepts connections."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from egtp.comm_strat import Address
+from egtp.errors import InvalidConfig
+
+__all__ = ["Listeners", "words"]
+
+
+class Listeners:
+    """The listening sockets of a node; ``accept`` makes the protocol of each new connection."""
+
+    def __init__(self, accept: Callable[[], asyncio.Protocol]) -> None:
+        self._accept = accept
+        self._servers: dict[Address, asyncio.Server] = {}
+
+    async def listen(self, addresses: Iterable[Address]) -> list[Address]:
+        """Listen on these addresses and no others; connections that are open stay open.
+
+        Port 0 takes a free one. Returns where it really listens. Raises :class:`InvalidConfig`
+        naming the address that cannot be used, and then listens as before.
+        """
+        kept: dict[Address, asyncio.Server] = {}
+        new: dict[Address, asyncio.Server] = {}
+        loop = asyncio.get_running_loop()
+        try:
+            for address in addresses:
+                present = self._requested_as(address)
+                if present is not None:
+                    kept[present] = self._servers[present]
+                    continue
+                try:
+                    new[address] = await loop.create_server(
+                        self._accept, address.host, address.port
+                    )
+                except OSError as error:
+                    raise InvalidConfig(f"cannot listen on {address}: {words(error)}") from None
+        except BaseException:
+            for server in new.values():
+                server.close()
+            raise
+        for address in self._servers.keys() - kept.keys():
+            self._servers[address].close()
+        self._servers = kept | new
+        return self.addresses
+
+    @property
+    def addresses(self) -> list[Address]:
+        """Where this node listens now."""
+        servers = self._servers.values()
+        names = [sock.getsockname() for server in servers for sock in server.sockets]
+        return [Address.of(*name[:2]) for name in names]
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+        self._servers = {}
+
+    def _requested_as(self, address: Address) -> Address | None:
+        """How an address that is listened on was asked for: with port 0, perhaps."""
+        for requested, server in self._servers.items():
+            bound = [Address.of(*sock.getsockname()[:2]) for sock in server.sockets]
+            if address == requested or address in bound:
+                return requested
+        return None
+
+
+def words(error: OSError) -> str:
+    """What went wrong, for a reader."""
+    return (error.strerror or str(error)).lower()

@@ -1,0 +1,167 @@
+"""Throttling: keeps all connections of a node to the set rates (seed II.D, R16).
+
+The machine in :mod:`egtp.throttle` says whose turn it is; this tells the connections, at the right
+time. Sending is held up by the connection, which keeps what it cannot write; receiving by not
+reading the socket, so that TCP holds up the other side. A connection that nothing limits has no
+throttling at all, and pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from egtp.errors import LocalProtocolError
+from egtp.identity import NodeId
+from egtp.tcp.connection import TCPConnection
+from egtp.throttle import Throttler
+
+__all__ = ["Rates", "Throttling"]
+
+READ_RESERVE_BYTES: Final = 16 * 1024
+"""What a connection is expected to read when it may read again. It may be up to 256 KiB, as much as
+event loops read at a time; what was more is paid for before anybody reads again."""
+
+
+PEERS_MAX: Final = 10_000
+"""Peers with a limit of their own. They are chosen by this node's user, so it is a bound against
+mistakes."""
+
+
+class Rates(NamedTuple):
+    """Bytes per second, frames included; None for no limit."""
+
+    send: float | None = None
+    receive: float | None = None
+
+
+NO_LIMIT: Final = Rates()
+
+
+class Throttling:
+    """The limits of a node in both directions, and one timer for all who wait."""
+
+    def __init__(self, elapsed: Callable[[], float], rates: Rates) -> None:
+        """:param rates: of all connections together."""
+        self._elapsed = elapsed
+        self._sending: Throttler[TCPConnection] = Throttler()
+        self._receiving: Throttler[TCPConnection] = Throttler(READ_RESERVE_BYTES)
+        self._peers: dict[NodeId, Rates] = {}
+        self._all = NO_LIMIT
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at_s = 0.0
+        self._giving_turns = False
+        self.limit_all(rates, ())
+
+    # Limits
+
+    def limit_all(self, rates: Rates, connections: Iterable[TCPConnection]) -> None:
+        """Of all connections together; ``connections`` are all."""
+        now = self._elapsed()
+        self._all = rates
+        self._sending.limit_all(rates.send, now)
+        self._receiving.limit_all(rates.receive, now)
+        self._give_turns()
+        for connection in connections:
+            self.add(connection)
+
+    def limit_peer(
+        self, peer_id: NodeId, rates: Rates, connections: Iterable[TCPConnection]
+    ) -> None:
+        """Of each connection to a peer, now and later; ``connections`` are those now.
+
+        Raises :class:`LocalProtocolError` if too many peers have a limit of their own.
+        """
+        self._peers.pop(peer_id, None)
+        if rates != NO_LIMIT:
+            if len(self._peers) >= PEERS_MAX:
+                raise LocalProtocolError(f"{PEERS_MAX} peers have a limit of their own already")
+            self._peers[peer_id] = rates
+        for connection in connections:
+            self.prove(connection, peer_id)
+
+    # Connections
+
+    def add(self, connection: TCPConnection) -> None:
+        """A new connection; or the limit of all is another one."""
+        limited = self._all != NO_LIMIT or self._sending.has_limit(connection)
+        limited = limited or self._receiving.has_limit(connection)
+        connection.throttle = self if limited else None
+
+    def prove(self, connection: TCPConnection, peer_id: NodeId) -> None:
+        """The connection is one to this peer; or the peer's limit is another one."""
+        rates = self._peers.get(peer_id, NO_LIMIT)
+        if rates == NO_LIMIT and connection.throttle is None:
+            return
+        now = self._elapsed()
+        self._sending.limit(connection, rates.send, now)
+        self._receiving.limit(connection, rates.receive, now)
+        self._give_turns()
+        self.add(connection)
+
+    def remove(self, connection: TCPConnection) -> None:
+        """The connection is gone."""
+        if connection.throttle is not None:
+            self._sending.forget(connection)
+            self._receiving.forget(connection)
+            connection.throttle = None
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # What connections ask and tell
+
+    def may_send(self, connection: TCPConnection) -> bool:
+        """Whether a packet may be written now. If not, the connection gets a turn."""
+        now = self._elapsed()
+        if self._sending.may_move(connection, now):
+            return True
+        self._sending.wait(connection, now)
+        self._arm()
+        return False
+
+    def sent(self, connection: TCPConnection, size: int) -> None:
+        self._sending.moved(connection, size, self._elapsed())
+
+    def received(self, connection: TCPConnection, size: int) -> None:
+        """So much was read; if it was too much, no more is read until it is its turn again."""
+        now = self._elapsed()
+        self._receiving.moved(connection, size, now)
+        if not self._receiving.may_move(connection, now):
+            connection.pause_reading()
+            self._receiving.wait(connection, now)
+        self._arm()
+
+    # Time
+
+    def _give_turns(self) -> None:
+        now = self._elapsed()
+        self._giving_turns = True
+        while (connection := self._sending.turn(now)) is not None:
+            connection.send_again()
+        while (connection := self._receiving.turn(now)) is not None:
+            connection.resume_reading()
+        self._giving_turns = False
+        self._arm()
+
+    def _arm(self) -> None:
+        """Have the timer fire when the next turn can be given."""
+        if self._giving_turns:
+            return
+        times = (self._sending.next_s(), self._receiving.next_s())
+        at_s = min((time for time in times if time is not None), default=None)
+        now = self._elapsed()
+        # One that should have fired already stands still: the machine slept, and so did its timers.
+        if at_s is None or (self._timer is not None and now <= self._timer_at_s <= at_s):
+            return
+        self.close()
+        self._timer_at_s = at_s
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(max(0.0, at_s - now), self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        self._give_turns()
