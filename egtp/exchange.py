@@ -160,12 +160,10 @@ class ExchangeTable(Generic[Sink]):
         early: bool | None = None,
     ) -> Exchange[Sink]:
         """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
-        numbers = self._numbers.get(peer_id)
+        numbers = self._numbers.get(peer_id) or self._settled.get(peer_id)
         if numbers is None:
-            numbers = self._settled.pop(peer_id, None) or _Numbers(self._first_number)
-            self._numbers[peer_id] = numbers
+            numbers = _Numbers(self._first_number)
         number = numbers.next
-        numbers.next = number + 1
         query = Query(nonce, number, kind, int(hard_timeout_s * 1000), reply_bytes_max, body)
         exchange = Exchange(
             peer_id,
@@ -176,9 +174,14 @@ class ExchangeTable(Generic[Sink]):
             idempotent=idempotent,
             early=early,
         )
+        exchange.bucket = self._hard.add(exchange, exchange.hard_deadline_s)
+        # Nothing can fail from here on.
+        if not numbers.open:
+            self._settled.pop(peer_id, None)
+            self._numbers[peer_id] = numbers
+        numbers.next = number + 1
         numbers.open[number] = exchange  # type: ignore[assignment]
         self._by_reference[exchange.reference] = exchange
-        exchange.bucket = self._hard.add(exchange, exchange.hard_deadline_s)
         if soft_timeout_s is not None:
             exchange.soft_bucket = self._soft.add(exchange, now_s + soft_timeout_s)
         return exchange

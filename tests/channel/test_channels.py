@@ -19,10 +19,12 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egtp import canonical
+from egtp.answers import Answers
 from egtp.canonical import Value
 from egtp.channels import Arrival, Dial, SecureChannels
 from egtp.comm_record import CommRecord, SignedCommRecord
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.early import Early
 from egtp.environment import Environment
 from egtp.errors import HandshakeFailed, NotSent
 from egtp.handshake import InitiationPayload, Initiator, PeerLimits, Responder, ResponsePayload
@@ -86,6 +88,7 @@ class Host:
         self.learned: list[SignedCommRecord] = []
         self.confirmations: list[Path] = []
         self.openings: list[tuple[Path, Sealed]] = []
+        self.accepted: list[tuple[Path, Early]] = []
         self.unknown: list[Path] = []
         self.rejected: list[Arrival] = []
         self.ourselves: list[Arrival] = []
@@ -108,6 +111,7 @@ class Host:
             environment,
             self.counters,
             self,
+            Answers(),
         )
 
     def restart(self) -> None:
@@ -141,6 +145,15 @@ class Host:
 
     def settled(self, peer_id: NodeId) -> int:
         return 0
+
+    def settled_except(self, peer_id: NodeId) -> None:
+        return None
+
+    def takes_early(self, kind: str) -> bool:
+        return kind != "late"
+
+    def early_accepted(self, path: Path, early: Early) -> None:
+        self.accepted.append((path, early))
 
     def path_is_writable(self, path: Path) -> bool:
         return True
@@ -271,7 +284,7 @@ class Talk:
         ):
             before = len(receiver.openings)
             receiver.receive(sender.say(path), route)
-            if receiver.openings[before:] != [(other, Sealed(0, 0, [(ItemType.PING, b"text")]))]:
+            if receiver.openings[before:] != [(other, Sealed(0, 0, [(ItemType.PING, 0, b"text")]))]:
                 return False
         return True
 
@@ -582,7 +595,7 @@ def test_over_relays_every_packet_opens_once_in_whatever_order_and_however_often
     before = len(both.bob.openings)
     for number in [*order, *replays]:
         both.bob.receive(packets[number], RELAYS[number % 2])
-    texts = [sealed.items[0][1] for _, sealed in both.bob.openings[before:]]
+    texts = [sealed.items[0][2] for _, sealed in both.bob.openings[before:]]
     assert texts == [b"%d" % number for number in order]
     assert not both.bob.rejected
 
@@ -956,6 +969,7 @@ def test_an_initiation_of_another_network_is_refused(relayed: bool) -> None:
         Environment(elapsed=lambda: 0.0, unix_time=lambda: 0.0, entropy=alice.random.randbytes),
         alice.counters,
         alice,
+        Answers(),
     )
     alice.dial(bob, ends(relayed)[0])
     bob.receive(alice.take_one(INITIATION), ends(relayed)[1])

@@ -268,6 +268,7 @@ def test_the_frozen_handshake_in_both_directions(vectors: dict[str, Any]) -> Non
         bytes.fromhex(first["incarnation"]),
         PeerLimits(*first["limits"]),
         bytes.fromhex(first["early"]),
+        first["uptime_ms"],
     )
     ip, port = second["observed"]
     answer = ResponsePayload(

@@ -82,14 +82,14 @@ class DeadlinesMachine(RuleBasedStateMachine):
         in_buckets = [key for bucket in buckets.values() for key in bucket]
         assert sorted(in_buckets) == sorted(self.model)
         assert sorted(self.deadlines._ticks) == sorted(buckets)
-        for key, tick in self.deadlines._tick_of.items():
-            assert key in buckets[tick]
+        for key, bucket in self.deadlines._bucket_of.items():
+            assert key in bucket
 
     def teardown(self) -> None:
         self.deadlines.due(1e9)
         assert not self.deadlines._buckets
         assert not self.deadlines._ticks
-        assert not self.deadlines._tick_of
+        assert not self.deadlines._bucket_of
 
 
 def test_deadlines_behave_like_a_dict_that_is_searched_every_tick() -> None:

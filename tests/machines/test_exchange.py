@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from egtp.config import NodeConfig
-from egtp.deadlines import TICK_S
+from egtp.deadlines import TICK_S, Deadlines
 from egtp.exchange import Exchange, ExchangeTable, Passed
 from egtp.identity import NodeId
 from egtp.message import NONCE_BYTES, Query, Reply, decode_message, reference_of
@@ -57,6 +57,10 @@ class Opener:
 
 def reply_to(exchange: Exchange[int], body: bytes = b"") -> Reply:
     return Reply(nonce_of(-1), exchange.reference, 0, body)
+
+
+def waited_for(deadlines: Deadlines[Exchange[int]]) -> set[Exchange[int]]:
+    return {exchange for bucket in deadlines._buckets.values() for exchange in bucket}
 
 
 class ExchangeMachine(RuleBasedStateMachine):
@@ -176,9 +180,8 @@ class ExchangeMachine(RuleBasedStateMachine):
         assert set(self.table.all()) == set(self.open)
         references = {exchange.reference for exchange in self.open}
         assert set(self.table._by_reference) == references
-        waited_for = {(exchange.reference, Passed.HARD) for exchange in self.open}
-        waited_for |= {(reference, Passed.SOFT) for reference in self.soft}
-        assert set(self.table._deadlines._tick_of) == waited_for
+        assert waited_for(self.table._hard) == set(self.open)
+        assert {one.reference for one in waited_for(self.table._soft)} == set(self.soft)
         for peer_id in PEERS:
             numbers = {exchange.number for exchange in self.open if exchange.peer_id == peer_id}
             assert self.table.count_of(peer_id) == len(numbers)
@@ -220,10 +223,10 @@ def test_a_late_reply_finds_nothing_after_the_hard_timeout() -> None:
     assert opener.counters == {"reply with unknown reference": 1}
     table = opener.table
     assert not table._by_reference
-    assert not table._deadlines._tick_of
+    assert not waited_for(table._hard) | waited_for(table._soft)
     assert not any(numbers.open for numbers in table._numbers.values())
     assert table.next_deadline_s() is None
-    assert not table._deadlines._buckets
+    assert not table._hard._buckets
 
 
 @pytest.mark.parametrize("soft_s", [1.0, 1.005, 1.02, 2.0])

@@ -10,7 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox, Waiting
+from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
+from egtp.outgoing import Outgoing
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
 from egtp.reassembly import Reassembly
 from egtp.sealed import (
@@ -52,12 +53,8 @@ SIZES = st.one_of(
 )
 
 
-class Token:
-    """What a message is known by: compared by identity, as exchanges are."""
-
-
-def plaintext_of(batch: Batch[Token]) -> bytes:
-    return write_sealed(0, 0, batch.items)
+def plaintext_of(batch: Batch) -> bytes:
+    return write_sealed(0, 0, batch.parts)
 
 
 class Receiver:
@@ -67,14 +64,15 @@ class Receiver:
         self.reassembly = Reassembly(bytes_max, bytes_max)
         self.messages: list[tuple[int, bytes]] = []
         self.controls: list[bytes] = []
+        self.ended = 0
         self.chunk_bytes = 0
 
-    def take(self, batch: Batch[Token]) -> None:
+    def take(self, batch: Batch) -> None:
         plaintext = plaintext_of(batch)
         assert len(plaintext) <= PLAINTEXT_BYTES_MAX
-        for kind, data in parse_sealed(plaintext).items:
+        for kind, age_ms, data in parse_sealed(plaintext).items:
             if kind == ItemType.MESSAGE:
-                self.messages.append(parse_age(data))
+                self.messages.append((age_ms, data))
             elif kind == ItemType.CHUNK:
                 chunk = parse_chunk(data)
                 self.chunk_bytes += len(chunk.data)
@@ -82,6 +80,11 @@ class Receiver:
                 if whole is not None:
                     self.chunk_bytes -= len(whole)
                     self.messages.append(parse_age(whole))
+            elif kind == ItemType.CHUNKS_END:
+                held = self.reassembly.held_bytes
+                self.reassembly.abandon(int.from_bytes(data, "big"))
+                self.chunk_bytes -= held - self.reassembly.held_bytes
+                self.ended += 1
             else:
                 self.controls.append(item(kind, data))
 
@@ -97,20 +100,22 @@ class OutboxMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.outbox: Outbox[Token] = Outbox(REASSEMBLY_BYTES_MAX)
+        self.outbox = Outbox(REASSEMBLY_BYTES_MAX)
         self.receiver = Receiver()
         self.serial = count()
-        self.unsent: dict[Token, bytes] = {}
-        self.begun: dict[Token, bytes] = {}
-        self.finished: list[Token] = []
+        self.unsent: dict[Outgoing, bytes] = {}
+        self.begun: dict[Outgoing, bytes] = {}
+        self.finished: list[Outgoing] = []
         self.expected_small: list[bytes] = []
         self.controls: list[bytes] = []
+        self.to_end = 0
+        self.taken_back: set[Outgoing] = set()
 
     @rule(size=SIZES)
     def push(self, size: int) -> None:
-        token = Token()
-        self.unsent[token] = message_of(next(self.serial), size)
-        self.outbox.push(Waiting(self.unsent[token], 0.0, token))
+        outgoing = Outgoing(message_of(next(self.serial), size), 0.0)
+        self.unsent[outgoing] = outgoing.message
+        self.outbox.push(outgoing)
 
     @rule(size=st.integers(0, 925))
     def push_control(self, size: int) -> None:
@@ -127,55 +132,71 @@ class OutboxMachine(RuleBasedStateMachine):
         had = bool(self.outbox)
         arrived = len(self.receiver.messages)
         batch = self.outbox.next_batch(0.0)
-        assert bool(batch.items) == had
-        assert sum(map(len, batch.items)) <= 3 * CHUNK_BYTES_MAX
+        assert had or not batch.parts
+        assert sum(map(len, batch.parts)) <= 3 * CHUNK_BYTES_MAX
         self.receiver.take(batch)
-        for token in batch.begun:
-            message = self.unsent.pop(token)  # fails for one that began before, or was taken back
-            self.begun[token] = message
+        for outgoing in batch.begun:
+            message = self.unsent.pop(
+                outgoing
+            )  # fails for one that began before, or was taken back
+            self.begun[outgoing] = message
             if len(message) <= CHUNK_BYTES_MAX:
                 self.expected_small.append(message)
         for _, message in self.receiver.messages[arrived:]:
-            (token,) = [t for t, m in self.begun.items() if m == message]
-            del self.begun[token]
-            self.finished.append(token)
+            (outgoing,) = [t for t, m in self.begun.items() if m == message]
+            del self.begun[outgoing]
+            self.finished.append(outgoing)
 
     @rule(data=st.data())
-    def drop(self, data: st.DataObject) -> None:
-        tokens = [*self.unsent, *self.begun, *self.finished[-3:], Token()]
-        token = data.draw(st.sampled_from(tokens))
-        assert self.outbox.drop(token) == (token in self.unsent)
-        self.unsent.pop(token, None)
+    def take_back(self, data: st.DataObject) -> None:
+        messages = [*self.unsent, *self.begun, *self.finished[-3:], Outgoing(b"never pushed", 0.0)]
+        outgoing = data.draw(st.sampled_from(messages))
+        assert self.outbox.holds(outgoing) == (outgoing in self.unsent or outgoing in self.begun)
+        self.outbox.take_back(outgoing)
+        assert not self.outbox.holds(outgoing)
+        self.unsent.pop(outgoing, None)
+        if self.begun.pop(outgoing, None) is not None:
+            self.to_end += 1
+            self.taken_back.add(outgoing)
 
     @rule()
     def take_unsent(self) -> None:
         taken = self.outbox.take_unsent()
-        assert {waiting.token: waiting.message for waiting in taken} == self.unsent
+        assert {outgoing: outgoing.message for outgoing in taken} == self.unsent
         assert len(taken) == len(self.unsent)
         for small in (True, False):
             serials = [
-                waiting.message[:8]
-                for waiting in taken
-                if (len(waiting.message) <= CHUNK_BYTES_MAX) == small
+                outgoing.message[:8]
+                for outgoing in taken
+                if (len(outgoing.message) <= CHUNK_BYTES_MAX) == small
             ]
             assert serials == sorted(serials), "reordered"
         # A path that is lost hands its messages to another, which gives them in the same order.
-        for waiting in taken:
-            self.outbox.push(waiting)
+        for outgoing in taken:
+            self.outbox.push(outgoing)
 
     @invariant()
     def waiting_bytes_is_what_is_still_to_come(self) -> None:
         unsent = sum(map(len, self.unsent.values()))
         begun = sum(len(message) + 4 for message in self.begun.values())
         controls = sum(map(len, self.controls)) - sum(map(len, self.receiver.controls))
-        assert self.outbox.waiting_bytes == unsent + begun - self.receiver.chunk_bytes + controls
-        assert bool(self.outbox) == (self.outbox.waiting_bytes > 0)
+        ends = (self.to_end - self.receiver.ended) * len(item(ItemType.CHUNKS_END, bytes(4)))
+        arrived = self.receiver.chunk_bytes - self._ended_at_the_receiver()
+        assert self.outbox.waiting_bytes == unsent + begun - arrived + controls + ends
+        assert bool(self.outbox) or not self.outbox.waiting_bytes
+
+    def _ended_at_the_receiver(self) -> int:
+        """Bytes of messages taken back that the receiver still holds: their end has not come."""
+        parts = self.receiver.reassembly._parts.values()
+        begun = {message[:8] for message in self.begun.values()}
+        return sum(len(part) for _, part in parts if bytes(part[4:12]) not in begun)
 
     @invariant()
     def what_takes_turns_is_within_what_the_other_side_holds(self) -> None:
         assert len(self.begun) <= TURNS_MAX
         assert sum(len(message) + 4 for message in self.begun.values()) <= REASSEMBLY_BYTES_MAX
         assert self.receiver.reassembly.held_bytes == self.receiver.chunk_bytes
+        assert len(self.outbox._small) + len(self.outbox._chunked) <= 2 * len(self.unsent) + 1
 
     @invariant()
     def the_order_is_kept_among_small_ones_and_among_controls(self) -> None:
@@ -194,29 +215,30 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.receiver.controls == self.controls
         assert self.outbox.waiting_bytes == 0
         assert self.receiver.reassembly.held_bytes == 0
-        assert self.outbox.next_batch(0.0).items == []
+        assert self.outbox.next_batch(0.0).parts == []
+        assert self.receiver.ended == self.to_end
 
 
 def test_every_message_leaves_once_and_whole_or_has_not_begun_to_leave() -> None:
     run_state_machine_as_test(OutboxMachine)
 
 
-def batches(outbox: Outbox[Token]) -> Iterator[Batch[Token]]:
+def batches(outbox: Outbox) -> Iterator[Batch]:
     while outbox:
         yield outbox.next_batch(0.0)
 
 
 def test_a_huge_message_delays_a_small_one_by_one_batch_at_most() -> None:
-    outbox: Outbox[Token] = Outbox(32 * MIB)
+    outbox = Outbox(32 * MIB)
     receiver = Receiver(32 * MIB)
     huge = message_of(1, 16 * MIB)
-    outbox.push(Waiting(huge, 0.0, Token()))
+    outbox.push(Outgoing(huge, 0.0))
     smalls = 0
     for number, batch in enumerate(batches(outbox)):
         receiver.take(batch)
         if number % 100 == 0:
             small = message_of(2 + number, 100)
-            outbox.push(Waiting(small, 0.0, Token()))
+            outbox.push(Outgoing(small, 0.0))
             receiver.take(outbox.next_batch(0.0))
             smalls += 1
             assert receiver.messages[smalls - 1] == (0, small)
@@ -226,36 +248,36 @@ def test_a_huge_message_delays_a_small_one_by_one_batch_at_most() -> None:
 
 def test_a_stream_of_small_messages_does_not_stop_a_large_one() -> None:
     """While less than a batch of small ones comes each time, the large one goes on."""
-    outbox: Outbox[Token] = Outbox(32 * MIB)
+    outbox = Outbox(32 * MIB)
     receiver = Receiver(32 * MIB)
     large = message_of(0, 10 * CHUNK_BYTES_MAX)
-    outbox.push(Waiting(large, 0.0, Token()))
+    outbox.push(Outgoing(large, 0.0))
     for serial in range(1, 12):
-        outbox.push(Waiting(message_of(serial, BATCH_BYTES - 1), 0.0, Token()))
+        outbox.push(Outgoing(message_of(serial, BATCH_BYTES - 1), 0.0))
         receiver.take(outbox.next_batch(0.0))
     assert (0, large) in receiver.messages
 
 
 def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one() -> None:
-    outbox: Outbox[Token] = Outbox(32 * MIB)
+    outbox = Outbox(32 * MIB)
     receiver = Receiver(32 * MIB)
     long, short = message_of(1, 8 * MIB), message_of(2, 3 * CHUNK_BYTES_MAX)
-    outbox.push(Waiting(long, 0.0, Token()))
+    outbox.push(Outgoing(long, 0.0))
     for _ in range(3):
         receiver.take(outbox.next_batch(0.0))
-    outbox.push(Waiting(short, 0.0, Token()))
+    outbox.push(Outgoing(short, 0.0))
     for _ in range(8):
         receiver.take(outbox.next_batch(0.0))
     assert receiver.messages == [(0, short)]
 
 
 def test_newcomers_do_not_starve_those_whose_turn_it_is() -> None:
-    outbox: Outbox[Token] = Outbox(32 * MIB)
+    outbox = Outbox(32 * MIB)
     receiver = Receiver(32 * MIB)
     first = message_of(0, 10 * CHUNK_BYTES_MAX)
-    outbox.push(Waiting(first, 0.0, Token()))
+    outbox.push(Outgoing(first, 0.0))
     for serial in range(1, 400):
-        outbox.push(Waiting(message_of(serial, 2 * CHUNK_BYTES_MAX), 0.0, Token()))
+        outbox.push(Outgoing(message_of(serial, 2 * CHUNK_BYTES_MAX), 0.0))
         receiver.take(outbox.next_batch(0.0))
         if (0, first) in receiver.messages:
             break
@@ -265,10 +287,10 @@ def test_newcomers_do_not_starve_those_whose_turn_it_is() -> None:
 
 def test_a_message_larger_than_the_other_side_holds_does_not_stop_the_queue() -> None:
     """Whether it may be sent at all is decided before; here it goes alone."""
-    outbox: Outbox[Token] = Outbox(1000)
+    outbox = Outbox(1000)
     sent = [message_of(serial, 40_000) for serial in (1, 2)]
     for message in sent:
-        outbox.push(Waiting(message, 0.0, Token()))
+        outbox.push(Outgoing(message, 0.0))
     receiver = Receiver(MIB)
     for batch in batches(outbox):
         receiver.take(batch)
@@ -282,10 +304,10 @@ def test_a_batch_fits_into_a_packet_however_large_the_controls_are(
     sizes: list[int], size: int
 ) -> None:
     """A pong is as large as the ping that a peer sent, and pings may be as large as a packet."""
-    outbox: Outbox[Token] = Outbox(MIB)
+    outbox = Outbox(MIB)
     for pong in sizes:
         outbox.push_control(item(ItemType.PONG, bytes(pong)))
-    outbox.push(Waiting(message_of(1, size), 0.0, Token()))
+    outbox.push(Outgoing(message_of(1, size), 0.0))
     largest = max(len(plaintext_of(batch)) for batch in batches(outbox))
     assert largest <= PLAINTEXT_BYTES_MAX
 
@@ -298,8 +320,8 @@ def test_a_batch_fits_into_a_packet_however_large_the_controls_are(
 def test_the_age_is_the_time_waited_and_fits_its_field(
     born_s: float, now_s: float, size: int
 ) -> None:
-    outbox: Outbox[Token] = Outbox(MIB)
-    outbox.push(Waiting(message_of(1, size), born_s, Token()))
+    outbox = Outbox(MIB)
+    outbox.push(Outgoing(message_of(1, size), born_s))
     receiver = Receiver(MIB)
     receiver.take(outbox.next_batch(now_s))
     while outbox:
@@ -309,12 +331,12 @@ def test_the_age_is_the_time_waited_and_fits_its_field(
 
 
 def test_a_message_that_moves_to_another_path_is_as_old_as_it_is() -> None:
-    first: Outbox[Token] = Outbox(MIB)
-    second: Outbox[Token] = Outbox(MIB)
+    first = Outbox(MIB)
+    second = Outbox(MIB)
     for size in (100, 20_000):
-        first.push(Waiting(message_of(size, size), 1.0, Token()))
-    for waiting in first.take_unsent():
-        second.push(waiting)
+        first.push(Outgoing(message_of(size, size), 1.0))
+    for outgoing in first.take_unsent():
+        second.push(outgoing)
     receiver = Receiver(MIB)
     while second:
         receiver.take(second.next_batch(4.0))
@@ -322,11 +344,11 @@ def test_a_message_that_moves_to_another_path_is_as_old_as_it_is() -> None:
 
 
 def test_chunk_numbers_go_round_without_meeting_each_other() -> None:
-    outbox: Outbox[Token] = Outbox(MIB)
+    outbox = Outbox(MIB)
     outbox._next_chunk_id = U32_MAX - 1
     sent = [message_of(serial, 2 * CHUNK_BYTES_MAX) for serial in range(4)]
     for message in sent:
-        outbox.push(Waiting(message, 0.0, Token()))
+        outbox.push(Outgoing(message, 0.0))
     receiver = Receiver(MIB)
     for batch in batches(outbox):
         receiver.take(batch)

@@ -14,8 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from egtp.comm_record import CommRecord, SignedCommRecord
 from egtp.comm_strat import Address, TCPStrat
 from egtp.identity import Identity, NodeId
-from egtp.outbox import Outbox, Waiting
-from egtp.path import Given, Path
+from egtp.outbox import Outbox
+from egtp.outgoing import Outgoing
+from egtp.path import Path
 from egtp.peers import CROSSED_S, Peer, PeerBook, Search, preferred
 from egtp.strategy_choice import Contact
 
@@ -227,31 +228,26 @@ async def test_a_suspect_path_is_not_used_only_while_a_search_goes_on() -> None:
     assert best(peer) is path
 
 
-class Token:
-    def __init__(self) -> None:
-        self.given = False
-
-
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 500)), max_size=30))
 def test_what_waits_is_counted_to_the_byte_and_comes_out_in_order(
     steps: list[tuple[int, int]],
 ) -> None:
     peer = Peer(TWO)
-    model: list[Waiting[Given | None]] = []
+    model: list[Outgoing] = []
     for action, size in steps:
         if action < 2:
-            waiting: Waiting[Given | None] = Waiting(bytes(size), 0.0, Token())
-            peer.wait(waiting)
-            model.append(waiting)
+            outgoing = Outgoing(bytes(size), 0.0)
+            peer.wait(outgoing)
+            model.append(outgoing)
         elif action == 2 and model:
-            token = model.pop(size % len(model)).token
-            assert token is not None
-            peer.drop_waiting(token)
-            peer.drop_waiting(token)
+            outgoing = model.pop(size % len(model))
+            peer.drop_waiting(outgoing)
+            assert not outgoing.queued
+            peer.drop_waiting(outgoing)
         elif action == 3:
             assert peer.take_waiting() == model
             model = []
-        assert peer.waiting_bytes == sum(len(waiting.message) for waiting in model)
+        assert peer.waiting_bytes == sum(len(outgoing.message) for outgoing in model)
         assert peer.queued_bytes == peer.waiting_bytes
         assert peer.in_use == bool(model)
     assert list(peer.waiting) == model
@@ -356,7 +352,7 @@ class BookMachine(RuleBasedStateMachine):
         if use == 0:
             self.needed.add(peer_id)
         elif use == 1:
-            peer.wait(Waiting(b"message", 0.0, None))
+            peer.wait(Outgoing(b"message", 0.0))
         elif peer.direct is None:
             peer.add_path(fake_path(peer_id=peer_id), ONE)
 

@@ -16,7 +16,7 @@ from egtp.comm_strat import Address, Carrier, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import InvalidPacket
 from egtp.identity import NodeId
-from egtp.outbox import Waiting
+from egtp.outgoing import Outgoing
 from egtp.path import Path, PathOwner
 from egtp.reassembly import MESSAGES_MAX, Reassembly
 from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, Chunk, parse_chunk, parse_sealed, write_sealed
@@ -214,9 +214,9 @@ def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
     )
     # The largest query there is: a kind of 64 characters, all numbers at their largest.
     message = bytes(limits.body_bytes_max + 1 + 1 + 18 + 1 + 9 + 66 + 5 + 5 + 5)
-    path.outbox.push(Waiting(message, 0.0, None))
+    path.outbox.push(Outgoing(message, 0.0))
     whole = None
     while path.outbox:
-        for _, data in parse_sealed(write_sealed(0, 0, path.outbox.next_batch(0.0).items)).items:
+        for _, _, data in parse_sealed(write_sealed(0, 0, path.outbox.next_batch(0.0).parts)).items:
             whole = path.reassemble(data)
     assert whole == bytes(4) + message

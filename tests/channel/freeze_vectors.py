@@ -1,0 +1,108 @@
+"""Writes anew what in ``vectors.json`` follows from the rest: run it from the top folder.
+
+For a change of the wire that is meant, before it is released. The inputs (keys, ephemeral secrets,
+payload fields, items) stay as they are in the file; what comes of them is computed and replaced.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from egtp.comm_strat import Address
+from egtp.handshake import InitiationPayload, Initiator, PeerLimits, Responder, ResponsePayload
+from egtp.identity import Identity
+from egtp.packet import UnknownSession
+from egtp.sealed import ItemType, item, write_settled_except
+from egtp.session import InOrder, Session
+
+VECTORS = Path(__file__).with_name("vectors.json")
+
+
+def identity(keys: dict[str, str]) -> Identity:
+    parts = iter((keys["signing_seed"], keys["channel_secret"]))
+    return Identity.generate(lambda _: bytes.fromhex(next(parts)))
+
+
+def freeze(vectors: dict[str, Any]) -> None:
+    shake, packets, items = vectors["handshake"], vectors["packets"], vectors["items"]
+    alice, bob = (identity(vectors["identities"][name]) for name in ("alice", "bob"))
+    first, second = shake["initiation_payload"], shake["response_payload"]
+    first.setdefault("uptime_ms", 12_345)
+    introduced = InitiationPayload(
+        bytes.fromhex(first["record"]),
+        first["time_ms"],
+        first["responder_sequence"],
+        first["responder_incarnation"],
+        bytes.fromhex(first["incarnation"]),
+        PeerLimits(*first["limits"]),
+        bytes.fromhex(first["early"]),
+        first["uptime_ms"],
+    )
+    ip, port = second["observed"]
+    answer = ResponsePayload(
+        bytes.fromhex(second["incarnation"]),
+        second["uptime_ms"],
+        second["early_accepted"],
+        Address(bytes.fromhex(ip), port),
+        second["time_ms"],
+        PeerLimits(*second["limits"]),
+        bytes.fromhex(second["record"]),
+    )
+    first["bytes"], second["bytes"] = introduced.encode().hex(), answer.encode().hex()
+    indices = [int(shake[f"{side}_index"], 16) for side in ("initiator", "responder")]
+    secrets = [
+        X25519PrivateKey.from_private_bytes(bytes.fromhex(shake[f"{side}_ephemeral_secret"]))
+        for side in ("initiator", "responder")
+    ]
+    initiator = Initiator(alice, shake["network"], bob.key, bob.channel_key, indices[0])
+    initiation = initiator.initiate(introduced, secrets[0])
+    responder = Responder(bob, shake["network"], initiation)
+    response, theirs = responder.respond(answer, indices[1], secrets[1])
+    packets["initiation"]["bytes"] = initiation.encode().hex()
+    packets["response"]["bytes"] = response.encode().hex()
+    shake["initiator_to_responder_key"] = theirs.receive.hex()
+    shake["responder_to_initiator_key"] = theirs.send.hex()
+    ends = {"alice": (theirs.receive, *indices), "bob": (theirs.send, *reversed(indices))}
+    sessions = {
+        name: Session(
+            index=index,
+            remote_index=remote,
+            send_key=key,
+            receive_key=bytes(32),
+            window=InOrder(),
+            started_s=0.0,
+        )
+        for name, (key, index, remote) in ends.items()
+    }
+    for name in ("data_confirming", "data_query", "data_reply"):
+        packet = packets[name]
+        packet["bytes"] = sessions[packet["from"]].seal(bytes.fromhex(packet["plaintext"])).hex()
+    note = packets["unknown_session"]
+    about = bytes.fromhex(packets[note["about"]]["bytes"])
+    note["bytes"] = UnknownSession(indices[1], about[-16:]).encode().hex()
+    numbers = write_settled_except(1030, (5, 7))
+    for name, kind, data, description in (
+        ("settled_except", ItemType.SETTLED_EXCEPT, numbers, "all below 1030, but for 5 and 7"),
+        (
+            "chunks_end",
+            ItemType.CHUNKS_END,
+            bytes(3) + b"\x07",
+            "message 7 ends here",
+        ),
+    ):
+        items[name] = {
+            "description": description,
+            "type": int(kind),
+            "data": data.hex(),
+            "bytes": item(kind, data).hex(),
+        }
+
+
+if __name__ == "__main__":
+    frozen = json.loads(VECTORS.read_text())
+    freeze(frozen)
+    VECTORS.write_text(json.dumps(frozen, indent=2) + "\n")
