@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.answers import Answer, Asker
+from egtp.comm_strat import Address
 from egtp.errors import HandlerFailed, LocalProtocolError
 from egtp.identity import NodeId
 from egtp.message import Query, ReplyCode, Send, check_kind
@@ -75,6 +76,11 @@ class Incoming:
     @property
     def kind(self) -> str:
         return self._kind.name
+
+    @property
+    def seen_at(self) -> Address | None:
+        """Where the sender is seen: known if the message came over a connection that it opened."""
+        return None if self._path is None else self._path.seen_at
 
     def __repr__(self) -> str:
         return f"Incoming({self.kind!r} of {self.peer_id}, {len(self.body)} bytes)"

@@ -23,6 +23,7 @@ from egtp.noise import Handshake
 from egtp.packet import Initiation, Response
 
 __all__ = [
+    "CHECK_TOKEN_BYTES",
     "InitiationPayload",
     "Initiator",
     "PeerLimits",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 PORT_LIMIT: Final = 65_536
+CHECK_TOKEN_BYTES: Final = 16
 RECORD_ROOM_BYTES: Final = 1100
 """An initiation to a peer whose record is not known is padded by this much, so that the response,
 which must not be larger, has room for that record."""
@@ -87,27 +89,29 @@ class InitiationPayload:
     early: bytes = b""
     uptime_ms: int = 0
     """How long this incarnation has been there."""
+    check: bytes | None = None
+    """The token of whoever asked to be dialled, to see whether it can be: then this is all that is
+    wanted of the handshake, and it is not answered."""
 
     def encode(self) -> bytes:
-        return canonical.encode(
-            (
-                self.record,
-                self.time_ms,
-                self.responder_sequence,
-                self.responder_incarnation,
-                self.incarnation,
-                self.limits.fields(),
-                self.early,
-                self.uptime_ms,
-            )
+        fields = (
+            self.record,
+            self.time_ms,
+            self.responder_sequence,
+            self.responder_incarnation,
+            self.incarnation,
+            self.limits.fields(),
+            self.early,
+            self.uptime_ms,
         )
+        return canonical.encode(fields if self.check is None else (*fields, self.check))
 
     @classmethod
     def decode(cls, data: bytes) -> InitiationPayload:
         """Raises :class:`HandshakeFailed`."""
         match _decode(data):
             case [bytes(record), time, sequence, None | bytes() as theirs, bytes(ours), limits,
-                  bytes(early), uptime, *_] if (
+                  bytes(early), uptime, *more] if (
                 len(ours) == INCARNATION_BYTES
                 and (theirs is None or len(theirs) == INCARNATION_BYTES)
             ):  # fmt: skip
@@ -120,6 +124,7 @@ class InitiationPayload:
                     PeerLimits.parse(limits),
                     early,
                     _unsigned(uptime),
+                    _token(more),
                 )
         raise HandshakeFailed("the initiation's payload is malformed")
 
@@ -267,6 +272,11 @@ def _unsigned(value: Value, limit: int = U64_LIMIT) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise HandshakeFailed("a number out of its range")
     return value
+
+
+def _token(more: list[Value]) -> bytes | None:
+    token = more[0] if more else None
+    return token if isinstance(token, bytes) and len(token) == CHECK_TOKEN_BYTES else None
 
 
 def _observed(value: Value) -> Address | None:

@@ -89,6 +89,7 @@ class Host:
         self.unknown: list[Path] = []
         self.rejected: list[Arrival] = []
         self.ourselves: list[Arrival] = []
+        self.dialled_backs: list[tuple[NodeId, bytes, Arrival]] = []
         self.failed: list[tuple[Path, str]] = []
         self.ended: list[Path | str] = []
         self.record = self.sign(1)
@@ -170,6 +171,9 @@ class Host:
 
     def reject(self, arrival: Arrival) -> None:
         self.rejected.append(arrival)
+
+    def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
+        self.dialled_backs.append((peer_id, token, arrival))
 
     def dialled_ourselves(self, arrival: Arrival) -> None:
         self.ourselves.append(arrival)
