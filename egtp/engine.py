@@ -12,12 +12,15 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from egtp.address_policy import Interface
+from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking, PeerExchange
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
+from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.discovery_service import Introduction
 from egtp.environment import Environment, NonceSource
 from egtp.errors import FastFail, NotSent, RemoteProtocolError
@@ -168,16 +171,24 @@ class Engine:
         self.early_accepted: Final = self.asking.early_accepted
         self.seek: Final = self.routes.seek
         self.not_sought: Final = self.routes.not_sought
+        self.connect: Final = self.routes.connect
         self.connect_relay: Final = self.routes.connect_relay
         self.path_is_writable: Final = self.routes.is_writable
         self.writable: Final = self.routes.writable
         self.why_keep: Final = self.routes.why_keep
-        self.confirmed: Final = self.routes.confirmed
         self.session_unknown: Final = self.routes.session_unknown
         self.expect_hint: Final = self.relaying.expect_hint
+        self.addresses: Final = AddressWatch(
+            self, config, environment.local_addresses, self.counters
+        )
+        self.verifier: Final = Verifier(
+            self, self.channels, self.comms, self.book, config, self.counters
+        )
+        self.handlers.add(CHECK_KIND, self.verifier.check, reserved=True, early=False)
 
     def start(self) -> None:
         self._clean_up()
+        self.addresses.start()
         self.publisher.start()
 
     @property
@@ -284,6 +295,11 @@ class Engine:
         self._addresses = addresses
         self.leases_changed()
 
+    @property
+    def near(self) -> tuple[Interface, ...]:
+        """The local networks in which private addresses may be dialled."""
+        return self.addresses.near
+
     def leases_changed(self) -> None:
         """How this node is reached may have changed: if it has, tell everybody."""
         strategies: list[CommStrat] = [TCPStrat(address) for address in self._addresses]
@@ -307,13 +323,21 @@ class Engine:
     def path_failed(self, path: Path, reason: str) -> None:
         self.routes.lose(path, reason)
 
-    def lose_path(self, path: Path, reason: str) -> None:
-        self.routes.lose(path, reason)
+    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
+        self.routes.lose(path, reason, at_once=at_once)
+
+    def confirmed(self, path: Path) -> None:
+        self.routes.confirmed(path)
+        self.addresses.opened(path)
 
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection or 0)
         if connection is not None:
             connection.abort("what came was of no use")
+
+    def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
+        if arrival.observed is not None:
+            self.addresses.arrived(peer_id, token, arrival.connection, arrival.observed.ip)
 
     def dialled_ourselves(self, arrival: Arrival) -> None:
         self.counters["dialled ourselves"] += 1
@@ -455,6 +479,7 @@ class Engine:
         for timer in (self._timer, self._cleaner):
             if timer is not None:
                 timer.cancel()
+        await self.addresses.close()
         await self.publisher.close()
         if self.relaying.listener is not None:
             await self.relaying.listener.close()
