@@ -37,7 +37,7 @@ def why_not_dial(
     if isinstance(ip, ipaddress.IPv4Address) and ip == ipaddress.IPv4Address("255.255.255.255"):
         return "an address that cannot be dialled"
     if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
-        return "a private address (set private_addresses to allow it)"
+        return "a private address of another network (private_addresses would allow it)"
     return None
 
 
@@ -51,7 +51,7 @@ def _is_near(address: Address, interfaces: Iterable[Interface]) -> bool:
     # Compared as it would be dialled: an IPv4 address within an IPv6 one is in no network of ours.
     ip = ipaddress.ip_address(address.ip)
     return not ip.is_loopback and any(
-        ip in interface.network for interface in interfaces if not interface.is_loopback
+        ip in interface.network for interface in interfaces if not interface.ip.is_loopback
     )
 
 

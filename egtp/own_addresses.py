@@ -107,7 +107,8 @@ class OwnAddresses:
     def doubt(self, now_s: float) -> None:
         """Something has changed: what was confirmed is to be checked now."""
         for candidate in self._candidates.values():
-            candidate.due_s = min(candidate.due_s, now_s)
+            if candidate.state is OwnState.CONFIRMED:
+                candidate.due_s = min(candidate.due_s, now_s)
 
     def confirmed(self, address: Address, now_s: float) -> None:
         """Somebody dialled ``address``, and reached this node."""
@@ -184,7 +185,7 @@ class OwnAddresses:
             if not any(wildcard.ip)
             for interface in self.interfaces
             if len(interface.ip.packed) == len(wildcard.ip)
-            and not interface.is_loopback
+            and not interface.ip.is_loopback
             and why_not_dial(Address(interface.ip.packed, 1), private_addresses=True) is None
         ]
 

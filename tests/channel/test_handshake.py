@@ -46,6 +46,7 @@ INITIATIONS = st.builds(
     INCARNATIONS,
     PEER_LIMITS,
     st.binary(max_size=100),
+    st.none() | st.binary(min_size=16, max_size=16),
 )
 RESPONSES = st.builds(
     ResponsePayload,

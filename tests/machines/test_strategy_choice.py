@@ -210,6 +210,20 @@ def test_an_address_named_twice_is_tried_once() -> None:
     assert made.relays == (relay(1),)
 
 
+def test_private_addresses_are_planned_in_the_networks_of_the_machine_only() -> None:
+    addresses = [Address(bytes([192, 168, net, 7]), 4000) for net in (1, 2)]
+    made = plan(
+        contact(addresses),
+        Backoff(),
+        me=ME,
+        private_addresses=False,
+        now_s=100.0,
+        interfaces=(ipaddress.ip_interface("192.168.1.2/24"),),
+    )
+    assert [strategy.address for strategy in made.tcp] == addresses[:1]
+    assert [strategy for strategy, _ in made.refused] == [TCPStrat(addresses[1])]
+
+
 def test_neither_end_is_its_own_relay() -> None:
     own, theirs, third = relay(1), relay(2), relay(3)
     who = Contact(theirs.relay_id, bytes(32), bytes(32), 1, (), (own, theirs, third))
