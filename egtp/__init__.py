@@ -9,7 +9,7 @@ from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
 from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
-from egtp.environment import Environment
+from egtp.environment import Environment, local_addresses
 from egtp.errors import (
     Attempt,
     EgtpError,
@@ -35,6 +35,7 @@ from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
 from egtp.message import ReplyCode
 from egtp.node import Node
 from egtp.open_query import OpenQuery
+from egtp.own_addresses import OwnAddress, OwnState
 from egtp.peers import Explanation
 from egtp.relay.leases import RelayLimits
 
@@ -83,4 +84,7 @@ __all__ = [
     "RelayStrat",
     "CryptoStrat",
     "Environment",
+    "local_addresses",
+    "OwnAddress",
+    "OwnState",
 ]

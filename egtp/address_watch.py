@@ -96,6 +96,7 @@ class AddressWatch:
             self._tasks.append(loop.create_task(self._look_often(self._local_addresses)))
 
     async def close(self) -> None:
+        self._observes = False
         for contest in self._contests.values():
             contest.cancel()
         for task in self._tasks:

@@ -200,12 +200,18 @@ class OwnAddresses:
             if ip is None or (any(listened.ip) and self._is_public(listened)):
                 continue
             address = Address(ip, listened.port)
-            if address not in sure:
+            if address not in sure and not self._is_temporary(ip):
                 self._candidates[address] = before.get(address, _Candidate())
         for address, candidate in self._candidates.items():
             if address.port < DIAL_BACK_PORT_MIN:
                 candidate.reason = f"a port below {DIAL_BACK_PORT_MIN} is not dialled back"
                 candidate.due_s = float("inf")
+
+    def _is_temporary(self, ip: bytes) -> bool:
+        """An IPv6 address of an interface that shows another one: the machine makes up a new one
+        every day to dial from (RFC 8981), and nobody needs to know it."""
+        there = ipaddress.ip_address(ip)
+        return there.version == 6 and any(there in one.network for one in self.interfaces)
 
     def _is_public(self, address: Address) -> bool:
         return why_not_dial(address, private_addresses=self._private_addresses) is None

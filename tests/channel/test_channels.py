@@ -321,6 +321,52 @@ def test_the_initiator_hears_where_it_is_seen() -> None:
     assert talk(relayed=True).alices.observed is None
 
 
+# A handshake that is only to arrive.
+
+TOKEN = bytes(range(16))
+
+
+def dialled_back(alice: Host, bob: Host, at_alice: CommStrat) -> bytes:
+    """The initiation by which alice shows that she reached bob."""
+    alice.channels.dial(contact_of(bob), at_alice, alice, alice.ended.append, check=TOKEN)
+    return alice.take_one(INITIATION)
+
+
+@ROUTES
+def test_a_handshake_that_shows_a_token_is_told_of_and_makes_no_session(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    initiation = dialled_back(alice, bob, at_alice)
+    for times in (1, 2):
+        bob.receive(initiation, at_bob)
+        arrival = bob.arrival(at_bob)
+        assert bob.dialled_backs == [(alice.record.peer_id, TOKEN, arrival)] * times
+        assert bob.rejected == [arrival] * times
+    assert not bob.sent
+    assert bob.channels.unconfirmed == 0
+    assert not bob.learned
+    assert not bob.confirmations
+
+
+def test_a_token_travels_encrypted() -> None:
+    alice, bob = pair()
+    assert TOKEN not in dialled_back(alice, bob, tcp(1))
+
+
+def test_who_shows_a_token_takes_no_response() -> None:
+    alice, bob = pair()
+    packet = decode_packet(dialled_back(alice, bob, tcp(1)))
+    assert isinstance(packet, Initiation)
+    # Bob does not care for tokens.
+    handshake = Responder(bob.identity, "main", packet)
+    payload = ResponsePayload(b"incarnat", 0, False, None, 0, LIMITS)
+    ephemeral = X25519PrivateKey.from_private_bytes(bytes(32))
+    alice.receive(handshake.respond(payload, 7, ephemeral)[0].encode(), tcp(1))
+    assert not alice.confirmations
+    assert not alice.sent
+    assert alice.counters["response to no dial of ours"] == 1
+
+
 @ROUTES
 def test_a_newer_record_comes_with_the_response(relayed: bool) -> None:
     alice, bob = pair()

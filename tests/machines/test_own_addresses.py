@@ -133,6 +133,15 @@ def test_an_address_of_an_interface_needs_no_check() -> None:
     assert announced(own) == ["9.0.0.1:4000"]
 
 
+def test_the_temporary_address_that_a_machine_dials_from_is_no_candidate() -> None:
+    own = fresh("[::]:4000")
+    own.has_interfaces(parse_interfaces(["2a00::1"]))
+    own.elected(ip("2a00::1234"))
+    assert own.due(0.0) is None
+    own.elected(ip("2a00:0:0:1::1"))
+    assert own.due(0.0) == address("[2a00:0:0:1::1]:4000")
+
+
 def test_a_private_address_listened_on_may_be_behind_a_forwarding() -> None:
     own = fresh("192.168.1.2:4000", "9.0.0.1:4001")
     own.elected(ip("9.9.9.9"))
