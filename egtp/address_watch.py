@@ -79,10 +79,7 @@ class AddressWatch:
             recheck_s=config.address_recheck_s,
             retry_s=config.address_retry_s,
         )
-        self._elections = {
-            size: ObservedAddress(config.address_votes_max, config.address_vote_s)
-            for size in (4, 16)
-        }
+        self._elections = {size: self._new_election() for size in (4, 16)}
         self._contests: dict[int, asyncio.TimerHandle] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -141,7 +138,8 @@ class AddressWatch:
         """True if the machine has other addresses than before."""
         try:
             interfaces = parse_interfaces(local_addresses())
-        except (OSError, ValueError):
+        except Exception:
+            # Whatever it raises: the user's own function may look where it likes.
             self._counters["the machine's addresses could not be read"] += 1
             return False
         before = self._own.interfaces
@@ -149,9 +147,12 @@ class AddressWatch:
             # Without any address, there is nobody to be told anything.
             return False
         self._own.has_interfaces(interfaces)
-        gone = {str(one.ip) for one in before} - {str(one.ip) for one in interfaces}
+        gone = {one.ip for one in before} - {one.ip for one in interfaces}
+        for size in {len(ip.packed) for ip in gone}:
+            self._forget_sights(size)
+        hosts = set(map(str, gone))
         for connection in self._host.comms.all():
-            if connection.local_host in gone:
+            if connection.local_host in hosts:
                 self._counters["connection closed: its local address is gone"] += 1
                 connection.abort("this machine has another address now")
         return True
@@ -170,6 +171,17 @@ class AddressWatch:
         if self._elections[len(seen)].tell(observer, seen, now):
             self._contest(len(seen), now)
         self._count(len(seen))
+
+    def _forget_sights(self, size: int) -> None:
+        """What was seen, was seen of a machine in another network."""
+        self._elections[size] = self._new_election()
+        contest = self._contests.pop(size, None)
+        if contest is not None:
+            contest.cancel()
+        self._own.moved(size)
+
+    def _new_election(self) -> ObservedAddress:
+        return ObservedAddress(self._config.address_votes_max, self._config.address_vote_s)
 
     def _contest(self, size: int, began_s: float) -> None:
         """Somebody contradicts: have those who saw us before say whether they still do."""

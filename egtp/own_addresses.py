@@ -59,7 +59,7 @@ class _Candidate:
     """When it is to be checked next."""
 
     def detail(self, votes: int) -> str:
-        observed = f"by {votes} networks"
+        observed = f"by {votes} network{'' if votes == 1 else 's'}"
         return f"{observed}; {self.reason}" if self.reason else observed
 
 
@@ -102,6 +102,12 @@ class OwnAddresses:
     def elected(self, ip: bytes) -> None:
         """The others see this node at ``ip`` now, and at no other of its family."""
         self._elected[len(ip)] = ip
+        self._list_candidates()
+
+    def moved(self, size: int) -> None:
+        """The machine is in another network: nothing is known of what the others see, in the family
+        of addresses of ``size`` bytes."""
+        self._elected.pop(size, None)
         self._list_candidates()
 
     def doubt(self, now_s: float) -> None:

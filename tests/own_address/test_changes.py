@@ -144,6 +144,32 @@ def test_a_machine_with_another_address_says_so_within_a_second_and_hangs_up_on_
     play(story)
 
 
+def test_a_machine_that_moves_in_its_local_network_does_not_take_the_confirmed_address_along(
+    play: Play,
+) -> None:
+    """The router still forwards to where it was; before, it may be behind another router."""
+
+    async def story(world: Any) -> None:
+        observers = await world.players(*THREE)
+        _, home = await world.at_home(forwarded=True)
+        await home.ask(*observers)
+        await asyncio.sleep(5)
+        assert world.PUBLIC in home.tcp
+        last = home.node.record.sequence
+        home.host.change_ip("192.168.1.9")
+        await asyncio.sleep(1)
+        assert home.tcp == ["192.168.1.9:4000"]
+        assert home.state(world.PUBLIC) is None
+        await home.ask(*observers)
+        await asyncio.sleep(20)
+        assert home.state(world.PUBLIC) is OwnState.FAILED
+        newer = [one for one in held(world, observers, home) if one.sequence > last]
+        assert newer
+        assert all(world.PUBLIC not in map(str, (s.address for s in r.tcp)) for r in newer)
+
+    play(story)
+
+
 def test_a_machine_that_gains_an_address_pushes_it_to_those_who_are_connected(play: Play) -> None:
     async def story(world: Any) -> None:
         (one,) = await world.players("5.1.0.1")
