@@ -251,7 +251,7 @@ def test_a_verifier_that_says_it_dialled_is_not_believed(play: Play) -> None:
     async def story(world: Any) -> None:
         observers = await world.players("5.1.0.1", "5.2.0.1")
         for observer in observers:
-            observer.engine.handlers._handlers[CHECK_KIND] = say_yes
+            observer.engine.verifier._knock = say_yes
         _, home = await world.at_home(forwarded=True)
         await home.ask(*observers)
         await asyncio.sleep(5)
@@ -259,8 +259,8 @@ def test_a_verifier_that_says_it_dialled_is_not_believed(play: Play) -> None:
         assert "not this node" in str(home.node.own_addresses[-1])
         assert world.PUBLIC not in home.tcp
 
-    async def say_yes(_: Any) -> bytes:
-        return b""
+    async def say_yes(*_: Any) -> str:
+        return ""
 
     play(story)
 
