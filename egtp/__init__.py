@@ -28,6 +28,7 @@ from egtp.errors import (
     RemoteProtocolError,
     WrongLoop,
 )
+from egtp.friends import Friends
 from egtp.handlers import Handler, Incoming
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
@@ -72,6 +73,7 @@ __all__ = [
     "LookupService",
     "LookupChain",
     "MemoryLookup",
+    "Friends",
     "Published",
     "DiscoveryService",
     "Introduction",

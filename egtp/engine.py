@@ -26,6 +26,7 @@ from egtp.environment import Environment, NonceSource
 from egtp.errors import FastFail, NotSent, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
+from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService
@@ -81,6 +82,7 @@ class Engine:
         config: NodeConfig,
         environment: Environment,
         observer: Observer | None,
+        friends: Friends | None = None,
     ) -> None:
         self.observer: Final = observer
         self.config: Final = config
@@ -123,6 +125,7 @@ class Engine:
             environment.unix_time,
             config.record_lifetime_s,
             self.answering.answers.signed_anew,
+            friends=() if friends is None else friends.announced,
         )
         self.publisher: Final = Publisher(
             self.me,
@@ -185,6 +188,10 @@ class Engine:
             self, self.channels, self.comms, self.book, config, self.counters
         )
         self.handlers.add(CHECK_KIND, self.verifier.check, reserved=True, early=False)
+        if friends is not None:
+            friends.attach(self)
+            self.handlers.add(FIND_KIND, friends.find, reserved=True, idempotent=True)
+            self.handlers.add(STORE_KIND, friends.keep, reserved=True, idempotent=True)
 
     def start(self) -> None:
         self._clean_up()
@@ -240,8 +247,12 @@ class Engine:
                 await self.routes.connect(peer)
         except TimeoutError:
             raise FastFail(f"no connection to relay {relay_id} within {timeout_s:g} s") from None
+        return await self.ask_peer(relay_id, kind, body, timeout_s)
+
+    async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
+        """A query of the engine's own, by any path."""
         query = OpenQuery(self.loop)
-        self.asking.ask(relay_id, kind, body, timeout_s, None, query)
+        self.ask(peer_id, kind, body, timeout_s, None, query)
         return await query
 
     def meet(self, introduction: Introduction) -> None:

@@ -17,10 +17,11 @@ from egtp.engine import Engine
 from egtp.environment import Environment, local_addresses
 from egtp.errors import FastFail, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
+from egtp.friends import Friends
 from egtp.handlers import Handler
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
-from egtp.lookup import LookupService, Published
+from egtp.lookup import LookupChain, LookupService, Published
 from egtp.message import NONCE_BYTES, Send, check_kind
 from egtp.open_query import OpenQuery, Sending
 from egtp.own_addresses import OwnAddress
@@ -57,6 +58,7 @@ class Node:
         announce: str | Sequence[str] | None = None,
         dial_from: str | None = None,
         lookup: LookupService | None = None,
+        friends: Friends | None = None,
         discovery: DiscoveryService | None = None,
         relay_server: RelayLimits | bool = False,
         config: NodeConfig | None = None,
@@ -72,6 +74,7 @@ class Node:
         :param dial_from: the local IP address to dial from, for machines with several.
         :param lookup: finds records of others, stores ours. Without one, peers are reached whose
             contact was added, or that connect to us.
+        :param friends: asked besides, and told this node's record; this node is one of theirs.
         :param discovery: introduces relay servers to be reached through.
         :param relay_server: serve others as a relay; True for the default limits.
         :param observer: told the turning points; see :mod:`egtp.events`.
@@ -86,7 +89,8 @@ class Node:
         self._listen = _addresses(listen)
         self._announce = None if announce is None else _addresses(announce)
         self._dial_from = dial_from
-        self._lookup = lookup
+        self._friends = friends
+        self._lookup = _chain(lookup, friends)
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
@@ -108,7 +112,13 @@ class Node:
         self._loop = asyncio.get_running_loop()
         sequences: SequenceStore = self._identity_file or MemorySequence()
         engine = Engine(
-            self.identity, sequences, self._lookup, self.config, self._environment, self._observer
+            self.identity,
+            sequences,
+            self._lookup,
+            self.config,
+            self._environment,
+            self._observer,
+            self._friends,
         )
         self._engine = engine
         engine.comms.dial_from = self._dial_from
@@ -454,6 +464,12 @@ class Node:
         return FastFail(
             f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)"
         )
+
+
+def _chain(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
+    if lookup is None or friends is None:
+        return lookup or friends
+    return LookupChain(lookup, friends)
 
 
 def _addresses(texts: str | Sequence[str]) -> list[Address]:
