@@ -22,7 +22,6 @@ from egtp.observed_address import ObservedAddress, network_of
 from egtp.own_addresses import OwnAddress, OwnAddresses, parse_interfaces
 from egtp.path import Path
 from egtp.peers import Peer, PeerBook
-from egtp.sealed import ItemType, item
 from egtp.tcp.comms_handler import TCPCommsHandler
 
 __all__ = ["AddressWatch"]
@@ -189,7 +188,7 @@ class AddressWatch:
             return
         for path in self._witnesses(size):
             if path.heard_s < began_s:
-                path.queue_control(item(ItemType.PING, b""))
+                path.ask_for_sign_of_life()
         loop = asyncio.get_running_loop()
         settle_s = self._config.address_settle_s
         self._contests[size] = loop.call_later(settle_s, self._settle, size, began_s)

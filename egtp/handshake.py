@@ -94,25 +94,28 @@ class InitiationPayload:
     wanted of the handshake, and it is not answered."""
 
     def encode(self) -> bytes:
-        fields = (
-            self.record,
-            self.time_ms,
-            self.responder_sequence,
-            self.responder_incarnation,
-            self.incarnation,
-            self.limits.fields(),
-            self.early,
-            self.uptime_ms,
+        return canonical.encode(
+            (
+                self.record,
+                self.time_ms,
+                self.responder_sequence,
+                self.responder_incarnation,
+                self.incarnation,
+                self.limits.fields(),
+                self.early,
+                self.uptime_ms,
+                self.check,
+            )
         )
-        return canonical.encode(fields if self.check is None else (*fields, self.check))
 
     @classmethod
     def decode(cls, data: bytes) -> InitiationPayload:
         """Raises :class:`HandshakeFailed`."""
         match _decode(data):
             case [bytes(record), time, sequence, None | bytes() as theirs, bytes(ours), limits,
-                  bytes(early), uptime, *more] if (
+                  bytes(early), uptime, None | bytes() as check, *_] if (
                 len(ours) == INCARNATION_BYTES
+                and (check is None or len(check) == CHECK_TOKEN_BYTES)
                 and (theirs is None or len(theirs) == INCARNATION_BYTES)
             ):  # fmt: skip
                 return cls(
@@ -124,7 +127,7 @@ class InitiationPayload:
                     PeerLimits.parse(limits),
                     early,
                     _unsigned(uptime),
-                    _token(more),
+                    check,
                 )
         raise HandshakeFailed("the initiation's payload is malformed")
 
@@ -272,11 +275,6 @@ def _unsigned(value: Value, limit: int = U64_LIMIT) -> int:
     if type(value) is not int or not 0 <= value < limit:
         raise HandshakeFailed("a number out of its range")
     return value
-
-
-def _token(more: list[Value]) -> bytes | None:
-    token = more[0] if more else None
-    return token if isinstance(token, bytes) and len(token) == CHECK_TOKEN_BYTES else None
 
 
 def _observed(value: Value) -> Address | None:

@@ -14,7 +14,6 @@ from egtp.comm_strat import Address
 from egtp.dial_back import CHECK_KIND, encode_check
 from egtp.frames import FrameSplitter, frame
 from egtp.handshake import Responder, ResponsePayload
-from egtp.outgoing import OpenQuery
 from egtp.own_addresses import OwnState
 from egtp.packet import Initiation, decode_packet
 
@@ -105,10 +104,9 @@ def test_who_asks_through_a_relay_is_refused(play: Play) -> None:
         await asker.ask(hidden)
         assert asker.paths_to(hidden) == (f"relay {relay.node_id}",)
         before = list(hidden.dialled)
-        question = OpenQuery(asyncio.get_running_loop(), None)
-        asker.engine.ask(hidden.node_id, CHECK_KIND, encode_check(4000, TOKEN), 5.0, None, question)
+        body = encode_check(4000, TOKEN)
         with pytest.raises(HandlerFailed) as caught:
-            await question
+            await asker.run(asker.engine.ask_peer(hidden.node_id, CHECK_KIND, body, 5.0))
         assert caught.value.code == ReplyCode.REFUSED
         assert hidden.dialled == before
 
