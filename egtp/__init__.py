@@ -9,7 +9,7 @@ from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
 from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
-from egtp.environment import Environment
+from egtp.environment import Environment, local_addresses
 from egtp.errors import (
     Attempt,
     EgtpError,
@@ -28,6 +28,7 @@ from egtp.errors import (
     RemoteProtocolError,
     WrongLoop,
 )
+from egtp.friends import Friends
 from egtp.handlers import Handler, Incoming
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
@@ -35,6 +36,7 @@ from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
 from egtp.message import ReplyCode
 from egtp.node import Node
 from egtp.open_query import OpenQuery
+from egtp.own_addresses import OwnAddress, OwnState
 from egtp.peers import Explanation
 from egtp.relay.leases import RelayLimits
 
@@ -71,6 +73,7 @@ __all__ = [
     "LookupService",
     "LookupChain",
     "MemoryLookup",
+    "Friends",
     "Published",
     "DiscoveryService",
     "Introduction",
@@ -83,4 +86,7 @@ __all__ = [
     "RelayStrat",
     "CryptoStrat",
     "Environment",
+    "local_addresses",
+    "OwnAddress",
+    "OwnState",
 ]

@@ -113,7 +113,7 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--announce",
         metavar="IP:PORT",
-        help="address to publish instead, as behind a port forwarding or on 0.0.0.0",
+        help="address to publish instead of what the node finds out about itself",
     )
     parser.add_argument(
         "--bootstrap",

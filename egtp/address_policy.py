@@ -7,25 +7,37 @@ machine's own services, or into its private network.
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Iterable
+from typing import Final, TypeAlias
 
 from egtp.comm_strat import Address
 
-__all__ = ["why_not_dial"]
+__all__ = ["DIAL_BACK_PORT_MIN", "Interface", "why_not_dial"]
+
+DIAL_BACK_PORT_MIN: Final = 1024
+"""A lower port is not dialled back for anybody: services of other kinds listen there."""
+
+Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""An address of this machine, and the local network that it is in."""
 
 
-def why_not_dial(address: Address, *, private_addresses: bool) -> str | None:
+def why_not_dial(
+    address: Address, *, private_addresses: bool, interfaces: Iterable[Interface] = ()
+) -> str | None:
     """The reason not to dial ``address``, or None if it may be dialled.
 
-    ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs.
-    Multicast, unspecified and link-local addresses are never dialled.
+    ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. A
+    private address in the local network of one of ``interfaces`` may be dialled, too: two peers
+    behind one NAT often have no other way to each other. Multicast, unspecified, link-local
+    addresses are never dialled.
     """
     ip = _innermost(ipaddress.ip_address(address.ip))
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         return "an address that cannot be dialled"
     if isinstance(ip, ipaddress.IPv4Address) and ip == ipaddress.IPv4Address("255.255.255.255"):
         return "an address that cannot be dialled"
-    if not private_addresses and not _is_public(ip):
-        return "a private address (set private_addresses to allow it)"
+    if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
+        return "a private address of another network (private_addresses would allow it)"
     return None
 
 
@@ -33,6 +45,14 @@ def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     # IPv6 that is nobody's, or holds an IPv4 address in a form of long ago, passes for global.
     in_use = ip.version == 4 or ip in ipaddress.IPv6Network("2000::/3")
     return ip.is_global and in_use
+
+
+def _is_near(address: Address, interfaces: Iterable[Interface]) -> bool:
+    # Compared as it would be dialled: an IPv4 address within an IPv6 one is in no network of ours.
+    ip = ipaddress.ip_address(address.ip)
+    return not ip.is_loopback and any(
+        ip in interface.network for interface in interfaces if not interface.ip.is_loopback
+    )
 
 
 def _innermost(

@@ -82,6 +82,8 @@ class Dial:
         carrier: Carrier,
         done: Callable[[Path | str], None],
         early: Early | None,
+        *,
+        is_check: bool = False,
     ) -> None:
         self.contact: Final = contact
         self.initiator: Final = initiator
@@ -91,6 +93,8 @@ class Dial:
         self.carrier: Final = carrier
         self.done: Final = done
         self.early: Final = early
+        self.is_check: Final = is_check
+        """Whether it is only to arrive; then no response is taken."""
 
     @property
     def relayed(self) -> bool:
@@ -137,6 +141,9 @@ class ChannelEvents(PathOwner, Protocol):
     def reject(self, arrival: Arrival) -> None:
         """What came is of no use: close the connection it came by."""
 
+    def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
+        """A proven peer shows the token of a question to be dialled. It may be a recording."""
+
     def dialled_ourselves(self, arrival: Arrival) -> None:
         """A handshake turned out to be with this very node."""
 
@@ -178,9 +185,14 @@ class SecureChannels:
         carrier: Carrier,
         done: Callable[[Path | str], None],
         early: Early | None = None,
+        *,
+        check: bytes | None = None,
     ) -> Dial:
         """Begin a handshake with the peer of ``contact`` and send its first packet, with ``early``
         in it. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
+
+        With ``check``, the token of a peer that asked to be dialled, that packet is all there is:
+        ``done`` is told a reason in any case.
         """
         index = self._new_index()
         initiator = Initiator(
@@ -198,9 +210,13 @@ class SecureChannels:
             limits=self._limits,
             early=early_bytes,
             uptime_ms=self._uptime_ms(),
+            check=check,
         )
         packet = initiator.initiate(payload, self._ephemeral()).encode()
-        dial = Dial(contact, initiator, packet, index, strategy, carrier, done, early)
+        is_check = check is not None
+        dial = Dial(
+            contact, initiator, packet, index, strategy, carrier, done, early, is_check=is_check
+        )
         self._dials[index] = dial
         try:
             dial.send()
@@ -282,6 +298,11 @@ class SecureChannels:
             self._events.dialled_ourselves(arrival)
             return
         self._check_not_superseded(record)
+        if responder.payload.check is not None:
+            # Somebody was asked to dial us, and here he is. That is all.
+            self._events.dialled_back(peer_id, responder.payload.check, arrival)
+            self._events.reject(arrival)
+            return
         displaced = self._unconfirmed.displace(peer_id)
         if displaced is not None:
             self._counters["unconfirmed session displaced by a newer one of its peer"] += 1
@@ -347,7 +368,7 @@ class SecureChannels:
 
     def _receive_response(self, packet: Response, arrival: Arrival) -> None:
         dial = self._dials.get(packet.receiver_index)
-        if dial is None or not _same_route(dial.strategy, arrival):
+        if dial is None or dial.is_check or not _same_route(dial.strategy, arrival):
             self._counters["response to no dial of ours"] += 1
             if not arrival.relayed:
                 self._events.reject(arrival)

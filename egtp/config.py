@@ -14,7 +14,9 @@ __all__ = ["NodeConfig"]
 MIB = 1024 * 1024
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
-MAY_BE_ZERO = frozenset({"relays_wanted", "lookups_max", "stagger_s"})
+MAY_BE_ZERO = frozenset({
+    "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +112,35 @@ class NodeConfig:
     record_lifetime_s: float = 2 * 3600.0
     """How long a record is good for: what BEP 44 nodes keep, and how long a vanished address is
     still believed. Published again at half of it."""
+
+    # Own address, unless it is told with ``announce``
+    observe_address: bool = True
+    """Find out where this node can be reached: by the machine's interfaces if it listens on a
+    wildcard, and by what peers observe, once one of them has dialled it."""
+    lan_addresses: bool = True
+    """Announce private addresses of this machine if it listens on a wildcard, and dial those of
+    others in the same local network: peers behind one NAT often have no other direct way."""
+    address_poll_s: float = 0.5
+    """How often the machine is asked for its addresses: a change is to be told within a second,
+    and asking costs a few microseconds."""
+    address_settle_s: float = 0.7
+    """How long those who saw this node at another address than it is seen at now have to say that
+    they still do: some round trips, and less than a second."""
+    address_vote_s: float = 3600.0
+    """How long what a peer observed counts after it was last heard of: addresses at home change
+    once a day."""
+    address_votes_max: int = 64
+    """Networks of observers that are remembered: more than a liar can easily rent."""
+    address_recheck_s: float = 600.0
+    """How often a peer is asked to dial an observed address that was confirmed."""
+    address_retry_s: float = 60.0
+    """When the next one is asked after an address was found unreachable, at first: somebody may
+    be setting up his router. Doubles up to ``address_recheck_s``."""
+    address_checks_per_minute: int = 30
+    """How many others are dialled at their request; 0 dials nobody. One costs a connection and a
+    handshake, and its asker has been through both."""
+    address_check_interval_s: float = 10.0
+    """How often the same peer, or the same IP address, is dialled at its request."""
 
     # Relays
     relays_wanted: int = 3

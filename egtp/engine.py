@@ -12,17 +12,21 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from egtp.address_policy import Interface
+from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking, PeerExchange
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
+from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.discovery_service import Introduction
 from egtp.environment import Environment, NonceSource
 from egtp.errors import FastFail, NotSent, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
+from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService
@@ -78,6 +82,7 @@ class Engine:
         config: NodeConfig,
         environment: Environment,
         observer: Observer | None,
+        friends: Friends | None = None,
     ) -> None:
         self.observer: Final = observer
         self.config: Final = config
@@ -120,6 +125,7 @@ class Engine:
             environment.unix_time,
             config.record_lifetime_s,
             self.answering.answers.signed_anew,
+            friends=() if friends is None else friends.announced,
         )
         self.publisher: Final = Publisher(
             self.me,
@@ -168,16 +174,28 @@ class Engine:
         self.early_accepted: Final = self.asking.early_accepted
         self.seek: Final = self.routes.seek
         self.not_sought: Final = self.routes.not_sought
+        self.connect: Final = self.routes.connect
         self.connect_relay: Final = self.routes.connect_relay
         self.path_is_writable: Final = self.routes.is_writable
         self.writable: Final = self.routes.writable
         self.why_keep: Final = self.routes.why_keep
-        self.confirmed: Final = self.routes.confirmed
         self.session_unknown: Final = self.routes.session_unknown
         self.expect_hint: Final = self.relaying.expect_hint
+        self.addresses: Final = AddressWatch(
+            self, config, environment.local_addresses, self.counters
+        )
+        self.verifier: Final = Verifier(
+            self, self.channels, self.comms, self.book, config, self.counters
+        )
+        self.handlers.add(CHECK_KIND, self.verifier.check, reserved=True, early=False)
+        if friends is not None:
+            friends.attach(self)
+            self.handlers.add(FIND_KIND, friends.find, reserved=True, idempotent=True)
+            self.handlers.add(STORE_KIND, friends.keep, reserved=True, idempotent=True)
 
     def start(self) -> None:
         self._clean_up()
+        self.addresses.start()
         self.publisher.start()
 
     @property
@@ -229,8 +247,12 @@ class Engine:
                 await self.routes.connect(peer)
         except TimeoutError:
             raise FastFail(f"no connection to relay {relay_id} within {timeout_s:g} s") from None
+        return await self.ask_peer(relay_id, kind, body, timeout_s)
+
+    async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
+        """A query of the engine's own, by any path."""
         query = OpenQuery(self.loop)
-        self.asking.ask(relay_id, kind, body, timeout_s, None, query)
+        self.ask(peer_id, kind, body, timeout_s, None, query)
         return await query
 
     def meet(self, introduction: Introduction) -> None:
@@ -284,6 +306,11 @@ class Engine:
         self._addresses = addresses
         self.leases_changed()
 
+    @property
+    def near(self) -> tuple[Interface, ...]:
+        """The local networks in which private addresses may be dialled."""
+        return self.addresses.near
+
     def leases_changed(self) -> None:
         """How this node is reached may have changed: if it has, tell everybody."""
         strategies: list[CommStrat] = [TCPStrat(address) for address in self._addresses]
@@ -307,13 +334,21 @@ class Engine:
     def path_failed(self, path: Path, reason: str) -> None:
         self.routes.lose(path, reason)
 
-    def lose_path(self, path: Path, reason: str) -> None:
-        self.routes.lose(path, reason)
+    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
+        self.routes.lose(path, reason, at_once=at_once)
+
+    def confirmed(self, path: Path) -> None:
+        self.routes.confirmed(path)
+        self.addresses.opened(path)
 
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection or 0)
         if connection is not None:
             connection.abort("what came was of no use")
+
+    def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
+        if arrival.observed is not None:
+            self.addresses.arrived(peer_id, token, arrival.connection, arrival.observed.ip)
 
     def dialled_ourselves(self, arrival: Arrival) -> None:
         self.counters["dialled ourselves"] += 1
@@ -459,6 +494,7 @@ class Engine:
         for timer in (self._timer, self._cleaner):
             if timer is not None:
                 timer.cancel()
+        await self.addresses.close()
         await self.publisher.close()
         if self.relaying.listener is not None:
             await self.relaying.listener.close()

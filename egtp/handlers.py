@@ -8,9 +8,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.answers import Answer, Asker
+from egtp.comm_strat import Address
 from egtp.errors import HandlerFailed, LocalProtocolError
 from egtp.identity import NodeId
-from egtp.message import Query, ReplyCode, Send, check_kind
+from egtp.message import NONCE_BYTES, Query, ReplyCode, Send, check_kind
 from egtp.path import Path
 from egtp.workers import Worker, Workers
 
@@ -75,6 +76,22 @@ class Incoming:
     @property
     def kind(self) -> str:
         return self._kind.name
+
+    @classmethod
+    def example(
+        cls, peer_id: NodeId, kind: str, body: bytes = b"", *, wants_reply: bool = True
+    ) -> Incoming:
+        """What a handler may be called with: for tests of handlers without a network."""
+        nonce = bytes(NONCE_BYTES)
+        query, send = Query(nonce, 0, kind, 0, 2**32 - 1, body), Send(nonce, kind, 0, body)
+        message = query if wants_reply else send
+        nobody = Kind(kind, _nobody, at_once_max=None, idempotent=False, early=True)
+        return cls(peer_id, nobody, message, 0.0, None, None, None, b"", 0.0)
+
+    @property
+    def seen_at(self) -> Address | None:
+        """Where the sender is seen: known if the message came over a connection that it opened."""
+        return None if self._path is None else self._path.seen_at
 
     def __repr__(self) -> str:
         return f"Incoming({self.kind!r} of {self.peer_id}, {len(self.body)} bytes)"
@@ -223,6 +240,10 @@ class Handlers:
         for incoming in self._waiting.values():
             incoming._cancelled = True
         await self._workers.close()
+
+
+async def _nobody(_: Incoming) -> bytes:
+    return b""
 
 
 async def _awaited(awaitable: Awaitable[bytes | None]) -> bytes | None:

@@ -23,6 +23,7 @@ from egtp.noise import Handshake
 from egtp.packet import Initiation, Response
 
 __all__ = [
+    "CHECK_TOKEN_BYTES",
     "InitiationPayload",
     "Initiator",
     "PeerLimits",
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 PORT_LIMIT: Final = 65_536
+CHECK_TOKEN_BYTES: Final = 16
 RECORD_ROOM_BYTES: Final = 1100
 """An initiation to a peer whose record is not known is padded by this much, so that the response,
 which must not be larger, has room for that record."""
@@ -87,6 +89,9 @@ class InitiationPayload:
     early: bytes = b""
     uptime_ms: int = 0
     """How long this incarnation has been there."""
+    check: bytes | None = None
+    """The token of whoever asked to be dialled, to see whether it can be: then this is all that is
+    wanted of the handshake, and it is not answered."""
 
     def encode(self) -> bytes:
         return canonical.encode(
@@ -99,6 +104,7 @@ class InitiationPayload:
                 self.limits.fields(),
                 self.early,
                 self.uptime_ms,
+                self.check,
             )
         )
 
@@ -107,8 +113,9 @@ class InitiationPayload:
         """Raises :class:`HandshakeFailed`."""
         match _decode(data):
             case [bytes(record), time, sequence, None | bytes() as theirs, bytes(ours), limits,
-                  bytes(early), uptime, *_] if (
+                  bytes(early), uptime, None | bytes() as check, *_] if (
                 len(ours) == INCARNATION_BYTES
+                and (check is None or len(check) == CHECK_TOKEN_BYTES)
                 and (theirs is None or len(theirs) == INCARNATION_BYTES)
             ):  # fmt: skip
                 return cls(
@@ -120,6 +127,7 @@ class InitiationPayload:
                     PeerLimits.parse(limits),
                     early,
                     _unsigned(uptime),
+                    check,
                 )
         raise HandshakeFailed("the initiation's payload is malformed")
 

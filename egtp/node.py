@@ -14,15 +14,17 @@ from egtp.comm_strat import Address
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
-from egtp.environment import Environment
+from egtp.environment import Environment, local_addresses
 from egtp.errors import FastFail, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
+from egtp.friends import Friends
 from egtp.handlers import Handler
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
-from egtp.lookup import LookupService, Published
+from egtp.lookup import LookupChain, LookupService, Published
 from egtp.message import NONCE_BYTES, Send, check_kind
 from egtp.open_query import OpenQuery, Sending
+from egtp.own_addresses import OwnAddress
 from egtp.own_record import MemorySequence, SequenceStore
 from egtp.peers import Explanation
 from egtp.relay.leases import RelayLimits
@@ -57,6 +59,7 @@ class Node:
         announce: str | Sequence[str] | None = None,
         dial_from: str | None = None,
         lookup: LookupService | None = None,
+        friends: Friends | None = None,
         discovery: DiscoveryService | None = None,
         relay_server: RelayLimits | bool = False,
         config: NodeConfig | None = None,
@@ -67,11 +70,12 @@ class Node:
         :param identity: who this node is. With an :class:`IdentityFile`, sequences survive too.
         :param listen: addresses ``IP:PORT`` to accept connections on; none for a node that only
             dials. Port 0 takes a free one.
-        :param announce: addresses to publish instead of those listened on, as needed behind a
-            port forwarding. Listening on ``0.0.0.0`` or ``::`` publishes nothing by itself.
+        :param announce: addresses to publish, and no others. Without it: those listened on, for
+            ``0.0.0.0`` and ``::`` those of the machine, and what peers observe and confirmed.
         :param dial_from: the local IP address to dial from, for machines with several.
         :param lookup: finds records of others, stores ours. Without one, peers are reached whose
             contact was added, or that connect to us.
+        :param friends: asked besides, and told this node's record; this node is one of theirs.
         :param discovery: introduces relay servers to be reached through.
         :param relay_server: serve others as a relay; True for the default limits.
         :param observer: told the turning points; see :mod:`egtp.events`.
@@ -81,12 +85,13 @@ class Node:
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
-        self._environment = environment or Environment()
+        self._environment = environment or Environment(local_addresses=local_addresses)
         self._observer = observer
         self._listen = _addresses(listen)
         self._announce = None if announce is None else _addresses(announce)
         self._dial_from = dial_from
-        self._lookup = lookup
+        self._friends = friends
+        self._lookup = _chain(lookup, friends)
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
@@ -108,7 +113,13 @@ class Node:
         self._loop = asyncio.get_running_loop()
         sequences: SequenceStore = self._identity_file or MemorySequence()
         engine = Engine(
-            self.identity, sequences, self._lookup, self.config, self._environment, self._observer
+            self.identity,
+            sequences,
+            self._lookup,
+            self.config,
+            self._environment,
+            self._observer,
+            self._friends,
         )
         self._engine = engine
         engine.comms.dial_from = self._dial_from
@@ -122,7 +133,7 @@ class Node:
         except BaseException:
             await engine.close()
             raise
-        engine.announce(self._announced())
+        engine.addresses.listen(engine.comms.listening, self._announce)
         engine.start()
         if self._discovery is not None and self.config.relays_wanted:
             listener = RelayListener(
@@ -364,6 +375,12 @@ class Node:
         return tuple(map(str, self._running().comms.listening))
 
     @property
+    def own_addresses(self) -> tuple[OwnAddress, ...]:
+        """Where others may reach this node, what each address is known from, and whether it is in
+        the record; see ``docs/own-address.md``."""
+        return self._running().addresses.explain()
+
+    @property
     def relays(self) -> tuple[NodeId, ...]:
         """The relays through which this node can be reached now."""
         listener = self._running().relaying.listener
@@ -396,7 +413,7 @@ class Node:
         wanted = _addresses(addresses)
         await engine.comms.listen(wanted)
         self._listen = wanted
-        engine.announce(self._announced())
+        engine.addresses.listen(engine.comms.listening, self._announce)
 
     async def move(self, addresses: str | Sequence[str], *, dial_from: str | None = None) -> None:
         """This machine has other addresses now: listen on these, dial from ``dial_from``, and
@@ -437,13 +454,6 @@ class Node:
 
     # Inside
 
-    def _announced(self) -> tuple[Address, ...]:
-        assert self._engine is not None  # noqa: S101 - called while running only
-        if self._announce is not None:
-            return tuple(self._announce)
-        listening = self._engine.comms.listening
-        return tuple(address for address in listening if any(address.ip))
-
     def _running(self) -> Engine:
         self._check_loop()
         engine = self._engine
@@ -481,6 +491,12 @@ class Node:
         return FastFail(
             f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)"
         )
+
+
+def _chain(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
+    if lookup is None or friends is None:
+        return lookup or friends
+    return LookupChain(lookup, friends)
 
 
 def _addresses(texts: str | Sequence[str]) -> list[Address]:

@@ -8,7 +8,7 @@ from typing import Protocol
 from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.comm_strat import CommStrat
 from egtp.errors import InvalidRecord
-from egtp.identity import Identity
+from egtp.identity import Identity, NodeId
 from egtp.mutable_item import SEQUENCE_LIMIT
 
 __all__ = ["MemorySequence", "OwnRecord", "SequenceStore"]
@@ -49,6 +49,7 @@ class OwnRecord:
         unix_time: Callable[[], float],
         lifetime_s: float,
         signed_anew: Callable[[int], None] | None = None,
+        friends: tuple[NodeId, ...] = (),
     ) -> None:
         """``signed_anew`` is told the sequence before, whenever there is a new one."""
         self._identity = identity
@@ -57,6 +58,7 @@ class OwnRecord:
         self._unix_time = unix_time
         self._lifetime_s = lifetime_s
         self._signed_anew = signed_anew
+        self._friends = friends
         self._strategies: tuple[CommStrat, ...] = ()
         self._current = self._sign()
 
@@ -104,5 +106,6 @@ class OwnRecord:
             incarnation=self._incarnation,
             channels=((SUITE_AESGCM, self._identity.channel_key),),
             strategies=self._strategies,
+            friends=self._friends,
         )
         return SignedCommRecord.sign(self._identity, sequence, content)

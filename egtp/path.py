@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from egtp.answers import Asker
 from egtp.comm_record import SignedCommRecord
-from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat
+from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
@@ -153,6 +153,13 @@ class Path:
     def strategy(self) -> CommStrat:
         """The route that packets take now."""
         return self._strategy.lower
+
+    @property
+    def seen_at(self) -> Address | None:
+        """The address of the other side, on a connection that it opened."""
+        if self.dialled or not isinstance(self.strategy, TCPStrat):
+            return None
+        return self.strategy.address
 
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from egtp.address_policy import Interface
 from egtp.channels import SecureChannels
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
@@ -49,6 +50,10 @@ class ReachHost(Protocol):
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
         """Take a verified record. True if it is news."""
+
+    @property
+    def near(self) -> tuple[Interface, ...]:
+        """The local networks in which private addresses may be dialled."""
 
     async def connect_relay(self, relay: RelayStrat) -> None:
         """Have a direct path to a relay. Raises :class:`FastFail`."""
@@ -152,6 +157,7 @@ class Reacher:
             self.backoff,
             me=self._me,
             private_addresses=self._config.private_addresses,
+            interfaces=self._host.near,
             now_s=self._host.now(),
             with_relays=with_relays,
         )

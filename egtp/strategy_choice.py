@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from egtp.address_policy import why_not_dial
+from egtp.address_policy import Interface, why_not_dial
 from egtp.comm_record import SUITE_AESGCM, SignedCommRecord
 from egtp.comm_strat import Address, RelayStrat, TCPStrat
 from egtp.identity import NodeId
@@ -102,14 +102,17 @@ def plan(
     me: NodeId,
     private_addresses: bool,
     now_s: float,
+    interfaces: tuple[Interface, ...] = (),
     with_relays: bool = True,
 ) -> Plan:
-    """How to reach the peer of ``contact``."""
+    """How to reach the peer of ``contact``, from a machine with these interfaces."""
     allowed: list[TCPStrat] = []
     refused: list[tuple[TCPStrat | RelayStrat, str]] = []
     # Named twice, tried once: else a record could make every dialler knock many times at one door.
     for strategy in dict.fromkeys(contact.tcp):
-        reason = why_not_dial(strategy.address, private_addresses=private_addresses)
+        reason = why_not_dial(
+            strategy.address, private_addresses=private_addresses, interfaces=interfaces
+        )
         pause = backoff.remaining_s(strategy.address, now_s)
         if reason is None and pause:
             reason = f"failed a moment ago; tried again in {pause:.1f} s"

@@ -214,12 +214,15 @@ def _messages(node: Node) -> Iterator[bytes]:
     for exchange in engine.exchanges.all():
         yield exchange.message
     for peer in engine.book.all():
-        for waiting in peer.waiting:
-            yield waiting.message
+        for outgoing in peer.waiting:
+            yield outgoing.message
     for path in _paths(node):
-        for queue in (path.outbox._small, path.outbox._chunked, path.outbox._begun):
-            for waiting in queue:
-                yield waiting.message
+        outbox = path.outbox
+        for outgoing in (*outbox._small, *outbox._chunked):
+            if outgoing.queued:
+                yield outgoing.message
+        for begun in outbox._begun:
+            yield begun.data
 
 
 class _WatchedLookup:

@@ -199,7 +199,10 @@ class VirtualMachine:
         address = world.new_address() if self.gateway is None else "192.168.1.2"
         self.host: Final[Host] = network.host(name, address, behind=self.gateway)
         self.environment: Final = Environment(
-            elapsed=self.host.elapsed, unix_time=self.host.unix_time, entropy=world.entropy(name)
+            elapsed=self.host.elapsed,
+            unix_time=self.host.unix_time,
+            entropy=world.entropy(name),
+            local_addresses=lambda: self.host.addresses,
         )
 
     @property

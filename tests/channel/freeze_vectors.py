@@ -66,7 +66,11 @@ def freeze(vectors: dict[str, Any]) -> None:
     packets["response"]["bytes"] = response.encode().hex()
     shake["initiator_to_responder_key"] = theirs.receive.hex()
     shake["responder_to_initiator_key"] = theirs.send.hex()
-    ends = {"alice": (theirs.receive, *indices), "bob": (theirs.send, *reversed(indices))}
+    ours, theirs_index = indices
+    ends = {
+        "alice": (theirs.receive, ours, theirs_index),
+        "bob": (theirs.send, theirs_index, ours),
+    }
     sessions = {
         name: Session(
             index=index,

@@ -92,6 +92,7 @@ class Host:
         self.unknown: list[Path] = []
         self.rejected: list[Arrival] = []
         self.ourselves: list[Arrival] = []
+        self.dialled_backs: list[tuple[NodeId, bytes, Arrival]] = []
         self.failed: list[tuple[Path, str]] = []
         self.ended: list[Path | str] = []
         self.record = self.sign(1)
@@ -183,6 +184,9 @@ class Host:
 
     def reject(self, arrival: Arrival) -> None:
         self.rejected.append(arrival)
+
+    def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
+        self.dialled_backs.append((peer_id, token, arrival))
 
     def dialled_ourselves(self, arrival: Arrival) -> None:
         self.ourselves.append(arrival)
@@ -328,6 +332,52 @@ def test_both_sides_prove_themselves_and_talk(relayed: bool) -> None:
 def test_the_initiator_hears_where_it_is_seen() -> None:
     assert talk().alices.observed == cast("TCPStrat", talk().at_bob).address
     assert talk(relayed=True).alices.observed is None
+
+
+# A handshake that is only to arrive.
+
+TOKEN = bytes(range(16))
+
+
+def dialled_back(alice: Host, bob: Host, at_alice: CommStrat) -> bytes:
+    """The initiation by which alice shows that she reached bob."""
+    alice.channels.dial(contact_of(bob), at_alice, alice, alice.ended.append, check=TOKEN)
+    return alice.take_one(INITIATION)
+
+
+@ROUTES
+def test_a_handshake_that_shows_a_token_is_told_of_and_makes_no_session(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    initiation = dialled_back(alice, bob, at_alice)
+    for times in (1, 2):
+        bob.receive(initiation, at_bob)
+        arrival = bob.arrival(at_bob)
+        assert bob.dialled_backs == [(alice.record.peer_id, TOKEN, arrival)] * times
+        assert bob.rejected == [arrival] * times
+    assert not bob.sent
+    assert bob.channels.unconfirmed == 0
+    assert not bob.learned
+    assert not bob.confirmations
+
+
+def test_a_token_travels_encrypted() -> None:
+    alice, bob = pair()
+    assert TOKEN not in dialled_back(alice, bob, tcp(1))
+
+
+def test_who_shows_a_token_takes_no_response() -> None:
+    alice, bob = pair()
+    packet = decode_packet(dialled_back(alice, bob, tcp(1)))
+    assert isinstance(packet, Initiation)
+    # Bob does not care for tokens.
+    handshake = Responder(bob.identity, "main", packet)
+    payload = ResponsePayload(b"incarnat", 0, False, None, 0, LIMITS)
+    ephemeral = X25519PrivateKey.from_private_bytes(bytes(32))
+    alice.receive(handshake.respond(payload, 7, ephemeral)[0].encode(), tcp(1))
+    assert not alice.confirmations
+    assert not alice.sent
+    assert alice.counters["response to no dial of ours"] == 1
 
 
 @ROUTES

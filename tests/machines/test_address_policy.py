@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.address_policy import why_not_dial
+from egtp.address_policy import Interface, why_not_dial
 from egtp.comm_strat import Address
 
 NEVER = [
@@ -161,6 +161,47 @@ def test_ipv6_outside_the_global_unicast_space_is_not_dialled(ip: str) -> None:
 @pytest.mark.parametrize("ip", PUBLIC_6)
 def test_public_ipv6_is_dialled(ip: str) -> None:
     assert reason(ip, private_addresses=False) is None
+
+
+NEAR = tuple(map(ipaddress.ip_interface, ("192.168.1.2/24", "10.1.0.1/16", "fd00::2/64")))
+ODD = tuple(map(ipaddress.ip_interface, ("127.0.0.1/8", "::1/128", "169.254.0.1/16")))
+
+
+def reason_near(ip: str, interfaces: tuple[Interface, ...] = NEAR) -> str | None:
+    return why_not_dial(Address.of(ip, 4000), private_addresses=False, interfaces=interfaces)
+
+
+@pytest.mark.parametrize("ip", ["192.168.1.3", "192.168.1.2", "10.1.255.254", "fd00::3"])
+def test_a_private_address_on_a_shared_subnet_may_be_dialled(ip: str) -> None:
+    assert reason(ip, private_addresses=False)
+    assert reason_near(ip) is None
+
+
+@pytest.mark.parametrize(
+    "ip",
+    ["192.168.2.3", "10.2.0.1", "172.16.0.1", "fd00:0:0:1::3", "127.0.0.1", "::1", "169.254.0.2"],
+)
+def test_no_other_private_address_may_be_dialled_though_the_machine_has_private_ones(
+    ip: str,
+) -> None:
+    assert reason_near(ip)
+    assert reason_near(ip, NEAR + ODD)
+
+
+@pytest.mark.parametrize("form", FORMS[1:])
+def test_a_neighbour_is_dialled_as_what_he_is_and_in_no_other_form(
+    form: Callable[[str], str],
+) -> None:
+    assert reason_near(form("192.168.1.3"))
+
+
+@given(st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16))
+def test_interfaces_open_their_own_networks_and_nothing_else(ip: bytes) -> None:
+    there = ipaddress.ip_address(ip)
+    alone = why_not_dial(Address(ip, 1), private_addresses=False)
+    near = why_not_dial(Address(ip, 1), private_addresses=False, interfaces=NEAR)
+    if not any(there in interface.network for interface in NEAR):
+        assert near == alone
 
 
 @given(st.binary(min_size=16, max_size=16), st.booleans())

@@ -15,7 +15,7 @@ NUMBERS = [field.name for field in fields(NodeConfig) if field.type in ("int", "
 COUNTS = [field.name for field in fields(NodeConfig) if field.type == "int"]
 FLAGS = [field.name for field in fields(NodeConfig) if field.type == "bool"]
 RATES = [field.name for field in fields(NodeConfig) if field.type == "float | None"]
-MAY_BE_ZERO = {"relays_wanted", "lookups_max", "stagger_s"}
+MAY_BE_ZERO = {"relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute"}
 
 
 def taken(names: list[str], *values: object) -> list[str]:

@@ -32,7 +32,7 @@ def rules(checkers: Checkers) -> list[str]:
 
 
 def incoming(body: bytes) -> Incoming:
-    return Incoming(NodeId(bytes(20)), "echo", body, True, 1000, 0.0)
+    return Incoming.example(NodeId(bytes(20)), "echo", body)
 
 
 def test_bodies_are_marked_so_that_no_two_are_equal(checkers: Checkers) -> None:

@@ -1,0 +1,83 @@
+"""Which address the others see this node at: an election among those whom it dialled.
+
+Pure. A peer tells in its handshake response where it sees us. One peer can lie, and one who rents
+a network can be many peers; so a whole network (a /16, of IPv6 a /32) has one vote, and an
+address wins only if two networks at least, and more than half of all that voted, name it. The
+port is left out of it: behind a NAT it is another one for each connection.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+__all__ = ["NETWORKS_MIN", "ObservedAddress", "network_of"]
+
+NETWORKS_MIN: Final = 2
+"""So many networks must agree, however few have voted."""
+
+
+def network_of(ip: bytes) -> bytes:
+    """The network that an address (4 or 16 bytes) votes for: its /16, or its /32."""
+    return ip[:2] if len(ip) == 4 else ip[:4]
+
+
+@dataclass(slots=True)
+class _Vote:
+    observer: bytes
+    ip: bytes
+    heard_s: float
+
+
+class ObservedAddress:
+    """The election of one family of addresses.
+
+    Invariants: one vote per network of observers, at most ``votes_max`` in all, of which those
+    not heard of for longest give way. The winner stays until another one wins: that nobody says
+    anything any more is no reason to believe that the address has changed.
+    """
+
+    def __init__(self, votes_max: int, vote_s: float) -> None:
+        """``vote_s`` is how long a vote counts after its observer was last heard of."""
+        self._votes_max = votes_max
+        self._vote_s = vote_s
+        self._votes: dict[bytes, _Vote] = {}
+        self.winner: bytes | None = None
+
+    def __len__(self) -> int:
+        return len(self._votes)
+
+    def tell(self, observer: bytes, ip: bytes, now_s: float) -> bool:
+        """An observer says that it sees us at ``ip``. True if that contradicts the winner."""
+        network = network_of(observer)
+        self._votes.pop(network, None)
+        self._votes[network] = _Vote(observer, ip, now_s)
+        if len(self._votes) > self._votes_max:
+            del self._votes[min(self._votes, key=lambda one: self._votes[one].heard_s)]
+        return self.winner is not None and ip != self.winner
+
+    def heard(self, observers: Iterable[bytes], now_s: float) -> None:
+        """These observers live: what they said still holds."""
+        for observer in observers:
+            vote = self._votes.get(network_of(observer))
+            if vote is not None and vote.observer == observer:
+                vote.heard_s = now_s
+
+    def forget_before(self, heard_s: float) -> None:
+        """What was heard before does not count any more."""
+        self._votes = {n: vote for n, vote in self._votes.items() if vote.heard_s >= heard_s}
+
+    def elect(self, now_s: float) -> bytes | None:
+        """Count. Returns the winner: the one before if nobody else has won."""
+        self.forget_before(now_s - self._vote_s)
+        counts = Counter(vote.ip for vote in self._votes.values())
+        for ip, count in counts.most_common(1):
+            if count >= NETWORKS_MIN and 2 * count > len(self._votes):
+                self.winner = ip
+        return self.winner
+
+    def votes_for(self, ip: bytes) -> int:
+        """How many networks name an address."""
+        return sum(vote.ip == ip for vote in self._votes.values())

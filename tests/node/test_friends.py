@@ -1,0 +1,217 @@
+"""R9: a node tells its friends where it is, and whoever knows who they are asks them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from egtp import (
+    FastFail,
+    Friends,
+    HandlerFailed,
+    Identity,
+    Incoming,
+    InvalidConfig,
+    LookupFailed,
+    MemoryLookup,
+    Node,
+    NodeId,
+    canonical,
+)
+from egtp.friends import ASKED_MAX, FIND_KIND, STORE_KIND
+from egtp.lookup import LookupService
+
+Start = Callable[..., Awaitable[Node]]
+Eventually = Callable[..., Awaitable[None]]
+
+
+def new_ids(count: int) -> list[NodeId]:
+    return [Identity.generate(os.urandom).node_id for _ in range(count)]
+
+
+def answer(node: Node) -> Node:
+    @node.handler("greet")
+    async def greet(query: Any) -> bytes:
+        return b"hello " + bytes(query.body)
+
+    return node
+
+
+@pytest.fixture
+async def friend(start: Start) -> Node:
+    return await start(lookup=None, friends=Friends())
+
+
+async def told(start: Start, *friends: Node, **options: Any) -> Node:
+    """A node that answers, and has told its record to its friends."""
+    mine = Friends((one.node_id for one in friends), **options)
+    # It has to know where its friends are; here, they are all in one place.
+    book = MemoryLookup()
+    for one in friends:
+        await book.publish(one.record)
+    made = answer(await start(lookup=book, friends=mine))
+    await made.published()
+    return made
+
+
+async def asks(engine: Any, peer_id: NodeId, kind: str, body: bytes) -> bytes:
+    reply: bytes = await engine.ask_peer(peer_id, kind, body, 5.0)
+    return reply
+
+
+async def test_r9_friends_are_told_and_whoever_knows_them_finds_a_peer_through_them(
+    start: Start, friend: Node
+) -> None:
+    subject = await told(start, friend)
+    asker = await start(
+        lookup=None, friends=Friends(friends_of={subject.node_id: [friend.node_id]})
+    )
+    asker.add_contact(friend.record)
+    assert await asker.query(subject.node_id, "greet", b"you") == b"hello you"
+    assert asker.why(subject.node_id).source == "lookup"
+
+
+async def test_r9_friends_are_told_again_when_the_address_changes(
+    start: Start, friend: Node, eventually: Eventually
+) -> None:
+    subject = await told(start, friend, announce=True)
+    asker = await start(lookup=None, friends=Friends())
+    asker.add_contact(friend.record)
+    asker.add_contact(subject.record)
+    assert subject.record.content is not None
+    assert subject.record.content.friends == (friend.node_id,)
+    before = subject.record.sequence
+    await subject.move("127.0.0.2:0", dial_from="127.0.0.2")
+    await subject.published()
+    friends: Any = friend._friends
+    await eventually(lambda: friends._store.get(subject.node_id, 0).sequence > before)
+    # The record that named the old address also named whom to ask for a new one.
+    assert await asker.query(subject.node_id, "greet", b"again") == b"hello again"
+
+
+async def test_who_the_friends_are_is_told_only_if_that_is_wanted(
+    start: Start, friend: Node
+) -> None:
+    subject = await told(start, friend)
+    assert subject.record.content is not None
+    assert subject.record.content.friends == ()
+
+
+async def test_a_peer_whose_friends_nobody_knows_is_not_found_and_nobody_is_asked(
+    start: Start,
+) -> None:
+    asker = await start(lookup=None, friends=Friends())
+    with pytest.raises(FastFail, match="no nodes to ask"):
+        await asker.query(new_ids(1)[0], "greet")
+
+
+async def test_a_friend_who_was_told_nothing_says_so_at_once(start: Start, friend: Node) -> None:
+    (nobody,) = new_ids(1)
+    friends = Friends(friends_of={nobody: [friend.node_id]})
+    asker = await start(lookup=None, friends=friends)
+    asker.add_contact(friend.record)
+    with pytest.raises(LookupFailed, match="no record found"):
+        await friends.resolve(nobody)
+
+
+async def test_a_record_is_kept_for_its_owner_only(start: Start, friend: Node) -> None:
+    subject = await start(lookup=None, listen=())
+    other = await start(lookup=None)
+    subject.add_contact(friend.record)
+    engine: Any = subject._engine
+    for body in (other.record.encode(), b"", b"nonsense", friend.record.encode()):
+        with pytest.raises(HandlerFailed, match="code 5"):
+            await asks(engine, friend.node_id, STORE_KIND, body)
+    assert await asks(engine, friend.node_id, STORE_KIND, subject.record.encode()) == b""
+    found = await asks(engine, friend.node_id, FIND_KIND, canonical.encode((subject.node_id, 0)))
+    assert found == subject.record.encode()
+
+
+async def test_a_friend_answers_from_its_store_and_looks_for_nobody(start: Start) -> None:
+    """It knows the peer from a handshake, and has a lookup service that knows him, too."""
+    lookup = MemoryLookup()
+    friend = await start(lookup=lookup, friends=Friends())
+    subject = answer(await start(lookup=lookup))
+    await friend.query(subject.node_id, "greet")
+    asker = await start(lookup=None)
+    asker.add_contact(friend.record)
+    question = canonical.encode((subject.node_id, 0))
+    assert await asks(asker._engine, friend.node_id, FIND_KIND, question) == b""
+
+
+@pytest.mark.parametrize("body", [b"", b"x", canonical.encode((b"short", 0)), canonical.encode(1)])
+async def test_what_is_no_question_is_refused(start: Start, friend: Node, body: bytes) -> None:
+    asker = await start(lookup=None)
+    asker.add_contact(friend.record)
+    with pytest.raises(HandlerFailed, match="code 5"):
+        await asks(asker._engine, friend.node_id, FIND_KIND, body)
+    assert friend.counters["as a friend, refused: not a question for a record"] == 1
+
+
+async def test_a_lying_friend_is_not_believed_and_an_honest_one_beside_him_is(
+    start: Start, friend: Node
+) -> None:
+    subject = await told(start, friend)
+    other = await start(lookup=None)
+
+    class Liar(Friends):
+        async def find(self, incoming: Incoming) -> bytes:
+            return other.record.encode()
+
+    liar = await start(lookup=None, friends=Liar())
+    for known in ([liar], [liar, friend]):
+        friends = Friends(friends_of={subject.node_id: [one.node_id for one in known]})
+        asker = await start(lookup=None, friends=friends)
+        for one in known:
+            asker.add_contact(one.record)
+        if friend in known:
+            assert await asker.query(subject.node_id, "greet") == b"hello "
+        else:
+            with pytest.raises(LookupFailed, match="invalid"):
+                await friends.resolve(subject.node_id)
+
+
+async def test_at_most_sixteen_are_asked_each_once(start: Start) -> None:
+    asked: list[NodeId] = []
+
+    class Asked(Friends):
+        async def _query(self, friend: NodeId, kind: str, body: bytes) -> bytes | None:
+            asked.append(friend)
+            return None
+
+    (subject,) = new_ids(1)
+    many = new_ids(20)
+    friends = Asked(friends_of={subject: [*many, *many, subject]})
+    await start(lookup=None, friends=friends)
+    with pytest.raises(LookupFailed, match="no node answered"):
+        await friends.resolve(subject)
+    assert asked == many[:ASKED_MAX]
+
+
+async def test_friends_who_are_each_others_friends_are_not_asked_in_circles(start: Start) -> None:
+    one, two, subject = new_ids(3)
+    circle = {subject: [one], one: [two], two: [one, subject]}
+    asker = await start(lookup=None, friends=Friends(friends_of=circle))
+    async with asyncio.timeout(2):
+        with pytest.raises(FastFail):
+            await asker.query(subject, "greet")
+
+
+async def test_friends_are_one_lookup_service_among_others(start: Start, friend: Node) -> None:
+    subject = await told(start, friend)
+    lookup: LookupService = MemoryLookup()
+    await lookup.publish(friend.record)
+    asker = await start(
+        lookup=lookup, friends=Friends(friends_of={subject.node_id: [friend.node_id]})
+    )
+    assert await asker.query(subject.node_id, "greet") == b"hello "
+
+
+def test_settings_that_cannot_work_are_refused() -> None:
+    for settings in ({"tell": new_ids(9)}, {"strangers_max": -1}, {"timeout_s": 0}):
+        with pytest.raises(InvalidConfig):
+            Friends(**settings)
