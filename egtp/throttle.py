@@ -147,17 +147,13 @@ class Throttler(Generic[Key]):
         while self._granted and next(iter(self._granted.values())) <= now_s - GRANT_S:
             self._give_back(*self._granted.popitem(last=False))
         self._queue.update(dict.fromkeys(self._later.due(now_s)))
-        while self._queue and (self._all is None or self._all.ready_s <= now_s):
-            key, _ = self._queue.popitem(last=False)
-            own = self._own.get(key)
-            if own is not None and own.ready_s > now_s:
-                self._later.set(key, own.ready_s)
-                continue
-            self._waiting.discard(key)
-            self._take(key, self._reserve_bytes, now_s)
-            self._granted[key] = now_s
-            return key
-        return None
+        if not self._queue or (self._all is not None and self._all.ready_s > now_s):
+            return None
+        key, _ = self._queue.popitem(last=False)
+        self._waiting.discard(key)
+        self._take(key, self._reserve_bytes, now_s)
+        self._granted[key] = now_s
+        return key
 
     def next_s(self) -> float | None:
         """When to ask for a turn next; None while nobody waits."""

@@ -198,6 +198,8 @@ class MovesWithoutSayingSo(Cluster):
         await super().move(member)
         engine = member.node._engine
         assert engine is not None
+        # It does not notice by itself, either.
+        await engine.addresses.close()
         engine.announce(())
 
 
