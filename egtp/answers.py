@@ -25,7 +25,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final
 
 from egtp.errors import InvalidConfig
 from egtp.identity import NodeId
@@ -134,13 +134,6 @@ class Asker:
         return number < self.floor or (number < self.upto and number not in self.exceptions)
 
 
-class Arrived(NamedTuple):
-    """A verdict, and the entry that it is about."""
-
-    verdict: Verdict
-    answer: Answer | None
-
-
 class Answers:
     """All askers. Invariants beside the one above: :attr:`entries` and :attr:`bytes` are the sums
     over all askers of the queries remembered and of the answers kept, and within their limits."""
@@ -185,27 +178,28 @@ class Answers:
 
     def ask(
         self, asker: Asker, number: int, reference: bytes, left_s: float, now_s: float
-    ) -> Arrived:
-        """A copy of a query came; ``left_s`` is what is left of its lifetime."""
+    ) -> tuple[Verdict, Answer | None]:
+        """A copy of a query came; ``left_s`` is what is left of its lifetime. The verdict, and the
+        entry that it is about."""
         answer = asker.answers.get(number)
         if answer is not None:
             if answer.reference != reference:
                 # Two queries with one number: no honest asker makes them.
-                return Arrived(Verdict.SETTLED, None)
+                return Verdict.SETTLED, None
             if answer.running:
-                return Arrived(Verdict.WORKING, answer)
-            return Arrived(Verdict.GONE if answer.reply is None else Verdict.AGAIN, answer)
+                return Verdict.WORKING, answer
+            return Verdict.GONE if answer.reply is None else Verdict.AGAIN, answer
         floor = asker.floor
         if number < floor or (number < asker.upto and number not in asker.exceptions):
-            return Arrived(Verdict.SETTLED, None)
+            return Verdict.SETTLED, None
         limits = self._limits
         if number >= max(floor, asker.upto) + limits.window or self.entries >= limits.entries_max:
-            return Arrived(Verdict.BUSY, None)
+            return Verdict.BUSY, None
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
         until_s = now_s + left_s + MARGIN_S
         asker.until_s = max(asker.until_s, until_s)
-        return Arrived(Verdict.RUN, answer)
+        return Verdict.RUN, answer
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""

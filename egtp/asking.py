@@ -9,10 +9,8 @@ otherwise nobody can know whether it ran.
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Final, Protocol, TypeAlias
 
 from egtp.config import NodeConfig
@@ -62,6 +60,9 @@ class AskingHost(Protocol):
     def cancel_own(self, reference: bytes) -> None:
         """A query of this node to itself is not wanted any more."""
 
+    timer_at_s: float
+    """When the deadlines are looked at next."""
+
     def arm_timer(self) -> None:
         """A deadline earlier than those before it may have been set."""
 
@@ -84,7 +85,7 @@ class Asking:
         self._config = config
         self._counters = counters
         self._nonce = nonce
-        self._loop = asyncio.get_running_loop()
+        self._reply_bytes_max = config.body_bytes_max
         self.exchanges: Final[ExchangeTable[OpenQuery]] = ExchangeTable(counters)
 
     # Beginning
@@ -102,30 +103,32 @@ class Asking:
         early: bool | None = None,
     ) -> None:
         """Open an exchange and give its query to a path as soon as there is one."""
-        exchanges = self.exchanges
+        exchanges, host = self.exchanges, self._host
         if len(exchanges) >= self._config.exchanges_max:
             query.fail(FastFail(f"{self._config.exchanges_max} queries are open (exchanges_max)"))
             return
+        now_s = host.now()
         exchange = exchanges.open(
             peer_id,
             kind,
             body,
-            nonce=self._nonce(),
-            reply_bytes_max=self._config.body_bytes_max,
-            hard_timeout_s=hard_timeout_s,
-            soft_timeout_s=soft_timeout_s,
-            now_s=self._host.now(),
-            sink=query,
+            self._nonce(),
+            self._reply_bytes_max,
+            hard_timeout_s,
+            soft_timeout_s,
+            now_s,
+            query,
             idempotent=idempotent,
             early=early,
         )
-        query.when_abandoned(partial(self._abandoned, exchange))
-        self._host.arm_timer()
+        query.exchange, query.abandon = exchange, self._abandoned
+        if soft_timeout_s is not None or not now_s <= host.timer_at_s <= exchange.hard_deadline_s:
+            host.arm_timer()
         if peer_id == self._me:
             exchange.given = True
-            self._host.deliver_to_self(exchange)
+            host.deliver_to_self(exchange)
         else:
-            self.post(self._book.get(peer_id), exchange)
+            self.post(self._book.find(peer_id) or self._book.get(peer_id), exchange)
 
     def tell(self, peer_id: NodeId, sending: Sending) -> None:
         """Send a message that wants no reply."""
@@ -160,26 +163,29 @@ class Asking:
         elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much))
-        elif not isinstance(outgoing, Exchange):
+        elif type(outgoing) is not Exchange:
             path.queue(outgoing)
-        elif self.exchanges.count_of(path.peer_id) > limits.open_queries_max:
+        elif self.exchanges.count_of(outgoing.peer_id) > limits.open_queries_max:
             too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
             self._fail(outgoing, FastFail(too_many))
-        elif self._may_run_there(outgoing, path):
-            outgoing.working = False
-            outgoing.resent = 0
-            outgoing.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else float("inf")
+        elif not outgoing.given or self._may_run_there(outgoing, path):
+            outgoing.handed_to = path.incarnation
+            if path.relayed or outgoing.given:
+                outgoing.working = False
+                outgoing.resent = 0
+                again_s = self._host.now() + AGAIN_FIRST_S
+                outgoing.again_s = again_s if path.relayed else float("inf")
             path.queue(outgoing)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
-        """Whether a query may be given to the incarnation at the other end of a path."""
-        if exchange.given and exchange.handed_to != path.incarnation:
+        """Whether a query that was given before may be given to the incarnation at the other end of
+        a path."""
+        if exchange.handed_to != path.incarnation:
             if not exchange.idempotent and path.peer_started_s >= exchange.born_s:
                 lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
                 self._end(exchange, OutcomeUnknown(lost))
                 return False
             self._counters["query given to a later incarnation"] += 1
-        exchange.handed_to = path.incarnation
         return True
 
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
@@ -314,6 +320,7 @@ class Asking:
                     exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
                     self._counters["query sent again: no answer through relays"] += 1
                     if self._may_run_there(exchange, path):
+                        exchange.handed_to = path.incarnation
                         path.queue(exchange)
 
     # The end
@@ -334,7 +341,7 @@ class Asking:
             if peer is not None:
                 peer.drop_waiting(outgoing)
 
-    def _abandoned(self, exchange: PeerExchange, _: OpenQuery) -> None:
+    def _abandoned(self, exchange: PeerExchange) -> None:
         """Its caller has cancelled it."""
         self.exchanges.close(exchange)
         self.take_back(exchange.peer_id, exchange)

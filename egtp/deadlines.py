@@ -8,7 +8,7 @@ and never early.
 from __future__ import annotations
 
 import heapq
-import math
+from math import ceil
 from typing import Final, Generic, TypeAlias, TypeVar
 
 __all__ = ["TICK_S", "Bucket", "Deadlines", "KeyedDeadlines", "take_out"]
@@ -35,28 +35,34 @@ class Deadlines(Generic[Key]):
     Invariant: a key is in one bucket at most; the heap holds every tick that has a bucket.
     """
 
-    __slots__ = ("_buckets", "_ticks")
+    __slots__ = ("_buckets", "_last", "_last_tick", "_ticks")
 
     def __init__(self) -> None:
         self._buckets: dict[int, Bucket[Key]] = {}
         self._ticks: list[int] = []
+        self._last_tick: int | None = None
+        """Where the last key went. Most go to the same bucket as the one before."""
+        self._last: Bucket[Key] = {}
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
 
     def add(self, key: Key, deadline_s: float) -> Bucket[Key]:
         """Add a key that is not there, and return its bucket."""
-        tick = math.ceil(deadline_s / TICK_S)
-        bucket = self._buckets.get(tick)
-        if bucket is None:
-            bucket = self._buckets[tick] = {}
-            heapq.heappush(self._ticks, tick)
-        bucket[key] = None
-        return bucket
+        tick = ceil(deadline_s / TICK_S)
+        if tick != self._last_tick:
+            bucket = self._buckets.get(tick)
+            if bucket is None:
+                bucket = self._buckets[tick] = {}
+                heapq.heappush(self._ticks, tick)
+            self._last_tick, self._last = tick, bucket
+        self._last[key] = None
+        return self._last
 
     def due(self, now_s: float) -> list[Key]:
         """Remove and return the keys whose deadline has passed, in order of their ticks."""
         due: list[Key] = []
+        self._last_tick = None
         while self._ticks and self._ticks[0] * TICK_S <= now_s:
             bucket = self._buckets.pop(heapq.heappop(self._ticks))
             due += bucket
@@ -65,6 +71,7 @@ class Deadlines(Generic[Key]):
 
     def next_s(self) -> float | None:
         """When to call :meth:`due` next; None when nothing is waited for."""
+        self._last_tick = None
         while self._ticks and not self._buckets[self._ticks[0]]:
             del self._buckets[heapq.heappop(self._ticks)]
         return self._ticks[0] * TICK_S if self._ticks else None

@@ -22,7 +22,7 @@ from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.discovery_service import Introduction
-from egtp.environment import Environment, NonceSource
+from egtp.environment import Environment, nonces
 from egtp.errors import FastFail, NotSent, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
@@ -96,12 +96,12 @@ class Engine:
         self._closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = float("inf")
+        self.timer_at_s = float("inf")
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
 
-        nonce = NonceSource(environment.entropy)
+        nonce = nonces(environment.entropy).__next__
         self.book: Final = PeerBook(config.peers_max, self._is_needed)
         self.asking: Final = Asking(self, self.me, self.book, config, self.counters, nonce)
         self.answering: Final = Answering(self, self.me, config, self.counters, nonce)
@@ -251,7 +251,7 @@ class Engine:
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
         """A query of the engine's own, by any path."""
-        query = OpenQuery(self.loop)
+        query = OpenQuery(self.loop.create_future())
         self.ask(peer_id, kind, body, timeout_s, None, query)
         return await query
 
@@ -448,11 +448,11 @@ class Engine:
         """One timer for all deadlines of the node, armed for the earliest."""
         at_s = self.exchanges.next_deadline_s()
         # One that should have fired already stands still: the machine slept, and so did its timers.
-        if at_s is None or (self._timer is not None and self.now() <= self._timer_at_s <= at_s):
+        if at_s is None or (self._timer is not None and self.now() <= self.timer_at_s <= at_s):
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_at_s = at_s
+        self.timer_at_s = at_s
         self._timer = self.loop.call_later(max(0.0, at_s - self.now()), self._timer_fired)
 
     def _timer_fired(self) -> None:

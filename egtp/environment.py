@@ -10,24 +10,20 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from egtp.identity import Entropy
 from egtp.message import NONCE_BYTES
 
-__all__ = ["Environment", "NonceSource", "local_addresses"]
+__all__ = ["Environment", "local_addresses", "nonces"]
 
 SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses that are nobody's (RFC 5737, RFC 3849), reached by the default route if by any."""
 PREFER_PUBLIC: Final = (getattr(socket, "IPPROTO_IPV6", 41), 72, 2)
 """Linux's IPV6_ADDR_PREFERENCES (RFC 5014): not the temporary address, which changes every day."""
-
-
-def _elapsed_with_suspend() -> float:
-    # A laptop that slept for an hour must find its deadlines passed; CLOCK_MONOTONIC stands still.
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 def local_addresses() -> Sequence[str]:
@@ -52,8 +48,11 @@ def local_addresses() -> Sequence[str]:
 class Environment:
     """Time and entropy: by default the machine's own. And its addresses, if they are told."""
 
+    # A laptop that slept for an hour must find its deadlines passed; CLOCK_MONOTONIC stands still.
     elapsed: Callable[[], float] = (
-        _elapsed_with_suspend if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic
+        partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+        if hasattr(time, "CLOCK_BOOTTIME")
+        else time.monotonic
     )
     """Seconds since any fixed moment, never going back, counting time spent suspended."""
     unix_time: Callable[[], float] = time.time
@@ -66,24 +65,14 @@ class Environment:
     listens on a wildcard announces what others observe only."""
 
 
-class NonceSource:
+NONCES_AT_A_TIME: Final = 256
+
+
+def nonces(entropy: Entropy) -> Iterator[bytes]:
     """Nonces of messages, unique for ever (R1), taken from entropy in larger pieces: asking the
     system for each costs more than all the rest of making a message."""
-
-    __slots__ = ("_at", "_entropy", "_stock")
-
-    STOCK_BYTES = 256 * NONCE_BYTES
-
-    def __init__(self, entropy: Entropy) -> None:
-        self._entropy = entropy
-        self._stock = b""
-        self._at = 0
-
-    def __call__(self) -> bytes:
-        at = self._at
-        nonce = self._stock[at : at + NONCE_BYTES]
-        if not nonce:
-            self._stock, at = self._entropy(self.STOCK_BYTES), 0
-            nonce = self._stock[:NONCE_BYTES]
-        self._at = at + NONCE_BYTES
-        return nonce
+    ends = range(NONCE_BYTES, NONCES_AT_A_TIME * NONCE_BYTES + 1, NONCE_BYTES)
+    while True:
+        stock = entropy(NONCES_AT_A_TIME * NONCE_BYTES)
+        for end in ends:
+            yield stock[end - NONCE_BYTES : end]

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from hashlib import sha256
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from egtp.canonical import pack
 from egtp.deadlines import Bucket, Deadlines, take_out
 from egtp.identity import NodeId
-from egtp.message import Query, Reply, reference_of
+from egtp.message import Reply
 from egtp.outgoing import Outgoing
 
 __all__ = ["EXCEPTIONS_MAX", "Exchange", "ExchangeTable", "Passed", "SettledExcept"]
@@ -67,23 +69,25 @@ class Exchange(Outgoing, Generic[Sink]):
     def __init__(
         self,
         peer_id: NodeId,
-        query: Query,
+        kind: str,
+        number: int,
+        message: bytes,
+        reply_bytes_max: int,
         born_s: float,
         hard_deadline_s: float,
         sink: Sink,
-        *,
-        idempotent: bool = False,
-        early: bool | None = None,
+        idempotent: bool,
+        early: bool | None,
     ) -> None:
-        self.message = message = query.encode()
+        self.message = message
         self.born_s = born_s
         self.given = self.queued = False
         self.path = None
         self.peer_id = peer_id
-        self.kind = query.kind
-        self.number = query.number
-        self.reference = reference_of(message)
-        self.reply_bytes_max = query.reply_bytes_max
+        self.kind = kind
+        self.number = number
+        self.reference = sha256(message).digest()
+        self.reply_bytes_max = reply_bytes_max
         self.hard_deadline_s = hard_deadline_s
         self.sink = sink
         self.idempotent = idempotent
@@ -149,13 +153,13 @@ class ExchangeTable(Generic[Sink]):
         peer_id: NodeId,
         kind: str,
         body: bytes,
-        *,
         nonce: bytes,
         reply_bytes_max: int,
         hard_timeout_s: float,
         soft_timeout_s: float | None,
         now_s: float,
         sink: Sink,
+        *,
         idempotent: bool = False,
         early: bool | None = None,
     ) -> Exchange[Sink]:
@@ -164,17 +168,23 @@ class ExchangeTable(Generic[Sink]):
         if numbers is None:
             numbers = _Numbers(self._first_number)
         number = numbers.next
-        query = Query(nonce, number, kind, int(hard_timeout_s * 1000), reply_bytes_max, body)
+        lifetime_ms = int(hard_timeout_s * 1000)
+        # As Query(...).encode() would say it.
+        message = pack((1, nonce, None, number, kind, lifetime_ms, reply_bytes_max, body))
+        hard_deadline_s = now_s + hard_timeout_s
         exchange = Exchange(
             peer_id,
-            query,
+            kind,
+            number,
+            message,
+            reply_bytes_max,
             now_s,
-            now_s + hard_timeout_s,
+            hard_deadline_s,
             sink,
-            idempotent=idempotent,
-            early=early,
+            idempotent,
+            early,
         )
-        exchange.bucket = self._hard.add(exchange, exchange.hard_deadline_s)
+        exchange.bucket = self._hard.add(exchange, hard_deadline_s)
         # Nothing can fail from here on.
         if not numbers.open:
             self._settled.pop(peer_id, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import CoroutineType
 from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.answers import Answer, Asker
@@ -177,7 +178,7 @@ class Handlers:
         except Exception as error:
             self._done(incoming, None, error)
             return
-        if not asyncio.iscoroutine(coroutine):
+        if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
             coroutine = _awaited(coroutine)
         worker = self._workers.run(incoming, coroutine)
         if worker is not None:

@@ -199,7 +199,7 @@ class Node:
         Cancelling it frees everything at once and tells the peer. ``on_soft_timeout`` is called
         at most once, on the event loop; the query goes on after it.
         """
-        return await self.open_query(
+        query = self.open_query(
             peer_id,
             kind,
             body,
@@ -209,6 +209,11 @@ class Node:
             idempotent=idempotent,
             early=early,
         )
+        try:
+            return await query.outcome
+        except asyncio.CancelledError:
+            query.cancel()
+            raise
 
     def open_query(
         self,
@@ -234,7 +239,7 @@ class Node:
             _check_timeout(hard_timeout_s)
         if soft_timeout_s is not None:
             _check_soft_timeout(soft_timeout_s, hard_timeout_s)
-        query = OpenQuery(engine.loop, on_soft_timeout)
+        query = OpenQuery(engine.loop.create_future(), on_soft_timeout)
         if not self._fits(body):
             query.fail(self._too_large(body))
             return query

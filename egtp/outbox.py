@@ -137,8 +137,9 @@ class Outbox:
             length = len(message)
             taken += length
             size += length
-            parts.append(message_head(MESSAGE, length + AGE_BYTES, min(max(0, age_ms), U32_MAX)))
-            parts.append(message)
+            if not 0 <= age_ms <= U32_MAX:
+                age_ms = min(max(0, age_ms), U32_MAX)
+            parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)
             begun.append(outgoing)
         self.waiting_bytes -= taken
         if size < CHUNK_BYTES_MAX and (self._chunked or self._begun):

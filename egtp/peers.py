@@ -112,6 +112,9 @@ class Peer:
     def best_path(self) -> Path | None:
         """Where to send now: the direct path if there is one. A path whose session the peer seems
         to have lost is not used while a search for a better one is under way."""
+        path = self.direct
+        if path is not None and not path.suspect:
+            return path
         for path in (self.direct, self.relayed):
             if path is not None and not (path.suspect and self.search is not None):
                 return path

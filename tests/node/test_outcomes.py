@@ -359,7 +359,9 @@ async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
     assert path is not None
     path.limits = replace(path.limits, open_queries_max=100)  # type: ignore[misc]
     others = [other.open_query(node.node_id, "stuck") for _ in range(3)]
-    done, _ = await asyncio.wait(others, return_when=asyncio.FIRST_COMPLETED)
+    done, _ = await asyncio.wait(
+        [query.outcome for query in others], return_when=asyncio.FIRST_COMPLETED
+    )
     (outcome,) = (query.exception() for query in done)
     assert isinstance(outcome, HandlerFailed)
     assert outcome.code == ReplyCode.BUSY
