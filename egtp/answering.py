@@ -8,19 +8,22 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from hashlib import sha256
+from typing import Final, Protocol
 
 from egtp.answers import Answer, Answers, Asker, Verdict
 from egtp.canonical import pack
 from egtp.config import NodeConfig
-from egtp.handlers import Handlers, Incoming
+from egtp.handlers import Handlers, Incoming, Kind
 from egtp.identity import NodeId
-from egtp.message import Query, ReplyCode, Send, reference_of
+from egtp.message import Query, ReplyCode, Send
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.sealed import ItemType, item
 
 __all__ = ["Answering", "AnsweringHost"]
+
+RUN: Final = Verdict.RUN
 
 
 class AnsweringHost(Protocol):
@@ -54,6 +57,7 @@ class Answering:
         self._nonce = nonce
         self.answers = Answers(config.answers)
         self.handlers = Handlers(self._ended, counters)
+        self._age_ms_max = config.answers.lifetime_s_max * 1000
         self.own = Asker(me, b"")
         """This node as an asker of itself."""
         self.refuses_new = False
@@ -70,30 +74,50 @@ class Answering:
         """A query or send came; ``age_ms`` is its age, transit included. ``path`` is None for
         messages of this node to itself."""
         left_ms = message.lifetime_ms - age_ms
-        if left_ms < 0 or age_ms > self._config.answers.lifetime_s_max * 1000:
+        if left_ms < 0 or age_ms > self._age_ms_max:
             # Its sender has given up; the work would be for nobody.
             self._counters["dropped: query past its lifetime"] += 1
             return
         now_s = self._host.now()
         asker = self.own if path is None else path.asker
-        if type(message) is not Query:
-            self._run(path, peer_id, message, b"", asker, None, now_s + left_ms / 1000, age_ms)
-            return
-        reference = reference_of(data)
-        if asker is None:
-            self._refuse(path, peer_id, reference, "no room for one more asker")
-            return
-        answer: Answer | None = None
-        if path is not None:
-            verdict, answer = self.answers.ask(
-                asker, message.number, reference, left_ms / 1000, now_s
-            )
-            if verdict is not Verdict.RUN:
-                self._seen_before(verdict, answer, path, reference)
+        reference, answer = b"", None
+        if type(message) is Query:
+            reference = sha256(data).digest()
+            if asker is None:
+                self._counters["busy: no room for one more asker"] += 1
+                self._send(path, peer_id, self._reply(reference, ReplyCode.BUSY, b""))
                 return
-        self._run(path, peer_id, message, reference, asker, answer, now_s + left_ms / 1000, age_ms)
+            if path is not None:
+                verdict, answer = self.answers.ask(
+                    asker, message.number, reference, left_ms / 1000, now_s
+                )
+                if verdict is not RUN:
+                    self._seen_before(verdict, answer, path, reference)
+                    return
+        kind = self.handlers.find(message.kind)
+        if (
+            kind is None
+            or self.refuses_new
+            or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
+            or (asker is not None and asker.running >= self._config.open_queries_max)
+        ):
+            self._refuse(path, peer_id, message, reference, asker, answer, kind)
+            return
+        self.handlers.run(
+            Incoming(
+                peer_id,
+                kind,
+                message,
+                age_ms / 1000,
+                path,
+                asker,
+                answer,
+                reference,
+                now_s + left_ms / 1000,
+            )
+        )
 
-    def _run(
+    def _refuse(
         self,
         path: Path | None,
         peer_id: NodeId,
@@ -101,37 +125,18 @@ class Answering:
         reference: bytes,
         asker: Asker | None,
         answer: Answer | None,
-        deadline_s: float,
-        age_ms: int,
+        kind: Kind | None,
     ) -> None:
-        kind = self.handlers.find(message.kind)
+        """No handler runs for what came. That is remembered, too, as the answer to it."""
+        code = ReplyCode.NO_SUCH_KIND if kind is None else ReplyCode.BUSY
         if kind is None:
             self._counters["no such kind"] += 1
-            code = ReplyCode.NO_SUCH_KIND
         elif self.refuses_new:
             self._counters["busy: this node is closing"] += 1
-            code = ReplyCode.BUSY
         elif kind.at_once_max is not None and kind.running >= kind.at_once_max:
             self._counters["busy: too many of one kind"] += 1
-            code = ReplyCode.BUSY
-        elif asker is not None and asker.running >= self._config.open_queries_max:
-            self._counters["busy: too many queries of one peer"] += 1
-            code = ReplyCode.BUSY
         else:
-            self.handlers.run(
-                Incoming(
-                    peer_id,
-                    kind,
-                    message,
-                    age_ms / 1000,
-                    path,
-                    asker,
-                    answer,
-                    reference,
-                    deadline_s,
-                )
-            )
-            return
+            self._counters["busy: too many queries of one peer"] += 1
         if type(message) is Query:
             reply = self._reply(reference, code, b"")
             if answer is not None and asker is not None:
@@ -162,10 +167,6 @@ class Answering:
         again.path = reply.path = path
         self._send(path, path.peer_id, again)
 
-    def _refuse(self, path: Path | None, peer_id: NodeId, reference: bytes, why: str) -> None:
-        self._counters[f"busy: {why}"] += 1
-        self._send(path, peer_id, self._reply(reference, ReplyCode.BUSY, b""))
-
     # Replies
 
     def _ended(self, incoming: Incoming, code: int, body: bytes) -> None:
@@ -181,7 +182,9 @@ class Answering:
         if len(body) > incoming.reply_bytes_max:
             self._counters["reply too large for its asker"] += 1
             code, body = ReplyCode.TOO_LARGE, b""
-        reply = self._reply(incoming._reference, code, body)
+        reply = Outgoing(
+            pack((2, self._nonce(), incoming._reference, int(code), body)), self._host.now()
+        )
         if answer is not None and asker is not None:
             if incoming._kind.idempotent:
                 self.answers.forget(asker, answer)

@@ -387,10 +387,17 @@ class Engine:
         asker = path.asker
         if asker is not None and sealed.settled > asker.floor:
             self.answering.answers.settle(asker, sealed.settled)
+        peer_id, asking, answering = path.peer_id, self.asking, self.answering
         for kind, age_ms, data in sealed.items:
             try:
                 if kind == MESSAGE:
-                    self._deliver(path, path.peer_id, data, age_ms + transit_ms)
+                    message = decode_message(data)
+                    if type(message) is Reply:
+                        asking.received_reply(peer_id, message)
+                    elif type(message) is Query:
+                        answering.receive(path, peer_id, message, data, age_ms + transit_ms)
+                    else:
+                        self._deliver(path, peer_id, data, age_ms + transit_ms)
                 elif kind in self._takers:
                     self._takers[kind](path, data, transit_ms)
             except RemoteProtocolError as error:
