@@ -25,11 +25,14 @@ from egtp.sealed import (
     write_chunk,
 )
 
-__all__ = ["BATCH_BYTES", "Batch", "Outbox"]
+__all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox"]
 
 BATCH_BYTES: Final = 4096
 """A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
-the two sides work in turns."""
+the two sides work in turns when little is under way."""
+BATCH_BYTES_MAX: Final = 16_384
+"""When much is queued in one turn, each batch is twice as large as the one before, up to this: the
+other side has enough to do by then, and fewer seals cost less."""
 
 TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
@@ -112,9 +115,11 @@ class Outbox:
         self._control_bytes += len(item)
         self._control.append(item)
 
-    def next_batch(self, now_s: float, *, only_control: bool = False) -> Batch:
-        """Take what goes into the next packet: at least one item if there is any, and at most
-        about two chunks' worth of bytes."""
+    def next_batch(
+        self, now_s: float, size_max: int = BATCH_BYTES, *, only_control: bool = False
+    ) -> Batch:
+        """Take what goes into the next packet: at least one item if there is any, messages up to
+        about ``size_max`` bytes, and at most three chunks' worth in all."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -126,7 +131,7 @@ class Outbox:
         if only_control:
             return batch
         small, begun, taken = self._small, batch.begun, 0
-        while small and size < BATCH_BYTES:
+        while small and size < size_max:
             outgoing = small.popleft()
             if not outgoing.queued:
                 self._taken_back -= 1

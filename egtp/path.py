@@ -17,7 +17,7 @@ from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
-from egtp.outbox import BATCH_BYTES, Batch, Outbox
+from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing
 from egtp.packet import Data
 from egtp.reassembly import Reassembly
@@ -63,6 +63,7 @@ class Path:
     """One way to one peer, with its own session."""
 
     __slots__ = (
+        "_batch_bytes",
         "_carrier",
         "_flush_is_due",
         "_least_offset_ms",
@@ -144,6 +145,7 @@ class Path:
         self._ours = ours
         self._reassembly: Reassembly | None = None
         self._flush_is_due = False
+        self._batch_bytes = BATCH_BYTES
         self._least_offset_ms: int | None = None
         self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
@@ -173,23 +175,25 @@ class Path:
         outgoing.path = self
         outbox = self.outbox
         outbox.push(outgoing)
-        if outbox.waiting_bytes >= BATCH_BYTES:
-            self.flush()
-        elif not self._flush_is_due:
+        if not self._flush_is_due:
             self._flush_is_due = True
             self._owner.soon(self._flush_when_due)
+        if outbox.waiting_bytes >= self._batch_bytes:
+            self.flush()
+            self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES_MAX)
 
     def queue_control(self, data: bytes) -> None:
         """Send an item of the engine's own, soon."""
         self.outbox.push_control(data)
-        if self.outbox.waiting_bytes >= BATCH_BYTES:
-            self.flush()
-        elif not self._flush_is_due:
+        if not self._flush_is_due:
             self._flush_is_due = True
             self._owner.soon(self._flush_when_due)
+        if self.outbox.waiting_bytes >= self._batch_bytes:
+            self.flush()
 
     def _flush_when_due(self) -> None:
         self._flush_is_due = False
+        self._batch_bytes = BATCH_BYTES
         self.flush()
 
     def flush(self) -> None:
@@ -204,7 +208,7 @@ class Path:
                     return
                 self._write(outbox.next_batch(owner.now(), only_control=True))
             else:
-                self._write(outbox.next_batch(owner.now()))
+                self._write(outbox.next_batch(owner.now(), self._batch_bytes))
 
     def confirm(self) -> None:
         """Write an empty packet: it proves to the other side that we live, and is small enough
