@@ -180,13 +180,13 @@ class Asking:
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of
         a path."""
-        if exchange.handed_to != path.incarnation:
-            if not exchange.idempotent and path.peer_started_s >= exchange.born_s:
-                lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
-                self._end(exchange, OutcomeUnknown(lost))
-                return False
-            self._counters["query given to a later incarnation"] += 1
-        return True
+        if exchange.may_be_given_to(path.incarnation, path.peer_started_s):
+            if exchange.handed_to != path.incarnation:
+                self._counters["query given to a later incarnation"] += 1
+            return True
+        lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
+        self._end(exchange, OutcomeUnknown(lost))
+        return False
 
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
         """A message cannot be given to anybody."""

@@ -107,6 +107,22 @@ class Exchange(Outgoing, Generic[Sink]):
         self.soft_bucket: Bucket[Exchange[Sink]] | None = None
 
 
+    def may_be_given_to(self, incarnation: bytes, peer_started_s: float) -> bool:
+        """Whether a copy may be given to the peer in ``incarnation``, which began at
+        ``peer_started_s`` at the latest (on the own elapsed clock).
+
+        A query runs at most once *in the incarnation that it was first given to*. Another one knows
+        nothing of that. It may have it only if the first one cannot have run it, because this one
+        was there already when the query was born; or if running twice does no harm.
+        """
+        return (
+            not self.given
+            or self.handed_to == incarnation
+            or self.idempotent
+            or peer_started_s < self.born_s
+        )
+
+
 class _Numbers:
     """The numbers of the queries to one peer. Invariant: all below ``low`` are finished."""
 

@@ -1,0 +1,433 @@
+"""Every interleaving of a small world: two peers, whatever is on its way between them, and a few
+queries (``python -m simulations.replay_model``).
+
+Whoever is on the way keeps every packet for ever and delivers any of them at any moment, as often
+as he likes: loss, delay, duplication, reordering and replay are all just that. Besides, sessions
+are lost at either end, time passes (so that lifetimes end), the responder's record is signed anew,
+its memory is short, and it is restarted. All of it in every order, up to a bound on how many of
+each there are. What runs are the engine's own machines (``ExchangeTable``, ``Answers``, ``early``,
+``UnconfirmedSessions``, the replay window), not a copy of them; this module only moves packets.
+
+Checked in every state: no query has run twice, and no route was learned without confirmation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pickle
+import sys
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, TypeAlias
+
+from egtp.answers import Answers, Asker, Verdict
+from egtp.early import pack_early, read_early
+from egtp.exchange import Exchange, ExchangeTable
+from egtp.handshake import InitiationPayload, PeerLimits
+from egtp.identity import NodeId
+from egtp.message import Query, Reply, decode_message, reference_of
+from egtp.outgoing import Outgoing
+from egtp.session import SlidingWindow
+from egtp.strategy_choice import Contact
+from egtp.unconfirmed import UnconfirmedSessions
+
+__all__ = ["Bounds", "Explored", "explore"]
+
+ASKER, RESPONDER = NodeId(b"a" * 20), NodeId(b"r" * 20)
+LIFETIME_S: Final = 20.0
+JUMP_S: Final = 40.0
+"""Longer than a query lives, and the margin with it."""
+LIMITS: Final = PeerLimits(1000, 1000, 16, 1000)
+Action: TypeAlias = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """How often each thing may happen."""
+
+    queries: int = 2
+    dials: int = 2
+    sessions: int = 3
+    """That initiations, replayed ones too, make at the responder."""
+    losses: int = 2
+    """Of sessions, at either end."""
+    jumps: int = 1
+    signatures: int = 2
+    restarts: int = 1
+    clock_ahead_s: float = 0.0
+    """By how much the asker's wall clock is ahead."""
+
+
+@dataclass(slots=True)
+class Session:
+    """A session as the responder has it."""
+
+    asker: Asker
+    window: SlidingWindow = field(default_factory=lambda: SlidingWindow(64))
+
+
+@dataclass(slots=True)
+class State:
+    """The whole world at a moment. Packets are only ever added."""
+
+    bounds: Bounds
+    now_s: float = 1000.0
+    used: Counter[str] = field(default_factory=Counter)
+    packets: list[tuple[Any, ...]] = field(default_factory=list)
+    runs: Counter[bytes] = field(default_factory=Counter)
+    # The asker
+    table: ExchangeTable[int] = field(default_factory=lambda: ExchangeTable(Counter()))
+    known_sequence: int = 1
+    known_incarnation: int = 0
+    dialling: int | None = None
+    live: tuple[int, int, float] | None = None
+    """Its session: number, incarnation of the responder, when that began."""
+    sent: int = 0
+    """Packets it has sealed in that session."""
+    # The responder
+    incarnation: int = 0
+    started_s: float = 0.0
+    sequence: int = 1
+    answers: Answers = field(default_factory=Answers)
+    unconfirmed: UnconfirmedSessions[int] = field(default_factory=UnconfirmedSessions)
+    sessions: dict[int, Session] = field(default_factory=dict)
+    confirmed: set[int] = field(default_factory=set)
+    """Sessions that the asker has shown to be alive in."""
+    route: int | None = None
+    """The session by which the responder would ask the asker something."""
+    made: int = 0
+    """Sessions so far."""
+
+    # What may happen
+
+    def actions(self) -> Iterator[Action]:
+        """All that may happen next."""
+        left = self._left
+        for number, packet in enumerate(self.packets):
+            if self._changes_something(number, packet):
+                yield "deliver", number
+        if left("lose", self.bounds.losses):
+            if self.live is not None:
+                yield "asker loses", 0
+            for session in self.sessions:
+                yield "responder loses", session
+        might = {
+            "ask": left("ask", self.bounds.queries),
+            "dial": left("dial", self.bounds.dials) and self.live is None,
+            "time passes": left("time passes", self.bounds.jumps),
+            "sign": left("sign", self.bounds.signatures),
+            "learn": (self.known_sequence, self.known_incarnation)
+            != (self.sequence, self.incarnation),
+            "short of memory": left("short of memory", 1) and len(self.answers) > 0,
+            "restart": left("restart", self.bounds.restarts),
+        }
+        yield from ((name, 0) for name, may in might.items() if may)
+
+    def _left(self, name: str, at_most: int) -> bool:
+        return self.used[name] < at_most
+
+    def _changes_something(self, number: int, packet: tuple[Any, ...]) -> bool:
+        """False for what its receiver drops, as far as that can be told beforehand."""
+        kind, to = packet[:2]
+        if kind == "initiation":
+            known = self.unconfirmed.find(b"initiation %d" % number)
+            return known is None and self.made < self.bounds.sessions
+        if kind == "response":
+            return bool(to == self.dialling)
+        if kind == "reply":
+            return self.live is not None and bool(to == self.live[0])
+        session = self.sessions.get(to)
+        return session is not None and session.window.fits(packet[2])
+
+    def act(self, action: Action) -> None:
+        name, number = action
+        if name == "deliver":
+            packet = self.packets[number]
+            getattr(self, f"_take_{packet[0]}")(number, *packet[1:])
+            return
+        self.used["lose" if "loses" in name else name] += 1
+        getattr(self, "_" + name.replace(" ", "_"))(number)
+
+    # The asker
+
+    def _ask(self, _: int) -> None:
+        serial = self.used["ask"]
+        exchange = self.table.open(
+            RESPONDER,
+            "pay",
+            b"%d" % serial,
+            bytes([serial]) * 16,
+            100,
+            LIFETIME_S,
+            None,
+            self.now_s,
+            serial,
+            early=True,
+        )
+        if self.live is not None:
+            self._give(exchange)
+
+    def _give(self, exchange: Exchange[int]) -> None:
+        assert self.live is not None
+        _, incarnation, started_s = self.live
+        if not exchange.may_be_given_to(bytes([incarnation]) * 8, started_s):
+            self.table.close(exchange)
+            return
+        exchange.given, exchange.handed_to = True, bytes([incarnation]) * 8
+        self._seal((exchange.message,))
+
+    def _seal(self, messages: tuple[bytes, ...]) -> None:
+        assert self.live is not None
+        settled = self.table.settled(RESPONDER)
+        born = [self._age_ms(message) for message in messages]
+        self._add("data", self.live[0], self.sent, settled, tuple(zip(born, messages, strict=True)))
+        self.sent += 1
+
+    def _age_ms(self, message: bytes) -> int:
+        exchange = self.table.find(RESPONDER, reference_of(message))
+        return 0 if exchange is None else int((self.now_s - exchange.born_s) * 1000)
+
+    def _dial(self, _: int) -> None:
+        incarnation = bytes([self.known_incarnation]) * 8
+        contact = Contact(RESPONDER, b"", b"", self.known_sequence, (), (), incarnation=incarnation)
+        settled = self.table.settled(RESPONDER)
+        early = pack_early(contact, self.table.all(), settled, self.now_s)
+        if early is not None:
+            early.given()
+        self.dialling = self.used["dial"]
+        time_ms = int((self.now_s + self.bounds.clock_ahead_s) * 1000)
+        plaintext = b"" if early is None else early.plaintext
+        self._add("initiation", self.dialling, plaintext, incarnation, self.known_sequence, time_ms)
+
+    def _take_response(
+        self, _: int, dial: int, session: int, accepted: bool, incarnation: int, started_s: float
+    ) -> None:
+        if dial != self.dialling:
+            return
+        self.dialling, self.live, self.sent = None, (session, incarnation, started_s), 0
+        self._seal(())
+        for exchange in self.table.all():
+            if not (accepted and exchange.given):
+                self._give(exchange)
+
+    def _take_reply(self, _: int, session: int, data: bytes) -> None:
+        if self.live is not None and session == self.live[0]:
+            reply = decode_message(data)
+            assert isinstance(reply, Reply)
+            self.table.match(RESPONDER, reply)
+
+    def _asker_loses(self, _: int) -> None:
+        self.live = None
+
+    def _learn(self, _: int) -> None:
+        self.known_sequence, self.known_incarnation = self.sequence, self.incarnation
+
+    # The responder
+
+    def _take_initiation(
+        self, number: int, dial: int, early: bytes, named: bytes, sequence: int, time_ms: int
+    ) -> None:
+        data = b"initiation %d" % number
+        if self.unconfirmed.find(data) is not None:
+            return  # The same response again: that packet is there already.
+        incarnation = bytes([self.incarnation]) * 8
+        payload = InitiationPayload(b"", time_ms, sequence, named, b"a" * 8, LIMITS, early)
+        sealed = None
+        if early:
+            unix_ms = int(self.now_s * 1000)
+            floor = self.answers.early_floor
+            sealed = read_early(payload, incarnation, floor, unix_ms, lambda _: True)
+        asker = self.answers.session_began(ASKER, b"a" * 8)
+        assert asker is not None
+        # Its keys come of a fresh secret, so no packet of another session opens in it.
+        self.made += 1
+        session = self.made
+        self.sessions[session] = Session(asker)
+        self.unconfirmed.displace(ASKER)
+        self.unconfirmed.add(session, ASKER, data, b"", self.now_s)
+        self._add("response", dial, session, sealed is not None, self.incarnation, self.started_s)
+        if sealed is not None:
+            self._open(session, sealed.settled, [(age, data) for _, age, data in sealed.items])
+
+    def _take_data(
+        self, _: int, number: int, counter: int, settled: int, items: tuple[tuple[int, bytes], ...]
+    ) -> None:
+        session = self.sessions.get(number)
+        if session is None or not session.window.fits(counter):
+            return
+        session.window.take(counter)
+        self.confirmed.add(number)
+        if self.unconfirmed.remove(number):
+            self.route = number
+        self._open(number, settled, list(items))
+
+    def _open(self, number: int, settled: int, items: list[tuple[int, bytes]]) -> None:
+        asker = self.sessions[number].asker
+        self.answers.settle(asker, settled)
+        for age_ms, data in items:
+            query = decode_message(data)
+            assert isinstance(query, Query)
+            left_ms = query.lifetime_ms - age_ms
+            if left_ms < 0:
+                continue
+            reference = reference_of(data)
+            verdict, answer = self.answers.ask(
+                asker, query.number, reference, left_ms / 1000, self.now_s
+            )
+            reply = Reply(b"n" * 16, reference, 0, b"done").encode()
+            if verdict is Verdict.RUN and answer is not None:
+                self.runs[reference] += 1
+                self.answers.answered(asker, answer, Outgoing(reply, self.now_s))
+            if verdict in (Verdict.RUN, Verdict.AGAIN):
+                self._add("reply", number, reply)
+
+    def _responder_loses(self, number: int) -> None:
+        if self.route == number:
+            self.route = None
+        session = self.sessions.pop(number)
+        self.unconfirmed.remove(number)
+        self.answers.session_ended(session.asker)
+
+    def _sign(self, _: int) -> None:
+        before, self.sequence = self.sequence, self.sequence + 1
+        self.answers.signed_anew(before)
+
+    def _short_of_memory(self, _: int) -> None:
+        self.answers.make_room(self.sequence)
+
+    def _restart(self, _: int) -> None:
+        self.incarnation += 1
+        self.started_s = self.now_s
+        self.sequence += 1
+        self.answers = Answers()
+        self.unconfirmed = UnconfirmedSessions()
+        self.sessions = {}
+        self.route = None
+
+    # Both
+
+    def _time_passes(self, _: int) -> None:
+        self.now_s += JUMP_S
+        self.table.expire(self.now_s)
+        for session in self.unconfirmed.expire(self.now_s):
+            self.answers.session_ended(self.sessions.pop(session).asker)
+        self.answers.look(self.now_s, self.sequence)
+
+    def _add(self, *packet: Any) -> None:
+        # A copy of what is there already is nothing new: it may be delivered again anyway.
+        if packet not in self.packets:
+            self.packets.append(packet)
+
+    # What must never be
+
+    @property
+    def wrong(self) -> str:
+        """What is wrong in this state; nothing if all is well."""
+        if max(self.runs.values(), default=0) > 1:
+            return "a query has run twice"
+        if self.route is not None and self.route not in self.confirmed:
+            return "a route was learned from a session that nobody has confirmed"
+        return ""
+
+    # Sameness
+
+    def signature(self) -> tuple[Any, ...]:
+        """Equal for states from which the same may happen."""
+        exchanges = tuple((e.number, e.given, e.handed_to, e.born_s) for e in self.table.all())
+        askers = tuple(
+            (
+                key[1],
+                asker.floor,
+                asker.sessions,
+                asker.idle_since,
+                asker.until_s,
+                tuple((n, a.running, a.reply is None) for n, a in sorted(asker.answers.items())),
+            )
+            for key, asker in self.answers._askers.items()
+        )
+        sessions = tuple((n, s.window._seen, s.window._highest) for n, s in self.sessions.items())
+        return (
+            self.now_s,
+            tuple(sorted(self.used.items())),
+            frozenset(p for p in self.packets),
+            tuple(sorted(self.runs.items())),
+            exchanges,
+            self.table.settled(RESPONDER),
+            self.known_sequence,
+            self.known_incarnation,
+            self.dialling,
+            self.live,
+            self.sent,
+            self.incarnation,
+            self.made,
+            self.route,
+            self.sequence,
+            askers,
+            self.answers.early_floor,
+            tuple(e.initiation for e in self.unconfirmed._by_initiation.values()),
+            sessions,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Explored:
+    """What came of an exploration."""
+
+    states: int
+    depth: int
+    complete: bool
+    """Whether every state within the bounds was seen."""
+    wrong: str = ""
+    counterexample: tuple[Action, ...] = ()
+    """What has to happen for something to go wrong; empty if nothing can."""
+
+
+def explore(bounds: Bounds, *, states_max: int = 1_000_000, world: type[State] = State) -> Explored:
+    """All states within the bounds, breadth first, so a counterexample is a shortest one. ``world``
+    may be one in which something is done wrong, to see that it is found."""
+    first = world(bounds)
+    seen = {hash(first.signature())}
+    queue: deque[tuple[bytes, tuple[Action, ...]]] = deque([(pickle.dumps(first), ())])
+    depth = 0
+    while queue:
+        frozen, story = queue.popleft()
+        for action in pickle.loads(frozen).actions():  # noqa: S301 - our own, of a moment ago
+            state: State = pickle.loads(frozen)  # noqa: S301
+            state.act(action)
+            if state.wrong:
+                return Explored(len(seen), len(story) + 1, False, state.wrong, (*story, action))
+            signature = hash(state.signature())
+            if signature in seen:
+                continue
+            if len(seen) >= states_max:
+                return Explored(len(seen), depth, False)
+            seen.add(signature)
+            depth = max(depth, len(story) + 1)
+            queue.append((pickle.dumps(state), (*story, action)))
+    return Explored(len(seen), depth, True)
+
+
+def main() -> None:
+    """Explore, and say how many states there were."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for bound in fields(Bounds):
+        name = "--" + bound.name.replace("_", "-")
+        parser.add_argument(name, type=type(bound.default), default=bound.default)
+    parser.add_argument("--states-max", type=int, default=1_000_000)
+    options = vars(parser.parse_args())
+    states_max = options.pop("states_max")
+    began_s = time.perf_counter()
+    explored = explore(Bounds(**options), states_max=states_max)
+    took_s = time.perf_counter() - began_s
+    print(f"{explored.states:,} states, {explored.depth} steps deep, in {took_s:.0f} s")
+    if explored.counterexample:
+        print(f"{explored.wrong}: " + ", ".join(f"{a} {n}" for a, n in explored.counterexample))
+    elif not explored.complete:
+        print("not all of them were seen (--states-max)")
+    sys.exit(bool(explored.counterexample))
+
+
+if __name__ == "__main__":
+    main()
