@@ -5,6 +5,8 @@ A larger world takes longer: ``python -m simulations.replay_model`` explores it,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from egtp.answers import Answer, Answers, Asker
@@ -25,7 +27,7 @@ from simulations.replay_model import Bounds, Explored, State, explore
     ids=["resent", "two queries", "restarted", "a clock ahead"],
 )
 def test_whatever_happens_in_whatever_order_no_query_runs_twice(
-    bounds: Bounds, record_property: pytest.RecordProperty
+    bounds: Bounds, record_property: Callable[[str, object], None]
 ) -> None:
     explored = explore(bounds)
     record_property("states", explored.states)
