@@ -397,6 +397,13 @@ class Node:
         return self._running().relaying.server
 
     @property
+    def remembered(self) -> tuple[int, int, int]:
+        """What is remembered of the queries of others, so that none runs twice: askers, queries,
+        and bytes of replies. Bounded by :class:`AnswerLimits`."""
+        answers = self._running().answering.answers
+        return len(answers), answers.entries, answers.bytes
+
+    @property
     def counters(self) -> Counter[str]:
         """What was dropped, refused or closed, by reason. Every silent drop is counted here."""
         return self._running().counters
