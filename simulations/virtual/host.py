@@ -263,8 +263,11 @@ class Host:
         """Its own line is this one, for everybody."""
         return self.network.degrade(self, link)
 
-    def discard(self) -> None:
-        """Remove what a run leaves on the real disk."""
+    def end(self) -> None:
+        """The world is over. Nothing of it is left, not even on the real disk."""
+        self.process.alive = self.is_up = False
+        for stream in list(self.streams.values()):
+            stream.vanish()
         self._disk.discard()
 
     def _stop(self, how: str) -> Process:

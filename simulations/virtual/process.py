@@ -53,7 +53,7 @@ class Process:
         self.started: Final[set[asyncio.Task[Any]]] = set()
         self.kept: list[asyncio.Handle] = []
         """Callbacks that are due, while the machine is asleep."""
-        self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self.timers: list[tuple[float, int, Any]] = []
         """What its timers had left to wait when it fell asleep."""
         self.context: Final = contextvars.copy_context()
         self.context.run(_CURRENT.set, self)
