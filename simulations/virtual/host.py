@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
 from simulations.virtual.faults import Fault, Faults
-from simulations.virtual.process import Process, current_process
+from simulations.virtual.process import Errand, Process, current_process
 from simulations.virtual.routing import Net, canonical_ip, wildcard_like
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Host:
         self._booted_s = network.loop.now
         self._asleep_s = 0.0
         self._fell_asleep_s = 0.0
+        self._falls_asleep: asyncio.Future[None] = network.loop.create_future()
         self._ports_given = itertools.count()
         self._disk: Final = Disk(name)
         self.rng: Final = random.Random(f"{network.seed}/{name}")
@@ -72,26 +73,30 @@ class Host:
         """Let ``work`` happen on this machine, and wait for what comes of it.
 
         Raises :class:`HostDown` if the machine is down, or crashes over it. Cancelling cancels
-        the work.
+        the work, and waits for it to end, unless the machine is asleep: then the work is cancelled
+        as it wakes up.
         """
-        process = self.process
         task = self.spawn(work)
         try:
-            return await task
-        except BaseException:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            if not self.is_asleep:
+                either: list[asyncio.Future[Any]] = [task, self._falls_asleep]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                task.cancel()
-            elif not process.alive:
-                raise HostDown(f"{self.name} crashed") from None
-            raise
+                raise
+        return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
-        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down."""
+        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down; so does the
+        task if the machine crashes over it."""
         if not self.is_up:
             work.close()
             raise HostDown(f"{self.name} is down")
         process = self.process
-        task = self.network.loop.create_task(work, name=name, context=process.context.copy())
+        errand = Errand(process, work)
+        task = self.network.loop.create_task(errand, name=name, context=process.context.copy())
         # What was started goes on, whether or not anybody still looks at it.
         process.started.add(task)
         task.add_done_callback(process.started.discard)
@@ -237,6 +242,8 @@ class Host:
         self._note(f"{self.name} falls asleep", "asleep")
         self.is_asleep = True
         self._fell_asleep_s = self.network.loop.now
+        self._falls_asleep.set_result(None)
+        self._falls_asleep = self.network.loop.create_future()
         self.network.loop.put_to_sleep(self.process)
 
     def wake(self) -> None:

@@ -169,9 +169,10 @@ class VirtualLoop(Unthreaded):
                 timer._scheduled = False
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled or (self._some_process_stopped and self._stopped(handle)):
-                continue
-            handle._run()
+            if not (handle._cancelled or (self._some_process_stopped and self._stopped(handle))):
+                handle._run()
+            # An exception that somebody keeps holds this frame, and would hold its own task.
+            del handle
 
     def _let_time_pass(self) -> None:
         """Nothing is left to do at this moment: the next one is that of the next timer."""
