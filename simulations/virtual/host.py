@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
 from simulations.virtual.faults import Fault, Faults
+from simulations.virtual.flows import Flows
 from simulations.virtual.process import Errand, Process, current_process
 from simulations.virtual.routing import Net, canonical_ip, wildcard_like
 
@@ -52,8 +53,7 @@ class Host:
         self.streams: dict[int, StreamTransport] = {}
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
-        self.talked_to: set[tuple[int, tuple[str, int]]] = set()
-        """Port, and whom it sent datagrams to, while strangers are not let in."""
+        self.flows: Final = Flows()
         self._clock_offset_s = 0.0
         self._booted_s = network.loop.now
         self._asleep_s = 0.0
@@ -263,7 +263,7 @@ class Host:
 
     def block_inbound(self, how: str = "drop") -> Fault:
         """No stranger gets in: connections are dropped silently, or refused; datagrams come from
-        those only that were sent some. What is connected stays so."""
+        those only that were sent some in the last two minutes. What is connected stays so."""
         return self.network.block_inbound(self, how)
 
     def degrade(self, link: Link) -> Fault:
@@ -300,7 +300,7 @@ class Host:
             listener.close()
         for socket in list(self.datagrams.values()):
             socket.vanish()
-        self.talked_to.clear()
+        self.flows.forget()
         kept = self._disk.copy()
         self.network.loop.bury(process)
         self._disk.restore(kept)
