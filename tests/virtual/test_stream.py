@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulations.virtual import Link, LogNormal, Network, Uniform, run_in, simulate
-from simulations.virtual.stream import GIVE_UP_S, WINDOW_BYTES
+from simulations.virtual.outflow import GIVE_UP_S, WINDOW_BYTES
 
 BOB = "198.51.100.1"
 MIB = 1024 * 1024
