@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from simulations.virtual.nat import Endpoint
 from simulations.virtual.outflow import End, Outflow, Piece
 from simulations.virtual.routing import Route, as_seen
+from simulations.virtual.write_buffer import WriteBuffer
 
 if TYPE_CHECKING:
     from simulations.virtual.host import Host
     from simulations.virtual.network import Network
 
 __all__ = ["StreamTransport", "connect_pair"]
-
-HIGH_WATER_BYTES: Final = 64 * 1024
-"""asyncio's own default."""
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -47,11 +45,8 @@ class StreamTransport(asyncio.Transport):
         self.outflow: Final = Outflow(network, self, way)
         self._context = contextvars.Context()
         self._protocol: Any = None
-        self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
         # Out.
-        self._unsent: deque[Piece] = deque()
-        self._unsent_bytes = 0
-        self._writing_paused = False
+        self._unsent: Final = WriteBuffer(self.outflow)
         self._wrote_eof = False
         """By the program."""
         self._said_end = False
@@ -92,19 +87,13 @@ class StreamTransport(asyncio.Transport):
             self._loop.happen(self._loop.now, self._read)
 
     def get_write_buffer_size(self) -> int:
-        return self._unsent_bytes
+        return self._unsent.size
 
     def get_write_buffer_limits(self) -> tuple[int, int]:
-        return self._low, self._high
+        return self._unsent.limits
 
     def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
-        if high is None:
-            high = HIGH_WATER_BYTES if low is None else 4 * low
-        if low is None:
-            low = high // 4
-        if not high >= low >= 0:
-            raise ValueError(f"high ({high!r}) must be >= low ({low!r}) must be >= 0")
-        self._high, self._low = high, low
+        self._unsent.set_limits(high, low)
         self._maybe_pause()
 
     def write(self, data: Buffer) -> None:
@@ -114,9 +103,7 @@ class StreamTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if not data or self._ended or not self.is_open:
             return
-        self._unsent.append(bytes(data))
-        self._unsent_bytes += len(data)
-        self._pump()
+        self._unsent.add(bytes(data))
         self._maybe_pause()
 
     def writelines(self, list_of_data: Iterable[Buffer]) -> None:
@@ -128,8 +115,7 @@ class StreamTransport(asyncio.Transport):
     def write_eof(self) -> None:
         if not self._wrote_eof and not self._closing:
             self._wrote_eof = self._said_end = True
-            self._unsent.append(End.FIN)
-            self._pump()
+            self._unsent.add(End.FIN)
 
     def close(self) -> None:
         if self._closing:
@@ -187,40 +173,18 @@ class StreamTransport(asyncio.Transport):
         """Whether the program waits for room in its kernel."""
         return bool(self._unsent)
 
-    def _pump(self) -> None:
-        """Give to the kernel what it has room for."""
-        unsent, outflow = self._unsent, self.outflow
-        while unsent:
-            piece = unsent[0]
-            if isinstance(piece, End):
-                unsent.popleft()
-                outflow.send(piece)
-                continue
-            room = outflow.room
-            if room <= 0:
-                outflow.wait_for_room()
-                return
-            if len(piece) <= room:
-                unsent.popleft()
-            else:
-                unsent[0], piece = piece[room:], piece[:room]
-            self._unsent_bytes -= len(piece)
-            outflow.send(piece)
-
     def pumped(self) -> None:
         """There is room again, as the other side says."""
         if self._ended or not self.host.is_up or self.host.is_asleep:
             return
-        self._pump()
-        if self._writing_paused and self._unsent_bytes <= self._low:
-            self._writing_paused = False
+        self._unsent.pump()
+        if self._unsent.resumes():
             self._context.run(self._call, self._protocol.resume_writing, harmless=True)
         if self._closing and not self._unsent and not self._ended:
             self._finish(None)
 
     def _maybe_pause(self) -> None:
-        if not self._writing_paused and self._unsent_bytes > self._high:
-            self._writing_paused = True
+        if self._unsent.pauses():
             self._call(self._protocol.pause_writing, harmless=True)
 
     def probe(self) -> None:
@@ -303,10 +267,8 @@ class StreamTransport(asyncio.Transport):
         self._finish(error)
 
     def _drop_unsent(self) -> None:
-        if self._unsent and self._unsent[-1] is End.FIN:
+        if self._unsent.drop():
             self._said_end = False
-        self._unsent.clear()
-        self._unsent_bytes = 0
 
     def break_off(self, error: Exception) -> None:
         """The connection is no more, as this side's kernel finds out."""
