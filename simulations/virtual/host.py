@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from simulations.virtual.clocks import Clocks
 from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
 from simulations.virtual.faults import Fault, Faults
@@ -38,7 +39,16 @@ class Host:
     it belongs to it. Made by :meth:`Network.host`.
     """
 
-    def __init__(self, network: Network, name: str, addresses: tuple[str, ...], net: Net) -> None:
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        addresses: tuple[str, ...],
+        net: Net,
+        *,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
+    ) -> None:
         self.network: Final = network
         self.name: Final = name
         self.net = net
@@ -54,10 +64,9 @@ class Host:
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
         self.flows: Final = Flows()
-        self._clock_offset_s = 0.0
-        self._booted_s = network.loop.now
-        self._asleep_s = 0.0
-        self._fell_asleep_s = 0.0
+        self.clocks: Final = Clocks(
+            network.epoch_s, network.loop.now, offset_s=clock_offset_s, rate=clock_rate
+        )
         self._falls_asleep: asyncio.Future[None] = network.loop.create_future()
         self._ports_given = itertools.count()
         self._disk: Final = Disk(name)
@@ -111,20 +120,20 @@ class Host:
 
     def elapsed(self) -> float:
         """Seconds since it was started, time asleep included (CLOCK_BOOTTIME)."""
-        return self.network.loop.now - self._booted_s
+        return self.clocks.elapsed(self.network.loop.now)
 
     def unix_time(self) -> float:
         """What its wall clock says."""
-        return self.network.epoch_s + self.network.loop.now + self._clock_offset_s
+        return self.clocks.wall(self.network.loop.now)
+
+    @property
+    def asleep_s(self) -> float:
+        """How long it has been asleep, in all, up to the last time that it woke up."""
+        return self.clocks.asleep_s
 
     def entropy(self, count: int) -> bytes:
         """Bytes that depend on the seed, its name, and how many it drew before."""
         return self.rng.randbytes(count)
-
-    @property
-    def asleep_s(self) -> float:
-        """How long it has been asleep, in all."""
-        return self._asleep_s
 
     # Its addresses and ports
 
@@ -227,9 +236,9 @@ class Host:
         if not keep_disk:
             self._disk.lose()
         if clock_offset_s is not None:
-            self._clock_offset_s = clock_offset_s
+            self.clocks.set_offset(clock_offset_s)
         self.is_up = True
-        self._booted_s = self.network.loop.now
+        self.clocks.boot(self.network.loop.now)
         self.process = Process(self)
         self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}", "up")
 
@@ -241,7 +250,7 @@ class Host:
             raise ImpossibleWorld(f"{self.name} is {'asleep already' if self.is_up else 'down'}")
         self._note(f"{self.name} falls asleep", "asleep")
         self.is_asleep = True
-        self._fell_asleep_s = self.network.loop.now
+        self.clocks.stop(self.network.loop.now)
         self._falls_asleep.set_result(None)
         self._falls_asleep = self.network.loop.create_future()
         self.network.loop.put_to_sleep(self.process)
@@ -258,7 +267,7 @@ class Host:
 
     def step_clock(self, seconds: float) -> None:
         """Its wall clock jumps, either way."""
-        self._clock_offset_s += seconds
+        self.clocks.step(seconds)
         self._note(f"the clock of {self.name} jumps by {seconds:g} s", "clock")
 
     def block_inbound(self, how: str = "drop") -> Fault:
@@ -290,7 +299,7 @@ class Host:
     def _end_sleep(self) -> None:
         loop = self.network.loop
         self.is_asleep = False
-        self._asleep_s += loop.now - self._fell_asleep_s
+        self.clocks.go_on(loop.now)
         due, self.when_awake = self.when_awake, []
         for callback in due:
             loop.happen(loop.now, callback)

@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from simulations.virtual.clocks import Clocks
 from simulations.virtual.errors import Overdue, Stalled
 from simulations.virtual.garbage import YOUNG_TURNS, collect_garbage
 from simulations.virtual.numbered import SimulatedFuture, make_task
@@ -84,7 +85,7 @@ class VirtualLoop(Unthreaded):
         self._numbers = itertools.count(1)
         self._turns_at_now = 0
         self._some_process_stopped = False
-        self._some_host_slept = False
+        self._some_clock_differs = False
         self.set_task_factory(make_task)
 
     def __del__(self) -> None:
@@ -93,12 +94,21 @@ class VirtualLoop(Unthreaded):
     # Time
 
     def time(self) -> float:
-        """Seconds, as the machine's monotonic clock counts them that the caller runs on: it stands
-        still while that machine is asleep."""
-        if not self._some_host_slept:
-            return self._now
+        """Seconds, as the monotonic clock of the machine counts them that the caller runs on: it
+        stands still while that machine is asleep."""
+        clocks = self._clocks()
+        return self._now if clocks is None else clocks.monotonic(self._now)
+
+    def clocks_differ(self) -> None:
+        """There is a machine whose monotonic clock is not that of the world."""
+        self._some_clock_differs = True
+
+    def _clocks(self) -> Clocks | None:
+        """Those of the machine that the caller runs on, if they have to be asked."""
+        if not self._some_clock_differs:
+            return None
         process = current_process()
-        return self._now if process is None else self._now - process.asleep_s
+        return None if process is None else process.clocks
 
     @property
     def now(self) -> float:
@@ -115,7 +125,11 @@ class VirtualLoop(Unthreaded):
         self._check_closed()
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         timer._scheduled = True
-        ahead_s = when - self.time()
+        clocks = self._clocks()
+        if clocks is None:
+            ahead_s = when - self._now
+        else:
+            ahead_s = (when - clocks.monotonic(self._now)) / clocks.rate
         # A clock that stands still between two turns would let a program that waits for the rest
         # of a time, which rounds to nothing, wait for ever.
         due = _after(self._now, ahead_s) if ahead_s > 0 else self._now
@@ -217,7 +231,8 @@ class VirtualLoop(Unthreaded):
 
     def put_to_sleep(self, process: Process) -> None:
         """Nothing of the process happens any more until :meth:`wake`."""
-        self._some_process_stopped = self._some_host_slept = True
+        self._some_process_stopped = True
+        self.clocks_differ()
         asleep = self._take_timers(process)
         process.timers = [(due - self._now, order, timer) for due, order, timer in asleep]
 

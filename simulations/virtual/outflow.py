@@ -235,4 +235,4 @@ class Outflow:
 
     def _clock(self) -> float:
         """Of the machine, and only right while it is awake."""
-        return self._loop.now - self._stream.host.asleep_s
+        return self._loop.now - self._stream.host.clocks.asleep_s

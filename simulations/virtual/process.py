@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Generator
 from types import CoroutineType
 from typing import Any, Final, Protocol, TypeVar
 
+from simulations.virtual.clocks import Clocks
 from simulations.virtual.errors import Blocked, HostDown
 
 __all__ = [
@@ -40,8 +41,7 @@ class Machine(Protocol):
     def name(self) -> str: ...
 
     @property
-    def asleep_s(self) -> float:
-        """How long it has been asleep in all, since the start of the world."""
+    def clocks(self) -> Clocks: ...
 
     @property
     def is_asleep(self) -> bool: ...
@@ -80,8 +80,8 @@ class Process:
         return self.alive and not self.machine.is_asleep
 
     @property
-    def asleep_s(self) -> float:
-        return self.machine.asleep_s
+    def clocks(self) -> Clocks:
+        return self.machine.clocks
 
     def owns(self, task: asyncio.Task[Any]) -> bool:
         return process_of(task) is self
