@@ -24,7 +24,7 @@ from simulations.virtual.clocks import Clocks
 from simulations.virtual.errors import Overdue, Stalled
 from simulations.virtual.garbage import YOUNG_TURNS, collect_garbage
 from simulations.virtual.numbered import SimulatedFuture, make_task
-from simulations.virtual.process import Process, close, current_process, is_over
+from simulations.virtual.process import Machine, Process, close, current_process, is_over
 from simulations.virtual.unthreaded import Unthreaded
 from simulations.virtual.waiting import who_waits
 
@@ -76,6 +76,9 @@ class VirtualLoop(Unthreaded):
         self.sockets: Final = sockets
         self.limit_s: float | None = None
         """When time ends; what is not done by then is :class:`Overdue`."""
+        self.story: Machine | None = None
+        """Whose clocks and entropy count for what runs on no machine; None while everybody may
+        read the real ones."""
         self.turns = 0
         """How many times round so far. Tells a watchdog that the loop is alive."""
         self._now = 0.0
