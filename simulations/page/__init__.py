@@ -13,17 +13,26 @@ import json
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from string import Template
+from typing import Final
 
 __all__ = ["page"]
+
+SCRIPTS: Final = (
+    "beginning", "words", "reading", "marks", "view", "head", "lanes", "pointer", "moving",
+    "spreads", "tables", "whole",
+)  # fmt: skip
+"""One script in the end, in this order: each uses what is before it as it is read, and anything
+once all of it is there. Whatever was recorded reaches the screen as text, never as markup."""
 
 
 def page(runs: Sequence[Mapping[str, object]]) -> str:
     """The page that shows ``runs``, each a ``Timeline.as_dict()``, one at a time."""
     files = resources.files(__name__)
-    template, style, script = (
+    template, style, *scripts = (
         files.joinpath(name).read_text(encoding="utf-8")
-        for name in ("page.html", "page.css", "page.js")
+        for name in ("page.html", "page.css", *(f"script/{part}.js" for part in SCRIPTS))
     )
+    script = "\n".join(['"use strict";', "(() => {", *scripts, "})();", ""])
     # A reader of HTML ends a script at "</script", and sees no such end after "<!--" "<script".
     data = json.dumps(runs, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Template(template).substitute(

@@ -101,8 +101,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         if not host.owns(source[0]):
             return
         way = route(loop.now, "udp", host, source, target)
-        if host.inbound is not None:
-            host.talked_to.add((source[1], target))
+        host.flows.sent(loop.now, source[1], target)
         if way is None or not network.lines.is_open(host.name, way.target.name):
             return
         for at_s in network.lines.datagrams(host.name, way.target.name, len(data), loop.now):
@@ -113,8 +112,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         ip, port = way.destination
         if not host.is_up or host.is_asleep or not host.owns(ip):
             return
-        is_strange = host is not self._host and (port, way.source) not in host.talked_to
-        if host.inbound is not None and is_strange:
+        if host.inbound is not None and self._is_stranger(way):
             if host.inbound == "refuse":
                 self._refused(way)
             return
@@ -123,6 +121,11 @@ class DatagramTransport(asyncio.DatagramTransport):
             self._refused(way)
         elif socket._remote is None or socket._remote == way.source:
             socket._context.run(socket._received, data, way.source)
+
+    def _is_stranger(self, way: Route) -> bool:
+        """To the machine that its datagram came to."""
+        host, port = way.target, way.destination[1]
+        return host is not self._host and not host.flows.admits(self._loop.now, port, way.source)
 
     def _received(self, data: bytes, source: Endpoint) -> None:
         try:

@@ -92,7 +92,7 @@ class Dial:
         self.done.set_result(pair[0])
         lines = self._network.lines
         at_s = lines.segment(self._host.name, way.target.name, 0, self._loop.now)
-        pair[0].not_before(at_s)
+        pair[0].outflow.not_before(at_s)
         self._loop.happen(at_s, self._accept, pair[1], listener)
 
     def _accept(self, stream: StreamTransport, listener: Listener) -> None:

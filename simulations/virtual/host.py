@@ -9,10 +9,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
+from simulations.virtual.clocks import Clocks
 from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
 from simulations.virtual.faults import Fault, Faults
-from simulations.virtual.process import Process, current_process
+from simulations.virtual.flows import Flows
+from simulations.virtual.process import Errand, Process, current_process
 from simulations.virtual.routing import Net, canonical_ip, wildcard_like
 
 if TYPE_CHECKING:
@@ -37,7 +39,16 @@ class Host:
     it belongs to it. Made by :meth:`Network.host`.
     """
 
-    def __init__(self, network: Network, name: str, addresses: tuple[str, ...], net: Net) -> None:
+    def __init__(
+        self,
+        network: Network,
+        name: str,
+        addresses: tuple[str, ...],
+        net: Net,
+        *,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
+    ) -> None:
         self.network: Final = network
         self.name: Final = name
         self.net = net
@@ -52,12 +63,11 @@ class Host:
         self.streams: dict[int, StreamTransport] = {}
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
-        self.talked_to: set[tuple[int, tuple[str, int]]] = set()
-        """Port, and whom it sent datagrams to, while strangers are not let in."""
-        self._clock_offset_s = 0.0
-        self._booted_s = network.loop.now
-        self._asleep_s = 0.0
-        self._fell_asleep_s = 0.0
+        self.flows: Final = Flows()
+        self.clocks: Final = Clocks(
+            network.epoch_s, network.loop.now, offset_s=clock_offset_s, rate=clock_rate
+        )
+        self._falls_asleep: asyncio.Future[None] = network.loop.create_future()
         self._ports_given = itertools.count()
         self._disk: Final = Disk(name)
         self.rng: Final = random.Random(f"{network.seed}/{name}")
@@ -72,26 +82,30 @@ class Host:
         """Let ``work`` happen on this machine, and wait for what comes of it.
 
         Raises :class:`HostDown` if the machine is down, or crashes over it. Cancelling cancels
-        the work.
+        the work, and waits for it to end, unless the machine is asleep: then the work is cancelled
+        as it wakes up.
         """
-        process = self.process
         task = self.spawn(work)
         try:
-            return await task
-        except BaseException:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            if not self.is_asleep:
+                either: list[asyncio.Future[Any]] = [task, self._falls_asleep]
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             if not task.done():
-                task.cancel()
-            elif not process.alive:
-                raise HostDown(f"{self.name} crashed") from None
-            raise
+                raise
+        return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
-        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down."""
+        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down; so does the
+        task if the machine crashes over it."""
         if not self.is_up:
             work.close()
             raise HostDown(f"{self.name} is down")
         process = self.process
-        task = self.network.loop.create_task(work, name=name, context=process.context.copy())
+        errand = Errand(process, work)
+        task = self.network.loop.create_task(errand, name=name, context=process.context.copy())
         # What was started goes on, whether or not anybody still looks at it.
         process.started.add(task)
         task.add_done_callback(process.started.discard)
@@ -106,20 +120,20 @@ class Host:
 
     def elapsed(self) -> float:
         """Seconds since it was started, time asleep included (CLOCK_BOOTTIME)."""
-        return self.network.loop.now - self._booted_s
+        return self.clocks.elapsed(self.network.loop.now)
 
     def unix_time(self) -> float:
         """What its wall clock says."""
-        return self.network.epoch_s + self.network.loop.now + self._clock_offset_s
+        return self.clocks.wall(self.network.loop.now)
+
+    @property
+    def asleep_s(self) -> float:
+        """How long it has been asleep, in all, up to the last time that it woke up."""
+        return self.clocks.asleep_s
 
     def entropy(self, count: int) -> bytes:
         """Bytes that depend on the seed, its name, and how many it drew before."""
         return self.rng.randbytes(count)
-
-    @property
-    def asleep_s(self) -> float:
-        """How long it has been asleep, in all."""
-        return self._asleep_s
 
     # Its addresses and ports
 
@@ -222,9 +236,9 @@ class Host:
         if not keep_disk:
             self._disk.lose()
         if clock_offset_s is not None:
-            self._clock_offset_s = clock_offset_s
+            self.clocks.set_offset(clock_offset_s)
         self.is_up = True
-        self._booted_s = self.network.loop.now
+        self.clocks.boot(self.network.loop.now)
         self.process = Process(self)
         self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}", "up")
 
@@ -236,7 +250,9 @@ class Host:
             raise ImpossibleWorld(f"{self.name} is {'asleep already' if self.is_up else 'down'}")
         self._note(f"{self.name} falls asleep", "asleep")
         self.is_asleep = True
-        self._fell_asleep_s = self.network.loop.now
+        self.clocks.stop(self.network.loop.now)
+        self._falls_asleep.set_result(None)
+        self._falls_asleep = self.network.loop.create_future()
         self.network.loop.put_to_sleep(self.process)
 
     def wake(self) -> None:
@@ -251,20 +267,23 @@ class Host:
 
     def step_clock(self, seconds: float) -> None:
         """Its wall clock jumps, either way."""
-        self._clock_offset_s += seconds
+        self.clocks.step(seconds)
         self._note(f"the clock of {self.name} jumps by {seconds:g} s", "clock")
 
     def block_inbound(self, how: str = "drop") -> Fault:
         """No stranger gets in: connections are dropped silently, or refused; datagrams come from
-        those only that were sent some. What is connected stays so."""
+        those only that were sent some in the last two minutes. What is connected stays so."""
         return self.network.block_inbound(self, how)
 
     def degrade(self, link: Link) -> Fault:
         """Its own line is this one, for everybody."""
         return self.network.degrade(self, link)
 
-    def discard(self) -> None:
-        """Remove what a run leaves on the real disk."""
+    def end(self) -> None:
+        """The world is over. Nothing of it is left, not even on the real disk."""
+        self.process.alive = self.is_up = False
+        for stream in list(self.streams.values()):
+            stream.vanish()
         self._disk.discard()
 
     def _stop(self, how: str) -> Process:
@@ -280,7 +299,7 @@ class Host:
     def _end_sleep(self) -> None:
         loop = self.network.loop
         self.is_asleep = False
-        self._asleep_s += loop.now - self._fell_asleep_s
+        self.clocks.go_on(loop.now)
         due, self.when_awake = self.when_awake, []
         for callback in due:
             loop.happen(loop.now, callback)
@@ -290,7 +309,7 @@ class Host:
             listener.close()
         for socket in list(self.datagrams.values()):
             socket.vanish()
-        self.talked_to.clear()
+        self.flows.forget()
         kept = self._disk.copy()
         self.network.loop.bury(process)
         self._disk.restore(kept)

@@ -37,38 +37,25 @@ class Lines:
         self._all_bad: Faults[Link] = Faults()
         self._free_at: dict[tuple[Name, Name], float] = {}
         self._cut: Counter[tuple[Name, Name]] = Counter()
-        self._found: dict[tuple[Name, Name], list[tuple[Link, tuple[Name, Name]]]] = {}
 
     # What there is
 
     def set_pair(self, source: Name, target: Name, link: Link) -> None:
         """The line in one direction between two."""
         self._pairs[source, target] = link
-        self._found.clear()
 
     def set_access(self, name: Name, link: Link) -> None:
         """The line that connects a machine with everybody, both directions. Between two machines
         that have one, both count."""
         self._access[name] = link
-        self._found.clear()
 
     def degrade(self, name: Name, link: Link) -> Callable[[], None]:
         """A machine's own line is this one, for everybody. Returns what heals it."""
-        return self._degrade(self._bad[name], link)
+        return self._bad[name].begin(link)
 
     def degrade_all(self, link: Link) -> Callable[[], None]:
         """The default is this one. Returns what heals it."""
-        return self._degrade(self._all_bad, link)
-
-    def _degrade(self, faults: Faults[Link], link: Link) -> Callable[[], None]:
-        heal = faults.begin(link)
-        self._found.clear()
-
-        def healed() -> None:
-            heal()
-            self._found.clear()
-
-        return healed
+        return self._all_bad.begin(link)
 
     def cut(self, source: Name, target: Name) -> None:
         """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
@@ -123,20 +110,18 @@ class Lines:
         return at_s
 
     def _between(self, source: Name, target: Name) -> list[tuple[Link, tuple[Name, Name]]]:
-        key = (source, target)
-        found = self._found.get(key)
-        if found is None:
-            found = self._found[key] = self._find(source, target)
-        return found
+        """The lines that a packet takes one after the other, and whose queue it waits in at each.
 
-    def _find(self, source: Name, target: Name) -> list[tuple[Link, tuple[Name, Name]]]:
+        Asked for each packet, and not kept: of ten thousand machines, millions talk in pairs.
+        """
         if source == target:
             return [(_WITHIN, (source, target))]
-        pair = self._pairs.get((source, target))
+        pair = self._pairs.get((source, target)) if self._pairs else None
         found = [] if pair is None else [(pair, (source, target))]
-        for name, key in ((source, (source, "")), (target, ("", target))):
-            usual = self._access.get(name) if pair is None else None
-            own = (self._bad[name].last if name in self._bad else None) or usual
-            if own is not None:
-                found.append((own, key))
+        if self._access or self._bad:
+            for name, key in ((source, (source, "")), (target, ("", target))):
+                usual = self._access.get(name) if pair is None else None
+                own = (self._bad[name].last if name in self._bad else None) or usual
+                if own is not None:
+                    found.append((own, key))
         return found or [(self._all_bad.last or self.default, (source, target))]

@@ -18,11 +18,14 @@ import itertools
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from simulations.virtual.errors import NotSimulated, Overdue, Stalled
+from simulations.virtual.clocks import Clocks
+from simulations.virtual.errors import Overdue, Stalled
+from simulations.virtual.garbage import YOUNG_TURNS, collect_garbage
 from simulations.virtual.numbered import SimulatedFuture, make_task
-from simulations.virtual.process import Process, close, current_process, is_over
+from simulations.virtual.process import Machine, Process, close, current_process, is_over
+from simulations.virtual.unthreaded import Unthreaded
 from simulations.virtual.waiting import who_waits
 
 if TYPE_CHECKING:
@@ -30,7 +33,6 @@ if TYPE_CHECKING:
 
 __all__ = ["WORLD", "VirtualLoop"]
 
-_T = TypeVar("_T")
 
 WORLD: Final = contextvars.Context()
 """Where the network itself runs: no machine's process."""
@@ -42,7 +44,27 @@ CANCELLED_MAX: Final = 10_000
 """Cancelled timers may be this many, and half of all, before they are thrown out."""
 
 
-class VirtualLoop(asyncio.BaseEventLoop):
+class _Occurrence(asyncio.Handle):
+    """Something that the world does. There are many, and none of them is ever cancelled: this is
+    what a handle needs and nothing more."""
+
+    __slots__ = ()
+
+    def __init__(self, loop: VirtualLoop, callback: Callable[..., object], args: Any) -> None:
+        self._context = WORLD
+        self._loop = loop
+        self._callback = callback
+        self._args = args
+        self._cancelled = False
+        self._repr = None
+        self._source_traceback = None
+
+
+_Due: TypeAlias = "tuple[float, int, asyncio.TimerHandle | _Occurrence]"
+"""When something happens, after how many others that were asked for, and what it is."""
+
+
+class VirtualLoop(Unthreaded):
     """Made by a :class:`~simulations.virtual.network.Network`, which is where its sockets lead."""
 
     _ready: deque[asyncio.Handle]
@@ -54,16 +76,19 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.sockets: Final = sockets
         self.limit_s: float | None = None
         """When time ends; what is not done by then is :class:`Overdue`."""
+        self.story: Machine | None = None
+        """Whose clocks and entropy count for what runs on no machine; None while everybody may
+        read the real ones."""
         self.turns = 0
         """How many times round so far. Tells a watchdog that the loop is alive."""
         self._now = 0.0
-        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers: list[_Due] = []
         self._cancelled_timers = 0
         self._orders = itertools.count()
         self._numbers = itertools.count(1)
         self._turns_at_now = 0
         self._some_process_stopped = False
-        self._some_host_slept = False
+        self._some_clock_differs = False
         self.set_task_factory(make_task)
 
     def __del__(self) -> None:
@@ -72,12 +97,21 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # Time
 
     def time(self) -> float:
-        """Seconds, as the machine's monotonic clock counts them that the caller runs on: it stands
-        still while that machine is asleep."""
-        if not self._some_host_slept:
-            return self._now
+        """Seconds, as the monotonic clock of the machine counts them that the caller runs on: it
+        stands still while that machine is asleep."""
+        clocks = self._clocks()
+        return self._now if clocks is None else clocks.monotonic(self._now)
+
+    def clocks_differ(self) -> None:
+        """There is a machine whose monotonic clock is not that of the world."""
+        self._some_clock_differs = True
+
+    def _clocks(self) -> Clocks | None:
+        """Those of the machine that the caller runs on, if they have to be asked."""
+        if not self._some_clock_differs:
+            return None
         process = current_process()
-        return self._now if process is None else self._now - process.asleep_s
+        return None if process is None else process.clocks
 
     @property
     def now(self) -> float:
@@ -94,7 +128,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._check_closed()
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         timer._scheduled = True
-        ahead_s = when - self.time()
+        clocks = self._clocks()
+        if clocks is None:
+            ahead_s = when - self._now
+        else:
+            ahead_s = (when - clocks.monotonic(self._now)) / clocks.rate
         # A clock that stands still between two turns would let a program that waits for the rest
         # of a time, which rounds to nothing, wait for ever.
         due = _after(self._now, ahead_s) if ahead_s > 0 else self._now
@@ -114,48 +152,58 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def happen(self, at_s: float, callback: Callable[..., object], *args: Any) -> None:
         """Let the world do something at a moment of everybody's time."""
-        timer = asyncio.TimerHandle(at_s, callback, args, self, WORLD)
-        heapq.heappush(self._timers, (at_s, next(self._orders), timer))
+        event = _Occurrence(self, callback, args)
+        heapq.heappush(self._timers, (at_s, next(self._orders), event))
 
     def next_number(self) -> int:
         return next(self._numbers)
 
     def create_future(self) -> asyncio.Future[Any]:
-        return SimulatedFuture(loop=self)
+        future = SimulatedFuture(loop=self)
+        future.number = next(self._numbers)
+        return future
 
     # Going round
 
     def _run_once(self) -> None:
         self.turns += 1
-        ready, timers, now = self._ready, self._timers, self._now
-        if not ready:
-            while timers and timers[0][2]._cancelled:
-                heapq.heappop(timers)
-                self._cancelled_timers -= 1
-            if not timers or timers[0][0] == math.inf:
-                if self._stopping:
-                    return
-                raise Stalled(f"nothing is left that could happen; {who_waits(self)}")
-            if timers[0][0] > now and not self._stopping:
-                self._now = now = timers[0][0]
-                self._turns_at_now = 0
-                if self.limit_s is not None and now > self.limit_s:
-                    raise Overdue(f"not at its end after {self.limit_s:g} s; {who_waits(self)}")
+        if not self.turns % YOUNG_TURNS:
+            collect_garbage(self.turns)
+        ready, timers = self._ready, self._timers
+        if not ready and not self._stopping:
+            self._let_time_pass()
         self._turns_at_now += 1
         if self._turns_at_now > TURNS_MAX:
-            raise Stalled(f"going round in circles at {now:g} s; {who_waits(self)}")
+            raise Stalled(f"going round in circles at {self._now:g} s; {who_waits(self)}")
+        now = self._now
         while timers and timers[0][0] <= now:
             timer = heapq.heappop(timers)[2]
-            timer._scheduled = False
             if timer._cancelled:
                 self._cancelled_timers -= 1
             else:
                 ready.append(timer)
+            if type(timer) is asyncio.TimerHandle:
+                timer._scheduled = False
         for _ in range(len(ready)):
             handle = ready.popleft()
-            if handle._cancelled or (self._some_process_stopped and self._stopped(handle)):
-                continue
-            handle._run()
+            if not (handle._cancelled or (self._some_process_stopped and self._stopped(handle))):
+                handle._run()
+            # An exception that somebody keeps holds this frame, and would hold its own task.
+            del handle
+
+    def _let_time_pass(self) -> None:
+        """Nothing is left to do at this moment: the next one is that of the next timer."""
+        timers = self._timers
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)
+            self._cancelled_timers -= 1
+        if not timers or timers[0][0] == math.inf:
+            raise Stalled(f"nothing is left that could happen; {who_waits(self)}")
+        if timers[0][0] > self._now:
+            self._now = timers[0][0]
+            self._turns_at_now = 0
+            if self.limit_s is not None and self._now > self.limit_s:
+                raise Overdue(f"not at its end after {self.limit_s:g} s; {who_waits(self)}")
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         if not handle._scheduled:
@@ -186,11 +234,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def put_to_sleep(self, process: Process) -> None:
         """Nothing of the process happens any more until :meth:`wake`."""
-        self._some_process_stopped = self._some_host_slept = True
-        asleep = [timer for timer in self._timers if _process_of(timer[2]) is process]
-        if asleep:
-            self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
-            heapq.heapify(self._timers)
+        self._some_process_stopped = True
+        self.clocks_differ()
+        asleep = self._take_timers(process)
         process.timers = [(due - self._now, order, timer) for due, order, timer in asleep]
 
     def wake(self, process: Process) -> None:
@@ -205,9 +251,16 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Forget what a dead process still wanted to do, and end its tasks where they are."""
         self._some_process_stopped = True
         self._close_all(process.owns)
-        self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
-        heapq.heapify(self._timers)
+        self._take_timers(process)
         process.timers, process.kept = [], []
+
+    def _take_timers(self, process: Process) -> list[_Due]:
+        """Those of a process, which are no longer among the others."""
+        its = [timer for timer in self._timers if _process_of(timer[2]) is process]
+        if its:
+            self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
+            heapq.heapify(self._timers)
+        return its
 
     def end(self, last: Callable[[], None]) -> None:
         """Let ``last`` happen, and throw away what is still going on, as when a world ends."""
@@ -250,31 +303,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
         return self.sockets.getaddrinfo(host, port)
 
-    # What there is not
-
-    def run_in_executor(self, executor: Any, func: Callable[..., _T], *args: Any) -> Any:  # noqa: ARG002
-        """Runs ``func`` here and now: in a simulation there are no other threads."""
-        future = self.create_future()
-        try:
-            future.set_result(func(*args))
-        except Exception as error:
-            future.set_exception(error)
-        return future
-
-    def call_soon_threadsafe(self, *_: Any, **__: Any) -> NoReturn:
-        raise NotSimulated("there are no threads in a simulation: use call_soon")
-
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:
         # asyncio itself has to expect that it is called from another thread.
         self._asyncgens.discard(agen)
         if not self.is_closed():
             self.call_soon(self.create_task, agen.aclose())
-
-    def _process_events(self, event_list: Any) -> None:  # noqa: ARG002
-        raise NotSimulated("there is no selector in a simulation")
-
-    def _write_to_self(self) -> None:
-        pass
 
 
 def _after(moment_s: float, delay_s: float) -> float:
@@ -285,15 +318,3 @@ def _after(moment_s: float, delay_s: float) -> float:
 
 def _process_of(handle: asyncio.Handle) -> Process | None:
     return current_process(handle._context)
-
-
-for _name in (
-    "add_reader", "add_writer", "sock_connect", "sock_recv", "sock_sendall", "sock_accept",
-    "subprocess_exec", "subprocess_shell", "add_signal_handler", "create_unix_connection",
-    "create_unix_server", "sendfile", "start_tls", "connect_read_pipe", "connect_write_pipe",
-):  # fmt: skip
-
-    def _refuse(*_: Any, _name: str = _name, **__: Any) -> NoReturn:
-        raise NotSimulated(f"a simulated event loop has no {_name}")
-
-    setattr(VirtualLoop, _name, _refuse)

@@ -62,15 +62,29 @@ class Network:
         *addresses: str,
         behind: Gateway | None = None,
         access: Link | None = None,
+        clock_offset_s: float = 0.0,
+        clock_rate: float = 1.0,
     ) -> Host:
         """A new machine. ``behind`` puts it into the network of a NAT; ``access`` is its own line,
-        which counts for everybody it talks to. Raises :class:`ImpossibleWorld`."""
+        which counts for everybody it talks to. Its wall clock is ``clock_offset_s`` ahead, and all
+        its clocks and timers are fast by a factor of ``clock_rate``.
+
+        Raises :class:`ImpossibleWorld`."""
         if name in self.hosts:
             raise ImpossibleWorld(f"there is a {name} already")
         if not addresses:
             raise ImpossibleWorld(f"{name} needs an address")
         net = self.internet if behind is None else behind.inside
-        host = self.hosts[name] = Host(self, name, addresses, net)
+        host = self.hosts[name] = Host(
+            self,
+            name,
+            addresses,
+            net,
+            clock_offset_s=clock_offset_s,
+            clock_rate=clock_rate,
+        )
+        if clock_rate != 1.0:
+            self.loop.clocks_differ()
         if access is not None:
             self.lines.set_access(name, access)
         return host

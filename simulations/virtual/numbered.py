@@ -24,9 +24,10 @@ _T = TypeVar("_T")
 class SimulatedFuture(asyncio.Future[Any]):
     __slots__ = ("number",)
     number: int
+    """Given by the loop as it makes it."""
 
     def __hash__(self) -> int:
-        return _number(self)
+        return self.number
 
 
 class SimulatedTask(asyncio.Task[Any]):
@@ -35,7 +36,12 @@ class SimulatedTask(asyncio.Task[Any]):
     number: int
 
     def __hash__(self) -> int:
-        return _number(self)
+        try:
+            return self.number
+        except AttributeError:
+            # asyncio notes each task in a set before it is all there.
+            self.number = cast("VirtualLoop", self.get_loop()).next_number()
+            return self.number
 
 
 def make_task(
@@ -49,11 +55,3 @@ def make_task(
     # asyncio itself counts the tasks of all worlds that this process has seen.
     task.set_name(f"Task-{hash(task)}")
     return task
-
-
-def _number(waitable: SimulatedFuture | SimulatedTask) -> int:
-    try:
-        number = waitable.number
-    except AttributeError:
-        number = waitable.number = cast("VirtualLoop", waitable.get_loop()).next_number()
-    return number

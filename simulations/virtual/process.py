@@ -9,12 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import random
+from collections.abc import Coroutine, Generator
 from types import CoroutineType
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
-from simulations.virtual.errors import Blocked
+from simulations.virtual.clocks import Clocks
+from simulations.virtual.errors import Blocked, HostDown
 
-__all__ = ["Machine", "Process", "close", "context_of", "current_process", "is_over", "process_of"]
+__all__ = [
+    "Errand",
+    "Machine",
+    "Process",
+    "close",
+    "context_of",
+    "coroutine_of",
+    "current_process",
+    "is_over",
+    "process_of",
+]
+
+_T = TypeVar("_T")
 
 CLOSES_MAX: Final = 1_000
 """How often a coroutine may wait for something more when it is thrown away."""
@@ -27,8 +41,7 @@ class Machine(Protocol):
     def name(self) -> str: ...
 
     @property
-    def asleep_s(self) -> float:
-        """How long it has been asleep in all, since the start of the world."""
+    def clocks(self) -> Clocks: ...
 
     @property
     def is_asleep(self) -> bool: ...
@@ -53,7 +66,7 @@ class Process:
         self.started: Final[set[asyncio.Task[Any]]] = set()
         self.kept: list[asyncio.Handle] = []
         """Callbacks that are due, while the machine is asleep."""
-        self.timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self.timers: list[tuple[float, int, Any]] = []
         """What its timers had left to wait when it fell asleep."""
         self.context: Final = contextvars.copy_context()
         self.context.run(_CURRENT.set, self)
@@ -67,11 +80,34 @@ class Process:
         return self.alive and not self.machine.is_asleep
 
     @property
-    def asleep_s(self) -> float:
-        return self.machine.asleep_s
+    def clocks(self) -> Clocks:
+        return self.machine.clocks
 
     def owns(self, task: asyncio.Task[Any]) -> bool:
         return process_of(task) is self
+
+
+class Errand(Coroutine[Any, Any, _T]):
+    """Work that a machine was asked to do from outside; whoever waits for it is outside as well,
+    and if the machine crashes over it, gets :class:`HostDown` from what is left of the task."""
+
+    def __init__(self, process: Process, work: Coroutine[Any, Any, _T]) -> None:
+        self._process = process
+        self.work: Final = work
+
+    def send(self, value: Any, /) -> Any:
+        return self.work.send(value)
+
+    def throw(self, *error: Any) -> Any:
+        if not self._process.alive:
+            raise HostDown(f"{self._process.name} crashed")
+        return self.work.throw(*error)
+
+    def close(self) -> None:
+        self.work.close()
+
+    def __await__(self) -> Generator[Any, Any, _T]:
+        return self.work.__await__()
 
 
 _CURRENT: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar(
@@ -95,10 +131,16 @@ def process_of(task: asyncio.Task[Any]) -> Process | None:
     return None if context is None else current_process(context)
 
 
+def coroutine_of(task: asyncio.Task[Any]) -> object:
+    """What a task runs, be it an errand or not."""
+    coroutine = task.get_coro()
+    return coroutine.work if isinstance(coroutine, Errand) else coroutine
+
+
 def close(task: asyncio.Task[Any]) -> None:
     """End a task where it is: no more of it runs, except what Python insists on running when a
     coroutine is thrown away."""
-    context, coroutine = context_of(task), task.get_coro()
+    context, coroutine = context_of(task), coroutine_of(task)
     if context is not None and isinstance(coroutine, CoroutineType):
         inside = context.copy()
         for _ in range(CLOSES_MAX):
@@ -113,7 +155,7 @@ def close(task: asyncio.Task[Any]) -> None:
 
 def is_over(task: asyncio.Task[Any]) -> bool:
     """Whether nothing is left of a task's coroutine that could run."""
-    return getattr(task.get_coro(), "cr_frame", None) is None
+    return getattr(coroutine_of(task), "cr_frame", None) is None
 
 
 def _close(context: contextvars.Context, coroutine: CoroutineType[Any, Any, Any]) -> None:

@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
 from simulations.virtual.errors import Overdue, SimulationError, Stalled, Unhandled
+from simulations.virtual.garbage import no_other_collections
 from simulations.virtual.network import Network
 from simulations.virtual.process import process_of
 from simulations.virtual.watchdog import unreal_calls_refused
@@ -103,7 +104,8 @@ class Session:
         loop.limit_s = None if limit_s is None else loop.now + limit_s
         main: asyncio.Task[_T] = loop.create_task(story, name="the story")
         self._main = main
-        with unreal_calls_refused(loop, self.network.story, refuse=self._unreal):
+        refused = unreal_calls_refused(loop, self.network.story, refuse=self._unreal)
+        with refused, no_other_collections():
             try:
                 value = loop.run_until_complete(main)
             except (asyncio.CancelledError, Stalled, Overdue):
@@ -153,11 +155,8 @@ def _unhandled(context: dict[str, Any]) -> SimulationError:
 def _end(network: Network) -> None:
     """Leave no task, timer or file of the world behind."""
 
-    def crash_all() -> None:
-        for host in network.hosts.values():
-            if host.is_up:
-                host.crash()
-            host.discard()
-        network.story.discard()
+    def end_all() -> None:
+        for host in (*network.hosts.values(), network.story):
+            host.end()
 
-    network.loop.end(crash_all)
+    network.loop.end(end_all)

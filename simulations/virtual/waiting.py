@@ -7,7 +7,7 @@ from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
-from simulations.virtual.process import context_of, current_process
+from simulations.virtual.process import context_of, coroutine_of, current_process
 
 __all__ = ["place", "who_waits"]
 
@@ -36,7 +36,7 @@ def _described(task: asyncio.Task[Any]) -> str:
     process = None if context is None else current_process(context)
     host = "" if process is None else f"{process.name}: "
     frames = []
-    waiting: object = task.get_coro()
+    waiting: object = coroutine_of(task)
     while isinstance(waiting, CoroutineType) and waiting.cr_frame is not None:
         frames.append(waiting.cr_frame)
         waiting = waiting.cr_await

@@ -244,6 +244,28 @@ def test_a_firewall_keeps_strangers_out(programs: Any, how: str, told: type[Exce
 
 
 @pytest.mark.parametrize("how", ["drop", "refuse"])
+def test_a_firewall_knows_whom_its_machine_talked_to_before_it_came_up(
+    programs: Any, how: str
+) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        one, other = await programs.bound(alice, bob)
+        one.send(b"before", BOB)
+        await asyncio.sleep(60)
+        with alice.block_inbound(how):
+            # Each datagram keeps it open for two minutes more, whoever sends it.
+            for _ in range(5):
+                other.send(b"reply", ALICE)
+                await asyncio.sleep(100)
+            await asyncio.sleep(21)
+            other.send(b"too late", ALICE)
+            await asyncio.sleep(1)
+        assert one.received == [b"reply"] * 5
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("how", ["drop", "refuse"])
 def test_behind_a_firewall_a_machine_still_talks_to_itself(programs: Any, how: str) -> None:
     async def story(network: Network) -> None:
         alice = network.host("alice", ALICE)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations.virtual import Host, Network, simulate
+from simulations.virtual import Host, ImpossibleWorld, Network, simulate
 from simulations.virtual.network import EPOCH_S
 
 ALICE, BOB = "192.0.2.1", "198.51.100.1"
@@ -266,6 +266,77 @@ def test_a_step_of_the_clock_does_not_disturb_who_waits() -> None:
         assert network.loop.now == 10
 
     simulate(story)
+
+
+@given(st.floats(-1e6, 1e6), st.sampled_from([0.5, 0.9999, 1.0, 1.0001, 2.0]), seconds)
+def test_all_clocks_of_a_machine_whose_oscillator_is_off_are_off(
+    offset_s: float, rate: float, wait_s: float
+) -> None:
+    async def story(network: Network) -> None:
+        await asyncio.sleep(7)
+        alice = network.host("alice", ALICE, clock_offset_s=offset_s, clock_rate=rate)
+        bob = network.host("bob", BOB)
+        assert alice.unix_time() == pytest.approx(bob.unix_time() + offset_s)
+
+        async def program() -> None:
+            loop = asyncio.get_running_loop()
+            began_s = loop.time()
+            await asyncio.sleep(wait_s)
+            # By its own clocks, it waits for as long as it wanted to.
+            assert loop.time() - began_s == pytest.approx(wait_s, abs=1e-6)
+            assert alice.elapsed() == pytest.approx(wait_s, abs=1e-6)
+            assert alice.unix_time() == pytest.approx(EPOCH_S + 7 + wait_s + offset_s)
+
+        await alice.run(program())
+        assert network.loop.now - 7 == pytest.approx(wait_s / rate, abs=1e-6)
+        assert bob.elapsed() == network.loop.now - 7
+
+    simulate(story)
+
+
+def test_a_machine_with_a_clock_of_its_own_sleeps_as_well() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE, clock_rate=2.0)
+        waiting = alice.spawn(asyncio.sleep(20))
+        await asyncio.sleep(5)
+        alice.sleep()
+        await asyncio.sleep(100)
+        assert alice.elapsed() == 210
+        alice.wake()
+        await waiting
+        assert network.loop.now == pytest.approx(110)
+
+    simulate(story)
+
+
+def test_a_machine_starts_again_with_an_earlier_clock_and_drifts_on() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE, clock_rate=1.01)
+        await asyncio.sleep(1_000)
+        assert alice.unix_time() == pytest.approx(EPOCH_S + 1_010)
+        alice.restart(clock_offset_s=-86_400)
+        before_s = alice.unix_time()
+        assert before_s < EPOCH_S
+        await asyncio.sleep(100)
+        assert alice.unix_time() - before_s == pytest.approx(101)
+        assert alice.elapsed() == pytest.approx(101)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
+def test_there_is_no_clock_that_stands_still_or_goes_backward(rate: float) -> None:
+    with pytest.raises(ImpossibleWorld, match="clock_rate is above 0"):
+        Network().host("alice", ALICE, clock_rate=rate)
+
+
+@pytest.mark.parametrize("seconds", [float("inf"), float("nan")])
+def test_a_clock_is_not_ahead_without_end(seconds: float) -> None:
+    with pytest.raises(ImpossibleWorld, match="number of seconds"):
+        Network().host("alice", ALICE, clock_offset_s=seconds)
+    alice = Network().host("alice", ALICE)
+    with pytest.raises(ImpossibleWorld, match="number of seconds"):
+        alice.step_clock(seconds)
 
 
 # Its entropy

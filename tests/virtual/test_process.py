@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
@@ -214,6 +215,38 @@ def test_whoever_waits_for_a_program_is_told_that_it_crashed(
         results = await asyncio.gather(*waiting, return_exceptions=True)
         assert [type(result) for result in results] == [HostDown] * 3
         assert await alice.run(asyncio.sleep(1, "as good as new")) == "as good as new"
+
+    simulate(story)
+
+
+@ENDS
+@pytest.mark.parametrize("begun", [False, True])
+def test_whoever_waits_for_a_task_on_a_machine_is_told_that_it_crashed(
+    end: Callable[[Host], None], begun: bool
+) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        tasks = [alice.spawn(asyncio.sleep(100)) for _ in range(3)]
+        if begun:
+            await asyncio.sleep(1)
+        end(alice)
+        with pytest.raises(HostDown, match="alice crashed"):
+            await tasks[0]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(result) for result in results] == [HostDown] * 3
+        assert not any(task.cancelled() for task in tasks)
+
+    simulate(story)
+
+
+def test_nobody_has_to_wait_for_a_task_on_a_machine_that_crashes() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        alice.spawn(asyncio.sleep(100))
+        await asyncio.sleep(1)
+        alice.crash()
+        await asyncio.sleep(1)
+        gc.collect()
 
     simulate(story)
 

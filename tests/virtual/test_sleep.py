@@ -318,3 +318,59 @@ def test_only_the_machine_that_sleeps_stands_still() -> None:
         assert network.loop.time() == network.loop.now == 10
 
     simulate(story)
+
+
+async def cleans_up(seconds: float, ended: list[str]) -> None:
+    try:
+        await asyncio.sleep(1_000)
+    finally:
+        await asyncio.sleep(seconds)
+        ended.append("clean")
+
+
+def test_who_waits_for_a_machine_that_sleeps_can_stop_waiting() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        ended: list[str] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                network.loop.call_later(5, alice.sleep)
+                await alice.run(cleans_up(0, ended))
+        assert network.loop.now == 10
+        await asyncio.sleep(90)
+        assert not ended
+        alice.wake()
+        # The work is cancelled as the machine goes on.
+        await asyncio.sleep(0.001)
+        assert ended == ["clean"]
+
+    simulate(story)
+
+
+def test_who_waits_for_a_machine_that_falls_asleep_as_it_cleans_up_is_not_held() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        ended: list[str] = []
+        network.loop.call_later(12, alice.sleep)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await alice.run(cleans_up(5, ended))
+        assert network.loop.now == 12
+        await asyncio.sleep(88)
+        alice.wake()
+        await asyncio.sleep(4)
+        assert ended == ["clean"]
+
+    simulate(story)
+
+
+def test_who_stops_waiting_for_a_machine_that_is_awake_waits_until_it_has_cleaned_up() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        ended: list[str] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(10):
+                await alice.run(cleans_up(5, ended))
+        assert (network.loop.now, ended) == (15, ["clean"])
+
+    simulate(story)

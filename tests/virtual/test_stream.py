@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simulations.virtual import Link, LogNormal, Network, Uniform, run_in, simulate
-from simulations.virtual.stream import GIVE_UP_S, WINDOW_BYTES
+from simulations.virtual.outflow import GIVE_UP_S, WINDOW_BYTES
 
 BOB = "198.51.100.1"
 MIB = 1024 * 1024
@@ -163,6 +163,87 @@ def test_who_waits_for_room_behind_a_partition_finds_out(programs: Any) -> None:
         with network.partition([bob], [alice]):
             await asyncio.sleep(1_500)
         assert isinstance(side.lost_with, TimeoutError)
+
+    simulate(story)
+
+
+# A way there, and none back
+
+
+def test_a_sender_does_not_learn_over_a_line_that_is_cut_one_way_what_arrived(
+    programs: Any,
+) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        side, other = await programs.connected(alice, bob)
+        side.transport.set_write_buffer_limits(high=0)
+        side.write(bytes(WINDOW_BYTES // 2))
+        await asyncio.sleep(1)
+        with network.partition([bob], [alice], one_way=True):
+            # What was acknowledged before does not count any more.
+            side.write(bytes(WINDOW_BYTES))
+            assert side.calls == "M"
+            await asyncio.sleep(100)
+            assert len(other.received) == WINDOW_BYTES * 1.5
+            side.write(b"more")
+            await asyncio.sleep(100)
+            assert side.calls == "MP"
+            assert len(other.received) == WINDOW_BYTES * 1.5
+        await asyncio.sleep(130)
+        assert side.calls == "MPR"
+        assert other.received[-4:] == b"more"
+
+    simulate(story)
+
+
+def test_a_sender_that_nobody_can_answer_gives_up_although_everything_arrived(
+    programs: Any,
+) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        side, other = await programs.connected(alice, bob)
+        with network.partition([bob], [alice], one_way=True):
+            began_s = network.loop.now
+            side.write(b"hello")
+            await side.lost.wait()
+            assert isinstance(side.lost_with, TimeoutError)
+            assert GIVE_UP_S < network.loop.now - began_s < GIVE_UP_S + 150
+            assert other.received == b"hello"
+            assert not other.is_lost
+
+    simulate(story)
+
+
+def test_a_sender_that_is_answered_in_time_starts_to_count_anew(programs: Any) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        side, other = await programs.connected(alice, bob)
+        for _ in range(3):
+            with network.partition([bob], [alice], one_way=True):
+                side.write(b"hello ")
+                await asyncio.sleep(GIVE_UP_S - 50)
+            await asyncio.sleep(150)
+        assert other.received == b"hello " * 3
+        assert not side.is_lost
+
+    simulate(story)
+
+
+def test_room_that_a_reader_makes_is_not_heard_of_while_the_way_back_is_cut(
+    programs: Any,
+) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        side, other = await programs.connected(alice, bob)
+        other.transport.pause_reading()
+        side.write(bytes(WINDOW_BYTES + 100_000))
+        await asyncio.sleep(1)
+        with network.partition([bob], [alice], one_way=True):
+            other.transport.resume_reading()
+            await asyncio.sleep(100)
+            assert len(other.received) == WINDOW_BYTES
+        await asyncio.sleep(130)
+        assert len(other.received) == WINDOW_BYTES + 100_000
 
     simulate(story)
 

@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from simulations.virtual import Fault, Host, Link, Network, run_in
-from simulations.virtual.stream import GIVE_UP_S
+from simulations.virtual.outflow import GIVE_UP_S
 
 ADDRESSES = ("192.0.2.1", "198.51.100.1")
 LIFE = re.compile(r"M[DPR]*(E[PR]*)?L?")

@@ -1,16 +1,21 @@
-# ruff: noqa: PLW0108 - what a name stands for is looked up when it is called
+# ruff: noqa: PLW0108, DTZ002, DTZ003, DTZ005, DTZ007, DTZ011
+# Names are looked up when they are called, and dates without a time zone are what is tested.
 """Whoever goes around the simulation is told, or is given what it is for his machine."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
+import pickle
 import random
 import secrets
 import signal
 import socket
+import sys
 import threading
 import time
+import types
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -21,7 +26,7 @@ from simulations.virtual import Blocked, Network, Session, Unreal, simulate, wat
 from simulations.virtual.network import EPOCH_S
 
 ALICE, BOB = "192.0.2.1", "198.51.100.1"
-MODULES = (os, random, secrets, socket, time, uuid)
+MODULES = (datetime, os, random, random.Random, secrets, socket, time, uuid)
 
 UNREAL: list[Callable[[], object]] = [
     lambda: time.time(),
@@ -54,13 +59,31 @@ UNREAL: list[Callable[[], object]] = [
     lambda: secrets.choice("abc"),
     lambda: uuid.uuid4(),
     lambda: uuid.uuid1(),
+    lambda: time.clock_gettime_ns(time.CLOCK_MONOTONIC),
+    lambda: time.localtime(),
+    lambda: time.gmtime(None),
+    lambda: time.ctime(),
+    lambda: time.strftime("%Y"),
+    lambda: datetime.datetime.now(),
+    lambda: datetime.datetime.now(datetime.UTC),
+    lambda: datetime.datetime.today(),
+    lambda: datetime.datetime.utcnow(),
+    lambda: datetime.date.today(),
+    lambda: random.Random(),
+    lambda: random.Random(7).seed(),
+    lambda: random.seed(7),
+    lambda: random.SystemRandom().random(),
+    lambda: secrets.SystemRandom().randrange(5),
     lambda: socket.create_connection(("127.0.0.1", 1)),
 ]
 
 
+IMPORTS = "import datetime, os, random, secrets, time, uuid\n"
+
+
 def as_library(expression: str) -> Callable[[], Any]:
     """A function of an installed package, which returns what an expression gives there."""
-    source = f"import os, random, secrets, time, uuid\ndef function():\n    return {expression}\n"
+    source = f"{IMPORTS}def function():\n    return {expression}\n"
     names: dict[str, Any] = {"__name__": "somebodys.library"}
     exec(compile(source, "/lib/site-packages/somebodys/library.py", "exec"), names)  # noqa: S102
     function: Callable[[], Any] = names["function"]
@@ -151,6 +174,8 @@ def test_a_library_gets_the_clocks_of_its_machine() -> None:
         "secrets.choice(range(10**9))",
         "secrets.randbelow(10**9)",
         "str(uuid.uuid4())",
+        "random.Random().random()",
+        "random.SystemRandom().random()",
     ],
 )
 def test_a_library_gets_the_entropy_of_its_machine(expression: str) -> None:
@@ -182,12 +207,158 @@ def test_what_a_library_draws_looks_as_it_should() -> None:
     simulate(story)
 
 
+def test_a_library_gets_the_date_of_its_machine() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE, clock_offset_s=86_400)
+        now = datetime.datetime.fromtimestamp(EPOCH_S + 86_400, datetime.UTC)
+        for expression, expected in (
+            ("datetime.datetime.now(datetime.UTC)", now),
+            ("datetime.datetime.utcnow()", now.replace(tzinfo=None)),
+            ("datetime.datetime.now().astimezone(datetime.UTC)", now),
+            ("datetime.date.today()", now.astimezone().date()),
+        ):
+            date = await alice.run(returned(as_library(expression)))
+            assert date == expected
+            assert type(date) is type(expected)
+
+    simulate(story)
+
+
 def test_a_library_that_waits_for_real_is_told() -> None:
     async def story(_: Network) -> None:
         as_library("time.sleep(1)")()
 
     with pytest.raises(Unreal, match=r"library.py:3 in function calls time.sleep"):
         simulate(story)
+
+
+# Names of one's own
+
+
+OWN = """
+import datetime, random
+from datetime import date, datetime as Moment
+from os import urandom
+from random import Random, choice
+from time import time, monotonic as now
+
+class Clock:
+    read = time
+    def __init__(self, unix_time=time): self.unix_time = unix_time
+    @staticmethod
+    def at(*, unix_time=time): return unix_time()
+
+def asked(*, entropy=urandom): return entropy(8)
+"""
+
+
+def a_module(monkeypatch: pytest.MonkeyPatch, file: str) -> dict[str, Any]:
+    """One that somebody has imported before; returns its names."""
+    module = types.ModuleType(f"somebodys_{len(file)}")
+    exec(compile(OWN, file, "exec"), vars(module))  # noqa: S102
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    return vars(module)
+
+
+OWN_NAMES = pytest.mark.parametrize(
+    "expression",
+    [
+        "time()",
+        "now()",
+        "urandom(8)",
+        "choice('abc')",
+        "Random()",
+        "Moment.now()",
+        "Moment.today()",
+        "date.today()",
+        "datetime.datetime.now()",
+        "Clock.read()",
+        "Clock().read()",
+        "Clock().unix_time()",
+        "Clock.at()",
+        "asked()",
+    ],
+)
+
+
+@OWN_NAMES
+def test_what_a_program_bound_to_a_name_of_its_own_before_is_told_as_well(
+    monkeypatch: pytest.MonkeyPatch, expression: str
+) -> None:
+    names = a_module(monkeypatch, "/home/somebody/app.py")
+    before = dict(names)
+    call = eval(f"lambda: {expression}", names)  # noqa: S307
+
+    async def story(_: Network) -> None:
+        call()
+
+    for _ in range(2):
+        with pytest.raises(Unreal, match=r"calls \S+, which is not simulated: take"):
+            simulate(story)
+    assert names == before
+    assert not isinstance(call(), Exception)
+    assert names["Clock"]().unix_time is time.time
+
+
+@OWN_NAMES
+def test_what_a_library_bound_to_a_name_of_its_own_is_its_machines(
+    monkeypatch: pytest.MonkeyPatch, expression: str
+) -> None:
+    names = a_module(monkeypatch, "/lib/site-packages/somebody/app.py")
+    code = compile(f"lambda: {expression}", "/lib/site-packages/somebody/app.py", "eval")
+    call = eval(code, names)  # noqa: S307
+
+    async def story(network: Network) -> Any:
+        value = await network.host("alice", ALICE).run(returned(call))
+        return value.random() if isinstance(value, random.Random) else value
+
+    assert simulate(story).value == simulate(story).value
+
+
+def test_a_name_that_is_bound_during_a_run_is_told_in_the_next_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names: dict[str, Any] = {}
+
+    async def imports_late(_: Network) -> None:
+        names.update(a_module(monkeypatch, "/home/somebody/app.py"))
+
+    async def story(_: Network) -> None:
+        names["time"]()
+
+    simulate(imports_late)
+    assert names["time"]() == pytest.approx(time.time(), abs=60)
+    with pytest.raises(Unreal, match="calls time"):
+        simulate(story)
+
+
+def test_dates_are_what_they_are() -> None:
+    real = (datetime.datetime, datetime.date)
+
+    async def story(_: Network) -> None:
+        moment = datetime.datetime(2027, 1, 2, 3, tzinfo=datetime.UTC)
+        assert type(moment) is real[0]
+        assert type(datetime.datetime.fromisoformat("2027-01-02")) is real[0]
+        assert type(datetime.datetime.strptime("2027", "%Y")) is real[0]
+        assert type(datetime.date(2027, 1, 2)) is real[1]
+        assert isinstance(moment, datetime.datetime)
+        assert isinstance(moment, datetime.date)
+        assert not isinstance(datetime.date(2027, 1, 2), datetime.datetime)
+        assert issubclass(datetime.datetime, datetime.date)
+        assert issubclass(real[0], datetime.date)
+        assert {datetime.datetime: 1}[type(moment)] == 1
+        assert {real[0]: 1}[datetime.datetime] == 1
+        assert datetime.datetime != datetime.date
+        assert pickle.loads(pickle.dumps(moment)) == moment  # noqa: S301
+
+        class Later(datetime.datetime):
+            pass
+
+        assert type(Later(2027, 1, 2)) is Later
+        assert not isinstance(moment, Later)
+
+    simulate(story)
+    assert (datetime.datetime, datetime.date) == real
 
 
 # Before, beside, after

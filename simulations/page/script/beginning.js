@@ -1,0 +1,27 @@
+// What everything else is made with: elements, and a line for what went wrong.
+
+const root = document.documentElement;
+const $ = (id) => document.getElementById(id);
+
+const problems = [];
+function complain(text) {
+  problems.push(text);
+  root.dataset.errors = problems.join("\n");
+  $("trouble").textContent = `This page could not be drawn as it should be.\n${problems.join("\n")}`;
+  $("trouble").hidden = false;
+}
+window.addEventListener("error", (e) => complain(`${e.message} (line ${e.lineno})`));
+window.addEventListener("unhandledrejection", (e) => complain(String(e.reason)));
+
+/** An element with properties, data attributes and children; strings become text. */
+function make(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  const { data, ...rest } = properties;
+  Object.assign(element, rest);
+  Object.assign(element.dataset, data);
+  element.append(...children.filter((child) => child !== null));
+  return element;
+}
+
+/** A table that knows its own entries only: a kind of event may be named "constructor". */
+const known = (entries) => Object.assign(Object.create(null), entries);

@@ -1,0 +1,238 @@
+"""Outflow: one direction of a connection, from the kernel that sends to the one that receives.
+
+What was given to the kernel of a live machine gets there, in order, as soon as a way is open, or
+the connection breaks. A kernel knows that something got there from its acknowledgement only, which
+comes back on a way of its own: over a line that is cut in that direction nothing is acknowledged,
+so the sender's room is used up, and at last it gives up, although everything has arrived.
+Acknowledgements take no time unless somebody waits for them.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import deque
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+from simulations.virtual.routing import Gateway, Route
+
+if TYPE_CHECKING:
+    from simulations.virtual.network import Network
+    from simulations.virtual.stream import StreamTransport
+
+__all__ = ["GIVE_UP_S", "WINDOW_BYTES", "End", "Outflow", "Piece"]
+
+WINDOW_BYTES: Final = 256 * 1024
+"""What may be under way in one direction, in the kernels of both sides together."""
+CUT_SHARE: Final = 1 / 16
+"""Of segments arrive in two pieces, cut anywhere: who counts on borders finds out."""
+RETRY_MIN_S: Final = 0.2
+RETRY_MAX_S: Final = 120.0
+GIVE_UP_S: Final = 924.6
+"""How long Linux goes on sending what nobody acknowledges (tcp_retries2 = 15)."""
+
+
+class End(enum.Enum):
+    """What the data of one direction can end with."""
+
+    FIN = "fin"
+    RESET = "rst"
+
+
+Piece: TypeAlias = "bytes | End"
+
+
+class Outflow:
+    """Of the side ``stream``, towards its ``remote``."""
+
+    def __init__(self, network: Network, stream: StreamTransport, way: Route) -> None:
+        self._network = network
+        self._loop = network.loop
+        self._stream = stream
+        self._way = way
+        self._power_cuts = stream.host.power_cuts
+        self.in_flight = 0
+        """Bytes that were sent, and of which nobody said that they were read."""
+        self._unheard_of = 0
+        """Of these, what was read, while nothing could come back to say so."""
+        self._last_arrival_s = 0.0
+        self._told_of_room = False
+        # Trouble, while there is any: the kernel tries again, and gives up after a while.
+        self._stuck: deque[Piece] = deque()
+        """What got nowhere, in order."""
+        self._unanswered = False
+        """Something got there, and no acknowledgement came back."""
+        self._troubles = 0
+        self._trouble_since_s = 0.0
+        self._retry_s = RETRY_MIN_S
+
+    @property
+    def room(self) -> int:
+        """Bytes that may be sent now."""
+        return WINDOW_BYTES - self.in_flight
+
+    @property
+    def is_stuck(self) -> bool:
+        return bool(self._stuck)
+
+    def not_before(self, at_s: float) -> None:
+        """Nothing that is sent arrives before that: the other side hears of the connection then."""
+        self._last_arrival_s = at_s
+
+    def send(self, piece: Piece) -> None:
+        network, stream = self._network, self._stream
+        now_s = self._loop.now
+        name, data = ("tcp", piece) if isinstance(piece, bytes) else (piece.value, b"")
+        self.in_flight += len(data)
+        network.trace.packet(now_s, name, stream.local, stream.peername, data)
+        there = stream.remote.host.name
+        at_s = network.lines.segment(stream.host.name, there, len(data), now_s)
+        self._last_arrival_s = max(at_s, self._last_arrival_s)
+        self._loop.happen(self._last_arrival_s, self._arrive, piece)
+
+    def wait_for_room(self) -> None:
+        """The program has more to send than there is room for. Whoever was not told of the room
+        that there is asks for it."""
+        if self._unheard_of and not self._is_in_trouble:
+            self._unanswered = True
+            self._begin_trouble()
+
+    def read(self, size: int) -> None:
+        """The program on the other side took something from its kernel."""
+        self._unheard_of += size
+        if self._hears_back():
+            self._hear()
+        elif self._stream.has_unsent:
+            self.wait_for_room()
+
+    # Under way
+
+    def _arrive(self, piece: Piece) -> None:
+        """A segment is where the other side is, if there is a way and nothing waits before it."""
+        if self._stuck:
+            self._stuck.append(piece)
+        elif not self._gets_there():
+            if not self._is_in_trouble:
+                self._begin_trouble()
+            self._stuck.append(piece)
+        else:
+            self._hand_over(piece)
+            if self._hears_back():
+                self._hear()
+            elif self._stream.is_open and not self._unanswered:
+                self._unanswered = True
+                self._begin_trouble()
+
+    def _hand_over(self, piece: Piece) -> None:
+        stream, remote = self._stream, self._stream.remote
+        if not remote.is_open or not remote.host.owns(remote.local[0]):
+            # Nobody there knows this connection: it was closed, or the machine started again.
+            if piece is not End.RESET:
+                stream.break_later(ConnectionResetError(104, "Connection reset by peer"))
+            return
+        rng = self._network.rng
+        if isinstance(piece, bytes) and len(piece) > 1 and rng.random() < CUT_SHARE:
+            cut = rng.randrange(1, len(piece))
+            remote.take(piece[:cut])
+            piece = piece[cut:]
+        remote.take(piece)
+
+    def _gets_there(self) -> bool:
+        """Whether a packet gets from here to the other side now."""
+        stream, remote = self._stream, self._stream.remote
+        here, there = stream.host, remote.host
+        if not there.is_up or there.is_asleep or not here.owns(stream.local[0]):
+            return False
+        is_open = self._network.lines.is_open
+        # What gets there in vain is told so, if the answer gets here.
+        answered = remote.is_open or is_open(there.name, here.name)
+        if not answered or not is_open(here.name, there.name):
+            return False
+        if self._way.mappings:
+            return self._way.is_live(self._loop.now) and there.owns(remote.local[0])
+        if there.owns(remote.local[0]):
+            return True
+        # Its address may be somebody else's by now, who knows nothing of this connection.
+        owner = here.net.owners.get(remote.local[0])
+        if owner is None or isinstance(owner, Gateway) or owner.inbound == "drop":
+            return False
+        return owner.is_up and not owner.is_asleep and is_open(here.name, owner.name)
+
+    # What comes back
+
+    def _hears_back(self) -> bool:
+        """Whether what the other side's kernel answers gets here."""
+        stream = self._stream
+        return self._network.lines.is_open(stream.remote.host.name, stream.host.name)
+
+    def _hear(self) -> None:
+        """An acknowledgement, which is for everything before it, and tells how much room there
+        is."""
+        if self._unanswered:
+            self._unanswered = False
+            self._troubles += 1
+        if not self._unheard_of:
+            return
+        self.in_flight -= self._unheard_of
+        self._unheard_of = 0
+        stream = self._stream
+        if stream.has_unsent and stream.is_open and not self._told_of_room:
+            self._told_of_room = True
+            there, here = stream.remote.host.name, stream.host.name
+            at_s = self._network.lines.segment(there, here, 0, self._loop.now)
+            self._loop.happen(at_s, self._has_room)
+
+    def _has_room(self) -> None:
+        self._told_of_room = False
+        self._stream.pumped()
+
+    # Trouble
+
+    @property
+    def _is_in_trouble(self) -> bool:
+        return self._unanswered or bool(self._stuck)
+
+    def _begin_trouble(self) -> None:
+        self._troubles += 1
+        self._trouble_since_s = self._clock()
+        self._retry_s = RETRY_MIN_S
+        self._loop.happen(self._loop.now + self._retry_s, self._retry, self._troubles)
+
+    def _retry(self, trouble: int) -> None:
+        """Send again what got nowhere, or was not acknowledged."""
+        if trouble != self._troubles:
+            return
+        stream = self._stream
+        if self._power_cuts != stream.host.power_cuts:
+            # What is stuck stays so: whatever comes after it must not get there without it.
+            stream.fall_silent()
+            return
+        if stream.host.is_asleep:
+            stream.host.when_awake.append(lambda: self._retry(trouble))
+            return
+        if self._gets_there():
+            while self._stuck:
+                self._hand_over(self._stuck.popleft())
+            self._unanswered = True
+            if self._hears_back():
+                self._hear()
+                return
+            if not stream.is_open:
+                return
+        if self._clock() - self._trouble_since_s > GIVE_UP_S:
+            self._give_up()
+        else:
+            self._retry_s = min(2 * self._retry_s, RETRY_MAX_S)
+            self._loop.happen(self._loop.now + self._retry_s, self._retry, trouble)
+
+    def _give_up(self) -> None:
+        error = TimeoutError(110, "Connection timed out")
+        stream = self._stream
+        stream.break_off(error)
+        stream.fall_silent()
+        if End.RESET in self._stuck and stream.remote.outflow.in_flight:
+            # It waits for an answer to what it sent, and this was the answer.
+            stream.remote.break_off(error)
+
+    def _clock(self) -> float:
+        """Of the machine, and only right while it is awake."""
+        return self._loop.now - self._stream.host.clocks.asleep_s

@@ -1,0 +1,152 @@
+"""What gives real time and real entropy, and what stands in for it while a story runs.
+
+A stand-in is itself only for callers on a simulated loop. Installed libraries get what the machine
+has that they run on; a program of one's own is told where it should take it as an argument instead.
+Everybody else gets the real thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import functools
+import os
+import random
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from types import FrameType
+from typing import Any, Final
+
+from simulations.virtual.dates import DATES, dates_like
+from simulations.virtual.errors import Unreal
+from simulations.virtual.process import Machine, current_process
+from simulations.virtual.waiting import place
+
+__all__ = ["TRUSTED", "Replaced", "everything_replaced", "machine_to_ask"]
+
+TRUSTED: Final = frozenset({
+    "asyncio", "concurrent", "hypothesis", "importlib", "linecache", "logging", "pytest", "_pytest",
+    "rich", "tempfile", "shutil", "threading", "unittest", "warnings",
+})  # fmt: skip
+"""Packages that may: what they read decides nothing in a simulation."""
+
+_INSTEAD: Final = {
+    "clock": "take the time as an argument, from host.unix_time or host.elapsed",
+    "entropy": "take entropy as an argument, from host.entropy",
+    "wait": "await asyncio.sleep",
+}
+_CLOCKS: Final[dict[str, Callable[[Machine], float]]] = {
+    "time": lambda machine: machine.unix_time(),
+    "time_ns": lambda machine: int(machine.unix_time() * 1e9),
+    "monotonic": lambda machine: machine.elapsed(),
+    "monotonic_ns": lambda machine: int(machine.elapsed() * 1e9),
+    "perf_counter": lambda machine: machine.elapsed(),
+    "perf_counter_ns": lambda machine: int(machine.elapsed() * 1e9),
+}
+_SEED: Final = random.Random.seed
+_RANDOM: Final = (
+    "random", "randrange", "randint", "getrandbits", "randbytes", "choice", "choices", "shuffle",
+    "sample", "uniform", "gauss", "expovariate", "triangular", "betavariate", "gammavariate",
+    "lognormvariate", "normalvariate", "paretovariate", "vonmisesvariate", "weibullvariate",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced:
+    """Something of the standard library that is another thing while a story runs."""
+
+    holder: Any
+    """A module or a class."""
+    name: str
+    real: Any
+    stand_in: Any
+
+
+def machine_to_ask(what: str, kind: str, *, can_answer: bool = True) -> Machine | None:
+    """On whose clock or entropy the caller's caller depends; None if it may have the real one.
+
+    Raises :class:`Unreal`, which names the place, for a program that should be told.
+    """
+    story = getattr(asyncio._get_running_loop(), "story", None)
+    if story is None:
+        return None
+    caller = sys._getframe(2)
+    while (package := _module(caller).partition(".")[0]) in sys.stdlib_module_names:
+        if package in TRUSTED or caller.f_back is None:
+            return None
+        what = f"{_module(caller)}.{caller.f_code.co_qualname}".removesuffix(".__init__")
+        caller = caller.f_back
+    if package in TRUSTED:
+        return None
+    if can_answer and "site-packages" in caller.f_code.co_filename:
+        # A library cannot be asked to take its time as an argument: it gets the machine's.
+        process = current_process()
+        return story if process is None else process.machine
+    raise Unreal(f"{place(caller)} calls {what}, which is not simulated: {_INSTEAD[kind]}")
+
+
+def everything_replaced() -> Iterator[Replaced]:
+    """What is built on it comes to the same functions in the end: ``secrets``, ``uuid4``."""
+    for name, read in _CLOCKS.items():
+        yield from _replaced(time, name, "clock", read)
+    for name in ("clock_gettime", "clock_gettime_ns"):
+        unit = 10**9 if name.endswith("ns") else 1
+        yield from _replaced(time, name, "clock", partial(_elapsed, unit))
+    for name, given in (("localtime", 1), ("gmtime", 1), ("ctime", 1), ("strftime", 2)):
+        yield from _replaced(time, name, "clock", None, given)
+    for holder, name in ((os, "urandom"), (random, "_urandom")):
+        yield from _replaced(holder, name, "entropy", lambda machine, count: machine.entropy(count))
+    for name in _RANDOM:
+        yield from _replaced(random, name, "entropy", partial(_drawn, name))
+    yield from _replaced(random, "seed", "entropy", None)
+    yield from _replaced(random.Random, "seed", "entropy", _seeded, 2)
+    for module, name in ((os, "getrandom"), (uuid, "uuid1")):
+        yield from _replaced(module, name, "entropy", None)
+    for module, name in ((time, "sleep"), (socket, "create_connection")):
+        yield from _replaced(module, name, "wait", None)
+    for real in DATES:
+        yield Replaced(datetime, real.__name__, real, dates_like(real, machine_to_ask))
+
+
+def _replaced(
+    holder: Any, name: str, kind: str, instead: Callable[..., Any] | None, given: int | None = None
+) -> Iterator[Replaced]:
+    """``instead`` is what a library gets, from its machine and its arguments. Whoever gives as many
+    arguments as ``given``, the last of them not None, asks for nothing that would be real."""
+    if not hasattr(holder, name):
+        return
+    real = getattr(holder, name)
+    what = f"{holder.__module__}.{holder.__name__}" if isinstance(holder, type) else holder.__name__
+
+    @functools.wraps(real)
+    def stand_in(*args: Any, **options: Any) -> Any:
+        if given is not None and len(args) >= given and args[given - 1] is not None:
+            return real(*args, **options)
+        machine = machine_to_ask(f"{what}.{name}", kind, can_answer=instead is not None)
+        if machine is None or instead is None:
+            return real(*args, **options)
+        return instead(machine, *args, **options)
+
+    yield Replaced(holder, name, real, stand_in)
+
+
+def _elapsed(unit: int, machine: Machine, _: int) -> float:
+    return machine.elapsed() if unit == 1 else int(machine.elapsed() * unit)
+
+
+def _drawn(name: str, machine: Machine, *args: Any, **options: Any) -> Any:
+    return getattr(machine.rng, name)(*args, **options)
+
+
+def _seeded(machine: Machine, generator: random.Random, *_: Any) -> None:
+    """A generator of a library that gave it no seed."""
+    _SEED(generator, int.from_bytes(machine.entropy(32)))
+
+
+def _module(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
