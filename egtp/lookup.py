@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from egtp.comm_record import SignedCommRecord, supersedes
@@ -26,6 +26,9 @@ class Published:
     """How many nodes said that they hold it now. Never zero: that is :class:`PublishFailed`."""
     asked: int
     """How many were asked to."""
+    networks: int = field(default=0, compare=False)
+    """Of how many networks (a /24, or an IPv6 /48) those are that hold it: twenty nodes of one
+    owner are one. 0 if the service cannot tell."""
 
 
 class LookupService(Protocol):

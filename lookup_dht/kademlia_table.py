@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -21,6 +21,8 @@ from lookup_dht.settings import NodeSettings
 __all__ = ["Bucket", "LookupTable"]
 
 FORMER_MAX: Final = 64
+NEWCOMERS_MAX: Final = 256
+"""More than a node meets between two looks, unless somebody makes them up."""
 ID_BITS: Final = 160
 
 
@@ -64,6 +66,10 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
+        self.newcomers: dict[bytes, Contact] = {}
+        """Contacts that came into the table since somebody last looked, by compact form."""
+        self.on_newcomer: Callable[[], None] = _nobody_asks
+        """Called when there is one after there was none."""
         self.former: dict[SocketAddress, Contact] = {}
         """Contacts dropped last, and those of an earlier run: not believed, and never told of to
         others, but greeted when joining. When this machine was offline, all were dropped."""
@@ -113,8 +119,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             return True
         if contact.id in bucket.entries or contact.id in bucket.replacements:
             return bucket.replacements.get(contact.id) != contact
-        full = len(bucket.entries) >= self.ksize and len(bucket.replacements) >= self.ksize
-        return not full and not self._group_full(bucket, contact)
+        # The others are found by this node's own walks, which costs nothing.
+        few = len(bucket.entries) < max(1, self.ksize // 2)
+        return few and not self._group_full(bucket, contact)
 
     def add_contact(self, node: Contact) -> bool:
         """Take a contact that has just answered. False if there is no place for it now."""
@@ -171,18 +178,46 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def find_neighbors(
         self, node: Any, k: int | None = None, exclude: Any = None, *, live_only: bool = False
     ) -> list[Contact]:
-        """Exactly the k closest to ``node``, closest first; a node of that very id is one.
+        """Exactly the k closest to ``node``, closest first; a node of that very id is one."""
+        return self.closest(node.long_id, k or self.ksize, exclude=exclude, live_only=live_only)
 
-        ``live_only`` leaves out those with a strike: others are told of good contacts only.
+    def closest(
+        self,
+        target: int,
+        k: int | None = None,
+        *,
+        exclude: Contact | None = None,
+        live_only: bool = False,
+    ) -> list[Contact]:
+        """:meth:`find_neighbors` of a number. ``live_only`` leaves out those with a strike: others
+        are told of good contacts only.
+
+        Each bucket is a range of distances to the target, and no two overlap. So the buckets are
+        gone through in the order of their distance, and few of them have to be sorted.
         """
-        target = node.long_id
-        contacts = (
-            entry.contact
-            for entry in self._entries()
-            if not (live_only and entry.strikes)
-            and (exclude is None or not entry.contact.same_home_as(exclude))
-        )
-        return heapq.nsmallest(k or self.ksize, contacts, key=lambda it: it.long_id ^ target)
+        wanted = k or self.ksize
+        between = target ^ self.node.long_id
+        found: list[Contact] = []
+        # No two distances are equal, so the second parts of these pairs are never compared.
+        order = [
+            (((between >> ID_BITS - 1 - index) ^ 1) << ID_BITS - 1 - index, index)
+            for index in self.buckets
+        ]
+        order.sort()
+        for _, index in order:
+            near = [
+                (entry.contact.long_id ^ target, entry.contact)
+                for entry in self.buckets[index].entries.values()
+                if not (live_only and entry.strikes)
+            ]
+            near.sort()
+            found += [contact for _, contact in near]
+            # One more, in place of the excluded one.
+            if len(found) > wanted:
+                break
+        if exclude is not None:
+            found = [contact for contact in found if contact.address != exclude.address]
+        return found[:wanted]
 
     def touch(self, node: Any) -> None:
         """A lookup towards ``node`` was made: its bucket is fresh."""
@@ -232,10 +267,18 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         )
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
-        if bucket.entries.pop(contact.id, None) is None:
+        now = self._settings.elapsed()
+        entry = bucket.entries.pop(contact.id, None)
+        if entry is None:
+            entry = Entry(contact, now)
             self._ids[contact.address] = contact.id
             self._groups[contact.group] += 1
-        bucket.entries[contact.id] = Entry(contact, self._settings.elapsed())
+            if len(self.newcomers) < NEWCOMERS_MAX:
+                self.newcomers[contact.compact] = contact
+                if len(self.newcomers) == 1:
+                    self.on_newcomer()
+        entry.answered_at, entry.strikes = now, 0
+        bucket.entries[contact.id] = entry
         bucket.replacements.pop(contact.id, None)
         self.former.pop(contact.address, None)
 
@@ -261,3 +304,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             if not taken and not self._group_full(bucket, contact):
                 self._place(bucket, contact)
                 return
+
+
+def _nobody_asks() -> None:
+    pass

@@ -143,7 +143,7 @@ def test_a_full_bucket_keeps_who_was_there_and_checks_the_longest_silent() -> No
         assert table.add_contact(node)
     assert not table.add_contact(nodes[3])
     assert checks.contacts == []  # all were heard of a moment ago
-    clock.now += 601
+    clock.now += DHTLimits().check_after_s + 1
     table.add_contact(nodes[0])
     assert not table.add_contact(nodes[4])
     assert checks.contacts == [nodes[1]]
@@ -172,7 +172,7 @@ def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> 
     for bit in (159, 100, 0):
         table.add_contact(contact((1 << bit).to_bytes(20, "big"), bit))
     assert table.lonely_buckets() == []
-    clock.now += 901
+    clock.now += DHTLimits().refresh_interval_s + 1
     table.touch(Node((1 << 100).to_bytes(20, "big")))
     lonely = table.lonely_buckets()
     assert [bucket.index for bucket in lonely] == [0, 159]

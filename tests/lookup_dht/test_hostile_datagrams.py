@@ -25,6 +25,7 @@ from lookup_dht.datagram import (
     Query,
     Reply,
     StoreStatus,
+    decode_query,
     decode_reply,
     encode_query,
     encode_reply,
@@ -141,26 +142,29 @@ async def test_hostile_replies_spoil_no_lookup_and_close_no_socket(
     honest = await start()
     stranger = await open_raw()
     stranger.answer = stranger.as_server
-    limits = DHTLimits(soft_timeout_s=0.02, reply_timeout_min_s=0.2, reply_timeout_max_s=0.2)
+    limits = DHTLimits(
+        soft_timeout_s=0.02, soft_timeout_min_s=0.02, reply_timeout_min_s=0.2,
+        reply_timeout_max_s=0.2,
+    )  # fmt: skip
     seed = f"{stranger.address[0]}:{stranger.address[1]}"
     victim = await start(honest, seed, limits=limits)
     assert victim.contacts == 2
     record = sign(identity, 5)
     await honest_store(honest, record)
     for nodes in HOSTILE_NODES:
-        for rest in ([nodes], [nodes, b""], [[], nodes]):
+        for rest in ([nodes], [nodes, 0, b""], [b"", 0, nodes]):
             replies = iter([rest])
 
             def answer(data: bytes, replies: Any = replies) -> bytes | None:
                 rest = next(replies, None)
                 if rest is None:
                     return bytes(stranger.as_server(data))
-                name = "egtp1.find_value"
-                head = ["main", stranger.id, 1, bytes(6)]
+                name = decode_query(data).method.value
+                head = ["main", stranger.id, 1, bytes(6), b"token"]
                 return bytes([1]) + data[1:21] + bytes(msgpack.packb([name, [*head, *rest]]))
 
             stranger.answer = answer
-            assert await victim.resolve(identity.node_id) == record
+            assert await victim.resolve(identity.node_id, fresh=True) == record
     assert victim.counters["datagram_fields"] + victim.counters["datagram_not_canonical"] > 40
     assert (await victim.publish(sign(identity, 6))).stored >= 1
 
@@ -212,10 +216,14 @@ async def test_a_store_of_anything_but_a_record_stores_nothing(
     """Upstream: any key and value of any size was kept."""
     node, stranger = await start(), await open_raw()
     for value in (key, b"x", bytes(920), bytes(1000)):
-        body = msgpack.packb(["egtp1.store", ["main", stranger.id, 0, key, value]])
-        stranger.send(bytes([0]) + os.urandom(20) + bytes(body), node)
-    stranger.query(Method.STORE, node, key=bytes(20), record=bytes(500))
-    assert decode_reply(await stranger.reply()).status is StoreStatus.REFUSED
+        for token in (b"token", key):
+            body = msgpack.packb(["egtp1.store", ["main", stranger.id, 0, key, token, value]])
+            stranger.send(bytes([0]) + os.urandom(20) + bytes(body), node)
+    found = decode_reply(await stranger.ask(Method.FIND_NODE, node, key=bytes(20)))
+    stranger.query(Method.STORE, node, key=bytes(20), record=bytes(500), token=found.token)
+    while (reply := decode_reply(await stranger.reply())).status is StoreStatus.TOKEN:
+        pass
+    assert reply.status is StoreStatus.REFUSED
     assert len(node._node.storage) == 0
 
 
@@ -233,7 +241,9 @@ async def test_no_query_is_answered_with_more_than_three_times_its_bytes(
         for padding in (0, 1, 40, 120, 400, 800):
             stranger = await open_raw("127.0.9.8")
             key = b"" if method is Method.PING else bytes(record.peer_id)
-            body: list[Any] = ["main", stranger.id, 1, key, bytes(padding)]
+            token = [] if method is Method.PING else [b""]
+            known = [0] if method is Method.FIND_VALUE else []
+            body: list[Any] = ["main", stranger.id, 1, key, *token, *known, bytes(padding)]
             data = bytes(21) + bytes(msgpack.packb([method.value, body]))
             stranger.send(data, node)
             received = 0
@@ -306,14 +316,14 @@ async def test_a_node_suggested_under_a_wrong_id_is_asked_all_the_same(
     await honest_store(holder, record)
     host, port = holder._node.bound
     wrong = Contact(bytes(identity.node_id), bytes(map(int, host.split("."))), port)
-    liar.answer = lambda data: liar.as_server(data, nodes=(wrong,))
+    liar.answer = lambda data: liar.as_server(data, nodes=(wrong.compact,))
     node = await start(f"{liar.address[0]}:{liar.address[1]}", server=False)
     met = Contact(holder.node_id, wrong.packed, port)
     node._node.protocol.router.remove_contact(met)  # When joining. Only the liar is left.
     assert node.contacts == 1
     assert await node.resolve(identity.node_id) == record
     node._node.protocol.router.remove_contact(met)
-    assert met in await node._node._crawl(bytes(identity.node_id)).find()
+    assert met in await node._node.walks.find_nodes(bytes(identity.node_id))
 
 
 async def test_a_squatter_does_not_take_over_the_id_of_a_node_that_answers(
@@ -342,7 +352,9 @@ async def test_a_tar_pit_at_one_address_does_not_hold_up_a_lookup(
     rng = random.Random(1)
 
     def closer(data: bytes) -> bytes | None:
-        nodes = tuple(Contact(bytes(15) + rng.randbytes(5), packed, port) for _ in range(20))
+        nodes = tuple(
+            Contact(bytes(15) + rng.randbytes(5), packed, port).compact for _ in range(20)
+        )
         return bytes(pit.as_server(data, nodes=nodes))
 
     pit.answer = closer
@@ -379,8 +391,8 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
         await asyncio.gather(
             *asyncio.all_tasks() - tasks - node._node._tasks, return_exceptions=True
         )
-    assert node._node.protocol._pending == {}
-    assert node._resolving == {}
+    assert len(node._node.protocol._pending) == 0
+    assert node._searches == {}
 
 
 async def test_one_source_over_its_rate_is_not_answered_and_others_are(
