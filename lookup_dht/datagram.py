@@ -46,6 +46,8 @@ __all__ = [
     "Query",
     "Reply",
     "SERVER_FLAG",
+    "STATISTICS_QUERY_TYPE",
+    "STATISTICS_REPLY_TYPE",
     "StoreStatus",
     "decode_query",
     "decode_reply",
@@ -77,6 +79,10 @@ AGAIN_FLAG: Final = 2
 
 QUERY_TYPE: Final = 0
 REPLY_TYPE: Final = 1
+STATISTICS_QUERY_TYPE: Final = 2
+"""Followed by the twenty bytes of any datagram, and at least one more. Answered to this machine
+only, by type 3, the same twenty bytes, and JSON."""
+STATISTICS_REPLY_TYPE: Final = 3
 
 PING_PADDING: Final = 20
 """A reply to a ping is shorter than the ping."""

@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import collections
 import functools
+import ipaddress
+import json
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -27,6 +29,8 @@ from lookup_dht.datagram import (
     MESSAGE_ID_BYTES,
     QUERY_TYPE,
     REPLY_TYPE,
+    STATISTICS_QUERY_TYPE,
+    STATISTICS_REPLY_TYPE,
     DatagramError,
     Method,
     Query,
@@ -45,6 +49,7 @@ from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.rate_limit import RateLimit
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
+from lookup_dht.statistics import STATISTICS_BYTES_MAX
 from lookup_dht.write_token import TokenMint
 
 __all__ = ["Answer", "LookupProtocol"]
@@ -77,6 +82,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.transport: CheckedTransport
         self.counters = counters
         self.votes = AddressVotes()
+        self.statistics: Callable[[], dict[str, Any]] = dict
+        """What to tell this machine's operator."""
+        self.host = ""
+        """The address that the socket is bound to."""
         self.family_bytes = 4
         """4 or 16: the length of the addresses that the socket can send to."""
         self.seeds: dict[SocketAddress, None] = {}
@@ -85,7 +94,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self._settings = settings
         self._limits = limits
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
-        self._pending = OpenQueries(limits.pending_queries_max)
+        self.open_queries = self._pending = OpenQueries(limits.pending_queries_max)
         self._timer: asyncio.TimerHandle | None = None
         self._tokens = TokenMint(settings.entropy)
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
@@ -105,7 +114,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def connection_made(self, transport: Any) -> None:
         self._loop = asyncio.get_running_loop()
         self.transport = CheckedTransport(transport, self.counters)
-        self.family_bytes = 16 if ":" in transport.get_extra_info("sockname")[0] else 4
+        self.host = transport.get_extra_info("sockname")[0]
+        self.family_bytes = 16 if ":" in self.host else 4
         self._sockets_open += 1
         self._all_sockets_closed.clear()
 
@@ -135,6 +145,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self._reply_received(data, (addr[0], addr[1]))
         elif data[0] == QUERY_TYPE:
             self._query_received(data, (addr[0], addr[1]))
+        elif data[0] == STATISTICS_QUERY_TYPE:
+            self._statistics_asked(data, (addr[0], addr[1]))
         else:
             self.counters["datagram_type"] += 1
 
@@ -194,6 +206,17 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.transport.sendto(encoded, source)
         if query.server and not self._query_rate.strained:
             self.welcome_if_new(sender)
+
+    def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
+        """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
+        host = source[0].partition("%")[0]
+        if not ipaddress.ip_address(host).is_loopback and host != self.host:
+            self.counters["statistics_asked_from_afar"] += 1
+            return
+        text = json.dumps(self.statistics(), separators=(",", ":")).encode()
+        if len(text) <= STATISTICS_BYTES_MAX:
+            reply_type = bytes((STATISTICS_REPLY_TYPE,))
+            self.transport.sendto(reply_type + data[1:HEADER_BYTES] + text, source)
 
     def _reply_to(self, query: Query, sender: Contact) -> Reply:
         method = query.method
@@ -396,6 +419,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         return self._round_trip.soft_timeout_s(limits.soft_timeout_s, limits.soft_timeout_min_s)
 
     # Whom this node knows.
+
+    def may_be_node(self, packed: bytes | None) -> bool:
+        """Whether a node can be at this IP address, as seen from this one."""
+        return (
+            packed is not None and len(packed) == self.family_bytes and self._policy.allows(packed)
+        )
 
     def believable(self, contact: Contact) -> bool:
         """Whether a contact that somebody told us of may be asked at all."""

@@ -161,7 +161,7 @@ class LookupServer(Server):  # type: ignore[misc]
     async def bootstrap_node(self, addr: SocketAddress) -> Contact | None:
         """Ping an address whose id is not known yet."""
         packed = pack_ip(addr[0])
-        if packed is None or len(packed) != self.protocol.family_bytes:
+        if packed is None or not self.protocol.may_be_node(packed):
             return None
         happened, reply = await self.protocol.ping(addr, self.node.id)
         if not happened or reply is None or reply.sender == self.node.id:

@@ -137,6 +137,11 @@ class RecordStore(IStorage):  # type: ignore[misc]
         longest = min(self._records.items(), key=lambda it: it[1].tended_at, default=None)
         return longest[0] if longest is not None and longest[1].tended_at < since else None
 
+    @property
+    def size_bytes(self) -> int:
+        """Of the records alone."""
+        return sum(len(held.data) for held in self._records.values())
+
     def keys(self) -> Iterable[bytes]:
         return self._records.keys()
 

@@ -37,6 +37,7 @@ from lookup_dht.record_verifier import SequenceFloor
 from lookup_dht.record_walks import Search, Stored
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
 from lookup_dht.state_file import NodeState
+from lookup_dht.statistics import Traffic
 
 __all__ = ["DHTLookup"]
 
@@ -105,7 +106,10 @@ class DHTLookup:
             file, said = open_or_set_aside(store, counters)
             if said is not None:
                 log.warning(said)
+        self._stored_in_file = file is not None
         self._node = LookupServer(self._settings, node_id, seeds, file, counters)
+        self._node.protocol.statistics = self.statistics
+        self._traffic = Traffic(self._settings.elapsed())
         self._floor = SequenceFloor(self._settings.limits.sequences_max, "resolved", file)
         self._answers = AnswerCache(self._settings.limits)
         self._searches: dict[NodeId, _SharedSearch] = {}
@@ -190,16 +194,39 @@ class DHTLookup:
 
     @property
     def state(self) -> NodeState:
-        """What a later run of this node needs to go on where this one is, the records that a
-        ``store`` has included."""
+        """What a later run of this node needs to go on where this one is. The records are in it
+        unless they are in a ``store``."""
         self._check_started()
         router = self._node.protocol.router
         return NodeState(
             self.node_id,
             self._settings.network,
             tuple(dict.fromkeys((*router, *router.former.values()))),
-            tuple(self._node.storage),
+            () if self._stored_in_file else tuple(self._node.storage),
         )
+
+    def statistics(self) -> dict[str, Any]:
+        """Everything that an operator asks about, as JSON can say it. The rates are since the last
+        call. Raises :class:`NodeClosed` unless it is running."""
+        elapsed, node = self._settings.elapsed(), self._node
+        router = node.protocol.router
+        size = node.walks.size.nodes(elapsed)
+        return {
+            "address": str(self.address),
+            "node_id": self.node_id.hex(),
+            "network": self._settings.network,
+            "server": self._settings.server,
+            "contacts": len(router),
+            "buckets": {
+                str(index): len(bucket.entries) for index, bucket in sorted(router.buckets.items())
+            },
+            "nodes_estimated": None if size is None else round(size),
+            "records": len(node.storage),
+            "record_bytes": node.storage.size_bytes,
+            "open_queries": len(node.protocol.open_queries),
+            **self._traffic.rates(self.counters, elapsed),
+            "counters": dict(self.counters),
+        }
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
