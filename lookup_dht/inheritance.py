@@ -22,10 +22,12 @@ def inheritances(
     keys: Iterable[bytes],
     own_id: int,
     closest: Callable[[int, int], list[Contact]],
+    surveyed: Callable[[int], bool],
     replication: int,
 ) -> list[bytes]:
     """The ``keys`` of records held here that ``newcomer`` should have, and that are this node's
-    to give. ``closest`` gives the contacts closest to a number, as many as told.
+    to give. ``closest`` gives the contacts closest to a number, as many as told; ``surveyed`` says
+    whether there are hardly others there: elsewhere, this node cannot judge who is close.
 
     A newcomer farther from the key than this node gets nothing from it: there is somebody closer
     to the newcomer's rank to do that, or it is not among the closest at all.
@@ -34,7 +36,7 @@ def inheritances(
     for key in keys:
         target = int.from_bytes(key, "big")
         distance, own_distance = newcomer.long_id ^ target, own_id ^ target
-        if distance >= own_distance:
+        if distance >= own_distance or not surveyed(target):
             continue
         near = [contact.long_id ^ target for contact in closest(target, replication + 1)]
         closer = sum(it < distance for it in near)

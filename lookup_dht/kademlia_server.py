@@ -211,6 +211,7 @@ class LookupServer(Server):  # type: ignore[misc]
         for target in self.protocol.get_refresh_ids()[:1]:
             await self.walks.find_nodes(target)
             self.counters["bucket_refreshed"] += 1
+        await self.walks.hand_over_again()
         await self.walks.look_after_one()
 
     def _met_newcomer(self) -> None:

@@ -20,16 +20,18 @@ __all__ = ["RecordStore"]
 
 
 class _Held:
-    __slots__ = ("data", "expiry_unix_s", "sequence", "source", "tended_at")
+    __slots__ = ("care_at", "data", "expiry_unix_s", "sequence", "source")
 
-    def __init__(self, record: SignedCommRecord, data: bytes, source: bytes, now: float) -> None:
+    def __init__(
+        self, record: SignedCommRecord, data: bytes, source: bytes, care_at: float
+    ) -> None:
         self.sequence = record.sequence
         self.expiry_unix_s = record.expiry_unix_s
         self.data = data
         self.source = source
         """The network that it came from; empty if it counts for none."""
-        self.tended_at = now
-        """Elapsed seconds when it was last stored, or its neighbourhood asked around."""
+        self.care_at = care_at
+        """Elapsed seconds: if nobody stores it or asks around for it until then, this node does."""
 
 
 class RecordStore(IStorage):  # type: ignore[misc]
@@ -92,7 +94,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         if record.sequence < self._floor[key] or not _supersedes(record.sequence, data, held):
             self._counters["record_older"] += 1
             return StoreStatus.NEWER_HELD
-        self._keep(key, _Held(record, data, source, self._settings.elapsed()))
+        self._keep(key, _Held(record, data, source, self._care_at()))
         if key not in self._records:
             return StoreStatus.REFUSED
         self._floor.note(key, record.sequence)
@@ -129,13 +131,17 @@ class RecordStore(IStorage):  # type: ignore[misc]
         it."""
         held = self._records.get(key)
         if held is not None:
-            held.tended_at = self._settings.elapsed()
+            held.care_at = self._care_at()
 
     def untended(self) -> bytes | None:
         """The key of a record that nobody has looked after for long."""
-        since = self._settings.elapsed() - self._limits.care_interval_s
-        longest = min(self._records.items(), key=lambda it: it[1].tended_at, default=None)
-        return longest[0] if longest is not None and longest[1].tended_at < since else None
+        first = min(self._records.items(), key=lambda it: it[1].care_at, default=None)
+        due = first is not None and first[1].care_at <= self._settings.elapsed()
+        return first[0] if first is not None and due else None
+
+    def _care_at(self) -> float:
+        # At random, so that one of its holders is the first and the others need not.
+        return self._settings.elapsed() + self._settings.jitter(self._limits.care_interval_s)
 
     @property
     def size_bytes(self) -> int:
@@ -204,7 +210,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             self._make_room()
 
     def _stored_again(self, key: bytes, held: _Held, source: bytes) -> None:
-        held.tended_at = self._settings.elapsed()
+        held.care_at = self._care_at()
         if source == held.source or not held.source:
             return
         if len(self._of_source.get(source, ())) < len(self._of_source[held.source]):

@@ -18,7 +18,7 @@ from kademlia.routing import RoutingTable
 from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.settings import NodeSettings
 
-__all__ = ["Bucket", "LookupTable"]
+__all__ = ["NEWCOMERS_MAX", "Bucket", "LookupTable"]
 
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
@@ -218,6 +218,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if exclude is not None:
             found = [contact for contact in found if contact.address != exclude.address]
         return found[:wanted]
+
+    def surveyed(self, target: int) -> bool:
+        """Whether nobody was left out around ``target`` for want of places."""
+        bucket = self.buckets.get(ID_BITS - (target ^ self.node.long_id).bit_length())
+        return bucket is None or len(bucket.entries) < self.ksize
 
     def touch(self, node: Any) -> None:
         """A lookup towards ``node`` was made: its bucket is fresh."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from lookup_dht.inheritance import inheritances
 from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.network_size import NetworkSize
 from lookup_dht.settings import NodeSettings
 from lookup_dht.store_round import StoreRound
@@ -95,6 +97,7 @@ class RecordWalks:
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
+        self._met: dict[bytes, Contact] = {}
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
 
     # Walking
@@ -131,8 +134,9 @@ class RecordWalks:
         """A search that :meth:`search` carries out. Below ``floor`` nothing is believed."""
         return Search(peer_id, Findings(self._storage.record(peer_id), floor))
 
-    async def search(self, search: Search) -> None:
-        """Ask the nodes closest to the peerId, all of them, until cancelled."""
+    async def search(self, search: Search, known: int = 0) -> None:
+        """Ask the nodes closest to the peerId, all of them, until cancelled. Records up to the
+        sequence ``known`` need not be sent."""
         findings = search.findings
 
         def on_reply(contact: Contact, reply: Reply) -> None:
@@ -146,7 +150,7 @@ class RecordWalks:
 
         crawl = self._crawl(search.peer_id, on_reply, whole_region=True)
         try:
-            search.closest = await self._walk(crawl, 0)
+            search.closest = await self._walk(crawl, known)
         finally:
             search.asked = crawl.walk.asked
         search.over = True
@@ -241,10 +245,24 @@ class RecordWalks:
     # Looking after
 
     async def hand_over(self) -> None:
-        """Give records to contacts that are new in the table and closer to them."""
+        """Give records to contacts that are new in the table and closer to them.
+
+        Each is looked at once more later: where many come at once, who has to give a record may
+        have come a moment before, and not have had it yet.
+        """
         router = self._protocol.router
         newcomers, router.newcomers = router.newcomers, {}
-        for newcomer in newcomers.values():
+        await self._give_to_all(newcomers.values())
+        self._met = dict(itertools.islice({**self._met, **newcomers}.items(), NEWCOMERS_MAX))
+
+    async def hand_over_again(self) -> None:
+        """The second look."""
+        met, self._met = self._met, {}
+        await self._give_to_all(met.values())
+
+    async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
+        router = self._protocol.router
+        for newcomer in newcomers:
             if router.is_new_node(newcomer):
                 continue  # It is gone already.
             keys = inheritances(
@@ -252,6 +270,7 @@ class RecordWalks:
                 list(self._storage.keys()),
                 self._protocol.source_node.long_id,
                 router.closest,
+                router.surveyed,
                 self._limits.replication,
             )
             await self._offer(newcomer, keys[: self._limits.hand_over_max])
@@ -293,7 +312,9 @@ class RecordWalks:
             return
         self._storage.looked_after(key)
         search = self.begin(key, 0)
-        await self.search(search)
+        record = search.findings.record
+        # Who has it is told by the sequence that it need not be sent, and need not do the same.
+        await self.search(search, 0 if record is None else record.sequence)
         self._counters["record_looked_after"] += 1
         self.repair(search)
 

@@ -110,7 +110,7 @@ def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing() -> Non
         asker, asked = cluster.those(Role.REACHABLE)[:2]
         found = asked.node.record
 
-        async def slowly(search: Search) -> None:
+        async def slowly(search: Search, known: int = 0) -> None:
             await asyncio.sleep(7_300)
             search.findings.add(found)
             search.over = True
