@@ -26,10 +26,14 @@ _PRIVATE_V4: Final = tuple(
         "203.0.113.0/24",
     )
 )  # fmt: skip
-_PRIVATE_V4_RANGES: Final = tuple(
-    (network.network_address.packed, network.broadcast_address.packed) for network in _PRIVATE_V4
-)
-_PRIVATE_V4_FIRST: Final = frozenset(first[0] for first, _ in _PRIVATE_V4_RANGES)
+_PRIVATE_V4_BY_FIRST: Final = {
+    first: [
+        (network.network_address.packed, network.broadcast_address.packed)
+        for network in _PRIVATE_V4
+        if network.network_address.packed[0] == first
+    ]
+    for first in {network.network_address.packed[0] for network in _PRIVATE_V4}
+}
 """Most addresses are let through by a look at their first byte."""
 _V4_IN_V6_PREFIXES: Final = (
     bytes(12),  # ::a.b.c.d, ::1 and :: among them
@@ -129,9 +133,12 @@ class AddressPolicy:
     def _allows_v4(self, packed: bytes) -> bool:
         if packed[0] == 0 or packed[0] >= 224:  # unspecified, multicast, reserved, broadcast
             return False
-        if self._private_addresses or packed[0] not in _PRIVATE_V4_FIRST:
+        if self._private_addresses:
             return True
-        return not any(first <= packed <= last for first, last in _PRIVATE_V4_RANGES)
+        for first, last in _PRIVATE_V4_BY_FIRST.get(packed[0], ()):
+            if first <= packed <= last:
+                return False
+        return True
 
 
 def pack_ip(host: str) -> bytes | None:

@@ -243,14 +243,14 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             return Reply(*head, (), b"", StoreStatus.REFUSED, token, 0, True)
         if method is Method.FIND_NODE:
             nodes = self.rpc_find_node(sender, query.sender, query.key)
-            return Reply(*head, _compact(nodes), b"", StoreStatus.REFUSED, token)
+            return Reply(*head, nodes, b"", StoreStatus.REFUSED, token)
         held, nodes = self.rpc_find_value(sender, query.sender, query.key)
         sequence, record = held if held is not None else (0, b"")
         if sequence <= query.sequence:
             record = b""
             if sequence == query.sequence > 0:
                 self.storage.looked_after(query.key)
-        return Reply(*head, _compact(nodes), record, StoreStatus.REFUSED, token, sequence)
+        return Reply(*head, nodes, record, StoreStatus.REFUSED, token, sequence)
 
     # What others may ask.
 
@@ -260,12 +260,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def rpc_store(self, sender: Contact, nodeid: bytes, key: bytes, value: bytes) -> StoreStatus:
         return self.storage.put(key, value, sender.group)
 
-    def rpc_find_node(self, sender: Contact, nodeid: bytes, key: bytes) -> list[Contact]:
-        return self.router.closest(int.from_bytes(key, "big"), exclude=sender, live_only=True)
+    def rpc_find_node(self, sender: Contact, nodeid: bytes, key: bytes) -> tuple[bytes, ...]:
+        return self.router.suggestions(int.from_bytes(key, "big"), sender.address)
 
     def rpc_find_value(
         self, sender: Contact, nodeid: bytes, key: bytes
-    ) -> tuple[tuple[int, bytes] | None, list[Contact]]:
+    ) -> tuple[tuple[int, bytes] | None, tuple[bytes, ...]]:
         """Sequence and bytes of the record, if it is here, and in any case the closest nodes:
         others may have a newer one, so a walk does not end here."""
         return self.storage.held(key), self.rpc_find_node(sender, nodeid, key)
@@ -492,7 +492,3 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
 _SENT = {method: f"sent_{method.name.lower()}" for method in Method}
 _RECEIVED = {method: f"query_{method.name.lower()}" for method in Method}
-
-
-def _compact(contacts: list[Contact]) -> tuple[bytes, ...]:
-    return tuple([contact.compact for contact in contacts])

@@ -45,6 +45,18 @@ class Bucket:
     """In order of their last answer, the longest silent one first."""
     replacements: dict[bytes, Contact] = field(default_factory=dict)
     """Contacts that have answered too, and wait for a place; the latest last."""
+    live: list[tuple[int, bytes]] | None = None
+    """Number and compact form of the contacts without a strike. None when something has changed:
+    others ask for these far more often than they change."""
+
+    def live_ones(self) -> list[tuple[int, bytes]]:
+        if self.live is None:
+            self.live = [
+                (entry.contact.long_id, entry.contact.compact)
+                for entry in self.entries.values()
+                if not entry.strikes
+            ]
+        return self.live
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]
@@ -171,6 +183,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         bucket = self._bucket(self.get_bucket_for(node))
         entry = bucket.entries[node.id]
         entry.strikes += 1
+        bucket.live = None
         # Its successor at another address has answered already: one strike is enough then.
         if entry.strikes >= self._limits.strikes_max or node.id in bucket.replacements:
             self.remove_contact(node)
@@ -178,46 +191,61 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def find_neighbors(
         self, node: Any, k: int | None = None, exclude: Any = None, *, live_only: bool = False
     ) -> list[Contact]:
-        """Exactly the k closest to ``node``, closest first; a node of that very id is one."""
-        return self.closest(node.long_id, k or self.ksize, exclude=exclude, live_only=live_only)
+        """Exactly the k closest to ``node``, closest first; a node of that very id is one.
 
-    def closest(
-        self,
-        target: int,
-        k: int | None = None,
-        *,
-        exclude: Contact | None = None,
-        live_only: bool = False,
-    ) -> list[Contact]:
-        """:meth:`find_neighbors` of a number. ``live_only`` leaves out those with a strike: others
-        are told of good contacts only.
-
-        Each bucket is a range of distances to the target, and no two overlap. So the buckets are
-        gone through in the order of their distance, and few of them have to be sorted.
+        ``live_only`` leaves out those with a strike.
         """
-        wanted = k or self.ksize
+        contacts = (
+            entry.contact
+            for entry in self._entries()
+            if not (live_only and entry.strikes)
+            and (exclude is None or not entry.contact.same_home_as(exclude))
+        )
+        target = node.long_id
+        return heapq.nsmallest(k or self.ksize, contacts, key=lambda it: it.long_id ^ target)
+
+    def closest(self, target: int, k: int | None = None) -> list[Contact]:
+        """:meth:`find_neighbors` of a number."""
+        wanted, found = k or self.ksize, []
+        for bucket in self._by_distance(target):
+            near = [
+                (entry.contact.long_id ^ target, entry.contact) for entry in bucket.entries.values()
+            ]
+            near.sort()
+            found += near
+            if len(found) >= wanted:
+                break
+        return [contact for _, contact in found[:wanted]]
+
+    def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
+        """The k closest to a number that others are told of, without whoever asks: good ones, in
+        compact form."""
+        wanted = self.ksize
+        asker_id = self._ids.get(asker)
+        own = -1 if asker_id is None else int.from_bytes(asker_id, "big")
+        found: list[tuple[int, bytes]] = []
+        for bucket in self._by_distance(target):
+            near = [
+                (number ^ target, compact)
+                for number, compact in bucket.live_ones()
+                if number != own
+            ]
+            near.sort()
+            found += near
+            if len(found) >= wanted:
+                break
+        return tuple([compact for _, compact in found[:wanted]])
+
+    def _by_distance(self, target: int) -> list[Bucket]:
+        """The buckets, closest first. Each is a range of distances to the target, and no two
+        overlap, so few of them have to be sorted to find the closest contacts."""
         between = target ^ self.node.long_id
-        found: list[Contact] = []
-        # No two distances are equal, so the second parts of these pairs are never compared.
         order = [
             (((between >> ID_BITS - 1 - index) ^ 1) << ID_BITS - 1 - index, index)
             for index in self.buckets
         ]
         order.sort()
-        for _, index in order:
-            near = [
-                (entry.contact.long_id ^ target, entry.contact)
-                for entry in self.buckets[index].entries.values()
-                if not (live_only and entry.strikes)
-            ]
-            near.sort()
-            found += [contact for _, contact in near]
-            # One more, in place of the excluded one.
-            if len(found) > wanted:
-                break
-        if exclude is not None:
-            found = [contact for contact in found if contact.address != exclude.address]
-        return found[:wanted]
+        return [self.buckets[index] for _, index in order]
 
     def surveyed(self, target: int) -> bool:
         """Whether nobody was left out around ``target`` for want of places."""
@@ -276,13 +304,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         entry = bucket.entries.pop(contact.id, None)
         if entry is None:
             entry = Entry(contact, now)
+            bucket.live = None
             self._ids[contact.address] = contact.id
             self._groups[contact.group] += 1
             if len(self.newcomers) < NEWCOMERS_MAX:
                 self.newcomers[contact.compact] = contact
                 if len(self.newcomers) == 1:
                     self.on_newcomer()
-        entry.answered_at, entry.strikes = now, 0
+        if entry.strikes:
+            entry.strikes, bucket.live = 0, None
+        entry.answered_at = now
         bucket.entries[contact.id] = entry
         bucket.replacements.pop(contact.id, None)
         self.former.pop(contact.address, None)
@@ -296,6 +327,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def _remove(self, node_id: bytes) -> None:
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
+        self.buckets[shared].live = None
         del self._ids[contact.address]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:

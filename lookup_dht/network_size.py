@@ -16,6 +16,8 @@ __all__ = ["CROWDING_MIN", "NetworkSize"]
 
 SPACE: Final = 1 << 160
 SAMPLES_MAX: Final = 16
+SAMPLES_SURE: Final = 3
+"""The median of so many is not far off."""
 SAMPLE_LIFETIME_S: Final = 3600.0
 """Networks grow and shrink; in an hour hardly by more than a sample is wrong by."""
 CROWDING_MIN: Final = 4.0
@@ -44,29 +46,34 @@ class NetworkSize:
 
     def nodes(self, now: float, without: bytes = b"") -> float | None:
         """The median estimate; ``without`` is a target whose own neighbourhood is in question."""
-        samples = [
-            estimate
-            for target, (estimate, noted_at) in self._samples.items()
-            if target != without and now - noted_at < SAMPLE_LIFETIME_S
-        ]
-        here = self._estimate(self._surroundings())
-        if here is not None:
-            samples.append(here)
+        samples = self._valid(now, without)
         return statistics.median(samples) if samples else None
 
     def radius(self, target: bytes, now: float) -> int:
         """A distance within which there are k nodes, even if by chance there are few: k and twice
         the deviation of that number are expected. 0 if nothing is known."""
-        nodes = self.nodes(now, without=target)
-        if nodes is None:
+        samples = self._valid(now, target)
+        if not samples:
             return 0
-        expected = self._k + 2 * math.sqrt(self._k)
+        nodes = statistics.median(samples)
+        # One sample alone may be so far off that twice as many nodes would be asked.
+        margin = 2 * math.sqrt(self._k) if len(samples) >= SAMPLES_SURE else 0.0
+        expected = self._k + margin
         return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
 
     def crowding(self, target: bytes, distances: Sequence[int], now: float) -> float:
         """How many times as dense as elsewhere the nodes around ``target`` are; 1 is even."""
         nodes, here = self.nodes(now, without=target), self._estimate(distances)
         return here / nodes if nodes is not None and here is not None else 1.0
+
+    def _valid(self, now: float, without: bytes) -> list[float]:
+        samples = [
+            estimate
+            for target, (estimate, noted_at) in self._samples.items()
+            if target != without and now - noted_at < SAMPLE_LIFETIME_S
+        ]
+        here = self._estimate(self._surroundings())
+        return samples if here is None else [*samples, here]
 
     def _estimate(self, distances: Sequence[int]) -> float | None:
         """None for a network of hardly more than k nodes: then the k-th is just the farthest."""

@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from lookup_dht.contact import Contact, SocketAddress
+from lookup_dht.contact import Contact, SocketAddress, group_of
 from lookup_dht.settings import DHTLimits
 
 __all__ = ["CANDIDATES_MAX", "Walk"]
@@ -40,7 +40,7 @@ class _Candidate:
     def __init__(self, contact: Contact, distance: int) -> None:
         self.contact: Final = contact
         self.distance: Final = distance
-        self.group: Final = contact.group
+        self.group: Final = group_of(contact.packed)
         self.state = _State.NEW
         self.asked_at = 0.0
 
@@ -203,13 +203,14 @@ class Walk:
         groups: dict[bytes, int] = {}
         k, most = self._limits.replication, self._limits.region_nodes_max
         groups_limited, group_max = self._groups_limited, self._limits.group_candidates_per_walk
+        unasked, asked, failed, slow = _State.NEW, _State.ASKED, _State.FAILED, _State.SLOW
         for candidate in self._nearest:
             state = candidate.state
-            if state is _State.FAILED or state is _State.SLOW:
+            if state is failed or state is slow:
                 continue
             if count >= k and (candidate.distance > self._radius or count >= most):
                 break
-            if state is _State.NEW:
+            if state is unasked:
                 address = candidate.contact.address
                 if address in addresses or address in added:
                     continue
@@ -217,7 +218,7 @@ class Walk:
                     continue
                 added.add(address)
                 new.append(candidate)
-            elif state is _State.ASKED:
+            elif state is asked:
                 open_ones = True
             if groups_limited:
                 groups[candidate.group] = groups.get(candidate.group, 0) + 1

@@ -203,3 +203,31 @@ def test_another_own_id_sorts_the_contacts_anew(ids: Iterator[bytes]) -> None:
 def test_what_cannot_be_a_node_is_no_contact(node_id: bytes, packed: bytes, port: int) -> None:
     with pytest.raises(ValueError, match=r"contact|packed"):
         Contact(node_id, packed, port)
+
+
+@given(
+    st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=60),
+    st.binary(min_size=20, max_size=20),
+    st.integers(0, 59),
+    st.integers(0, 59),
+)
+def test_the_quick_ways_to_the_closest_agree_with_the_plain_one(
+    node_ids: list[bytes], target: bytes, struck: int, asker: int
+) -> None:
+    table, _ = table_of(k=7)
+    for number, node_id in enumerate(node_ids):
+        table.add_contact(contact(node_id, number))
+        table.suggestions(number, ("127.0.0.1", 1))  # what it remembers must not grow old
+    contacts = list(table)
+    number = int.from_bytes(target, "big")
+    assert table.closest(number) == table.find_neighbors(Node(target))
+    asking = contacts[asker % len(contacts)] if contacts else contact(OWN)
+    if contacts:
+        table.strike(contacts[struck % len(contacts)])
+    plain = table.find_neighbors(Node(target), exclude=asking, live_only=True)
+    assert table.suggestions(number, asking.address) == tuple(it.compact for it in plain)
+    if contacts:
+        table.add_contact(contacts[struck % len(contacts)])
+        table.remove_contact(contacts[asker % len(contacts)])
+    plain = table.find_neighbors(Node(target), live_only=True)
+    assert table.suggestions(number, ("127.0.0.1", 1)) == tuple(it.compact for it in plain)
