@@ -213,6 +213,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         if not ipaddress.ip_address(host).is_loopback and host != self.host:
             self.counters["statistics_asked_from_afar"] += 1
             return
+        self.counters["statistics_asked"] += 1
         text = json.dumps(self.statistics(), separators=(",", ":")).encode()
         if len(text) <= STATISTICS_BYTES_MAX:
             reply_type = bytes((STATISTICS_REPLY_TYPE,))

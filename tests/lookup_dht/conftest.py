@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
+import uvloop
 
 from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.comm_strat import Address, TCPStrat
@@ -43,6 +44,15 @@ def sign() -> Callable[..., SignedCommRecord]:
         return SignedCommRecord.sign(identity, sequence, content)
 
     return sign
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name == "test_hostile_datagrams.py":
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 class RawPeer(asyncio.DatagramProtocol):
