@@ -53,6 +53,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
+        self._looked_around = False
         self._greeted = 0
         self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
@@ -206,6 +207,10 @@ class LookupServer(Server):  # type: ignore[misc]
         if self._settings.elapsed() >= self._greet_at:
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_a_lost_one()
+        if not self._looked_around and len(router):
+            # Once more than when joining: those who joined at the same moment were not there yet.
+            self._looked_around = True
+            await self.walks.find_nodes(self.node.id)
         for contact in router.silent_contacts(self.alpha):
             self.protocol.check(contact)
         for target in self.protocol.get_refresh_ids()[:1]:

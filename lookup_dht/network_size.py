@@ -57,8 +57,7 @@ class NetworkSize:
             return 0
         nodes = statistics.median(samples)
         # One sample alone may be so far off that twice as many nodes would be asked.
-        margin = 2 * math.sqrt(self._k) if len(samples) >= SAMPLES_SURE else 0.0
-        expected = self._k + margin
+        expected = self._k + (2 if len(samples) >= SAMPLES_SURE else 1) * math.sqrt(self._k)
         return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
 
     def crowding(self, target: bytes, distances: Sequence[int], now: float) -> float:

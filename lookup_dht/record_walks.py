@@ -184,7 +184,13 @@ class RecordWalks:
         own = self._storage.held(search.peer_id)
         if own is not None and own[0] < record.sequence:
             self._storage.put(search.peer_id, data)
-        near = {contact.compact for contact in search.closest[: self._limits.replication]}
+        target = int.from_bytes(search.peer_id, "big")
+        closest, own_distance = search.closest, self._protocol.source_node.long_id ^ target
+        places = self._limits.replication
+        if own is not None and len(closest) >= places:
+            # Where this node itself is one of the k, the last of the others is not.
+            places -= own_distance < closest[places - 1].long_id ^ target
+        near = {contact.compact for contact in closest[:places]}
         lacking = [
             holder
             for holder in search.findings.lacking()

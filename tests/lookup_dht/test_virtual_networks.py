@@ -108,9 +108,10 @@ def test_records_are_found_after_the_network_grew_manyfold_since_they_were_publi
 def test_an_idle_network_sends_no_store_for_hours() -> None:
     async def story(town: Town) -> None:
         await town.grow(60)
+        await asyncio.sleep(60)  # until all have found their places
         for number in range(40):
             await town.publish(number, town.sign(town.identity(), 5, 24 * 3600))
-        await asyncio.sleep(120)  # until all have found their places
+        await asyncio.sleep(10)
         stores = town.total("sent_store")
         before = town.total("sent_ping", "sent_find_node", "sent_find_value")
         await asyncio.sleep(2 * 3600)
