@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -252,7 +252,7 @@ class DHTLookup:
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
-    ) -> AsyncIterator[SignedCommRecord]:
+    ) -> AsyncGenerator[SignedCommRecord, None]:
         """Records of strictly increasing sequence above ``newer_than``: the first valid one as
         soon as it is found, newer ones as they turn up, until the neighbourhood was asked.
 
