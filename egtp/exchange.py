@@ -106,7 +106,6 @@ class Exchange(Outgoing, Generic[Sink]):
         self.bucket: Bucket[Exchange[Sink]] | None = None
         self.soft_bucket: Bucket[Exchange[Sink]] | None = None
 
-
     def may_be_given_to(self, incarnation: bytes, peer_started_s: float) -> bool:
         """Whether a copy may be given to the peer in ``incarnation``, which began at
         ``peer_started_s`` at the latest (on the own elapsed clock).

@@ -6,16 +6,24 @@ a table in memory, or several of these in a chain.
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import LookupFailed, LookupFailure, PublishFailed
 from egtp.identity import NodeId
 
-__all__ = ["LookupChain", "LookupService", "MemoryLookup", "Published"]
+__all__ = [
+    "LookupChain",
+    "LookupService",
+    "MemoryLookup",
+    "Published",
+    "StreamingLookup",
+    "resolve_stream",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +34,9 @@ class Published:
     """How many nodes said that they hold it now. Never zero: that is :class:`PublishFailed`."""
     asked: int
     """How many were asked to."""
+    networks: int = field(default=0, compare=False)
+    """Of how many networks (a /24, or an IPv6 /48) those are that hold it: twenty nodes of one
+    owner are one. 0 if the service cannot tell."""
 
 
 class LookupService(Protocol):
@@ -40,6 +51,41 @@ class LookupService(Protocol):
 
     async def publish(self, record: SignedCommRecord) -> Published:
         """Store ``record``. Raises :class:`PublishFailed` if nobody did."""
+
+
+@runtime_checkable
+class StreamingLookup(LookupService, Protocol):
+    """A lookup service that tells what it finds while it goes on searching."""
+
+    async def resolve(
+        self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+    ) -> SignedCommRecord:
+        """As before. ``fresh`` waits for everybody who might know something newer, and does not
+        take what was found before for an answer."""
+
+    def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        """Records of strictly increasing sequence above ``newer_than``: the first one found at
+        once, so that it can be dialled, and newer ones as they turn up.
+
+        Raises :class:`LookupFailed` if there was none. Leaving the iteration ends the search, so
+        close it: ``async with contextlib.aclosing(...)``.
+        """
+
+
+async def resolve_stream(
+    service: LookupService, peer_id: NodeId, *, newer_than: int = 0
+) -> AsyncGenerator[SignedCommRecord, None]:
+    """:meth:`StreamingLookup.resolve_stream` of any service: if it does not stream, the stream is
+    of one record."""
+    if isinstance(service, StreamingLookup):
+        found = service.resolve_stream(peer_id, newer_than=newer_than)
+        async with contextlib.aclosing(found):
+            async for record in found:
+                yield record
+    else:
+        yield await service.resolve(peer_id, newer_than=newer_than)
 
 
 class MemoryLookup:
@@ -72,17 +118,49 @@ class LookupChain:
     def __init__(self, *services: LookupService) -> None:
         self._services = services
 
-    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+    async def resolve(
+        self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+    ) -> SignedCommRecord:
+        """With ``fresh``, all are asked, and the newest record wins."""
         failure = LookupFailed(LookupFailure.NO_NODES)
+        newest: SignedCommRecord | None = None
         for service in self._services:
             try:
-                return await service.resolve(peer_id, newer_than=newer_than)
+                if fresh and isinstance(service, StreamingLookup):
+                    record = await service.resolve(peer_id, newer_than=newer_than, fresh=True)
+                else:
+                    record = await service.resolve(peer_id, newer_than=newer_than)
             except LookupFailed as error:
                 failure = error
-        raise failure
+                continue
+            if not fresh:
+                return record
+            if supersedes(record, newest):
+                newest = record
+        if newest is None:
+            raise failure
+        return newest
+
+    async def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        """Of all services, one after another, so put those first that answer fast."""
+        failure = LookupFailed(LookupFailure.NO_NODES)
+        told = newer_than
+        for service in self._services:
+            stream = resolve_stream(service, peer_id, newer_than=told)
+            try:
+                async with contextlib.aclosing(stream):
+                    async for record in stream:
+                        told = record.sequence
+                        yield record
+            except LookupFailed as error:
+                failure = error
+        if told == newer_than:
+            raise failure
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        stored = asked = 0
+        stored = asked = networks = 0
         failures = []
         for service in self._services:
             try:
@@ -92,6 +170,7 @@ class LookupChain:
             else:
                 stored += published.stored
                 asked += published.asked
+                networks += published.networks
         if not stored:
             raise PublishFailed("; ".join(failures) or "no lookup service to publish to")
-        return Published(stored, asked)
+        return Published(stored, asked, networks)

@@ -1,4 +1,7 @@
-"""``python -m lookup_dht``: a DHT node for others to join through."""
+"""``python -m lookup_dht``: a DHT node for others to join through.
+
+``python -m lookup_dht stats IP:PORT`` asks one that runs on this machine how it is.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,36 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
+import json
+import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from egtp.comm_strat import Address
 from egtp.errors import EgtpError, InvalidConfig
 from egtp.program_loop import program_loop
+from lookup_dht.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 from lookup_dht.service import DHTLookup
 from lookup_dht.state_file import CorruptState, NodeState, read_state, set_aside, write_state
+from lookup_dht.statistics import STATISTICS_BYTES_MAX, overview
 
 STATE_INTERVAL_S = 60.0
 USAGE_ERROR = 2
+ANSWER_TIMEOUT_S = 3.0
+"""How long a node of this machine may take to say how it is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0 after a signal, 2 for what the user has to mend."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
+        if arguments[:1] == ["stats"]:
+            print(overview(_ask_statistics(arguments[1:])))
+            return 0
         options = _parser().parse_args(arguments)
         with asyncio.Runner(loop_factory=program_loop()) as runner:
             runner.run(_serve(options))
@@ -46,28 +60,31 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lookup_dht",
         description="Run a node of the EGTP lookup DHT, for others to join through. "
-        "It stops on ctrl-C or SIGTERM.",
+        "It stops on ctrl-C or SIGTERM, and says how it is on SIGUSR1, on stderr, and when "
+        "'python -m lookup_dht stats IP:PORT' asks it on the same machine.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--listen",
         metavar="IP:PORT",
-        default="0.0.0.0:9100",
-        help="UDP address to listen on (default %(default)s); a loopback address implies "
-        "--private-addresses",
+        action="append",
+        help="UDP address to listen on (default 0.0.0.0:9100); a loopback address implies "
+        "--private-addresses; may be given once for IPv4 and once for IPv6, which are two networks",
     )
     parser.add_argument(
         "--bootstrap",
-        metavar="IP:PORT",
+        metavar="HOST:PORT",
         action="append",
         default=[],
-        help="a node to join through; may be given several times; without one, others join us",
+        help="a node to join through, by address or name; may be given several times; without "
+        "one, others join us",
     )
     parser.add_argument(
         "--state",
         metavar="FILE",
         type=Path,
-        help="keep the node id, contacts and records in FILE; without it each start is a new node",
+        help="keep the node id and contacts in FILE and records in FILE.records, for IPv6 in "
+        "FILE.v6 and FILE.v6.records; without it each start is a new node",
     )
     parser.add_argument(
         "--network",
@@ -79,6 +96,12 @@ def _parser() -> argparse.ArgumentParser:
         "--private-addresses",
         action="store_true",
         help="let loopback and private addresses be nodes: for a lab or a local network",
+    )
+    parser.add_argument(
+        "--stats-every",
+        metavar="SECONDS",
+        type=float,
+        help="print statistics, a line of JSON for each node, so often",
     )
     return parser
 
@@ -98,28 +121,117 @@ async def _serve(options: argparse.Namespace) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
-        await _run_node(options)
+        await _run_nodes(options)
 
 
-async def _run_node(options: argparse.Namespace) -> None:
-    loopback = ipaddress.ip_address(Address.parse(options.listen).ip).is_loopback
-    lookup = DHTLookup(
-        options.listen,
-        options.bootstrap,
-        network=options.network,
-        private_addresses=options.private_addresses or loopback,
-        state=None if options.state is None else _read_state(options.state),
-    )
-    async with lookup:
-        if options.state is not None:
+async def _run_nodes(options: argparse.Namespace) -> None:
+    """One for each address. The first that cannot run ends all."""
+    listen = [Address.parse(text) for text in options.listen or ["0.0.0.0:9100"]]
+    if len({len(address.ip) for address in listen}) < len(listen):
+        raise InvalidConfig("listen on one IPv4 and one IPv6 address at most")
+    nodes = [_Node(address, options, alone=len(listen) == 1) for address in listen]
+
+    def tell() -> None:
+        for node in nodes:
+            node.tell(sys.stderr)
+
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+    async with contextlib.AsyncExitStack() as running:
+        for node in nodes:
+            await running.enter_async_context(node.lookup)
+            node.began()
+        await asyncio.gather(*(node.go_on(options.stats_every) for node in nodes))
+
+
+class _Node:
+    """A node with its files."""
+
+    def __init__(self, listen: Address, options: argparse.Namespace, *, alone: bool) -> None:
+        """With ``alone``, a bootstrap address of the other family is a mistake."""
+        self._path = _path_of(options.state, listen)
+        family = socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6
+        loopback = ipaddress.ip_address(listen.ip).is_loopback
+        self.lookup = DHTLookup(
+            str(listen),
+            [it for it in options.bootstrap if alone or _of_family(it, listen)],
+            network=options.network,
+            private_addresses=options.private_addresses or loopback,
+            state=None if self._path is None else _read_state(self._path),
+            store=None
+            if self._path is None
+            else self._path.with_name(f"{self._path.name}.records"),
+            resolve_name=lambda name, port: _resolve(name, port, family),
+        )
+
+    def began(self) -> None:
+        if self._path is not None:
             # Before the id is told to anybody, and to find out now whether it can be written.
-            write_state(options.state, lookup.state)
+            write_state(self._path, self.lookup.state)
         # In one write, so that who waits for the first line has the second.
-        print(f"listening on {lookup.address}\nnode id {lookup.node_id.hex()}", flush=True)
-        if options.state is None:
+        print(
+            f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
+        )
+
+    async def go_on(self, stats_every_s: float | None) -> None:
+        async with asyncio.TaskGroup() as group:
+            if stats_every_s is not None:
+                group.create_task(self._tell_regularly(stats_every_s))
+            if self._path is not None:
+                group.create_task(_keep_state(self._path, self.lookup))
             await asyncio.get_running_loop().create_future()
-        else:
-            await _keep_state(options.state, lookup)
+
+    def tell(self, file: Any) -> None:
+        print(json.dumps(self.lookup.statistics()), file=file, flush=True)
+
+    async def _tell_regularly(self, every_s: float) -> None:
+        while True:
+            await asyncio.sleep(every_s)
+            self.tell(sys.stdout)
+
+
+def _path_of(path: Path | None, listen: Address) -> Path | None:
+    if path is None or len(listen.ip) == 4:
+        return path
+    return path.with_name(f"{path.name}.v6")
+
+
+def _of_family(seed: str, listen: Address) -> bool:
+    """Names are of both; what is neither is complained about by who uses it."""
+    try:
+        return len(Address.parse(seed).ip) == len(listen.ip)
+    except InvalidConfig:
+        return True
+
+
+async def _resolve(name: str, port: int, family: socket.AddressFamily) -> list[tuple[str, int]]:
+    found = await asyncio.get_running_loop().getaddrinfo(
+        name, port, family=family, type=socket.SOCK_DGRAM
+    )
+    return [(str(address[0]), port) for *_, address in found]
+
+
+def _ask_statistics(arguments: Sequence[str]) -> dict[str, Any]:
+    """Of a node on this machine. Raises :class:`InvalidConfig` if it does not say."""
+    if len(arguments) != 1:
+        raise InvalidConfig("stats needs the IP:PORT that a node on this machine listens on")
+    address = Address.parse(arguments[0])
+    family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
+    host = address.host
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1" if family == socket.AF_INET else "::1"
+    message_id = os.urandom(MESSAGE_ID_BYTES)
+    with socket.socket(family, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(ANSWER_TIMEOUT_S)
+        try:
+            asker.connect((host, address.port))
+            asker.send(bytes((STATISTICS_QUERY_TYPE,)) + message_id + b"\0")
+            data = asker.recv(HEADER_BYTES + STATISTICS_BYTES_MAX)
+            statistics = json.loads(data[HEADER_BYTES:])
+        except (OSError, ValueError) as error:
+            raise InvalidConfig(
+                f"no node at {address} says how it is ({error}); it answers loopback only"
+            ) from None
+    return dict(statistics)
 
 
 def _read_state(path: Path) -> NodeState | None:

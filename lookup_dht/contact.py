@@ -14,7 +14,7 @@ from typing import Final
 
 from egtp.identity import NODE_ID_BYTES
 
-__all__ = ["AddressPolicy", "Contact", "SocketAddress", "pack_ip"]
+__all__ = ["AddressPolicy", "Contact", "SocketAddress", "group_of", "pack_ip"]
 
 SocketAddress = tuple[str, int]
 
@@ -26,9 +26,15 @@ _PRIVATE_V4: Final = tuple(
         "203.0.113.0/24",
     )
 )  # fmt: skip
-_PRIVATE_V4_RANGES: Final = tuple(
-    (network.network_address.packed, network.broadcast_address.packed) for network in _PRIVATE_V4
-)
+_PRIVATE_V4_BY_FIRST: Final = {
+    first: [
+        (network.network_address.packed, network.broadcast_address.packed)
+        for network in _PRIVATE_V4
+        if network.network_address.packed[0] == first
+    ]
+    for first in {network.network_address.packed[0] for network in _PRIVATE_V4}
+}
+"""Most addresses are let through by a look at their first byte."""
 _V4_IN_V6_PREFIXES: Final = (
     bytes(12),  # ::a.b.c.d, ::1 and :: among them
     bytes(10) + b"\xff\xff",  # v4-mapped
@@ -42,7 +48,7 @@ _LOOPBACK_V6: Final = bytes(15) + b"\x01"
 class Contact:
     """Twenty bytes of id, an IP address and a port. Immutable by convention."""
 
-    __slots__ = ("id", "ip", "long_id", "packed", "port")
+    __slots__ = ("address", "compact", "id", "long_id")
 
     def __init__(self, node_id: bytes, packed: bytes, port: int) -> None:
         """``packed`` is 4 or 16 bytes. Raises ValueError for anything that cannot be a node."""
@@ -50,9 +56,9 @@ class Contact:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
         family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
         self.id: Final = node_id
-        self.packed: Final = packed
-        self.ip: Final = socket.inet_ntop(family, packed)
-        self.port: Final = port
+        self.address: Final[SocketAddress] = (socket.inet_ntop(family, packed), port)
+        self.compact: Final = node_id + packed + port.to_bytes(2, "big")
+        """The 26 or 38 bytes of it in a datagram."""
         self.long_id: Final = int.from_bytes(node_id, "big")
 
     @classmethod
@@ -64,20 +70,26 @@ class Contact:
             int.from_bytes(compact[-2:], "big"),
         )
 
-    def pack(self) -> bytes:
-        return self.id + self.packed + self.port.to_bytes(2, "big")
+    @property
+    def packed(self) -> bytes:
+        """The 4 or 16 bytes of the IP address."""
+        return self.compact[NODE_ID_BYTES:-2]
 
     @property
-    def address(self) -> SocketAddress:
-        return (self.ip, self.port)
+    def ip(self) -> str:
+        return self.address[0]
+
+    @property
+    def port(self) -> int:
+        return self.address[1]
 
     @property
     def group(self) -> bytes:
         """The network it is in, /24 or /48: addresses of one group probably have one owner."""
-        return self.packed[:3] if len(self.packed) == 4 else self.packed[:6]
+        return group_of(self.packed)
 
     def same_home_as(self, other: Contact) -> bool:
-        return self.packed == other.packed and self.port == other.port
+        return self.address == other.address
 
     def distance_to(self, other: Contact) -> int:
         return self.long_id ^ other.long_id
@@ -86,13 +98,18 @@ class Contact:
         return iter((self.id, self.ip, self.port))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Contact) and self.id == other.id and self.same_home_as(other)
+        return isinstance(other, Contact) and self.compact == other.compact
 
     def __hash__(self) -> int:
-        return hash((self.id, self.packed, self.port))
+        return hash(self.compact)
 
     def __repr__(self) -> str:
         return f"Contact({self.id.hex()}, {self.ip}, {self.port})"
+
+
+def group_of(packed: bytes) -> bytes:
+    """The /24 of an IPv4 address, the /48 of an IPv6 one."""
+    return packed[:3] if len(packed) == 4 else packed[:6]
 
 
 class AddressPolicy:
@@ -116,9 +133,12 @@ class AddressPolicy:
     def _allows_v4(self, packed: bytes) -> bool:
         if packed[0] == 0 or packed[0] >= 224:  # unspecified, multicast, reserved, broadcast
             return False
-        return self._private_addresses or not any(
-            first <= packed <= last for first, last in _PRIVATE_V4_RANGES
-        )
+        if self._private_addresses:
+            return True
+        for first, last in _PRIVATE_V4_BY_FIRST.get(packed[0], ()):
+            if first <= packed <= last:
+                return False
+        return True
 
 
 def pack_ip(host: str) -> bytes | None:

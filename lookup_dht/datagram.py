@@ -1,41 +1,41 @@
-"""The datagrams between DHT nodes: a pure codec.
+"""The datagrams between DHT nodes: a pure codec. ``docs/dht.md`` has the grammar with its reasons.
 
 The framing is that of ``rpcudp``: one byte of type (0 query, 1 reply), twenty random bytes that
 pair a reply with its query, and msgpack ``[method, arguments]``. The methods have names of their
-own, so that unmodified nodes ignore ours and we theirs. Everything is canonical::
+own, so that unmodified nodes ignore ours and we theirs. Everything is in its shortest form::
 
-    query  ping        [network, sender id, flags]
-           find_node   [network, sender id, flags, target, padding]
-           find_value  [network, sender id, flags, peerId, padding]
-           store       [network, sender id, flags, peerId, record]
+    query  ping        [network, sender id, flags, padding]
+           find_node   [network, sender id, flags, target, token, padding]
+           find_value  [network, sender id, flags, peerId, token, sequence known, padding]
+           store       [network, sender id, flags, peerId, token, record]
     reply  ping        [network, sender id, flags, observed]
-           find_node   [network, sender id, flags, observed, [node...]]
-           find_value  [network, sender id, flags, observed, [node...], record or empty]
-           store       [network, sender id, flags, observed, status]
+           find_node   [network, sender id, flags, observed, token, nodes]
+           find_value  [network, sender id, flags, observed, token, nodes, sequence, record]
+           store       [network, sender id, flags, observed, token, status]
 
-A node is 26 bytes (id, IPv4 address, port) or 38; ``observed`` is where the query was seen to
-come from, packed the same way without the id. Flag 1 says that the sender is a server. Later
-versions may append arguments, which are skipped.
+``nodes`` is one byte string of nodes one after another, each of 26 bytes (id, IPv4 address, port)
+or 38; which, follows from ``observed``: where the query was seen to come from, packed the same way
+without the id. Later versions may append arguments, which are skipped.
 
 **Return routability.** Queries whose replies are long are padded, and whatever a query makes a
 node send back, the ping that probes a stranger included, is at most three times as long as the
-query. So a forged source address cannot turn a node into an amplifier, and neither cookie nor
-state nor round trip is needed for that.
+query: a forged source address cannot turn a node into an amplifier. A node under pressure answers
+a query without a good token by a reply with the flag ``AGAIN``, shorter than the query, which
+holds nothing but the token to ask again with.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final, NamedTuple
 
-from egtp import canonical
-from egtp.canonical import Value
-from egtp.errors import CanonicalError, RemoteProtocolError
+import msgpack
+
+from egtp.errors import LocalProtocolError, RemoteProtocolError
 from egtp.identity import NODE_ID_BYTES
-from lookup_dht.contact import Contact
 
 __all__ = [
+    "AGAIN_FLAG",
     "AMPLIFICATION_MAX",
     "BYTES_IN_MAX",
     "BYTES_OUT_MAX",
@@ -45,6 +45,9 @@ __all__ = [
     "NODES_MAX",
     "Query",
     "Reply",
+    "SERVER_FLAG",
+    "STATISTICS_QUERY_TYPE",
+    "STATISTICS_REPLY_TYPE",
     "StoreStatus",
     "decode_query",
     "decode_reply",
@@ -60,14 +63,31 @@ BYTES_IN_MAX: Final = 1400
 BYTES_OUT_MAX: Final = 1200
 """Fits into one packet on every path of the internet; a fragment lost is a datagram lost."""
 NODES_MAX: Final = 20
+NODE_BYTES_V4: Final = 26
+NODE_BYTES_V6: Final = 38
 AMPLIFICATION_MAX: Final = 3
-PROBE_BYTES_MAX: Final = 96
-"""A ping in the network with the longest name."""
 RECORD_BYTES_MAX: Final = 920
+TOKEN_BYTES_MAX: Final = 32
+"""What a token is made of is the business of the node that made it."""
+NETWORK_BYTES_MAX: Final = 32
+SEQUENCE_LIMIT: Final = 2**48
+
 SERVER_FLAG: Final = 1
+"""The sender can be asked."""
+AGAIN_FLAG: Final = 2
+"""In a reply: this is no answer yet; ask again, with the token."""
 
 QUERY_TYPE: Final = 0
 REPLY_TYPE: Final = 1
+STATISTICS_QUERY_TYPE: Final = 2
+"""Followed by the twenty bytes of any datagram, and at least one more. Answered to this machine
+only, by type 3, the same twenty bytes, and JSON."""
+STATISTICS_REPLY_TYPE: Final = 3
+
+PING_PADDING: Final = 20
+"""A reply to a ping is shorter than the ping."""
+PROBE_BYTES_MAX: Final = HEADER_BYTES + 2 + 11 + (NETWORK_BYTES_MAX + 2) + 22 + 1 + 22
+"""A ping in the network with the longest name."""
 
 
 class DatagramError(RemoteProtocolError):
@@ -80,12 +100,33 @@ class Method(enum.Enum):
     FIND_VALUE = "egtp1.find_value"
     STORE = "egtp1.store"
 
+    # By identity, as they are compared; Enum's own way costs as much as a msgpack call.
+    __hash__ = object.__hash__
+
+
+_NAMES: Final = {method: method.value for method in Method}
+_METHODS: Final = {method.value: method for method in Method}
+"""``method.value`` and ``Method(name)`` are slow too."""
 
 _QUERY_BYTES_MIN: Final = {
     Method.PING: 0,
-    Method.FIND_NODE: 360,  # twenty IPv6 nodes are 800 bytes, and the probe comes on top
+    Method.FIND_NODE: 360,  # twenty IPv6 nodes are 763 bytes, and the probe comes on top
     Method.FIND_VALUE: -(-(BYTES_OUT_MAX + PROBE_BYTES_MAX) // AMPLIFICATION_MAX),
     Method.STORE: 0,
+}
+
+
+_QUERY_TYPES: Final[dict[Method, tuple[type, ...]]] = {
+    Method.PING: (str, bytes, int),
+    Method.FIND_NODE: (str, bytes, int, bytes, bytes, bytes),
+    Method.FIND_VALUE: (str, bytes, int, bytes, bytes, int, bytes),
+    Method.STORE: (str, bytes, int, bytes, bytes, bytes),
+}
+_REPLY_TYPES: Final[dict[Method, tuple[type, ...]]] = {
+    Method.PING: (str, bytes, int, bytes),
+    Method.FIND_NODE: (str, bytes, int, bytes, bytes, bytes),
+    Method.FIND_VALUE: (str, bytes, int, bytes, bytes, bytes, int, bytes),
+    Method.STORE: (str, bytes, int, bytes, bytes, int),
 }
 
 
@@ -98,10 +139,14 @@ class StoreStatus(enum.IntEnum):
     """The node has, or has seen, a newer one."""
     REFUSED = 2
     """Invalid, expired, too far in the future, or no room for it."""
+    TOKEN = 3
+    """The token is not, or no longer, good: try again with the one in the reply."""
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+_STATUSES: Final = {int(status): status for status in StoreStatus}
+
+
+class Query(NamedTuple):
     """One of the four questions."""
 
     method: Method
@@ -112,10 +157,13 @@ class Query:
     """The id or peerId that the query is about; empty for a ping."""
     record: bytes = b""
     """To store."""
+    token: bytes = b""
+    """What the asked node gave with its last answer about the same key; may be empty."""
+    sequence: int = 0
+    """A record up to this sequence is known and need not be sent."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to a :class:`Query` of the same method."""
 
     method: Method
@@ -124,9 +172,14 @@ class Reply:
     server: bool
     observed: bytes
     """Packed address and port that the query came from."""
-    nodes: tuple[Contact, ...] = field(default=(), repr=False)
+    nodes: tuple[bytes, ...] = ()
+    """Compact: see :class:`lookup_dht.contact.Contact`."""
     record: bytes = b""
     status: StoreStatus = StoreStatus.REFUSED
+    token: bytes = b""
+    sequence: int = 0
+    """Of the record that the node holds, whether it sends it or not; 0 if it holds none."""
+    again: bool = False
 
 
 def reply_bytes_max(query_bytes: int) -> int:
@@ -135,16 +188,31 @@ def reply_bytes_max(query_bytes: int) -> int:
 
 
 def encode_query(message_id: bytes, query: Query) -> bytes:
-    """Raises :class:`LocalProtocolError` for what has no canonical form."""
-    arguments: list[Value] = [query.network, query.sender, int(query.server) * SERVER_FLAG]
-    if query.method is Method.STORE:
-        arguments += [query.key, query.record]
-    elif query.method is not Method.PING:
-        arguments += [query.key, b""]
-        data = _frame(QUERY_TYPE, message_id, query.method, arguments)
-        # The length of a byte string above 255 takes one byte more to say.
-        arguments[-1] = bytes(max(0, _QUERY_BYTES_MIN[query.method] - len(data)))
-    return _frame(QUERY_TYPE, message_id, query.method, arguments)
+    """Raises :class:`LocalProtocolError` for what a datagram cannot carry."""
+    method = query.method
+    arguments: list[object] = [query.network, query.sender, SERVER_FLAG if query.server else 0]
+    if method is Method.PING:
+        arguments.append(bytes(PING_PADDING))
+    elif method is Method.STORE:
+        arguments += (query.key, query.token, query.record)
+    else:
+        arguments += (query.key, query.token)
+        if method is Method.FIND_VALUE:
+            arguments.append(query.sequence)
+        arguments.append(b"")
+        return _padded(_frame(QUERY_TYPE, message_id, method, arguments), _QUERY_BYTES_MIN[method])
+    return _frame(QUERY_TYPE, message_id, method, arguments)
+
+
+def _padded(data: bytes, bytes_min: int) -> bytes:
+    """``data`` with its last argument, an empty byte string, made long enough."""
+    padding = bytes_min - len(data)
+    if padding <= 0:
+        return data
+    if padding < 256:
+        return data[:-1] + bytes((padding,)) + bytes(padding)
+    # The length of a byte string above 255 takes one byte more to say.
+    return data[:-2] + b"\xc5" + padding.to_bytes(2, "big") + bytes(padding)
 
 
 def encode_reply(message_id: bytes, reply: Reply, bytes_max: int) -> bytes | None:
@@ -152,106 +220,126 @@ def encode_reply(message_id: bytes, reply: Reply, bytes_max: int) -> bytes | Non
 
     None if not even the rest fits: then the query was too short to deserve a reply.
     """
-    nodes: list[Value] = [node.pack() for node in reply.nodes]
-    arguments: list[Value] = [
-        reply.network,
-        reply.sender,
-        int(reply.server) * SERVER_FLAG,
-        reply.observed,
-    ]
-    if reply.method is Method.STORE:
+    method, nodes = reply.method, reply.nodes
+    flags = (SERVER_FLAG if reply.server else 0) | (AGAIN_FLAG if reply.again else 0)
+    arguments: list[object] = [reply.network, reply.sender, flags, reply.observed]
+    if method is not Method.PING:
+        arguments.append(reply.token)
+    if method is Method.STORE:
         arguments.append(int(reply.status))
-    elif reply.method is Method.FIND_NODE:
-        arguments.append(nodes)
-    elif reply.method is Method.FIND_VALUE:
-        arguments += [nodes, reply.record]
-    data = _frame(REPLY_TYPE, message_id, reply.method, arguments)
+    elif method is Method.FIND_NODE:
+        arguments.append(b"".join(nodes))
+    elif method is Method.FIND_VALUE:
+        arguments += (b"".join(nodes), reply.sequence, reply.record)
+    data = _frame(REPLY_TYPE, message_id, method, arguments)
     excess = len(data) - bytes_max
     if excess > 0 and nodes:
-        while nodes and excess > 0:
-            nodes.pop()
-            excess -= len(reply.nodes[len(nodes)].pack()) + 2
-        data = _frame(REPLY_TYPE, message_id, reply.method, arguments)
+        fitting = max(0, len(nodes) - -(-excess // len(nodes[0])))
+        arguments[5] = b"".join(nodes[:fitting])
+        data = _frame(REPLY_TYPE, message_id, method, arguments)
     if len(data) > bytes_max and reply.record:
-        arguments[-1] = b""
-        data = _frame(REPLY_TYPE, message_id, reply.method, arguments)
+        arguments[7] = b""
+        data = _frame(REPLY_TYPE, message_id, method, arguments)
     return data if len(data) <= bytes_max else None
 
 
 def decode_query(data: bytes) -> Query:
     """Raises :class:`DatagramError`, and nothing else, for anything but a query."""
-    method, arguments = _arguments(data)
-    match arguments:
-        case [str(network), bytes(sender), int(flags), *rest] if _header_valid(sender, flags):
-            server = bool(flags & SERVER_FLAG)
-        case _:
-            raise DatagramError("datagram_fields")
+    method, arguments = _arguments(data, _QUERY_TYPES)
+    network, sender, flags = arguments[:3]
+    server = bool(flags & SERVER_FLAG)
     if method is Method.PING:
         return Query(method, network, sender, server)
-    match rest:
-        case [bytes(key), bytes(record), *_] if len(key) == NODE_ID_BYTES:
-            if method is not Method.STORE:
-                return Query(method, network, sender, server, key)
-            if 0 < len(record) <= RECORD_BYTES_MAX:
-                return Query(method, network, sender, server, key, record)
-    raise DatagramError("datagram_fields")
+    key, token = arguments[3:5]
+    if len(key) != NODE_ID_BYTES or len(token) > TOKEN_BYTES_MAX:
+        raise DatagramError("datagram_fields")
+    if method is Method.FIND_NODE:
+        return Query(method, network, sender, server, key, b"", token)
+    if method is Method.FIND_VALUE:
+        sequence = arguments[5]
+        if not 0 <= sequence < SEQUENCE_LIMIT:
+            raise DatagramError("datagram_fields")
+        return Query(method, network, sender, server, key, b"", token, sequence)
+    record = arguments[5]
+    if not 0 < len(record) <= RECORD_BYTES_MAX:
+        raise DatagramError("datagram_fields")
+    return Query(method, network, sender, server, key, record, token)
 
 
 def decode_reply(data: bytes) -> Reply:
     """Raises :class:`DatagramError`, and nothing else, for anything but a reply."""
-    method, arguments = _arguments(data)
-    match arguments:
-        case [str(network), bytes(sender), int(flags), bytes(observed), *rest] if _header_valid(
-            sender, flags
-        ) and len(observed) in (6, 18):
-            head = (method, network, sender, bool(flags & SERVER_FLAG), observed)
-        case _:
+    method, arguments = _arguments(data, _REPLY_TYPES)
+    network, sender, flags, observed = arguments[:4]
+    server = bool(flags & SERVER_FLAG)
+    if len(observed) not in (6, 18):
+        raise DatagramError("datagram_fields")
+    if method is Method.PING:
+        return Reply(method, network, sender, server, observed)
+    token, content = arguments[4:6]
+    if len(token) > TOKEN_BYTES_MAX:
+        raise DatagramError("datagram_fields")
+    if method is Method.STORE:
+        status = _STATUSES.get(content)
+        if status is None:
             raise DatagramError("datagram_fields")
-    match method, rest:
-        case Method.PING, _:
-            return Reply(*head)
-        case Method.STORE, [int(status), *_] if type(status) is int and status in (0, 1, 2):
-            return Reply(*head, status=StoreStatus(status))
-        case Method.FIND_NODE, [list(nodes), *_]:
-            return Reply(*head, _nodes(nodes))
-        case Method.FIND_VALUE, [list(nodes), bytes(record), *_] if len(record) <= RECORD_BYTES_MAX:
-            return Reply(*head, _nodes(nodes), record)
-    raise DatagramError("datagram_fields")
+        return Reply(method, network, sender, server, observed, (), b"", status, token)
+    nodes, again = _nodes(content, observed), bool(flags & AGAIN_FLAG)
+    record, sequence = b"", 0
+    if method is Method.FIND_VALUE:
+        sequence, record = arguments[6:8]
+        if not 0 <= sequence < SEQUENCE_LIMIT or len(record) > RECORD_BYTES_MAX:
+            raise DatagramError("datagram_fields")
+    return Reply(
+        method, network, sender, server, observed, nodes, record, StoreStatus.REFUSED, token,
+        sequence, again,
+    )  # fmt: skip
 
 
-def _frame(kind: int, message_id: bytes, method: Method, arguments: list[Value]) -> bytes:
-    return bytes((kind,)) + message_id + canonical.encode([method.value, arguments])
+def _frame(kind: int, message_id: bytes, method: Method, arguments: list[object]) -> bytes:
+    try:
+        body: bytes = msgpack.packb([_NAMES[method], arguments])
+    except (TypeError, ValueError, OverflowError) as error:
+        raise LocalProtocolError(f"no datagram can carry this: {error}") from None
+    return bytes((kind,)) + message_id + body
 
 
-def _arguments(data: bytes) -> tuple[Method, list[Value]]:
+def _arguments(data: bytes, types: dict[Method, tuple[type, ...]]) -> tuple[Method, list[Any]]:
+    """The method, and its arguments, which have the types of ``types`` and may be followed by
+    those of a later version. Network, sender and flags are checked, since all have them."""
     if not BYTES_IN_MIN <= len(data) <= BYTES_IN_MAX:
         raise DatagramError("datagram_size")
+    encoded = data[HEADER_BYTES:]
     try:
-        body = canonical.decode(data[HEADER_BYTES:])
-    except CanonicalError:
+        # What a length promises is allocated before it is read, so promises are limited too.
+        body = msgpack.unpackb(
+            encoded, max_array_len=32, max_map_len=0, max_ext_len=0, max_str_len=64
+        )
+        shortest = msgpack.packb(body) == encoded
+    except (ValueError, OverflowError, RecursionError):
+        # msgpack's own errors and UnicodeDecodeError are all ValueErrors.
         raise DatagramError("datagram_not_canonical") from None
-    match body:
-        case [str(name), list(arguments)]:
-            try:
-                return Method(name), arguments
-            except ValueError:
-                raise DatagramError("datagram_method") from None
-    raise DatagramError("datagram_fields")
-
-
-def _header_valid(sender: bytes, flags: int) -> bool:
-    return len(sender) == NODE_ID_BYTES and type(flags) is int and 0 <= flags < 256
-
-
-def _nodes(packed: list[Value]) -> tuple[Contact, ...]:
-    if len(packed) > NODES_MAX:
+    if not shortest:
+        raise DatagramError("datagram_not_canonical")
+    if type(body) is not list or len(body) != 2 or type(body[0]) is not str:
         raise DatagramError("datagram_fields")
-    nodes = []
-    for compact in packed:
-        if not isinstance(compact, bytes) or len(compact) not in (26, 38):
-            raise DatagramError("datagram_fields")
-        try:
-            nodes.append(Contact.unpack(compact))
-        except ValueError:
-            raise DatagramError("datagram_fields") from None
+    name, arguments = body
+    method = _METHODS.get(name)
+    if method is None:
+        raise DatagramError("datagram_method")
+    expected = types[method]
+    if type(arguments) is not list or tuple(map(type, arguments[: len(expected)])) != expected:
+        raise DatagramError("datagram_fields")
+    if len(arguments[1]) != NODE_ID_BYTES or not 0 <= arguments[2] < 256:
+        raise DatagramError("datagram_fields")
+    return method, arguments
+
+
+def _nodes(joined: bytes, observed: bytes) -> tuple[bytes, ...]:
+    each = NODE_BYTES_V4 if len(observed) == 6 else NODE_BYTES_V6
+    if len(joined) % each or len(joined) > NODES_MAX * each:
+        raise DatagramError("datagram_fields")
+    nodes = [joined[start : start + each] for start in range(0, len(joined), each)]
+    for node in nodes:
+        if node[-1] == 0 and node[-2] == 0:
+            raise DatagramError("datagram_fields")  # no port
     return tuple(nodes)

@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import functools
+from collections.abc import Callable
 from typing import Any
 
 from kademlia.crawling import SpiderCrawl
 
 from lookup_dht.contact import Contact
-from lookup_dht.datagram import Reply
+from lookup_dht.datagram import Method, Reply
+from lookup_dht.open_queries import OpenQuery
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walk import Walk
 
 __all__ = ["LookupCrawl"]
 
-RPCMethod = Callable[[Contact, Any], Awaitable[tuple[bool, Reply | None]]]
+OnReply = Callable[[Contact, Reply], None]
 
 
 class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
     """One walk. Upstream waits in each round for the slowest of alpha peers, up to five seconds,
-    and recurses per round; here every reply moves the walk on by itself.
+    and recurses per round; here every reply moves the walk on by itself, without a task.
 
     When :meth:`find` ends, in whatever way, every query that it began has ended too.
     """
@@ -31,65 +33,113 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         node: Any,
         peers: list[Contact],
         settings: NodeSettings,
-        on_reply: Callable[[Reply], None] | None = None,
+        on_reply: OnReply | None = None,
+        *,
+        radius: int = 0,
     ) -> None:
+        """``on_reply`` sees every reply, with the contact that it came from."""
         limits = settings.limits
         # Upstream would log the peers, and keep them in a heap that is not used here.
         super().__init__(protocol, node, [], limits.replication, limits.parallel_queries)
         self._settings = settings
         self._on_reply = on_reply
+        self._open: dict[bytes, OpenQuery] = {}
+        """By the compact form of who was asked."""
+        self._loop = asyncio.get_running_loop()
+        self._over: asyncio.Future[None] = self._loop.create_future()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ends_at = 0.0
+        self._method = Method.FIND_NODE
+        self._sequence = 0
         self.walk = Walk(
             node.long_id,
             peers,
             limits,
             soft_timeout_s=protocol.soft_timeout_s,
-            allowed=protocol.believable,
+            believe=protocol.believe,
             groups_limited=not settings.private_addresses,
+            radius=radius,
         )
 
     async def find(self) -> list[Contact]:
-        """Ask for nodes; the k closest that answered."""
-        return await self._find(self.protocol.call_find_node)
+        """Ask for nodes; the k closest that answered, and those within the radius."""
+        return await self._find(Method.FIND_NODE)
 
-    async def find_value(self) -> list[Contact]:
-        """The same, asking for a value too; ``on_reply`` sees every reply."""
-        return await self._find(self.protocol.call_find_value)
+    async def find_value(self, sequence: int = 0) -> list[Contact]:
+        """The same, asking for records above ``sequence`` too."""
+        self._sequence = sequence
+        return await self._find(Method.FIND_VALUE)
 
-    async def _find(self, rpcmethod: RPCMethod) -> list[Contact]:
-        now = self._settings.elapsed
-        queries: dict[asyncio.Future[tuple[bool, Reply | None]], Contact] = {}
-        ends_at = now() + self._settings.limits.walk_timeout_s
+    async def _find(self, rpcmethod: Method) -> list[Contact]:
+        """``rpcmethod`` is the question, where upstream passes a coroutine function."""
+        self._method = rpcmethod
+        self._ends_at = self._loop.time() + self._settings.limits.walk_timeout_s
         try:
-            while now() < ends_at and not self.walk.done(now()):
-                for contact in self.walk.next_queries(now()):
-                    queries[asyncio.ensure_future(rpcmethod(contact, self.node))] = contact
-                if not queries:
-                    break
-                deadline = min(ends_at, self.walk.deadline() or ends_at)
-                answered, _ = await asyncio.wait(
-                    queries,
-                    timeout=max(0.0, deadline - now()),
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                for query in answered:
-                    self._query_ended(queries.pop(query), *query.result())
+            self._move_on()
+            await self._over
         finally:
-            for query in queries:
-                query.cancel()
-            if queries:
-                await asyncio.wait(queries)
+            self._over.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
+            for query in self._open.values():
+                self.protocol.forget(query)
+            self._open.clear()
         return self.walk.closest()
 
-    def _query_ended(self, contact: Contact, happened: bool, reply: Reply | None) -> None:
-        if not happened or reply is None or not reply.server:
-            self.walk.failed(contact)
+    def _move_on(self) -> None:
+        """Ask whoever is next. Called whenever something has happened."""
+        if self._over.done():
             return
-        actual = contact
-        if reply.sender != contact.id:
+        now = self._loop.time()
+        refused, over = True, False
+        while refused:
+            chosen, over = self.walk.step(now)
+            refused = False
+            for contact in chosen:
+                query = self.protocol.ask(
+                    contact,
+                    self._method,
+                    functools.partial(self._query_ended, contact),
+                    key=self.node.id,
+                    sequence=self._sequence,
+                )
+                if query is None:
+                    refused = True
+                    self.walk.failed(contact)
+                else:
+                    self._open[contact.compact] = query
+        if over or now >= self._ends_at:
+            self._over.set_result(None)
+        else:
+            self._wake_at(min(self._ends_at, self.walk.deadline() or self._ends_at))
+
+    def _wake_at(self, when: float) -> None:
+        """A timer that goes off too early costs less than setting one for every query."""
+        if self._timer is None:
+            self._timer = self._loop.call_at(when, self._woken)
+        elif self._timer.when() > when:
+            self._timer.cancel()
+            self._timer = self._loop.call_at(when, self._woken)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._move_on()
+
+    def _query_ended(self, contact: Contact, reply: Reply | None) -> None:
+        self._open.pop(contact.compact, None)
+        if reply is None or not reply.server:
+            self.walk.failed(contact)
+        elif reply.sender == contact.id:
+            self._heard(contact, contact, reply)
+        else:
             actual = Contact(reply.sender, contact.packed, contact.port)
-            if not self.protocol.believable(actual):
+            if self.protocol.believable(actual):
+                self._heard(contact, actual, reply)
+            else:
                 self.walk.failed(contact)
-                return
+        self._move_on()
+
+    def _heard(self, contact: Contact, actual: Contact, reply: Reply) -> None:
         self.walk.answered(contact, actual, reply.nodes)
         if self._on_reply is not None:
-            self._on_reply(reply)
+            self._on_reply(actual, reply)

@@ -12,7 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import collections
-from typing import Any
+import functools
+import ipaddress
+import json
+from collections.abc import Callable
+from typing import Any, Final
 
 from kademlia.protocol import KademliaProtocol
 
@@ -25,6 +29,8 @@ from lookup_dht.datagram import (
     MESSAGE_ID_BYTES,
     QUERY_TYPE,
     REPLY_TYPE,
+    STATISTICS_QUERY_TYPE,
+    STATISTICS_REPLY_TYPE,
     DatagramError,
     Method,
     Query,
@@ -39,16 +45,22 @@ from lookup_dht.datagram import (
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.kademlia_table import LookupTable
 from lookup_dht.node_id import AddressVotes, fits
+from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.rate_limit import RateLimit
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
+from lookup_dht.statistics import STATISTICS_BYTES_MAX
+from lookup_dht.write_token import TokenMint
 
 __all__ = ["Answer", "LookupProtocol"]
 
 Answer = tuple[bool, Reply | None]
 """Whether there was a reply, and the reply: what upstream's ``call_*`` pass on."""
 
-_Waiting = tuple[SocketAddress, Method, "asyncio.Future[Reply]"]
+LAST_TRY_PATIENCE: Final = 1.5
+"""How many times as long the last try waits: who is blamed should have had his chance."""
+
+Ended = Callable[[Reply | None], None]
 
 
 class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
@@ -70,19 +82,26 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.transport: CheckedTransport
         self.counters = counters
         self.votes = AddressVotes()
+        self.statistics: Callable[[], dict[str, Any]] = dict
+        """What to tell this machine's operator."""
+        self.host = ""
+        """The address that the socket is bound to."""
         self.family_bytes = 4
         """4 or 16: the length of the addresses that the socket can send to."""
-        self.seeds: set[SocketAddress] = set()
+        self.seeds: dict[SocketAddress, None] = {}
         """Addresses that the user named. Their ids may not fit: a seed that listens on 0.0.0.0
         learns its address from the first nodes that join."""
         self._settings = settings
         self._limits = limits
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
-        self._pending: dict[bytes, _Waiting] = {}
+        self.open_queries = self._pending = OpenQueries(limits.pending_queries_max)
+        self._timer: asyncio.TimerHandle | None = None
+        self._tokens = TokenMint(settings.entropy)
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._query_rate = RateLimit(limits.source_queries_per_s, limits.queries_per_s)
         self._probe_rate = RateLimit(1.0, limits.probes_per_s)
-        self._probes: dict[SocketAddress, asyncio.Task[None]] = {}
+        self._probes: set[SocketAddress] = set()
+        self._loop: asyncio.AbstractEventLoop
         self._sockets_open = 0
         self._all_sockets_closed = asyncio.Event()
 
@@ -93,8 +112,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # The socket.
 
     def connection_made(self, transport: Any) -> None:
+        self._loop = asyncio.get_running_loop()
         self.transport = CheckedTransport(transport, self.counters)
-        self.family_bytes = 16 if ":" in transport.get_extra_info("sockname")[0] else 4
+        self.host = transport.get_extra_info("sockname")[0]
+        self.family_bytes = 16 if ":" in self.host else 4
         self._sockets_open += 1
         self._all_sockets_closed.clear()
 
@@ -107,12 +128,13 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.counters["socket_error"] += 1
 
     async def close(self) -> None:
-        """End every probe and wait until the socket, closed by the server, is gone."""
-        probes = list(self._probes.values())
-        for probe in probes:
-            probe.cancel()
-        if probes:
-            await asyncio.wait(probes)
+        """End every query, as failed, and wait until the socket, closed by the server, is gone."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for query in self._pending.all():
+            self._pending.close(query)
+            query.ended(None)
         if self._sockets_open:
             await self._all_sockets_closed.wait()
 
@@ -123,17 +145,18 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self._reply_received(data, (addr[0], addr[1]))
         elif data[0] == QUERY_TYPE:
             self._query_received(data, (addr[0], addr[1]))
+        elif data[0] == STATISTICS_QUERY_TYPE:
+            self._statistics_asked(data, (addr[0], addr[1]))
         else:
             self.counters["datagram_type"] += 1
 
     def _reply_received(self, data: bytes, source: SocketAddress) -> None:
         """Whatever is wrong with a reply, the query stays open for the right one."""
-        waiting = self._pending.get(data[1:HEADER_BYTES])
-        if waiting is None:
+        query = self._pending.get(data[1:HEADER_BYTES])
+        if query is None:
             self.counters["reply_unknown"] += 1
             return
-        address, method, future = waiting
-        if source != address:
+        if source != query.address:
             self.counters["reply_from_another_address"] += 1
             return
         try:
@@ -143,10 +166,15 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             return
         if reply.network != self._settings.network:
             self.counters["datagram_of_another_network"] += 1
-        elif reply.method is not method:
+        elif reply.method is not query.query.method:
             self.counters["reply_of_another_method"] += 1
-        elif not future.done():
-            future.set_result(reply)
+        elif reply.again and reply.token and not query.query.token:
+            self._ask_again(query, reply.token)
+        else:
+            if query.sent_at is not None:
+                self._round_trip.observe(self._loop.time() - query.sent_at)
+            self._note_observed(source, reply)
+            self._end(query, reply)
 
     def _query_received(self, data: bytes, source: SocketAddress) -> None:
         packed = pack_ip(source[0])
@@ -176,33 +204,54 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["query_too_short_for_a_reply"] += 1
             return
         self.transport.sendto(encoded, source)
-        if query.server:
+        if query.server and not self._query_rate.strained:
             self.welcome_if_new(sender)
 
+    def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
+        """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
+        host = source[0].partition("%")[0]
+        if not ipaddress.ip_address(host).is_loopback and host != self.host:
+            self.counters["statistics_asked_from_afar"] += 1
+            return
+        self.counters["statistics_asked"] += 1
+        text = json.dumps(self.statistics(), separators=(",", ":")).encode()
+        if len(text) <= STATISTICS_BYTES_MAX:
+            reply_type = bytes((STATISTICS_REPLY_TYPE,))
+            self.transport.sendto(reply_type + data[1:HEADER_BYTES] + text, source)
+
     def _reply_to(self, query: Query, sender: Contact) -> Reply:
-        self.counters[f"query_{query.method.name.lower()}"] += 1
-        nodes: list[Contact] = []
-        record = b""
-        status = StoreStatus.REFUSED
-        match query.method:
-            case Method.PING:
-                self.rpc_ping(sender, query.sender)
-            case Method.FIND_NODE:
-                nodes = self.rpc_find_node(sender, query.sender, query.key)
-            case Method.FIND_VALUE:
-                record, nodes = self.rpc_find_value(sender, query.sender, query.key)
-            case Method.STORE:
-                status = self.rpc_store(sender, query.sender, query.key, query.record)
-        return Reply(
-            query.method,
-            self._settings.network,
-            self.source_node.id,
-            True,
-            sender.packed + sender.port.to_bytes(2, "big"),
-            tuple(nodes),
-            record,
-            status,
+        method = query.method
+        self.counters[_RECEIVED[method]] += 1
+        observed = sender.compact[20:]
+        head = (method, self._settings.network, self.source_node.id, True, observed)
+        if method is Method.PING:
+            self.rpc_ping(sender, query.sender)
+            return Reply(*head)
+        now = self._settings.elapsed()
+        token = self._tokens.token(sender.packed, sender.port, query.key, now)
+        proven = token == query.token or self._tokens.knows(
+            query.token, sender.packed, sender.port, query.key, now
         )
+        if method is Method.STORE:
+            if proven:
+                status = self.rpc_store(sender, query.sender, query.key, query.record)
+            else:
+                status = StoreStatus.TOKEN
+                self.counters["store_without_token"] += 1
+            return Reply(*head, (), b"", status, token)
+        if self._query_rate.strained and not proven:
+            self.counters["query_unproven_under_strain"] += 1
+            return Reply(*head, (), b"", StoreStatus.REFUSED, token, 0, True)
+        if method is Method.FIND_NODE:
+            nodes = self.rpc_find_node(sender, query.sender, query.key)
+            return Reply(*head, nodes, b"", StoreStatus.REFUSED, token)
+        held, nodes = self.rpc_find_value(sender, query.sender, query.key)
+        sequence, record = held if held is not None else (0, b"")
+        if sequence <= query.sequence:
+            record = b""
+            if sequence == query.sequence > 0:
+                self.storage.looked_after(query.key)
+        return Reply(*head, nodes, record, StoreStatus.REFUSED, token, sequence)
 
     # What others may ask.
 
@@ -210,79 +259,173 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         return bytes(self.source_node.id)
 
     def rpc_store(self, sender: Contact, nodeid: bytes, key: bytes, value: bytes) -> StoreStatus:
-        return self.storage.put(key, value)
+        return self.storage.put(key, value, sender.group)
 
-    def rpc_find_node(self, sender: Contact, nodeid: bytes, key: bytes) -> list[Contact]:
-        target = Contact(key, sender.packed, sender.port)
-        return self.router.find_neighbors(target, exclude=sender, live_only=True)
+    def rpc_find_node(self, sender: Contact, nodeid: bytes, key: bytes) -> tuple[bytes, ...]:
+        return self.router.suggestions(int.from_bytes(key, "big"), sender.address)
 
     def rpc_find_value(
         self, sender: Contact, nodeid: bytes, key: bytes
-    ) -> tuple[bytes, list[Contact]]:
-        """The record, if it is here, and in any case the closest nodes: others may have a newer
-        one, so a walk does not end here."""
-        return self.storage.get(key) or b"", self.rpc_find_node(sender, nodeid, key)
+    ) -> tuple[tuple[int, bytes] | None, tuple[bytes, ...]]:
+        """Sequence and bytes of the record, if it is here, and in any case the closest nodes:
+        others may have a newer one, so a walk does not end here."""
+        return self.storage.held(key), self.rpc_find_node(sender, nodeid, key)
 
     def rpc_stun(self, sender: Contact) -> SocketAddress:
         """Every reply carries it as ``observed``; no datagram calls this."""
         return sender.address
 
-    # What this node asks. Upstream's call_ping, call_store, call_find_* call these.
+    # What this node asks. Upstream's call_ping, call_store, call_find_* call the coroutines.
 
     async def ping(self, address: SocketAddress, nodeid: bytes) -> Answer:
-        return await self._ask(address, self._query(Method.PING))
+        return await self._ask_and_wait(address, self._query(Method.PING))
 
     async def store(
-        self, address: SocketAddress, nodeid: bytes, key: bytes, value: bytes
+        self, address: SocketAddress, nodeid: bytes, key: bytes, value: bytes, token: bytes = b""
     ) -> Answer:
-        return await self._ask(address, self._query(Method.STORE, key, value))
+        return await self._ask_and_wait(address, self._query(Method.STORE, key, value, token))
 
     async def find_node(self, address: SocketAddress, nodeid: bytes, key: bytes) -> Answer:
-        return await self._ask(address, self._query(Method.FIND_NODE, key))
+        return await self._ask_and_wait(address, self._query(Method.FIND_NODE, key))
 
     async def find_value(self, address: SocketAddress, nodeid: bytes, key: bytes) -> Answer:
-        return await self._ask(address, self._query(Method.FIND_VALUE, key))
+        return await self._ask_and_wait(address, self._query(Method.FIND_VALUE, key))
 
-    def _query(self, method: Method, key: bytes = b"", record: bytes = b"") -> Query:
+    def ask(
+        self,
+        contact: Contact,
+        method: Method,
+        ended: Ended,
+        *,
+        key: bytes = b"",
+        record: bytes = b"",
+        token: bytes = b"",
+        sequence: int = 0,
+        tries: int = 2,
+    ) -> OpenQuery | None:
+        """Send, without a task: ``ended`` is called with the reply, or with None if there was
+        none, after the table has been told. None if too many are open."""
+        query = self._query(method, key, record, token, sequence)
+        return self._send(contact.address, query, ended, contact, tries)
+
+    def forget(self, query: OpenQuery) -> None:
+        """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
+        self._pending.close(query)
+
+    def _query(
+        self,
+        method: Method,
+        key: bytes = b"",
+        record: bytes = b"",
+        token: bytes = b"",
+        sequence: int = 0,
+    ) -> Query:
+        settings = self._settings
         return Query(
-            method, self._settings.network, self.source_node.id, self._settings.server, key, record
-        )
+            method, settings.network, self.source_node.id, settings.server, key, record, token,
+            sequence,
+        )  # fmt: skip
 
-    async def _ask(self, address: SocketAddress, query: Query, tries: int = 2) -> Answer:
-        """Send, and once more if need be. Cancelling this frees everything."""
-        if len(self._pending) >= self._limits.pending_queries_max:
-            self.counters["pending_queries_full"] += 1
+    async def _ask_and_wait(self, address: SocketAddress, query: Query) -> Answer:
+        """Cancelling this frees everything."""
+        replied: asyncio.Future[Reply | None] = self._loop.create_future()
+
+        def ended(reply: Reply | None) -> None:
+            if not replied.done():
+                replied.set_result(reply)
+
+        sent = self._send(address, query, ended, None, 2)
+        if sent is None:
             return False, None
+        try:
+            reply = await replied
+        finally:
+            self.forget(sent)
+        return reply is not None, reply
+
+    def _send(
+        self,
+        address: SocketAddress,
+        query: Query,
+        ended: Ended,
+        contact: Contact | None,
+        tries: int,
+    ) -> OpenQuery | None:
+        if self.transport.is_closing():
+            return None
+        if self._pending.full:
+            self.counters["pending_queries_full"] += 1
+            return None
         message_id = self._settings.entropy(MESSAGE_ID_BYTES)
         data = encode_query(message_id, query)
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._pending[message_id] = (address, query.method, future)
-        try:
-            for attempt in range(tries):
-                sent_at = self._settings.elapsed()
-                self.counters[f"sent_{query.method.name.lower()}"] += 1
-                self.transport.sendto(data, address)
-                await asyncio.wait((future,), timeout=self._round_trip.timeout_s)
-                if future.done():
-                    if attempt == 0:
-                        self._round_trip.observe(self._settings.elapsed() - sent_at)
-                    reply = future.result()
-                    self._note_observed(address, reply)
-                    return True, reply
-            return False, None
-        finally:
-            del self._pending[message_id]
+        sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
+        now = sent.sent_at = self._loop.time()
+        self._transmit(sent, now)
+        return sent
+
+    def _transmit(self, query: OpenQuery, now: float) -> None:
+        query.tries_left -= 1
+        self.counters[_SENT[query.query.method]] += 1
+        patience = 1.0 if query.tries_left else LAST_TRY_PATIENCE
+        due_at = now + patience * self._round_trip.timeout_s
+        self._pending.wait(query, due_at)
+        self.transport.sendto(query.data, query.address)
+        self._wake_at(due_at)
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None:
+            if self._timer.when() <= when:
+                return  # Too early costs less than a timer for every query.
+            self._timer.cancel()
+        self._timer = self._loop.call_at(when, self._time_passed)
+
+    def _ask_again(self, query: OpenQuery, token: bytes) -> None:
+        """The node wants to see that this is where we are."""
+        self.counters["asked_again_with_token"] += 1
+        query.query = query.query._replace(token=token)
+        query.data = encode_query(query.message_id, query.query)
+        query.sent_at = None
+        query.tries_left = max(1, query.tries_left)
+        self._transmit(query, self._loop.time())
+
+    def _time_passed(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for query in self._pending.due(now):
+            if query.tries_left:
+                query.sent_at = None
+                self._transmit(query, now)
+            else:
+                self._end(query, None)
+        next_due_at = self._pending.next_due_at
+        if next_due_at is not None:
+            self._wake_at(next_due_at)
+
+    def _end(self, query: OpenQuery, reply: Reply | None) -> None:
+        self._pending.close(query)
+        if query.contact is not None:
+            self.handle_call_response((reply is not None, reply), query.contact)
+        query.ended(reply)
 
     def _note_observed(self, address: SocketAddress, reply: Reply) -> None:
+        if self._settings.private_addresses:
+            return  # Nobody can be told by his address there.
         voter = pack_ip(address[0])
         if voter is not None and self._policy.allows(voter):
             self.votes.cast(voter, reply.observed[:-2])
 
     @property
     def soft_timeout_s(self) -> float:
-        return self._round_trip.soft_timeout_s(self._limits.soft_timeout_s)
+        limits = self._limits
+        return self._round_trip.soft_timeout_s(limits.soft_timeout_s, limits.soft_timeout_min_s)
 
     # Whom this node knows.
+
+    def may_be_node(self, packed: bytes | None) -> bool:
+        """Whether a node can be at this IP address, as seen from this one."""
+        return (
+            packed is not None and len(packed) == self.family_bytes and self._policy.allows(packed)
+        )
 
     def believable(self, contact: Contact) -> bool:
         """Whether a contact that somebody told us of may be asked at all."""
@@ -295,6 +438,11 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["contact_id_does_not_fit"] += 1
             return False
         return True
+
+    def believe(self, compact: bytes) -> Contact | None:
+        """The contact that somebody told us of, if it may be asked."""
+        contact = Contact.unpack(compact)
+        return contact if self.believable(contact) else None
 
     def handle_call_response(self, result: Answer, node: Contact) -> Answer:
         """A contact that answers is in the table, one that does not gets a strike."""
@@ -335,10 +483,13 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def _probe(self, node: Contact, tries: int) -> None:
         if node.address in self._probes or len(self._probes) >= self._limits.probes_max:
             return
-        task = asyncio.get_running_loop().create_task(self._ping_and_note(node, tries))
-        self._probes[node.address] = task
-        task.add_done_callback(lambda _: self._probes.pop(node.address))
+        ended = functools.partial(self._probe_ended, node.address)
+        if self.ask(node, Method.PING, ended, tries=tries) is not None:
+            self._probes.add(node.address)
 
-    async def _ping_and_note(self, node: Contact, tries: int) -> None:
-        answer = await self._ask(node.address, self._query(Method.PING), tries)
-        self.handle_call_response(answer, node)
+    def _probe_ended(self, address: SocketAddress, _: Reply | None) -> None:
+        self._probes.discard(address)
+
+
+_SENT = {method: f"sent_{method.name.lower()}" for method in Method}
+_RECEIVED = {method: f"query_{method.name.lower()}" for method in Method}

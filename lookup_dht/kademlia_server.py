@@ -10,48 +10,29 @@ import asyncio
 import collections
 import os
 from collections.abc import Coroutine, Iterable
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kademlia.network import Server
 
-from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import InvalidConfig, InvalidRecord
 from lookup_dht.contact import Contact, SocketAddress, pack_ip
-from lookup_dht.datagram import Reply, StoreStatus
-from lookup_dht.kademlia_crawl import LookupCrawl
-from lookup_dht.kademlia_protocol import Answer, LookupProtocol
+from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.node_id import fits, new_node_id
+from lookup_dht.record_file import RecordFile
+from lookup_dht.record_walks import RecordWalks
 from lookup_dht.settings import NodeSettings
 
-__all__ = ["Found", "LookupServer", "Stored"]
+__all__ = ["LookupServer"]
 
 
-@dataclass(slots=True)
-class Found:
-    """What a walk for a record came upon."""
-
-    record: SignedCommRecord | None = None
-    """The newest valid one, this node's own copy included."""
-    asked: int = 0
-    heard: int = 0
-    invalid: int = 0
-    """Nodes that gave something that is no valid record of that peer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stored:
-    """How many nodes were asked to store a record, and what they said."""
-
-    asked: int
-    stored: int
-    newer_held: int
+SEED_ADDRESSES_MAX = 8
+"""Of one name; a name with hundreds costs as many pings otherwise."""
 
 
 class LookupServer(Server):  # type: ignore[misc]
-    """Upstream's life cycle: ``listen``, ``bootstrap``, then ``get_record`` and ``put_record``,
-    and ``close``, which leaves no task, timer or socket behind."""
+    """Upstream's life cycle: ``listen``, ``bootstrap``, then ``walks`` to find and store, and
+    ``close``, which leaves no task, timer or socket behind."""
 
     protocol_class = LookupProtocol
 
@@ -60,8 +41,11 @@ class LookupServer(Server):  # type: ignore[misc]
         settings: NodeSettings,
         node_id: bytes,
         seeds: Iterable[SocketAddress] = (),
+        file: RecordFile | None = None,
+        counters: collections.Counter[str] | None = None,
     ) -> None:
-        self.counters: collections.Counter[str] = collections.Counter()
+        """The hosts of ``seeds`` are IP addresses, or names if the settings can resolve them."""
+        self.counters: collections.Counter[str] = counters or collections.Counter()
         self._settings = settings
         self._limits = settings.limits
         self._seeds = tuple(seeds)
@@ -69,13 +53,15 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
+        self._looked_around = False
         self._greeted = 0
+        self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
         super().__init__(
             ksize=self._limits.replication,
             alpha=self._limits.parallel_queries,
             node_id=node_id,
-            storage=RecordStore(node_id, settings, self.counters),
+            storage=RecordStore(node_id, settings, self.counters, file),
         )
         self.node: Any
         self.storage: RecordStore
@@ -84,7 +70,11 @@ class LookupServer(Server):  # type: ignore[misc]
         self.protocol: LookupProtocol = self.protocol_class(
             self.node, self.storage, self.ksize, settings, self.counters
         )
-        self.protocol.seeds.update(self._seeds)
+        self.protocol.seeds.update(
+            (seed, None) for seed in self._seeds if pack_ip(seed[0]) is not None
+        )
+        self.protocol.router.on_newcomer = self._met_newcomer
+        self.walks = RecordWalks(self.protocol, self.storage, settings, self.counters)
 
     # Life cycle.
 
@@ -125,6 +115,7 @@ class LookupServer(Server):  # type: ignore[misc]
         if self._tasks:
             await asyncio.wait(self._tasks)
         await self.protocol.close()
+        self.storage.close()
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         task = asyncio.get_running_loop().create_task(work)
@@ -144,18 +135,34 @@ class LookupServer(Server):  # type: ignore[misc]
 
     async def _join(self, addrs: tuple[SocketAddress, ...]) -> list[Contact]:
         router = self.protocol.router
+        await self._resolve_seeds()
         known = self.bootstrappable_neighbors()
-        addresses = dict.fromkeys((*self._seeds, *addrs, *known, *router.former))
+        addresses = dict.fromkeys((*self.protocol.seeds, *addrs, *known, *router.former))
         await asyncio.gather(*map(self.bootstrap_node, addresses))
         self._adopt_fitting_id()
-        peers = router.find_neighbors(self.node)
-        self._schedule_rejoin(bool(peers))
-        return await LookupCrawl(self.protocol, self.node, peers, self._settings).find()
+        self._schedule_rejoin(bool(len(router)))
+        return await self.walks.find_nodes(self.node.id)
+
+    async def _resolve_seeds(self) -> None:
+        """Names are looked up each time: what they stand for may have moved."""
+        names = [seed for seed in self._seeds if pack_ip(seed[0]) is None]
+        if not names or self._settings.resolve_name is None:
+            return
+        found = await asyncio.gather(
+            *(self._settings.resolve_name(*name) for name in names), return_exceptions=True
+        )
+        seeds = [seed for seed in self._seeds if seed not in names]
+        for addresses in found:
+            if isinstance(addresses, BaseException):
+                self.counters["seed_name_not_resolved"] += 1
+            else:
+                seeds += addresses[:SEED_ADDRESSES_MAX]
+        self.protocol.seeds = dict.fromkeys(seeds or self.protocol.seeds)
 
     async def bootstrap_node(self, addr: SocketAddress) -> Contact | None:
         """Ping an address whose id is not known yet."""
         packed = pack_ip(addr[0])
-        if packed is None or len(packed) != self.protocol.family_bytes:
+        if packed is None or not self.protocol.may_be_node(packed):
             return None
         happened, reply = await self.protocol.ping(addr, self.node.id)
         if not happened or reply is None or reply.sender == self.node.id:
@@ -179,35 +186,59 @@ class LookupServer(Server):  # type: ignore[misc]
             wait_s = interval_s
             if not len(self.protocol.router):
                 wait_s = min(wait_s, self._rejoin_delay_s)
+            began_at = self._settings.elapsed()
             await asyncio.sleep(self._settings.jitter(wait_s))
+            if self._settings.elapsed() - began_at > 10 * interval_s:
+                # This machine slept, and the network went on: nobody in the table is certain.
+                self.counters["overslept"] += 1
+                self._rejoin_at = 0.0
+                await self.bootstrap()
             await self._refresh_table()
 
     async def _refresh_table(self) -> None:
-        """A little of everything that a node has to do now and then, and never a STORE."""
+        """A little of everything that a node has to do now and then, and a STORE only to a node
+        that is known to lack the record."""
         router = self.protocol.router
         self.storage.drop_expired()
         self._adopt_fitting_id()
         few = len(router) < self.ksize // 2 and (self._seeds or router.former or len(router))
         if few and self._settings.elapsed() >= self._rejoin_at:
             await self.bootstrap()
-        await self._greet_a_lost_one()
+        if self._settings.elapsed() >= self._greet_at:
+            self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
+            await self._greet_a_lost_one()
+        if not self._looked_around and len(router):
+            # Once more than when joining: those who joined at the same moment were not there yet.
+            self._looked_around = True
+            await self.walks.find_nodes(self.node.id)
         for contact in router.silent_contacts(self.alpha):
             self.protocol.check(contact)
         for target in self.protocol.get_refresh_ids()[:1]:
-            await self._crawl(target).find()
+            await self.walks.find_nodes(target)
             self.counters["bucket_refreshed"] += 1
+        await self.walks.hand_over_again()
+        await self.walks.look_after_one()
+
+    def _met_newcomer(self) -> None:
+        """Several come together, so what they should have is given a little later."""
+        delay_s = self._settings.jitter(self._limits.hand_over_delay_s)
+        self._spawn(self._hand_over_after(delay_s))
+
+    async def _hand_over_after(self, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
+        await self.walks.hand_over()
 
     async def _greet_a_lost_one(self) -> None:
         """A network that was cut in two heals only if somebody of one half asks one of the other:
         each half has forgotten the other, and is large enough to want for nothing."""
-        known = dict.fromkeys((*self._seeds, *self.protocol.router.former))
+        known = dict.fromkeys((*self.protocol.seeds, *self.protocol.router.former))
         lost = [address for address in known if not self.protocol.router.has_address(address)]
         if not lost:
             return
         self._greeted += 1
         if await self.bootstrap_node(lost[self._greeted % len(lost)]) is not None:
             self.counters["lost_node_met_again"] += 1
-            await self._crawl(self.node.id).find()
+            await self.walks.find_nodes(self.node.id)
 
     def _schedule_rejoin(self, joined: bool) -> None:
         """A small network is no reason to greet it every half minute; an empty table is."""
@@ -233,99 +264,32 @@ class LookupServer(Server):  # type: ignore[misc]
         self.storage.center = node_id
         self.counters["node_id_changed"] += 1
 
-    # Records.
-
-    async def get_record(self, peer_id: bytes) -> Found:
-        """Ask the nodes closest to ``peer_id``, all of them, and take the newest valid record.
-        A majority of old ones outvotes nothing."""
-        found = Found(self.storage.record(peer_id))
-
-        def on_reply(reply: Reply) -> None:
-            if not reply.record:
-                return
-            try:
-                record = self.storage.verify(peer_id, reply.record)
-            except InvalidRecord:
-                found.invalid += 1
-                return
-            if record.expired(self._settings.unix_time()):
-                self.counters["record_expired"] += 1
-            elif supersedes(record, found.record):
-                found.record = record
-
-        await self._ensure_contacts()
-        crawl = self._crawl(peer_id, on_reply)
-        await crawl.find_value()
-        found.asked, found.heard = crawl.walk.asked, crawl.walk.heard
-        return found
-
-    async def put_record(self, peer_id: bytes, data: bytes) -> Stored:
-        """Store on the closest nodes, and here if this node is one of them; that copy does not
-        count. Returns when all have answered, or when half of them store it and the others
-        are slow; these are still asked in the background."""
-        await self._ensure_contacts()
-        nodes = await self._crawl(peer_id).find()
-        self._keep_if_close(peer_id, data, nodes)
-        stores = [
-            self._spawn(self.protocol.call_store(contact, peer_id, data)) for contact in nodes
-        ]
-        try:
-            await self._enough(stores)
-        except asyncio.CancelledError:
-            for store in stores:
-                store.cancel()
-            raise
-        statuses = [_status_of(store) for store in stores]
-        return Stored(
-            asked=len(nodes),
-            stored=statuses.count(StoreStatus.STORED),
-            newer_held=statuses.count(StoreStatus.NEWER_HELD),
-        )
-
-    async def _enough(self, stores: list[asyncio.Task[Answer]]) -> None:
-        waiting = set(stores)
-        while waiting:
-            stored = sum(_status_of(store) is StoreStatus.STORED for store in stores)
-            enough = stored >= (len(stores) + 1) // 2
-            answered, waiting = await asyncio.wait(
-                waiting,
-                timeout=self._limits.soft_timeout_s if enough else None,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-            if not answered:
-                return
-
-    def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
-        if not self._settings.server:
-            return
-        target = int.from_bytes(peer_id, "big")
-        own_distance = self.node.long_id ^ target
-        if sum(node.long_id ^ target < own_distance for node in nodes) < self.ksize:
-            self.storage.put(peer_id, data)
-
-    async def _ensure_contacts(self) -> None:
+    async def ensure_contacts(self) -> None:
+        """Join now, if nobody is known."""
         if not len(self.protocol.router):
             await self.bootstrap()
-
-    def _crawl(self, target: bytes, on_reply: Any = None) -> LookupCrawl:
-        node = type(self.node)(target)
-        self.protocol.router.touch(node)
-        peers = self.protocol.router.find_neighbors(node)
-        return LookupCrawl(self.protocol, node, peers, self._settings, on_reply)
 
     # Upstream's names for it, whose keys are strings that it hashes.
 
     async def get(self, key: bytes) -> bytes | None:
         """The newest record of the peer ``key``."""
-        found = await self.get_record(key)
-        return None if found.record is None else found.record.encode()
+        await self.ensure_contacts()
+        search = self.walks.begin(key, 0)
+        await self.walks.search(search)
+        record = search.findings.record
+        return None if record is None else record.encode()
 
     async def set(self, key: bytes, value: bytes) -> bool:
         """Store the record ``value`` under the peerId ``key``, both bytes."""
         return await self.set_digest(key, value)
 
     async def set_digest(self, dkey: bytes, value: bytes) -> bool:
-        return (await self.put_record(dkey, value)).stored > 0
+        await self.ensure_contacts()
+        try:
+            record = self.storage.verify(dkey, value)
+        except InvalidRecord:
+            return False
+        return (await self.walks.put(dkey, record)).stored > 0
 
     def save_state(self, fname: str) -> NoReturn:
         """Upstream pickles; see :mod:`lookup_dht.state_file`."""
@@ -334,10 +298,3 @@ class LookupServer(Server):  # type: ignore[misc]
     @classmethod
     async def load_state(cls, fname: str, port: int, interface: str = "") -> NoReturn:
         raise NotImplementedError("a node's state is read by lookup_dht.state_file")
-
-
-def _status_of(store: asyncio.Task[Answer]) -> StoreStatus | None:
-    if not store.done() or store.cancelled():
-        return None
-    happened, reply = store.result()
-    return reply.status if happened and reply is not None else None

@@ -3,39 +3,65 @@
 from __future__ import annotations
 
 import collections
+import hashlib
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from kademlia.storage import IStorage
 
-from egtp.comm_record import SignedCommRecord, supersedes
+from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidRecord
 from lookup_dht.datagram import StoreStatus
+from lookup_dht.record_file import RecordFile
 from lookup_dht.record_verifier import RecordVerifier, SequenceFloor
 from lookup_dht.settings import NodeSettings
 
 __all__ = ["RecordStore"]
 
 
+class _Held:
+    __slots__ = ("care_at", "data", "expiry_unix_s", "sequence", "source")
+
+    def __init__(
+        self, record: SignedCommRecord, data: bytes, source: bytes, care_at: float
+    ) -> None:
+        self.sequence = record.sequence
+        self.expiry_unix_s = record.expiry_unix_s
+        self.data = data
+        self.source = source
+        """The network that it came from; empty if it counts for none."""
+        self.care_at = care_at
+        """Elapsed seconds: if nobody stores it or asks around for it until then, this node does."""
+
+
 class RecordStore(IStorage):  # type: ignore[misc]
     """At most one record per peer: valid, not expired, and the newest ever seen.
 
     The key is the peerId itself. A record's end is the one it says; storing it again does not
-    prolong it. When there are too many, those farthest from this node's own id go first: for
-    these this node is the least likely to be asked.
+    prolong it. **What goes when there are too many**: first what has expired. A source network
+    over its quota pays with its own record that is farthest from this node's id; a full store with
+    the farthest of all: for these this node is the least likely to be asked. What is stored from
+    two networks counts for the one that has fewer here, so nobody has another's record thrown out
+    by storing it himself first.
     """
 
     def __init__(
-        self, center: bytes, settings: NodeSettings, counters: collections.Counter[str]
+        self,
+        center: bytes,
+        settings: NodeSettings,
+        counters: collections.Counter[str],
+        file: RecordFile | None = None,
     ) -> None:
         self.center = center
         """The node's own id, which distances are measured from."""
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
+        self._file = file
         self._verifier = RecordVerifier(self._limits.verified_records_max, counters)
-        self._floor = SequenceFloor(self._limits.sequences_max)
-        self._records: dict[bytes, tuple[SignedCommRecord, bytes]] = {}
+        self._floor = SequenceFloor(self._limits.sequences_max, "stored", file)
+        self._records: dict[bytes, _Held] = {}
+        self._of_source: dict[bytes, set[bytes]] = {}
 
     def __bool__(self) -> bool:
         """Server.__init__ says ``storage or ForgetfulStorage()``: an empty one must be true."""
@@ -48,48 +74,87 @@ class RecordStore(IStorage):  # type: ignore[misc]
         """Raises :class:`InvalidRecord`. For readers, who share the memory of what is good."""
         return self._verifier.verify(peer_id, data)
 
-    def put(self, key: bytes, data: bytes) -> StoreStatus:
-        """Store what a stranger sent, if it deserves it; what does not is counted."""
+    def put(self, key: bytes, data: bytes, source: bytes = b"") -> StoreStatus:
+        """Store what a stranger sent, if it deserves it; what does not is counted. ``source`` is
+        his network."""
+        if self._settings.private_addresses:
+            source = b""  # In a lab all are in one network.
         held = self._records.get(key)
-        if held is not None and held[1] == data and not self._expired(held[0]):
+        if held is not None and held.data == data and not self._expired(held):
+            self._stored_again(key, held, source)
             return StoreStatus.STORED
         try:
             record = self._verifier.verify(key, data)
         except InvalidRecord:
             return StoreStatus.REFUSED
-        now = self._settings.unix_time()
-        refusal = None
-        if record.expired(now):
-            refusal = "record_expired"
-        elif record.sequence > now + self._limits.sequence_ahead_max_s:
-            refusal = "record_sequence_too_high"
-        elif record.expiry_unix_s > now + self._limits.lifetime_max_s:
-            refusal = "record_expiry_too_far"
+        refusal = self._refusal(record)
         if refusal is not None:
             self._counters[refusal] += 1
             return StoreStatus.REFUSED
-        if record.sequence < self._floor[key] or not supersedes(record, held and held[0]):
+        if record.sequence < self._floor[key] or not _supersedes(record.sequence, data, held):
             self._counters["record_older"] += 1
             return StoreStatus.NEWER_HELD
+        self._keep(key, _Held(record, data, source, self._care_at()))
+        if key not in self._records:
+            return StoreStatus.REFUSED
         self._floor.note(key, record.sequence)
-        self._records[key] = (record, data)
-        if len(self._records) > self._limits.records_max:
-            self._make_room()
-        return StoreStatus.STORED if key in self._records else StoreStatus.REFUSED
+        return StoreStatus.STORED
 
-    def record(self, key: bytes) -> SignedCommRecord | None:
-        """The record of that peer, unless it has expired."""
+    def restore(self) -> Iterator[None]:
+        """Take again what the file has, one record a step: a signature costs a while."""
+        for key, source, data in [] if self._file is None else list(self._file.records()):
+            if self.put(key, data, source) is not StoreStatus.STORED:
+                self._forget_in_file([key])
+            yield
+
+    def held(self, key: bytes) -> tuple[int, bytes] | None:
+        """Sequence and bytes of the record of that peer, unless it has expired."""
         held = self._records.get(key)
         if held is None:
             return None
-        if self._expired(held[0]):
-            del self._records[key]
+        if self._expired(held):
+            self._drop(key)
             return None
-        return held[0]
+        return held.sequence, held.data
+
+    def record(self, key: bytes) -> SignedCommRecord | None:
+        """The record of that peer, unless it has expired."""
+        held = self.held(key)
+        return None if held is None else self._verifier.verify(key, held[1])
 
     def drop_expired(self) -> None:
-        for key in [key for key, (record, _) in self._records.items() if self._expired(record)]:
-            del self._records[key]
+        for key in [key for key, held in self._records.items() if self._expired(held)]:
+            self._drop(key)
+
+    def looked_after(self, key: bytes) -> None:
+        """Somebody is asking the neighbourhood of ``key`` for it, and will give it to who lacks
+        it."""
+        held = self._records.get(key)
+        if held is not None:
+            held.care_at = self._care_at()
+
+    def untended(self) -> bytes | None:
+        """The key of a record that nobody has looked after for long."""
+        first = min(self._records.items(), key=lambda it: it[1].care_at, default=None)
+        due = first is not None and first[1].care_at <= self._settings.elapsed()
+        return first[0] if first is not None and due else None
+
+    def _care_at(self) -> float:
+        # At random, so that one of its holders is the first and the others need not.
+        return self._settings.elapsed() + self._settings.jitter(self._limits.care_interval_s)
+
+    @property
+    def size_bytes(self) -> int:
+        """Of the records alone."""
+        return sum(len(held.data) for held in self._records.values())
+
+    def keys(self) -> Iterable[bytes]:
+        return self._records.keys()
+
+    def close(self) -> None:
+        """Nothing is kept in the file afterwards, until somebody opens it again."""
+        if self._file is not None:
+            self._file.close()
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
         """Raises :class:`InvalidRecord` if the record is not stored."""
@@ -98,12 +163,14 @@ class RecordStore(IStorage):  # type: ignore[misc]
             raise InvalidRecord(f"not stored: {status.name.lower()}")
 
     def __getitem__(self, key: bytes) -> bytes:
-        if self.record(key) is None:
+        held = self.held(key)
+        if held is None:
             raise KeyError(key)
-        return self._records[key][1]
+        return held[1]
 
     def get(self, key: bytes, default: bytes | None = None) -> bytes | None:
-        return default if self.record(key) is None else self._records[key][1]
+        held = self.held(key)
+        return default if held is None else held[1]
 
     def iter_older_than(
         self,
@@ -114,21 +181,77 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
         self.drop_expired()
-        return iter([(key, data) for key, (_, data) in self._records.items()])
+        return iter([(key, held.data) for key, held in self._records.items()])
 
-    def _expired(self, record: SignedCommRecord) -> bool:
-        return record.expired(self._settings.unix_time())
+    def _refusal(self, record: SignedCommRecord) -> str | None:
+        now = self._settings.unix_time()
+        if record.expired(now):
+            return "record_expired"
+        if record.sequence > now + self._limits.sequence_ahead_max_s:
+            return "record_sequence_too_high"
+        if record.expiry_unix_s > now + self._limits.lifetime_max_s:
+            return "record_expiry_too_far"
+        return None
+
+    def _expired(self, held: _Held) -> bool:
+        return self._settings.unix_time() >= held.expiry_unix_s
+
+    def _keep(self, key: bytes, held: _Held) -> None:
+        self._remove(key)
+        self._records[key] = held
+        if self._file is not None:
+            self._file.put(key, held.source, held.data)
+        if held.source:
+            keys = self._of_source.setdefault(held.source, set())
+            keys.add(key)
+            if len(keys) > self._limits.records_per_source:
+                self._evict(1, keys)
+        if len(self._records) > self._limits.records_max:
+            self._make_room()
+
+    def _stored_again(self, key: bytes, held: _Held, source: bytes) -> None:
+        held.care_at = self._care_at()
+        if source == held.source or not held.source:
+            return
+        if len(self._of_source.get(source, ())) < len(self._of_source[held.source]):
+            self._remove(key)
+            held.source = source
+            self._keep(key, held)
+
+    def _drop(self, key: bytes) -> None:
+        self._remove(key)
+        self._forget_in_file([key])
+
+    def _remove(self, key: bytes) -> None:
+        held = self._records.pop(key, None)
+        if held is not None and held.source:
+            keys = self._of_source[held.source]
+            keys.discard(key)
+            if not keys:
+                del self._of_source[held.source]
+
+    def _forget_in_file(self, keys: Iterable[bytes]) -> None:
+        if self._file is not None:
+            self._file.drop(keys)
 
     def _make_room(self) -> None:
         self.drop_expired()
         # A hundredth at once, so that the search costs little per record.
         excess = len(self._records) - self._limits.records_max
         if excess > 0:
-            center = int.from_bytes(self.center, "big")
-            for key in heapq.nlargest(
-                max(excess, self._limits.records_max // 100),
-                self._records,
-                key=lambda key: int.from_bytes(key, "big") ^ center,
-            ):
-                del self._records[key]
-                self._counters["record_evicted"] += 1
+            self._evict(max(excess, self._limits.records_max // 100), self._records)
+
+    def _evict(self, count: int, among: Iterable[bytes]) -> None:
+        center = int.from_bytes(self.center, "big")
+        evicted = heapq.nlargest(count, among, key=lambda key: int.from_bytes(key, "big") ^ center)
+        for key in evicted:
+            self._remove(key)
+        self._forget_in_file(evicted)
+        self._counters["record_evicted"] += len(evicted)
+
+
+def _supersedes(sequence: int, data: bytes, held: _Held | None) -> bool:
+    """:func:`egtp.comm_record.supersedes`, for the bytes of records."""
+    if held is None or sequence != held.sequence:
+        return held is None or sequence > held.sequence
+    return hashlib.sha256(data).digest() < hashlib.sha256(held.data).digest()

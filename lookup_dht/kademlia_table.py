@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -18,9 +18,11 @@ from kademlia.routing import RoutingTable
 from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.settings import NodeSettings
 
-__all__ = ["Bucket", "LookupTable"]
+__all__ = ["NEWCOMERS_MAX", "Bucket", "LookupTable"]
 
 FORMER_MAX: Final = 64
+NEWCOMERS_MAX: Final = 256
+"""More than a node meets between two looks, unless somebody makes them up."""
 ID_BITS: Final = 160
 
 
@@ -43,6 +45,18 @@ class Bucket:
     """In order of their last answer, the longest silent one first."""
     replacements: dict[bytes, Contact] = field(default_factory=dict)
     """Contacts that have answered too, and wait for a place; the latest last."""
+    live: list[tuple[int, bytes]] | None = None
+    """Number and compact form of the contacts without a strike. None when something has changed:
+    others ask for these far more often than they change."""
+
+    def live_ones(self) -> list[tuple[int, bytes]]:
+        if self.live is None:
+            self.live = [
+                (entry.contact.long_id, entry.contact.compact)
+                for entry in self.entries.values()
+                if not entry.strikes
+            ]
+        return self.live
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]
@@ -64,6 +78,10 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
+        self.newcomers: dict[bytes, Contact] = {}
+        """Contacts that came into the table since somebody last looked, by compact form."""
+        self.on_newcomer: Callable[[], None] = _nobody_asks
+        """Called when there is one after there was none."""
         self.former: dict[SocketAddress, Contact] = {}
         """Contacts dropped last, and those of an earlier run: not believed, and never told of to
         others, but greeted when joining. When this machine was offline, all were dropped."""
@@ -113,8 +131,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             return True
         if contact.id in bucket.entries or contact.id in bucket.replacements:
             return bucket.replacements.get(contact.id) != contact
-        full = len(bucket.entries) >= self.ksize and len(bucket.replacements) >= self.ksize
-        return not full and not self._group_full(bucket, contact)
+        # The others are found by this node's own walks, which costs nothing.
+        few = len(bucket.entries) < max(1, self.ksize // 2)
+        return few and not self._group_full(bucket, contact)
 
     def add_contact(self, node: Contact) -> bool:
         """Take a contact that has just answered. False if there is no place for it now."""
@@ -164,6 +183,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         bucket = self._bucket(self.get_bucket_for(node))
         entry = bucket.entries[node.id]
         entry.strikes += 1
+        bucket.live = None
         # Its successor at another address has answered already: one strike is enough then.
         if entry.strikes >= self._limits.strikes_max or node.id in bucket.replacements:
             self.remove_contact(node)
@@ -173,16 +193,64 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     ) -> list[Contact]:
         """Exactly the k closest to ``node``, closest first; a node of that very id is one.
 
-        ``live_only`` leaves out those with a strike: others are told of good contacts only.
+        ``live_only`` leaves out those with a strike.
         """
-        target = node.long_id
         contacts = (
             entry.contact
             for entry in self._entries()
             if not (live_only and entry.strikes)
             and (exclude is None or not entry.contact.same_home_as(exclude))
         )
+        target = node.long_id
         return heapq.nsmallest(k or self.ksize, contacts, key=lambda it: it.long_id ^ target)
+
+    def closest(self, target: int, k: int | None = None) -> list[Contact]:
+        """:meth:`find_neighbors` of a number."""
+        wanted, found = k or self.ksize, []
+        for bucket in self._by_distance(target):
+            near = [
+                (entry.contact.long_id ^ target, entry.contact) for entry in bucket.entries.values()
+            ]
+            near.sort()
+            found += near
+            if len(found) >= wanted:
+                break
+        return [contact for _, contact in found[:wanted]]
+
+    def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
+        """The k closest to a number that others are told of, without whoever asks: good ones, in
+        compact form."""
+        wanted = self.ksize
+        asker_id = self._ids.get(asker)
+        own = -1 if asker_id is None else int.from_bytes(asker_id, "big")
+        found: list[tuple[int, bytes]] = []
+        for bucket in self._by_distance(target):
+            near = [
+                (number ^ target, compact)
+                for number, compact in bucket.live_ones()
+                if number != own
+            ]
+            near.sort()
+            found += near
+            if len(found) >= wanted:
+                break
+        return tuple([compact for _, compact in found[:wanted]])
+
+    def _by_distance(self, target: int) -> list[Bucket]:
+        """The buckets, closest first. Each is a range of distances to the target, and no two
+        overlap, so few of them have to be sorted to find the closest contacts."""
+        between = target ^ self.node.long_id
+        order = [
+            (((between >> ID_BITS - 1 - index) ^ 1) << ID_BITS - 1 - index, index)
+            for index in self.buckets
+        ]
+        order.sort()
+        return [self.buckets[index] for _, index in order]
+
+    def surveyed(self, target: int) -> bool:
+        """Whether nobody was left out around ``target`` for want of places."""
+        bucket = self.buckets.get(ID_BITS - (target ^ self.node.long_id).bit_length())
+        return bucket is None or len(bucket.entries) < self.ksize
 
     def touch(self, node: Any) -> None:
         """A lookup towards ``node`` was made: its bucket is fresh."""
@@ -232,10 +300,21 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         )
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
-        if bucket.entries.pop(contact.id, None) is None:
+        now = self._settings.elapsed()
+        entry = bucket.entries.pop(contact.id, None)
+        if entry is None:
+            entry = Entry(contact, now)
+            bucket.live = None
             self._ids[contact.address] = contact.id
             self._groups[contact.group] += 1
-        bucket.entries[contact.id] = Entry(contact, self._settings.elapsed())
+            if len(self.newcomers) < NEWCOMERS_MAX:
+                self.newcomers[contact.compact] = contact
+                if len(self.newcomers) == 1:
+                    self.on_newcomer()
+        if entry.strikes:
+            entry.strikes, bucket.live = 0, None
+        entry.answered_at = now
+        bucket.entries[contact.id] = entry
         bucket.replacements.pop(contact.id, None)
         self.former.pop(contact.address, None)
 
@@ -248,6 +327,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def _remove(self, node_id: bytes) -> None:
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
+        self.buckets[shared].live = None
         del self._ids[contact.address]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
@@ -261,3 +341,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             if not taken and not self._group_full(bucket, contact):
                 self._place(bucket, contact)
                 return
+
+
+def _nobody_asks() -> None:
+    pass

@@ -35,12 +35,12 @@ _CRC32C: Final = _crc32c_table()
 
 def _prefix(packed: bytes, choice: int) -> int:
     """The checksum whose first 21 bits the id begins with."""
-    mask = _MASK_V4 if len(packed) == 4 else _MASK_V6
-    masked = bytearray(a & b for a, b in zip(packed, mask, strict=False))
-    masked[0] |= (choice & 7) << 5
-    crc = 0xFFFFFFFF
-    for byte in masked:
-        crc = crc >> 8 ^ _CRC32C[(crc ^ byte) & 0xFF]
+    table, crc = _CRC32C, 0xFFFFFFFF
+    first = (choice & 7) << 5
+    # Every node that somebody suggests is checked, so this is written for speed.
+    for byte, mask in zip(packed, _MASK_V4 if len(packed) == 4 else _MASK_V6, strict=False):
+        crc = crc >> 8 ^ table[(crc ^ (byte & mask | first)) & 0xFF]
+        first = 0
     return crc ^ 0xFFFFFFFF
 
 

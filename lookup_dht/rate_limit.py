@@ -23,6 +23,11 @@ class RateLimit:
         self._filled_at = 0.0
         self._sources: dict[Hashable, tuple[float, float]] = {}
 
+    @property
+    def strained(self) -> bool:
+        """Whether less than half is left for all: time to be careful with whom nobody knows."""
+        return self._tokens < self._overall * BURST_S / 2
+
     def allow(self, source: Hashable, now: float) -> bool:
         """Take one unit for ``source``, if there is one. A source over its own rate takes
         nothing from the others."""

@@ -9,6 +9,7 @@ from typing import Final
 from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidRecord
 from egtp.identity import KEY_BYTES, NodeId
+from lookup_dht.record_file import RecordFile
 
 __all__ = ["RecordVerifier", "SequenceFloor"]
 
@@ -49,11 +50,15 @@ class RecordVerifier:
 
 class SequenceFloor:
     """The highest sequence seen of each peer, for the peers seen last. It outlives the record, so
-    that a recording of an old one is not believed when the newer one has expired."""
+    that a recording of an old one is not believed when the newer one has expired; and the process,
+    if there is a file."""
 
-    def __init__(self, entries_max: int) -> None:
+    def __init__(self, entries_max: int, kind: str = "", file: RecordFile | None = None) -> None:
+        """``kind`` tells this floor from others in the same file."""
         self._entries_max = entries_max
-        self._highest: dict[bytes, int] = {}
+        self._kind = kind
+        self._file = file
+        self._highest: dict[bytes, int] = {} if file is None else dict(file.sequences(kind))
 
     def __getitem__(self, peer_id: bytes) -> int:
         return self._highest.get(peer_id, 0)
@@ -62,6 +67,12 @@ class SequenceFloor:
         return len(self._highest)
 
     def note(self, peer_id: bytes, sequence: int) -> None:
-        self._highest[peer_id] = max(sequence, self._highest.pop(peer_id, 0))
+        before = self._highest.pop(peer_id, 0)
+        self._highest[peer_id] = max(sequence, before)
+        if self._file is not None and sequence > before:
+            self._file.note(self._kind, peer_id, sequence)
         if len(self._highest) > self._entries_max:
-            del self._highest[next(iter(self._highest))]
+            oldest = next(iter(self._highest))
+            del self._highest[oldest]
+            if self._file is not None:
+                self._file.forget(self._kind, oldest)

@@ -23,11 +23,12 @@ class RoundTripEstimate:
         self._mean_s += error / 8
         self._deviation_s += (abs(error) - self._deviation_s) / 4
 
-    def soft_timeout_s(self, least_s: float) -> float:
-        """When a query is slow: not before ``least_s``, and later where round trips are long."""
+    def soft_timeout_s(self, first_s: float, least_s: float) -> float:
+        """When a query is slow: ``first_s`` while nothing was measured; then a while longer than
+        most take, but not less than ``least_s``."""
         if self._mean_s is None:
-            return least_s
-        return min(self._max_s, max(least_s, self._mean_s + 2 * self._deviation_s))
+            return first_s
+        return min(self._max_s, max(least_s, self._mean_s + 3 * self._deviation_s))
 
     @property
     def timeout_s(self) -> float:

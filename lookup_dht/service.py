@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import logging
 import os
 import re
 import time
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address
+from egtp.environment import Environment
 from egtp.errors import (
     InvalidConfig,
     LocalProtocolError,
@@ -24,17 +27,24 @@ from egtp.errors import (
 )
 from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
+from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.contact import AddressPolicy, SocketAddress
-from lookup_dht.kademlia_server import Found, LookupServer
+from lookup_dht.kademlia_server import LookupServer
+from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
+from lookup_dht.record_file import open_or_set_aside
 from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.settings import Clock, DHTLimits, NodeSettings
+from lookup_dht.record_walks import Search, Stored
+from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
 from lookup_dht.state_file import NodeState
+from lookup_dht.statistics import Traffic
 
 __all__ = ["DHTLookup"]
 
 _T = TypeVar("_T")
 _NETWORK = re.compile(r"[a-z0-9._-]{1,32}")
+_NAME = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII)
+log = logging.getLogger("lookup_dht")
 
 
 class DHTLookup:
@@ -57,29 +67,52 @@ class DHTLookup:
         server: bool = True,
         private_addresses: bool = False,
         state: NodeState | None = None,
+        store: Path | None = None,
         limits: DHTLimits | None = None,
         unix_time: Clock = time.time,
-        elapsed: Clock = time.monotonic,
+        elapsed: Clock | None = None,
         entropy: Entropy = os.urandom,
+        resolve_name: NameResolver | None = None,
     ) -> None:
-        """``bootstrap`` are IP addresses of nodes to join through; with none, others join us.
+        """``bootstrap`` are addresses of nodes to join through, IP:PORT, and NAME:PORT if there is
+        a ``resolve_name``; with none, others join us.
 
         ``server=False`` for a node that others cannot reach. ``private_addresses`` lets loopback
         and private addresses be nodes: for tests and labs. ``state`` is what :attr:`state` was
-        when this node ran last. Raises :class:`InvalidConfig`.
+        when this node ran last. ``store`` is a file for the records held and for the highest
+        sequences seen, which survives a kill; without it they are in memory only. A corrupt one
+        is set aside with a warning. Raises :class:`InvalidConfig`.
         """
         if not _NETWORK.fullmatch(network):
             raise InvalidConfig(f"a network is named by 1-32 of a-z 0-9 . _ -, not {network!r}")
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
-            unix_time, elapsed, entropy, network, server, private_addresses, limits or DHTLimits()
+            unix_time,
+            elapsed or Environment().elapsed,
+            entropy,
+            network,
+            server,
+            private_addresses,
+            limits or DHTLimits(),
+            resolve_name,
         )
         self._policy = AddressPolicy(private_addresses=private_addresses)
-        seeds = [self._check_seed(Address.parse(str(text))) for text in bootstrap]
+        seeds = [self._check_seed(str(text)) for text in bootstrap]
         self._state = state
-        self._node = LookupServer(self._settings, self._choose_id(), seeds)
-        self._floor = SequenceFloor(self._settings.limits.sequences_max)
-        self._resolving: dict[tuple[NodeId, int], _SharedResolve] = {}
+        node_id = self._choose_id()
+        counters: collections.Counter[str] = collections.Counter()
+        file = None
+        if store is not None:
+            file, said = open_or_set_aside(store, counters)
+            if said is not None:
+                log.warning(said)
+        self._stored_in_file = file is not None
+        self._node = LookupServer(self._settings, node_id, seeds, file, counters)
+        self._node.protocol.statistics = self.statistics
+        self._traffic = Traffic(self._settings.elapsed())
+        self._floor = SequenceFloor(self._settings.limits.sequences_max, "resolved", file)
+        self._answers = AnswerCache(self._settings.limits)
+        self._searches: dict[NodeId, _SharedSearch] = {}
         self._calls: set[asyncio.Task[Any]] = set()
         self._started = False
         self._closed = False
@@ -92,9 +125,8 @@ class DHTLookup:
         await self._node.listen(self._listen.port, self._listen.host)
         self._started = True
         with self._node_closed_if_closed():
-            if self._state is not None:
-                await self._restore(self._state)
-                self._state = None
+            await self._restore(self._state)
+            self._state = None
             await self._node.bootstrap()
 
     async def close(self) -> None:
@@ -106,6 +138,8 @@ class DHTLookup:
             await asyncio.wait(self._calls)
         if self._started:
             await self._node.close()
+        else:
+            self._node.storage.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -160,38 +194,90 @@ class DHTLookup:
 
     @property
     def state(self) -> NodeState:
-        """What a later run of this node needs to go on where this one is."""
+        """What a later run of this node needs to go on where this one is. The records are in it
+        unless they are in a ``store``."""
         self._check_started()
         router = self._node.protocol.router
         return NodeState(
             self.node_id,
             self._settings.network,
             tuple(dict.fromkeys((*router, *router.former.values()))),
-            tuple(self._node.storage),
+            () if self._stored_in_file else tuple(self._node.storage),
         )
 
-    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+    def statistics(self) -> dict[str, Any]:
+        """Everything that an operator asks about, as JSON can say it. The rates are since the last
+        call. Raises :class:`NodeClosed` unless it is running."""
+        elapsed, node = self._settings.elapsed(), self._node
+        router = node.protocol.router
+        size = node.walks.size.nodes(elapsed)
+        return {
+            "address": str(self.address),
+            "node_id": self.node_id.hex(),
+            "network": self._settings.network,
+            "server": self._settings.server,
+            "contacts": len(router),
+            "buckets": {
+                str(index): len(bucket.entries) for index, bucket in sorted(router.buckets.items())
+            },
+            "nodes_estimated": None if size is None else round(size),
+            "records": len(node.storage),
+            "record_bytes": node.storage.size_bytes,
+            "open_queries": len(node.protocol.open_queries),
+            **self._traffic.rates(self.counters, elapsed),
+            "counters": dict(self.counters),
+        }
+
+    async def resolve(
+        self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+    ) -> SignedCommRecord:
         """The newest record of ``peer_id`` above ``newer_than``: see :class:`LookupService`.
 
-        All of the closest nodes are asked, and the highest valid sequence wins; the copy in this
-        node is one among others. Nothing below what was returned before is returned.
+        The highest valid sequence wins, never a majority, and nothing below what was returned
+        before is returned. Ordinarily this is over when a few nodes hold the same newest record,
+        or a moment ago did: whoever dials an address that was replaced asks again with
+        ``newer_than``. ``fresh`` waits until the whole neighbourhood of the peerId was asked.
         """
         self._check_running()
-        key = (peer_id, newer_than)
-        shared = self._resolving.get(key)
-        if shared is None:
-            shared = _SharedResolve(self._begin(self._resolve(peer_id, newer_than)))
-            self._resolving[key] = shared
-        shared.waiting += 1
-        try:
-            with self._node_closed_if_closed():
-                return await asyncio.shield(shared.task)
-        finally:
-            shared.waiting -= 1
-            if not shared.waiting:
-                # Forgotten at once: who comes now must not wait for a call that is cancelled.
-                del self._resolving[key]
-                shared.task.cancel()
+        if not fresh:
+            known = self._cached(peer_id)
+            if known is not None and known.sequence > newer_than:
+                return known
+            self._fail_if_absent(peer_id)
+        agreement = self._settings.limits.agreement
+        async with self._searching(peer_id) as search:
+            while not search.over and (fresh or not search.findings.agreed(agreement, newer_than)):
+                await search.changed()
+            return self._outcome(search, newer_than)
+
+    async def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        """Records of strictly increasing sequence above ``newer_than``: the first valid one as
+        soon as it is found, newer ones as they turn up, until the neighbourhood was asked.
+
+        Raises :class:`LookupFailed` if there was none at all. Ending the iteration early, as with
+        ``aclosing``, ends the search.
+        """
+        self._check_running()
+        told = newer_than
+        known = self._cached(peer_id)
+        if known is not None and known.sequence > told:
+            told = known.sequence
+            yield known
+        async with self._searching(peer_id) as search:
+            while True:
+                over, record = search.over, search.findings.record
+                if record is not None and record.sequence > told and not self._expired(record):
+                    told = record.sequence
+                    self._floor.note(peer_id, told)
+                    yield record
+                elif over:
+                    break
+                else:
+                    await search.changed()
+            if told == newer_than:
+                self._outcome(search, newer_than)
 
     async def publish(self, record: SignedCommRecord) -> Published:
         """Store ``record`` on the nodes closest to its peer.
@@ -200,43 +286,113 @@ class DHTLookup:
         number is of other nodes. Raises :class:`PublishFailed` if that would be zero.
         """
         self._check_running()
-        if record.expired(self._settings.unix_time()):
+        if self._expired(record):
             raise PublishFailed("the record has expired; sign a new one")
         with self._node_closed_if_closed():
-            stored = await self._begin(
-                self._node.put_record(bytes(record.peer_id), record.encode())
+            stored = await self._begin(self._put(record))
+        if stored.crowding >= CROWDING_MIN:
+            self.counters["eclipse_suspected"] += 1
+            log.warning(
+                "the nodes around %s are %.0f times as dense as elsewhere: somebody may be "
+                "trying to hide this peer",
+                record.peer_id,
+                stored.crowding,
             )
         if not stored.stored:
             if stored.newer_held:
                 raise PublishFailed("the network has a newer record of this peer")
             if stored.asked:
                 raise PublishFailed(f"none of {stored.asked} nodes stored the record")
-            raise PublishFailed("no node of the network answered")
+            raise PublishFailed("no node of the network answers")
         self._floor.note(record.peer_id, record.sequence)
-        return Published(stored.stored, stored.asked)
+        self._answers.found(record, self._settings.elapsed())
+        return Published(stored.stored, stored.asked, stored.networks)
 
-    async def _resolve(self, peer_id: NodeId, newer_than: int) -> SignedCommRecord:
-        found = await self._node.get_record(bytes(peer_id))
-        record = found.record
+    async def _put(self, record: SignedCommRecord) -> Stored:
+        await self._node.ensure_contacts()
+        return await self._node.walks.put(bytes(record.peer_id), record)
+
+    # Searches.
+
+    @contextlib.asynccontextmanager
+    async def _searching(self, peer_id: NodeId) -> AsyncIterator[Search]:
+        """The search for this peer that is under way, or a new one. It goes on while somebody is
+        inside, and what was found out is then put to use."""
+        shared = self._searches.get(peer_id)
+        if shared is None:
+            search = self._node.walks.begin(bytes(peer_id), self._floor[peer_id])
+            task = self._begin(self._search(search))
+            task.add_done_callback(search.ended)
+            shared = self._searches[peer_id] = _SharedSearch(search, task)
+        shared.users += 1
+        try:
+            with self._node_closed_if_closed():
+                yield shared.search
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                # Forgotten at once: who comes now must not wait for a search that is cancelled.
+                del self._searches[peer_id]
+                shared.task.cancel()
+                if not self._closed:
+                    self._learn(peer_id, shared.search)
+
+    async def _search(self, search: Search) -> None:
+        await self._node.ensure_contacts()
+        await self._node.walks.search(search)
+
+    def _learn(self, peer_id: NodeId, search: Search) -> None:
+        """Remember the answer, and give it to nodes that should have had it."""
+        now = self._settings.elapsed()
+        record = search.findings.record
+        if record is not None and not self._expired(record):
+            self._floor.note(peer_id, record.sequence)
+            self._answers.found(record, now)
+            self._node.walks.repair(search)
+        elif search.over and search.heard and not search.findings.invalid:
+            self._answers.absent(peer_id, now)
+
+    def _outcome(self, search: Search, newer_than: int) -> SignedCommRecord:
+        """Raises :class:`LookupFailed`."""
+        findings = search.findings
+        record = findings.record
         # Looked at again: the machine may have been asleep for hours in the middle of the search.
-        if record is None or record.expired(self._settings.unix_time()):
-            raise LookupFailed(_failure(found))
-        if record.sequence < self._floor[peer_id]:
+        if record is not None and not self._expired(record):
+            if record.sequence > newer_than:
+                return record
+            raise LookupFailed(LookupFailure.SUPERSEDED)
+        if findings.below_floor:
             self.counters["record_below_floor"] += 1
             raise LookupFailed(LookupFailure.SUPERSEDED)
-        self._floor.note(peer_id, record.sequence)
-        if record.sequence <= newer_than:
-            raise LookupFailed(LookupFailure.SUPERSEDED)
-        return record
+        if findings.invalid:
+            raise LookupFailed(LookupFailure.INVALID)
+        if search.heard:
+            raise LookupFailed(LookupFailure.NOT_FOUND)
+        raise LookupFailed(LookupFailure.NO_RESPONSES if search.asked else LookupFailure.NO_NODES)
 
-    async def _restore(self, state: NodeState) -> None:
+    def _cached(self, peer_id: NodeId) -> SignedCommRecord | None:
+        settings = self._settings
+        return self._answers.record(peer_id, settings.elapsed(), settings.unix_time())
+
+    def _fail_if_absent(self, peer_id: NodeId) -> None:
+        if self._answers.known_absent(peer_id, self._settings.elapsed()):
+            self.counters["absent_from_cache"] += 1
+            raise LookupFailed(LookupFailure.NOT_FOUND)
+
+    def _expired(self, record: SignedCommRecord) -> bool:
+        return record.expired(self._settings.unix_time())
+
+    async def _restore(self, state: NodeState | None) -> None:
         """Go on where an earlier run ended, believing nothing that it wrote."""
-        for contact in state.contacts:
-            if self._node.protocol.believable(contact):
-                self._node.protocol.router.remember(contact)
-        for peer_id, data in state.records:
-            self._node.storage.put(peer_id, data)
-            await asyncio.sleep(0)  # A signature each: let others have the loop in between.
+        if state is not None:
+            for contact in state.contacts:
+                if self._node.protocol.believable(contact):
+                    self._node.protocol.router.remember(contact)
+            for peer_id, data in state.records:
+                self._node.storage.put(peer_id, data)
+                await asyncio.sleep(0)  # A signature each: let others have the loop in between.
+        for _ in self._node.storage.restore():
+            await asyncio.sleep(0)
 
     def _begin(self, call: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """A task that close() ends."""
@@ -269,7 +425,13 @@ class DHTLookup:
             return new_node_id(self._listen.ip, self._settings.entropy)
         return self._state.node_id
 
-    def _check_seed(self, seed: Address) -> SocketAddress:
+    def _check_seed(self, text: str) -> SocketAddress:
+        named = None if self._settings.resolve_name is None else _NAME.fullmatch(text)
+        if named is not None and not named["name"].replace(".", "").isdigit():
+            if not 1 <= int(named["port"]) <= 65535:
+                raise InvalidConfig(f"a bootstrap address needs a port, unlike {text}")
+            return named["name"], int(named["port"])
+        seed = Address.parse(text)
         if seed.port == 0:
             raise InvalidConfig(f"a bootstrap address needs a port, unlike {seed}")
         if len(seed.ip) != len(self._listen.ip):
@@ -292,17 +454,10 @@ class DHTLookup:
         self._check_started()
 
 
-class _SharedResolve:
-    """A resolve that several callers wait for; it is cancelled when none is left."""
+class _SharedSearch:
+    """A search that several callers wait for; it is cancelled when none is left."""
 
-    def __init__(self, task: asyncio.Task[SignedCommRecord]) -> None:
+    def __init__(self, search: Search, task: asyncio.Task[None]) -> None:
+        self.search = search
         self.task = task
-        self.waiting = 0
-
-
-def _failure(found: Found) -> LookupFailure:
-    if found.invalid:
-        return LookupFailure.INVALID
-    if found.heard:
-        return LookupFailure.NOT_FOUND
-    return LookupFailure.NO_RESPONSES if found.asked else LookupFailure.NO_NODES
+        self.users = 0

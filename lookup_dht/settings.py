@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from egtp.identity import Entropy
 
-__all__ = ["Clock", "DHTLimits", "NodeSettings"]
+__all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings"]
 
 Clock = Callable[[], float]
 """Seconds: unix seconds, or seconds since an arbitrary moment that never run backward."""
+
+NameResolver = Callable[[str, int], Awaitable[list[tuple[str, int]]]]
+"""From a host name and a port to (IP address, port) pairs. May raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,11 +26,15 @@ class DHTLimits:
     """alpha: how many queries of one walk wait for an answer at a time."""
     soft_timeout_s: float = 0.35
     """A query unanswered for this long gives its place to another; a late answer still counts.
-    Longer, up to ``reply_timeout_max_s``, where the round trips measured are long."""
-    reply_timeout_min_s: float = 0.5
+    This is before any round trip was measured; afterwards it is what most of them take, up to
+    ``reply_timeout_max_s``..."""
+    soft_timeout_min_s: float = 0.1
+    """...and at least this: a busy process is late by so much."""
+    reply_timeout_min_s: float = 0.3
     """A query is sent again after this long at the earliest..."""
     reply_timeout_max_s: float = 0.7
-    """...and at the latest, whatever round trips were measured. After the second try it failed."""
+    """...and at the latest, whatever round trips were measured. The second try waits for half as
+    long again; then the query has failed."""
     walk_queries_max: int = 120
     """A tar pit that invents ever closer nodes costs a walk this many queries."""
     walk_timeout_s: float = 10.0
@@ -40,8 +47,14 @@ class DHTLimits:
     """Contacts of one /24 (IPv6: /48) in a bucket: whoever owns one network cannot fill it."""
     group_contacts_max: int = 10
     """The same for the whole table."""
-    group_candidates_per_walk: int = 4
+    group_candidates_per_walk: int = 2
     """The same for the nodes that one walk asks."""
+    region_nodes_max: int = 40
+    """A walk of the whole neighbourhood of a key asks, and a record is stored on, at most so many
+    nodes; about thirty are usual."""
+    agreement: int = 3
+    """An ordinary lookup ends when so many nodes hold the same newest record. One is too easy to
+    be stale; all is what ``fresh`` asks."""
     source_queries_per_s: float = 100.0
     """Queries answered per source, sustained; four seconds' worth may come at once."""
     queries_per_s: float = 2000.0
@@ -52,7 +65,9 @@ class DHTLimits:
     probes_max: int = 64
     """Such pings under way at a time."""
     records_max: int = 10_000
-    """Records stored for others, up to about 30 MB."""
+    """Records stored for others, up to about 12 MB."""
+    records_per_source: int = 256
+    """The same from one /24 (IPv6: /48): whoever owns one network cannot fill the store."""
     verified_records_max: int = 1024
     """Records whose signature is remembered to be good."""
     sequences_max: int = 16_384
@@ -61,13 +76,31 @@ class DHTLimits:
     """A sequence is about unix time; one further ahead would block its owner's later records."""
     lifetime_max_s: int = 24 * 3600 + 600
     """A record that lives longer is not stored; ten minutes are for clocks that differ."""
+    cache_s: float = 60.0
+    """A record found is not asked for again for so long, unless by ``fresh`` or ``newer_than``."""
+    absent_cache_s: float = 1.0
+    """The same for a peer of whom the neighbourhood held nothing: long enough that lookups in a
+    loop cost little, short enough that who comes up is found at once."""
+    cached_max: int = 1024
+    """Answers remembered, of either kind."""
+    repairs_max: int = 8
+    """Stores that follow one lookup, to nodes that it found to lack the newest record."""
+    hand_over_delay_s: float = 1.0
+    """Records are given to new neighbours this long after one was met: several come together."""
+    hand_over_max: int = 64
+    """Records given to one new neighbour at a time."""
+    care_interval_s: float = 3600.0
+    """A record that nobody stored or asked around for so long is looked after: its neighbourhood
+    is walked, and nodes that lack it get it."""
     upkeep_interval_s: float = 30.0
     """How often a node looks after its table, give or take a quarter at random, so that nodes
     that were started together do not act together."""
-    refresh_interval_s: float = 900.0
+    refresh_interval_s: float = 3600.0
     """A bucket without a lookup for this long gets one."""
-    check_after_s: float = 600.0
+    check_after_s: float = 900.0
     """A contact silent for this long is pinged."""
+    greet_interval_s: float = 120.0
+    """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
     """A node without contacts tries to join again after this long, then doubles it..."""
     rejoin_delay_max_s: float = 60.0
@@ -88,6 +121,8 @@ class NodeSettings:
     private_addresses: bool = False
     """Whether loopback and private addresses are nodes: in a lab yes, on the internet never."""
     limits: DHTLimits = field(default_factory=DHTLimits)
+    resolve_name: NameResolver | None = None
+    """What turns the host names of seeds into addresses. None: there are none."""
 
     def jitter(self, seconds: float) -> float:
         """``seconds``, give or take a quarter."""

@@ -134,6 +134,6 @@ def _known(member: Member, other: Member) -> int:
 async def _found(member: Member, other: Member) -> int:
     """The number of the newest record that a lookup gives; 0 for none."""
     try:
-        return (await member.machine.run(member.lookup.resolve(other.node_id))).sequence
+        return (await member.machine.run(member.lookup.resolve(other.node_id, fresh=True))).sequence
     except LookupFailed:
         return 0

@@ -143,7 +143,7 @@ def test_a_full_bucket_keeps_who_was_there_and_checks_the_longest_silent() -> No
         assert table.add_contact(node)
     assert not table.add_contact(nodes[3])
     assert checks.contacts == []  # all were heard of a moment ago
-    clock.now += 601
+    clock.now += DHTLimits().check_after_s + 1
     table.add_contact(nodes[0])
     assert not table.add_contact(nodes[4])
     assert checks.contacts == [nodes[1]]
@@ -172,7 +172,7 @@ def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> 
     for bit in (159, 100, 0):
         table.add_contact(contact((1 << bit).to_bytes(20, "big"), bit))
     assert table.lonely_buckets() == []
-    clock.now += 901
+    clock.now += DHTLimits().refresh_interval_s + 1
     table.touch(Node((1 << 100).to_bytes(20, "big")))
     lonely = table.lonely_buckets()
     assert [bucket.index for bucket in lonely] == [0, 159]
@@ -203,3 +203,31 @@ def test_another_own_id_sorts_the_contacts_anew(ids: Iterator[bytes]) -> None:
 def test_what_cannot_be_a_node_is_no_contact(node_id: bytes, packed: bytes, port: int) -> None:
     with pytest.raises(ValueError, match=r"contact|packed"):
         Contact(node_id, packed, port)
+
+
+@given(
+    st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=60),
+    st.binary(min_size=20, max_size=20),
+    st.integers(0, 59),
+    st.integers(0, 59),
+)
+def test_the_quick_ways_to_the_closest_agree_with_the_plain_one(
+    node_ids: list[bytes], target: bytes, struck: int, asker: int
+) -> None:
+    table, _ = table_of(k=7)
+    for number, node_id in enumerate(node_ids):
+        table.add_contact(contact(node_id, number))
+        table.suggestions(number, ("127.0.0.1", 1))  # what it remembers must not grow old
+    contacts = list(table)
+    number = int.from_bytes(target, "big")
+    assert table.closest(number) == table.find_neighbors(Node(target))
+    asking = contacts[asker % len(contacts)] if contacts else contact(OWN)
+    if contacts:
+        table.strike(contacts[struck % len(contacts)])
+    plain = table.find_neighbors(Node(target), exclude=asking, live_only=True)
+    assert table.suggestions(number, asking.address) == tuple(it.compact for it in plain)
+    if contacts:
+        table.add_contact(contacts[struck % len(contacts)])
+        table.remove_contact(contacts[asker % len(contacts)])
+    plain = table.find_neighbors(Node(target), live_only=True)
+    assert table.suggestions(number, ("127.0.0.1", 1)) == tuple(it.compact for it in plain)

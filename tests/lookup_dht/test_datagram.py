@@ -28,21 +28,41 @@ from lookup_dht.datagram import (
 
 ids = st.binary(min_size=20, max_size=20)
 records = st.binary(min_size=1, max_size=920)
-contacts = st.builds(
-    Contact,
-    ids,
-    st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16),
-    st.integers(min_value=1, max_value=65535),
-)
+tokens = st.binary(max_size=32)
+sequences = st.integers(0, 2**48 - 1)
+ports = st.integers(min_value=1, max_value=65535)
+
+
+def contacts_at(ip_bytes: int) -> st.SearchStrategy[Contact]:
+    return st.builds(Contact, ids, st.binary(min_size=ip_bytes, max_size=ip_bytes), ports)
+
+
+node_lists = st.lists(contacts_at(4), max_size=20) | st.lists(contacts_at(16), max_size=20)
 networks = st.sampled_from(["main", "x", "a" * 32])
+heads = {"network": networks, "sender": ids, "server": st.booleans()}
+EMPTY = {"key": st.just(b""), "record": st.just(b""), "token": st.just(b""), "sequence": st.just(0)}
+
+
+def queries_of(method: Method, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Query]:
+    return st.builds(Query, method=st.just(method), **{**heads, **EMPTY, **fields})
+
+
 queries = st.one_of(
-    st.builds(Query, st.just(Method.PING), networks, ids, st.booleans()),
-    st.builds(
-        Query, st.sampled_from([Method.FIND_NODE, Method.FIND_VALUE]), networks, ids,
-        st.booleans(), ids,
-    ),
-    st.builds(Query, st.just(Method.STORE), networks, ids, st.booleans(), ids, records),
-)  # fmt: skip
+    queries_of(Method.PING),
+    queries_of(Method.FIND_NODE, key=ids, token=tokens),
+    queries_of(Method.FIND_VALUE, key=ids, token=tokens, sequence=sequences),
+    queries_of(Method.STORE, key=ids, token=tokens, record=records),
+)
+
+
+def reply_of(nodes: list[Contact], record: bytes = b"", **fields: Any) -> Reply:
+    """A reply to ``find_value``, observed at an address of the family of the nodes."""
+    observed = bytes(18 if nodes and len(nodes[0].packed) == 16 else 6)
+    compact = tuple(node.compact for node in nodes)
+    return Reply(
+        Method.FIND_VALUE, "main", bytes(20), True, observed, compact, record,
+        token=bytes(8), **fields,
+    )  # fmt: skip
 
 
 @given(ids, queries)
@@ -52,29 +72,29 @@ def test_a_query_comes_back_as_it_was(message_id: bytes, query: Query) -> None:
     assert len(data) <= BYTES_OUT_MAX
 
 
-@given(ids, st.lists(contacts, max_size=20), st.binary(max_size=920))
+@given(ids, node_lists, st.binary(max_size=920), sequences, st.booleans())
 def test_a_reply_that_fits_comes_back_as_it_was(
-    message_id: bytes, nodes: list[Contact], record: bytes
+    message_id: bytes, nodes: list[Contact], record: bytes, sequence: int, again: bool
 ) -> None:
-    reply = Reply(Method.FIND_VALUE, "main", message_id, True, bytes(6), tuple(nodes), record)
+    reply = reply_of(nodes, record, sequence=sequence, again=again)
     data = encode_reply(message_id, reply, 4000)
     assert data is not None
     if len(data) <= 1400:
         assert decode_reply(data) == reply
 
 
-@given(st.lists(contacts, max_size=20), st.binary(max_size=920), st.integers(0, 1300))
+@given(node_lists, st.binary(max_size=920), st.integers(0, 1300))
 def test_a_reply_is_cut_to_its_limit_and_keeps_the_closest_nodes(
     nodes: list[Contact], record: bytes, bytes_max: int
 ) -> None:
-    reply = Reply(Method.FIND_VALUE, "main", bytes(20), True, bytes(6), tuple(nodes), record)
+    reply = reply_of(nodes, record)
     data = encode_reply(bytes(20), reply, bytes_max)
     if data is None:
-        assert bytes_max < 100
+        assert bytes_max < 120
         return
     assert len(data) <= bytes_max
     cut = decode_reply(data)
-    assert cut.nodes == tuple(nodes[: len(cut.nodes)])
+    assert cut.nodes == reply.nodes[: len(cut.nodes)]
     assert cut.record in (record, b"")
 
 
@@ -82,8 +102,9 @@ def test_a_reply_is_cut_to_its_limit_and_keeps_the_closest_nodes(
 @pytest.mark.parametrize("packed", [bytes(4), bytes(16)])
 def test_twenty_nodes_fit_into_three_times_the_query(method: Method, packed: bytes) -> None:
     query = encode_query(bytes(20), Query(method, "main", bytes(20), True, bytes(20)))
-    nodes = tuple(Contact(bytes(20), packed, port) for port in range(1, 21))
-    reply = Reply(method, "main", bytes(20), True, bytes(18), nodes)
+    nodes = tuple(Contact(bytes(20), packed, port).compact for port in range(1, 21))
+    observed = packed + b"\0\1"
+    reply = Reply(method, "main", bytes(20), True, observed, nodes, token=bytes(8))
     data = encode_reply(bytes(20), reply, reply_bytes_max(len(query)))
     assert data is not None
     assert decode_reply(data).nodes == nodes
@@ -99,8 +120,8 @@ def test_a_ping_leaves_room_for_its_reply_and_a_probe_in_any_network() -> None:
 
 def test_the_largest_record_and_eight_nodes_fit_into_a_datagram() -> None:
     query = encode_query(bytes(20), Query(Method.FIND_VALUE, "main", bytes(20), True, bytes(20)))
-    nodes = tuple(Contact(bytes(20), bytes(4), port) for port in range(1, 21))
-    reply = Reply(Method.FIND_VALUE, "main", bytes(20), True, bytes(6), nodes, bytes(870))
+    nodes = [Contact(bytes(20), bytes(4), port) for port in range(1, 21)]
+    reply = reply_of(nodes, bytes(870), sequence=2**48 - 1)
     data = encode_reply(bytes(20), reply, reply_bytes_max(len(query)))
     assert data is not None
     assert len(decode_reply(data).record) == 870
@@ -148,28 +169,63 @@ def reply_with(method: Method, *rest: object) -> bytes:
 @pytest.mark.parametrize(
     "nodes",
     [
-        [bytes(24) + b"\0\0"],  # port 0
+        bytes(24) + b"\0\0",  # port 0
         [[bytes(20), "127.0.0.1", 70000]], [[bytes(20), None, -1]], [[bytes(20), "a\0b", 1]],
-        [[bytes(20)]], [None], [1], [bytes(25)], [b""], 5, "x", True, {"value": 1}, {}, None,
-        [bytes(26) + b"1"], [b"\x01" * 26] * 21,
+        [[bytes(20)]], [None], [1], [bytes(26)], b"\1" * 25, b"\1" * 27, 5, "x", True,
+        {"value": 1}, {}, None, [], b"\1" * 38, b"\1" * 26 * 21,
     ],
 )  # fmt: skip
 def test_a_reply_with_nodes_of_a_wrong_shape_is_refused(nodes: object) -> None:
     with pytest.raises(DatagramError):
-        decode_reply(reply_with(Method.FIND_NODE, nodes))
+        decode_reply(reply_with(Method.FIND_NODE, b"token", nodes))
     with pytest.raises(DatagramError):
-        decode_reply(reply_with(Method.FIND_VALUE, nodes, b""))
+        decode_reply(reply_with(Method.FIND_VALUE, b"token", nodes, 0, b""))
 
 
-@pytest.mark.parametrize("status", [3, -1, None, True, b"", "stored", [0]])
-def test_a_store_reply_says_one_of_three_things(status: object) -> None:
+@pytest.mark.parametrize("status", [4, -1, None, True, b"", "stored", [0]])
+def test_a_store_reply_says_one_of_four_things(status: object) -> None:
     with pytest.raises(DatagramError):
-        decode_reply(reply_with(Method.STORE, status))
-    assert decode_reply(reply_with(Method.STORE, 1)).status is StoreStatus.NEWER_HELD
+        decode_reply(reply_with(Method.STORE, b"token", status))
+    assert decode_reply(reply_with(Method.STORE, b"token", 1)).status is StoreStatus.NEWER_HELD
+
+
+@pytest.mark.parametrize("sequence", [-1, 2**48, True, None, b"1"])
+def test_a_sequence_is_a_number_of_48_bits(sequence: object) -> None:
+    with pytest.raises(DatagramError):
+        decode_reply(reply_with(Method.FIND_VALUE, b"token", b"", sequence, b""))
+    query = ["main", bytes(20), 1, bytes(20), b"token", sequence, b""]
+    with pytest.raises(DatagramError):
+        decode_query(bytes(21) + bytes(msgpack.packb([Method.FIND_VALUE.value, query])))
+
+
+@pytest.mark.parametrize("token", [None, "token", 5, bytes(33), []])
+def test_a_token_is_at_most_32_bytes(token: object) -> None:
+    for method, rest in ((Method.STORE, [0]), (Method.FIND_NODE, [b""])):
+        with pytest.raises(DatagramError):
+            decode_reply(reply_with(method, token, *rest))
+    with pytest.raises(DatagramError):
+        query = ["main", bytes(20), 1, bytes(20), token, b""]
+        decode_query(bytes(21) + bytes(msgpack.packb([Method.FIND_NODE.value, query])))
+
+
+def test_what_asks_for_a_token_is_shorter_than_any_query_for_nodes() -> None:
+    for method in (Method.FIND_NODE, Method.FIND_VALUE):
+        query = encode_query(bytes(20), Query(method, "a" * 32, bytes(20), True, bytes(20)))
+        again = Reply(method, "a" * 32, bytes(20), True, bytes(18), token=bytes(8), again=True)
+        data = encode_reply(bytes(20), again, len(query))
+        assert data is not None
+        assert decode_reply(data) == again
+
+
+def test_a_reply_to_a_ping_is_shorter_than_the_ping() -> None:
+    query = encode_query(bytes(20), Query(Method.PING, "main", bytes(20), True))
+    reply = Reply(Method.PING, "main", bytes(20), True, bytes(18))
+    assert encode_reply(bytes(20), reply, len(query)) is not None
 
 
 def test_arguments_of_a_later_version_are_skipped() -> None:
-    assert decode_reply(reply_with(Method.STORE, 0, b"later")).status is StoreStatus.STORED
+    stored = decode_reply(reply_with(Method.STORE, b"token", 0, b"later"))
+    assert stored.status is StoreStatus.STORED
     assert decode_reply(reply_with(Method.PING, 1, 2)).method is Method.PING
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from egtp.comm_record import SignedCommRecord
+from egtp.comm_strat import Address
 from egtp.errors import InvalidConfig
 from egtp.identity import Identity
 from lookup_dht import DHTLookup
@@ -62,7 +63,8 @@ async def run() -> AsyncIterator[Run]:
         async with asyncio.timeout(10):
             first = (await process.stdout.readline()).decode()
             second = (await process.stdout.readline()).decode()
-        assert first.startswith("listening on "), first
+        if not first.startswith("listening on "):
+            pytest.fail((await process.communicate())[1].decode())
         return Program(process, first.split()[-1], second.split()[-1])
 
     yield run
@@ -114,7 +116,8 @@ async def test_a_killed_node_starts_again_with_its_id_and_contacts(
     assert [contact.address for contact in kept.contacts] == [seed._node.bound]
     second = await run("--listen", first.address, "--state", state)
     assert second.node_id == first.node_id
-    assert os.listdir(tmp_path) == [state.name]
+    left = sorted(name for name in os.listdir(tmp_path) if not name.endswith("-wal"))
+    assert left == [state.name, f"{state.name}.records"]
 
 
 async def test_without_a_state_each_start_is_a_new_node(run: Run) -> None:
@@ -153,7 +156,7 @@ async def test_wrong_options_are_one_clear_line() -> None:
     lines = await asyncio.gather(
         complaint("--bla"),
         complaint("--listen", "somewhere"),
-        complaint("--listen", "127.0.0.1:0", "--bootstrap", "example.org:1"),
+        complaint("--listen", "127.0.0.1:0", "--bootstrap", "example.org"),
         complaint("--listen", "127.0.0.1:0", "--network", "A B"),
         complaint("--listen", "0.0.0.0:0", "--bootstrap", "10.0.0.1:9100"),
     )
@@ -174,6 +177,67 @@ async def test_help_says_that_a_loopback_address_implies_private_ones() -> None:
     stdout, _ = await process.communicate()
     assert process.returncode == 0
     assert "a loopback address implies --private-addresses" in " ".join(stdout.decode().split())
+
+
+async def test_a_seed_may_be_a_name(run: Run, start: Start) -> None:
+    seed = await start()
+    await run("--listen", "127.0.0.1:0", "--bootstrap", f"localhost:{seed.address.port}")
+    assert seed.contacts == 1
+
+
+async def test_both_families_are_two_nodes_with_files_of_their_own(
+    run: Run, tmp_path: Path
+) -> None:
+    seed = await run("--listen", "[::1]:0")
+    state = tmp_path / "state"
+    both = await run(
+        "--listen", "127.0.0.1:0", "--listen", "[::1]:0", "--bootstrap", seed.address,
+        "--state", state,
+    )  # fmt: skip
+    assert both.process.stdout is not None
+    assert b"listening on [::1]:" in await both.process.stdout.readline()
+    assert await both.end(signal.SIGTERM) == (0, "")
+    six = read_state(tmp_path / "state.v6")
+    assert six is not None
+    assert [it.address for it in six.contacts] == [("::1", Address.parse(seed.address).port)]
+    assert read_state(state) is not None
+    two = await complaint("--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0")
+    assert "one IPv4 and one IPv6" in two
+
+
+async def test_a_node_says_how_it_is_when_this_machine_asks(run: Run, start: Start) -> None:
+    seed = await start()
+    node = await run("--listen", "127.0.2.1:0", "--bootstrap", str(seed.address))
+    process = await spawn("stats", node.address)
+    stdout, stderr = await process.communicate()
+    assert (process.returncode, stderr) == (0, b"")
+    told = dict(line.split(None, 1) for line in stdout.decode().splitlines())
+    assert told["node_id"] == node.node_id
+    assert told["contacts"] == "1"
+    assert int(told["sent_ping"]) > 0
+
+    node.process.send_signal(signal.SIGUSR1)
+    assert node.process.stderr is not None
+    line = json.loads(await node.process.stderr.readline())
+    assert line["address"] == node.address
+    assert line["records"] == 0
+    assert line["queries_sent_per_s"] >= 0
+    assert "no node" in await complaint("stats", "127.0.2.9:9")
+    assert "IP:PORT" in await complaint("stats")
+
+
+async def test_nobody_else_is_told_how_a_node_is(start: Start) -> None:
+    node = await start()
+    node._node.protocol.datagram_received(b"\2" + bytes(21), ("8.8.8.8", 9))
+    assert node.counters["statistics_asked_from_afar"] == 1
+
+
+async def test_statistics_come_regularly_if_wanted(run: Run) -> None:
+    node = await run("--listen", "127.0.2.1:0", "--stats-every", "0.05")
+    assert node.process.stdout is not None
+    lines = [json.loads(await node.process.stdout.readline()) for _ in range(2)]
+    assert [line["node_id"] for line in lines] == [node.node_id] * 2
+    assert await node.end(signal.SIGTERM) == (0, "")
 
 
 def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:

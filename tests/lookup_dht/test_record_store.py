@@ -205,3 +205,53 @@ def test_the_floor_never_sinks_and_is_bounded() -> None:
     floor.note(b"a", 4)
     floor.note(b"c", 1)
     assert (floor[b"a"], floor[b"b"], len(floor)) == (5, 0, 2)
+
+
+def test_one_source_network_has_its_quota_and_pays_with_its_own_farthest(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=10))
+    store = RecordStore(bytes(20), settings, counters)
+    randbytes = random.Random(7).randbytes
+    records = [sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(40)]
+    for record in records[:10]:
+        store.put(record.peer_id, record.encode(), b"honest")
+    for record in records[10:]:
+        store.put(record.peer_id, record.encode(), b"greedy")
+    kept = set(store.keys())
+    assert {bytes(record.peer_id) for record in records[:10]} <= kept
+    greedy = sorted(bytes(record.peer_id) for record in records[10:])
+    assert kept & set(greedy) == set(greedy[:10])
+
+
+def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=3))
+    store = RecordStore(b"\xff" * 20, settings, counters)
+    randbytes = random.Random(7).randbytes
+    records = sorted(
+        (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(6)),
+        key=lambda it: it.peer_id,
+    )
+    victim = records[0]  # the farthest of all
+    store.put(victim.peer_id, victim.encode(), b"thief")
+    store.put(records[1].peer_id, records[1].encode(), b"thief")
+    store.put(victim.peer_id, victim.encode(), b"owner")
+    for record in records[2:]:
+        store.put(record.peer_id, record.encode(), b"thief")
+    assert store.record(victim.peer_id) == victim
+
+
+def test_a_record_left_alone_for_an_hour_wants_care(
+    store: RecordStore, clock: Clock, identity: Identity, sign: Sign
+) -> None:
+    put(store, sign(identity, NOW, expiry=NOW + DAY))
+    earliest_s = 0.75 * DHTLimits().care_interval_s  # its entropy is all zeros
+    clock.now += earliest_s - 1
+    assert store.untended() is None
+    store.looked_after(bytes(identity.node_id))
+    clock.now += earliest_s - 1
+    assert store.untended() is None
+    clock.now += 1
+    assert store.untended() == bytes(identity.node_id)

@@ -123,9 +123,9 @@ async def test_a_node_whose_address_changes_keeps_its_id_and_is_met_at_the_new_o
     assert moving.address.host == "127.0.4.4"
     async with asyncio.timeout(5):
         for node in nodes:
-            probes = node._node.protocol._probes
-            while probes:  # Each asks the old address, twice, before it believes the new one.
-                await asyncio.wait(list(probes.values()))
+            while node._node.protocol._probes:
+                # Each asks the old address, twice, before it believes the new one.
+                await asyncio.sleep(0.01)
     addresses = [it.address for it in nodes[4]._node.protocol.router if it.id == node_id]
     assert addresses == [moving._node.bound] != [before]
     record = sign(identity, 5)
@@ -152,7 +152,7 @@ async def test_the_newest_wins_when_a_third_of_the_nodes_hold_an_older_copy(
     for number, node in enumerate(nodes):
         node._node.storage.put(identity.node_id, (old if number % 10 < 3 else new).encode())
     for node in nodes:  # those among them whose own copy is the old one
-        assert await node.resolve(identity.node_id) == new
+        assert await node.resolve(identity.node_id, fresh=True) == new
 
 
 async def test_one_new_copy_outvotes_all_old_ones(
@@ -163,7 +163,7 @@ async def test_one_new_copy_outvotes_all_old_ones(
     for node in nodes:
         node._node.storage.put(identity.node_id, old.encode())
     nodes[9]._node.storage.put(identity.node_id, new.encode())
-    assert await nodes[0].resolve(identity.node_id) == new
+    assert await nodes[0].resolve(identity.node_id, fresh=True) == new
 
 
 async def test_what_was_resolved_once_is_not_gone_below(
@@ -177,8 +177,9 @@ async def test_what_was_resolved_once_is_not_gone_below(
     del server._node.storage._records[identity.node_id]
     server._node.storage._floor._highest.clear()
     server._node.storage.put(identity.node_id, old.encode())
+    assert await client.resolve(identity.node_id) == new  # as found a moment ago
     with pytest.raises(LookupFailed) as failed:
-        await client.resolve(identity.node_id)
+        await client.resolve(identity.node_id, fresh=True)
     assert failed.value.reason is LookupFailure.SUPERSEDED
     assert client.counters["record_below_floor"] == 1
 
@@ -274,7 +275,7 @@ async def test_an_idle_network_stores_nothing(
     await nodes[0].publish(sign(identity, 5))
     stores = sum(node.counters["query_store"] for node in nodes)
     for _ in range(4):
-        now[0] += 1000  # each bucket is lonely, each contact silent
+        now[0] += 4000  # each bucket is lonely, each contact silent, each record left alone
         for node in nodes:
             await node._node._refresh_table()
     await nodes[0]._node.bootstrap()
@@ -290,7 +291,7 @@ async def test_dead_nodes_cost_a_lookup_little(
     for node in nodes[1:6]:
         await node.close()
     asked_at = time.monotonic()
-    assert (await nodes[14].resolve(identity.node_id)).sequence == 5
+    assert (await nodes[14].resolve(identity.node_id, fresh=True)).sequence == 5
     assert time.monotonic() - asked_at < 4  # Upstream: five seconds for each round with a dead one.
     assert (await nodes[14].publish(sign(identity, 6))).stored >= 9
 
@@ -378,7 +379,7 @@ async def test_a_cancelled_publish_stores_no_further(
         call.cancel()
         await asyncio.wait([call, *asyncio.all_tasks() - tasks - {call}])
     assert call.cancelled()
-    assert node._node.protocol._pending == {}
+    assert len(node._node.protocol._pending) == 0
 
 
 async def test_closing_ends_open_calls_and_leaves_no_task(
@@ -446,9 +447,12 @@ async def test_upstreams_names_work_with_raw_keys(
     assert await nodes[1]._node.get(key) == record.encode()
     assert await nodes[1]._node.get(bytes(20)) is None
     assert not await nodes[1]._node.set(bytes(20), record.encode())
-    _, reply = await nodes[0]._node.protocol.store(
-        nodes[1]._node.bound, nodes[0].node_id, key, sign(identity, 4).encode()
-    )
+    protocol, asked = nodes[0]._node.protocol, nodes[1]._node.bound
+    older = sign(identity, 4).encode()
+    _, reply = await protocol.store(asked, nodes[0].node_id, key, older)
+    assert reply is not None
+    assert reply.status is StoreStatus.TOKEN
+    _, reply = await protocol.store(asked, nodes[0].node_id, key, older, reply.token)
     assert reply is not None
     assert reply.status is StoreStatus.NEWER_HELD
 

@@ -3,26 +3,38 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import hashlib
 import inspect
+import os
+import sys
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import kademlia
 import pytest
 from kademlia.crawling import SpiderCrawl
 from kademlia.network import Server
+from kademlia.node import Node
 from kademlia.protocol import KademliaProtocol
 from kademlia.routing import RoutingTable
 from kademlia.storage import IStorage
 from rpcudp.protocol import RPCProtocol
 
 import lookup_dht
+from egtp.comm_record import SignedCommRecord
+from egtp.identity import Identity
 from lookup_dht import DHTLookup
+from lookup_dht.contact import Contact
 from lookup_dht.kademlia_crawl import LookupCrawl
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_server import LookupServer
+from lookup_dht.kademlia_table import LookupTable
+from lookup_dht.settings import NodeSettings
 
 # What is overridden, and what is relied on. When a hash changes, read the new source first.
 SOURCES: dict[Callable[..., Any], str] = {
@@ -67,6 +79,8 @@ SOURCES: dict[Callable[..., Any], str] = {
     RoutingTable.find_neighbors: "89099f9cd007032b",
     SpiderCrawl.__init__: "09c8217205a81e59",
     SpiderCrawl._find: "6b52dfbc8f9b2943",
+    IStorage: "5c47a5752746105d",
+    Node: "91582f4db0ab9767",
 }
 
 
@@ -124,3 +138,137 @@ def test_only_the_modules_named_for_it_see_kademlia() -> None:
                 seeing.add(path.stem)
     assert seeing
     assert all(name.startswith("kademlia_") for name in seeing)
+
+
+# Upstream's own tests. Those of the classes that are used as they are, run as they are; the others,
+# one by one, of our classes. Upstream's keys and values are any strings, ours are records.
+
+
+async def test_upstreams_tests_of_what_is_used_as_it_is_pass() -> None:
+    folder = Path(kademlia.__file__).parent / "tests"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull,
+        "--rootdir", folder, folder / "test_node.py", folder / "test_storage.py",
+        folder / "test_utils.py",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    stdout, _ = await process.communicate()
+    assert process.returncode == 0, stdout.decode()
+
+
+async def test_storing(
+    start: Callable[..., Awaitable[DHTLookup]],
+    identity: Identity,
+    sign: Callable[..., SignedCommRecord],
+) -> None:
+    """Upstream's test_server.test_storing."""
+    bootstrap_node = (await start())._node
+    server = (await start())._node
+    assert await server.bootstrap([bootstrap_node.bound])
+    key, value = bytes(identity.node_id), sign(identity, 5).encode()
+    await server.set(key, value)
+    assert await server.get(key) == value
+
+
+def settings() -> NodeSettings:
+    return NodeSettings(time.time, time.monotonic, os.urandom, private_addresses=True)
+
+
+async def test_default_protocol() -> None:
+    """Upstream's TestSwappableProtocol. Ours has its protocol before it listens, too."""
+    server = LookupServer(settings(), os.urandom(20))
+    await server.listen(0, "127.0.0.1")
+    assert isinstance(server.protocol, KademliaProtocol)
+    await server.close()
+
+
+async def test_custom_protocol() -> None:
+    """Upstream's TestSwappableProtocol."""
+
+    class CoconutProtocol(LookupProtocol):
+        pass
+
+    class HuskServer(LookupServer):
+        protocol_class = CoconutProtocol
+
+    server = LookupServer(settings(), os.urandom(20))
+    await server.listen(0, "127.0.0.1")
+    assert not isinstance(server.protocol, CoconutProtocol)
+    await server.close()
+    husk_server = HuskServer(settings(), os.urandom(20))
+    await husk_server.listen(0, "127.0.0.1")
+    assert isinstance(husk_server.protocol, CoconutProtocol)
+    await husk_server.close()
+
+
+def table(k: int) -> LookupTable:
+    return LookupTable(None, k, Node(bytes(20)), settings(), Counter())
+
+
+def near_half(number: int) -> Contact:
+    return Contact(bytes([128]) + number.to_bytes(19, "big"), bytes([127, 1, 1, number]), 9)
+
+
+def test_add_contact() -> None:
+    """Upstream's TestRoutingTable."""
+    router = table(20)
+    router.add_contact(near_half(1))
+    assert len(router.buckets) == 1
+    assert len(next(iter(router.buckets.values())).entries) == 1
+
+
+def test_split_no_overlap() -> None:
+    """Upstream's TestKBucket, whose buckets are split; ours are there from the beginning: each id
+    belongs to exactly one, and all in it are closer than all in the one before it."""
+    router = table(20)
+    for bit in range(160):
+        assert router.get_bucket_for(Node((1 << bit).to_bytes(20, "big"))) == 159 - bit
+        assert router.get_bucket_for(Node(((2 << bit) - 1).to_bytes(20, "big"))) == 159 - bit
+
+
+def test_add_node() -> None:
+    """Upstream's TestKBucket: when full, return false; who is added again is put at the end."""
+    router = table(2)
+    assert router.add_contact(near_half(1)) is True
+    assert router.add_contact(near_half(2)) is True
+    assert router.add_contact(near_half(3)) is False
+    assert len(router) == 2
+    router.add_contact(near_half(1))
+    assert list(router) == [near_half(2), near_half(1)]
+
+
+def test_remove_node_and_replacement_factor() -> None:
+    """Upstream's TestKBucket: those that found no place wait, the latest is the first to get one,
+    and there are not more of them than places."""
+    k = 3
+    router = table(k)
+    nodes = [near_half(number) for number in range(1, 11)]
+    for node in nodes:
+        router.add_contact(node)
+    (bucket,) = router.buckets.values()
+    assert list(router) == nodes[:k]
+    assert list(bucket.replacements.values()) == nodes[-k:]
+    router.remove_contact(nodes[-1])  # It has no place, so it is not removed from one.
+    assert list(router) == nodes[:k]
+    router.remove_contact(nodes[0])
+    assert list(router) == [*nodes[1:k], nodes[-1]]
+    for node in nodes:
+        router.remove_contact(node)
+        router.remove_contact(node)
+    for node in list(router):
+        router.remove_contact(node)
+    assert not list(bucket.replacements.values())
+
+
+def test_iteration() -> None:
+    """Upstream's TestTableTraverser goes through the buckets around a node, and stops early; ours
+    gives everybody in the order of distance."""
+    router = table(2)
+    nodes = [
+        Contact(number.to_bytes(20, "big"), bytes([127, 1, 1, number]), 9)
+        for number in range(1, 10)
+    ]
+    for node in nodes:
+        router.add_contact(node)
+    kept = set(router)
+    assert router.closest(4, 10) == sorted(kept, key=lambda it: it.long_id ^ 4)

@@ -20,15 +20,15 @@ def contact(number: int, address: int | None = None) -> Contact:
     return Contact(number.to_bytes(20, "big"), b"\x08" + (host % 2**24).to_bytes(3, "big"), 9100)
 
 
-def walk_from(*numbers: int, groups_limited: bool = False) -> Walk:
+def walk_from(*numbers: int, groups_limited: bool = False, radius: int = 0) -> Walk:
     return Walk(
         0, [contact(number) for number in numbers], DHTLimits(), soft_timeout_s=SOFT_S,
-        allowed=lambda _: True, groups_limited=groups_limited,
+        believe=Contact.unpack, groups_limited=groups_limited, radius=radius,
     )  # fmt: skip
 
 
 def hear(walk: Walk, node: Contact, *nodes: Contact) -> None:
-    walk.answered(node, node, nodes)
+    walk.answered(node, node, [it.compact for it in nodes])
 
 
 def test_at_most_alpha_queries_are_open_and_the_closest_go_first() -> None:
@@ -111,7 +111,7 @@ def test_a_node_cannot_be_hidden_by_suggesting_its_address_under_another_id() ->
     hidden, suggested = contact(5), contact(1, 5)
     hear(walk, liar, suggested)
     assert walk.next_queries(0.0) == [suggested]
-    walk.answered(suggested, hidden, [contact(9)])
+    walk.answered(suggested, hidden, [contact(9).compact])
     assert walk.next_queries(0.0) == [contact(9)]
     assert walk.closest() == [hidden, liar]
 
@@ -119,13 +119,42 @@ def test_a_node_cannot_be_hidden_by_suggesting_its_address_under_another_id() ->
 def test_few_of_one_network_group_are_asked_and_failed_ones_do_not_count() -> None:
     walk = walk_from(*range(1, 51), groups_limited=True)
     asked = walk.next_queries(0.0)
-    assert len(asked) == 4
+    assert len(asked) == 2
     walk.failed(asked[0])
     assert len(walk.next_queries(0.0)) == 1
-    for node in asked[1:]:
-        hear(walk, node)
-    hear(walk, contact(5))
+    hear(walk, asked[1])
+    hear(walk, contact(3))
     assert walk.done(0.0)
+
+
+def test_within_its_radius_everybody_is_asked_though_k_are_closer() -> None:
+    walk = walk_from(*range(1, 61), radius=30)
+    while not walk.done(0.0):
+        for node in walk.next_queries(0.0):
+            hear(walk, node)
+    assert walk.asked == 30
+    assert walk.closest() == [contact(number) for number in range(1, 31)]
+    huge = walk_from(*range(1, 61), radius=2**160 - 1)
+    while not huge.done(0.0):
+        for node in huge.next_queries(0.0):
+            hear(huge, node)
+    assert huge.asked == len(huge.closest()) == DHTLimits().region_nodes_max
+
+
+def test_what_is_not_believed_is_looked_at_once() -> None:
+    looked_at = []
+
+    def refuse(compact: bytes) -> None:
+        looked_at.append(compact)
+
+    walk = Walk(
+        0, [contact(number) for number in (5, 6)], DHTLimits(), soft_timeout_s=SOFT_S,
+        believe=refuse, groups_limited=False,
+    )  # fmt: skip
+    for node in walk.next_queries(0.0):
+        hear(walk, node, contact(1), contact(2))
+    assert walk.done(0.0)
+    assert looked_at == [contact(1).compact, contact(2).compact]
 
 
 @given(st.integers(0, 2**32), st.floats(0, 0.5), st.floats(0, 0.5), st.booleans())
@@ -135,7 +164,7 @@ def test_every_walk_ends_and_asks_nobody_twice(
     rng = random.Random(seed)
     nodes = [contact(rng.getrandbits(160), number) for number in range(1, 100)]
     walk = Walk(
-        0, nodes[:3], DHTLimits(), soft_timeout_s=SOFT_S, allowed=lambda _: True,
+        0, nodes[:3], DHTLimits(), soft_timeout_s=SOFT_S, believe=Contact.unpack,
         groups_limited=groups_limited,
     )  # fmt: skip
     now, asked, pending = 0.0, [], []

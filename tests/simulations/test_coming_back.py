@@ -10,7 +10,7 @@ import pytest
 
 from egtp import EgtpError, LookupFailed
 from lookup_dht import DHTLookup
-from lookup_dht.kademlia_server import Found
+from lookup_dht.record_walks import Search
 from simulations import Cluster, ClusterPlan, Member, Role
 from simulations.virtual import Host, Network, run_in, simulate
 from simulations.world import VirtualWorld
@@ -108,13 +108,15 @@ def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing() -> Non
 
     async def story(cluster: Cluster) -> None:
         asker, asked = cluster.those(Role.REACHABLE)[:2]
-        found = Found(asked.node.record)
+        found = asked.node.record
 
-        async def search(_: bytes) -> Found:
+        async def slowly(search: Search, known: int = 0) -> None:
             await asyncio.sleep(7_300)
-            return found
+            search.findings.add(found)
+            search.over = True
+            search.tell()
 
-        asker.lookup._node.get_record = search  # type: ignore[assignment, method-assign]
+        asker.lookup._node.walks.search = slowly  # type: ignore[method-assign]
         with pytest.raises(LookupFailed):
             await asker.machine.run(asker.lookup.resolve(asked.node_id))
 

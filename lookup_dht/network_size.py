@@ -1,0 +1,81 @@
+"""How many nodes the network has, from how close the closest to some targets are. Pure.
+
+The distance to the k-th closest of N evenly spread nodes is about k/N of the id space. One sample
+is good to a fifth; the median of several, of targets that have nothing to do with each other,
+stands though somebody crowds around one of them.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Final
+
+__all__ = ["CROWDING_MIN", "NetworkSize"]
+
+SPACE: Final = 1 << 160
+SAMPLES_MAX: Final = 16
+SAMPLES_SURE: Final = 3
+"""The median of so many is not far off."""
+SAMPLE_LIFETIME_S: Final = 3600.0
+"""Networks grow and shrink; in an hour hardly by more than a sample is wrong by."""
+CROWDING_MIN: Final = 4.0
+"""Where ids are this many times as dense as elsewhere, somebody has put them there: by chance
+twenty nodes are where five are expected once in a million times."""
+
+
+class NetworkSize:
+    """The samples of the latest walks, and what the table says about this node's own surroundings,
+    which is always of this moment."""
+
+    def __init__(self, k: int, surroundings: Callable[[], Sequence[int]]) -> None:
+        """``surroundings`` gives the distances of the contacts closest to this node."""
+        self._k = k
+        self._surroundings = surroundings
+        self._samples: dict[bytes, tuple[float, float]] = {}
+
+    def note(self, target: bytes, distances: Sequence[int], now: float) -> None:
+        """A walk towards ``target`` ended with nodes at these distances, closest first."""
+        estimate = self._estimate(distances)
+        self._samples.pop(target, None)
+        if estimate is not None:
+            self._samples[target] = (estimate, now)
+        if len(self._samples) > SAMPLES_MAX:
+            del self._samples[next(iter(self._samples))]
+
+    def nodes(self, now: float, without: bytes = b"") -> float | None:
+        """The median estimate; ``without`` is a target whose own neighbourhood is in question."""
+        samples = self._valid(now, without)
+        return statistics.median(samples) if samples else None
+
+    def radius(self, target: bytes, now: float) -> int:
+        """A distance within which there are k nodes, even if by chance there are few: k and twice
+        the deviation of that number are expected. 0 if nothing is known."""
+        samples = self._valid(now, target)
+        if not samples:
+            return 0
+        nodes = statistics.median(samples)
+        # One sample alone may be so far off that twice as many nodes would be asked.
+        expected = self._k + (2 if len(samples) >= SAMPLES_SURE else 1) * math.sqrt(self._k)
+        return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
+
+    def crowding(self, target: bytes, distances: Sequence[int], now: float) -> float:
+        """How many times as dense as elsewhere the nodes around ``target`` are; 1 is even."""
+        nodes, here = self.nodes(now, without=target), self._estimate(distances)
+        return here / nodes if nodes is not None and here is not None else 1.0
+
+    def _valid(self, now: float, without: bytes) -> list[float]:
+        samples = [
+            estimate
+            for target, (estimate, noted_at) in self._samples.items()
+            if target != without and now - noted_at < SAMPLE_LIFETIME_S
+        ]
+        here = self._estimate(self._surroundings())
+        return samples if here is None else [*samples, here]
+
+    def _estimate(self, distances: Sequence[int]) -> float | None:
+        """None for a network of hardly more than k nodes: then the k-th is just the farthest."""
+        if len(distances) < self._k:
+            return None
+        return (self._k - 1) * SPACE / max(1, distances[self._k - 1])

@@ -1,0 +1,103 @@
+"""The queries that wait for a reply, and when each is sent again or given up. Pure.
+
+One table and one heap for a whole node, so that a node has one timer however many queries are
+open, and a reply costs a look into a dict. A query that was answered stays in the heap until its
+time comes; these are few, since nobody waits for longer than a second.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from lookup_dht.contact import Contact, SocketAddress
+from lookup_dht.datagram import Query, Reply
+
+__all__ = ["OpenQueries", "OpenQuery"]
+
+
+class OpenQuery:
+    """A query under way. ``ended`` is called once, with the reply, or with None for failed."""
+
+    __slots__ = (
+        "address", "contact", "data", "due_at", "ended", "message_id", "open", "query", "sent_at",
+        "tries_left",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        message_id: bytes,
+        address: SocketAddress,
+        contact: Contact | None,
+        query: Query,
+        data: bytes,
+        ended: Callable[[Reply | None], None],
+        tries: int,
+    ) -> None:
+        """``contact`` is None if nobody knows whom to expect at the address."""
+        self.message_id: Final = message_id
+        self.address: Final = address
+        self.contact: Final = contact
+        self.query = query
+        self.data = data
+        self.ended: Final = ended
+        self.tries_left = tries
+        self.sent_at: float | None = None
+        """None once it was sent twice: nobody knows then which copy was answered."""
+        self.due_at = 0.0
+        self.open = True
+
+
+class OpenQueries:
+    """All of one node's. Every query in it is due at some time, so none stays for ever."""
+
+    def __init__(self, queries_max: int) -> None:
+        self._queries_max = queries_max
+        self._open: dict[bytes, OpenQuery] = {}
+        self._due: list[tuple[float, int, OpenQuery]] = []
+        self._number = 0  # Entries of the same time are in order, and never compared further.
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    @property
+    def full(self) -> bool:
+        return len(self._open) >= self._queries_max
+
+    def get(self, message_id: bytes) -> OpenQuery | None:
+        return self._open.get(message_id)
+
+    def all(self) -> list[OpenQuery]:
+        return list(self._open.values())
+
+    def wait(self, query: OpenQuery, due_at: float) -> None:
+        """``query`` was sent, and something has to happen at ``due_at`` if there is no reply."""
+        self._open[query.message_id] = query
+        query.due_at = due_at
+        self._number += 1
+        heapq.heappush(self._due, (due_at, self._number, query))
+
+    def close(self, query: OpenQuery) -> None:
+        """It is over. Doing it twice is allowed."""
+        if query.open:
+            query.open = False
+            del self._open[query.message_id]
+
+    @property
+    def next_due_at(self) -> float | None:
+        while self._due and not self._waits(self._due[0]):
+            heapq.heappop(self._due)
+        return self._due[0][0] if self._due else None
+
+    def due(self, now: float) -> Iterator[OpenQuery]:
+        """Those whose time has come. The caller sends each again, or closes it."""
+        while self._due and self._due[0][0] <= now:
+            entry = heapq.heappop(self._due)
+            if self._waits(entry):
+                yield entry[2]
+
+    @staticmethod
+    def _waits(entry: tuple[float, int, OpenQuery]) -> bool:
+        due_at, _, query = entry
+        return query.open and query.due_at == due_at

@@ -1,0 +1,143 @@
+"""The file behind a record store: SQLite, so that a process killed at any moment loses nothing.
+
+Every change is a transaction of its own in the write-ahead log before it is acknowledged. After a
+power cut the last few may be missing, nothing else: owners publish again. Nothing in the file is
+believed for having been in it; whoever reads it verifies every record anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+from egtp.errors import InvalidConfig
+
+__all__ = ["CorruptFile", "RecordFile", "open_or_set_aside"]
+
+FORMAT: Final = 1
+CHECKPOINT_PAGES: Final = 256
+"""A megabyte of log is copied into the file at a time: that blocks the loop for milliseconds."""
+
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS records (
+    peer_id BLOB PRIMARY KEY, source BLOB NOT NULL, data BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS sequences (
+    kind TEXT NOT NULL, peer_id BLOB NOT NULL, sequence INTEGER NOT NULL, noted INTEGER NOT NULL,
+    PRIMARY KEY (kind, peer_id)) WITHOUT ROWID;
+"""
+
+
+class CorruptFile(Exception):
+    """The file is there and can be read, but it is no record file, or damaged."""
+
+
+class RecordFile:
+    """Rows in, rows out. An error while writing is counted and does not stop the node: it goes on
+    with what it has in memory."""
+
+    def __init__(self, path: Path, counters: Counter[str]) -> None:
+        """Raises :class:`CorruptFile`, and :class:`InvalidConfig` if another process has it open
+        or it cannot be opened at all."""
+        self.path: Final = path
+        self._counters = counters
+        self._noted = 0
+        try:
+            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.OperationalError as error:
+            raise InvalidConfig(f"cannot open the record file {path}: {error}") from None
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            self._connection.close()
+            if "locked" in str(error):
+                raise InvalidConfig(f"the record file {path} is in use by another node") from None
+            if isinstance(error, sqlite3.OperationalError):
+                raise InvalidConfig(f"cannot use the record file {path}: {error}") from None
+            raise CorruptFile(str(error)) from None
+        except CorruptFile:
+            self._connection.close()
+            raise
+
+    def _prepare(self) -> None:
+        run = self._connection.execute
+        run("PRAGMA locking_mode = EXCLUSIVE")
+        run("PRAGMA journal_mode = WAL")
+        run("PRAGMA synchronous = NORMAL")
+        run(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+        run("BEGIN IMMEDIATE")
+        form = run("PRAGMA user_version").fetchone()[0]
+        if form not in (0, FORMAT):
+            raise CorruptFile(f"it is of format {form}")
+        run("COMMIT")
+        if run("PRAGMA quick_check(1)").fetchone() != ("ok",):
+            raise CorruptFile("its pages are damaged")
+        self._connection.executescript(_SCHEMA)
+        run(f"PRAGMA user_version = {FORMAT}")
+        self._noted = run("SELECT coalesce(max(noted), 0) FROM sequences").fetchone()[0]
+
+    def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
+        """(peerId, source network, bytes) of each record."""
+        return iter(self._rows("SELECT peer_id, source, data FROM records"))
+
+    def sequences(self, kind: str) -> Iterator[tuple[bytes, int]]:
+        """(peerId, highest sequence), the one noted longest ago first."""
+        query = "SELECT peer_id, sequence FROM sequences WHERE kind = ? ORDER BY noted"
+        return iter(self._rows(query, (kind,)))
+
+    def put(self, peer_id: bytes, source: bytes, data: bytes) -> None:
+        self._write("REPLACE INTO records VALUES (?, ?, ?)", [(peer_id, source, data)])
+
+    def drop(self, peer_ids: Iterable[bytes]) -> None:
+        self._write("DELETE FROM records WHERE peer_id = ?", [(it,) for it in peer_ids])
+
+    def note(self, kind: str, peer_id: bytes, sequence: int) -> None:
+        self._noted += 1
+        row = (kind, peer_id, sequence, self._noted)
+        self._write("REPLACE INTO sequences VALUES (?, ?, ?, ?)", [row])
+
+    def forget(self, kind: str, peer_id: bytes) -> None:
+        self._write("DELETE FROM sequences WHERE kind = ? AND peer_id = ?", [(kind, peer_id)])
+
+    def close(self) -> None:
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise CorruptFile(str(error)) from None
+
+    def _write(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+        try:
+            if len(rows) == 1:
+                self._connection.execute(statement, rows[0])
+            elif rows:
+                self._connection.execute("BEGIN")
+                self._connection.executemany(statement, rows)
+                self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            self._counters["record_file_failed"] += 1
+            with contextlib.suppress(sqlite3.Error):
+                self._connection.execute("ROLLBACK")
+
+
+def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, str | None]:
+    """The file, and what there is to say about it: a corrupt one is kept beside, under another
+    name, and a new one is begun. Raises :class:`InvalidConfig`."""
+    try:
+        return RecordFile(path, counters), None
+    except CorruptFile as error:
+        aside = path.with_name(path.name + ".corrupt")
+        try:
+            path.replace(aside)
+            for suffix in ("-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+        except OSError as failed:
+            raise InvalidConfig(f"cannot set {path} aside: {failed.strerror}") from None
+        said = f"{path} is corrupt ({error}); kept as {aside}, starting without records"
+        return RecordFile(path, counters), said

@@ -1,0 +1,334 @@
+"""Finding, storing and looking after records: everything that walks towards a peerId.
+
+Who owns a record publishes it again in time; nothing here prolongs one. What is done for records
+of others is to keep them where they are looked for: nodes that were found to lack the newest one
+get it, new neighbours inherit, and what nobody has asked for or stored in an hour is looked after.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import itertools
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from egtp.comm_record import SignedCommRecord
+from egtp.errors import InvalidRecord
+from lookup_dht.contact import Contact
+from lookup_dht.datagram import Method, Reply
+from lookup_dht.findings import Findings, Holder
+from lookup_dht.inheritance import inheritances
+from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
+from lookup_dht.kademlia_protocol import LookupProtocol
+from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.kademlia_table import NEWCOMERS_MAX
+from lookup_dht.network_size import NetworkSize
+from lookup_dht.settings import NodeSettings
+from lookup_dht.store_round import StoreRound
+
+__all__ = ["RecordWalks", "Search", "Stored"]
+
+
+class Search:
+    """A walk for the record of one peer, while it goes on and after it has ended."""
+
+    def __init__(self, peer_id: bytes, findings: Findings) -> None:
+        self.peer_id: Final = peer_id
+        self.findings: Final = findings
+        self.over = False
+        self.asked = 0
+        self.heard = 0
+        self.closest: list[Contact] = []
+        """The neighbourhood, as far as it answered; empty until it is over."""
+        self._error: BaseException | None = None
+        self._waiting: dict[asyncio.Future[None], None] = {}  # not a set, whose order is random
+
+    async def changed(self) -> None:
+        """Return when a newer record was found, one more node agreed, or it is over. Raises what
+        the search ended with, if it did not end well; CancelledError if it was cancelled."""
+        if self._error is not None:
+            raise self._error
+        change = asyncio.get_running_loop().create_future()
+        self._waiting[change] = None
+        try:
+            await change
+        finally:
+            del self._waiting[change]
+
+    def tell(self) -> None:
+        for change in self._waiting:
+            if not change.done():
+                change.set_result(None)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """What carried it out has ended; a callback of that task."""
+        self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self.tell()
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """How many nodes were asked to store a record, and what they said."""
+
+    asked: int
+    stored: int
+    newer_held: int
+    networks: int = 0
+    """Of how many /24 (IPv6: /48) those are that stored it."""
+    crowding: float = 1.0
+    """How many times as dense as elsewhere the nodes around the key are."""
+
+
+class RecordWalks:
+    """For one node."""
+
+    def __init__(
+        self,
+        protocol: LookupProtocol,
+        storage: RecordStore,
+        settings: NodeSettings,
+        counters: Counter[str],
+    ) -> None:
+        self._protocol = protocol
+        self._storage = storage
+        self._settings = settings
+        self._limits = settings.limits
+        self._counters = counters
+        self._met: dict[bytes, Contact] = {}
+        self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
+
+    # Walking
+
+    async def find_nodes(self, target: bytes) -> list[Contact]:
+        """The k nodes closest to ``target``."""
+        return await self._walk(self._crawl(target))
+
+    def _crawl(
+        self, target: bytes, on_reply: OnReply | None = None, *, whole_region: bool = False
+    ) -> LookupCrawl:
+        router = self._protocol.router
+        node = type(self._protocol.source_node)(target)
+        router.touch(node)
+        radius = self.size.radius(target, self._settings.elapsed()) if whole_region else 0
+        peers = router.closest(node.long_id)
+        return LookupCrawl(self._protocol, node, peers, self._settings, on_reply, radius=radius)
+
+    async def _walk(self, crawl: LookupCrawl, sequence: int | None = None) -> list[Contact]:
+        find = crawl.find() if sequence is None else crawl.find_value(sequence)
+        nodes = await find
+        if crawl.node.id != self._protocol.source_node.id:
+            distances = [contact.long_id ^ crawl.node.long_id for contact in nodes]
+            self.size.note(crawl.node.id, distances, self._settings.elapsed())
+        return nodes
+
+    def _surroundings(self) -> list[int]:
+        own_id = self._protocol.source_node.long_id
+        return [contact.long_id ^ own_id for contact in self._protocol.router.closest(own_id)]
+
+    # Finding
+
+    def begin(self, peer_id: bytes, floor: int) -> Search:
+        """A search that :meth:`search` carries out. Below ``floor`` nothing is believed."""
+        return Search(peer_id, Findings(self._storage.record(peer_id), floor))
+
+    async def search(self, search: Search, known: int = 0) -> None:
+        """Ask the nodes closest to the peerId, all of them, until cancelled. Records up to the
+        sequence ``known`` need not be sent."""
+        findings = search.findings
+
+        def on_reply(contact: Contact, reply: Reply) -> None:
+            search.heard += 1
+            record = self._record_in(reply, search.peer_id, findings)
+            sequence = reply.sequence if record is None else record.sequence
+            findings.holders[contact.compact] = Holder(contact, sequence, reply.token)
+            if record is not None:
+                findings.add(record)
+                search.tell()
+
+        crawl = self._crawl(search.peer_id, on_reply, whole_region=True)
+        try:
+            search.closest = await self._walk(crawl, known)
+        finally:
+            search.asked = crawl.walk.asked
+        search.over = True
+        search.tell()
+
+    def _record_in(
+        self, reply: Reply, peer_id: bytes, findings: Findings
+    ) -> SignedCommRecord | None:
+        if not reply.record:
+            return None
+        try:
+            record = self._storage.verify(peer_id, reply.record)
+        except InvalidRecord:
+            findings.invalid += 1
+            return None
+        if record.expired(self._settings.unix_time()):
+            self._counters["record_expired"] += 1
+            return None
+        return record
+
+    def repair(self, search: Search) -> None:
+        """Give the newest record to nodes that were asked and lack it. Nobody waits for it.
+
+        If the search was ended early, nobody knows who should have the record; then only those
+        get it that have an older one.
+        """
+        record = search.findings.record
+        if record is None or record.expired(self._settings.unix_time()):
+            return
+        data = record.encode()
+        own = self._storage.held(search.peer_id)
+        if own is not None and own[0] < record.sequence:
+            self._storage.put(search.peer_id, data)
+        target = int.from_bytes(search.peer_id, "big")
+        closest, own_distance = search.closest, self._protocol.source_node.long_id ^ target
+        places = self._limits.replication
+        if own is not None and len(closest) >= places:
+            # Where this node itself is one of the k, the last of the others is not.
+            places -= own_distance < closest[places - 1].long_id ^ target
+        near = {contact.compact for contact in closest[:places]}
+        lacking = [
+            holder
+            for holder in search.findings.lacking()
+            if holder.sequence or holder.contact.compact in near
+        ]
+        for holder in lacking[: self._limits.repairs_max]:
+            self._counters["record_repaired"] += 1
+            self._give(holder, search.peer_id, data)
+
+    def _give(self, holder: Holder, peer_id: bytes, data: bytes) -> None:
+        self._protocol.ask(
+            holder.contact, Method.STORE, _nothing, key=peer_id, record=data, token=holder.token
+        )
+
+    # Storing
+
+    async def put(self, peer_id: bytes, record: SignedCommRecord) -> Stored:
+        """Store on all nodes in the neighbourhood of the peerId, and here if this node is in it;
+        that copy does not count."""
+        findings = Findings(None, record.sequence + 1)
+        tokens: dict[bytes, bytes] = {}
+
+        def on_reply(contact: Contact, reply: Reply) -> None:
+            tokens[contact.compact] = reply.token
+            newer = self._record_in(reply, peer_id, findings)
+            if newer is not None:
+                findings.add(newer)
+
+        crawl = self._crawl(peer_id, on_reply, whole_region=True)
+        nodes = await self._walk(crawl, record.sequence)
+        target = crawl.node.long_id
+        crowding = self.size.crowding(
+            peer_id, [it.long_id ^ target for it in nodes], self._settings.elapsed()
+        )
+        if findings.record is not None:
+            return Stored(len(nodes), 0, 1, 0, crowding)
+        data = record.encode()
+        self._keep_if_close(peer_id, data, nodes)
+        store_round = StoreRound(self._protocol, peer_id, data, self._limits)
+        await store_round.run([(node, tokens[node.compact]) for node in nodes])
+        return Stored(
+            asked=len(nodes),
+            stored=len(store_round.stored_by),
+            newer_held=store_round.newer_held,
+            networks=len({contact.group for contact in store_round.stored_by}),
+            crowding=crowding,
+        )
+
+    def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
+        if not self._settings.server:
+            return
+        target = int.from_bytes(peer_id, "big")
+        own_distance = self._protocol.source_node.long_id ^ target
+        closer = sum(node.long_id ^ target < own_distance for node in nodes)
+        if closer < self._limits.replication:
+            self._storage.put(peer_id, data)
+
+    # Looking after
+
+    async def hand_over(self) -> None:
+        """Give records to contacts that are new in the table and closer to them.
+
+        Each is looked at once more later: where many come at once, who has to give a record may
+        have come a moment before, and not have had it yet.
+        """
+        router = self._protocol.router
+        newcomers, router.newcomers = router.newcomers, {}
+        await self._give_to_all(newcomers.values())
+        self._met = dict(itertools.islice({**self._met, **newcomers}.items(), NEWCOMERS_MAX))
+
+    async def hand_over_again(self) -> None:
+        """The second look."""
+        met, self._met = self._met, {}
+        await self._give_to_all(met.values())
+
+    async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
+        router = self._protocol.router
+        for newcomer in newcomers:
+            if router.is_new_node(newcomer):
+                continue  # It is gone already.
+            keys = inheritances(
+                newcomer,
+                list(self._storage.keys()),
+                self._protocol.source_node.long_id,
+                router.closest,
+                router.surveyed,
+                self._limits.replication,
+            )
+            await self._offer(newcomer, keys[: self._limits.hand_over_max])
+
+    async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
+        """Ask for each record whether it is there, which also brings the token; a few at once."""
+        places = asyncio.Semaphore(self._limits.parallel_queries)
+
+        async def offer(key: bytes) -> None:
+            async with places:
+                held = self._storage.held(key)
+                if held is None:
+                    return
+                reply = await self._ask(newcomer, key, held[0])
+                if reply is not None and reply.server and reply.sequence < held[0]:
+                    self._counters["record_handed_over"] += 1
+                    self._give(Holder(newcomer, reply.sequence, reply.token), key, held[1])
+
+        await asyncio.gather(*map(offer, keys))
+
+    async def _ask(self, contact: Contact, key: bytes, sequence: int) -> Reply | None:
+        replied: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
+        query = self._protocol.ask(
+            contact, Method.FIND_VALUE, functools.partial(_settle, replied),
+            key=key, sequence=sequence,
+        )  # fmt: skip
+        if query is None:
+            return None
+        try:
+            return await replied
+        finally:
+            self._protocol.forget(query)
+
+    async def look_after_one(self) -> None:
+        """Walk the neighbourhood of the record that was left alone for longest, if that is long,
+        and give it to the nodes that lack it."""
+        key = self._storage.untended()
+        if key is None:
+            return
+        self._storage.looked_after(key)
+        search = self.begin(key, 0)
+        record = search.findings.record
+        # Who has it is told by the sequence that it need not be sent, and need not do the same.
+        await self.search(search, 0 if record is None else record.sequence)
+        self._counters["record_looked_after"] += 1
+        self.repair(search)
+
+
+def _settle(replied: asyncio.Future[Any], reply: Reply | None) -> None:
+    if not replied.done():
+        replied.set_result(reply)
+
+
+def _nothing(_: Reply | None) -> None:
+    """Whether it was stored is not our concern: it is looked after again."""

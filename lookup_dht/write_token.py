@@ -1,0 +1,57 @@
+"""Tokens: proof that whoever asks can also be answered at the address he asks from. Pure.
+
+A node gives one with every answer to ``find_node`` and ``find_value``, and wants it back with a
+``store``. So what is stored comes from an address that is somebody's, and its quota is his. A token
+is bound to the address and to the key: one token cannot fill a store (libtorrent's once could).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from egtp.identity import Entropy
+
+__all__ = ["TOKEN_BYTES", "TOKEN_ROTATION_S", "TokenMint"]
+
+TOKEN_BYTES: Final = 8
+"""Guessing one takes 2^63 datagrams, and gains a place in a quota."""
+TOKEN_ROTATION_S: Final = 300.0
+"""A token is taken for five to ten minutes (BEP 5): longer than any walk, too short to collect."""
+
+
+class TokenMint:
+    """Makes and knows again tokens, without keeping any."""
+
+    def __init__(self, entropy: Entropy) -> None:
+        self._entropy = entropy
+        self._secret = self._former = b""
+        self._rotated_at: float | None = None
+
+    def token(self, packed: bytes, port: int, key: bytes, now: float) -> bytes:
+        """For a node at this address that asks about ``key``."""
+        self._rotate(now)
+        return _token(self._secret, packed, port, key)
+
+    def knows(self, token: bytes, packed: bytes, port: int, key: bytes, now: float) -> bool:
+        """Whether it was made here, for this address and key, and not long ago."""
+        if len(token) != TOKEN_BYTES:
+            return False
+        self._rotate(now)
+        return token in (
+            _token(self._secret, packed, port, key),
+            _token(self._former, packed, port, key),
+        )
+
+    def _rotate(self, now: float) -> None:
+        if self._rotated_at is not None and now < self._rotated_at + TOKEN_ROTATION_S:
+            return
+        overslept = self._rotated_at is None or now >= self._rotated_at + 2 * TOKEN_ROTATION_S
+        self._former = self._entropy(32) if overslept else self._secret
+        self._secret = self._entropy(32)
+        self._rotated_at = now
+
+
+def _token(secret: bytes, packed: bytes, port: int, key: bytes) -> bytes:
+    body = packed + port.to_bytes(2, "big") + key
+    return hashlib.blake2s(body, digest_size=TOKEN_BYTES, key=secret).digest()

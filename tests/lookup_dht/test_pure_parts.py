@@ -1,0 +1,272 @@
+"""The parts of the DHT that decide: no loop, no socket, no clock."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.comm_record import SignedCommRecord
+from egtp.identity import Identity
+from lookup_dht.answer_cache import AnswerCache
+from lookup_dht.contact import Contact
+from lookup_dht.datagram import Method, Query
+from lookup_dht.findings import Findings, Holder
+from lookup_dht.inheritance import inheritances
+from lookup_dht.network_size import CROWDING_MIN, SPACE, NetworkSize
+from lookup_dht.open_queries import OpenQueries, OpenQuery
+from lookup_dht.rate_limit import RateLimit
+from lookup_dht.round_trip import RoundTripEstimate
+from lookup_dht.settings import DHTLimits
+from lookup_dht.statistics import Traffic, overview
+from lookup_dht.write_token import TOKEN_ROTATION_S, TokenMint
+
+Sign = Callable[..., SignedCommRecord]
+K = 20
+
+
+def contact(number: int) -> Contact:
+    return Contact(number.to_bytes(20, "big"), bytes([8, number % 251, number % 241, 1]), 9100)
+
+
+# Tokens
+
+
+def mint(seed: int = 1) -> TokenMint:
+    return TokenMint(random.Random(seed).randbytes)
+
+
+@given(st.floats(0, 1e6), st.floats(0, TOKEN_ROTATION_S))
+def test_a_token_is_taken_for_five_minutes_at_least(now: float, later: float) -> None:
+    tokens = mint()
+    token = tokens.token(b"\1\2\3\4", 9, b"key", now)
+    assert tokens.knows(token, b"\1\2\3\4", 9, b"key", now + later)
+
+
+def test_a_token_is_bound_to_address_key_and_time_and_node() -> None:
+    tokens = mint()
+    token = tokens.token(b"\1\2\3\4", 9, b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\5", 9, b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4", 8, b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4", 9, b"kex", 0.0)
+    assert not tokens.knows(token[:7], b"\1\2\3\4", 9, b"key", 0.0)
+    assert not tokens.knows(b"", b"\1\2\3\4", 9, b"key", 0.0)
+    assert not mint(2).knows(token, b"\1\2\3\4", 9, b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4", 9, b"key", 2 * TOKEN_ROTATION_S)
+    asked_now_and_then = mint()
+    token = asked_now_and_then.token(b"\1\2\3\4", 9, b"key", 0.0)
+    asked_now_and_then.token(b"", 1, b"", TOKEN_ROTATION_S)
+    assert asked_now_and_then.knows(token, b"\1\2\3\4", 9, b"key", TOKEN_ROTATION_S + 1)
+    asked_now_and_then.token(b"", 1, b"", 2 * TOKEN_ROTATION_S)
+    assert not asked_now_and_then.knows(token, b"\1\2\3\4", 9, b"key", 2 * TOKEN_ROTATION_S + 1)
+
+
+# Open queries
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 100)), max_size=60))
+def test_each_query_is_due_once_at_its_last_time_or_never_if_closed(
+    steps: list[tuple[int, float]],
+) -> None:
+    waiting = OpenQueries(1000)
+    queries = [
+        OpenQuery(
+            bytes([number]), ("1.2.3.4", 9), None, Query(Method.PING, "main", bytes(20), True),
+            b"", lambda _: None, 2,
+        )
+        for number in range(4)
+    ]  # fmt: skip
+    expected: dict[bytes, float] = {}
+    for number, at in steps:
+        query = queries[number]
+        if not query.open:
+            continue
+        if at < 10:
+            if query.message_id in expected:
+                waiting.close(query)
+                del expected[query.message_id]
+        else:
+            waiting.wait(query, at)
+            expected[query.message_id] = at
+    assert len(waiting) == len(expected)
+    while (next_due_at := waiting.next_due_at) is not None:
+        assert next_due_at == min(expected.values())
+        for query in waiting.due(next_due_at):
+            assert expected.pop(query.message_id) == next_due_at
+            waiting.close(query)
+            waiting.close(query)
+    assert expected == {}
+    assert len(waiting) == 0
+
+
+# Findings
+
+
+def test_the_newest_wins_and_agreement_starts_anew_with_it(identity: Identity, sign: Sign) -> None:
+    old, new = sign(identity, 5), sign(identity, 6)
+    findings = Findings(old, 0)
+    assert not findings.agreed(2, 0)
+    assert not findings.add(old)
+    assert findings.agreed(2, 0)
+    assert not findings.agreed(2, newer_than=5)
+    assert findings.add(new)
+    assert not findings.agreed(2, 0)
+    assert not findings.add(old)
+    assert findings.record == new
+    findings.holders[b"a"] = Holder(contact(1), 5, b"")
+    findings.holders[b"b"] = Holder(contact(2), 6, b"")
+    findings.holders[b"c"] = Holder(contact(3), 0, b"")
+    assert [it.contact for it in findings.lacking()] == [contact(1), contact(3)]
+
+
+def test_nothing_below_the_floor_is_believed(identity: Identity, sign: Sign) -> None:
+    findings = Findings(sign(identity, 5), 6)
+    assert findings.record is None
+    assert not findings.add(sign(identity, 4))
+    assert findings.below_floor == 2
+    assert findings.lacking() == []
+    assert findings.add(sign(identity, 6))
+
+
+# The size of the network
+
+
+@pytest.mark.parametrize("nodes", [100, 1000, 20_000])
+def test_the_size_of_a_network_is_estimated_within_a_third(nodes: int) -> None:
+    rng = random.Random(nodes)
+    ids = [rng.getrandbits(160) for _ in range(nodes)]
+
+    def distances(target: int) -> list[int]:
+        return sorted(it ^ target for it in ids)[:K]
+
+    size = NetworkSize(K, lambda: distances(ids[0]))
+    for _ in range(8):
+        target = rng.getrandbits(160)
+        size.note(target.to_bytes(20, "big"), distances(target), 0.0)
+    estimate = size.nodes(0.0)
+    assert estimate is not None
+    assert nodes / 1.33 < estimate < nodes * 1.33
+    target = rng.getrandbits(160)
+    radius = size.radius(target.to_bytes(20, "big"), 0.0)
+    within = sum(it ^ target <= radius for it in ids)
+    assert K * 0.8 < within < K * 2.5
+    assert 0.3 < size.crowding(target.to_bytes(20, "big"), distances(target), 0.0) < CROWDING_MIN
+    crowd = [target ^ rng.getrandbits(120) for _ in range(25)]
+    near = sorted(it ^ target for it in ids + crowd)[:K]
+    assert size.crowding(target.to_bytes(20, "big"), near, 0.0) > CROWDING_MIN
+
+
+def test_samples_grow_old_and_small_networks_have_no_size() -> None:
+    size = NetworkSize(K, list)
+    size.note(b"one", [SPACE // 2] * (K - 1), 0.0)
+    assert size.nodes(0.0) is None
+    assert size.radius(b"one", 0.0) == 0
+    assert size.crowding(b"one", [1] * K, 0.0) == 1.0
+    size.note(b"one", [SPACE // 100] * K, 0.0)
+    assert size.nodes(0.0) == pytest.approx((K - 1) * 100)
+    assert size.nodes(0.0, without=b"one") is None
+    assert size.nodes(3601.0) is None
+    for number in range(100):
+        size.note(b"%d" % number, [0] * K, 0.0)
+    assert len(size._samples) == 16
+
+
+# Inheritance
+
+
+@given(st.integers(0, 2**32), st.integers(1, 60))
+def test_a_newcomer_gets_each_record_from_two_nodes_if_it_should_have_it_at_all(
+    seed: int, count: int
+) -> None:
+    rng = random.Random(seed)
+    everybody = [Contact(rng.randbytes(20), rng.randbytes(4), 9) for _ in range(count)]
+    newcomer, key = everybody[0], rng.randbytes(20)
+    target = int.from_bytes(key, "big")
+    ranked = sorted(everybody, key=lambda it: it.long_id ^ target)
+
+    def gives(node: Contact) -> bool:
+        others = [it for it in everybody if it is not node]
+
+        def closest(target: int, wanted: int) -> list[Contact]:
+            return sorted(others, key=lambda it: it.long_id ^ target)[:wanted]
+
+        return inheritances(
+            newcomer, [key], node.long_id, closest, lambda _: True, K
+        ) == [key]  # fmt: skip
+
+    givers = [node for node in everybody if node is not newcomer and gives(node)]
+    rank = ranked.index(newcomer)
+    assert givers == ([] if rank >= K else sorted(ranked[rank + 1 : rank + 3], key=everybody.index))
+
+
+def test_who_cannot_survey_the_neighbourhood_gives_nothing() -> None:
+    assert inheritances(contact(1), [bytes(20)], 9, lambda *_: [], lambda _: False, K) == []
+
+
+# Answers remembered
+
+
+def test_an_answer_is_remembered_until_it_is_old_or_has_expired(
+    identity: Identity, sign: Sign
+) -> None:
+    limits = DHTLimits(cached_max=2, cache_s=60, absent_cache_s=1)
+    cache = AnswerCache(limits)
+    peer_id = identity.node_id
+    old, new = sign(identity, 5, expiry=1000), sign(identity, 6, expiry=1000)
+    cache.absent(peer_id, 0.0)
+    assert cache.known_absent(peer_id, 0.9)
+    assert not cache.known_absent(peer_id, 1.0)
+    cache.found(new, 2.0)
+    cache.found(old, 3.0)
+    assert cache.record(peer_id, 61.9, 999.0) == new
+    assert cache.record(peer_id, 62.0, 999.0) is None
+    assert cache.record(peer_id, 10.0, 1000.0) is None
+    assert not cache.known_absent(peer_id, 10.0)
+    for seed in range(3):
+        cache.absent(Identity.generate(random.Random(seed + 10).randbytes).node_id, 0.0)
+    assert len(cache) == 2
+    cache.forget(peer_id)
+    assert cache.record(peer_id, 0.0, 0.0) is None
+
+
+# Times and rates
+
+
+def test_who_is_patient_is_so_by_what_was_measured() -> None:
+    estimate = RoundTripEstimate(0.3, 0.7)
+    assert estimate.soft_timeout_s(0.35, 0.1) == 0.35
+    assert estimate.timeout_s == 0.7
+    for _ in range(50):
+        estimate.observe(0.001)
+    assert estimate.soft_timeout_s(0.35, 0.1) == 0.1
+    assert estimate.timeout_s == 0.3
+    for _ in range(50):
+        estimate.observe(5.0)
+    assert estimate.soft_timeout_s(0.35, 0.1) == estimate.timeout_s == 0.7
+
+
+def test_a_limit_is_strained_before_it_is_reached() -> None:
+    limit = RateLimit(1e9, 10.0)
+    strained = [limit.strained]
+    for now in (*[0.0] * 21, 10.0):
+        assert limit.allow("somebody", now)
+        strained.append(limit.strained)
+    assert strained == [False] * 21 + [True, False]
+
+
+def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:
+    traffic = Traffic(100.0)
+    first = traffic.rates({"query_ping": 10, "sent_store": 4, "other": 9}, 110.0)
+    assert (first["queries_answered_per_s"], first["queries_sent_per_s"]) == (1.0, 0.4)
+    second = traffic.rates({"query_ping": 10, "sent_store": 8}, 112.0)
+    assert (second["queries_answered_per_s"], second["queries_sent_per_s"]) == (0.0, 2.0)
+    assert (second["over_s"], second["uptime_s"]) == (2.0, 12.0)
+    text = overview({"contacts": 3, "counters": {"b": 1, "a": 2}})
+    assert [line.split() for line in text.splitlines()] == [
+        ["contacts", "3"],
+        ["a", "2"],
+        ["b", "1"],
+    ]

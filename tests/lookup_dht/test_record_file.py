@@ -1,0 +1,220 @@
+"""The file behind the records: it survives a kill, and what is in it is believed by nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import os
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from egtp.comm_record import SignedCommRecord
+from egtp.errors import InvalidConfig, LookupFailed, LookupFailure
+from egtp.identity import Identity
+from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.datagram import StoreStatus
+from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.record_file import RecordFile, open_or_set_aside
+from lookup_dht.record_verifier import SequenceFloor
+from lookup_dht.settings import NodeSettings
+
+Sign = Callable[..., SignedCommRecord]
+Start = Callable[..., Awaitable[DHTLookup]]
+
+WRITER = """
+import collections, pathlib, random, sys, time
+from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.identity import Identity
+from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.record_file import RecordFile
+from lookup_dht.settings import NodeSettings
+
+counters = collections.Counter()
+settings = NodeSettings(time.time, time.monotonic, bytes)
+store = RecordStore(bytes(20), settings, counters, RecordFile(pathlib.Path(sys.argv[1]), counters))
+randbytes = random.Random(5).randbytes
+while True:
+    identity = Identity.generate(randbytes)
+    content = CommRecord(int(time.time()) + 3600, bytes(8), ((SUITE_AESGCM, bytes(32)),), ())
+    record = SignedCommRecord.sign(identity, 7, content)
+    assert store.put(record.peer_id, record.encode()).name == "STORED"
+    print(record.peer_id.hex(), flush=True)  # only now it is acknowledged
+"""
+
+
+def store_on(path: Path, **limits: int) -> RecordStore:
+    counters: collections.Counter[str] = collections.Counter()
+    settings = NodeSettings(time.time, time.monotonic, os.urandom, limits=DHTLimits(**limits))
+    store = RecordStore(bytes(20), settings, counters, RecordFile(path, counters))
+    for _ in store.restore():
+        pass
+    return store
+
+
+def test_whatever_was_acknowledged_before_a_kill_is_there_afterwards(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    process = subprocess.Popen(  # noqa: S603
+        [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    acknowledged = [process.stdout.readline().decode().strip() for _ in range(40)]
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate()
+    whole = rest.decode()[: rest.decode().rfind("\n") + 1]
+    acknowledged += whole.split()
+    store = store_on(path)
+    assert {bytes.fromhex(it) for it in acknowledged} <= set(store.keys())
+    floor = SequenceFloor(100_000, "stored", None)
+    assert floor[b""] == 0
+    assert all(store._floor[bytes.fromhex(it)] == 7 for it in acknowledged)
+    store.close()
+
+
+def test_records_and_sequences_are_there_again(
+    tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    path, key = tmp_path / "records", bytes(identity.node_id)
+    old, new = sign(identity, 5), sign(identity, 6)
+    store = store_on(path)
+    store.put(key, new.encode())
+    store.close()
+    store = store_on(path)
+    assert store.record(key) == new
+    store._drop(key)  # as when it expires
+    store.close()
+    store = store_on(path)
+    assert store.record(key) is None
+    assert store.put(key, old.encode()) is StoreStatus.NEWER_HELD
+    store.close()
+
+
+def test_what_somebody_wrote_into_the_file_is_not_believed(
+    tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    path = tmp_path / "records"
+    store_on(path).close()
+    forged = bytearray(sign(identity, 5).encode())
+    forged[-1] ^= 1
+    with sqlite3.connect(path) as connection:
+        row = (bytes(identity.node_id), b"", bytes(forged))
+        connection.execute("INSERT INTO records VALUES (?, ?, ?)", row)
+    connection.close()
+    store = store_on(path)
+    assert len(store) == 0
+    store.close()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT count(*) FROM records").fetchone() == (0,)
+    connection.close()
+
+
+@pytest.mark.parametrize("damage", ["text", "torn", "format"])
+async def test_a_corrupt_file_is_set_aside_with_a_clear_message(
+    start: Start, tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records"
+    store = store_on(path)
+    store.close()
+    if damage == "text":
+        path.write_text("this is no database " * 1000)
+    elif damage == "torn":
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2] + b"\xa5" * (len(data) - len(data) // 2))
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("PRAGMA user_version = 9")
+        connection.close()
+    node = await start(store=path)
+    (line,) = [it.getMessage() for it in caplog.records]
+    assert "corrupt" in line
+    assert "records.corrupt" in line
+    assert (tmp_path / "records.corrupt").exists()
+    assert node.state.records == ()
+
+
+async def test_a_file_has_one_user(start: Start, tmp_path: Path) -> None:
+    await start(store=tmp_path / "records")
+    with pytest.raises(InvalidConfig, match="in use"):
+        DHTLookup(store=tmp_path / "records")
+    with pytest.raises(InvalidConfig, match="no/records"):
+        DHTLookup(store=tmp_path / "no" / "records")
+
+
+def test_a_file_that_cannot_be_written_any_more_stops_nobody(
+    tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    counters: collections.Counter[str] = collections.Counter()
+    file, said = open_or_set_aside(tmp_path / "records", counters)
+    assert said is None
+    settings = NodeSettings(time.time, time.monotonic, os.urandom)
+    store = RecordStore(bytes(20), settings, counters, file)
+    file.close()
+    assert store.put(bytes(identity.node_id), sign(identity, 5).encode()) is StoreStatus.STORED
+    assert counters["record_file_failed"] == 2  # the record, and its sequence
+
+
+async def test_what_a_client_resolved_is_not_gone_below_in_its_next_life(
+    start: Start, tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    path = tmp_path / "records"
+    new_holder = await start()
+    client = await start(new_holder, server=False, store=path)
+    new_holder._node.storage.put(identity.node_id, sign(identity, 6).encode())
+    assert (await client.resolve(identity.node_id)).sequence == 6
+    await client.close()
+
+    old_holder = await start()
+    old_holder._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    client = await start(old_holder, server=False, store=path)
+    with pytest.raises(LookupFailed) as failed:
+        await client.resolve(identity.node_id)
+    assert failed.value.reason is LookupFailure.SUPERSEDED
+
+
+def test_the_file_holds_no_more_than_the_store(tmp_path: Path, sign: Sign) -> None:
+    path = tmp_path / "records"
+    store = store_on(path, records_max=50, sequences_max=20)
+    randbytes = random.Random(7).randbytes
+    for _ in range(80):
+        record = sign(Identity.generate(randbytes), 5)
+        store.put(record.peer_id, record.encode(), b"net")
+    kept = set(store.keys())
+    assert len(kept) <= 50
+    store.close()
+    with sqlite3.connect(path) as connection:
+        assert {row[0] for row in connection.execute("SELECT peer_id FROM records")} == kept
+        assert connection.execute("SELECT count(*) FROM sequences").fetchone() == (20,)
+    connection.close()
+    assert set(store_on(path, records_max=50).keys()) == kept
+
+
+async def test_the_records_of_a_whole_store_are_read_while_others_have_the_loop(
+    start: Start, tmp_path: Path, sign: Sign
+) -> None:
+    path = tmp_path / "records"
+    store = store_on(path)
+    randbytes = random.Random(7).randbytes
+    for _ in range(30):
+        record = sign(Identity.generate(randbytes), 5)
+        store.put(record.peer_id, record.encode())
+    store.close()
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    counting = asyncio.create_task(count())
+    node = await start(store=path)
+    counting.cancel()
+    assert node.statistics()["records"] == 30
+    assert turns >= 30

@@ -1,0 +1,251 @@
+"""Networks in virtual time: they grow, are idle, are under attack, and do the same each time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Coroutine
+
+import pytest
+
+from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.errors import LookupFailed
+from egtp.identity import Identity
+from lookup_dht import DHTLookup
+from lookup_dht.datagram import StoreStatus
+from simulations.virtual import Host, Link, LogNormal, Network, run_in
+
+Story = Callable[["Town"], Coroutine[None, None, None]]
+
+
+class Town:
+    """DHT nodes, each in a network of its own, and peers who publish."""
+
+    def __init__(self, seed: int) -> None:
+        self.network = Network(seed, link=Link(latency=LogNormal(0.03, 0.3)))
+        self.rng = random.Random(seed)
+        self.hosts: list[Host] = []
+        self.nodes: list[DHTLookup] = []
+
+    def add(self, address: str | None = None) -> int:
+        number = len(self.hosts)
+        address = address or f"11.{number // 250}.{number % 250}.1"
+        host = self.network.host(f"node-{number}", address)
+        seeds = [f"{it.addresses[0]}:9000" for it in self.hosts[:3]]
+        node = DHTLookup(
+            f"{address}:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
+            entropy=host.entropy,
+        )  # fmt: skip
+        self.hosts.append(host)
+        self.nodes.append(node)
+        return number
+
+    async def grow(self, count: int, batch: int = 25) -> None:
+        numbers = [self.add() for _ in range(count)]
+        for number in numbers[:3]:
+            await self.hosts[number].run(self.nodes[number].start())
+        for first in range(3, count, batch):
+            await asyncio.gather(
+                *(
+                    self.hosts[number].run(self.nodes[number].start())
+                    for number in numbers[first : first + batch]
+                )
+            )
+
+    def identity(self) -> Identity:
+        return Identity.generate(self.rng.randbytes)
+
+    def sign(self, identity: Identity, sequence: int, lifetime_s: int = 7200) -> SignedCommRecord:
+        expiry = int(self.hosts[0].unix_time()) + lifetime_s
+        content = CommRecord(expiry, bytes(8), ((SUITE_AESGCM, identity.channel_key),), ())
+        return SignedCommRecord.sign(identity, sequence, content)
+
+    async def publish(self, number: int, record: SignedCommRecord) -> int:
+        published = await self.hosts[number].run(self.nodes[number].publish(record))
+        return published.stored
+
+    async def resolve(self, number: int, identity: Identity, **how: bool) -> int:
+        """The sequence; 0 if nothing is found."""
+        call = self.nodes[number].resolve(identity.node_id, **how)
+        try:
+            return (await self.hosts[number].run(call)).sequence
+        except LookupFailed:
+            return 0
+
+    def total(self, *names: str) -> int:
+        return sum(node.counters[name] for node in self.nodes for name in names)
+
+
+def tell(story: Story, seed: int = 1, limit_s: float = 20_000) -> Town:
+    town = Town(seed)
+    run_in(town.network, story(town), limit_s=limit_s)
+    return town
+
+
+def test_records_are_found_after_the_network_grew_manyfold_since_they_were_published() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(30)
+        peers = [town.identity() for _ in range(20)]
+        for number, peer in enumerate(peers):
+            assert await town.publish(number, town.sign(peer, 5)) >= 20
+        await town.grow(170)
+        found = [await town.resolve(199 - number, peer) for number, peer in enumerate(peers)]
+        assert found == [5] * len(peers)
+        await asyncio.sleep(60)
+        # Every one is where it is looked for, so that it outlives those who had it first.
+        held = []
+        for peer in peers:
+            near = sorted(
+                town.nodes, key=lambda node: _distance(node.node_id, bytes(peer.node_id))
+            )[:20]
+            held.append(sum(node._node.storage.held(peer.node_id) is not None for node in near))
+        assert min(held) >= 10
+        assert sum(held) >= 18 * len(peers)
+
+    tell(story)
+
+
+def test_an_idle_network_sends_no_store_for_hours() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(60)
+        await asyncio.sleep(60)  # until all have found their places
+        for number in range(40):
+            await town.publish(number, town.sign(town.identity(), 5, 24 * 3600))
+        await asyncio.sleep(10)
+        stores = town.total("sent_store")
+        before = town.total("sent_ping", "sent_find_node", "sent_find_value")
+        await asyncio.sleep(2 * 3600)
+        assert town.total("sent_store") == stores
+        assert town.total("record_looked_after") > 0
+        idle = town.total("sent_ping", "sent_find_node", "sent_find_value") - before
+        assert idle / 60 / 2 < 1000  # queries of a node in an hour
+
+    tell(story)
+
+
+def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(40)
+        peer = town.identity()
+        await town.publish(0, town.sign(peer, 5))
+        holders = [node for node in town.nodes if node._node.storage.held(peer.node_id)]
+        for node in holders[3:]:
+            node._node.storage._drop(peer.node_id)
+        for number in range(1, 6):
+            assert await town.resolve(number, peer, fresh=True) == 5
+        await asyncio.sleep(2)
+        again = sum(node._node.storage.held(peer.node_id) is not None for node in town.nodes)
+        assert again >= 20
+        assert town.total("record_repaired") >= 15
+
+    tell(story)
+
+
+def test_a_record_whose_holders_die_one_after_another_lives_on() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(60)
+        peer = town.identity()
+        await town.publish(0, town.sign(peer, 5, 24 * 3600))
+        for _ in range(6):
+            holders = [
+                number
+                for number, node in enumerate(town.nodes)
+                if town.hosts[number].is_up and node._node.storage.held(peer.node_id)
+            ]
+            for number in holders[3:8]:
+                town.hosts[number].crash()
+            await asyncio.sleep(3700)
+        up = next(number for number in range(59, 0, -1) if town.hosts[number].is_up)
+        assert await town.resolve(up, peer) == 5
+
+    tell(story, limit_s=30_000)
+
+
+@pytest.mark.parametrize("networks", [2, 25])
+def test_sybils_next_to_a_key_do_not_hide_what_its_owner_publishes(networks: int) -> None:
+    """KADEMLIA.md 4.5: 25 nodes closer to the key than any honest one hold on to the old record,
+    and say that they stored the new one."""
+
+    async def story(town: Town) -> None:
+        await town.grow(150)
+        peer = town.identity()
+        old, new = town.sign(peer, 5), town.sign(peer, 6)
+        await town.publish(0, old)
+        for number in range(25):
+            at = f"12.0.{number % networks}.{number // networks + 1}"
+            sybil = town.nodes[town.add(at)]
+            _move_next_to(sybil, bytes(peer.node_id), town.rng)
+            await town.hosts[-1].run(sybil.start())
+            # It answers as an honest node would, but for what it holds.
+            sybil._node.storage.put(bytes(peer.node_id), old.encode())
+            sybil._node.storage.put = _stored  # type: ignore[method-assign, assignment]
+        await asyncio.sleep(5)
+        await town.publish(1, new)
+        for number in (20, 60, 100):
+            assert await town.resolve(number, peer, fresh=True) == 6
+        if networks == 25:
+            assert town.nodes[1].counters["eclipse_suspected"] == 1
+        honest = await town.publish(2, town.sign(town.identity(), 5))
+        assert honest >= 20
+        assert town.nodes[2].counters["eclipse_suspected"] == 0
+
+    tell(story)
+
+
+def _stored(*_: object) -> StoreStatus:
+    return StoreStatus.STORED
+
+
+def _move_next_to(node: DHTLookup, key: bytes, rng: random.Random) -> None:
+    """As if the attacker had addresses enough to find an id that fits one of them."""
+    node_id = key[:4] + rng.randbytes(16)
+    node._node.node = type(node._node.node)(node_id)
+    node._node.protocol.source_node = node._node.node
+    node._node.protocol.router.recenter(node._node.node)
+
+
+@pytest.fixture(autouse=True)
+def ids_may_be_anything(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "sybils" in request.node.name:
+        monkeypatch.setattr("lookup_dht.kademlia_protocol.fits", lambda *_: True)
+        monkeypatch.setattr("lookup_dht.kademlia_server.fits", lambda *_: True)
+
+
+def test_the_same_seed_gives_the_same_datagrams() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(30)
+        peers = [town.identity() for _ in range(5)]
+        for number, peer in enumerate(peers):
+            await town.publish(number, town.sign(peer, 5))
+            await town.resolve(29 - number, peer)
+        await asyncio.sleep(100)
+
+    traces = [tell(story, seed).network.trace.digest for seed in (1, 1, 2)]
+    assert traces[0] == traces[1] != traces[2]
+
+
+def test_lost_datagrams_and_dead_nodes_cost_little() -> None:
+    async def story(town: Town) -> None:
+        town.network.degrade_all(Link(latency=LogNormal(0.05, 0.4), loss=0.02))
+        await town.grow(120)
+        peers = [town.identity() for _ in range(20)]
+        for number, peer in enumerate(peers):
+            await town.publish(number, town.sign(peer, 5))
+        for number in range(30, 120, 5):
+            town.hosts[number].crash()
+        puts, gets = [], []
+        for number, peer in enumerate(peers):
+            began = town.network.loop.now
+            await town.publish(number, town.sign(peer, 6))
+            puts.append(town.network.loop.now - began)
+            began = town.network.loop.now
+            assert await town.resolve(119 - number * 5 - 1, peer) == 6
+            gets.append(town.network.loop.now - began)
+        assert sorted(gets)[18] < 0.7
+        assert sorted(puts)[18] < 2.5
+
+    tell(story)
+
+
+def _distance(node_id: bytes, key: bytes) -> int:
+    return int.from_bytes(node_id, "big") ^ int.from_bytes(key, "big")
