@@ -100,7 +100,7 @@ def test_an_outcome_that_is_not_promised_is_told() -> None:
 
 class AskersWhoAreSlowAtFirst(Other):
     def change(self, member: Member) -> None:
-        ask, slow = member.ask, [True]
+        ask, slow = member.ask, [True] * 5
 
         async def asks(other: Member, body: bytes) -> bytes:
             if slow and slow.pop():
