@@ -100,11 +100,11 @@ def test_an_outcome_that_is_not_promised_is_told() -> None:
 
 class AskersWhoAreSlowAtFirst(Other):
     def change(self, member: Member) -> None:
-        ask, slow = member.ask, [True] * 5
+        ask, slow = member.ask, [True] * 2
 
         async def asks(other: Member, body: bytes) -> bytes:
             if slow and slow.pop():
-                await asyncio.sleep(6.0)
+                await asyncio.sleep(11.0)
             return await ask(other, body)
 
         member.ask = asks  # type: ignore[assignment, method-assign]
