@@ -53,6 +53,9 @@ class NodeConfig:
     """How long a peer may say nothing while somebody waits for its reply, before the path to it is
     given up and another one is tried: some round trips of a bad line."""
 
+    rekey_s: float = 3600.0
+    """How long a session lives before the side that dialled replaces it by a new one."""
+
     # TCP: see docs/connections.md
     connections_max: int = 10_000
     """All connections, but for those that are being closed."""

@@ -40,7 +40,17 @@ from egtp.publishing import Publisher
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying, strategy_of
 from egtp.routes import Routes
-from egtp.sealed import MESSAGE, ItemType, Sealed, item, parse_age, parse_settled_except
+from egtp.sealed import (
+    GOAWAY_CLOSING,
+    MESSAGE,
+    ItemType,
+    Sealed,
+    item,
+    parse_age,
+    parse_goaway,
+    parse_settled_except,
+    write_goaway,
+)
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 
@@ -48,6 +58,8 @@ __all__ = ["Engine"]
 
 PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
 """A peer that pings and reads nothing gets no more pongs than this."""
+DRAIN_LOOK_S: Final = 0.05
+"""How often a node that is about to close looks whether it is done."""
 
 
 class _PeerCarrier:
@@ -163,7 +175,9 @@ class Engine:
             ItemType.PING: self._take_ping,
             ItemType.PONG: lambda path, data, _: path.pong(data),
             ItemType.RECORD: self._take_record,
-            ItemType.GOAWAY: lambda path, _, __: self.book.get(path.peer_id).retire(path),
+            ItemType.GOAWAY: lambda path, data, _: self.routes.going_away(
+                path, parse_goaway(data)[1]
+            ),
             ItemType.CLOSE: self._take_close,
         }
         self.ask: Final = self.asking.ask
@@ -493,6 +507,23 @@ class Engine:
 
     # The end
 
+    async def drain(self, drain_s: float) -> None:
+        """Tell everybody that this node is about to close, refuse what is new, and return when what
+        is under way has ended, or after ``drain_s`` seconds."""
+        self.answering.refuses_new = True
+        goaway = item(ItemType.GOAWAY, write_goaway(GOAWAY_CLOSING, drain_s))
+        for peer in self.book.all():
+            for path in peer.paths:
+                path.queue_control(goaway)
+        until_s = self.now() + drain_s
+        # Looked at now and then: an event for each of its three reasons would cost every message.
+        while self._is_busy() and self.now() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
+
+    def _is_busy(self) -> bool:
+        outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
+        return bool(len(self.handlers) or len(self.exchanges) or outboxes)
+
     async def close(self) -> None:
         """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing."""
         if self._closed:
@@ -505,9 +536,7 @@ class Engine:
         await self.publisher.close()
         if self.relaying.listener is not None:
             await self.relaying.listener.close()
-        searches = []
-        for peer in self.book.all():
-            searches += [s.task for s in (peer.search, peer.direct_search) if s is not None]
+        searches = self.routes.tasks()
         for task in searches:
             task.cancel()
         await asyncio.gather(*searches, return_exceptions=True)

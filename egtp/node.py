@@ -147,12 +147,19 @@ class Node:
             self._introduce = listener.introduce
             self._discovery.meet_relay_servers(self._introduce)
 
-    async def close(self) -> None:
+    async def close(self, *, drain_s: float = 0.0) -> None:
         """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
-        or socket is left. A second call does nothing."""
+        or socket is left. A second call does nothing.
+
+        With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
+        asked to send nothing more and to come back later, what is new is refused as "busy", and
+        everything that was accepted is answered.
+        """
         if self._engine is None:
             return
         self._check_loop()
+        if drain_s > 0 and not self._engine.is_closed:
+            await self._engine.drain(drain_s)
         if self._discovery is not None and self._introduce is not None:
             self._discovery.forget(self._introduce)
         await self._engine.close()

@@ -107,6 +107,12 @@ class Peer:
         self.seek_again_s = float("inf")
         """When to search again, for messages that an earlier path was given."""
         self.failed_searches = 0
+        self.away_until_s = float("-inf")
+        """Until when the peer asked to be left alone."""
+        self.renewal: asyncio.Task[None] | None = None
+        """A handshake under way that replaces an old session."""
+        self.renewed_s = float("-inf")
+        """When one was begun last."""
 
     @property
     def best_path(self) -> Path | None:
@@ -206,7 +212,7 @@ class Peer:
     @property
     def in_use(self) -> bool:
         """Whether forgetting this peer would lose more than a record."""
-        return bool(self.paths or self.waiting or self.search or self.direct_search)
+        return bool(self.paths or self.waiting or self.search or self.direct_search or self.renewal)
 
 
 class PeerBook:

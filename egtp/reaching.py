@@ -88,6 +88,11 @@ class Reacher:
 
         Raises :class:`FastFail` with every attempt. Cancelling it closes what it has opened.
         """
+        away_s = peer.away_until_s - self._host.now()
+        if away_s > 0:
+            raise FastFail(
+                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s"
+            )
         attempts: list[Attempt] = []
         tried: Contact | None = None
         for lookups_left in range(self._config.lookups_max, -1, -1):
@@ -194,6 +199,16 @@ class Reacher:
         if reason is None:
             return None
         return Attempt(strategy, reason, self._host.now() - started_s)
+
+    async def renew(self, peer: Peer, path: Path) -> None:
+        """Replace a session by a new one over the same route, if that works."""
+        contact = peer.contact(self._host.unix_time())
+        if contact is None:
+            return
+        strategy = path.strategy
+        if isinstance(strategy, TCPStrat):
+            strategy = TCPStrat(strategy.address)
+        await self._attempt(strategy, contact)
 
     async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> str | None:
         try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from functools import partial
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from egtp.asking import Asking
 from egtp.channels import SecureChannels
@@ -22,6 +22,7 @@ from egtp.path import Path
 from egtp.peers import Peer, PeerBook, Search
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying
+from egtp.session import COUNTER_LIMIT
 from egtp.silence import Verdict
 from egtp.strategy_choice import Contact
 from egtp.tcp.comms_handler import TCPCommsHandler
@@ -36,6 +37,10 @@ NOTE_INTERVAL_S: Final = 5.0
 SEEK_AGAIN_FIRST_S: Final = 1.0
 SEEK_AGAIN_MAX_S: Final = 30.0
 """A peer for whom something waits that it may have had before is searched for again and again."""
+AWAY_MAX_S: Final = 600.0
+"""No peer can ask to be left alone for longer."""
+RENEW_AGAIN_S: Final = 60.0
+"""A session that could not be replaced is tried again after this long."""
 
 
 class RoutesHost(Protocol):
@@ -232,6 +237,50 @@ class Routes:
         path.suspect = True
         self.seek(peer)
 
+    def going_away(self, path: Path, retry_after_s: float) -> None:
+        """The peer is about to close: what is under way on the path goes on, nothing new goes
+        there, and nobody dials it for a while."""
+        peer = self._book.get(path.peer_id)
+        peer.away_until_s = self._host.now() + min(retry_after_s, AWAY_MAX_S)
+        was_direct = path is peer.direct
+        peer.retire(path)
+        if was_direct and peer.direct is None:
+            self._relaying.disconnected(peer.peer_id)
+
+    def _renew_when_old(self, peer: Peer, now: float) -> None:
+        """The side that dialled replaces a session after an hour: keys do not live for ever, and
+        neither does the clock inside a session."""
+        for path in (peer.direct, peer.relayed):
+            if (
+                path is not None
+                and path.dialled
+                and peer.renewal is None
+                and (
+                    now - path.session.started_s > self._config.rekey_s
+                    or path.session.sent > COUNTER_LIMIT
+                )
+                and now - peer.renewed_s > RENEW_AGAIN_S
+            ):
+                peer.renewed_s = now
+                renewal = self._reacher.renew(peer, path)
+                peer.renewal = asyncio.get_running_loop().create_task(renewal)
+                peer.renewal.add_done_callback(partial(self._renewed, peer))
+
+    def _renewed(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        peer.renewal = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "renewing a session failed", "exception": error, "task": task}
+            )
+
+    def tasks(self) -> list[asyncio.Task[Any]]:
+        """All searches and renewals under way."""
+        tasks: list[asyncio.Task[Any]] = []
+        for peer in self._book.all():
+            tasks += [s.task for s in (peer.search, peer.direct_search) if s is not None]
+            tasks += [peer.renewal] if peer.renewal is not None else []
+        return tasks
+
     # Upkeep
 
     def is_writable(self, path: Path) -> bool:
@@ -274,6 +323,7 @@ class Routes:
             if peer.search is None and peer.waiting and now >= peer.seek_again_s:
                 self.seek(peer)
             self._listen(peer, now, is_relay=peer.peer_id in relays)
+            self._renew_when_old(peer, now)
             if peer.relayed is not None:
                 peer.relayed.look(now)
             for path in peer.others:

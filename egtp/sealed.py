@@ -17,6 +17,7 @@ from egtp.errors import InvalidPacket
 
 __all__ = [
     "CHUNK_BYTES_MAX",
+    "GOAWAY_CLOSING",
     "Chunk",
     "AGE_BYTES",
     "MESSAGE",
@@ -27,9 +28,11 @@ __all__ = [
     "message_head",
     "parse_age",
     "parse_chunk",
+    "parse_goaway",
     "parse_sealed",
     "parse_settled_except",
     "write_chunk",
+    "write_goaway",
     "write_message",
     "write_sealed",
     "write_settled_except",
@@ -41,6 +44,9 @@ _MESSAGE: Final = struct.Struct(">BII")
 _CHUNK: Final = struct.Struct(">BIIII")
 _CHUNK_HEADER: Final = struct.Struct(">III")
 _U32: Final = struct.Struct(">I")
+_GOAWAY: Final = struct.Struct(">II")
+GOAWAY_CLOSING: Final = 1
+"""Reason of a goaway: the node is about to close."""
 
 U32_MAX: Final = 2**32 - 1
 CHUNK_BYTES_MAX: Final = 16 * 1024
@@ -165,6 +171,19 @@ def parse_sealed(plaintext: bytes) -> Sealed:
             raise InvalidPacket(f"unknown critical item {kind}")
         position += length
     return Sealed(t_ms, settled, items)
+
+
+def write_goaway(reason: int, retry_after_s: float) -> bytes:
+    """The bytes of an item that says: ask me nothing more, and do not come back for so long."""
+    return _GOAWAY.pack(reason, min(int(retry_after_s * 1000), U32_MAX))
+
+
+def parse_goaway(data: bytes) -> tuple[int, float]:
+    """The reason, and for how many seconds not to come back. Raises :class:`InvalidPacket`."""
+    if len(data) < _GOAWAY.size:
+        raise InvalidPacket("half a goaway")
+    reason, retry_after_ms = _GOAWAY.unpack_from(data)
+    return reason, retry_after_ms / 1000
 
 
 def write_settled_except(upto: int, exceptions: Iterable[int]) -> bytes:

@@ -1,0 +1,133 @@
+"""Closing in peace: what was accepted is answered, and nobody comes while the node goes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from egtp import FastFail, HandlerFailed, Incoming, Node, NodeConfig, ReplyCode
+
+Start = Callable[..., Awaitable[Node]]
+Config = Callable[..., NodeConfig]
+Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+
+
+async def test_what_was_accepted_is_answered_before_the_node_closes(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(query: Incoming) -> bytes:
+        called.set()
+        await release.wait()
+        return bytes(1_000_000)
+
+    node.handle("slow", slow)
+    query = other.open_query(node.node_id, "slow")
+    await called.wait()
+    closing = asyncio.ensure_future(node.close(drain_s=5))
+    await asyncio.sleep(0.05)
+    assert not closing.done()
+    release.set()
+    assert await query == bytes(1_000_000)
+    began = time.monotonic()
+    await closing
+    assert time.monotonic() - began < 2
+
+
+async def test_a_peer_that_goes_away_is_not_asked_any_more(
+    start: Start, eventually: Eventually
+) -> None:
+    node, other = await start(), await start(listen=())
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(query: Incoming) -> bytes:
+        called.set()
+        await release.wait()
+        return b"done"
+
+    node.handle("slow", slow)
+    query = other.open_query(node.node_id, "slow")
+    await called.wait()
+    closing = asyncio.ensure_future(node.close(drain_s=5))
+    await eventually(lambda: not other.why(node.node_id).paths or other_knows(other, node))
+    with pytest.raises(FastFail, match="is going away"):
+        await other.query(node.node_id, "slow")
+    release.set()
+    assert await query == b"done"
+    await closing
+
+
+def other_knows(other: Node, node: Node) -> bool:
+    engine = other._engine
+    assert engine is not None
+    return engine.book.get(node.node_id).away_until_s > 0
+
+
+async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    release = asyncio.Event()
+
+    async def slow(query: Incoming) -> bytes:
+        await release.wait()
+        return b"done"
+
+    node.handle("slow", slow)
+    first = other.open_query(node.node_id, "slow")
+    second = other.open_query(node.node_id, "slow")
+    await asyncio.sleep(0.05)
+    engine = node._engine
+    assert engine is not None
+    engine.answering.refuses_new = True
+    with pytest.raises(HandlerFailed) as failed:
+        await other.query(node.node_id, "slow")
+    assert failed.value.code == ReplyCode.BUSY
+    release.set()
+    assert await first == await second == b"done"
+
+
+async def test_draining_ends_in_time_whatever_is_under_way(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    called = asyncio.Event()
+
+    async def stuck(query: Incoming) -> bytes:
+        called.set()
+        await asyncio.Event().wait()
+        return b""
+
+    node.handle("stuck", stuck)
+    query = other.open_query(node.node_id, "stuck", hard_timeout_s=1)
+    await called.wait()
+    began = time.monotonic()
+    await node.close(drain_s=0.3)
+    assert 0.25 < time.monotonic() - began < 2
+    query.cancel()
+
+
+async def test_a_session_is_replaced_by_the_side_that_dialled_and_loses_nothing(
+    start: Start, config: Config, eventually: Eventually
+) -> None:
+    node, other = await start(), await start(listen=(), config=config(rekey_s=0.2))
+    calls = 0
+
+    async def count(query: Incoming) -> bytes:
+        nonlocal calls
+        calls += 1
+        return query.body
+
+    node.handle("count", count)
+    await other.query(node.node_id, "count")
+    engine = other._engine
+    assert engine is not None
+    peer = engine.book.get(node.node_id)
+    first = peer.direct
+    asked = 1
+    while peer.direct is first:
+        body = b"%d" % asked
+        assert await other.query(node.node_id, "count", body) == body
+        asked += 1
+        await asyncio.sleep(0.01)
+    assert await other.query(node.node_id, "count", b"after") == b"after"
+    assert calls == asked + 1
