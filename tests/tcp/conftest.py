@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Final
 
 import pytest
 import uvloop
 
-from egtp.comm_strat import Address
+from egtp.comm_strat import Address, TCPStrat
+from egtp.config import NodeConfig
+from egtp.identity import NodeId
+from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 from simulations.virtual import Network
 
@@ -21,12 +25,14 @@ LIMIT_S: Final = 8.0
 """How long anything may take here before the test gives up. Nothing comes near it."""
 SERVER: Final = "127.0.0.1"
 CLIENT: Final = "127.0.0.2"
+ALSO_CLIENT: Final = "127.0.0.3"
+"""Another address of the same machine."""
 
 
 def virtual_loop() -> asyncio.AbstractEventLoop:
     network = Network(seed=1)
     network.host("one", SERVER)
-    network.host("two", CLIENT)
+    network.host("two", CLIENT, ALSO_CLIENT)
     return network.loop
 
 
@@ -190,6 +196,94 @@ class Net:
             assert watcher.calls.count("closed") == 1
             assert watcher.calls[-1] == "closed"
         await asyncio.sleep(0.01)
+
+
+class End:
+    """A whole handler, owned by nobody but the test: peers are proven when the test says so."""
+
+    def __init__(self, elapsed: Callable[[], float], **settings: Any) -> None:
+        self.counters: Counter[str] = Counter()
+        self.comms = TCPCommsHandler(self, NodeConfig(**settings), elapsed, self.counters)
+        self.packets: list[bytes] = []
+        self.writables: list[TCPConnection] = []
+        self.reasons: dict[int, str] = {}
+        """Why each connection that has ended did so."""
+        self.used: dict[int, float] = {}
+        self.busy: set[int] = set()
+        self.known: set[NodeId] = set()
+        self.looks = 0
+        self._called = asyncio.Event()
+
+    def received(self, connection: TCPConnection, packet: bytes) -> None:
+        self.packets.append(packet)
+        self._called.set()
+
+    def writable(self, connection: TCPConnection) -> None:
+        self.writables.append(connection)
+        self._called.set()
+
+    def closed(self, connection: TCPConnection, reason: str) -> None:
+        assert connection.number not in self.reasons, "told twice"
+        self.reasons[connection.number] = reason
+        self._called.set()
+
+    def why_keep(self, connection: TCPConnection) -> str | None:
+        return "in use" if connection.number in self.busy else None
+
+    def confirmed_on(self, connection: TCPConnection) -> float | None:
+        self.looks += 1
+        return self.used.get(connection.number)
+
+    def knows(self, peer_id: NodeId) -> bool:
+        return peer_id in self.known
+
+    def prove(self, connection: TCPConnection, peer: int, *, used_s: float = 0.0) -> None:
+        """Peer number so-and-so proves itself."""
+        self.used[connection.number] = used_s
+        self.comms.proven(connection, peer_id(peer))
+
+    async def listen(self) -> TCPStrat:
+        (address,) = await self.comms.listen([Address.parse(f"{SERVER}:0")])
+        return TCPStrat(address)
+
+    async def until(self, predicate: Callable[[], object]) -> None:
+        """Wait for something that comes about by a call, or soon."""
+        async with asyncio.timeout(LIMIT_S):
+            while not predicate():
+                self._called.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.01):
+                        await self._called.wait()
+
+
+def peer_id(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+@pytest.fixture
+async def make_end(problems: list[dict[str, Any]]) -> AsyncIterator[Callable[..., End]]:
+    """Make handlers; they are closed after the test, and nothing may be left of them."""
+    ends: list[End] = []
+
+    def make(
+        *,
+        elapsed: Callable[[], float] | None = None,
+        dial_from: str | None = CLIENT,
+        **settings: Any,
+    ) -> End:
+        end = End(elapsed or asyncio.get_running_loop().time, **settings)
+        end.comms.dial_from = dial_from
+        ends.append(end)
+        return end
+
+    yield make
+    for end in ends:
+        await end.comms.close()
+        assert len(end.comms) == 0
+        assert end.comms._policy._residents == {}
+        assert end.comms._closing_until_s == {}
+        assert end.comms._accepts._open == {}
+    await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -1,0 +1,443 @@
+"""TCPCommsHandler: who comes in, who stays, and who goes (seed III.B, R18)."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from egtp.comm_strat import Address, TCPStrat
+from egtp.errors import InvalidConfig, NotSent
+from egtp.identity import NodeId
+from egtp.tcp.throttling import Rates
+
+SERVER = "127.0.0.1"
+ALSO_CLIENT = "127.0.0.3"
+
+
+def peer_id(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+class Clock:
+    """Elapsed time, as the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+async def accepted(server: Any, client: Any, address: TCPStrat, count: int = 1) -> list[Any]:
+    """The server's ends of so many new connections, one after the other."""
+    before = {connection.number for connection in server.comms.all()}
+    numbers: list[Any] = []
+    for _ in range(count):
+        dialled = client.comms.open(address)
+        await client.until(lambda dialled=dialled: dialled.was_open or dialled.is_closed)
+        await server.until(
+            lambda: [c for c in server.comms.all() if c.number not in before and c.was_open]
+        )
+        (new,) = [c for c in server.comms.all() if c.number not in before and c.was_open]
+        before.add(new.number)
+        numbers.append(new)
+    return numbers
+
+
+async def dial(server: Any, client: Any, address: TCPStrat, count: int = 1) -> list[Any]:
+    """The client's ends of so many connections; those that the server refuses among them."""
+    dialled = [client.comms.open(address) for _ in range(count)]
+    await client.until(lambda: all(c.was_open or c.is_closed for c in dialled))
+    return dialled
+
+
+def alive(end: Any, connections: list[Any]) -> list[bool]:
+    return [connection.is_open for connection in connections]
+
+
+# Opening
+
+
+async def test_a_connection_goes_both_ways(make_end: Any) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    dialled = client.comms.open(address)
+    dialled.send(b"held until it is open")
+    await server.until(lambda: server.packets == [b"held until it is open"])
+    (there,) = server.comms.all()
+    assert there.dialled is None
+    assert client.comms.open(dialled.strategy) is dialled
+    there.send(b"back")
+    await client.until(lambda: client.packets == [b"back"])
+
+
+async def test_a_port_where_nobody_listens_refuses(make_end: Any) -> None:
+    client, server = make_end(), make_end()
+    address = await server.listen()
+    await server.comms.listen([])
+    dialled = client.comms.open(address)
+    await client.until(lambda: dialled.is_closed)
+    assert client.reasons == {dialled.number: "connection refused"}
+    assert not dialled.was_open
+    with pytest.raises(NotSent, match="the connection is closed"):
+        client.comms.open(dialled.strategy)
+
+
+async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) -> None:
+    server = make_end()
+    address = await server.listen()
+    with pytest.raises(InvalidConfig, match=r"cannot listen on 192\.0\.2\.1:80"):
+        await server.comms.listen([address.address, Address.parse("192.0.2.1:80")])
+    assert server.comms.listening == [address.address]
+
+
+# Too many
+
+
+async def test_dialling_makes_room_by_the_connection_that_is_unused_for_longest(
+    make_end: Any, clock: Clock
+) -> None:
+    server = make_end()
+    client = make_end(elapsed=clock, connections_max=3, connections_per_peer_max=9)
+    address = await server.listen()
+    dialled = await dial(server, client, address, 3)
+    for number, connection in enumerate(dialled):
+        client.prove(connection, number, used_s=clock.now - 10 * number)
+    clock.now += 100
+    client.busy.add(dialled[2].number)
+    client.comms.open(address)
+    await client.until(lambda: dialled[1].is_closed)
+    assert client.reasons == {dialled[1].number: "another one needs the place"}
+    assert alive(client, dialled) == [True, False, True]
+
+
+async def test_dialling_fails_at_once_if_all_connections_are_in_use(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(), make_end(elapsed=clock, connections_max=2)
+    address = await server.listen()
+    dialled = await dial(server, client, address, 2)
+    client.prove(dialled[0], 1, used_s=clock.now)
+    client.busy.add(dialled[0].number)
+    clock.now += 100
+    with pytest.raises(NotSent, match="connections_max"):
+        client.comms.open(address)
+    assert alive(client, dialled) == [True, True], "one is busy, the other one is being proven"
+
+
+async def test_accepting_never_costs_a_known_peer_its_connection(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, connections_max=2), make_end()
+    address = await server.listen()
+    server.known = {peer_id(1), peer_id(2)}
+    there = await accepted(server, client, address, 2)
+    for number, connection in enumerate(there, 1):
+        server.prove(connection, number, used_s=clock.now)
+    clock.now += 100
+    (refused,) = await dial(server, client, address)
+    await client.until(lambda: refused.is_closed)
+    assert alive(server, there) == [True, True]
+    assert server.counters == {"connection refused: too many": 1}
+
+
+async def test_an_accepted_connection_takes_the_place_of_an_idle_stranger(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, connections_max=2, strangers_share=1), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 2)
+    for number, connection in enumerate(there, 1):
+        server.prove(connection, number, used_s=clock.now)
+    server.busy.add(there[0].number)
+    clock.now += 100
+    (newcomer,) = await accepted(server, client, address)
+    await server.until(lambda: there[1].is_closed)
+    assert alive(server, [*there, newcomer]) == [True, False, True]
+
+
+async def test_strangers_have_their_share_and_idle_ones_make_way_for_each_other(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, connections_max=4), make_end()
+    address = await server.listen()
+    server.known = {peer_id(9)}
+    first, second = await accepted(server, client, address, 2)
+    server.prove(first, 1, used_s=clock.now)
+    server.prove(second, 2, used_s=clock.now + 1)
+    clock.now += 100
+    (third,) = await accepted(server, client, address)
+    server.prove(third, 3, used_s=clock.now)
+    await server.until(lambda: first.is_closed)
+    assert server.reasons == {first.number: "another stranger needs the place"}
+    server.busy |= {second.number, third.number}
+    fourth, wanted = await accepted(server, client, address, 2)
+    server.prove(fourth, 4, used_s=clock.now)
+    server.prove(wanted, 9, used_s=clock.now)
+    await server.until(lambda: fourth.is_closed)
+    assert alive(server, [second, third, wanted]) == [True, True, True]
+    assert server.counters["connection refused: too many strangers"] == 1
+
+
+async def test_one_peer_has_so_many_connections_and_its_oldest_makes_way(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, connections_per_peer_max=2), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 4)
+    server.prove(there[0], 8)
+    for connection in there[1:]:
+        server.prove(connection, 7)
+    await server.until(lambda: there[1].is_closed)
+    assert server.reasons == {there[1].number: "its peer has newer ones"}
+    assert alive(server, there) == [True, False, True, True]
+
+
+async def test_one_peer_has_no_more_than_a_sixteenth_of_a_small_table(make_end: Any) -> None:
+    assert make_end(connections_max=64).comms._config.peer_connections_max == 4
+    assert make_end(connections_max=48).comms._config.peer_connections_max == 3
+
+
+async def test_proving_the_same_connection_again_changes_nothing(make_end: Any) -> None:
+    server, client = make_end(connections_per_peer_max=2), make_end()
+    address = await server.listen()
+    (there,) = await accepted(server, client, address)
+    for _ in range(5):
+        server.prove(there, 7)
+    assert there.is_open
+    assert server.comms._policy.of_peer(peer_id(7)) == (there.number,)
+
+
+async def test_of_those_that_prove_nobody_the_oldest_makes_way(make_end: Any) -> None:
+    server, client = make_end(half_open_max=2), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 3)
+    await server.until(lambda: there[0].is_closed)
+    assert alive(server, there) == [False, True, True]
+    assert server.counters == {"connection refused: too many unproven": 1}
+    server.prove(there[1], 1)
+    (fourth,) = await accepted(server, client, address)
+    assert alive(server, [*there, fourth]) == [False, True, True, True]
+
+
+async def test_one_address_has_so_many_connections_and_others_have_theirs(make_end: Any) -> None:
+    server, client = make_end(connections_per_ip_max=2), make_end()
+    other = make_end(dial_from=ALSO_CLIENT)
+    address = await server.listen()
+    there = await accepted(server, client, address, 2)
+    (refused,) = await dial(server, client, address)
+    await client.until(lambda: refused.is_closed)
+    assert server.counters == {"connection refused: too many from one address": 1}
+    await accepted(server, other, address, 2)
+    there[0].abort("gone")
+    await accepted(server, client, address)
+
+
+async def test_one_address_connects_so_fast_and_others_are_not_held_up(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, accepts_per_ip_per_s=1.0), make_end()
+    other = make_end(dial_from=ALSO_CLIENT)
+    address = await server.listen()
+    await accepted(server, client, address, 6)
+    (refused,) = await dial(server, client, address)
+    await client.until(lambda: refused.is_closed)
+    assert server.counters == {"connection refused: too fast from one address": 1}
+    await accepted(server, other, address)
+    clock.now += 1.0
+    await accepted(server, client, address)
+
+
+async def test_all_together_connect_so_fast(make_end: Any, clock: Clock) -> None:
+    server, client = make_end(elapsed=clock, accepts_per_s=1.0), make_end()
+    other = make_end(dial_from=ALSO_CLIENT)
+    address = await server.listen()
+    await accepted(server, client, address, 6)
+    (refused,) = await dial(server, other, address)
+    await other.until(lambda: refused.is_closed)
+    assert server.counters == {"connection refused: too fast": 1}
+
+
+# Cleaning up
+
+
+async def test_what_proves_nobody_in_time_is_closed_and_the_rest_is_not(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, prove_timeout_s=5), make_end(elapsed=clock)
+    address = await server.listen()
+    silent, good, late = await accepted(server, client, address, 3)
+    server.prove(good, 1, used_s=clock.now)
+    clock.now += 4
+    server.comms.clean_up()
+    server.prove(late, 2, used_s=clock.now)
+    clock.now += 1
+    server.comms.clean_up()
+    assert server.reasons == {silent.number: "no proof in time"}
+    assert server.counters == {"connection closed: proved nobody in time": 1}
+
+
+async def test_a_dialled_connection_that_proves_nobody_is_closed_too(
+    make_end: Any, clock: Clock
+) -> None:
+    server = make_end()
+    client = make_end(elapsed=clock, prove_timeout_s=5, dial_timeout_s=3)
+    address = await server.listen()
+    (dialled,) = await dial(server, client, address)
+    clock.now += 7
+    client.comms.clean_up()
+    assert dialled.is_open
+    clock.now += 1
+    client.comms.clean_up()
+    assert client.reasons == {dialled.number: "no proof in time"}
+
+
+async def test_an_idle_connection_is_closed_in_peace_and_one_that_is_needed_is_kept(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, idle_timeout_s=100), make_end()
+    address = await server.listen()
+    idle, needed = await accepted(server, client, address, 2)
+    for number, connection in enumerate((idle, needed)):
+        server.prove(connection, number, used_s=clock.now)
+    server.busy.add(needed.number)
+    for _ in range(100):
+        clock.now += 1
+        server.comms.clean_up()
+    assert alive(server, [idle, needed]) == [True, True]
+    idle.send(b"last words")
+    clock.now += 25
+    server.comms.clean_up()
+    assert idle.is_closing
+    await server.until(lambda: idle.is_closed)
+    assert server.reasons == {idle.number: "idle"}
+    await client.until(lambda: client.packets == [b"last words"])
+    clock.now += 1000
+    server.comms.clean_up()
+    assert needed.is_open
+
+
+async def test_cleaning_up_looks_at_each_connection_only_now_and_then(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, idle_timeout_s=120), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 20)
+    for number, connection in enumerate(there):
+        server.prove(connection, number, used_s=clock.now + 1e6)
+    for _ in range(120):
+        clock.now += 1
+        server.comms.clean_up()
+    assert server.looks <= 20 * 4
+
+
+# Closing
+
+
+async def test_a_connection_that_does_not_end_in_peace_is_ended_in_time(
+    make_end: Any, clock: Clock
+) -> None:
+    server, client = make_end(elapsed=clock, close_timeout_s=5), make_end()
+    address = await server.listen()
+    there, other = await accepted(server, client, address, 2)
+    for connection in client.comms.all():
+        connection.pause_reading()
+    server.prove(other, 1, used_s=clock.now)
+    there.send(b"never read")
+    there.close("enough")
+    clock.now += 4.9
+    server.comms.clean_up()
+    assert (there.is_closing, there.is_closed) == (True, False)
+    clock.now += 0.2
+    server.comms.clean_up()
+    assert there.is_closed
+    assert server.reasons == {there.number: "enough"}
+    assert server.counters == {"connection closed: what it held did not leave in time": 1}
+    assert other.is_open
+
+
+async def test_those_being_closed_are_bounded_too(make_end: Any, clock: Clock) -> None:
+    server, client = make_end(elapsed=clock, connections_max=20), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 18)
+    for connection in client.comms.all():
+        connection.pause_reading()
+    for connection in there:
+        connection.close("enough")
+    assert [connection.is_closed for connection in there] == [True] * 2 + [False] * 16
+    assert len(await accepted(server, client, address, 16)) == 16, "they take nobody's place"
+
+
+async def test_closing_lets_everything_leave_and_leaves_nothing(make_end: Any) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 3)
+    packets = [bytes([number]) * 10_000 for number in range(30)]
+    for number, packet in enumerate(packets):
+        there[number % 3].send(packet)
+    opening = server.comms.open(address)
+    await server.comms.close()
+    assert len(server.comms) == 0
+    assert opening.is_closed
+    assert server.comms.listening == []
+    await client.until(lambda: len(client.packets) == 30)
+    assert sorted(client.packets) == packets
+    with pytest.raises(NotSent, match="closed"):
+        server.comms.open(address)
+
+
+async def test_dropping_all_ends_everything_at_once(make_end: Any) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    there = await accepted(server, client, address, 3)
+    server.comms.drop_all("moved")
+    assert [connection.is_closed for connection in there] == [True] * 3
+    assert set(server.reasons.values()) == {"moved"}
+
+
+# Throttling
+
+
+async def test_a_limit_of_all_holds_for_old_and_new_connections_until_it_is_lifted(
+    make_end: Any,
+) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    (old,) = await dial(server, client, address)
+    assert old.throttle is None
+    client.comms.throttle(Rates(send=1000.0))
+    (new,) = await dial(server, client, address)
+    for connection in (old, new):
+        connection.send(bytes(500))
+        assert not connection.takes_more
+    client.comms.throttle(Rates())
+    assert (old.throttle, new.throttle) == (None, None)
+    assert old.takes_more
+    assert new.takes_more
+    await server.until(lambda: len(server.packets) == 2)
+
+
+async def test_a_limit_of_a_peer_holds_for_its_connections_only_now_and_later(
+    make_end: Any,
+) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    now, other, later = await dial(server, client, address, 3)
+    client.prove(now, 1)
+    client.prove(other, 2)
+    client.comms.throttle_peer(peer_id(1), Rates(send=1000.0))
+    client.prove(later, 1)
+    for connection in (now, other, later):
+        connection.send(bytes(500))
+    assert [c.takes_more for c in (now, other, later)] == [False, True, False]
+    client.comms.throttle_peer(peer_id(1), Rates())
+    assert [c.takes_more for c in (now, other, later)] == [True, True, True]
+    assert now.throttle is None
+    await asyncio.sleep(0)
