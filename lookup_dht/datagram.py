@@ -8,6 +8,7 @@ own, so that unmodified nodes ignore ours and we theirs. Everything is in its sh
            find_node   [network, sender id, flags, target, token, padding]
            find_value  [network, sender id, flags, peerId, token, sequence known, padding]
            store       [network, sender id, flags, peerId, token, record]
+           reach       [network, sender id, flags, address]           (without a reply)
     reply  ping        [network, sender id, flags, observed]
            find_node   [network, sender id, flags, observed, token, nodes]
            find_value  [network, sender id, flags, observed, token, nodes, sequence, record]
@@ -43,6 +44,7 @@ __all__ = [
     "MESSAGE_ID_BYTES",
     "Method",
     "NODES_MAX",
+    "PROVE_FLAG",
     "Query",
     "Reply",
     "SERVER_FLAG",
@@ -72,6 +74,8 @@ TOKEN_BYTES_MAX: Final = 32
 NETWORK_BYTES_MAX: Final = 32
 SEQUENCE_LIMIT: Final = 2**48
 
+PROVE_FLAG: Final = 2
+"""In a ping: have somebody else ping me, of whom I have never heard."""
 SERVER_FLAG: Final = 1
 """The sender can be asked."""
 AGAIN_FLAG: Final = 2
@@ -99,6 +103,7 @@ class Method(enum.Enum):
     FIND_NODE = "egtp1.find_node"
     FIND_VALUE = "egtp1.find_value"
     STORE = "egtp1.store"
+    REACH = "egtp1.reach"
 
     # By identity, as they are compared; Enum's own way costs as much as a msgpack call.
     __hash__ = object.__hash__
@@ -113,6 +118,7 @@ _QUERY_BYTES_MIN: Final = {
     Method.FIND_NODE: 360,  # twenty IPv6 nodes are 763 bytes, and the probe comes on top
     Method.FIND_VALUE: -(-(BYTES_OUT_MAX + PROBE_BYTES_MAX) // AMPLIFICATION_MAX),
     Method.STORE: 0,
+    Method.REACH: 0,
 }
 
 
@@ -121,6 +127,7 @@ _QUERY_TYPES: Final[dict[Method, tuple[type, ...]]] = {
     Method.FIND_NODE: (str, bytes, int, bytes, bytes, bytes),
     Method.FIND_VALUE: (str, bytes, int, bytes, bytes, int, bytes),
     Method.STORE: (str, bytes, int, bytes, bytes, bytes),
+    Method.REACH: (str, bytes, int, bytes),
 }
 _REPLY_TYPES: Final[dict[Method, tuple[type, ...]]] = {
     Method.PING: (str, bytes, int, bytes),
@@ -161,6 +168,10 @@ class Query(NamedTuple):
     """What the asked node gave with its last answer about the same key; may be empty."""
     sequence: int = 0
     """A record up to this sequence is known and need not be sent."""
+    prove: bool = False
+    """Of a ping: whether the sender wants to know if strangers can reach it."""
+    address: bytes = b""
+    """Of a reach: packed address and port to ping."""
 
 
 class Reply(NamedTuple):
@@ -190,8 +201,11 @@ def reply_bytes_max(query_bytes: int) -> int:
 def encode_query(message_id: bytes, query: Query) -> bytes:
     """Raises :class:`LocalProtocolError` for what a datagram cannot carry."""
     method = query.method
-    arguments: list[object] = [query.network, query.sender, SERVER_FLAG if query.server else 0]
-    if method is Method.PING:
+    flags = (SERVER_FLAG if query.server else 0) | (PROVE_FLAG if query.prove else 0)
+    arguments: list[object] = [query.network, query.sender, flags]
+    if method is Method.REACH:
+        arguments.append(query.address)
+    elif method is Method.PING:
         arguments.append(bytes(PING_PADDING))
     elif method is Method.STORE:
         arguments += (query.key, query.token, query.record)
@@ -249,7 +263,12 @@ def decode_query(data: bytes) -> Query:
     network, sender, flags = arguments[:3]
     server = bool(flags & SERVER_FLAG)
     if method is Method.PING:
-        return Query(method, network, sender, server)
+        return Query(method, network, sender, server, prove=bool(flags & PROVE_FLAG))
+    if method is Method.REACH:
+        address = arguments[3]
+        if len(address) not in (6, 18):
+            raise DatagramError("datagram_fields")
+        return Query(method, network, sender, server, address=address)
     key, token = arguments[3:5]
     if len(key) != NODE_ID_BYTES or len(token) > TOKEN_BYTES_MAX:
         raise DatagramError("datagram_fields")
@@ -326,7 +345,9 @@ def _arguments(data: bytes, types: dict[Method, tuple[type, ...]]) -> tuple[Meth
     method = _METHODS.get(name)
     if method is None:
         raise DatagramError("datagram_method")
-    expected = types[method]
+    expected = types.get(method)
+    if expected is None:
+        raise DatagramError("datagram_method")  # A reach has no reply.
     if type(arguments) is not list or tuple(map(type, arguments[: len(expected)])) != expected:
         raise DatagramError("datagram_fields")
     if len(arguments[1]) != NODE_ID_BYTES or not 0 <= arguments[2] < 256:

@@ -38,7 +38,7 @@ def inheritances(
         distance, own_distance = newcomer.long_id ^ target, own_id ^ target
         if distance >= own_distance or not surveyed(target):
             continue
-        near = [contact.long_id ^ target for contact in closest(target, replication + 1)]
+        near = [contact.long_id ^ target for contact in closest(target, replication + GIVERS + 1)]
         closer = sum(it < distance for it in near)
         between = sum(distance < it < own_distance for it in near)
         if closer < replication and between < GIVERS:

@@ -47,6 +47,7 @@ from lookup_dht.kademlia_table import LookupTable
 from lookup_dht.node_id import AddressVotes, fits
 from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.rate_limit import RateLimit
+from lookup_dht.reachability import Reachability
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
 from lookup_dht.statistics import STATISTICS_BYTES_MAX
@@ -93,6 +94,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         learns its address from the first nodes that join."""
         self._settings = settings
         self._limits = limits
+        self.reachability = Reachability(settings.server)
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
         self.open_queries = self._pending = OpenQueries(limits.pending_queries_max)
         self._timer: asyncio.TimerHandle | None = None
@@ -178,16 +180,9 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def _query_received(self, data: bytes, source: SocketAddress) -> None:
         packed = pack_ip(source[0])
-        if not self._settings.server:
-            self.counters["query_to_a_client"] += 1
-            return
-        if packed is None or source[1] == 0 or not self._policy.allows(packed):
-            self.counters["query_from_refused_address"] += 1
-            return
-        # On one machine the ports are the hosts.
-        host = source if self._settings.private_addresses else source[0]
-        if not self._query_rate.allow(host, self._settings.elapsed()):
-            self.counters["query_over_rate"] += 1
+        refusal = self._refusal(packed, source)
+        if refusal is not None or packed is None:
+            self.counters[refusal or "query_from_refused_address"] += 1
             return
         try:
             query = decode_query(data)
@@ -198,6 +193,9 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["datagram_of_another_network"] += 1
             return
         sender = Contact(query.sender, packed, source[1])
+        if query.method is Method.REACH:
+            self._reach(sender, query.address)
+            return
         reply = self._reply_to(query, sender)
         encoded = encode_reply(data[1:HEADER_BYTES], reply, reply_bytes_max(len(data)))
         if encoded is None:
@@ -206,6 +204,56 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.transport.sendto(encoded, source)
         if query.server and not self._query_rate.strained:
             self.welcome_if_new(sender)
+        elif query.prove and not self._query_rate.strained:
+            self._have_reached(sender)
+
+    def _refusal(self, packed: bytes | None, source: SocketAddress) -> str | None:
+        """Why a query is dropped unread."""
+        host = self._host_of(source)
+        if not self.serves:
+            if not self.reachability.heard_from(host):
+                return "query_to_a_client"
+            self.counters["proven_reachable"] += 1
+        if packed is None or source[1] == 0 or not self._policy.allows(packed):
+            return "query_from_refused_address"
+        if not self._query_rate.allow(host, self._settings.elapsed()):
+            return "query_over_rate"
+        return None
+
+    @property
+    def serves(self) -> bool:
+        """Whether this node answers, and may be listed."""
+        return self.reachability.proven
+
+    def _host_of(self, source: SocketAddress) -> SocketAddress | str:
+        """Who counts as one sender. On one machine the ports are the hosts."""
+        return source if self._settings.private_addresses else source[0]
+
+    def _have_reached(self, asker: Contact) -> None:
+        """The asker wants to know if strangers can reach it: ask one of ours to try."""
+        if not self._probe_rate.allow(self._host_of(asker.address), self._settings.elapsed()):
+            self.counters["probe_over_rate"] += 1
+            return
+        number = int.from_bytes(self._settings.entropy(20), "big")
+        for helper in self.router.closest(number):
+            if self._host_of(helper.address) != self._host_of(asker.address):
+                query = self._query(Method.REACH)._replace(address=asker.compact[20:])
+                data = encode_query(self._settings.entropy(MESSAGE_ID_BYTES), query)
+                self.counters["sent_reach"] += 1
+                self.transport.sendto(data, helper.address)
+                return
+
+    def _reach(self, asker: Contact, address: bytes) -> None:
+        """A contact asks to ping somebody for it. It costs whoever forges this a datagram each."""
+        self.counters["query_reach"] += 1
+        packed, port = address[:-2], int.from_bytes(address[-2:], "big")
+        if self.router.is_new_node(asker) or not self.may_be_node(packed) or port == 0:
+            self.counters["reach_refused"] += 1
+        elif not self._probe_rate.allow(self._host_of(asker.address), self._settings.elapsed()):
+            self.counters["probe_over_rate"] += 1
+        else:
+            somebody = Contact(bytes(20), packed, port)
+            self._send(somebody.address, self._query(Method.PING), _nothing, None, 1)
 
     def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
         """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
@@ -322,8 +370,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     ) -> Query:
         settings = self._settings
         return Query(
-            method, settings.network, self.source_node.id, settings.server, key, record, token,
-            sequence,
+            method, settings.network, self.source_node.id, self.serves, key, record, token,
+            sequence, method is Method.PING and self.reachability.open,
         )  # fmt: skip
 
     async def _ask_and_wait(self, address: SocketAddress, query: Query) -> Answer:
@@ -369,6 +417,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         patience = 1.0 if query.tries_left else LAST_TRY_PATIENCE
         due_at = now + patience * self._round_trip.timeout_s
         self._pending.wait(query, due_at)
+        self.reachability.sent_to(self._host_of(query.address))
         self.transport.sendto(query.data, query.address)
         self._wake_at(due_at)
 
@@ -467,8 +516,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         publishes finds it by itself."""
         if not self.router.wants(node) or not self.believable(node):
             return
-        host = node.address if self._settings.private_addresses else node.ip
-        if not self._probe_rate.allow(host, self._settings.elapsed()):
+        if not self._probe_rate.allow(self._host_of(node.address), self._settings.elapsed()):
             self.counters["probe_over_rate"] += 1
             return
         self._probe(node, tries=1)
@@ -489,6 +537,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def _probe_ended(self, address: SocketAddress, _: Reply | None) -> None:
         self._probes.discard(address)
+
+
+def _nothing(_: Reply | None) -> None:
+    """Whether it answers is the business of who wanted to know."""
 
 
 _SENT = {method: f"sent_{method.name.lower()}" for method in Method}

@@ -53,7 +53,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
-        self._looked_around = False
+        self._looked_around_serving: bool | None = None
+        self._proof_asked = 0
         self._greeted = 0
         self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
@@ -93,6 +94,7 @@ class LookupServer(Server):  # type: ignore[misc]
                 "free it or choose another address"
             ) from None
         if old is not None:
+            self.protocol.reachability.moved()
             old.close()
 
     def _create_protocol(self) -> LookupProtocol:
@@ -207,10 +209,17 @@ class LookupServer(Server):  # type: ignore[misc]
         if self._settings.elapsed() >= self._greet_at:
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_a_lost_one()
-        if not self._looked_around and len(router):
+        if self._looked_around_serving is not self.protocol.serves and len(router):
             # Once more than when joining: those who joined at the same moment were not there yet.
-            self._looked_around = True
+            # And once as a server, to be met.
+            self._looked_around_serving = self.protocol.serves
             await self.walks.find_nodes(self.node.id)
+        if self.protocol.reachability.open:
+            # Each ping asks for the proof. Somebody else each time: some cannot, or would not.
+            self._proof_asked += 1
+            contacts = list(router)
+            if contacts:
+                self.protocol.check(contacts[self._proof_asked % len(contacts)])
         for contact in router.silent_contacts(self.alpha):
             self.protocol.check(contact)
         for target in self.protocol.get_refresh_ids()[:1]:
@@ -255,7 +264,7 @@ class LookupServer(Server):  # type: ignore[misc]
         """Others do not take a node whose id does not fit its address, so once it is known how
         they see us, the id follows it."""
         seen = self.protocol.votes.winner()
-        if seen is None or fits(self.node.id, seen) or not self._settings.server:
+        if seen is None or fits(self.node.id, seen) or self._settings.server is False:
             return
         node_id = new_node_id(seen, self._settings.entropy)
         self.node = type(self.node)(node_id)

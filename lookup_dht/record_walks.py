@@ -240,7 +240,7 @@ class RecordWalks:
         )
 
     def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
-        if not self._settings.server:
+        if not self._protocol.serves:
             return
         target = int.from_bytes(peer_id, "big")
         own_distance = self._protocol.source_node.long_id ^ target

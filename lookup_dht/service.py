@@ -64,7 +64,7 @@ class DHTLookup:
         bootstrap: Iterable[str | Address] = (),
         *,
         network: str = "main",
-        server: bool = True,
+        server: bool | None = True,
         private_addresses: bool = False,
         state: NodeState | None = None,
         store: Path | None = None,
@@ -77,11 +77,14 @@ class DHTLookup:
         """``bootstrap`` are addresses of nodes to join through, IP:PORT, and NAME:PORT if there is
         a ``resolve_name``; with none, others join us.
 
-        ``server=False`` for a node that others cannot reach. ``private_addresses`` lets loopback
-        and private addresses be nodes: for tests and labs. ``state`` is what :attr:`state` was
-        when this node ran last. ``store`` is a file for the records held and for the highest
-        sequences seen, which survives a kill; without it they are in memory only. A corrupt one
-        is set aside with a warning. Raises :class:`InvalidConfig`.
+        ``server=False`` for a node that others cannot reach, None to find that out: such a node
+        serves when a node that it has never sent anything to has reached it. With
+        ``private_addresses`` loopback and private addresses can be nodes: for tests and labs.
+        ``state`` is what :attr:`state` was when this node ran last. ``store`` is a file for the
+        records held and for the highest sequences seen, which survives a kill; without it they
+        are in memory only. A corrupt one is set aside with a warning.
+
+        Raises :class:`InvalidConfig`.
         """
         if not _NETWORK.fullmatch(network):
             raise InvalidConfig(f"a network is named by 1-32 of a-z 0-9 . _ -, not {network!r}")
@@ -215,7 +218,7 @@ class DHTLookup:
             "address": str(self.address),
             "node_id": self.node_id.hex(),
             "network": self._settings.network,
-            "server": self._settings.server,
+            "server": node.protocol.serves,
             "contacts": len(router),
             "buckets": {
                 str(index): len(bucket.entries) for index, bucket in sorted(router.buckets.items())

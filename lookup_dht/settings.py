@@ -116,8 +116,9 @@ class NodeSettings:
     entropy: Entropy
     network: str = "main"
     """Nodes of another network are not heard; frozen into every datagram."""
-    server: bool = True
-    """False for a node that cannot be reached: it asks, is not asked, and stays out of tables."""
+    server: bool | None = True
+    """False for a node that cannot be reached: it asks, is not asked, and stays out of tables.
+    None to be that until a stranger is seen to reach it."""
     private_addresses: bool = False
     """Whether loopback and private addresses are nodes: in a lab yes, on the internet never."""
     limits: DHTLimits = field(default_factory=DHTLimits)

@@ -40,7 +40,14 @@ def contacts_at(ip_bytes: int) -> st.SearchStrategy[Contact]:
 node_lists = st.lists(contacts_at(4), max_size=20) | st.lists(contacts_at(16), max_size=20)
 networks = st.sampled_from(["main", "x", "a" * 32])
 heads = {"network": networks, "sender": ids, "server": st.booleans()}
-EMPTY = {"key": st.just(b""), "record": st.just(b""), "token": st.just(b""), "sequence": st.just(0)}
+EMPTY = {
+    "key": st.just(b""),
+    "record": st.just(b""),
+    "token": st.just(b""),
+    "sequence": st.just(0),
+    "prove": st.just(False),
+    "address": st.just(b""),
+}
 
 
 def queries_of(method: Method, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Query]:
@@ -48,7 +55,8 @@ def queries_of(method: Method, **fields: st.SearchStrategy[Any]) -> st.SearchStr
 
 
 queries = st.one_of(
-    queries_of(Method.PING),
+    queries_of(Method.PING, prove=st.booleans()),
+    queries_of(Method.REACH, address=st.binary(min_size=6, max_size=6)),
     queries_of(Method.FIND_NODE, key=ids, token=tokens),
     queries_of(Method.FIND_VALUE, key=ids, token=tokens, sequence=sequences),
     queries_of(Method.STORE, key=ids, token=tokens, record=records),

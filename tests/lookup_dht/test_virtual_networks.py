@@ -72,6 +72,12 @@ class Town:
         except LookupFailed:
             return 0
 
+    def held_by_the_closest(self, peer: Identity) -> int:
+        """How many of the twenty nodes closest to the peerId hold its record."""
+        key = bytes(peer.node_id)
+        near = sorted(self.nodes, key=lambda node: _distance(node.node_id, key))[:20]
+        return sum(node._node.storage.held(key) is not None for node in near)
+
     def total(self, *names: str) -> int:
         return sum(node.counters[name] for node in self.nodes for name in names)
 
@@ -87,20 +93,18 @@ def test_records_are_found_after_the_network_grew_manyfold_since_they_were_publi
         await town.grow(30)
         peers = [town.identity() for _ in range(20)]
         for number, peer in enumerate(peers):
-            assert await town.publish(number, town.sign(peer, 5)) >= 20
-        await town.grow(170)
-        found = [await town.resolve(199 - number, peer) for number, peer in enumerate(peers)]
+            assert await town.publish(number, town.sign(peer, 5, 24 * 3600)) >= 20
+        await town.grow(110)
+        found = [await town.resolve(139 - number, peer) for number, peer in enumerate(peers)]
         assert found == [5] * len(peers)
         await asyncio.sleep(60)
         # Every one is where it is looked for, so that it outlives those who had it first.
-        held = []
-        for peer in peers:
-            near = sorted(
-                town.nodes, key=lambda node: _distance(node.node_id, bytes(peer.node_id))
-            )[:20]
-            held.append(sum(node._node.storage.held(peer.node_id) is not None for node in near))
-        assert min(held) >= 10
+        held = [town.held_by_the_closest(peer) for peer in peers]
+        assert min(held) >= 5
         assert sum(held) >= 18 * len(peers)
+        await asyncio.sleep(80 * 60)  # and whatever was missed is made good within the hour
+        held = [town.held_by_the_closest(peer) for peer in peers]
+        assert min(held) >= 19
 
     tell(story)
 
