@@ -16,6 +16,7 @@ from egtp.errors import (
     FastFail,
     HandlerFailed,
     HardTimeout,
+    HedgeFailed,
     InvalidConfig,
     InvalidRecord,
     LocalProtocolError,
@@ -30,6 +31,7 @@ from egtp.errors import (
 )
 from egtp.friends import Friends
 from egtp.handlers import Handler, Incoming
+from egtp.hedging import HedgedReply, hedge
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
@@ -52,6 +54,8 @@ __all__ = [
     "Handler",
     "Incoming",
     "OpenQuery",
+    "hedge",
+    "HedgedReply",
     "ReplyCode",
     "Explanation",
     "EgtpError",
@@ -59,6 +63,7 @@ __all__ = [
     "Attempt",
     "HardTimeout",
     "HandlerFailed",
+    "HedgeFailed",
     "OutcomeUnknown",
     "NodeClosed",
     "LookupFailed",
