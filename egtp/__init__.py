@@ -17,6 +17,7 @@ from egtp.errors import (
     FastFail,
     HandlerFailed,
     HardTimeout,
+    HedgeFailed,
     InvalidConfig,
     InvalidRecord,
     LocalProtocolError,
@@ -31,6 +32,7 @@ from egtp.errors import (
 )
 from egtp.friends import Friends
 from egtp.handlers import Handler, Incoming
+from egtp.hedging import HedgedReply, hedge
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
@@ -54,6 +56,8 @@ __all__ = [
     "Handler",
     "Incoming",
     "OpenQuery",
+    "hedge",
+    "HedgedReply",
     "ReplyCode",
     "Explanation",
     "EgtpError",
@@ -61,6 +65,7 @@ __all__ = [
     "Attempt",
     "HardTimeout",
     "HandlerFailed",
+    "HedgeFailed",
     "OutcomeUnknown",
     "NodeClosed",
     "LookupFailed",

@@ -7,6 +7,7 @@ A leaf exists where a caller would *do* something different::
     ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
     ├── OutcomeUnknown                a copy was given away and nobody can know what became of it
     ├── HandlerFailed                 the other side answered with a code other than ok
+    ├── HedgeFailed                   none of several peers replied; .outcomes says what each did
     ├── NodeClosed                    this node was closed while the query was open
     ├── LookupFailed                  a lookup service did not give a usable record; .reason
     ├── PublishFailed                 nobody stored our record
@@ -34,6 +35,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from egtp.comm_strat import CommStrat
+    from egtp.identity import NodeId
 
 __all__ = [
     "Attempt",
@@ -43,6 +45,7 @@ __all__ = [
     "HandlerFailed",
     "HandshakeFailed",
     "HardTimeout",
+    "HedgeFailed",
     "InvalidConfig",
     "InvalidMessage",
     "InvalidPacket",
@@ -144,6 +147,33 @@ class HandlerFailed(EgtpError):
         super().__init__(summary or f"the peer answered with code {code}")
         self.code = code
         self.body = body
+
+
+class HedgeFailed(EgtpError):
+    """None of the peers that :func:`egtp.hedge` asked has replied.
+
+    A leaf of its own, and no ``ExceptionGroup``: who asks several peers instead of one has one
+    question and one outcome, which ``except EgtpError`` is to catch as it does for a query.
+    """
+
+    def __init__(
+        self, outcomes: tuple[tuple[NodeId, EgtpError], ...], not_asked: tuple[NodeId, ...] = ()
+    ) -> None:
+        super().__init__(f"none of {len(outcomes) + len(not_asked)} peers has replied")
+        self.outcomes = outcomes
+        """Every peer that was asked, in that order, with the error that its query ended in."""
+        self.not_asked = not_asked
+        """Those whose turn did not come before the hard timeout."""
+
+    @property
+    def may_have_run(self) -> bool:
+        """False only if none of the peers can have run the query."""
+        return any(getattr(error, "may_have_run", True) for _, error in self.outcomes)
+
+    def __str__(self) -> str:
+        told = [f"{peer_id}: {error}" for peer_id, error in self.outcomes]
+        told += [f"{peer_id}: not asked, time was over" for peer_id in self.not_asked]
+        return "; ".join([str(self.args[0]), *told])
 
 
 class LookupFailure(enum.Enum):

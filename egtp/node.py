@@ -372,6 +372,11 @@ class Node:
         return self.identity.node_id
 
     @property
+    def elapsed_s(self) -> float:
+        """This node's clock, by which its timeouts pass: seconds since any fixed moment."""
+        return self._environment.elapsed()
+
+    @property
     def record(self) -> SignedCommRecord:
         """This node's own record, as last signed."""
         return self._running().own.current

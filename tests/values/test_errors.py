@@ -17,6 +17,7 @@ from egtp.errors import (
     HandlerFailed,
     HandshakeFailed,
     HardTimeout,
+    HedgeFailed,
     InvalidConfig,
     InvalidMessage,
     InvalidPacket,
@@ -31,6 +32,9 @@ from egtp.errors import (
     RemoteProtocolError,
     WrongLoop,
 )
+from egtp.identity import NodeId
+
+PEER, OTHER_PEER = NodeId(bytes(20)), NodeId(bytes([1] * 20))
 
 ATTEMPTS = (
     Attempt(TCPStrat(Address(bytes([192, 0, 2, 7]), 4000)), "connection refused", 0.012),
@@ -50,6 +54,7 @@ ERRORS: list[EgtpError] = [
     *(LookupFailed(reason) for reason in LookupFailure),
     LookupFailed(LookupFailure.INVALID, "three forged records"),
     PublishFailed("no node stored it"),
+    HedgeFailed((), (PEER, OTHER_PEER)),
     LocalProtocolError("no"),
     CanonicalError("no"),
     InvalidConfig("no"),
@@ -136,3 +141,29 @@ def test_an_error_survives_copying_and_pickling(error: EgtpError) -> None:
         assert type(same) is type(error)
         assert str(same) == str(error)
         assert vars(same) == vars(error)
+
+
+def test_the_outcome_of_several_peers_is_copied_with_each_of_theirs() -> None:
+    one, other = FastFail("refused", ATTEMPTS), HardTimeout("late", may_have_run=True)
+    error = HedgeFailed(((PEER, one), (OTHER_PEER, other)))
+    same = pickle.loads(pickle.dumps(error))  # noqa: S301
+    assert str(same) == str(error)
+    assert [(peer, type(its), vars(its)) for peer, its in same.outcomes] == [
+        (PEER, FastFail, vars(one)),
+        (OTHER_PEER, HardTimeout, vars(other)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("errors", "may_have_run"),
+    [
+        ([FastFail("refused")], False),
+        ([FastFail("refused"), HardTimeout("late", may_have_run=False)], False),
+        ([FastFail("refused"), HardTimeout("late", may_have_run=True)], True),
+        ([HandlerFailed(2), FastFail("refused")], True),
+    ],
+)
+def test_several_peers_may_have_run_a_query_if_one_of_them_may(
+    errors: list[EgtpError], may_have_run: bool
+) -> None:
+    assert HedgeFailed(tuple((PEER, error) for error in errors)).may_have_run is may_have_run
