@@ -199,7 +199,9 @@ class Answering:
         if path is None:
             self._host.answer_own(reply.message)
         elif path.closed:
-            self._host.answer_by_another_path(peer_id, reply)
+            # Nobody is dialled for the sake of somebody who may have been a recording.
+            if path.confirmed:
+                self._host.answer_by_another_path(peer_id, reply)
         elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:
             # Its asker does not read. Whoever asks on and on must not fill our memory.
             self._counters["reply dropped: too much waits for the peer"] += 1

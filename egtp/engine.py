@@ -164,22 +164,7 @@ class Engine:
             self.counters,
             observer,
         )
-        self._takers: Final[dict[int, Callable[[Path, bytes, int], None]]] = {
-            ItemType.CHUNK: self._take_chunk,
-            ItemType.CHUNKS_END: lambda path, data, _: path.end_chunks(data),
-            ItemType.SETTLED_EXCEPT: self._take_settled_except,
-            ItemType.WORKING: lambda path, data, _: self.asking.received_working(
-                path.peer_id, data
-            ),
-            ItemType.CANCEL: lambda path, data, _: self.answering.cancel(path.peer_id, data),
-            ItemType.PING: self._take_ping,
-            ItemType.PONG: lambda path, data, _: path.pong(data),
-            ItemType.RECORD: self._take_record,
-            ItemType.GOAWAY: lambda path, data, _: self.routes.going_away(
-                path, parse_goaway(data)[1]
-            ),
-            ItemType.CLOSE: self._take_close,
-        }
+        self._takers: Final = self._item_takers()
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
         self.settled_except: Final = self.asking.settled_except
@@ -206,6 +191,25 @@ class Engine:
             friends.attach(self)
             self.handlers.add(FIND_KIND, friends.find, reserved=True, idempotent=True)
             self.handlers.add(STORE_KIND, friends.keep, reserved=True, idempotent=True)
+
+    def _item_takers(self) -> dict[int, Callable[[Path, bytes, int], None]]:
+        """Who takes which item: the path, its bytes, and how long they were under way."""
+        return {
+            ItemType.CHUNK: self._take_chunk,
+            ItemType.CHUNKS_END: lambda path, data, _: path.end_chunks(data),
+            ItemType.SETTLED_EXCEPT: self._take_settled_except,
+            ItemType.WORKING: lambda path, data, _: self.asking.received_working(
+                path.peer_id, data
+            ),
+            ItemType.CANCEL: lambda path, data, _: self.answering.cancel(path.peer_id, data),
+            ItemType.PING: self._take_ping,
+            ItemType.PONG: lambda path, data, _: path.pong(data),
+            ItemType.RECORD: self._take_record,
+            ItemType.GOAWAY: lambda path, data, _: self.routes.going_away(
+                path, parse_goaway(data)[1]
+            ),
+            ItemType.CLOSE: self._take_close,
+        }
 
     def start(self) -> None:
         self._clean_up()
@@ -347,6 +351,9 @@ class Engine:
 
     def path_failed(self, path: Path, reason: str) -> None:
         self.routes.lose(path, reason)
+
+    def path_waits(self, path: Path) -> None:
+        self.routes.watch(path)
 
     def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         self.routes.lose(path, reason, at_once=at_once)

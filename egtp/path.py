@@ -55,6 +55,9 @@ class PathOwner(Protocol):
     def path_is_writable(self, path: Path) -> bool:
         """Whether the transport below takes more now."""
 
+    def path_waits(self, path: Path) -> None:
+        """The peer must say that it has read before more may be sent: look at the path again."""
+
     def path_failed(self, path: Path, reason: str) -> None:
         """The path is of no more use."""
 
@@ -205,6 +208,7 @@ class Path:
             if self._window is not None and not self._window.has_room:
                 # What says how far the peer has read must pass where messages must wait.
                 if not outbox.control_bytes:
+                    owner.path_waits(self)
                     return
                 self._write(outbox.next_batch(owner.now(), only_control=True))
             else:

@@ -39,6 +39,8 @@ SEEK_AGAIN_MAX_S: Final = 30.0
 """A peer for whom something waits that it may have had before is searched for again and again."""
 AWAY_MAX_S: Final = 600.0
 """No peer can ask to be left alone for longer."""
+ALL_AGAIN_S: Final = 10.0
+"""How often peers at rest are looked at, too."""
 RENEW_AGAIN_S: Final = 60.0
 """A session that could not be replaced is tried again after this long."""
 
@@ -81,11 +83,15 @@ class Routes:
         self._config = config
         self._counters = counters
         self._observer = observer
+        self._watched: dict[Peer, None] = {}
+        """Peers with whom something is going on that wants to be looked at."""
+        self._all_looked_at_s = float("-inf")
 
     # Searching
 
     def seek(self, peer: Peer) -> None:
         """Search for any path, unless a search is under way."""
+        self._watched[peer] = None
         if peer.search is None and not self._host.is_closed:
             peer.seek_again_s = float("inf")
             peer.search = Search(partial(self._search, peer))
@@ -163,6 +169,7 @@ class Routes:
         """The peer at the other end of ``path`` is proven and lives."""
         peer = self._book.get(path.peer_id)
         peer.add_path(path, self._me)
+        self._watched[peer] = None
         peer.failed_searches = 0
         peer.seek_again_s = float("inf")
         if self._observer is not None:
@@ -242,6 +249,7 @@ class Routes:
         there, and nobody dials it for a while."""
         peer = self._book.get(path.peer_id)
         peer.away_until_s = self._host.now() + min(retry_after_s, AWAY_MAX_S)
+        self._watched[peer] = None
         was_direct = path is peer.direct
         peer.retire(path)
         if was_direct and peer.direct is None:
@@ -292,6 +300,12 @@ class Routes:
         # A connection that is gone takes everything: the write then says that it failed.
         return connection is None or connection.takes_more
 
+    def watch(self, path: Path) -> None:
+        """Look at the path next time, though nobody may wait for a reply on it."""
+        peer = self._book.find(path.peer_id)
+        if peer is not None:
+            self._watched[peer] = None
+
     def writable(self, connection: TCPConnection) -> None:
         """A connection takes more again."""
         path = self._channels.path_of(connection.number)
@@ -317,18 +331,42 @@ class Routes:
         return None
 
     def look(self, now: float) -> None:
-        """Now and then: silent peers, superseded paths without work, searches to repeat."""
+        """Now and then: silent peers, superseded paths without work, searches to repeat.
+
+        Peers at rest are left at rest: only once in a while all of them are looked at.
+        """
         relays = self._relays_in_use()
-        for peer in self._book.all():
-            if peer.search is None and peer.waiting and now >= peer.seek_again_s:
-                self.seek(peer)
-            self._listen(peer, now, is_relay=peer.peer_id in relays)
-            self._renew_when_old(peer, now)
-            if peer.relayed is not None:
-                peer.relayed.look(now)
-            for path in peer.others:
-                if not path.outbox and now - path.used_s > DRAIN_S:
-                    self.lose(path, "superseded by another path")
+        watched = self._watched
+        for peer_id in (*self._asking.exchanges.peers(), *relays):
+            asked = self._book.find(peer_id)
+            if asked is not None:
+                watched[asked] = None
+        if now >= self._all_looked_at_s + ALL_AGAIN_S:
+            self._all_looked_at_s = now
+            watched.update(dict.fromkeys(self._book.all()))
+        for peer in list(watched):
+            self._look_at(peer, now, is_relay=peer.peer_id in relays)
+            if not self._is_restless(peer):
+                del watched[peer]
+
+    def _is_restless(self, peer: Peer) -> bool:
+        return bool(
+            peer.others
+            or peer.waiting
+            or any(path.silence.is_asked for path in peer.paths)
+            or (peer.relayed is not None and peer.relayed.outbox)
+        )
+
+    def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
+        if peer.search is None and peer.waiting and now >= peer.seek_again_s:
+            self.seek(peer)
+        self._listen(peer, now, is_relay=is_relay)
+        self._renew_when_old(peer, now)
+        if peer.relayed is not None:
+            peer.relayed.look(now)
+        for path in peer.others:
+            if not path.outbox and now - path.used_s > DRAIN_S:
+                self.lose(path, "superseded by another path")
 
     def _relays_in_use(self) -> set[NodeId]:
         """Relays that somebody waits for an answer through."""
