@@ -14,7 +14,7 @@ from typing import Any
 
 from sizes import Stopwatch, sizes
 
-from egtp import Identity, SignedCommRecord
+from egtp import Identity, LookupFailed, SignedCommRecord
 from egtp.comm_record import CommRecord
 from egtp.comm_strat import Address, TCPStrat
 from lookup_dht import DHTLookup
@@ -52,8 +52,10 @@ class Node:
         await self.host.run(self.lookup.publish(SignedCommRecord.sign(self.identity, 1, content)))
 
     async def find(self, other: Node) -> bool:
-        found = await self.host.run(self.lookup.resolve(other.identity.node_id))
-        return found is not None
+        try:
+            return await self.host.run(self.lookup.resolve(other.identity.node_id)) is not None
+        except LookupFailed:
+            return False
 
     @property
     def messages(self) -> int:

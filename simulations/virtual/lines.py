@@ -8,6 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final, TypeAlias
 
+from simulations.virtual.errors import ImpossibleWorld
 from simulations.virtual.faults import Faults
 from simulations.virtual.link import Link
 
@@ -29,7 +30,7 @@ class Lines:
 
     def __init__(self, rng: random.Random, default: Link) -> None:
         self._rng: Final = rng
-        self.default: Final = default
+        self.default: Final = _a_link(default)
         """Between any two machines of which nothing else is said."""
         self._pairs: dict[tuple[Name, Name], Link] = {}
         self._access: dict[Name, Link] = {}
@@ -42,20 +43,20 @@ class Lines:
 
     def set_pair(self, source: Name, target: Name, link: Link) -> None:
         """The line in one direction between two."""
-        self._pairs[source, target] = link
+        self._pairs[source, target] = _a_link(link)
 
     def set_access(self, name: Name, link: Link) -> None:
         """The line that connects a machine with everybody, both directions. Between two machines
         that have one, both count."""
-        self._access[name] = link
+        self._access[name] = _a_link(link)
 
     def degrade(self, name: Name, link: Link) -> Callable[[], None]:
         """A machine's own line is this one, for everybody. Returns what heals it."""
-        return self._bad[name].begin(link)
+        return self._bad[name].begin(_a_link(link))
 
     def degrade_all(self, link: Link) -> Callable[[], None]:
         """The default is this one. Returns what heals it."""
-        return self._all_bad.begin(link)
+        return self._all_bad.begin(_a_link(link))
 
     def cut(self, source: Name, target: Name) -> None:
         """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
@@ -125,3 +126,10 @@ class Lines:
                 if own is not None:
                     found.append((own, key))
         return found or [(self._all_bad.last or self.default, (source, target))]
+
+
+def _a_link(link: object) -> Link:
+    """Users are not all checked for types."""
+    if not isinstance(link, Link):
+        raise ImpossibleWorld(f"a line is a Link(latency=..., ...), not {link!r}")
+    return link

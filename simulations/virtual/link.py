@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final, Protocol
 
 from simulations.virtual.errors import ImpossibleWorld
@@ -95,6 +95,15 @@ class Link:
     def __post_init__(self) -> None:
         if isinstance(self.latency, int | float):
             object.__setattr__(self, "latency", Fixed(float(self.latency)))
+        elif not callable(getattr(self.latency, "draw", None)):
+            raise ImpossibleWorld(
+                f"latency is a number of seconds, or Fixed, Uniform or LogNormal, "
+                f"not {self.latency!r}"
+            )
+        for field in fields(self)[1:]:
+            value = getattr(self, field.name)
+            if not isinstance(value, int | float):
+                raise ImpossibleWorld(f"{field.name} is a number, not {value!r}")
         for name in ("loss", "duplicate", "reorder"):
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:

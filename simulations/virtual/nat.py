@@ -65,6 +65,9 @@ class Nat:
     ) -> None:
         """``address`` is the public one. ``hairpin`` lets two machines inside reach each other by
         their public addresses."""
+        if kind not in set(NatKind):
+            known = ", ".join(f"NatKind.{known.name}" for known in NatKind)
+            raise ImpossibleWorld(f"a NAT is {known}, not {kind!r}")
         self.kind: Final = kind
         self.address = address
         self.hairpin = hairpin

@@ -105,7 +105,7 @@ class Network:
         self, some: Iterable[Host], others: Iterable[Host], *, one_way: bool = False
     ) -> Fault:
         """Nothing gets from ``some`` to ``others``, nor back unless it is ``one_way``."""
-        some, others = tuple(some), tuple(others)
+        some, others = self._own(some), self._own(others)
         both = {host.name for host in some} & {host.name for host in others}
         if both:
             raise ImpossibleWorld(f"{min(both)} cannot be on both sides of a partition")
@@ -149,6 +149,16 @@ class Network:
         self.trace.note(self.loop.now, f"{kind}: {text}")
         for watcher in self._watchers:
             watcher(self.loop.now, kind, text, hosts)
+
+    def _own(self, hosts: Iterable[Host]) -> tuple[Host, ...]:
+        """Raises :class:`ImpossibleWorld` for what is no machine of this network."""
+        if isinstance(hosts, Host | str):
+            raise ImpossibleWorld(f"a partition is between two lists of machines, not {hosts!r}")
+        own = tuple(hosts)
+        for host in own:
+            if not isinstance(host, Host) or host.network is not self:
+                raise ImpossibleWorld(f"{host!r} is no machine of this network")
+        return own
 
     def _fault(self, text: str, heal: Callable[[], None], *hosts: Host) -> Fault:
         self.note(text, *hosts)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
 
-from simulations.virtual.errors import Overdue, SimulationError, Stalled, Unhandled
+from simulations.virtual.errors import ImpossibleWorld, Overdue, SimulationError, Stalled, Unhandled
 from simulations.virtual.garbage import no_other_collections
 from simulations.virtual.network import Network
 from simulations.virtual.process import process_of
@@ -101,6 +101,9 @@ class Session:
     def run(self, story: Coroutine[Any, Any, _T], *, limit_s: float | None = None) -> _T:
         """What the story returns. Raises as :func:`simulate` does."""
         loop = self.network.loop
+        if limit_s is not None and not limit_s > 0:
+            story.close()
+            raise ImpossibleWorld(f"limit_s is a time above 0 s, not {limit_s!r}")
         loop.limit_s = None if limit_s is None else loop.now + limit_s
         main: asyncio.Task[_T] = loop.create_task(story, name="the story")
         self._main = main

@@ -13,6 +13,7 @@ import functools
 import os
 import random
 import socket
+import subprocess
 import sys
 import time
 import uuid
@@ -39,6 +40,8 @@ _INSTEAD: Final = {
     "clock": "take the time as an argument, from host.unix_time or host.elapsed",
     "entropy": "take entropy as an argument, from host.entropy",
     "wait": "await asyncio.sleep",
+    "socket": "use those of asyncio: open_connection, start_server, create_datagram_endpoint",
+    "process": "there is no other program on these machines",
 }
 _CLOCKS: Final[dict[str, Callable[[Machine], float]]] = {
     "time": lambda machine: machine.unix_time(),
@@ -107,8 +110,10 @@ def everything_replaced() -> Iterator[Replaced]:
     yield from _replaced(random.Random, "seed", "entropy", _seeded, 2)
     for module, name in ((os, "getrandom"), (uuid, "uuid1")):
         yield from _replaced(module, name, "entropy", None)
-    for module, name in ((time, "sleep"), (socket, "create_connection")):
-        yield from _replaced(module, name, "wait", None)
+    yield from _replaced(time, "sleep", "wait", None)
+    yield from _replaced(socket.socket, "__init__", "socket", None)
+    yield from _replaced(socket, "create_connection", "socket", None)
+    yield from _replaced(subprocess.Popen, "__init__", "process", None)
     for real in DATES:
         yield Replaced(datetime, real.__name__, real, dates_like(real, machine_to_ask))
 
@@ -121,13 +126,15 @@ def _replaced(
     if not hasattr(holder, name):
         return
     real = getattr(holder, name)
-    what = f"{holder.__module__}.{holder.__name__}" if isinstance(holder, type) else holder.__name__
+    is_class = isinstance(holder, type)
+    what = f"{holder.__module__}.{holder.__name__}" if is_class else holder.__name__
+    called = f"{what}.{name}".removesuffix(".__init__")
 
     @functools.wraps(real)
     def stand_in(*args: Any, **options: Any) -> Any:
         if given is not None and len(args) >= given and args[given - 1] is not None:
             return real(*args, **options)
-        machine = machine_to_ask(f"{what}.{name}", kind, can_answer=instead is not None)
+        machine = machine_to_ask(called, kind, can_answer=instead is not None)
         if machine is None or instead is None:
             return real(*args, **options)
         return instead(machine, *args, **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import statistics
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -99,6 +100,19 @@ def test_there_is_no_such_bandwidth(bandwidth: float) -> None:
 def test_a_line_carries_something() -> None:
     with pytest.raises(ImpossibleWorld, match="mtu_bytes"):
         Link(mtu_bytes=0)
+
+
+@pytest.mark.parametrize("latency", ["fast", None, (1, 2)])
+def test_a_latency_is_a_time_or_a_distribution(latency: Any) -> None:
+    with pytest.raises(ImpossibleWorld, match="a number of seconds, or Fixed"):
+        Link(latency=latency)
+
+
+@pytest.mark.parametrize("name", ["loss", "reorder_s", "bandwidth_bytes_per_s", "mtu_bytes"])
+def test_what_is_no_number_is_none(name: str) -> None:
+    options: dict[str, Any] = {name: "much"}
+    with pytest.raises(ImpossibleWorld, match=f"{name} is a number, not 'much'"):
+        Link(**options)
 
 
 def test_an_impossible_link_is_a_wrong_value() -> None:

@@ -218,3 +218,8 @@ def test_a_device_remembers_for_some_time(idle_s: float) -> None:
         Nat(NatKind.FULL_CONE, PUBLIC, udp_idle_s=idle_s)
     with pytest.raises(ImpossibleWorld, match="tcp_idle_s"):
         Nat(NatKind.FULL_CONE, PUBLIC, tcp_idle_s=idle_s)
+
+
+def test_there_is_no_such_kind_of_device() -> None:
+    with pytest.raises(ImpossibleWorld, match=r"a NAT is NatKind.FULL_CONE, .*, not 'symmetric'"):
+        Nat("symmetric", "203.0.113.1")  # type: ignore[arg-type]

@@ -1,3 +1,4 @@
+# ruff: noqa: ARG005 - each takes the network and its machines, and uses what it needs
 """What there can be in a world, and what can be wrong with it."""
 
 from __future__ import annotations
@@ -68,6 +69,40 @@ def test_there_is_no_such_firewall(how: str) -> None:
     with pytest.raises(ImpossibleWorld, match="drop or refuse"):
         network.block_inbound(alice, how)
     assert alice.inbound is None
+
+
+@pytest.mark.parametrize(
+    "partition",
+    [
+        lambda network, alice, bob, stranger: network.partition(["alice"], [bob]),
+        lambda network, alice, bob, stranger: network.partition("alice", [bob]),
+        lambda network, alice, bob, stranger: network.partition(alice, bob),
+        lambda network, alice, bob, stranger: network.partition([alice], [bob, stranger]),
+    ],
+)
+def test_a_partition_is_between_machines_of_the_network(partition: Any) -> None:
+    network = Network()
+    alice, bob = network.host("alice", ALICE), network.host("bob", BOB)
+    with pytest.raises(ImpossibleWorld, match="machine"):
+        partition(network, alice, bob, Network().host("stranger", ALICE))
+    assert network.lines.is_open("alice", "bob")
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda network, alice, bob: network.connect(alice, bob, 0.1),
+        lambda network, alice, bob: alice.degrade(0.1),
+        lambda network, alice, bob: network.degrade_all({"loss": 1}),
+        lambda network, alice, bob: network.host("carol", "203.0.113.1", access=0.1),
+        lambda network, alice, bob: Network(link=0.1),  # type: ignore[arg-type]
+    ],
+)
+def test_a_line_is_a_link(ask: Any) -> None:
+    network = Network()
+    alice, bob = network.host("alice", ALICE), network.host("bob", BOB)
+    with pytest.raises(ImpossibleWorld, match=r"a line is a Link"):
+        ask(network, alice, bob)
 
 
 # Partitions

@@ -14,6 +14,7 @@ import pytest
 
 from simulations.virtual import (
     HostDown,
+    ImpossibleWorld,
     Network,
     Overdue,
     Session,
@@ -348,3 +349,9 @@ def test_a_crash_at_the_end_is_no_error_for_who_waits() -> None:
         await waiting
 
     simulate(story)
+
+
+@pytest.mark.parametrize("limit_s", [0, -1, float("nan")])
+def test_there_is_no_such_limit(limit_s: float) -> None:
+    with pytest.raises(ImpossibleWorld, match="above 0 s"):
+        run_in(Network(), asyncio.sleep(1), limit_s=limit_s)

@@ -12,10 +12,12 @@ import random
 import secrets
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
 import types
+import urllib.request
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -26,8 +28,9 @@ from simulations.virtual import Blocked, Network, Session, Unreal, simulate, wat
 from simulations.virtual.network import EPOCH_S
 
 ALICE, BOB = "192.0.2.1", "198.51.100.1"
-MODULES = (datetime, os, random, random.Random, secrets, socket, time, uuid)
+MODULES = (datetime, os, random, random.Random, secrets, socket, subprocess.Popen, time, uuid)
 
+REMEDIES = ("host.unix_time", "host.entropy", "await", "asyncio", "no other program")
 UNREAL: list[Callable[[], object]] = [
     lambda: time.time(),
     lambda: time.time_ns(),
@@ -74,6 +77,9 @@ UNREAL: list[Callable[[], object]] = [
     lambda: random.seed(7),
     lambda: random.SystemRandom().random(),
     lambda: secrets.SystemRandom().randrange(5),
+    lambda: socket.socket(),
+    lambda: subprocess.run([sys.executable], check=True),
+    lambda: urllib.request.urlopen("http://127.0.0.1:1"),
     lambda: socket.create_connection(("127.0.0.1", 1)),
 ]
 
@@ -118,7 +124,7 @@ def test_a_program_that_looks_at_the_real_world_is_told_where_and_what_to_do(
         simulate(story)
     line = unreal.__code__.co_firstlineno
     assert f"virtual/test_watchdog.py:{line} in <lambda> calls" in str(told.value)
-    assert any(what in str(told.value) for what in ("host.unix_time", "host.entropy", "await"))
+    assert any(what in str(told.value) for what in REMEDIES)
 
 
 def test_a_run_can_be_allowed_to_look() -> None:
