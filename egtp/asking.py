@@ -191,7 +191,7 @@ class Asking:
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
         """A message cannot be given to anybody."""
         if isinstance(outgoing, Exchange):
-            if outgoing.given:
+            if outgoing.may_leave:
                 # An earlier copy may have run, so the only truth left is that nobody knows.
                 self._end(outgoing, OutcomeUnknown(error.summary))
             else:
@@ -251,10 +251,15 @@ class Asking:
         settled = self.exchanges.settled(contact.peer_id)
         # One dial at a time carries it, until that one has failed.
         peer.early = pack_early(contact, peer.waiting, settled, self._host.now())
+        if peer.early is not None:
+            for exchange in peer.early.exchanges:
+                exchange.riding = True
         return peer.early
 
     def early_is_over(self, contact: Contact, early: Early) -> None:
         """The dial has ended, one way or the other."""
+        for exchange in early.exchanges:
+            exchange.riding = False
         peer = self._book.find(contact.peer_id)
         if peer is not None and peer.early is early:
             peer.early = None
@@ -304,7 +309,7 @@ class Asking:
                 continue
             self._free(exchange.peer_id, exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.given))
+            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.may_leave))
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what goes through them is given again."""
@@ -362,4 +367,4 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self.exchanges.close(exchange)
-            exchange.sink.fail(NodeClosed(may_have_run=exchange.given))
+            exchange.sink.fail(NodeClosed(may_have_run=exchange.may_leave))
