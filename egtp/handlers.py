@@ -138,7 +138,9 @@ class Handlers:
         self._counters = counters
         self._kinds: dict[str, Kind] = {}
         self._workers: Workers[Incoming] = Workers(self._done)
-        self._waiting: dict[tuple[NodeId, bytes], Incoming] = {}
+        self._waiting: dict[Incoming, None] = {}
+        self._cancellable: dict[tuple[NodeId, bytes], Incoming] = {}
+        """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
 
     def add(
         self,
@@ -183,7 +185,9 @@ class Handlers:
         worker = self._workers.run(incoming, coroutine)
         if worker is not None:
             incoming._worker = worker
-            self._waiting[incoming.peer_id, incoming._reference] = incoming
+            self._waiting[incoming] = None
+            if incoming.wants_reply:
+                self._cancellable[incoming.peer_id, incoming._reference] = incoming
 
     def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
         kind = incoming._kind
@@ -191,7 +195,10 @@ class Handlers:
         if incoming._asker is not None:
             incoming._asker.running -= 1
         if incoming._worker is not None:
-            del self._waiting[incoming.peer_id, incoming._reference]
+            del self._waiting[incoming]
+            query = incoming.peer_id, incoming._reference
+            if self._cancellable.get(query) is incoming:
+                del self._cancellable[query]
         code = 0
         if error is not None or type(body) is not bytes:
             code, body = self._failed(incoming, body, error)
@@ -219,14 +226,14 @@ class Handlers:
 
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
-        incoming = self._waiting.get((peer_id, reference))
+        incoming = self._cancellable.get((peer_id, reference))
         if incoming is not None:
             self._counters["cancelled by the asker"] += 1
             self._cancel(incoming)
 
     def expire(self, now_s: float) -> None:
         """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
-        for incoming in list(self._waiting.values()):
+        for incoming in list(self._waiting):
             if incoming._deadline_s <= now_s and not incoming._cancelled:
                 self._counters["handler cancelled: its query is past its lifetime"] += 1
                 self._cancel(incoming)
@@ -238,7 +245,7 @@ class Handlers:
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
-        for incoming in self._waiting.values():
+        for incoming in self._waiting:
             incoming._cancelled = True
         await self._workers.close()
 
