@@ -160,6 +160,13 @@ class Asking:
         if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
             self._fail(outgoing, FastFail(too_large))
+        elif outgoing.given and type(outgoing) is Exchange:
+            # It had its place when it was given first, and may have run: no limit ends it now.
+            if self._may_run_there(outgoing, path):
+                outgoing.working = False
+                outgoing.resent = 0
+                outgoing.again_s = float("inf")
+                self._queue(path, outgoing)
         elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much))
@@ -168,14 +175,14 @@ class Asking:
         elif self.exchanges.count_of(outgoing.peer_id) > limits.open_queries_max:
             too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
             self._fail(outgoing, FastFail(too_many))
-        elif not outgoing.given or self._may_run_there(outgoing, path):
-            outgoing.handed_to = path.incarnation
-            if path.relayed or outgoing.given:
-                outgoing.working = False
-                outgoing.resent = 0
-                again_s = self._host.now() + AGAIN_FIRST_S
-                outgoing.again_s = again_s if path.relayed else float("inf")
-            path.queue(outgoing)
+        else:
+            self._queue(path, outgoing)
+
+    def _queue(self, path: Path, exchange: PeerExchange) -> None:
+        exchange.handed_to = path.incarnation
+        if path.relayed:
+            exchange.again_s = self._host.now() + AGAIN_FIRST_S
+        path.queue(exchange)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of

@@ -132,12 +132,12 @@ class Line:
             flow.swap -= 1
             flow.swapped = data
         else:
-            flow.stream.put_on_line(data)
+            flow.stream.outflow.put_on_line(data)
             if flow.duplicate:
                 flow.duplicate -= 1
-                flow.stream.put_on_line(data)
+                flow.stream.outflow.put_on_line(data)
             if flow.swapped is not None:
-                flow.stream.put_on_line(flow.swapped)
+                flow.stream.outflow.put_on_line(flow.swapped)
                 flow.swapped = None
 
     def _end(self, flow: Flow, end: object) -> None:
@@ -145,12 +145,12 @@ class Line:
             if rest and flow.held is not None:
                 flow.held.append(rest)
             elif rest:
-                flow.stream.put_on_line(rest)
+                flow.stream.outflow.put_on_line(rest)
         flow.swapped, flow.partial = None, b""
         if flow.held is not None:
             flow.held.append(end)
         else:
-            flow.stream.put_on_line(end)  # type: ignore[arg-type]
+            flow.stream.outflow.put_on_line(end)  # type: ignore[arg-type]
 
     def _flow(self, stream: StreamTransport) -> Flow:
         flow = self.flows.get(stream.number)
@@ -204,7 +204,7 @@ class Line:
         if held is None:
             return
         for _ in range(len(held) if count is None else min(count, len(held))):
-            flow.stream.put_on_line(held.popleft())  # type: ignore[arg-type]
+            flow.stream.outflow.put_on_line(held.popleft())  # type: ignore[arg-type]
         if count is None:
             flow.held = None
 
@@ -215,7 +215,7 @@ class Line:
             flow.drop = flow.duplicate = flow.swap = 0
             self.release(flow)
             if flow.swapped is not None:
-                flow.stream.put_on_line(flow.swapped)
+                flow.stream.outflow.put_on_line(flow.swapped)
                 flow.swapped = None
 
     def kill(self, flow: Flow) -> None:

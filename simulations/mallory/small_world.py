@@ -289,12 +289,20 @@ class SmallWorld:
                 text = question.mark.decode()
                 self.judge.violated(self.now, "a reply reaches the query that it is for", text)
 
-    def send(self, asker: Party, target: Party, text: bytes, *, timeout_s: float = 10.0) -> Question:
+    def send(
+        self,
+        asker: Party,
+        target: Party,
+        text: bytes,
+        *,
+        kind: str = "echo",
+        timeout_s: float = 10.0,
+    ) -> Question:
         """As :meth:`ask`, for a message without a reply."""
         question = self._question(asker, target, timeout_s, may_repeat=False)
         asker.knows.add(target.node_id)
         send = asker.node.send(
-            target.node_id, "echo", question.mark + text, hard_timeout_s=timeout_s
+            target.node_id, kind, question.mark + text, hard_timeout_s=timeout_s
         )
         asker.host.spawn(self._sending(send, question))
         return question
