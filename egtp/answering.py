@@ -32,7 +32,7 @@ class AnsweringHost(Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
-    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by any other."""
 
     def answer_own(self, reply: bytes) -> None:
@@ -199,7 +199,7 @@ class Answering:
         if path is None:
             self._host.answer_own(reply.message)
         elif path.closed:
-            self._host.answer_by_another_path(peer_id, reply)
+            self._host.answer_by_another_path(path, reply)
         elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:
             # Its asker does not read. Whoever asks on and on must not fill our memory.
             self._counters["reply dropped: too much waits for the peer"] += 1

@@ -446,8 +446,13 @@ class Engine:
         ):
             self.answering.receive(path, peer_id, message, data, age_ms)
 
-    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
-        self.asking.post(self.book.get(peer_id), reply)
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
+        peer = self.book.find(gone.peer_id)
+        if gone.confirmed or (peer is not None and peer.best_path is not None):
+            self.asking.post(self.book.get(gone.peer_id), reply)
+        else:
+            # The query may have been a recording: nobody is looked up and dialled for that.
+            self.counters["reply kept until its asker comes"] += 1
 
     # Time
 
