@@ -446,9 +446,12 @@ class Engine:
         ):
             self.answering.receive(path, peer_id, message, data, age_ms)
 
+    def best_path(self, peer_id: NodeId) -> Path | None:
+        peer = self.book.find(peer_id)
+        return None if peer is None else peer.best_path
+
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
-        peer = self.book.find(gone.peer_id)
-        if gone.confirmed or (peer is not None and peer.best_path is not None):
+        if gone.confirmed or self.best_path(gone.peer_id) is not None:
             self.asking.post(self.book.get(gone.peer_id), reply)
         else:
             # The query may have been a recording: nobody is looked up and dialled for that.

@@ -24,6 +24,7 @@ class Incoming:
 
     __slots__ = (
         "_answer",
+        "_asked_again",
         "_asker",
         "_cancelled",
         "_deadline_s",
@@ -72,6 +73,8 @@ class Incoming:
         self._reference = reference
         self._deadline_s = deadline_s
         self._cancelled = False
+        self._asked_again = False
+        """It came once more, so the path that it came by first may lead to nobody any more."""
         self._worker: Worker[Incoming] | None = None
 
     @property
@@ -139,7 +142,7 @@ class Handlers:
         self._kinds: dict[str, Kind] = {}
         self._workers: Workers[Incoming] = Workers(self._done)
         self._waiting: dict[Incoming, None] = {}
-        self._cancellable: dict[tuple[NodeId, bytes], Incoming] = {}
+        self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
 
     def add(
@@ -187,7 +190,7 @@ class Handlers:
             incoming._worker = worker
             self._waiting[incoming] = None
             if incoming.wants_reply:
-                self._cancellable[incoming.peer_id, incoming._reference] = incoming
+                self._queries[incoming.peer_id, incoming._reference] = incoming
 
     def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
         kind = incoming._kind
@@ -197,8 +200,8 @@ class Handlers:
         if incoming._worker is not None:
             del self._waiting[incoming]
             query = incoming.peer_id, incoming._reference
-            if self._cancellable.get(query) is incoming:
-                del self._cancellable[query]
+            if self._queries.get(query) is incoming:
+                del self._queries[query]
         code = 0
         if error is not None or type(body) is not bytes:
             code, body = self._failed(incoming, body, error)
@@ -224,9 +227,15 @@ class Handlers:
         )
         return ReplyCode.HANDLER_ERROR, b""
 
+    def asked_again(self, path: Path, reference: bytes) -> None:
+        """A query that runs came once more, by this path."""
+        incoming = self._queries.get((path.peer_id, reference))
+        if incoming is not None:
+            incoming._path, incoming._asked_again = path, True
+
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
-        incoming = self._cancellable.get((peer_id, reference))
+        incoming = self._queries.get((peer_id, reference))
         if incoming is not None:
             self._counters["cancelled by the asker"] += 1
             self._cancel(incoming)
