@@ -32,8 +32,11 @@ class AnsweringHost(Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
-    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by any other."""
+
+    def best_path(self, peer_id: NodeId) -> Path | None:
+        """Where a peer is proven to be now."""
 
     def answer_own(self, reply: bytes) -> None:
         """The reply to a query of this node to itself."""
@@ -149,6 +152,7 @@ class Answering:
         """A copy of a query that must not run."""
         self._counters[f"query not run: {verdict.value}"] += 1
         if verdict is Verdict.WORKING:
+            self.handlers.asked_again(path, reference)
             path.queue_control(item(ItemType.WORKING, reference))
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer.reply)
@@ -159,8 +163,9 @@ class Answering:
 
     def _send_again(self, path: Path, reply: Outgoing) -> None:
         """The same bytes, unless they are under way to the same peer, and will arrive."""
-        on = reply.path
-        if on is not None and not on.closed and (not on.relayed or on.outbox.holds(reply)):
+        # Whoever asks on another path has lost the one that the answer went by, or somebody who
+        # proved nothing was given it at the word of a recording.
+        if reply.path is path and (not path.relayed or path.outbox.holds(reply)):
             self._counters["reply not sent again: it is under way"] += 1
             return
         again = Outgoing(reply.message, reply.born_s)
@@ -190,7 +195,10 @@ class Answering:
                 self.answers.forget(asker, answer)
             else:
                 self.answers.answered(asker, answer, reply)
-        self._send(incoming._path, incoming.peer_id, reply)
+        path = incoming._path
+        if incoming._asked_again:
+            path = self._host.best_path(incoming.peer_id) or path
+        self._send(path, incoming.peer_id, reply)
 
     def _reply(self, reference: bytes, code: int, body: bytes) -> Outgoing:
         return Outgoing(pack((2, self._nonce(), reference, int(code), body)), self._host.now())
@@ -199,9 +207,7 @@ class Answering:
         if path is None:
             self._host.answer_own(reply.message)
         elif path.closed:
-            # Nobody is dialled for the sake of somebody who may have been a recording.
-            if path.confirmed:
-                self._host.answer_by_another_path(peer_id, reply)
+            self._host.answer_by_another_path(path, reply)
         elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:
             # Its asker does not read. Whoever asks on and on must not fill our memory.
             self._counters["reply dropped: too much waits for the peer"] += 1

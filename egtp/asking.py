@@ -160,6 +160,13 @@ class Asking:
         if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
             self._fail(outgoing, FastFail(too_large))
+        elif outgoing.given and type(outgoing) is Exchange:
+            # It had its place when it was given first, and may have run: no limit ends it now.
+            if self._may_run_there(outgoing, path):
+                outgoing.working = False
+                outgoing.resent = 0
+                outgoing.again_s = float("inf")
+                self._queue(path, outgoing)
         elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much))
@@ -168,14 +175,14 @@ class Asking:
         elif self.exchanges.count_of(outgoing.peer_id) > limits.open_queries_max:
             too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
             self._fail(outgoing, FastFail(too_many))
-        elif not outgoing.given or self._may_run_there(outgoing, path):
-            outgoing.handed_to = path.incarnation
-            if path.relayed or outgoing.given:
-                outgoing.working = False
-                outgoing.resent = 0
-                again_s = self._host.now() + AGAIN_FIRST_S
-                outgoing.again_s = again_s if path.relayed else float("inf")
-            path.queue(outgoing)
+        else:
+            self._queue(path, outgoing)
+
+    def _queue(self, path: Path, exchange: PeerExchange) -> None:
+        exchange.handed_to = path.incarnation
+        if path.relayed:
+            exchange.again_s = self._host.now() + AGAIN_FIRST_S
+        path.queue(exchange)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of
@@ -191,7 +198,7 @@ class Asking:
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
         """A message cannot be given to anybody."""
         if isinstance(outgoing, Exchange):
-            if outgoing.given:
+            if outgoing.may_leave:
                 # An earlier copy may have run, so the only truth left is that nobody knows.
                 self._end(outgoing, OutcomeUnknown(error.summary))
             else:
@@ -251,10 +258,15 @@ class Asking:
         settled = self.exchanges.settled(contact.peer_id)
         # One dial at a time carries it, until that one has failed.
         peer.early = pack_early(contact, peer.waiting, settled, self._host.now())
+        if peer.early is not None:
+            for exchange in peer.early.exchanges:
+                exchange.riding = True
         return peer.early
 
     def early_is_over(self, contact: Contact, early: Early) -> None:
         """The dial has ended, one way or the other."""
+        for exchange in early.exchanges:
+            exchange.riding = False
         peer = self._book.find(contact.peer_id)
         if peer is not None and peer.early is early:
             peer.early = None
@@ -304,7 +316,7 @@ class Asking:
                 continue
             self._free(exchange.peer_id, exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.given))
+            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.may_leave))
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what goes through them is given again."""
@@ -362,4 +374,4 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self.exchanges.close(exchange)
-            exchange.sink.fail(NodeClosed(may_have_run=exchange.given))
+            exchange.sink.fail(NodeClosed(may_have_run=exchange.may_leave))

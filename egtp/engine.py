@@ -467,8 +467,16 @@ class Engine:
         ):
             self.answering.receive(path, peer_id, message, data, age_ms)
 
-    def answer_by_another_path(self, peer_id: NodeId, reply: Outgoing) -> None:
-        self.asking.post(self.book.get(peer_id), reply)
+    def best_path(self, peer_id: NodeId) -> Path | None:
+        peer = self.book.find(peer_id)
+        return None if peer is None else peer.best_path
+
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
+        if gone.confirmed or self.best_path(gone.peer_id) is not None:
+            self.asking.post(self.book.get(gone.peer_id), reply)
+        else:
+            # The query may have been a recording: nobody is looked up and dialled for that.
+            self.counters["reply kept until its asker comes"] += 1
 
     # Time
 

@@ -61,6 +61,7 @@ class Exchange(Outgoing, Generic[Sink]):
         "reference",
         "reply_bytes_max",
         "resent",
+        "riding",
         "sink",
         "soft_bucket",
         "working",
@@ -97,6 +98,8 @@ class Exchange(Outgoing, Generic[Sink]):
         or None for "if a copy was given away before"."""
         self.handed_to: bytes | None = None
         """The incarnation of the peer that the first copy was given to."""
+        self.riding = False
+        """It is in the first packet of a dial that has not ended, and may leave at any moment."""
         self.working = False
         """The peer has said, on the present path, that the handler runs."""
         self.resent = 0
@@ -120,6 +123,11 @@ class Exchange(Outgoing, Generic[Sink]):
             or self.idempotent
             or peer_started_s < self.born_s
         )
+
+    @property
+    def may_leave(self) -> bool:
+        """Whether a copy was given to a socket, or may still be, whatever becomes of this."""
+        return self.given or self.riding
 
 
 class _Numbers:

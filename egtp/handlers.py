@@ -24,6 +24,7 @@ class Incoming:
 
     __slots__ = (
         "_answer",
+        "_asked_again",
         "_asker",
         "_cancelled",
         "_deadline_s",
@@ -72,6 +73,8 @@ class Incoming:
         self._reference = reference
         self._deadline_s = deadline_s
         self._cancelled = False
+        self._asked_again = False
+        """It came once more, so the path that it came by first may lead to nobody any more."""
         self._worker: Worker[Incoming] | None = None
 
     @property
@@ -138,7 +141,9 @@ class Handlers:
         self._counters = counters
         self._kinds: dict[str, Kind] = {}
         self._workers: Workers[Incoming] = Workers(self._done)
-        self._waiting: dict[tuple[NodeId, bytes], Incoming] = {}
+        self._waiting: dict[Incoming, None] = {}
+        self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
+        """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
 
     def add(
         self,
@@ -183,7 +188,9 @@ class Handlers:
         worker = self._workers.run(incoming, coroutine)
         if worker is not None:
             incoming._worker = worker
-            self._waiting[incoming.peer_id, incoming._reference] = incoming
+            self._waiting[incoming] = None
+            if incoming.wants_reply:
+                self._queries[incoming.peer_id, incoming._reference] = incoming
 
     def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
         kind = incoming._kind
@@ -191,7 +198,10 @@ class Handlers:
         if incoming._asker is not None:
             incoming._asker.running -= 1
         if incoming._worker is not None:
-            del self._waiting[incoming.peer_id, incoming._reference]
+            del self._waiting[incoming]
+            query = incoming.peer_id, incoming._reference
+            if self._queries.get(query) is incoming:
+                del self._queries[query]
         code = 0
         if error is not None or type(body) is not bytes:
             code, body = self._failed(incoming, body, error)
@@ -217,16 +227,22 @@ class Handlers:
         )
         return ReplyCode.HANDLER_ERROR, b""
 
+    def asked_again(self, path: Path, reference: bytes) -> None:
+        """A query that runs came once more, by this path."""
+        incoming = self._queries.get((path.peer_id, reference))
+        if incoming is not None:
+            incoming._path, incoming._asked_again = path, True
+
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
-        incoming = self._waiting.get((peer_id, reference))
+        incoming = self._queries.get((peer_id, reference))
         if incoming is not None:
             self._counters["cancelled by the asker"] += 1
             self._cancel(incoming)
 
     def expire(self, now_s: float) -> None:
         """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
-        for incoming in list(self._waiting.values()):
+        for incoming in list(self._waiting):
             if incoming._deadline_s <= now_s and not incoming._cancelled:
                 self._counters["handler cancelled: its query is past its lifetime"] += 1
                 self._cancel(incoming)
@@ -238,7 +254,7 @@ class Handlers:
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
-        for incoming in self._waiting.values():
+        for incoming in self._waiting:
             incoming._cancelled = True
         await self._workers.close()
 

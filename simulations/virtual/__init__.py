@@ -39,6 +39,7 @@ from simulations.virtual.nat import Nat, NatKind
 from simulations.virtual.network import Network
 from simulations.virtual.routing import Gateway
 from simulations.virtual.simulate import Run, Session, run_in, simulate
+from simulations.virtual.tap import Tap
 from simulations.virtual.trace import Trace
 
 __all__ = [
@@ -60,6 +61,7 @@ __all__ = [
     "Session",
     "SimulationError",
     "Stalled",
+    "Tap",
     "Trace",
     "Unhandled",
     "Uniform",

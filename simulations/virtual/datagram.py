@@ -70,7 +70,9 @@ class DatagramTransport(asyncio.DatagramTransport):
             error = OSError(90, "Message too long")
             self._loop.call_soon(self._protocol.error_received, error)
             return
-        self._send(bytes(data), target)
+        tap = self._network.tap
+        if tap is None or not tap.takes_datagram(self, bytes(data), target):
+            self.put_on_line(bytes(data), target)
 
     def close(self) -> None:
         if not self._closing:
@@ -88,7 +90,8 @@ class DatagramTransport(asyncio.DatagramTransport):
         if self._host.datagrams.get(self._local) is self:
             del self._host.datagrams[self._local]
 
-    def _send(self, data: bytes, target: Endpoint) -> None:
+    def put_on_line(self, data: bytes, target: Endpoint) -> None:
+        """Let a datagram go."""
         host, loop, network = self._host, self._loop, self._network
         source = self._local
         if source[0] in WILDCARDS:

@@ -250,7 +250,8 @@ class VirtualLoop(Unthreaded):
     def bury(self, process: Process) -> None:
         """Forget what a dead process still wanted to do, and end its tasks where they are."""
         self._some_process_stopped = True
-        self._close_all(process.owns)
+        # What a task still does at its end belongs to the dead, too, and so does what it asks for.
+        process.context.copy().run(self._close_all, process.owns)
         self._take_timers(process)
         process.timers, process.kept = [], []
 

@@ -15,6 +15,7 @@ from simulations.virtual.loop import VirtualLoop
 from simulations.virtual.nat import Nat
 from simulations.virtual.routing import Gateway, Net
 from simulations.virtual.sockets import Sockets
+from simulations.virtual.tap import Tap
 from simulations.virtual.trace import Trace
 
 __all__ = ["Network", "Watcher"]
@@ -52,6 +53,8 @@ class Network:
         """Host names that resolve, and the addresses they stand for."""
         self.story: Final = Host(self, "the story", (), self.internet)
         """Whose clocks and entropy are used by what runs on no machine. It has no address."""
+        self.tap: Tap | None = None
+        """Who sits on every line, if anybody."""
         self._watchers: list[Watcher] = []
 
     # What there is

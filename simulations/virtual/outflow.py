@@ -79,6 +79,12 @@ class Outflow:
         self._last_arrival_s = at_s
 
     def send(self, piece: Piece) -> None:
+        tap = self._network.tap
+        if tap is None or not tap.takes(self._stream, piece):
+            self.put_on_line(piece)
+
+    def put_on_line(self, piece: Piece) -> None:
+        """Let a piece go to the other side, behind those before it."""
         network, stream = self._network, self._stream
         now_s = self._loop.now
         name, data = ("tcp", piece) if isinstance(piece, bytes) else (piece.value, b"")

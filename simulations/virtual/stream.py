@@ -103,6 +103,8 @@ class StreamTransport(asyncio.Transport):
             raise RuntimeError("Cannot call write() after write_eof()")
         if not data or self._ended or not self.is_open:
             return
+        if self._network.tap is not None:
+            self._network.tap.wrote(self, bytes(data))
         self._unsent.add(bytes(data))
         self._maybe_pause()
 
@@ -316,6 +318,11 @@ class StreamTransport(asyncio.Transport):
         self.fall_silent()
         self._ended = self._closing = True
         self._drop_unsent()
+
+    def reset_by_the_line(self) -> None:
+        """Somebody in between tells both sides that the connection is no more."""
+        for side in (self, self.remote):
+            side.break_off(ConnectionResetError(104, "Connection reset by peer"))
 
     def close_for_dead(self) -> None:
         """The program was killed: the kernel closes in its place."""

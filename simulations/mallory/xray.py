@@ -1,0 +1,99 @@
+"""XRay: what is in the packets that Mallory sees. Not for her: for the judge alone.
+
+Packets are encrypted, so nobody on a line can tell whether the query that is said to have never
+left did. The judge can: he notes what each packet was sealed from, and who made each session.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from egtp.channels import SecureChannels
+from egtp.handshake import InitiationPayload, Initiator
+from egtp.identity import NodeId
+from egtp.packet import DATA, DATA_HEADER, INITIATION, VERSION, Initiation
+from egtp.path import Path
+from egtp.session import Session
+
+__all__ = ["MARK", "XRay", "marked"]
+
+MARK: Final = re.compile(rb"~\d{10}~")
+"""In a body, unique in its world: the query is known by it again wherever it turns up."""
+_INNER: Final = re.compile(
+    re.escape(bytes((DATA, VERSION, 1, 0)))
+    + b".{16}|"
+    + re.escape(bytes((INITIATION, VERSION, 1, 0)))
+    + b".{8}",
+    re.DOTALL,
+)
+"""The header of a packet inside a relay message."""
+_RELAY: Final = b"egtp.relay"
+_INITIATION_BYTES: Final = 12
+
+
+def marked(number: int, text: bytes = b"") -> bytes:
+    """A body that is known again."""
+    return b"~%010d~" % number + text
+
+
+class XRay:
+    """What was sealed, by the packet that it became."""
+
+    def __init__(self) -> None:
+        self._sealed: dict[bytes, frozenset[bytes]] = {}
+        self.sessions: Final[dict[tuple[int, int], tuple[NodeId, NodeId]]] = {}
+        """Each session ever made, by its index here and there: who made it, and with whom."""
+
+    def marks(self, packet: bytes) -> frozenset[bytes]:
+        """Of the queries and sends that are in a packet, relayed ones included."""
+        size = _INITIATION_BYTES if packet[:1] == bytes((INITIATION,)) else DATA_HEADER.size
+        return self._sealed.get(packet[:size], frozenset())
+
+    @contextlib.contextmanager
+    def looking(self) -> Iterator[None]:
+        """Inside of it, everything that is sealed in this process is noted."""
+        seal, initiate, new_path = Session.seal, Initiator.initiate, SecureChannels._new_path
+
+        def noting_seal(session: Session, plaintext: bytes) -> bytes:
+            packet = seal(session, plaintext)
+            self._note(packet[: DATA_HEADER.size], plaintext)
+            return packet
+
+        def noting_initiate(
+            initiator: Initiator, payload: InitiationPayload, ephemeral: X25519PrivateKey
+        ) -> Initiation:
+            initiation = initiate(initiator, payload, ephemeral)
+            self._note(initiation.header, payload.early)
+            return initiation
+
+        def noting_new_path(channels: SecureChannels, peer_id: NodeId, *a: Any, **k: Any) -> Path:
+            path = new_path(channels, peer_id, *a, **k)
+            key = (path.session.index, path.session.remote_index)
+            self.sessions[key] = (channels._identity.node_id, peer_id)
+            return path
+
+        places: list[tuple[Any, str, Any, Any]] = [
+            (Session, "seal", seal, noting_seal),
+            (Initiator, "initiate", initiate, noting_initiate),
+            (SecureChannels, "_new_path", new_path, noting_new_path),
+        ]
+        for owner, name, _, noting in places:
+            setattr(owner, name, noting)
+        try:
+            yield
+        finally:
+            for owner, name, plain, _ in places:
+                setattr(owner, name, plain)
+
+    def _note(self, key: bytes, plaintext: bytes) -> None:
+        found = set(MARK.findall(plaintext))
+        if _RELAY in plaintext:
+            for inner in _INNER.findall(plaintext):
+                found |= self._sealed.get(inner, frozenset())
+        if found:
+            self._sealed[key] = frozenset(found)
