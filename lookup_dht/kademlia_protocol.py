@@ -16,10 +16,11 @@ import functools
 import ipaddress
 import json
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 
+from lookup_dht.asking import Answer, Asker, Ended
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import AddressPolicy, Contact, SocketAddress, pack_ip
 from lookup_dht.datagram import (
@@ -45,23 +46,14 @@ from lookup_dht.datagram import (
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.kademlia_table import LookupTable
 from lookup_dht.node_id import AddressVotes, fits
-from lookup_dht.open_queries import OpenQueries, OpenQuery
+from lookup_dht.open_queries import OpenQuery
 from lookup_dht.rate_limit import RateLimit
 from lookup_dht.reachability import Reachability
-from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
 from lookup_dht.statistics import STATISTICS_BYTES_MAX
 from lookup_dht.write_token import TokenMint
 
 __all__ = ["Answer", "LookupProtocol"]
-
-Answer = tuple[bool, Reply | None]
-"""Whether there was a reply, and the reply: what upstream's ``call_*`` pass on."""
-
-LAST_TRY_PATIENCE: Final = 1.5
-"""How many times as long the last try waits: who is blamed should have had his chance."""
-
-Ended = Callable[[Reply | None], None]
 
 
 class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
@@ -96,14 +88,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self._limits = limits
         self.reachability = Reachability(settings.server)
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
-        self.open_queries = self._pending = OpenQueries(limits.pending_queries_max)
-        self._timer: asyncio.TimerHandle | None = None
+        self._asker = Asker(settings, counters, self._sent_to, self._answered)
+        self.open_queries = self._asker.queries
         self._tokens = TokenMint(settings.entropy)
-        self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._query_rate = RateLimit(limits.source_queries_per_s, limits.queries_per_s)
         self._probe_rate = RateLimit(1.0, limits.probes_per_s)
         self._probes: set[SocketAddress] = set()
-        self._loop: asyncio.AbstractEventLoop
         self._sockets_open = 0
         self._all_sockets_closed = asyncio.Event()
 
@@ -114,8 +104,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # The socket.
 
     def connection_made(self, transport: Any) -> None:
-        self._loop = asyncio.get_running_loop()
         self.transport = CheckedTransport(transport, self.counters)
+        self._asker.use(self.transport)
         self.host = transport.get_extra_info("sockname")[0]
         self.family_bytes = 16 if ":" in self.host else 4
         self._sockets_open += 1
@@ -131,12 +121,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     async def close(self) -> None:
         """End every query, as failed, and wait until the socket, closed by the server, is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        for query in self._pending.all():
-            self._pending.close(query)
-            query.ended(None)
+        self._asker.close()
         if self._sockets_open:
             await self._all_sockets_closed.wait()
 
@@ -154,7 +139,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def _reply_received(self, data: bytes, source: SocketAddress) -> None:
         """Whatever is wrong with a reply, the query stays open for the right one."""
-        query = self._pending.get(data[1:HEADER_BYTES])
+        query = self.open_queries.get(data[1:HEADER_BYTES])
         if query is None:
             self.counters["reply_unknown"] += 1
             return
@@ -170,13 +155,9 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["datagram_of_another_network"] += 1
         elif reply.method is not query.query.method:
             self.counters["reply_of_another_method"] += 1
-        elif reply.again and reply.token and not query.query.token:
-            self._ask_again(query, reply.token)
         else:
-            if query.sent_at is not None:
-                self._round_trip.observe(self._loop.time() - query.sent_at)
             self._note_observed(source, reply)
-            self._end(query, reply)
+            self._asker.replied(query, reply)
 
     def _query_received(self, data: bytes, source: SocketAddress) -> None:
         packed = pack_ip(source[0])
@@ -253,7 +234,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["probe_over_rate"] += 1
         else:
             somebody = Contact(bytes(20), packed, port)
-            self._send(somebody.address, self._query(Method.PING), _nothing, None, 1)
+            self._asker.ask(somebody.address, self._query(Method.PING), _nothing, None, 1)
 
     def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
         """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
@@ -326,18 +307,18 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # What this node asks. Upstream's call_ping, call_store, call_find_* call the coroutines.
 
     async def ping(self, address: SocketAddress, nodeid: bytes) -> Answer:
-        return await self._ask_and_wait(address, self._query(Method.PING))
+        return await self._asker.ask_and_wait(address, self._query(Method.PING))
 
     async def store(
         self, address: SocketAddress, nodeid: bytes, key: bytes, value: bytes, token: bytes = b""
     ) -> Answer:
-        return await self._ask_and_wait(address, self._query(Method.STORE, key, value, token))
+        return await self._asker.ask_and_wait(address, self._query(Method.STORE, key, value, token))
 
     async def find_node(self, address: SocketAddress, nodeid: bytes, key: bytes) -> Answer:
-        return await self._ask_and_wait(address, self._query(Method.FIND_NODE, key))
+        return await self._asker.ask_and_wait(address, self._query(Method.FIND_NODE, key))
 
     async def find_value(self, address: SocketAddress, nodeid: bytes, key: bytes) -> Answer:
-        return await self._ask_and_wait(address, self._query(Method.FIND_VALUE, key))
+        return await self._asker.ask_and_wait(address, self._query(Method.FIND_VALUE, key))
 
     def ask(
         self,
@@ -354,11 +335,11 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         """Send, without a task: ``ended`` is called with the reply, or with None if there was
         none, after the table has been told. None if too many are open."""
         query = self._query(method, key, record, token, sequence)
-        return self._send(contact.address, query, ended, contact, tries)
+        return self._asker.ask(contact.address, query, ended, contact, tries)
 
     def forget(self, query: OpenQuery) -> None:
         """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
-        self._pending.close(query)
+        self.open_queries.close(query)
 
     def _query(
         self,
@@ -374,87 +355,11 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             sequence, method is Method.PING and self.reachability.open,
         )  # fmt: skip
 
-    async def _ask_and_wait(self, address: SocketAddress, query: Query) -> Answer:
-        """Cancelling this frees everything."""
-        replied: asyncio.Future[Reply | None] = self._loop.create_future()
+    def _sent_to(self, address: SocketAddress) -> None:
+        self.reachability.sent_to(self._host_of(address))
 
-        def ended(reply: Reply | None) -> None:
-            if not replied.done():
-                replied.set_result(reply)
-
-        sent = self._send(address, query, ended, None, 2)
-        if sent is None:
-            return False, None
-        try:
-            reply = await replied
-        finally:
-            self.forget(sent)
-        return reply is not None, reply
-
-    def _send(
-        self,
-        address: SocketAddress,
-        query: Query,
-        ended: Ended,
-        contact: Contact | None,
-        tries: int,
-    ) -> OpenQuery | None:
-        if self.transport.is_closing():
-            return None
-        if self._pending.full:
-            self.counters["pending_queries_full"] += 1
-            return None
-        message_id = self._settings.entropy(MESSAGE_ID_BYTES)
-        data = encode_query(message_id, query)
-        sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
-        now = sent.sent_at = self._loop.time()
-        self._transmit(sent, now)
-        return sent
-
-    def _transmit(self, query: OpenQuery, now: float) -> None:
-        query.tries_left -= 1
-        self.counters[_SENT[query.query.method]] += 1
-        patience = 1.0 if query.tries_left else LAST_TRY_PATIENCE
-        due_at = now + patience * self._round_trip.timeout_s
-        self._pending.wait(query, due_at)
-        self.reachability.sent_to(self._host_of(query.address))
-        self.transport.sendto(query.data, query.address)
-        self._wake_at(due_at)
-
-    def _wake_at(self, when: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return  # Too early costs less than a timer for every query.
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._time_passed)
-
-    def _ask_again(self, query: OpenQuery, token: bytes) -> None:
-        """The node wants to see that this is where we are."""
-        self.counters["asked_again_with_token"] += 1
-        query.query = query.query._replace(token=token)
-        query.data = encode_query(query.message_id, query.query)
-        query.sent_at = None
-        query.tries_left = max(1, query.tries_left)
-        self._transmit(query, self._loop.time())
-
-    def _time_passed(self) -> None:
-        self._timer = None
-        now = self._loop.time()
-        for query in self._pending.due(now):
-            if query.tries_left:
-                query.sent_at = None
-                self._transmit(query, now)
-            else:
-                self._end(query, None)
-        next_due_at = self._pending.next_due_at
-        if next_due_at is not None:
-            self._wake_at(next_due_at)
-
-    def _end(self, query: OpenQuery, reply: Reply | None) -> None:
-        self._pending.close(query)
-        if query.contact is not None:
-            self.handle_call_response((reply is not None, reply), query.contact)
-        query.ended(reply)
+    def _answered(self, contact: Contact, reply: Reply | None) -> None:
+        self.handle_call_response((reply is not None, reply), contact)
 
     def _note_observed(self, address: SocketAddress, reply: Reply) -> None:
         if self._settings.private_addresses:
@@ -465,8 +370,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     @property
     def soft_timeout_s(self) -> float:
-        limits = self._limits
-        return self._round_trip.soft_timeout_s(limits.soft_timeout_s, limits.soft_timeout_min_s)
+        return self._asker.soft_timeout_s
 
     # Whom this node knows.
 
@@ -543,5 +447,4 @@ def _nothing(_: Reply | None) -> None:
     """Whether it answers is the business of who wanted to know."""
 
 
-_SENT = {method: f"sent_{method.name.lower()}" for method in Method}
 _RECEIVED = {method: f"query_{method.name.lower()}" for method in Method}

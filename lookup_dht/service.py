@@ -9,7 +9,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -35,6 +35,7 @@ from lookup_dht.node_id import fits, new_node_id
 from lookup_dht.record_file import open_or_set_aside
 from lookup_dht.record_verifier import SequenceFloor
 from lookup_dht.record_walks import Search, Stored
+from lookup_dht.searches import SharedSearches
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
 from lookup_dht.state_file import NodeState
 from lookup_dht.statistics import Traffic
@@ -115,7 +116,9 @@ class DHTLookup:
         self._traffic = Traffic(self._settings.elapsed())
         self._floor = SequenceFloor(self._settings.limits.sequences_max, "resolved", file)
         self._answers = AnswerCache(self._settings.limits)
-        self._searches: dict[NodeId, _SharedSearch] = {}
+        self._searches = SharedSearches(
+            self._node, self._settings, self._floor, self._answers, self._begin
+        )
         self._calls: set[asyncio.Task[Any]] = set()
         self._started = False
         self._closed = False
@@ -135,6 +138,7 @@ class DHTLookup:
     async def close(self) -> None:
         """Afterwards no task, timer or socket is left; open calls end with NodeClosed."""
         self._closed = True
+        self._searches.close()
         for call in self._calls:
             call.cancel()
         if self._calls:
@@ -248,7 +252,7 @@ class DHTLookup:
                 return known
             self._fail_if_absent(peer_id)
         agreement = self._settings.limits.agreement
-        async with self._searching(peer_id) as search:
+        with self._node_closed_if_closed(), self._searches.join(peer_id) as search:
             while not search.over and (fresh or not search.findings.agreed(agreement, newer_than)):
                 await search.changed()
             return self._outcome(search, newer_than)
@@ -268,7 +272,7 @@ class DHTLookup:
         if known is not None and known.sequence > told:
             told = known.sequence
             yield known
-        async with self._searching(peer_id) as search:
+        with self._node_closed_if_closed(), self._searches.join(peer_id) as search:
             while True:
                 over, record = search.over, search.findings.record
                 if record is not None and record.sequence > told and not self._expired(record):
@@ -314,46 +318,6 @@ class DHTLookup:
     async def _put(self, record: SignedCommRecord) -> Stored:
         await self._node.ensure_contacts()
         return await self._node.walks.put(bytes(record.peer_id), record)
-
-    # Searches.
-
-    @contextlib.asynccontextmanager
-    async def _searching(self, peer_id: NodeId) -> AsyncIterator[Search]:
-        """The search for this peer that is under way, or a new one. It goes on while somebody is
-        inside, and what was found out is then put to use."""
-        shared = self._searches.get(peer_id)
-        if shared is None:
-            search = self._node.walks.begin(bytes(peer_id), self._floor[peer_id])
-            task = self._begin(self._search(search))
-            task.add_done_callback(search.ended)
-            shared = self._searches[peer_id] = _SharedSearch(search, task)
-        shared.users += 1
-        try:
-            with self._node_closed_if_closed():
-                yield shared.search
-        finally:
-            shared.users -= 1
-            if not shared.users:
-                # Forgotten at once: who comes now must not wait for a search that is cancelled.
-                del self._searches[peer_id]
-                shared.task.cancel()
-                if not self._closed:
-                    self._learn(peer_id, shared.search)
-
-    async def _search(self, search: Search) -> None:
-        await self._node.ensure_contacts()
-        await self._node.walks.search(search)
-
-    def _learn(self, peer_id: NodeId, search: Search) -> None:
-        """Remember the answer, and give it to nodes that should have had it."""
-        now = self._settings.elapsed()
-        record = search.findings.record
-        if record is not None and not self._expired(record):
-            self._floor.note(peer_id, record.sequence)
-            self._answers.found(record, now)
-            self._node.walks.repair(search)
-        elif search.over and search.heard and not search.findings.invalid:
-            self._answers.absent(peer_id, now)
 
     def _outcome(self, search: Search, newer_than: int) -> SignedCommRecord:
         """Raises :class:`LookupFailed`."""
@@ -455,12 +419,3 @@ class DHTLookup:
         if self._closed:
             raise NodeClosed("the lookup service is closed")
         self._check_started()
-
-
-class _SharedSearch:
-    """A search that several callers wait for; it is cancelled when none is left."""
-
-    def __init__(self, search: Search, task: asyncio.Task[None]) -> None:
-        self.search = search
-        self.task = task
-        self.users = 0

@@ -471,7 +471,7 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
     for peer in silent:
         async with asyncio.timeout(5):
             await peer.received.get()
-    assert len(node._node.protocol._pending) > 20
+    assert len(node._node.protocol.open_queries) > 20
     for lookup in lookups:
         lookup.cancel()
     async with asyncio.timeout(5):
@@ -481,8 +481,8 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
         await asyncio.gather(
             *asyncio.all_tasks() - tasks - node._node._tasks, return_exceptions=True
         )
-    assert len(node._node.protocol._pending) == 0
-    assert node._searches == {}
+    assert len(node._node.protocol.open_queries) == 0
+    assert len(node._searches) == 0
 
 
 async def test_one_source_over_its_rate_is_not_answered_and_others_are(

@@ -379,7 +379,7 @@ async def test_a_cancelled_publish_stores_no_further(
         call.cancel()
         await asyncio.wait([call, *asyncio.all_tasks() - tasks - {call}])
     assert call.cancelled()
-    assert len(node._node.protocol._pending) == 0
+    assert len(node._node.protocol.open_queries) == 0
 
 
 async def test_closing_ends_open_calls_and_leaves_no_task(

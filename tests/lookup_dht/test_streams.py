@@ -58,7 +58,7 @@ async def test_the_first_record_comes_before_the_slow_have_answered(
     ):
         assert await anext(stream) == record
         assert len(node._searches) == 1
-    assert node._searches == {}
+    assert len(node._searches) == 0
     while node._calls:
         await asyncio.wait(node._calls)
     assert len(node._node.protocol.open_queries) == 0

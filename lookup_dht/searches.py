@@ -1,0 +1,89 @@
+"""Searches for records that several callers share, and what is learned from each in the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from egtp.identity import NodeId
+from lookup_dht.answer_cache import AnswerCache
+from lookup_dht.kademlia_server import LookupServer
+from lookup_dht.record_verifier import SequenceFloor
+from lookup_dht.record_walks import Search
+from lookup_dht.settings import NodeSettings
+
+__all__ = ["SharedSearches"]
+
+
+class SharedSearches:
+    """At most one search for a peer at a time. It goes on while somebody is interested."""
+
+    def __init__(
+        self,
+        node: LookupServer,
+        settings: NodeSettings,
+        floor: SequenceFloor,
+        answers: AnswerCache,
+        begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+    ) -> None:
+        """``begin`` makes a task that is ended with the service."""
+        self._node = node
+        self._settings = settings
+        self._floor = floor
+        self._answers = answers
+        self._begin = begin
+        self._shared: dict[NodeId, _SharedSearch] = {}
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._shared)
+
+    def close(self) -> None:
+        """Nothing is learned any more from searches that end now."""
+        self._closed = True
+
+    @contextlib.contextmanager
+    def join(self, peer_id: NodeId) -> Iterator[Search]:
+        """The search for this peer that is under way, or a new one; the last who leaves ends it,
+        and what was found out is put to use."""
+        shared = self._shared.get(peer_id)
+        if shared is None:
+            search = self._node.walks.begin(bytes(peer_id), self._floor[peer_id])
+            task = self._begin(self._carry_out(search))
+            task.add_done_callback(search.ended)
+            shared = self._shared[peer_id] = _SharedSearch(search, task)
+        shared.users += 1
+        try:
+            yield shared.search
+        finally:
+            shared.users -= 1
+            if not shared.users:
+                # Forgotten at once: who comes now must not wait for a search that is cancelled.
+                del self._shared[peer_id]
+                shared.task.cancel()
+                if not self._closed:
+                    self._learn(peer_id, shared.search)
+
+    async def _carry_out(self, search: Search) -> None:
+        await self._node.ensure_contacts()
+        await self._node.walks.search(search)
+
+    def _learn(self, peer_id: NodeId, search: Search) -> None:
+        """Remember the answer, and give it to nodes that should have had it."""
+        now = self._settings.elapsed()
+        record = search.findings.record
+        if record is not None and not record.expired(self._settings.unix_time()):
+            self._floor.note(peer_id, record.sequence)
+            self._answers.found(record, now)
+            self._node.walks.repair(search)
+        elif search.over and search.heard and not search.findings.invalid:
+            self._answers.absent(peer_id, now)
+
+
+class _SharedSearch:
+    def __init__(self, search: Search, task: asyncio.Task[None]) -> None:
+        self.search = search
+        self.task = task
+        self.users = 0
