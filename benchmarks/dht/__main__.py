@@ -72,7 +72,9 @@ def _parser() -> argparse.ArgumentParser:
     real.add_argument("--rounds", type=int, default=5)
     real.add_argument("--operations", type=int, default=20, help="puts and gets in each round")
     real.add_argument("--idle", type=float, default=5.0, help="seconds to measure at rest")
-    real.add_argument("--systems", nargs="*", help="some of them only")
+    real.add_argument(
+        "--systems", type=lambda text: text.split(","), help="NAME,NAME,... of them only"
+    )
     loud = add(amplification, "bytes to an unproven address for bytes from there", nodes=40)
     loud.add_argument("--times", type=int, default=5)
     same = add(digests, "same seed, same packets", nodes=100, records=10, settle=60)

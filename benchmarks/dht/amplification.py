@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import os
 import random
 import time
@@ -41,7 +42,6 @@ class Stranger(asyncio.DatagramProtocol):
 
     def __init__(self) -> None:
         self.bytes_in = 0
-        self.largest = 0
         self.transport: Any = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -50,7 +50,6 @@ class Stranger(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         del addr
         self.bytes_in += len(data)
-        self.largest = max(self.largest, len(data))
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,25 +105,25 @@ async def _measure(nodes: int, times: int) -> list[dict[str, Any]]:
 async def _under_attack(
     system: str, port: int, attacks: list[Attack], times: int
 ) -> list[dict[str, Any]]:
+    once = {it.name: [await _send(it, port, 1) for _ in range(times)] for it in attacks}
+    await asyncio.sleep(WAIT_S)
+    floods = {it.name: await _send(it, port, FLOOD) for it in attacks}
+    await asyncio.sleep(WAIT_S)
     rows = []
     for attack in attacks:
-        strangers = [await _send(attack, port, 1) for _ in range(times)]
-        flooding = await _send(attack, port, FLOOD)
-        await asyncio.sleep(WAIT_S)
-        worst = max(strangers, key=lambda stranger: stranger.bytes_in)
-        sent = len(attack.data)
+        sent, back = len(attack.data), max(it.bytes_in for it in once[attack.name])
         rows.append(
             {
                 "system": system,
                 "query": attack.name,
                 "bytes sent": sent,
-                "bytes back": worst.bytes_in,
-                "ratio": worst.bytes_in / sent,
-                "ratio in a flood": flooding.bytes_in / sent / FLOOD,
+                "bytes back": back,
+                "ratio": back / sent,
+                "ratio in a flood": floods[attack.name].bytes_in / sent / FLOOD,
             }
         )
-        for stranger in (*strangers, flooding):
-            stranger.transport.close()
+    for stranger in (*itertools.chain.from_iterable(once.values()), *floods.values()):
+        stranger.transport.close()
     return rows
 
 

@@ -61,8 +61,8 @@ def places_near(key: bytes, rng: random.Random) -> Iterator[Place]:
 
 def _prefix(one: int, two: int, three: int, last: int, choice: int) -> int:
     """The 21 bits. The ``one`` to ``last`` are octets of an address."""
-    # 8.x is public; 8 & 3 == 0, so the mask leaves nothing of it.
-    packed = bytes((8 | one, two, three, last))
+    # 12 to 15 are public, and the mask leaves nothing of the 12.
+    packed = bytes((12 | one, two, three, last))
     return (
         int.from_bytes(new_node_id(packed, lambda count: bytes((choice,)) * count)[:3], "big") >> 3
     )
