@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from kademlia.crawling import SpiderCrawl
@@ -36,6 +36,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         on_reply: OnReply | None = None,
         *,
         radius: int = 0,
+        witnesses: Iterable[Contact] = (),
     ) -> None:
         """``on_reply`` sees every reply, with the contact that it came from."""
         limits = settings.limits
@@ -59,6 +60,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             believe=protocol.believe,
             groups_limited=not settings.private_addresses,
             radius=radius,
+            witnesses=witnesses,
         )
 
     async def find(self) -> list[Contact]:

@@ -217,6 +217,12 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
                 break
         return [contact for _, contact in found[:wanted]]
 
+    def spread(self, count: int) -> list[Contact]:
+        """Up to ``count`` contacts from all over the table, near and far."""
+        contacts = list(self)
+        step = max(1, len(contacts) // max(1, count))
+        return contacts[::step][:count]
+
     def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""

@@ -114,7 +114,11 @@ class RecordWalks:
         router.touch(node)
         radius = self.size.radius(target, self._settings.elapsed()) if whole_region else 0
         peers = router.closest(node.long_id)
-        return LookupCrawl(self._protocol, node, peers, self._settings, on_reply, radius=radius)
+        witnesses = router.spread(self._limits.witnesses) if whole_region else []
+        return LookupCrawl(
+            self._protocol, node, peers, self._settings, on_reply,
+            radius=radius, witnesses=witnesses,
+        )  # fmt: skip
 
     async def _walk(self, crawl: LookupCrawl, sequence: int | None = None) -> list[Contact]:
         find = crawl.find() if sequence is None else crawl.find_value(sequence)

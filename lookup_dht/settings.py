@@ -52,6 +52,9 @@ class DHTLimits:
     region_nodes_max: int = 40
     """A walk of the whole neighbourhood of a key asks, and a record is stored on, at most so many
     nodes; about thirty are usual."""
+    witnesses: int = 8
+    """Such a walk also asks so many contacts from all over the table. Those closest to the key may
+    all be of one party, which has put itself there; of these, hardly ever."""
     agreement: int = 3
     """An ordinary lookup ends when so many nodes hold the same newest record. One is too easy to
     be stale; all is what ``fresh`` asks."""

@@ -7,6 +7,9 @@ found: a recording of an old record is found just as fast as the newest.
 
 With a ``radius``, all nodes within it are asked too, however many are closer: an attacker who puts
 twenty of his own next to a key does not push the honest ones out of sight (SR-DHT-Store).
+
+``witnesses`` are asked in any case, though others tell of closer ones: colluders tell of each other
+only, and if those that a walk begins with are theirs, nobody else is ever heard of.
 """
 
 from __future__ import annotations
@@ -58,9 +61,11 @@ class Walk:
         believe: Callable[[bytes], Contact | None],
         groups_limited: bool,
         radius: int = 0,
+        witnesses: Iterable[Contact] = (),
     ) -> None:
         """``start`` is trusted; ``believe`` makes a contact of the compact form of one that a node
-        suggested, or None if it must not be asked. ``radius`` is a distance."""
+        suggested, or None if it must not be asked. ``radius`` is a distance.
+        ``witnesses`` are trusted too."""
         self._target = target
         self._limits = limits
         self._soft_timeout_s = soft_timeout_s
@@ -78,6 +83,7 @@ class Walk:
         self.heard = 0
         for contact in start:
             self._add(contact)
+        self._witnesses = [self._add(contact) for contact in witnesses]
 
     def next_queries(self, now: float) -> list[Contact]:
         """Whom to ask now; they count as asked from here on."""
@@ -197,18 +203,21 @@ class Walk:
         the share of another's network by inventing addresses in it.
         """
         new: list[_Candidate] = []
-        open_ones, count = False, 0
+        open_ones, count, within = False, 0, 0
         addresses = self._asked_addresses
         added: set[SocketAddress] = set()
         groups: dict[bytes, int] = {}
         k, most = self._limits.replication, self._limits.region_nodes_max
+        # Far fewer within the radius than there must be: others are being kept from us.
+        enough = k * 3 // 4 if self._radius else 0
         groups_limited, group_max = self._groups_limited, self._limits.group_candidates_per_walk
         unasked, asked, failed, slow = _State.NEW, _State.ASKED, _State.FAILED, _State.SLOW
         for candidate in self._nearest:
             state = candidate.state
             if state is failed or state is slow:
                 continue
-            if count >= k and (candidate.distance > self._radius or count >= most):
+            outside = candidate.distance > self._radius
+            if count >= most or (count >= k and outside and within >= enough):
                 break
             if state is unasked:
                 address = candidate.contact.address
@@ -223,6 +232,11 @@ class Walk:
             if groups_limited:
                 groups[candidate.group] = groups.get(candidate.group, 0) + 1
             count += 1
+            within += not outside
+        for witness in self._witnesses:
+            if witness.state is unasked and witness not in new:
+                new.append(witness)
+            open_ones = open_ones or witness.state is asked
         return new, open_ones
 
 

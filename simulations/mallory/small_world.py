@@ -12,7 +12,6 @@ from typing import Final
 from egtp import (
     EgtpError,
     Environment,
-    HandlerFailed,
     Identity,
     Incoming,
     MemoryLookup,
@@ -23,7 +22,6 @@ from egtp import (
 from egtp.answers import AnswerLimits
 from egtp.discovery_service import Introduction
 from egtp.events import Event, PathOpened
-from egtp.own_record import MemorySequence
 from simulations.mallory.judge import Judge, Question
 from simulations.mallory.line import Line
 from simulations.mallory.relay import CrookedRelay
@@ -301,9 +299,7 @@ class SmallWorld:
         """As :meth:`ask`, for a message without a reply."""
         question = self._question(asker, target, timeout_s, may_repeat=False)
         asker.knows.add(target.node_id)
-        send = asker.node.send(
-            target.node_id, kind, question.mark + text, hard_timeout_s=timeout_s
-        )
+        send = asker.node.send(target.node_id, kind, question.mark + text, hard_timeout_s=timeout_s)
         asker.host.spawn(self._sending(send, question))
         return question
 

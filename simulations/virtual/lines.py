@@ -12,10 +12,12 @@ from simulations.virtual.errors import ImpossibleWorld
 from simulations.virtual.faults import Faults
 from simulations.virtual.link import Link
 
-__all__ = ["Lines", "Name"]
+__all__ = ["Lines", "Map", "Name"]
 
 Name: TypeAlias = str
 """Of a machine."""
+Map: TypeAlias = Callable[[Name, Name], Link]
+"""Says which line leads from one machine to another: a million of them need not be listed."""
 
 _WITHIN: Final = Link(latency=0.000_01)
 """Between two programs of one machine."""
@@ -28,14 +30,14 @@ RETRANSMITS_MAX: Final = 8
 class Lines:
     """What a packet from one machine to another meets. Draws from the generator handed in."""
 
-    def __init__(self, rng: random.Random, default: Link) -> None:
+    def __init__(self, rng: random.Random, default: Link | Map) -> None:
         self._rng: Final = rng
-        self.default: Final = _a_link(default)
+        self.default: Final = _a_line(default)
         """Between any two machines of which nothing else is said."""
         self._pairs: dict[tuple[Name, Name], Link] = {}
         self._access: dict[Name, Link] = {}
         self._bad: defaultdict[Name, Faults[Link]] = defaultdict(Faults)
-        self._all_bad: Faults[Link] = Faults()
+        self._all_bad: Faults[Link | Map] = Faults()
         self._free_at: dict[tuple[Name, Name], float] = {}
         self._cut: Counter[tuple[Name, Name]] = Counter()
 
@@ -54,9 +56,9 @@ class Lines:
         """A machine's own line is this one, for everybody. Returns what heals it."""
         return self._bad[name].begin(_a_link(link))
 
-    def degrade_all(self, link: Link) -> Callable[[], None]:
+    def degrade_all(self, link: Link | Map) -> Callable[[], None]:
         """The default is this one. Returns what heals it."""
-        return self._all_bad.begin(_a_link(link))
+        return self._all_bad.begin(_a_line(link))
 
     def cut(self, source: Name, target: Name) -> None:
         """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
@@ -125,7 +127,10 @@ class Lines:
                 own = (self._bad[name].last if name in self._bad else None) or usual
                 if own is not None:
                     found.append((own, key))
-        return found or [(self._all_bad.last or self.default, (source, target))]
+        if found:
+            return found
+        line = self._all_bad.last or self.default
+        return [(line if isinstance(line, Link) else line(source, target), (source, target))]
 
 
 def _a_link(link: object) -> Link:
@@ -133,3 +138,7 @@ def _a_link(link: object) -> Link:
     if not isinstance(link, Link):
         raise ImpossibleWorld(f"a line is a Link(latency=..., ...), not {link!r}")
     return link
+
+
+def _a_line(line: Link | Map) -> Link | Map:
+    return line if callable(line) else _a_link(line)

@@ -9,7 +9,7 @@ from typing import Final, TypeAlias
 from simulations.virtual.errors import ImpossibleWorld
 from simulations.virtual.faults import Fault
 from simulations.virtual.host import Host
-from simulations.virtual.lines import Lines
+from simulations.virtual.lines import Lines, Map
 from simulations.virtual.link import Link
 from simulations.virtual.loop import VirtualLoop
 from simulations.virtual.nat import Nat
@@ -36,11 +36,12 @@ class Network:
         self,
         seed: int = 0,
         *,
-        link: Link | None = None,
+        link: Link | Map | None = None,
         trace: Trace | None = None,
         epoch_s: float = EPOCH_S,
     ) -> None:
-        """``link`` is the line between any two machines of which nothing else is said."""
+        """``link`` is the line between any two machines of which nothing else is said, or a
+        function that says it, of the names of the two."""
         self.seed: Final = seed
         self.epoch_s: Final = epoch_s
         self.trace: Final = trace or Trace()
@@ -131,7 +132,7 @@ class Network:
         """The machine's own line is ``link`` for everybody."""
         return self._fault(f"bad line: {host.name}", self.lines.degrade(host.name, link), host)
 
-    def degrade_all(self, link: Link) -> Fault:
+    def degrade_all(self, link: Link | Map) -> Fault:
         """Every line of which nothing else was said is ``link``."""
         return self._fault("bad lines", self.lines.degrade_all(link))
 

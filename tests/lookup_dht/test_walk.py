@@ -187,3 +187,26 @@ def test_every_walk_ends_and_asks_nobody_twice(
     assert walk.done(now)
     addresses = [node.address for node in asked]
     assert len(addresses) == len(set(addresses)) == walk.asked <= 120
+
+
+def test_colluders_who_know_only_each_other_do_not_hide_the_others() -> None:
+    """A third of 300 nodes collude, and are all that the walk begins with but for its witnesses,
+    half of whom are theirs too. An honest node knows some of those half as far away as it is."""
+    step = 1 << 150
+    nodes = [contact((number + 1) * step, address=number + 1) for number in range(300)]
+    colluders = nodes[::3]
+    honest = [node for node in nodes if node not in colluders]
+    walk = Walk(
+        0, colluders[:20], DHTLimits(), soft_timeout_s=SOFT_S, believe=Contact.unpack,
+        groups_limited=False, radius=29 * step,
+        witnesses=[*colluders[-4:], *honest[-4:]],
+    )  # fmt: skip
+    over = False
+    while not over:
+        asked, over = walk.step(0.0)
+        for node in asked:
+            number = nodes.index(node)
+            known = nodes[max(0, number // 2 - 10) :][:20]
+            hear(walk, node, *(colluders[:20] if node in colluders else known))
+    assert set(honest[:15]) <= set(walk.closest())
+    assert walk.asked < 60

@@ -180,3 +180,15 @@ def test_a_line_of_two_is_forgotten_by_nobody_when_others_change() -> None:
     line.set_access(C, Link())
     assert line.datagrams(A, B, 1, 0.0) == [0.25]
     assert math.isinf(Link().bandwidth_bytes_per_s)
+
+
+def test_the_lines_of_which_nothing_else_is_said_may_follow_from_the_names() -> None:
+    far = {(A, B): 1.0, (B, A): 2.0}
+    line = Lines(random.Random(1), lambda a, b: Link(latency=far.get((a, b), 3.0)))
+    line.set_pair(A, C, Link(latency=9.0))
+    pairs = ((A, B), (B, A), (B, C), (A, C))
+    assert [line.datagrams(*pair, 1, 0.0) for pair in pairs] == [[1.0], [2.0], [3.0], [9.0]]
+    heal = line.degrade_all(lambda a, b: Link(latency=10 * far.get((a, b), 3.0)))
+    assert [line.segment(*pair, 1, 0.0) for pair in pairs] == [10.0, 20.0, 30.0, 9.0]
+    heal()
+    assert line.datagrams(A, B, 1, 0.0) == [1.0]
