@@ -88,7 +88,7 @@ class Answering:
             reference = sha256(data).digest()
             if asker is None:
                 self._counters["busy: no room for one more asker"] += 1
-                self._send(path, peer_id, self._reply(reference, ReplyCode.BUSY, b""))
+                self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
                 return
             if path is not None:
                 verdict, answer = self.answers.ask(
@@ -144,7 +144,7 @@ class Answering:
             reply = self._reply(reference, code, b"")
             if answer is not None and asker is not None:
                 self.answers.answered(asker, answer, reply)
-            self._send(path, peer_id, reply)
+            self._send(path, reply)
 
     def _seen_before(
         self, verdict: Verdict, answer: Answer | None, path: Path, reference: bytes
@@ -157,9 +157,9 @@ class Answering:
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer.reply)
         elif verdict is Verdict.GONE:
-            self._send(path, path.peer_id, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
+            self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
         elif verdict is Verdict.BUSY:
-            self._send(path, path.peer_id, self._reply(reference, ReplyCode.BUSY, b""))
+            self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
 
     def _send_again(self, path: Path, reply: Outgoing) -> None:
         """The same bytes, unless they are under way to the same peer, and will arrive."""
@@ -170,7 +170,7 @@ class Answering:
             return
         again = Outgoing(reply.message, reply.born_s)
         again.path = reply.path = path
-        self._send(path, path.peer_id, again)
+        self._send(path, again)
 
     # Replies
 
@@ -198,12 +198,12 @@ class Answering:
         path = incoming._path
         if incoming._asked_again:
             path = self._host.best_path(incoming.peer_id) or path
-        self._send(path, incoming.peer_id, reply)
+        self._send(path, reply)
 
     def _reply(self, reference: bytes, code: int, body: bytes) -> Outgoing:
         return Outgoing(pack((2, self._nonce(), reference, int(code), body)), self._host.now())
 
-    def _send(self, path: Path | None, peer_id: NodeId, reply: Outgoing) -> None:
+    def _send(self, path: Path | None, reply: Outgoing) -> None:
         if path is None:
             self._host.answer_own(reply.message)
         elif path.closed:
