@@ -104,7 +104,7 @@ class Answering:
             or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
             or (asker is not None and asker.running >= self._config.open_queries_max)
         ):
-            self._refuse(path, peer_id, message, reference, asker, answer, kind)
+            self._refuse(path, message, reference, asker, answer, kind)
             return
         self.handlers.run(
             Incoming(
@@ -123,7 +123,6 @@ class Answering:
     def _refuse(
         self,
         path: Path | None,
-        peer_id: NodeId,
         message: Query | Send,
         reference: bytes,
         asker: Asker | None,
