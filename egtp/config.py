@@ -70,7 +70,7 @@ class NodeConfig:
     """Accepted connections whose other end has proven nothing yet. A newer one takes the place of
     the oldest."""
     accepts_per_s: float = 500.0
-    """Connections that are accepted: their handshakes take a tenth of a core."""
+    """Connections that are accepted: their handshakes take about an eighth of a core."""
     accepts_per_ip_per_s: float = 50.0
     """The same, from one IPv4 address or IPv6 /64."""
     prove_timeout_s: float = 5.0

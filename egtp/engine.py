@@ -395,6 +395,13 @@ class Engine:
         path = self.channels.path_of(connection.number)
         return path.used_s if path is not None and path.confirmed else None
 
+    def held_back(self, connection: TCPConnection) -> None:
+        """A ping of the other side waits behind all that is not read yet; so say unasked that this
+        node lives."""
+        path = self.channels.path_of(connection.number)
+        if path is not None and path.confirmed and not path.outbox:
+            path.queue_control(item(ItemType.PADDING))
+
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here wants to reach the peer; others are strangers."""
         return self._is_needed(peer_id)

@@ -36,11 +36,12 @@ class TokenBucket:
     Its state is the time at which it is full again: one number, from which the rest follows.
     """
 
-    __slots__ = ("_burst_s", "_full_s", "_rate")
+    __slots__ = ("_burst_s", "_full_s", "rate")
 
     def __init__(self, rate_per_s: float, burst_s: float, now_s: float) -> None:
         """A full bucket, which holds what flows in within ``burst_s``."""
-        self._rate = rate_per_s
+        self.rate = rate_per_s
+        """Per second."""
         self._burst_s = burst_s
         self._full_s = now_s
 
@@ -51,7 +52,7 @@ class TokenBucket:
 
     def take(self, amount: float, now_s: float) -> None:
         """Take, into debt if need be; a negative ``amount`` is given back."""
-        self._full_s = max(self._full_s, now_s) + amount / self._rate
+        self._full_s = max(self._full_s, now_s) + amount / self.rate
 
     def is_full(self, now_s: float) -> bool:
         """Whether it is as good as new."""
@@ -59,8 +60,8 @@ class TokenBucket:
 
     def change(self, rate_per_s: float, now_s: float) -> None:
         """Another rate from now on; what was taken and has not flowed in again is still owed."""
-        self._full_s = now_s + max(self._full_s - now_s, 0.0) * self._rate / rate_per_s
-        self._rate = rate_per_s
+        self._full_s = now_s + max(self._full_s - now_s, 0.0) * self.rate / rate_per_s
+        self.rate = rate_per_s
 
 
 class Throttler(Generic[Key]):
@@ -101,9 +102,10 @@ class Throttler(Generic[Key]):
             self._leave(key)
             self.wait(key, now_s)
 
-    def has_limit(self, key: Key) -> bool:
-        """Whether one of its own."""
-        return key in self._own
+    def rate_of(self, key: Key) -> float | None:
+        """The lower one of the limits that hold for the key; None if none does."""
+        rates = [bucket.rate for bucket in (self._all, self._own.get(key)) if bucket is not None]
+        return min(rates, default=None)
 
     def forget(self, key: Key) -> None:
         """The key is gone, and waits for nothing."""
@@ -111,6 +113,11 @@ class Throttler(Generic[Key]):
         self._own.pop(key, None)
         if key in self._granted:
             self._give_back(key, self._granted.pop(key))
+
+    @property
+    def waiting(self) -> list[Key]:
+        """Who waits for a turn, in no order."""
+        return list(self._waiting)
 
     # Moving
 

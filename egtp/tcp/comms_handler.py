@@ -51,6 +51,10 @@ class CommsOwner(Protocol):
         """When the peer on the connection was last heard or talked to (elapsed seconds); None if
         no peer has proven itself on it."""
 
+    def held_back(self, connection: TCPConnection) -> None:
+        """Receiving on the connection is throttled: what the other side says is heard late, and it
+        may take this node for dead. Told with each clean-up."""
+
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
@@ -303,6 +307,8 @@ class TCPCommsHandler:
             self._connections[number].abort("no proof in time")
         for number in self._policy.idle(now, self._look):
             self._connections[number].drain("idle")
+        for connection in self._throttling.held_back:
+            self._owner.held_back(connection)
 
     def _end_closing(self, number: int) -> None:
         self._counters["connection closed: what it held did not leave in time"] += 1

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
+from egtp.tcp.small_reads import SmallReads
 
 __all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
 
@@ -54,6 +55,9 @@ class ConnectionOwner(Protocol):
 
 class Throttle(Protocol):
     """What limits the rates of a connection."""
+
+    def opened(self, connection: TCPConnection) -> None:
+        """The socket is connected."""
 
     def may_send(self, connection: TCPConnection) -> bool:
         """Whether a packet may be written now. If not, ``send_again`` is called when it may."""
@@ -297,6 +301,18 @@ class TCPConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.resume_reading()
 
+    def read_into(self, buffer: memoryview | None) -> None:
+        """Read no more at a time than fits into ``buffer``; with None, what the loop reads."""
+        transport = self._transport
+        if transport is None:
+            return
+        is_reading = transport.is_reading()
+        # uvloop looks at the protocol only when it begins to read.
+        transport.pause_reading()
+        transport.set_protocol(self if buffer is None else SmallReads(self, buffer))
+        if is_reading:
+            transport.resume_reading()
+
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -315,6 +331,8 @@ class TCPConnection(asyncio.Protocol):
         self.local_host = sockname[0]
         self.remote = self.dialled or Address.of(*peername[:2])
         self.is_open = True
+        if self.throttle is not None:
+            self.throttle.opened(self)
         self._owner.opened(self)
         self._write_held()
 

@@ -15,15 +15,16 @@ from typing import Final, NamedTuple
 from egtp.errors import LocalProtocolError
 from egtp.identity import NodeId
 from egtp.tcp.connection import TCPConnection
-from egtp.throttle import Throttler
+from egtp.throttle import BURST_S, Throttler
 
 __all__ = ["Rates", "Throttling"]
 
+READ_BYTES_MIN: Final = 1024
+READ_BYTES_MAX: Final = 256 * 1024
+"""What is read at a time: what may come within BURST_S, but so much at least and at most."""
 READ_RESERVE_BYTES: Final = 16 * 1024
-"""What a connection is expected to read when it may read again. It may be up to 256 KiB, as much as
-event loops read at a time; what was more is paid for before anybody reads again."""
-
-
+"""What a connection is expected to read when it may read again. What was more is paid for before
+anybody reads again."""
 PEERS_MAX: Final = 10_000
 """Peers with a limit of their own. They are chosen by this node's user, so it is a bound against
 mistakes."""
@@ -49,6 +50,8 @@ class Throttling:
         self._receiving: Throttler[TCPConnection] = Throttler(READ_RESERVE_BYTES)
         self._peers: dict[NodeId, Rates] = {}
         self._all = NO_LIMIT
+        self._buffer: memoryview | None = None
+        """Shared by all connections that are throttled in receiving."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._giving_turns = False
@@ -84,10 +87,25 @@ class Throttling:
     # Connections
 
     def add(self, connection: TCPConnection) -> None:
-        """A new connection; or the limit of all is another one."""
-        limited = self._all != NO_LIMIT or self._sending.has_limit(connection)
-        limited = limited or self._receiving.has_limit(connection)
-        connection.throttle = self if limited else None
+        """A new connection, or one whose limits are others now."""
+        send_rate = self._sending.rate_of(connection)
+        read_rate = self._receiving.rate_of(connection)
+        was_limited = connection.throttle is not None
+        is_limited = send_rate is not None or read_rate is not None
+        connection.throttle = self if is_limited else None
+        if was_limited or is_limited:
+            connection.read_into(self._buffer_for(read_rate))
+
+    def opened(self, connection: TCPConnection) -> None:
+        """Its socket is connected."""
+        connection.read_into(self._buffer_for(self._receiving.rate_of(connection)))
+
+    def _buffer_for(self, rate: float | None) -> memoryview | None:
+        if rate is None:
+            return None
+        if self._buffer is None:
+            self._buffer = memoryview(bytearray(READ_BYTES_MAX))
+        return self._buffer[: min(max(int(rate * BURST_S), READ_BYTES_MIN), READ_BYTES_MAX)]
 
     def prove(self, connection: TCPConnection, peer_id: NodeId) -> None:
         """The connection is one to this peer; or the peer's limit is another one."""
@@ -111,6 +129,11 @@ class Throttling:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    @property
+    def held_back(self) -> list[TCPConnection]:
+        """The connections that may not read at the moment."""
+        return self._receiving.waiting
 
     # What connections ask and tell
 

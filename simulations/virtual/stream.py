@@ -230,12 +230,27 @@ class StreamTransport(asyncio.Transport):
                 # A stream has no borders: what has waited comes together.
                 while self._unread and isinstance(self._unread[0], bytes):
                     piece += self._unread.popleft()  # type: ignore[operator]
+                if isinstance(self._protocol, asyncio.BufferedProtocol):
+                    self._context.run(self._fill_buffer, piece)
+                    continue
                 self.remote.outflow.read(len(piece))
                 self._context.run(self._call, self._protocol.data_received, piece)
             elif piece is End.FIN:
                 self._context.run(self._end_heard)
             else:
                 self.break_off(ConnectionResetError(104, "Connection reset by peer"))
+
+    def _fill_buffer(self, piece: bytes) -> None:
+        """A program that reads into its own buffer gets what fits into it."""
+        buffer = self._call(self._protocol.get_buffer, -1)
+        if buffer is None:
+            return
+        size = min(len(buffer), len(piece))
+        memoryview(buffer)[:size] = piece[:size]
+        if size < len(piece):
+            self._unread.appendleft(piece[size:])
+        self.remote.outflow.read(size)
+        self._call(self._protocol.buffer_updated, size)
 
     def _end_heard(self) -> None:
         self._heard_end = True

@@ -212,6 +212,7 @@ class End:
         self.busy: set[int] = set()
         self.known: set[NodeId] = set()
         self.looks = 0
+        self.slow: list[TCPConnection] = []
         self._called = asyncio.Event()
 
     def received(self, connection: TCPConnection, packet: bytes) -> None:
@@ -233,6 +234,9 @@ class End:
     def confirmed_on(self, connection: TCPConnection) -> float | None:
         self.looks += 1
         return self.used.get(connection.number)
+
+    def held_back(self, connection: TCPConnection) -> None:
+        self.slow.append(connection)
 
     def knows(self, peer_id: NodeId) -> bool:
         return peer_id in self.known

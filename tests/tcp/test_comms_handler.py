@@ -441,3 +441,14 @@ async def test_a_limit_of_a_peer_holds_for_its_connections_only_now_and_later(
     assert [c.takes_more for c in (now, other, later)] == [True, True, True]
     assert now.throttle is None
     await asyncio.sleep(0)
+
+
+async def test_each_clean_up_tells_of_those_that_may_not_read_now(make_end: Any) -> None:
+    server, client = make_end(receive_bytes_per_s=1000.0), make_end()
+    address = await server.listen()
+    busy, _ = await accepted(server, client, address, 2)
+    first, _ = client.comms.all()
+    first.send(bytes(5000))
+    await server.until(lambda: busy.bytes_in)
+    server.comms.clean_up()
+    assert server.slow == [busy]

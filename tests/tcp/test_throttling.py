@@ -27,6 +27,19 @@ def packets_of(seed: int, count: int) -> list[bytes]:
     return [rng.randbytes(rng.choice((1, 100, 2000, 20_000))) for _ in range(count)]
 
 
+def sizes_read(throttling: Any) -> list[int]:
+    """How much is read at a time, from now on."""
+    sizes: list[int] = []
+    received = throttling.received
+
+    def note(connection: Any, size: int) -> None:
+        sizes.append(size)
+        received(connection, size)
+
+    throttling.received = note
+    return sizes
+
+
 async def test_everything_that_was_throttled_arrives_in_order(net: Any, throttling: Any) -> None:
     near, far = await net.pair(held_bytes_max=16 * MIB)
     throttling.limit_all(Rates(send=2e6), [near.connection])
@@ -146,3 +159,35 @@ async def test_no_timer_is_left_when_nobody_waits(net: Any, throttling: Any) -> 
     await far.has([bytes(20_000)] * 10)
     await near.until(lambda: near.connection.takes_more)
     assert throttling._timer is None
+
+
+async def test_a_throttled_connection_reads_in_small_pieces_and_as_before_afterwards(
+    net: Any, throttling: Any
+) -> None:
+    near, raw = await net.raw_pair()
+    stream = b"".join(map(frame, packets_of(6, 200)))
+    sizes = sizes_read(throttling)
+    throttling.limit_all(Rates(receive=1e6), [near.connection])
+    raw.transport.write(stream)
+    await near.until(lambda: near.connection.bytes_in > 100_000)
+    assert max(sizes) <= 50_000
+    throttling.limit_all(Rates(), [near.connection])
+    assert near.transport.get_protocol() is near.connection
+    assert near.transport.is_reading()
+    await near.has(packets_of(6, 200))
+
+
+async def test_a_connection_that_is_throttled_from_the_beginning_reads_small_pieces(
+    net: Any, throttling: Any
+) -> None:
+    accepted, near = net.connection(dialled=None), net.connection(dialled=None)
+    throttling.limit_all(Rates(receive=200_000.0), [accepted.connection])
+    sizes = sizes_read(throttling)
+    address = await net.listen(lambda: accepted.connection)
+    await net.connect(near, address)
+    for _ in range(10):
+        near.connection.send(bytes(10_000))
+    await accepted.has([bytes(10_000)] * 10)
+    assert max(sizes) <= 10_000
+    near.connection.close("enough")
+    assert await accepted.ended() == "closed by the other side"
