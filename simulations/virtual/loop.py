@@ -204,10 +204,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def bury(self, process: Process) -> None:
         """Forget what a dead process still wanted to do, and end its tasks where they are."""
         self._some_process_stopped = True
+        # Among what a sleeper still had to do is the next step of tasks that are to end now.
+        self._ready.extend(process.kept)
+        process.kept.clear()
         self._close_all(process.owns)
         self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
         heapq.heapify(self._timers)
-        process.timers, process.kept = [], []
+        process.timers = []
 
     def end(self, last: Callable[[], None]) -> None:
         """Let ``last`` happen, and throw away what is still going on, as when a world ends."""
