@@ -250,10 +250,13 @@ class VirtualLoop(Unthreaded):
     def bury(self, process: Process) -> None:
         """Forget what a dead process still wanted to do, and end its tasks where they are."""
         self._some_process_stopped = True
+        # Among what a sleeper still had to do is the next step of tasks that are to end now.
+        self._ready.extend(process.kept)
+        process.kept.clear()
         # What a task still does at its end belongs to the dead, too, and so does what it asks for.
         process.context.copy().run(self._close_all, process.owns)
         self._take_timers(process)
-        process.timers, process.kept = [], []
+        process.timers = []
 
     def _take_timers(self, process: Process) -> list[_Due]:
         """Those of a process, which are no longer among the others."""

@@ -15,7 +15,6 @@ from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from itertools import permutations
 from typing import Any, Final
 
-import pytest
 from hypothesis import settings, stateful
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, consumes, initialize, multiple, precondition, rule
@@ -195,8 +194,9 @@ class NetworkMachine(stateful.RuleBasedStateMachine):
             "handlers": (len(engine.handlers), len(self.asking) + len(self.members)),
             "peers": (len(peers), FEW),
             "handshakes": (engine.channels.dialling, FEW * len(peers)),
-            "unproven sessions": (engine.channels.unconfirmed, FEW * len(peers)),
-            "connections": (len(engine.comms), FEW * len(peers)),
+            # Somebody who has not proven who he is, is no peer yet.
+            "unproven sessions": (engine.channels.unconfirmed, FEW * len(self.members)),
+            "connections": (len(engine.comms), FEW * len(self.members)),
             "paths": (sum(len(peer.paths) for peer in peers), FEW * len(peers)),
         }
         return [f"{member.name}: {n} {what}" for what, (n, most) in held.items() if n > most]
@@ -258,7 +258,8 @@ class NetworkMachine(stateful.RuleBasedStateMachine):
         await asyncio.gather(*self.asking)
         await self.cluster.__aexit__(None, None, None)
         await asyncio.sleep(1)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, "\n".join(map(str, left))
 
     # How
 
@@ -290,7 +291,6 @@ async def _if_it_can(act: Coroutine[Any, Any, object]) -> None:
         await act
 
 
-@pytest.mark.xfail(run=False, reason="finds what is told below, and shrinks it for minutes")
 def test_whatever_happens_to_a_network_it_keeps_its_promises_and_comes_back() -> None:
     # An example takes a second, so a short look has fewer of them than elsewhere.
     thorough = settings.get_current_profile_name() == "thorough"
@@ -344,3 +344,11 @@ def test_a_hard_timeout_is_on_time_on_a_machine_that_slept() -> None:
         machine.wake("alice")
         machine.time_passes(1.7)
         machine.ask("alice", "bob", 0, 1)
+
+
+def test_who_waits_for_a_sleeper_that_runs_out_of_power_hears_of_it() -> None:
+    with story() as machine:
+        machine.ask_many("alice", ["bob"], 0, 4)
+        machine.sleep("alice")
+        machine.time_passes(1)
+        machine.run_out_of_power("alice")

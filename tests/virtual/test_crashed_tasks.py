@@ -48,3 +48,22 @@ def test_nothing_of_a_crashed_program_is_left(
         return {task.get_name() for task in asyncio.all_tasks()} - {"the story"}
 
     assert simulate(story).value == set()
+
+
+def test_nothing_is_left_of_a_program_whose_machine_runs_out_of_power_while_asleep() -> None:
+    """Steps of its tasks were due when it had fallen asleep: of new ones, and of one woken up."""
+
+    async def story(network: Network) -> set[str]:
+        host = network.host("host", "5.0.0.1")
+        woken = asyncio.Event()
+        waiting = host.spawn(woken.wait(), "woken up")
+        await asyncio.sleep(1)
+        woken.set()
+        new = host.spawn(asyncio.sleep(1), "not begun")
+        host.sleep()
+        await asyncio.sleep(1)
+        host.crash()
+        await asyncio.wait([waiting, new])
+        return {task.get_name() for task in asyncio.all_tasks()} - {"the story"}
+
+    assert simulate(story).value == set()
