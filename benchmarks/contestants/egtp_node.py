@@ -19,8 +19,18 @@ from discovery import StaticDiscovery
 from egtp import ContactLink, Identity, Incoming, MemoryLookup, Node, NodeConfig, deadlines
 from egtp.discovery_service import Introduction
 
-CONFIG = NodeConfig(private_addresses=True, idle_timeout_s=3600.0)
-"""What is held idle on purpose is not to be closed as idle."""
+CONFIG = NodeConfig(
+    private_addresses=True,
+    # What is held idle on purpose is not to be closed as idle.
+    idle_timeout_s=3600.0,
+    dial_timeout_s=30.0,
+    # All clients come from one address, as fast as they can; that is what is measured.
+    connections_max=20_000,
+    connections_per_ip_max=10_000,
+    strangers_share=1.0,
+    accepts_per_s=100_000.0,
+    accepts_per_ip_per_s=100_000.0,
+)
 IDENTITIES_READY = 64
 
 
