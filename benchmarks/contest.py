@@ -1,0 +1,139 @@
+"""Who takes part, in what, and what each of them does not do that EGTP does."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from dataclasses import dataclass, field
+
+__all__ = ["CONTESTANTS", "REFERENCE", "SUITES", "TLS", "Contestant", "Suite", "Work"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One measurement. ``kind`` is what the client is told; see :mod:`benchmarks.stations`."""
+
+    name: str
+    kind: str = "query"
+    at_once: int = 1
+    bytes: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    works: tuple[Work, ...]
+    reference: str
+    """The contestant that is measured right beside each of the others."""
+    reference_works: tuple[Work, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    name: str
+    module: str
+    """A module of :mod:`benchmarks.contestants`, or a file for Node there."""
+    suites: frozenset[str]
+    lacks: str
+    package: str = ""
+    """The distribution that it needs, as it is named on PyPI."""
+    form: str = ""
+    held: int = field(default=5000)
+    """How many connections it is asked to hold."""
+
+    @property
+    def version(self) -> str:
+        try:
+            return importlib.metadata.version(self.package) if self.package else ""
+        except importlib.metadata.PackageNotFoundError:
+            return "not installed"
+
+
+ONE = Work("one at a time")
+R = Work("64 in flight", at_once=64)
+THOUSAND = Work("1,000 in flight", at_once=1000)
+BULK = Work("64 KiB, 64 in flight", at_once=64, bytes=65536)
+NEW = Work("new sessions, 16 at a time", "sessions", at_once=16)
+LARGE = Work("100 B beside 16 MiB", "mixed", bytes=16 * 2**20)
+HOLD = Work("idle connections held", "hold")
+
+SUITES = {
+    "query": Suite((ONE, R, THOUSAND), "bare echo", (ONE, R)),
+    "bulk": Suite((BULK,), "bare echo", (BULK,)),
+    "sessions": Suite((NEW,), "uvloop TLS, protocol", (NEW,)),
+    "idle": Suite((HOLD,), "", ()),
+    "mixed": Suite((LARGE,), "", ()),
+    "relay": Suite((ONE, R, THOUSAND), "bare echo", (ONE, R)),
+    "deadline": Suite((R, THOUSAND), "EGTP, no deadlines", (R, THOUSAND)),
+}
+
+REFERENCE, TLS = "bare echo", "uvloop TLS, protocol"
+_ALL = frozenset({"query", "bulk", "sessions", "idle"})
+_TALK = frozenset({"query", "bulk"})
+
+CONTESTANTS = (
+    Contestant("EGTP", "egtp_node", _ALL | {"mixed", "relay", "deadline"}, "nothing: all is on"),
+    Contestant(
+        "EGTP, no deadlines", "egtp_node", frozenset({"deadline"}),
+        "timeouts of any kind: only to see what they cost", form="no-deadlines",
+    ),
+    Contestant(
+        REFERENCE, "bare", _ALL | {"mixed", "relay"},
+        "encryption, identity, reference, nonce, timeouts: the reference R", "uvloop",
+    ),
+    Contestant(
+        TLS, "tls", _ALL, "reference, nonce of a message, timeouts, reaching by key", "uvloop",
+        "protocol",
+    ),
+    Contestant(
+        "uvloop TLS, streams", "tls", _TALK,
+        "reference, nonce of a message, timeouts, reaching by key", "uvloop", "streams",
+    ),
+    Contestant(
+        "aiofastnet TLS", "tls", _ALL, "reference, nonce of a message, timeouts, reaching by key",
+        "aiofastnet", "aiofastnet",
+    ),
+    Contestant(
+        "picows wss", "picows_wss", _ALL, "reference, nonce of a message, timeouts, replies",
+        "picows",
+    ),
+    Contestant(
+        "websockets wss", "websockets_wss", _ALL,
+        "reference, nonce of a message, timeouts, replies", "websockets",
+    ),
+    Contestant(
+        "pyzmq CURVE, blocking", "zeromq", _TALK,
+        "reference, timeouts, replies, knowing that nobody is there, futures", "pyzmq", "blocking",
+    ),
+    Contestant(
+        "pyzmq CURVE, asyncio", "zeromq", _ALL,
+        "reference, timeouts, replies, knowing that nobody is there", "pyzmq", "asyncio",
+    ),
+    Contestant(
+        "grpcio, one stream", "grpc_aio", _TALK, "reference, nonce of a message, soft timeout",
+        "grpcio", "bidi",
+    ),
+    Contestant(
+        "grpcio, unary", "grpc_aio", _ALL, "reference, nonce of a message, soft timeout", "grpcio",
+        "unary", held=1000,
+    ),
+    Contestant(
+        "aiohttp https", "aiohttp_https", frozenset({"query", "bulk", "sessions"}),
+        "reference, nonce of a message, soft timeout, reaching by key", "aiohttp",
+    ),
+    Contestant(
+        "NATS", "nats_broker", _ALL | {"relay"},
+        "encryption end to end (to the broker only), reference, soft timeout", "nats-py",
+        held=1000,
+    ),
+    Contestant(
+        "iroh, one stream", "iroh_quic", frozenset({"query", "bulk", "sessions"}),
+        "reference, replies, soft timeout", "iroh",
+    ),
+    Contestant(
+        "py-libp2p, one stream", "libp2p_noise", _TALK, "reference, replies, timeouts", "libp2p"
+    ),
+    Contestant("Foolscap", "foolscap_tub", _TALK, "reference, nonce, timeouts", "foolscap"),
+    Contestant(
+        "hyperdht (Node)", "hyperdht.cjs", _ALL, "reference, replies, timeouts: a raw echo",
+        held=1000,
+    ),
+)

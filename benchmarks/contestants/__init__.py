@@ -1,0 +1,1 @@
+"""One module for each contestant, with its server and its client side."""

@@ -1,0 +1,114 @@
+"""EGTP, through its public API: an ``async def`` handler, and ``await node.query(...)``.
+
+A session, where sessions are counted, is a new :class:`Node` with an identity of its own, made
+beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
+get its first reply, and to say goodbye. Forms: ``direct``; ``no-deadlines``, where the engine's
+deadline table is made to do nothing, to see what it costs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import Any
+
+from benchmarks.asyncio_station import take_part_on_asyncio
+from benchmarks.load import Call
+from discovery import StaticDiscovery
+from egtp import ContactLink, Identity, Incoming, MemoryLookup, Node, NodeConfig, deadlines
+from egtp.discovery_service import Introduction
+
+CONFIG = NodeConfig(
+    private_addresses=True,
+    # What is held idle on purpose is not to be closed as idle.
+    idle_timeout_s=3600.0,
+    dial_timeout_s=30.0,
+    # All clients come from one address, as fast as they can; that is what is measured.
+    connections_max=20_000,
+    connections_per_ip_max=10_000,
+    strangers_share=1.0,
+    accepts_per_s=100_000.0,
+    accepts_per_ip_per_s=100_000.0,
+)
+IDENTITIES_READY = 64
+
+
+async def echo(query: Incoming) -> bytes:
+    return query.body
+
+
+async def serve(settings: dict[str, Any]) -> object:
+    _apply(settings)
+    relay: str | None = settings.get("relay")
+    discovery = None
+    if relay is not None:
+        link = ContactLink.parse(relay)
+        discovery = StaticDiscovery([Introduction(link.peer_id, link.record)])
+    node = Node(
+        Identity.generate(os.urandom),
+        listen="127.0.0.1:0" if relay is None else (),
+        lookup=MemoryLookup(),
+        discovery=discovery,
+        config=CONFIG,
+    )
+    node.handle("echo", echo)
+    await node.start()
+    while relay is not None and not node.relays:
+        await asyncio.sleep(0.02)
+    return node.link
+
+
+async def relay(settings: dict[str, Any]) -> object:
+    node = Node(
+        Identity.generate(os.urandom),
+        listen="127.0.0.1:0",
+        lookup=MemoryLookup(),
+        relay_server=True,
+        config=CONFIG,
+    )
+    await node.start()
+    return node.link
+
+
+class NodeSession:
+    def __init__(self, node: Node, call: Call) -> None:
+        self._node = node
+        self.call = call
+
+    async def close(self) -> None:
+        await self._node.close()
+
+
+class Connector:
+    """Makes sessions; keeps identities in store, so that making keys is not measured."""
+
+    def __init__(self) -> None:
+        self._identities: list[Identity] = []
+
+    async def connect(self, settings: dict[str, Any]) -> NodeSession:
+        _apply(settings)
+        if not self._identities:
+            self._identities = [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
+        node = Node(self._identities.pop(), lookup=MemoryLookup(), config=CONFIG)
+        await node.start()
+        peer_id = node.add_contact(ContactLink.parse(settings["address"]))
+        return NodeSession(node, partial(node.query, peer_id, "echo"))
+
+
+def _apply(settings: dict[str, Any]) -> None:
+    if settings.get("form") == "no-deadlines":
+        _stop_deadlines()
+
+
+def _stop_deadlines() -> None:
+    """Nothing is ever entered into the table of deadlines, and nothing is ever due."""
+    table: Any = deadlines.Deadlines
+    bucket: dict[object, None] = {}
+    table.add = lambda *_: bucket
+    table.due = lambda *_: []
+    table.next_s = lambda *_: None
+
+
+if __name__ == "__main__":
+    take_part_on_asyncio(serve, Connector().connect, relay=relay)

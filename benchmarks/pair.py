@@ -1,0 +1,153 @@
+"""Pair: the two processes of a contestant, each on a core of its own; through a relay, three."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from benchmarks.contest import Contestant
+from benchmarks.machine import Moment, pss_bytes
+
+__all__ = ["Absent", "Pair"]
+
+HERE = Path(__file__).parent
+CLIENT_CORE, SERVER_CORE = 0, 1
+START_S, WINDOW_S = 30.0, 180.0
+
+
+class Absent(Exception):
+    """The contestant does not run here, and why."""
+
+
+class _Station:
+    """One process: what it says comes by a thread, so that every wait has an end."""
+
+    def __init__(self, contestant: Contestant, role: str, settings: dict[str, Any], core: int):
+        node = contestant.module.endswith("cjs")
+        program = (
+            ["node", str(HERE / "contestants" / contestant.module)]
+            if node
+            else [sys.executable, "-m", f"benchmarks.contestants.{contestant.module}"]
+        )
+        cores = sorted(os.sched_getaffinity(0))
+        try:
+            self.process = subprocess.Popen(  # noqa: S603
+                [*program, role, json.dumps(settings)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                cwd=HERE.parent,
+                start_new_session=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, {cores[min(core, len(cores) - 1)]}),  # noqa: PLW1509
+            )
+        except FileNotFoundError:
+            raise Absent(f"no {program[0]} on this machine") from None
+        self._said: queue.Queue[dict[str, Any]] = queue.Queue()
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith('{"say"'):
+                self._said.put(json.loads(line))
+        self._said.put({"say": "failed", "reason": "its process ended"})
+
+    def hear(self, word: str, timeout_s: float) -> dict[str, Any]:
+        try:
+            said = self._said.get(timeout=timeout_s)
+        except queue.Empty:
+            raise Absent(f"no {word!r} within {timeout_s:.0f} s") from None
+        if said["say"] != word:
+            raise Absent(str(said.get("reason", said["say"])))
+        return said
+
+    def tell(self, work: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(work) + "\n")
+        self.process.stdin.flush()
+
+    def end(self) -> None:
+        """End it with all that it started; nothing of it is of use any more."""
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+
+
+class Pair:
+    """Server and client of a contestant, running. Raises :class:`Absent` if they do not."""
+
+    def __init__(self, contestant: Contestant, certificates: str, *, relayed: bool = False) -> None:
+        settings = {"form": contestant.form, "certificates": certificates}
+        self._stations: list[_Station] = []
+        try:
+            if relayed:
+                # Both ends share the client's core; the relay has the other one for itself.
+                self.relay = self._start(contestant, "relay", settings, SERVER_CORE)
+                settings["relay"] = self.relay.hear("ready", START_S)["address"]
+            self.server = self._start(
+                contestant, "serve", settings, CLIENT_CORE if relayed else SERVER_CORE
+            )
+            settings["address"] = self.server.hear("ready", START_S)["address"]
+            self.client = self._start(contestant, "client", settings, CLIENT_CORE)
+            self.client.hear("ready", START_S)
+        except BaseException:
+            self.end()
+            raise
+
+    def _start(
+        self, contestant: Contestant, role: str, settings: dict[str, Any], core: int
+    ) -> _Station:
+        self._stations.append(_Station(contestant, role, settings, core))
+        return self._stations[-1]
+
+    def measure(self, work: dict[str, Any]) -> dict[str, Any]:
+        """Have the client do ``work``: what it measured, the processor seconds of each process,
+        and what everybody else used meanwhile, in cores."""
+        pids = [station.process.pid for station in (self.client, self.server)]
+        if len(self._stations) == 3:
+            pids.append(self.relay.process.pid)
+        self.client.tell(work)
+        self.client.hear("begin", WINDOW_S)
+        begin = Moment.now(pids)
+        facts = self.client.hear("end", WINDOW_S)
+        end = Moment.now(pids)
+        del facts["say"]
+        names = ("client_cpu_s", "server_cpu_s", "relay_cpu_s")
+        used = dict(zip(names, end.own_since(begin), strict=False))
+        return facts | used | {"others": end.others_since(begin)}
+
+    def server_pss_bytes(self) -> int:
+        return pss_bytes(self.server.process.pid)
+
+    def server_cpu_share(self, wait: Any, seconds: float) -> float:
+        """Which share of a core the server uses while nothing happens."""
+        begin = Moment.now([self.server.process.pid])
+        wait(seconds)
+        end = Moment.now([self.server.process.pid])
+        return end.own_since(begin)[0] / (end.at_s - begin.at_s)
+
+    def end(self) -> None:
+        for station in reversed(self._stations):
+            station.end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.end()

@@ -1,0 +1,339 @@
+"""Tables, in Markdown, of what the harness measured.
+
+``python -m benchmarks.report FILE [--into docs/benchmarks.md]`` prints them, or puts them between
+the marks ``<!-- table NAME -->`` and ``<!-- end -->`` of a page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from benchmarks.contest import BULK, CONTESTANTS, HOLD, LARGE, NEW, ONE, THOUSAND, R, Work
+
+__all__ = ["Spread", "Table", "put_into", "report", "spread"]
+
+Results: TypeAlias = dict[str, Any]
+Row: TypeAlias = dict[str, Any]
+OURS = "EGTP"
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A median, and between what it lies."""
+
+    median: float
+    low: float
+    high: float
+
+    def __format__(self, form: str) -> str:
+        return f"{self.median:{form}} ({self.low:{form}}-{self.high:{form}})"
+
+
+def spread(values: Iterable[float]) -> Spread | None:
+    """None for no values."""
+    kept = sorted(values)
+    return Spread(statistics.median(kept), kept[0], kept[-1]) if kept else None
+
+
+class Rows:
+    """The rows of one run, asked for figures."""
+
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self._rows = rows
+
+    def of(self, suite: str, name: str, work: Work) -> list[Row]:
+        return [
+            row
+            for row in self._rows
+            if row["suite"] == suite and row["contestant"] == name and row["work"] == work.name
+        ]
+
+    def names(self, suite: str) -> list[str]:
+        seen = {row["contestant"] for row in self._rows if row["suite"] == suite}
+        return [one.name for one in CONTESTANTS if one.name in seen]
+
+    def figure(self, suite: str, name: str, work: Work, key: str) -> float | None:
+        """The median of a figure."""
+        values = spread(row[key] for row in self.of(suite, name, work) if key in row)
+        return None if values is None else values.median
+
+    def ratio(
+        self, suite: str, name: str, work: Work, key: str = "per_s", over: Work | None = None
+    ) -> Spread | None:
+        """Each row's figure over that of the reference right beside it."""
+        beside = (over or work).name
+        return spread(
+            row[key] / row["reference"][beside][key]
+            for row in self.of(suite, name, work)
+            if key in row and row["reference"].get(beside, {}).get(key)
+        )
+
+    def disturbed(self, suite: str) -> int:
+        return sum(
+            row["disturbed"] or any(one["disturbed"] for one in row["reference"].values())
+            for row in self._rows
+            if row["suite"] == suite
+        )
+
+    def count(self, suite: str) -> int:
+        return sum(row["suite"] == suite for row in self._rows)
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    heads: tuple[str, ...]
+    lines: list[tuple[str, ...]]
+
+    def __str__(self) -> str:
+        rule = ["---", *["--:"] * (len(self.heads) - 1)]
+        return "\n".join("| " + " | ".join(line) + " |" for line in (self.heads, rule, *self.lines))
+
+
+def report(results: Results) -> dict[str, str]:
+    """The tables by name, of the suites that were run, each with a line on how quiet it was."""
+    rows = Rows(results["rows"])
+    tables: dict[str, str] = {"machine": _machine(results)}
+    if rows.count("query"):
+        tables["goals"] = str(_goals(rows))
+    for suite, make in _TABLES.items():
+        if rows.count(suite):
+            note = f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
+            tables[suite] = f"{make(rows)}\n\n{note}"
+    tables["absent"] = _absent(results)
+    return tables
+
+
+def _machine(results: Results) -> str:
+    machine = results["machine"]
+    return (
+        f"{results['began']}: {machine['cores']} cores of {machine['cpu']}, "
+        f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, CPython {machine['python']}; "
+        f"{results['rounds']} rounds of {results['seconds']:g} s windows."
+    )
+
+
+def _absent(results: Results) -> str:
+    absent = results["absent"]
+    if not absent:
+        return "Everybody who was invited ran."
+    return "\n".join(["Not run:", "", *(f"* {who}: {why}" for who, why in absent.items())])
+
+
+def _number(value: float | Spread | None, form: str) -> str:
+    return "-" if value is None else f"{value:{form}}"
+
+
+def _by(key: Callable[[str], float | Spread | None], names: list[str]) -> list[str]:
+    """The best first."""
+
+    def order(name: str) -> float:
+        value = key(name)
+        return -(value.median if isinstance(value, Spread) else value or 0.0)
+
+    return sorted(names, key=order)
+
+
+def _query(rows: Rows) -> Table:
+    lines = []
+    for name in _by(lambda n: rows.ratio("query", n, R), rows.names("query")):
+        cpu = [
+            rows.figure("query", name, THOUSAND, f"{side}_cpu_s_per_100k")
+            for side in ("client", "server")
+        ]
+        lines.append(
+            (
+                name,
+                _number(rows.figure("query", name, ONE, "p50_us"), ",.0f"),
+                _number(rows.ratio("query", name, ONE, "p50_us"), ".2f"),
+                _number(rows.figure("query", name, R, "per_s"), ",.0f"),
+                _number(rows.ratio("query", name, R), ".2f"),
+                _number(rows.figure("query", name, THOUSAND, "per_s"), ",.0f"),
+                _number(rows.ratio("query", name, THOUSAND, over=R), ".2f"),
+                " + ".join(_number(one, ".2f") for one in cpu),
+            )
+        )
+    heads = (
+        "contestant", "p50 us", "x bare", "64 in flight /s", "R", "1,000 in flight /s", "R",
+        "CPU s/100k",
+    )
+    return Table(heads, lines)
+
+
+def _bulk(rows: Rows) -> Table:
+    lines = [
+        (
+            name,
+            _number((rows.figure("bulk", name, BULK, "per_s") or 0) * BULK.bytes / 1e6, ",.0f"),
+            _number(rows.ratio("bulk", name, BULK), ".2f"),
+        )
+        for name in _by(lambda n: rows.ratio("bulk", n, BULK), rows.names("bulk"))
+    ]
+    return Table(("contestant", "MB/s", "x bare"), lines)
+
+
+def _sessions(rows: Rows) -> Table:
+    lines = []
+    for name in _by(lambda n: rows.ratio("sessions", n, NEW), rows.names("sessions")):
+        cpu = [
+            (rows.figure("sessions", name, NEW, f"{side}_cpu_s_per_100k") or 0) / 100
+            for side in ("client", "server")
+        ]
+        lines.append(
+            (
+                name,
+                _number(rows.figure("sessions", name, NEW, "per_s"), ",.0f"),
+                _number(rows.ratio("sessions", name, NEW), ".2f"),
+                " + ".join(f"{one:.2f}" for one in cpu),
+            )
+        )
+    return Table(("contestant", "sessions/s", "x mutual TLS", "CPU ms each"), lines)
+
+
+def _idle(rows: Rows) -> Table:
+    lines = [
+        (
+            name,
+            _number(rows.figure("idle", name, HOLD, "held"), ",.0f"),
+            _number(rows.figure("idle", name, HOLD, "kib_each"), ".1f"),
+            _number(rows.figure("idle", name, HOLD, "idle_cpu_share"), ".2%"),
+        )
+        for name in _by(
+            lambda n: -(rows.figure("idle", n, HOLD, "kib_each") or 0), rows.names("idle")
+        )
+    ]
+    return Table(("contestant", "held", "KiB each, server", "idle CPU, of a core"), lines)
+
+
+def _mixed(rows: Rows) -> Table:
+    lines = [
+        (
+            name,
+            *(
+                _number(rows.figure("mixed", name, LARGE, key), ",.0f")
+                for key in ("alone_p50_us", "p50_us", "p99_us", "large_mb_per_s")
+            ),
+            _number(_over_idle(rows, name), ".1f"),
+        )
+        for name in rows.names("mixed")
+    ]
+    heads = ("contestant", "p50 us alone", "p50 us beside", "p99 us beside", "large MB/s")
+    return Table((*heads, "p99 beside / p50 alone"), lines)
+
+
+def _over_idle(rows: Rows, name: str) -> Spread | None:
+    return spread(row["p99_us"] / row["alone_p50_us"] for row in rows.of("mixed", name, LARGE))
+
+
+def _relay(rows: Rows) -> Table:
+    lines = [
+        (
+            name,
+            _number(rows.figure("relay", name, ONE, "p50_us"), ",.0f"),
+            _number(rows.ratio("relay", name, ONE, "p50_us"), ".2f"),
+            _number(rows.ratio("relay", name, R), ".2f"),
+            _number(rows.ratio("relay", name, THOUSAND, over=R), ".2f"),
+            _number(rows.figure("relay", name, THOUSAND, "relay_cpu_s_per_100k"), ".2f"),
+        )
+        for name in _by(lambda n: rows.ratio("relay", n, THOUSAND, over=R), rows.names("relay"))
+    ]
+    heads = ("contestant", "p50 us", "x bare, direct", "64 in flight, R", "1,000 in flight, R")
+    return Table((*heads, "relay's CPU s/100k"), lines)
+
+
+def _deadline(rows: Rows) -> Table:
+    lines = [
+        (
+            work.name,
+            _number(rows.figure("deadline", OURS, work, "per_s"), ",.0f"),
+            _number(rows.ratio("deadline", OURS, work), ".3f"),
+        )
+        for work in (R, THOUSAND)
+    ]
+    return Table(("a deadline on every query", "/s", "x without any"), lines)
+
+
+_TABLES: dict[str, Callable[[Rows], Table]] = {
+    "query": _query,
+    "bulk": _bulk,
+    "sessions": _sessions,
+    "idle": _idle,
+    "mixed": _mixed,
+    "relay": _relay,
+    "deadline": _deadline,
+}
+
+
+def _goals(rows: Rows) -> Table:
+    """What was aimed at, what it is, and whether that is enough."""
+
+    def line(
+        what: str, value: float | Spread | None, goal: float, form: str = ".2f", *, most: bool
+    ) -> tuple[str, ...]:
+        middle = value.median if isinstance(value, Spread) else value
+        if middle is None:
+            return (what, "-", f"{goal:g}", "not measured")
+        met = middle <= goal if most else middle >= goal
+        return (what, f"{value:{form}}", f"{'<=' if most else '>='} {goal:g}", "yes" if met else "no")
+
+    cpu = [rows.figure("query", OURS, THOUSAND, f"{s}_cpu_s_per_100k") for s in ("client", "server")]
+    slowdown = rows.ratio("deadline", OURS, THOUSAND)
+    lines = [
+        line("1. 64 in flight, R", rows.ratio("query", OURS, R), 0.9, most=False),
+        line("2. 1,000 in flight, R", rows.ratio("query", OURS, THOUSAND, over=R), 1.3, most=False),
+        line(
+            "3. CPU s per 100k, both sides", None if None in cpu else sum(c or 0 for c in cpu), 0.7,
+            most=True,
+        ),
+        line("4. one at a time, p50 x bare", rows.ratio("query", OURS, ONE, "p50_us"), 1.3, most=True),
+        line("5. sessions, x mutual TLS", rows.ratio("sessions", OURS, NEW), 2.5, most=False),
+        line("6. KiB of an idle connection", rows.figure("idle", OURS, HOLD, "kib_each"), 12, ".1f", most=True),
+        line("7. 64 KiB, MB/s x bare", rows.ratio("bulk", OURS, BULK), 0.35, most=False),
+        line("8. beside 16 MiB, p99 / p50 alone", _over_idle(rows, OURS), 5, ".1f", most=True),
+        line(
+            "9. cost of deadlines", None if slowdown is None else 1 - slowdown.median, 0.05, ".1%",
+            most=True,
+        ),
+        line("10. relayed, 1,000 in flight, R", rows.ratio("relay", OURS, THOUSAND, over=R), 0.4, most=False),
+        line("10. relayed, p50 x bare", rows.ratio("relay", OURS, ONE, "p50_us"), 3, most=True),
+        line(
+            "10. relay's CPU s per 100k",
+            rows.figure("relay", OURS, THOUSAND, "relay_cpu_s_per_100k"), 0.35, most=True,
+        ),
+    ]
+    return Table(("work", "measured", "goal", "met"), lines)
+
+
+def put_into(page: str, tables: dict[str, str]) -> str:
+    """``page`` with each table between its marks; marks without a table keep what they have."""
+
+    def replaced(match: re.Match[str]) -> str:
+        name = match.group(1)
+        if name not in tables:
+            return match.group(0)
+        return f"<!-- table {name} -->\n{tables[name]}\n<!-- end -->"
+
+    return re.sub(r"<!-- table (\w+) -->\n.*?<!-- end -->", replaced, page, flags=re.DOTALL)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("file", type=Path, help="what `python -m benchmarks --json` wrote")
+    parser.add_argument("--into", type=Path, metavar="PAGE")
+    options = parser.parse_args()
+    tables = report(json.loads(options.file.read_text(encoding="utf-8")))
+    if options.into:
+        page = put_into(options.into.read_text(encoding="utf-8"), tables)
+        options.into.write_text(page, encoding="utf-8")
+    else:
+        print("\n\n".join(f"### {name}\n\n{table}" for name, table in tables.items()))
+
+
+if __name__ == "__main__":
+    main()
