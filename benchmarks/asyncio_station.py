@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeAlias
 
 import uvloop
@@ -72,7 +71,11 @@ async def _client(connect: Connect, settings: Settings) -> None:
             if main is None:
                 main = await connect(settings)
                 assert await main.call(b"right?") == b"right?"
-            await (_mixed(main.call, work) if work["work"] == "mixed" else _carry(Load(main.call, work)))
+            await (
+                _mixed(main.call, work)
+                if work["work"] == "mixed"
+                else _carry(Load(main.call, work))
+            )
 
 
 async def _carry(load: Load, *, tell: bool = True) -> dict[str, float]:
@@ -90,8 +93,13 @@ async def _mixed(call: Call, work: dict[str, Any]) -> None:
     beside, large_facts = await asyncio.gather(
         _carry(Load(call, small), tell=False), _carry(large, tell=False)
     )
-    say("end", **beside, alone_p50_us=alone["p50_us"], alone_p99_us=alone["p99_us"],
-        large_mb_per_s=large_facts["per_s"] * work["bytes"] / 1e6)
+    say(
+        "end",
+        **beside,
+        alone_p50_us=alone["p50_us"],
+        alone_p99_us=alone["p99_us"],
+        large_mb_per_s=large_facts["per_s"] * work["bytes"] / 1e6,
+    )
 
 
 async def _hold(connect: Connect, settings: Settings, count: int) -> None:

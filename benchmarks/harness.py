@@ -69,7 +69,9 @@ class Harness:
     def _invited(self) -> Sequence[Contestant]:
         parts = [part.lower() for part in self.options.peers]
         return [
-            one for one in CONTESTANTS if not parts or any(part in one.name.lower() for part in parts)
+            one
+            for one in CONTESTANTS
+            if not parts or any(part in one.name.lower() for part in parts)
         ]
 
     def _turn(self, name: str, suite: Suite, contestant: Contestant) -> Iterator[Row]:
@@ -81,7 +83,8 @@ class Harness:
             with self._pair(contestant, name) as pair:
                 for work in suite.works:
                     facts = (
-                        self._hold(pair, contestant) if work.kind == "hold"
+                        self._hold(pair, contestant)
+                        if work.kind == "hold"
                         else self._window(pair, work)
                     )
                     yield head | {"work": work.name} | facts | {"reference": reference}
@@ -111,7 +114,7 @@ class Harness:
             facts["disturbed"] = facts["others"] > self.options.quiet_cores
             if not facts["disturbed"]:
                 break
-        if "done" in facts and facts["done"]:
+        if facts.get("done"):
             for key in ("client_cpu_s", "server_cpu_s", "relay_cpu_s"):
                 if key in facts:
                     facts[key.replace("_s", "_s_per_100k")] = facts[key] / facts["done"] * 1e5

@@ -44,7 +44,7 @@ def _instructions(queries: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(  # noqa: S603
             [
-                "valgrind",  # noqa: S607
+                "valgrind",
                 "--tool=callgrind",
                 f"--callgrind-out-file={folder}/out",
                 sys.executable,

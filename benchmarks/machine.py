@@ -69,7 +69,9 @@ class Moment:
     def others_since(self, begin: Self) -> float:
         """How many cores everybody else used meanwhile."""
         others_s = (
-            self.busy_s - begin.busy_s - sum(self.own_since(begin))
+            self.busy_s
+            - begin.busy_s
+            - sum(self.own_since(begin))
             - (self.harness_s - begin.harness_s)
         )
         return max(0.0, others_s / (self.at_s - begin.at_s))

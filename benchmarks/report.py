@@ -104,7 +104,9 @@ def report(results: Results) -> dict[str, str]:
         tables["goals"] = str(_goals(rows))
     for suite, make in _TABLES.items():
         if rows.count(suite):
-            note = f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
+            note = (
+                f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
+            )
             tables[suite] = f"{make(rows)}\n\n{note}"
     tables["absent"] = _absent(results)
     return tables
@@ -160,7 +162,13 @@ def _query(rows: Rows) -> Table:
             )
         )
     heads = (
-        "contestant", "p50 us", "x bare", "64 in flight /s", "R", "1,000 in flight /s", "R",
+        "contestant",
+        "p50 us",
+        "x bare",
+        "64 in flight /s",
+        "R",
+        "1,000 in flight /s",
+        "R",
         "CPU s/100k",
     )
     return Table(heads, lines)
@@ -280,31 +288,58 @@ def _goals(rows: Rows) -> Table:
         if middle is None:
             return (what, "-", f"{goal:g}", "not measured")
         met = middle <= goal if most else middle >= goal
-        return (what, f"{value:{form}}", f"{'<=' if most else '>='} {goal:g}", "yes" if met else "no")
+        return (
+            what,
+            f"{value:{form}}",
+            f"{'<=' if most else '>='} {goal:g}",
+            "yes" if met else "no",
+        )
 
-    cpu = [rows.figure("query", OURS, THOUSAND, f"{s}_cpu_s_per_100k") for s in ("client", "server")]
+    cpu = [
+        rows.figure("query", OURS, THOUSAND, f"{s}_cpu_s_per_100k") for s in ("client", "server")
+    ]
     slowdown = rows.ratio("deadline", OURS, THOUSAND)
     lines = [
         line("1. 64 in flight, R", rows.ratio("query", OURS, R), 0.9, most=False),
         line("2. 1,000 in flight, R", rows.ratio("query", OURS, THOUSAND, over=R), 1.3, most=False),
         line(
-            "3. CPU s per 100k, both sides", None if None in cpu else sum(c or 0 for c in cpu), 0.7,
+            "3. CPU s per 100k, both sides",
+            None if None in cpu else sum(c or 0 for c in cpu),
+            0.7,
             most=True,
         ),
-        line("4. one at a time, p50 x bare", rows.ratio("query", OURS, ONE, "p50_us"), 1.3, most=True),
+        line(
+            "4. one at a time, p50 x bare", rows.ratio("query", OURS, ONE, "p50_us"), 1.3, most=True
+        ),
         line("5. sessions, x mutual TLS", rows.ratio("sessions", OURS, NEW), 2.5, most=False),
-        line("6. KiB of an idle connection", rows.figure("idle", OURS, HOLD, "kib_each"), 12, ".1f", most=True),
+        line(
+            "6. KiB of an idle connection",
+            rows.figure("idle", OURS, HOLD, "kib_each"),
+            12,
+            ".1f",
+            most=True,
+        ),
         line("7. 64 KiB, MB/s x bare", rows.ratio("bulk", OURS, BULK), 0.35, most=False),
         line("8. beside 16 MiB, p99 / p50 alone", _over_idle(rows, OURS), 5, ".1f", most=True),
         line(
-            "9. cost of deadlines", None if slowdown is None else 1 - slowdown.median, 0.05, ".1%",
+            "9. cost of deadlines",
+            None if slowdown is None else 1 - slowdown.median,
+            0.05,
+            ".1%",
             most=True,
         ),
-        line("10. relayed, 1,000 in flight, R", rows.ratio("relay", OURS, THOUSAND, over=R), 0.4, most=False),
+        line(
+            "10. relayed, 1,000 in flight, R",
+            rows.ratio("relay", OURS, THOUSAND, over=R),
+            0.4,
+            most=False,
+        ),
         line("10. relayed, p50 x bare", rows.ratio("relay", OURS, ONE, "p50_us"), 3, most=True),
         line(
             "10. relay's CPU s per 100k",
-            rows.figure("relay", OURS, THOUSAND, "relay_cpu_s_per_100k"), 0.35, most=True,
+            rows.figure("relay", OURS, THOUSAND, "relay_cpu_s_per_100k"),
+            0.35,
+            most=True,
         ),
     ]
     return Table(("work", "measured", "goal", "met"), lines)

@@ -24,9 +24,7 @@ async def serve(settings: dict[str, Any]) -> object:
     app.router.add_post("/", echo)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    site = web.TCPSite(
-        runner, "127.0.0.1", 0, ssl_context=server_context(settings["certificates"])
-    )
+    site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(settings["certificates"]))
     await site.start()
     return runner.addresses[0][1]
 

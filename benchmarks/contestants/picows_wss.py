@@ -27,8 +27,11 @@ class Echo(WSListener):
 
 async def serve(settings: dict[str, Any]) -> object:
     server = await ws_create_server(
-        lambda _: Echo(), "127.0.0.1", 0,
-        ssl=server_context(settings["certificates"]), max_frame_size=LIMIT,
+        lambda _: Echo(),
+        "127.0.0.1",
+        0,
+        ssl=server_context(settings["certificates"]),
+        max_frame_size=LIMIT,
     )
     return server.sockets[0].getsockname()[1]
 
@@ -61,8 +64,10 @@ class Caller(WSListener):
 
 async def connect(settings: dict[str, Any]) -> Caller:
     _, caller = await ws_connect(
-        Caller, f"wss://127.0.0.1:{settings['address']}/",
-        ssl_context=contexts(settings["certificates"]), max_frame_size=LIMIT,
+        Caller,
+        f"wss://127.0.0.1:{settings['address']}/",
+        ssl_context=contexts(settings["certificates"]),
+        max_frame_size=LIMIT,
     )
     assert isinstance(caller, Caller)
     return caller

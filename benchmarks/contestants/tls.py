@@ -72,9 +72,7 @@ async def connect(settings: dict[str, Any]) -> Session:
         return StreamSession(*streams)
     if settings["form"] == "aiofastnet":
         fast = importlib.import_module("aiofastnet")
-        _, protocol = await fast.create_connection(
-            loop, EchoClient, "127.0.0.1", port, ssl=context
-        )
+        _, protocol = await fast.create_connection(loop, EchoClient, "127.0.0.1", port, ssl=context)
     else:
         _, protocol = await loop.create_connection(EchoClient, "127.0.0.1", port, ssl=context)
     return FramedSession(protocol)

@@ -27,8 +27,13 @@ async def echo(connection: ServerConnection) -> None:
 
 async def serve(settings: dict[str, Any]) -> object:
     server = await serve_wss(
-        echo, "127.0.0.1", 0, ssl=server_context(settings["certificates"]),
-        compression=None, max_size=LIMIT, ping_interval=None,
+        echo,
+        "127.0.0.1",
+        0,
+        ssl=server_context(settings["certificates"]),
+        compression=None,
+        max_size=LIMIT,
+        ping_interval=None,
     )
     return next(iter(server.sockets)).getsockname()[1]
 
@@ -62,7 +67,9 @@ async def connect(settings: dict[str, Any]) -> Session:
     return Session(
         await connect_wss(
             f"wss://127.0.0.1:{settings['address']}/",
-            ssl=contexts(settings["certificates"]), compression=None, max_size=LIMIT,
+            ssl=contexts(settings["certificates"]),
+            compression=None,
+            max_size=LIMIT,
             ping_interval=None,
         )
     )
