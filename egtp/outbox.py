@@ -11,7 +11,7 @@ taken when a path dies can go by another.
 from __future__ import annotations
 
 from collections import deque
-from typing import Final
+from typing import Any, Final
 
 from egtp.outgoing import Outgoing
 from egtp.sealed import (
@@ -36,6 +36,11 @@ other side has enough to do by then, and fewer seals cost less."""
 
 TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
+
+
+_NOTHING: Final[deque[Any]] = deque(maxlen=0)
+"""An empty queue that stays empty. One of its own takes more memory than all the rest of a path, so
+a path at rest has none."""
 
 
 class Batch:
@@ -83,12 +88,12 @@ class Outbox:
 
     def __init__(self, reassembly_bytes_max: int) -> None:
         self._reassembly_bytes_max = reassembly_bytes_max
-        self._begun: deque[_Chunking] = deque()
+        self._begun: deque[_Chunking] = _NOTHING
         self._begun_bytes = 0
-        self._control: deque[bytes] = deque()
+        self._control: deque[bytes] = _NOTHING
         self._control_bytes = 0
-        self._small: deque[Outgoing] = deque()
-        self._chunked: deque[Outgoing] = deque()
+        self._small: deque[Outgoing] = _NOTHING
+        self._chunked: deque[Outgoing] = _NOTHING
         self._taken_back = 0
         """How many in the two queues are not wanted any more; they are passed over."""
         self._next_chunk_id = 0
@@ -107,12 +112,21 @@ class Outbox:
         size = len(outgoing.message)
         self.waiting_bytes += size
         outgoing.queued = True
-        (self._small if size <= CHUNK_BYTES_MAX else self._chunked).append(outgoing)
+        if size <= CHUNK_BYTES_MAX:
+            if self._small is _NOTHING:
+                self._small = deque()
+            self._small.append(outgoing)
+        else:
+            if self._chunked is _NOTHING:
+                self._chunked = deque()
+            self._chunked.append(outgoing)
 
     def push_control(self, item: bytes) -> None:
         """Queue an item of the engine's own; these go before all messages."""
         self.waiting_bytes += len(item)
         self._control_bytes += len(item)
+        if self._control is _NOTHING:
+            self._control = deque()
         self._control.append(item)
 
     def next_batch(
@@ -128,6 +142,8 @@ class Outbox:
             parts.append(control)
         self.waiting_bytes -= size
         self._control_bytes -= size
+        if not self._control:
+            self._control = _NOTHING
         if only_control:
             return batch
         small, begun, taken = self._small, batch.begun, 0
@@ -147,6 +163,8 @@ class Outbox:
             parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)
             begun.append(outgoing)
         self.waiting_bytes -= taken
+        if not small:
+            self._small = _NOTHING
         if size < CHUNK_BYTES_MAX and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
             if self._begun:
@@ -170,6 +188,8 @@ class Outbox:
         data = age_ms.to_bytes(AGE_BYTES, "big") + outgoing.message
         self.waiting_bytes += AGE_BYTES
         self._begun_bytes += size
+        if self._begun is _NOTHING:
+            self._begun = deque()
         # In front: what was there before it has had its first turn already.
         self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, data))
         batch.begun.append(outgoing)
@@ -208,8 +228,8 @@ class Outbox:
 
     def _sweep(self) -> None:
         # Half of what is there is passed over: so each message is moved once, on average.
-        self._small = deque(one for one in self._small if one.queued)
-        self._chunked = deque(one for one in self._chunked if one.queued)
+        self._small = deque(one for one in self._small if one.queued) or _NOTHING
+        self._chunked = deque(one for one in self._chunked if one.queued) or _NOTHING
         self._taken_back = 0
 
     def holds(self, outgoing: Outgoing) -> bool:
@@ -222,7 +242,6 @@ class Outbox:
         for outgoing in unsent:
             outgoing.queued = False
             self.waiting_bytes -= len(outgoing.message)
-        self._small.clear()
-        self._chunked.clear()
+        self._small = self._chunked = _NOTHING
         self._taken_back = 0
         return unsent

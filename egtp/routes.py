@@ -326,6 +326,8 @@ class Routes:
             return "messages wait for it"
         if self._asking.exchanges.count_of(path.peer_id):
             return "replies are awaited"
+        if path.asker is not None and path.asker.running:
+            return "its queries are being answered"
         if self._relaying.keeps(path.peer_id):
             return "this node is reached through it"
         return None
