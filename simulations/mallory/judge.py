@@ -185,10 +185,10 @@ class Judge:
                 self.violated(at_s, "every query ends by its hard timeout", _name(question))
         for party in parties:
             if party.is_up:
-                for rule, detail in self._faults(at_s, party):
+                for rule, detail in self._faults(party):
                     self.violated(at_s, rule, f"{party.name}: {detail}")
 
-    def _faults(self, at_s: float, party: Suspect) -> Iterator[tuple[str, str]]:
+    def _faults(self, party: Suspect) -> Iterator[tuple[str, str]]:
         engine = party.node._engine
         if engine is None or engine.is_closed:
             return

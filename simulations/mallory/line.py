@@ -119,7 +119,7 @@ class Line:
             return False
         return True
 
-    def takes_datagram(self, socket: DatagramTransport, data: bytes, target: Endpoint) -> bool:
+    def takes_datagram(self, _: DatagramTransport, __: bytes, ___: Endpoint) -> bool:
         """Datagrams are left to the lines, which lose, repeat and reorder them anyway."""
         return False
 

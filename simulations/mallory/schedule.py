@@ -21,18 +21,20 @@ from simulations.mallory.small_world import LARGE_BYTES, Conditions, Party, Smal
 from simulations.mallory.xray import XRay
 from simulations.virtual import Network, run_in
 
-__all__ = ["NUMBER_MAX", "VERBS", "Played", "Step", "draw", "play"]
+__all__ = ["NUMBER_MAX", "STEPS", "VERBS", "Played", "Step", "draw", "play"]
 
 _T = TypeVar("_T")
 
 NUMBER_MAX: Final = 999
 """Of a step."""
-WAITS_S: Final = (0.0, 0.005, 0.03, 0.1, 0.3, 1.0, 2.5, 4.5, 6.0, 12.0, 35.0, 70.0, 150.0)
+WAITS_S: Final = (0.0, 0.005, 0.03, 0.1, 0.3, 1.0, 2.5, 4.5, 6.0) * 2 + (12.0, 35.0, 70.0, 150.0)
 TIMEOUTS_S: Final = (0.5, 4.0, 10.0, 10.0, 30.0)
 CLOCK_STEPS_S: Final = (-86_400.0, -3600.0, -61.0, -5.0, 5.0, 61.0, 3600.0, 86_400.0)
 KINDS: Final = ("echo", "echo", "echo", "slow", "slow", "large", "late", "again", "nothing")
-END_S: Final = 40.0
-"""After the last step, with nobody in between any more, everything comes to its end."""
+STEPS: Final = 24
+"""Of a schedule."""
+END_S: Final = 8.0
+"""After the last query has ended, with nobody in between any more, nothing is to be left."""
 
 
 class Step(NamedTuple):
@@ -58,7 +60,7 @@ class Played:
     """Of all nodes that were there at the end."""
 
 
-def draw(seed: int, steps: int = 24) -> list[Step]:
+def draw(seed: int, steps: int = STEPS) -> list[Step]:
     """A schedule of its own for each seed."""
     rng = random.Random(f"{seed}/mallory's steps")
     verbs = [verb for verb, weight in WEIGHTS.items() for _ in range(weight)]
@@ -87,6 +89,9 @@ def play(conditions: Conditions, steps: Sequence[Step], seed: int = 0) -> Played
                 if world.crooked is not None:
                     world.crooked.manner = Manner.HONEST
                     world.crooked.release()
+                while any(not question.outcome for question in world.judge.questions.values()):
+                    await asyncio.sleep(1)
+                    world.check()
                 await asyncio.sleep(END_S)
                 world.check()
             return _played(world)
@@ -140,17 +145,15 @@ async def _send(world: SmallWorld, step: Step) -> None:
         world.send(asker, target, bytes(_pick((0, 100, LARGE_BYTES), step.b)))
 
 
-async def _wait(world: SmallWorld, step: Step) -> None:
+async def _wait(_: SmallWorld, step: Step) -> None:
     await asyncio.sleep(_pick(WAITS_S, step.a))
 
 
 async def _sign(world: SmallWorld, step: Step) -> None:
     """Somebody's record is signed anew."""
     party = _pick(world.people, step.a)
-    engine = party.node._engine
-    if party.is_up and engine is not None:
-        engine.own.renew()
-        engine.publisher.signed_anew()
+    if party.is_up:
+        party.sign_anew()
 
 
 async def _introduce(world: SmallWorld, step: Step) -> None:

@@ -20,6 +20,7 @@ from egtp import (
     NodeId,
 )
 from egtp.answers import AnswerLimits
+from egtp.comm_record import SignedCommRecord
 from egtp.discovery_service import Introduction
 from egtp.events import Event, PathOpened
 from simulations.mallory.judge import Judge, Question
@@ -46,6 +47,8 @@ class Conditions:
     """Of these, the first is Mallory's."""
     lookup: bool = True
     """Whether the two find newer records of each other; they know each other's first anyway."""
+    bob_knows_alice: bool = True
+    """If not, he learns of her only what she proves to him."""
     latency_s: float = 0.02
     tight: bool = False
     """Whether there is little room in every table."""
@@ -61,6 +64,7 @@ class Conditions:
             alice_listens=rng.random() < 0.7,
             relays=relays,
             lookup=rng.random() < 0.7,
+            bob_knows_alice=rng.random() < 0.5,
             latency_s=rng.choice((0.0005, 0.02, 0.02, 0.3)),
             tight=rng.random() < 0.3,
             record_lifetime_s=rng.choice((30.0, 120.0, 7200.0)),
@@ -140,12 +144,15 @@ class Party:
 
     def add_contact(self, other: Party) -> None:
         """Know the other's record as it is now."""
-        self.knows.add(other.node_id)
-        record = other.node.record
+        self.tell(other.node.record)
+
+    def tell(self, record: SignedCommRecord) -> None:
+        """Know a record."""
+        self.knows.add(record.peer_id)
         self.host.spawn(self._learn(record))
 
-    async def _learn(self, record: object) -> None:
-        self.node.add_contact(record)  # type: ignore[arg-type]
+    async def _learn(self, record: SignedCommRecord) -> None:
+        self.node.add_contact(record)
 
     async def restart(self, *, killed: bool, clock_offset_s: float | None = None) -> None:
         """End without a word, and begin anew; the contacts are still in the address book."""
@@ -156,7 +163,16 @@ class Party:
         await self.start()
         for other in self.world.people:
             if other is not self and other.is_up:
+                if self is self.world.bob and not self.world.conditions.bob_knows_alice:
+                    continue
                 self.add_contact(other)
+
+    def sign_anew(self) -> None:
+        """The record is another one, though it says the same."""
+        engine = self.node._engine
+        assert engine is not None
+        engine.own.renew()
+        engine.publisher.signed_anew()
 
     def _observe(self, event: Event) -> None:
         if isinstance(event, PathOpened):
@@ -191,7 +207,7 @@ class SmallWorld:
         self.judge: Final = Judge(xray)
         self.lookup: Final = MemoryLookup(network.story.unix_time)
         self.introductions: Final[list[Introduction]] = []
-        network.lines.default = Link(latency=conditions.latency_s)
+        network.lines.degrade_all(Link(latency=conditions.latency_s))
         self.mallory: Final = OwnSockets(network.host("mallory", "66.0.0.1"))
         self.line: Final = Line(network, frozenset({"mallory"}))
         self.line.watch = lambda _, packet: self.judge.saw(self.now, packet)
@@ -237,7 +253,8 @@ class SmallWorld:
             await person.start()
         await asyncio.sleep(1.0 if world.relays else 0.1)
         world.alice.add_contact(world.bob)
-        world.bob.add_contact(world.alice)
+        if conditions.bob_knows_alice:
+            world.bob.add_contact(world.alice)
         await asyncio.sleep(0)
         world.check()
         yield world

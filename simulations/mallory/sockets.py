@@ -44,11 +44,11 @@ class Visit(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         try:
-            self.answers += self._splitter.feed(data)
+            self.answers.extend(self._splitter.feed(data))
         except RemoteProtocolError:
             self.close()
 
-    def connection_lost(self, error: Exception | None) -> None:
+    def connection_lost(self, _: Exception | None) -> None:
         self.is_open = False
 
 

@@ -1,4 +1,4 @@
-"""A dial goes on when the query that travels with it has ended: what is said of it must stay true."""
+"""A dial goes on when the query in it has ended: what was said of it must stay true."""
 
 from __future__ import annotations
 

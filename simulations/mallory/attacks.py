@@ -1,0 +1,311 @@
+"""Attacks: what Mallory tries on purpose, each under its name.
+
+An attack is a story in a small world. It says in an assertion that it got as far as it was meant
+to; whether Mallory has won by it, the judge says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
+
+from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.comm_strat import Address, TCPStrat
+from egtp.identity import Identity
+from egtp.packet import DATA, INITIATION, UnknownSession
+from simulations.checkers import Violation
+from simulations.mallory.line import Recorded
+from simulations.mallory.relay import CrookedRelay, Manner, Passed
+from simulations.mallory.small_world import Conditions, SmallWorld
+from simulations.mallory.xray import XRay
+from simulations.virtual import Network, run_in
+
+__all__ = ["ATTACKS", "Attack", "attack"]
+
+HOURS_S: Final = 3 * 3600.0
+RELAYED: Final = Conditions(bob_listens=False, relays=1)
+
+
+class Attack(NamedTuple):
+    conditions: Conditions
+    story: Callable[[SmallWorld], Coroutine[Any, Any, None]]
+
+
+def attack(name: str) -> list[Violation]:
+    """Play one of :data:`ATTACKS`; returns what Mallory brought about."""
+    conditions, story = ATTACKS[name]
+    xray = XRay()
+    network = Network(seed=1)
+
+    async def whole() -> list[Violation]:
+        async with SmallWorld.opened(network, conditions, xray) as world:
+            watching = asyncio.create_task(_watch(world))
+            await story(world)
+            watching.cancel()
+            world.check()
+            return world.judge.violations
+
+    with xray.looking():
+        return run_in(network, whole(), limit_s=86_400.0, unreal=False).value
+
+
+async def _watch(world: SmallWorld) -> None:
+    while True:
+        await asyncio.sleep(0.25)
+        world.check()
+
+
+# A copy that comes late
+
+
+async def _second_sealed_copy(world: SmallWorld) -> None:
+    """The relay keeps the first copy of a query until all is answered and acknowledged."""
+    alice, bob, relay = *world.people, _relay(world)
+    await _talk(world)
+    relay.manner = Manner.HOLD
+    question = world.ask(alice, bob, "echo", timeout_s=60)
+    await asyncio.sleep(1)
+    relay.manner = Manner.HONEST
+    await asyncio.sleep(9)
+    assert question.outcome == "reply"
+    await _talk(world)
+    relay.release()
+    await asyncio.sleep(2)
+    assert bob.node.counters["query not run: settled"] >= 1 or len(question.ran) > 1
+
+
+async def _lost_answer(world: SmallWorld) -> None:
+    """The answer is lost with its connection, and the query comes again by the next one."""
+    alice, bob = world.people
+    await _talk(world)
+    for flow in world.line.live:
+        if flow.stream.host is bob.host:
+            world.line.hold(flow)
+    question = world.ask(alice, bob, "echo")
+    await asyncio.sleep(0.5)
+    assert len(question.ran) == 1
+    _kill_all(world)
+    await asyncio.sleep(5)
+    assert question.outcome == "reply"
+
+
+async def _restarted_after_it_ran(world: SmallWorld) -> None:
+    """The answer is lost, and whoever gave it remembers nothing any more."""
+    alice, bob = world.people
+    await _talk(world)
+    for flow in world.line.live:
+        if flow.stream.host is bob.host:
+            world.line.hold(flow)
+    question = world.ask(alice, bob, "echo")
+    await asyncio.sleep(0.5)
+    assert len(question.ran) == 1
+    _kill_all(world)
+    await bob.restart(killed=False, clock_offset_s=-86_400.0)
+    alice.add_contact(bob)
+    await asyncio.sleep(15)
+    assert question.outcome == "OutcomeUnknown" or len(question.ran) > 1
+
+
+# Initiations that come again
+
+
+async def _clock_ahead(world: SmallWorld) -> None:
+    """Alice's clock is ahead by as much as Bob believes. So her initiation still looks fresh when
+    he has forgotten that he took it, her query being past its lifetime and his record signed anew.
+    To remember it for as long as clocks may differ, and then to trust them, was not enough."""
+    alice, bob = world.people
+    alice.host.step_clock(55)
+    question = world.ask(alice, bob, "echo", early=True, timeout_s=5)
+    await asyncio.sleep(1)
+    assert question.outcome == "reply"
+    assert bob.node.counters["early data accepted"] == 1
+    first = _initiations(world)[-1]
+    _kill_all(world)
+    alice.host.crash()
+    world.abandoned(alice)
+    for _ in range(2):
+        await _in_peace(world, 20)
+        bob.sign_anew()
+    await _in_peace(world, 60)
+    world.mallory.visit(first.endpoint, [first.packet])
+    await asyncio.sleep(2)
+    assert bob.node.counters["early data challenged"] == 1 or len(question.ran) > 1
+
+
+async def _kept_for_hours(world: SmallWorld) -> None:
+    """An initiation with early data, delivered again by a relay hours later."""
+    alice, bob, relay = *world.people, _relay(world)
+    question = world.ask(alice, bob, "echo", early=True)
+    await asyncio.sleep(1)
+    assert question.ran
+    assert bob.node.counters["early data accepted"] == 1
+    first = next(one for one in relay.recorded if one.packet[:1] == bytes((INITIATION,)))
+    alice.host.crash()
+    world.abandoned(alice)
+    await _in_peace(world, HOURS_S)
+    # What he stepped his clock back by, nobody is to rely on either.
+    bob.host.step_clock(-HOURS_S)
+    relay.give(first)
+    world.mallory.visit(bob.endpoint, [first.packet])
+    await asyncio.sleep(2)
+    assert bob.node.counters["early data challenged"] == 1 or len(question.ran) > 1
+
+
+async def _data_kept_for_hours(world: SmallWorld) -> None:
+    """Packets of a session that lives, delivered hours later, and those of one that does not."""
+    alice, bob, relay = *world.people, _relay(world)
+    await _talk(world)
+    relay.manner = Manner.HOLD
+    question = world.ask(alice, bob, "echo", timeout_s=5)
+    await asyncio.sleep(6)
+    relay.manner = Manner.HONEST
+    for _ in range(180):
+        await asyncio.sleep(HOURS_S / 180)
+        await _talk(world)
+    relay.release()
+    await asyncio.sleep(2)
+    assert question.ran == []
+    for passed in list(relay.recorded):
+        relay.give(passed)
+    await asyncio.sleep(2)
+    await _talk(world)
+
+
+async def _against_live_sessions(world: SmallWorld) -> None:
+    """Recorded initiations, more than a peer has places, while both have a session that lives."""
+    alice, bob = world.people
+    for _ in range(3):
+        question = world.ask(alice, bob, "echo", early=True)
+        await asyncio.sleep(0.5)
+        assert question.outcome == "reply"
+        _kill_all(world)
+        await asyncio.sleep(0.5)
+    await _talk(world)
+    engine = bob.node._engine
+    peer = None if engine is None else engine.book.find(alice.node_id)
+    assert peer is not None
+    live = peer.direct
+    assert live is not None
+    for _ in range(3):
+        for first in _initiations(world):
+            world.mallory.visit(first.endpoint, [first.packet])
+        await asyncio.sleep(0.2)
+        world.check()
+    await _talk(world)
+    assert peer.direct is live or world.judge.violations
+    await asyncio.sleep(8)
+
+
+async def _first_from_her_own_socket(world: SmallWorld) -> None:
+    """The packet that Alice sent comes to Bob from Mallory, and from Alice afterwards."""
+    alice, bob = world.people
+    world.line.hold_new = True
+    # One is answered at once, to Mallory, and one after Alice has asked again.
+    questions = [
+        world.ask(alice, bob, "echo", early=True),
+        world.ask(alice, bob, "slow", b"\x14", early=True),
+    ]
+    await asyncio.sleep(0.3)
+    world.mallory.visit(bob.endpoint, [_initiations(world)[-1].packet])
+    await asyncio.sleep(0.3)
+    assert [len(question.ran) for question in questions] == [1, 1]
+    world.line.release_all()
+    await asyncio.sleep(5)
+    assert [question.outcome for question in questions] == ["reply", "reply"]
+
+
+# Lies
+
+
+async def _unknown_key_share(world: SmallWorld) -> None:
+    """A record of Mallory's that names Bob's channel key and address: who asks her, must not be
+    answered by him."""
+    alice, bob = world.people
+    await _talk(world)
+    mallory = Identity.generate(world.mallory.host.entropy)
+    unix_s = int(world.network.story.unix_time())
+    strategy = TCPStrat(Address.parse(f"{bob.endpoint[0]}:{bob.endpoint[1]}"))
+    content = CommRecord(
+        expiry_unix_s=unix_s + 3600,
+        incarnation=bytes(8),
+        channels=((SUITE_AESGCM, bob.identity.channel_key),),
+        strategies=(strategy,),
+    )
+    record = SignedCommRecord.sign(mallory, unix_s, content)
+    alice.tell(record)
+    await asyncio.sleep(0)
+    for early in (True, False):
+        # Meant for Mallory, so Bob is the wrong one; as is every reply.
+        question = world.ask(
+            alice, alice, "echo", early=early, timeout_s=5, peer_id=mallory.node_id
+        )
+        await asyncio.sleep(7)
+        assert question.outcome
+        assert question.outcome != "reply"
+        assert question.ran == []
+
+
+async def _forged_notes(world: SmallWorld) -> None:
+    """ "I do not know this session": of packets that were sent, and of others."""
+    alice, bob, relay = *world.people, _relay(world)
+    await _talk(world)
+    initiations = 0
+    for number in range(40):
+        data = [one for one in relay.recorded if one.packet[:1] == bytes((DATA,))]
+        passed = data[-1 - number % 4]
+        index = int.from_bytes(passed.packet[4:12], "big")
+        for tail in (passed.packet[-16:], bytes(16)):
+            note = UnknownSession(index, tail).encode()
+            relay.give(Passed(world.now, passed.recipient, passed.sender, note))
+        question = world.ask(alice, bob, "echo")
+        await asyncio.sleep(0.5)
+        assert question.outcome == "reply"
+        initiations = sum(one.packet[:1] == bytes((INITIATION,)) for one in relay.recorded)
+    # In 20 s, at most one handshake each way every 5 s, and the first.
+    assert initiations <= 1 + 2 * 5
+
+
+# What attacks are made of
+
+
+def _relay(world: SmallWorld) -> CrookedRelay:
+    assert world.crooked is not None
+    return world.crooked
+
+
+async def _talk(world: SmallWorld) -> None:
+    """Alice asks Bob, and is answered."""
+    question = world.ask(world.alice, world.bob, "echo")
+    await asyncio.sleep(1)
+    assert question.outcome == "reply"
+
+
+async def _in_peace(world: SmallWorld, seconds: float) -> None:
+    """Time goes by, and nobody says anything."""
+    for _ in range(60):
+        await asyncio.sleep(seconds / 60)
+        world.check()
+
+
+def _kill_all(world: SmallWorld) -> None:
+    for flow in world.line.live:
+        world.line.kill(flow)
+
+
+def _initiations(world: SmallWorld) -> list[Recorded]:
+    return [one for one in world.line.recorded if one.is_initiation and one.target == "bob"]
+
+
+ATTACKS: Final = {
+    "a second sealed copy, after everything was acknowledged": Attack(RELAYED, _second_sealed_copy),
+    "a lost answer": Attack(Conditions(), _lost_answer),
+    "a restart after the query ran": Attack(Conditions(), _restarted_after_it_ran),
+    "an initiation of a peer whose clock is ahead": Attack(Conditions(), _clock_ahead),
+    "a relay that keeps an initiation for hours": Attack(RELAYED, _kept_for_hours),
+    "a relay that keeps data packets for hours": Attack(RELAYED, _data_kept_for_hours),
+    "replayed initiations against live sessions": Attack(Conditions(), _against_live_sessions),
+    "a held packet, first from her own socket": Attack(Conditions(), _first_from_her_own_socket),
+    "a record with the channel key of another": Attack(Conditions(), _unknown_key_share),
+    "forged notes that a session is unknown": Attack(RELAYED, _forged_notes),
+}

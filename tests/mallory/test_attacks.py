@@ -1,0 +1,99 @@
+"""Each attack that the protocol's rules were made against is tried, and tried in vain. And each
+would work if its rule were broken: the judge would see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from egtp.answers import Answer, Answers, Asker
+from egtp.channels import SecureChannels
+from egtp.exchange import Exchange
+from egtp.outgoing import Outgoing
+from egtp.path import Path
+from simulations.mallory.attacks import ATTACKS, attack
+
+TWICE = "no handler runs twice for one query"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_mallory_tries_in_vain(name: str) -> None:
+    assert attack(name) == []
+
+
+def floor_stays(patch: pytest.MonkeyPatch) -> None:
+    """Askers are forgotten, and early data that their queries came in is taken all the same."""
+    forget = Answers._forget_below
+
+    def broken(answers: Answers, sequence: int) -> None:
+        forget(answers, sequence)
+        answers.early_floor = 0
+
+    patch.setattr(Answers, "_forget_below", broken)
+
+
+def settled_is_ignored(patch: pytest.MonkeyPatch) -> None:
+    """What is settled is forgotten, and so is that it was settled."""
+    settle = Answers.settle
+
+    def broken(answers: Answers, asker: Asker, settled: int) -> None:
+        settle(answers, asker, settled)
+        asker.floor = 0
+
+    patch.setattr(Answers, "settle", broken)
+
+
+def answers_are_freed_when_given(patch: pytest.MonkeyPatch) -> None:
+    """A query is forgotten as soon as it was answered."""
+
+    def broken(answers: Answers, asker: Asker, answer: Answer, _: Outgoing) -> None:
+        answers.forget(asker, answer)
+
+    patch.setattr(Answers, "answered", broken)
+
+
+def incarnations_are_alike(patch: pytest.MonkeyPatch) -> None:
+    """Whoever was restarted is given again what it was given before."""
+    patch.setattr(Exchange, "may_be_given_to", lambda *_: True)
+
+
+def nobody_needs_to_prove_himself(patch: pytest.MonkeyPatch) -> None:
+    """A session is used before its other side has shown that it lives."""
+    receive = SecureChannels._receive_initiation
+
+    def broken(channels: SecureChannels, *args: Any) -> None:
+        before = set(channels._paths)
+        receive(channels, *args)
+        for index in channels._paths.keys() - before:
+            path: Path = channels._paths[index]
+            channels._unconfirmed.remove(path)
+            channels._confirm(path)
+
+    patch.setattr(SecureChannels, "_receive_initiation", broken)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "name", "rule"),
+    [
+        (floor_stays, "an initiation of a peer whose clock is ahead", TWICE),
+        (settled_is_ignored, "a second sealed copy, after everything was acknowledged", TWICE),
+        (answers_are_freed_when_given, "a lost answer", TWICE),
+        (incarnations_are_alike, "a restart after the query ran", TWICE),
+        (
+            nobody_needs_to_prove_himself,
+            "replayed initiations against live sessions",
+            "a path leads to the peer that it says",
+        ),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_mallory_wins_if_a_rule_is_broken(
+    break_it: Callable[[pytest.MonkeyPatch], None],
+    name: str,
+    rule: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    break_it(monkeypatch)
+    assert rule in [violation.rule for violation in attack(name)]
