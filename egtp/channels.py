@@ -413,6 +413,7 @@ class SecureChannels:
         for path in self._paths.values() if arrival.relayed else ():
             if (
                 path.relayed
+                and path.confirmed
                 and path.session.remote_index == note.receiver_index
                 and path.sent_lately(note.tail)
             ):

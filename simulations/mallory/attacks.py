@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
 from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
@@ -266,6 +267,27 @@ async def _forged_notes(world: SmallWorld) -> None:
     assert initiations <= 1 + 2 * 5
 
 
+async def _note_about_a_recording(world: SmallWorld) -> None:
+    """An initiation from Mallory's relay, and then "I do not know this session", as Alice would
+    truly say: Bob, who has no proof that she lives, must not look her up and dial her for that."""
+    alice, bob, relay = *world.people, _relay(world)
+    relay.manner = Manner.HOLD
+    question = world.ask(alice, bob, "echo", early=True)
+    await asyncio.sleep(0.5)
+    first = relay.held[0]
+    alice.host.crash()
+    world.abandoned(alice)
+    relay.give(first)
+    await asyncio.sleep(0.5)
+    assert len(question.ran) == 1
+    answers = [one.packet for one in relay.recorded if one.packet[:1] == bytes((DATA,))]
+    assert answers
+    for packet in answers:
+        note = UnknownSession(int.from_bytes(packet[4:12], "big"), packet[-16:]).encode()
+        relay.give(Passed(world.now, alice.node_id, bob.node_id, note))
+    await asyncio.sleep(1)
+
+
 # What attacks are made of
 
 
@@ -308,4 +330,7 @@ ATTACKS: Final = {
     "a held packet, first from her own socket": Attack(Conditions(), _first_from_her_own_socket),
     "a record with the channel key of another": Attack(Conditions(), _unknown_key_share),
     "forged notes that a session is unknown": Attack(RELAYED, _forged_notes),
+    "a note about a session that only a recording asked for": Attack(
+        replace(RELAYED, bob_knows_alice=False), _note_about_a_recording
+    ),
 }
