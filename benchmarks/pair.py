@@ -87,9 +87,13 @@ class _Station:
 class Pair:
     """Server and client of a contestant, running. Raises :class:`Absent` if they do not."""
 
-    def __init__(self, contestant: Contestant, certificates: str, *, relayed: bool = False) -> None:
-        settings = {"form": contestant.form, "certificates": certificates}
+    def __init__(
+        self, contestant: Contestant, certificates: str = "", *, relayed: bool = False, **more: Any
+    ) -> None:
+        """``more`` are settings of the contestant's own."""
+        settings = {"form": contestant.form, "certificates": certificates} | more
         self._stations: list[_Station] = []
+        self.relay: _Station | None = None
         try:
             if relayed:
                 # Both ends share the client's core; the relay has the other one for itself.
@@ -99,11 +103,17 @@ class Pair:
                 contestant, "serve", settings, CLIENT_CORE if relayed else SERVER_CORE
             )
             settings["address"] = self.server.hear("ready", START_S)["address"]
-            self.client = self._start(contestant, "client", settings, CLIENT_CORE)
-            self.client.hear("ready", START_S)
+            self._settings = settings
+            self.client = self.another_client(contestant)
         except BaseException:
             self.end()
             raise
+
+    def another_client(self, contestant: Contestant) -> _Station:
+        """One more client of the same server."""
+        client = self._start(contestant, "client", self._settings, CLIENT_CORE)
+        client.hear("ready", START_S)
+        return client
 
     def _start(
         self, contestant: Contestant, role: str, settings: dict[str, Any], core: int
@@ -115,11 +125,13 @@ class Pair:
         """Have the client do ``work``: what it measured, the processor seconds of each process,
         and what everybody else used meanwhile, in cores."""
         pids = [station.process.pid for station in (self.client, self.server)]
-        if len(self._stations) == 3:
+        if self.relay is not None:
             pids.append(self.relay.process.pid)
         self.client.tell(work)
         self.client.hear("begin", WINDOW_S)
         begin = Moment.now(pids)
+        if work.get("weigh"):
+            work["client_pss"] = pss_bytes(self.client.process.pid)
         facts = self.client.hear("end", WINDOW_S)
         end = Moment.now(pids)
         del facts["say"]

@@ -2,21 +2,37 @@
 
 A session, where sessions are counted, is a new :class:`Node` with an identity of its own, made
 beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
-get its first reply, and to say goodbye. Forms: ``direct``; ``no-deadlines``, where the engine's
-deadline table is made to do nothing, to see what it costs.
+get its first reply, and to say goodbye. With the form ``no-deadlines`` the engine's deadline table is made
+to do nothing, to see what it costs; ``wide`` lifts the limit of queries that one peer may have
+open; with ``known``, the client has so many other peers in its book.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from benchmarks.asyncio_station import take_part_on_asyncio
 from benchmarks.load import Call
 from discovery import StaticDiscovery
-from egtp import ContactLink, Identity, Incoming, MemoryLookup, Node, NodeConfig, deadlines
+from egtp import (
+    Address,
+    CommRecord,
+    ContactLink,
+    Identity,
+    Incoming,
+    MemoryLookup,
+    Node,
+    NodeConfig,
+    SignedCommRecord,
+    TCPStrat,
+    deadlines,
+)
+from egtp.comm_record import SUITE_AESGCM
 from egtp.discovery_service import Introduction
 
 CONFIG = NodeConfig(
@@ -31,6 +47,7 @@ CONFIG = NodeConfig(
     accepts_per_s=100_000.0,
     accepts_per_ip_per_s=100_000.0,
 )
+WIDE = replace(CONFIG, open_queries_max=200_000)
 IDENTITIES_READY = 64
 
 
@@ -50,7 +67,7 @@ async def serve(settings: dict[str, Any]) -> object:
         listen="127.0.0.1:0" if relay is None else (),
         lookup=MemoryLookup(),
         discovery=discovery,
-        config=CONFIG,
+        config=_config(settings),
     )
     node.handle("echo", echo)
     await node.start()
@@ -90,10 +107,28 @@ class Connector:
         _apply(settings)
         if not self._identities:
             self._identities = [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
-        node = Node(self._identities.pop(), lookup=MemoryLookup(), config=CONFIG)
+        node = Node(self._identities.pop(), lookup=MemoryLookup(), config=_config(settings))
         await node.start()
+        for number in range(settings.get("known", 0)):
+            node.add_contact(_stranger(number))
         peer_id = node.add_contact(ContactLink.parse(settings["address"]))
         return NodeSession(node, partial(node.query, peer_id, "echo"))
+
+
+def _config(settings: dict[str, Any]) -> NodeConfig:
+    return WIDE if settings.get("form") == "wide" else CONFIG
+
+
+def _stranger(number: int) -> SignedCommRecord:
+    """The record of a peer that is never called."""
+    identity = Identity.generate(os.urandom)
+    content = CommRecord(
+        int(time.time()) + 3600,
+        os.urandom(8),
+        ((SUITE_AESGCM, identity.channel_key),),
+        (TCPStrat(Address.parse(f"127.0.0.1:{1024 + number % 60_000}")),),
+    )
+    return SignedCommRecord.sign(identity, 1, content)
 
 
 def _apply(settings: dict[str, Any]) -> None:
