@@ -1,6 +1,6 @@
 """How cost grows: with known peers, connections, queries in flight, and the size of a body.
 
-``python -m benchmarks.growth [--only NAME] [--json FILE] [--plots DIR]``
+``python -m benchmarks.growth [--only NAME] [--json FILE] [--plots DIR] [--into PAGE]``
 
 Processor time of both sides for each query, and memory for each item: wall time would say more of
 the machine than of the code. Each point has processes of its own. What grows no faster than
@@ -23,6 +23,7 @@ from benchmarks.contest import CONTESTANTS
 from benchmarks.line_chart import Line, line_chart
 from benchmarks.machine import describe, pss_bytes
 from benchmarks.pair import Pair
+from benchmarks.report import put_into
 
 __all__ = ["GROWTHS", "Growth", "Point", "table"]
 
@@ -140,6 +141,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, default=sys.maxsize, help="leave larger sizes out")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--plots", type=Path, metavar="DIR")
+    parser.add_argument("--into", type=Path, metavar="PAGE")
     options = parser.parse_args()
     allow_files()
     points: dict[str, Sequence[Point]] = {}
@@ -151,6 +153,9 @@ def main() -> None:
         if options.plots:
             draw(growth, points[growth.name], options.plots)
     print(table(points))
+    if options.into:
+        page = put_into(options.into.read_text(encoding="utf-8"), {"growth": table(points)})
+        options.into.write_text(page, encoding="utf-8")
     if options.json:
         rows = {name: [asdict(point) for point in some] for name, some in points.items()}
         facts = {"machine": describe(), "points": rows}

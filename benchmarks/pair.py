@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -38,12 +41,13 @@ class _Station:
             else [sys.executable, "-m", f"benchmarks.contestants.{contestant.module}"]
         )
         cores = sorted(os.sched_getaffinity(0))
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as the process does
         try:
             self.process = subprocess.Popen(  # noqa: S603
                 [*program, role, json.dumps(settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._complaints,
                 text=True,
                 cwd=HERE.parent,
                 start_new_session=True,
@@ -52,14 +56,20 @@ class _Station:
         except FileNotFoundError:
             raise Absent(f"no {program[0]} on this machine") from None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith('{"say"'):
                 self._said.put(json.loads(line))
-        self._said.put({"say": "failed", "reason": "its process ended"})
+        self._said.put({"say": "failed", "reason": self._last_words()})
+
+    def _last_words(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "its process ended")[:300]
 
     def hear(self, word: str, timeout_s: float) -> dict[str, Any]:
         try:
@@ -77,11 +87,14 @@ class _Station:
 
     def end(self) -> None:
         """End it with all that it started; nothing of it is of use any more."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
+        self._listener.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._complaints.close()
 
 
 class Pair:
@@ -142,10 +155,10 @@ class Pair:
     def server_pss_bytes(self) -> int:
         return pss_bytes(self.server.process.pid)
 
-    def server_cpu_share(self, wait: Any, seconds: float) -> float:
+    def server_cpu_share(self, seconds: float) -> float:
         """Which share of a core the server uses while nothing happens."""
         begin = Moment.now([self.server.process.pid])
-        wait(seconds)
+        time.sleep(seconds)
         end = Moment.now([self.server.process.pid])
         return end.own_since(begin)[0] / (end.at_s - begin.at_s)
 

@@ -89,10 +89,12 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Table:
     heads: tuple[str, ...]
-    lines: list[tuple[str, ...]]
+    lines: Sequence[tuple[str, ...]]
+    words: bool = False
+    """Words stand left, figures right."""
 
     def __str__(self) -> str:
-        rule = ["---", *["--:"] * (len(self.heads) - 1)]
+        rule = ["---", *["---" if self.words else "--:"] * (len(self.heads) - 1)]
         return "\n".join("| " + " | ".join(line) + " |" for line in (self.heads, rule, *self.lines))
 
 
@@ -108,6 +110,7 @@ def report(results: Results) -> dict[str, str]:
                 f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
             )
             tables[suite] = f"{make(rows)}\n\n{note}"
+    tables["lacks"] = str(_lacks(results))
     tables["absent"] = _absent(results)
     return tables
 
@@ -119,6 +122,16 @@ def _machine(results: Results) -> str:
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, CPython {machine['python']}; "
         f"{results['rounds']} rounds of {results['seconds']:g} s windows."
     )
+
+
+def _lacks(results: Results) -> Table:
+    versions = {row["contestant"]: row.get("version", "") for row in results["rows"]}
+    lines = [
+        (one.name, one.package, versions.get(one.name, ""), one.lacks)
+        for one in CONTESTANTS
+        if not one.name.startswith(OURS)
+    ]
+    return Table(("contestant", "package", "version", "does not do"), lines, words=True)
 
 
 def _absent(results: Results) -> str:

@@ -2,9 +2,11 @@
 
 A session, where sessions are counted, is a new :class:`Node` with an identity of its own, made
 beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
-get its first reply, and to say goodbye. With the form ``no-deadlines`` the engine's deadline table is made
-to do nothing, to see what it costs; ``wide`` lifts the limit of queries that one peer may have
-open; with ``known``, the client has so many other peers in its book.
+get its first reply, and to say goodbye.
+
+With the form ``no-deadlines`` the engine's deadline table is made to do nothing, to see what it
+costs; ``wide`` lifts the limit of queries that one peer may have open; with ``known``, the client
+has so many other peers in its book.
 """
 
 from __future__ import annotations
