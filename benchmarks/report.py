@@ -1,6 +1,6 @@
 """Tables, in Markdown, of what the harness measured.
 
-``python -m benchmarks.report FILE [--into docs/benchmarks.md]`` prints them, or puts them between
+``python -m benchmarks.report FILE... [--into docs/benchmarks.md]`` prints them, or puts them between
 the marks ``<!-- table NAME -->`` and ``<!-- end -->`` of a page.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.contest import BULK, CONTESTANTS, HOLD, LARGE, NEW, ONE, THOUSAND, R, Work
 
-__all__ = ["Spread", "Table", "put_into", "report", "spread"]
+__all__ = ["OURS", "Rows", "Spread", "Table", "put_into", "report", "spread", "together"]
 
 Results: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
@@ -40,6 +40,15 @@ def spread(values: Iterable[float]) -> Spread | None:
     """None for no values."""
     kept = sorted(values)
     return Spread(statistics.median(kept), kept[0], kept[-1]) if kept else None
+
+
+def together(runs: Sequence[Results]) -> Results:
+    """Several runs on one machine as one; what is said of them all is the first one's."""
+    whole = runs[0] | {"rows": [], "absent": {}}
+    for run in runs:
+        whole["rows"] += run["rows"]
+        whole["absent"] |= run["absent"]
+    return whole
 
 
 class Rows:
@@ -372,10 +381,13 @@ def put_into(page: str, tables: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("file", type=Path, help="what `python -m benchmarks --json` wrote")
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="what `python -m benchmarks --json` wrote, put together"
+    )
     parser.add_argument("--into", type=Path, metavar="PAGE")
     options = parser.parse_args()
-    tables = report(json.loads(options.file.read_text(encoding="utf-8")))
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in options.files]
+    tables = report(together(runs))
     if options.into:
         page = put_into(options.into.read_text(encoding="utf-8"), tables)
         options.into.write_text(page, encoding="utf-8")
