@@ -1,6 +1,6 @@
 """Tables, in Markdown, of what the harness measured.
 
-``python -m benchmarks.report FILE... [--into docs/benchmarks.md]`` prints them, or puts them between
+``python -m benchmarks.report FILE... [--into PAGE]`` prints them, or puts them between
 the marks ``<!-- table NAME -->`` and ``<!-- end -->`` of a page.
 """
 

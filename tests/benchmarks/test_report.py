@@ -16,7 +16,6 @@ from benchmarks.load import percentile_us
 from benchmarks.pictures import PICTURES, write_pictures
 from benchmarks.report import put_into, report, spread
 
-
 NAMES = ("EGTP", "bare echo", "picows wss")
 WORKS = {"query": (ONE, R, THOUSAND), "bulk": (BULK,), "sessions": (NEW,), "idle": (HOLD,)}
 WORKS |= {"mixed": (LARGE,), "relay": (ONE, R, THOUSAND), "deadline": (R, THOUSAND)}
