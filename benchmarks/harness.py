@@ -123,7 +123,7 @@ class Harness:
         if facts.get("done"):
             for key in ("client_cpu_s", "server_cpu_s", "relay_cpu_s"):
                 if key in facts:
-                    facts[key.replace("_s", "_s_per_100k")] = facts[key] / facts["done"] * 1e5
+                    facts[f"{key}_per_100k"] = facts[key] / facts["done"] * 1e5
         return facts
 
     def _hold(self, pair: Pair, contestant: Contestant) -> Row:
