@@ -23,7 +23,7 @@ __all__ = ["Absent", "Pair"]
 
 HERE = Path(__file__).parent
 CLIENT_CORE, SERVER_CORE = 0, 1
-START_S, WINDOW_S = 30.0, 180.0
+START_S, WINDOW_S = 30.0, 400.0
 
 
 class Absent(Exception):

@@ -50,6 +50,8 @@ CONFIG = NodeConfig(
     accepts_per_ip_per_s=100_000.0,
 )
 WIDE = replace(CONFIG, open_queries_max=200_000)
+CLIENT = replace(CONFIG, clean_up_interval_s=60.0, address_check_interval_s=600.0)
+"""Thousands of client nodes in one process would keep it busy; servers clean up as always."""
 IDENTITIES_READY = 2000
 
 
@@ -116,7 +118,7 @@ class Connector:
         identities = self._identities
         node = Node(
             identities.pop() if identities else Identity.generate(os.urandom),
-            config=_config(settings),
+            config=CLIENT,
         )
         await node.start()
         for number in range(settings.get("known", 0)):
