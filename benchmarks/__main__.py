@@ -41,7 +41,7 @@ def main() -> None:
             tries=options.tries,
         )
     )
-    _allow_files()
+    allow_files()
     began = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())
     try:
         harness.run()
@@ -65,7 +65,7 @@ def _names() -> list[str]:
     return [one.name for one in CONTESTANTS]
 
 
-def _allow_files() -> None:
+def allow_files() -> None:
     """Thousands of connections are as many open files."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

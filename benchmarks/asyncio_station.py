@@ -79,9 +79,9 @@ async def _client(connect: Connect, settings: Settings) -> None:
 
 
 async def _carry(load: Load, *, tell: bool = True) -> dict[str, float]:
-    workers = [load.worker() for _ in range(load.at_once)]
-    facts, *_ = await asyncio.gather(load.watch(asyncio.sleep, tell=tell), *workers)
-    return facts
+    watching = asyncio.ensure_future(load.watch(asyncio.sleep, tell=tell))
+    await asyncio.gather(watching, *(load.worker() for _ in range(load.at_once)))
+    return watching.result()
 
 
 async def _mixed(call: Call, work: dict[str, Any]) -> None:

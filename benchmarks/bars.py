@@ -23,9 +23,10 @@ def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, ours: str, mark:
     ]
     for number, (name, value) in enumerate(sorted(bars, key=lambda bar: -bar[1])):
         y = TOP + LINE * number
+        label = escape(name)
         colour = OURS if name.startswith(ours) else THEIRS
         parts += [
-            f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end" fill="#333">{escape(name)}</text>',
+            f'<text x="{LEFT - 8}" y="{y + 12}" text-anchor="end" fill="#333">{label}</text>',
             f'<rect x="{LEFT}" y="{y}" width="{value * scale:.1f}" height="15" fill="{colour}"/>',
             f'<text x="{LEFT + value * scale + 6:.1f}" y="{y + 12}" fill="#333">{value:.2f}</text>',
         ]

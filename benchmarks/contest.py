@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 __all__ = ["CONTESTANTS", "REFERENCE", "SUITES", "TLS", "Contestant", "Suite", "Work"]
 
@@ -36,7 +36,7 @@ class Contestant:
     package: str = ""
     """The distribution that it needs, as it is named on PyPI."""
     form: str = ""
-    held: int = field(default=5000)
+    held: int = 5000
     """How many connections it is asked to hold."""
 
     @property
@@ -55,17 +55,18 @@ NEW = Work("new sessions, 16 at a time", "sessions", at_once=16)
 LARGE = Work("100 B beside 16 MiB", "mixed", bytes=16 * 2**20)
 HOLD = Work("idle connections held", "hold")
 
+REFERENCE, TLS = "bare echo", "uvloop TLS, protocol"
+
 SUITES = {
-    "query": Suite((ONE, R, THOUSAND), "bare echo", (ONE, R)),
-    "bulk": Suite((BULK,), "bare echo", (BULK,)),
-    "sessions": Suite((NEW,), "uvloop TLS, protocol", (NEW,)),
+    "query": Suite((ONE, R, THOUSAND), REFERENCE, (ONE, R)),
+    "bulk": Suite((BULK,), REFERENCE, (BULK,)),
+    "sessions": Suite((NEW,), TLS, (NEW,)),
     "idle": Suite((HOLD,), "", ()),
     "mixed": Suite((LARGE,), "", ()),
-    "relay": Suite((ONE, R, THOUSAND), "bare echo", (ONE, R)),
+    "relay": Suite((ONE, R, THOUSAND), REFERENCE, (ONE, R)),
     "deadline": Suite((R, THOUSAND), "EGTP, no deadlines", (R, THOUSAND)),
 }
 
-REFERENCE, TLS = "bare echo", "uvloop TLS, protocol"
 _ALL = frozenset({"query", "bulk", "sessions", "idle"})
 _TALK = frozenset({"query", "bulk"})
 

@@ -23,8 +23,6 @@ from benchmarks.pair import Absent, Pair
 __all__ = ["Harness", "Options", "Row"]
 
 Row: TypeAlias = dict[str, Any]
-SETTLE_S = 2.0
-IDLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +35,9 @@ class Options:
     warm_up_s: float = 0.3
     held: int | None = None
     """Connections to hold, if not what each contestant says."""
+    settle_s: float = 2.0
+    """How long memory is given to come to rest before it is weighed."""
+    idle_s: float = 5.0
     quiet_cores: float = 0.2
     """A window is disturbed if others used more than this."""
     tries: int = 3
@@ -51,10 +52,15 @@ class Harness:
         self.rows: list[Row] = []
         self.absent: dict[str, str] = {}
         self._random = random.Random(options.seed)  # noqa: S311 - the order of measurements
-        self._folder = tempfile.TemporaryDirectory()
-        make_certificates(Path(self._folder.name))
+        self._certificates = ""
 
     def run(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            make_certificates(Path(folder))
+            self._certificates = folder
+            self._run()
+
+    def _run(self) -> None:
         for name in self.options.suites:
             suite = SUITES[name]
             taking_part = [one for one in self._invited() if name in one.suites]
@@ -93,13 +99,13 @@ class Harness:
             print(f"{contestant.name}, {name}: {error}", file=sys.stderr, flush=True)
 
     def _pair(self, contestant: Contestant, suite: str) -> Pair:
-        return Pair(contestant, self._folder.name, relayed=suite == "relay")
+        return Pair(contestant, self._certificates, relayed=suite == "relay")
 
     def _reference(self, suite: Suite) -> dict[str, Row]:
         if not suite.reference:
             return {}
         contestant = next(one for one in CONTESTANTS if one.name == suite.reference)
-        with Pair(contestant, self._folder.name) as pair:
+        with Pair(contestant, self._certificates) as pair:
             return {work.name: self._window(pair, work) for work in suite.reference_works}
 
     def _window(self, pair: Pair, work: Work) -> Row:
@@ -117,18 +123,18 @@ class Harness:
         if facts.get("done"):
             for key in ("client_cpu_s", "server_cpu_s", "relay_cpu_s"):
                 if key in facts:
-                    facts[key.replace("_s", "_s_per_100k")] = facts[key] / facts["done"] * 1e5
+                    facts[f"{key}_per_100k"] = facts[key] / facts["done"] * 1e5
         return facts
 
     def _hold(self, pair: Pair, contestant: Contestant) -> Row:
         """Memory of the server for each connection held, and what it does while all are idle."""
-        time.sleep(SETTLE_S)
+        time.sleep(self.options.settle_s)
         before = pair.server_pss_bytes()
         count = self.options.held or contestant.held
         facts = pair.measure({"work": "hold", "count": count})
-        time.sleep(SETTLE_S)
+        time.sleep(self.options.settle_s)
         grown = pair.server_pss_bytes() - before
-        share = pair.server_cpu_share(time.sleep, IDLE_S)
+        share = pair.server_cpu_share(self.options.idle_s)
         return {
             "held": facts["held"],
             "kib_each": grown / facts["held"] / 1024,

@@ -43,7 +43,7 @@ def stand() -> dict[str, str]:
 def _instructions(queries: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(  # noqa: S603
-            [
+            [  # noqa: S607
                 "valgrind",
                 "--tool=callgrind",
                 f"--callgrind-out-file={folder}/out",

@@ -49,12 +49,16 @@ class Load:
             self._done += 1
 
     async def watch(self, sleep: Sleep, *, tell: bool = True) -> dict[str, float]:
-        """Warm up, measure, and end the workers. What was measured; the harness is told when."""
+        """Warm up, measure at least one call, and end the workers.
+
+        What was measured; the harness is told when."""
         await sleep(self._warm_up_s)
         if tell:
             say("begin")
         done, began = self._done, time.perf_counter()
         await sleep(self._seconds)
+        while self._done == done:
+            await sleep(self._seconds)
         counted, took_s = self._done - done, time.perf_counter() - began
         times = self._times[done : done + counted]
         self._over = True

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +23,7 @@ __all__ = ["Absent", "Pair"]
 
 HERE = Path(__file__).parent
 CLIENT_CORE, SERVER_CORE = 0, 1
-START_S, WINDOW_S = 30.0, 180.0
+START_S, WINDOW_S = 30.0, 400.0
 
 
 class Absent(Exception):
@@ -38,12 +41,13 @@ class _Station:
             else [sys.executable, "-m", f"benchmarks.contestants.{contestant.module}"]
         )
         cores = sorted(os.sched_getaffinity(0))
+        self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as the process does
         try:
             self.process = subprocess.Popen(  # noqa: S603
                 [*program, role, json.dumps(settings)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=self._complaints,
                 text=True,
                 cwd=HERE.parent,
                 start_new_session=True,
@@ -52,14 +56,20 @@ class _Station:
         except FileNotFoundError:
             raise Absent(f"no {program[0]} on this machine") from None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith('{"say"'):
                 self._said.put(json.loads(line))
-        self._said.put({"say": "failed", "reason": "its process ended"})
+        self._said.put({"say": "failed", "reason": self._last_words()})
+
+    def _last_words(self) -> str:
+        self._complaints.seek(0)
+        lines = self._complaints.read().decode(errors="replace").split("\n")
+        return next((line for line in reversed(lines) if line.strip()), "its process ended")[:300]
 
     def hear(self, word: str, timeout_s: float) -> dict[str, Any]:
         try:
@@ -77,19 +87,26 @@ class _Station:
 
     def end(self) -> None:
         """End it with all that it started; nothing of it is of use any more."""
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         self.process.wait()
+        self._listener.join()
+        for pipe in (self.process.stdin, self.process.stdout):
+            assert pipe is not None
+            pipe.close()
+        self._complaints.close()
 
 
 class Pair:
     """Server and client of a contestant, running. Raises :class:`Absent` if they do not."""
 
-    def __init__(self, contestant: Contestant, certificates: str, *, relayed: bool = False) -> None:
-        settings = {"form": contestant.form, "certificates": certificates}
+    def __init__(
+        self, contestant: Contestant, certificates: str = "", *, relayed: bool = False, **more: Any
+    ) -> None:
+        """``more`` are settings of the contestant's own."""
+        settings = {"form": contestant.form, "certificates": certificates} | more
         self._stations: list[_Station] = []
+        self.relay: _Station | None = None
         try:
             if relayed:
                 # Both ends share the client's core; the relay has the other one for itself.
@@ -99,11 +116,17 @@ class Pair:
                 contestant, "serve", settings, CLIENT_CORE if relayed else SERVER_CORE
             )
             settings["address"] = self.server.hear("ready", START_S)["address"]
-            self.client = self._start(contestant, "client", settings, CLIENT_CORE)
-            self.client.hear("ready", START_S)
+            self._settings = settings
+            self.client = self.another_client(contestant)
         except BaseException:
             self.end()
             raise
+
+    def another_client(self, contestant: Contestant) -> _Station:
+        """One more client of the same server."""
+        client = self._start(contestant, "client", self._settings, CLIENT_CORE)
+        client.hear("ready", START_S)
+        return client
 
     def _start(
         self, contestant: Contestant, role: str, settings: dict[str, Any], core: int
@@ -115,11 +138,13 @@ class Pair:
         """Have the client do ``work``: what it measured, the processor seconds of each process,
         and what everybody else used meanwhile, in cores."""
         pids = [station.process.pid for station in (self.client, self.server)]
-        if len(self._stations) == 3:
+        if self.relay is not None:
             pids.append(self.relay.process.pid)
         self.client.tell(work)
         self.client.hear("begin", WINDOW_S)
         begin = Moment.now(pids)
+        if work.get("weigh"):
+            work["client_pss"] = pss_bytes(self.client.process.pid)
         facts = self.client.hear("end", WINDOW_S)
         end = Moment.now(pids)
         del facts["say"]
@@ -130,10 +155,10 @@ class Pair:
     def server_pss_bytes(self) -> int:
         return pss_bytes(self.server.process.pid)
 
-    def server_cpu_share(self, wait: Any, seconds: float) -> float:
+    def server_cpu_share(self, seconds: float) -> float:
         """Which share of a core the server uses while nothing happens."""
         begin = Moment.now([self.server.process.pid])
-        wait(seconds)
+        time.sleep(seconds)
         end = Moment.now([self.server.process.pid])
         return end.own_since(begin)[0] / (end.at_s - begin.at_s)
 

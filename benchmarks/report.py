@@ -1,6 +1,6 @@
 """Tables, in Markdown, of what the harness measured.
 
-``python -m benchmarks.report FILE [--into docs/benchmarks.md]`` prints them, or puts them between
+``python -m benchmarks.report FILE... [--into PAGE]`` prints them, or puts them between
 the marks ``<!-- table NAME -->`` and ``<!-- end -->`` of a page.
 """
 
@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 
 from benchmarks.contest import BULK, CONTESTANTS, HOLD, LARGE, NEW, ONE, THOUSAND, R, Work
 
-__all__ = ["Spread", "Table", "put_into", "report", "spread"]
+__all__ = ["OURS", "Rows", "Spread", "Table", "put_into", "report", "spread", "together"]
 
 Results: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
@@ -40,6 +40,15 @@ def spread(values: Iterable[float]) -> Spread | None:
     """None for no values."""
     kept = sorted(values)
     return Spread(statistics.median(kept), kept[0], kept[-1]) if kept else None
+
+
+def together(runs: Sequence[Results]) -> Results:
+    """Several runs on one machine as one; what is said of them all is the first one's."""
+    whole = runs[0] | {"rows": [], "absent": {}}
+    for run in runs:
+        whole["rows"] += run["rows"]
+        whole["absent"] |= run["absent"]
+    return whole
 
 
 class Rows:
@@ -89,10 +98,12 @@ class Rows:
 @dataclass(frozen=True, slots=True)
 class Table:
     heads: tuple[str, ...]
-    lines: list[tuple[str, ...]]
+    lines: Sequence[tuple[str, ...]]
+    words: bool = False
+    """Words stand left, figures right."""
 
     def __str__(self) -> str:
-        rule = ["---", *["--:"] * (len(self.heads) - 1)]
+        rule = ["---", *["---" if self.words else "--:"] * (len(self.heads) - 1)]
         return "\n".join("| " + " | ".join(line) + " |" for line in (self.heads, rule, *self.lines))
 
 
@@ -108,6 +119,7 @@ def report(results: Results) -> dict[str, str]:
                 f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
             )
             tables[suite] = f"{make(rows)}\n\n{note}"
+    tables["lacks"] = str(_lacks(results))
     tables["absent"] = _absent(results)
     return tables
 
@@ -119,6 +131,16 @@ def _machine(results: Results) -> str:
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, CPython {machine['python']}; "
         f"{results['rounds']} rounds of {results['seconds']:g} s windows."
     )
+
+
+def _lacks(results: Results) -> Table:
+    versions = {row["contestant"]: row.get("version", "") for row in results["rows"]}
+    lines = [
+        (one.name, one.package, versions.get(one.name, ""), one.lacks)
+        for one in CONTESTANTS
+        if not one.name.startswith(OURS)
+    ]
+    return Table(("contestant", "package", "version", "does not do"), lines, words=True)
 
 
 def _absent(results: Results) -> str:
@@ -359,10 +381,13 @@ def put_into(page: str, tables: dict[str, str]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
-    parser.add_argument("file", type=Path, help="what `python -m benchmarks --json` wrote")
+    parser.add_argument(
+        "files", type=Path, nargs="+", help="what `python -m benchmarks --json` wrote, put together"
+    )
     parser.add_argument("--into", type=Path, metavar="PAGE")
     options = parser.parse_args()
-    tables = report(json.loads(options.file.read_text(encoding="utf-8")))
+    runs = [json.loads(file.read_text(encoding="utf-8")) for file in options.files]
+    tables = report(together(runs))
     if options.into:
         page = put_into(options.into.read_text(encoding="utf-8"), tables)
         options.into.write_text(page, encoding="utf-8")

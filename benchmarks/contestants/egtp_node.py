@@ -2,21 +2,39 @@
 
 A session, where sessions are counted, is a new :class:`Node` with an identity of its own, made
 beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
-get its first reply, and to say goodbye. Forms: ``direct``; ``no-deadlines``, where the engine's
-deadline table is made to do nothing, to see what it costs.
+get its first reply, and to say goodbye.
+
+With the form ``no-deadlines`` the engine's deadline table is made to do nothing, to see what it
+costs; ``wide`` lifts the limit of queries that one peer may have open; with ``known``, the client
+has so many other peers in its book.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-from functools import partial
+import time
+from dataclasses import replace
+from functools import cached_property, partial
 from typing import Any
 
 from benchmarks.asyncio_station import take_part_on_asyncio
 from benchmarks.load import Call
 from discovery import StaticDiscovery
-from egtp import ContactLink, Identity, Incoming, MemoryLookup, Node, NodeConfig, deadlines
+from egtp import (
+    Address,
+    CommRecord,
+    ContactLink,
+    Identity,
+    Incoming,
+    MemoryLookup,
+    Node,
+    NodeConfig,
+    SignedCommRecord,
+    TCPStrat,
+    deadlines,
+)
+from egtp.comm_record import SUITE_AESGCM
 from egtp.discovery_service import Introduction
 
 CONFIG = NodeConfig(
@@ -31,7 +49,10 @@ CONFIG = NodeConfig(
     accepts_per_s=100_000.0,
     accepts_per_ip_per_s=100_000.0,
 )
-IDENTITIES_READY = 64
+WIDE = replace(CONFIG, open_queries_max=200_000)
+CLIENT = replace(CONFIG, clean_up_interval_s=60.0, address_check_interval_s=600.0)
+"""Thousands of client nodes in one process would keep it busy; servers clean up as always."""
+IDENTITIES_READY = 2000
 
 
 async def echo(query: Incoming) -> bytes:
@@ -50,7 +71,7 @@ async def serve(settings: dict[str, Any]) -> object:
         listen="127.0.0.1:0" if relay is None else (),
         lookup=MemoryLookup(),
         discovery=discovery,
-        config=CONFIG,
+        config=_config(settings),
     )
     node.handle("echo", echo)
     await node.start()
@@ -81,19 +102,50 @@ class NodeSession:
 
 
 class Connector:
-    """Makes sessions; keeps identities in store, so that making keys is not measured."""
+    """Makes sessions. Identities are made beforehand, and the server's contact is read and verified
+    once, as a TLS client reads its certificates once. A client that was given a contact needs no
+    lookup service."""
 
     def __init__(self) -> None:
-        self._identities: list[Identity] = []
+        self._contacts: dict[str, ContactLink] = {}
+
+    @cached_property
+    def _identities(self) -> list[Identity]:
+        return [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
 
     async def connect(self, settings: dict[str, Any]) -> NodeSession:
         _apply(settings)
-        if not self._identities:
-            self._identities = [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
-        node = Node(self._identities.pop(), lookup=MemoryLookup(), config=CONFIG)
+        identities = self._identities
+        node = Node(
+            identities.pop() if identities else Identity.generate(os.urandom),
+            config=CLIENT,
+        )
         await node.start()
-        peer_id = node.add_contact(ContactLink.parse(settings["address"]))
+        for number in range(settings.get("known", 0)):
+            node.add_contact(_stranger(number))
+        peer_id = node.add_contact(self._contact(settings["address"]))
         return NodeSession(node, partial(node.query, peer_id, "echo"))
+
+    def _contact(self, address: str) -> ContactLink:
+        if address not in self._contacts:
+            self._contacts[address] = ContactLink.parse(address)
+        return self._contacts[address]
+
+
+def _config(settings: dict[str, Any]) -> NodeConfig:
+    return WIDE if settings.get("form") == "wide" else CONFIG
+
+
+def _stranger(number: int) -> SignedCommRecord:
+    """The record of a peer that is never called."""
+    identity = Identity.generate(os.urandom)
+    content = CommRecord(
+        int(time.time()) + 3600,
+        os.urandom(8),
+        ((SUITE_AESGCM, identity.channel_key),),
+        (TCPStrat(Address.parse(f"127.0.0.1:{1024 + number % 60_000}")),),
+    )
+    return SignedCommRecord.sign(identity, 1, content)
 
 
 def _apply(settings: dict[str, Any]) -> None:

@@ -23,6 +23,7 @@ function frames (socket, take) {
     }
     buffer = buffer.subarray(start)
   })
+  socket.on('end', () => socket.end())
   socket.on('error', () => {})
 }
 

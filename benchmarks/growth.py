@@ -1,0 +1,166 @@
+"""How cost grows: with known peers, connections, queries in flight, and the size of a body.
+
+``python -m benchmarks.growth [--only NAME] [--json FILE] [--plots DIR] [--into PAGE]``
+
+Processor time of both sides for each query, and memory for each item: wall time would say more of
+the machine than of the code. Each point has processes of its own. What grows no faster than
+n log n in all grows no faster than log n for each item; the last column tells by how much.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.__main__ import allow_files
+from benchmarks.contest import CONTESTANTS
+from benchmarks.line_chart import Line, line_chart
+from benchmarks.machine import describe, pss_bytes
+from benchmarks.pair import Pair
+from benchmarks.report import put_into
+
+__all__ = ["GROWTHS", "Growth", "Point", "table"]
+
+EGTP = CONTESTANTS[0]
+WIDE = replace(EGTP, form="wide")
+SETTLE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """The cost at one size. ``bytes_each`` is 0 where memory was not weighed."""
+
+    size: int
+    cpu_us: float
+    """Of both sides, for each query."""
+    bytes_each: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    name: str
+    across: str
+    sizes: tuple[int, ...]
+    measure: Callable[[int, float], Point]
+
+
+def _cpu_us(facts: dict[str, Any]) -> float:
+    return float((facts["client_cpu_s"] + facts["server_cpu_s"]) / facts["done"] * 1e6)
+
+
+def _query(at_once: int, seconds: float, size: int = 100) -> dict[str, Any]:
+    warm_up_s = 0.3 + at_once / 20_000
+    return {
+        "work": "query",
+        "at_once": at_once,
+        "bytes": size,
+        "warm_up_s": warm_up_s,
+        "seconds": seconds,
+    }
+
+
+def known_peers(size: int, seconds: float) -> Point:
+    """64 queries in flight to one peer, by a node that knows ``size`` others."""
+    with Pair(EGTP, known=size) as pair:
+        before = pss_bytes(pair.client.process.pid)
+        # The first work makes the node, with all that it knows.
+        facts = pair.measure(_query(64, seconds))
+        grown = pss_bytes(pair.client.process.pid) - before
+        return Point(size, _cpu_us(facts), grown / size)
+
+
+def connections(size: int, seconds: float) -> Point:
+    """64 queries in flight by one peer, of a node that ``size`` others are connected to."""
+    with Pair(EGTP) as pair:
+        before = pair.server_pss_bytes()
+        pair.measure({"work": "hold", "count": size})
+        time.sleep(SETTLE_S)
+        grown = pair.server_pss_bytes() - before
+        pair.client = pair.another_client(EGTP)
+        facts = pair.measure(_query(64, seconds))
+        return Point(size, _cpu_us(facts), grown / size)
+
+
+def in_flight(size: int, seconds: float) -> Point:
+    """``size`` queries in flight at a time."""
+    with Pair(WIDE) as pair:
+        pair.measure(_query(1, 0.1))
+        before = pss_bytes(pair.client.process.pid)
+        work = _query(size, seconds) | {"weigh": True}
+        facts = pair.measure(work)
+        return Point(size, _cpu_us(facts), max(0.0, work["client_pss"] - before) / size)
+
+
+def body_size(size: int, seconds: float) -> Point:
+    """Four echoes of ``size`` bytes in flight."""
+    with Pair(EGTP) as pair:
+        facts = pair.measure(_query(4, max(seconds, size / 8e6), size))
+        return Point(size, _cpu_us(facts))
+
+
+GROWTHS = (
+    Growth("known_peers", "known peers", (10, 100, 1000, 10_000), known_peers),
+    Growth("connections", "connections held", (10, 100, 1000, 5000), connections),
+    Growth("in_flight", "queries in flight", (1, 10, 100, 1000, 10_000, 100_000), in_flight),
+    Growth("body_size", "bytes of a body", tuple(16**n for n in range(7)), body_size),
+)
+
+
+def table(points: dict[str, Sequence[Point]]) -> str:
+    """Markdown: each size's cost, and the cost over that of the smallest size."""
+    lines = ["| | size | CPU us a query | x smallest | bytes each |", "|---|--:|--:|--:|--:|"]
+    for growth in GROWTHS:
+        for point in points.get(growth.name, ()):
+            first = points[growth.name][0]
+            weight = f"{point.bytes_each:,.0f}" if point.bytes_each else "-"
+            lines.append(
+                f"| {growth.across} | {point.size:,} | {point.cpu_us:,.1f} "
+                f"| {point.cpu_us / first.cpu_us:,.2f} | {weight} |"
+            )
+    return "\n".join(lines)
+
+
+def draw(growth: Growth, points: Sequence[Point], folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    line = Line("CPU us a query, both sides", [(one.size, one.cpu_us) for one in points])
+    title = f"Cost against {growth.across}"
+    picture = line_chart(title, growth.across, [line], logarithmic_y=True)
+    (folder / f"growth_{growth.name}.svg").write_text(picture, encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--only", choices=[growth.name for growth in GROWTHS])
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each window")
+    parser.add_argument("--most", type=int, default=sys.maxsize, help="leave larger sizes out")
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--plots", type=Path, metavar="DIR")
+    parser.add_argument("--into", type=Path, metavar="PAGE")
+    options = parser.parse_args()
+    allow_files()
+    points: dict[str, Sequence[Point]] = {}
+    for growth in GROWTHS:
+        if options.only not in (None, growth.name):
+            continue
+        sizes = [size for size in growth.sizes if size <= options.most]
+        points[growth.name] = [growth.measure(size, options.seconds) for size in sizes]
+        if options.plots:
+            draw(growth, points[growth.name], options.plots)
+    print(table(points))
+    if options.into:
+        page = put_into(options.into.read_text(encoding="utf-8"), {"growth": table(points)})
+        options.into.write_text(page, encoding="utf-8")
+    if options.json:
+        rows = {name: [asdict(point) for point in some] for name, some in points.items()}
+        facts = {"machine": describe(), "points": rows}
+        options.json.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
