@@ -5,6 +5,7 @@ direct TCP, through a relay, or over a connection that it opened, encrypted end 
 the truth about what happened.
 """
 
+from egtp import blocking
 from egtp.answers import AnswerLimits
 from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
 from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
@@ -47,6 +48,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Node",
+    "blocking",
     "NodeConfig",
     "AnswerLimits",
     "NodeId",

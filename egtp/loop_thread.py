@@ -1,0 +1,169 @@
+"""LoopThread: an event loop in a thread of its own, and calls into it from other threads."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Final, TypeVar
+
+from egtp.errors import LocalProtocolError, NodeClosed, WrongLoop
+
+__all__ = ["LoopThread"]
+
+BEGIN_MAX_S: Final = 5.0
+"""How long a thread may take to come to life: far more than any does."""
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs ``async with life():`` on a loop in a thread, from :meth:`start` to :meth:`close`.
+
+    Invariant: while ``_open``, the loop runs, and carries out whatever it is given. It turns
+    false under the lock, on the loop or before the loop is told to end; so every call that was
+    let in has an end.
+    """
+
+    def __init__(
+        self,
+        life: Callable[[], AbstractAsyncContextManager[object]],
+        *,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop],
+        name: str,
+    ) -> None:
+        self._life: Final = life
+        self._loop_factory: Final = loop_factory
+        # A daemon: who forgets to close in a REPL must be able to leave it.
+        self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
+        self._pid: Final = os.getpid()
+        self._lock: Final = threading.Lock()
+        self._open = False
+        self._begun: Final = threading.Event()
+        self._started: Final[concurrent.futures.Future[None]] = concurrent.futures.Future()
+        self._ended_with: BaseException | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+
+    def start(self) -> None:
+        """Raises what the beginning of life raises; nothing is left then.
+
+        Raises :class:`LocalProtocolError` if it was started before."""
+        self._check_process()
+        if self._thread.ident is not None:
+            raise LocalProtocolError("this node was started already; make another one")
+        try:
+            self._thread.start()
+            self._started.result()
+        except BaseException:
+            # Interrupted, it may be, while the thread was coming to life, or before it could.
+            if self._begun.wait(BEGIN_MAX_S):
+                self._cancel()
+                self._thread.join()
+            raise
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
+        """Run ``work`` on the loop, and return what it returns.
+
+        Whatever interrupts the wait, ``KeyboardInterrupt`` too, cancels the work. Raises what the
+        work raises; :class:`TimeoutError` after ``timeout_s``; :class:`NodeClosed`; and
+        :class:`WrongLoop` on the loop itself, and in another process.
+        """
+        self._check_thread()
+        with self._lock:
+            if not self._open:
+                raise NodeClosed(
+                    "this node was not started: use `with node:` or start()"
+                    if self._thread.ident is None
+                    else "this node is closed"
+                )
+            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        try:
+            return future.result(timeout_s)
+        except concurrent.futures.CancelledError:
+            if self._open:
+                raise
+            raise NodeClosed(may_have_run=True) from None
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                raise  # the work's own
+            raise TimeoutError(f"not done within {timeout_s:g} s") from None
+        finally:
+            future.cancel()
+
+    def close(self) -> None:
+        """End life, and wait for it. Calls under way end, at the latest by being cancelled. In a
+        forked process there is nothing to end. Raises what the end of life raises, once."""
+        if self.is_of_another_process or self._thread.ident is None:
+            return
+        self._check_thread()
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+        error, self._ended_with = self._ended_with, None
+        if error is not None:
+            raise error
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            with contextlib.suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._task.cancel)
+
+    @property
+    def is_of_another_process(self) -> bool:
+        """Whether this process was forked from the one that the thread is in."""
+        return os.getpid() != self._pid
+
+    # Checks
+
+    def _check_thread(self) -> None:
+        self._check_process()
+        if threading.get_ident() == self._thread.ident:
+            raise WrongLoop(
+                "this is the node's own thread, which would wait for itself: an async handler or "
+                "callback awaits `node.on_loop` instead, the asyncio node"
+            )
+
+    def _check_process(self) -> None:
+        if self.is_of_another_process:
+            raise WrongLoop(
+                "this process was forked from the one that runs the node, whose thread and "
+                "connections stay there; make a node of its own here, with an identity of its own"
+            )
+
+    # In the thread
+
+    def _run(self) -> None:
+        try:
+            with asyncio.Runner(loop_factory=self._loop_factory) as runner:
+                runner.run(self._live())
+        except BaseException as error:
+            if self._started.done():
+                self._ended_with = error
+            else:
+                self._started.set_exception(error)
+        finally:
+            self._begun.set()
+
+    async def _live(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._task = asyncio.current_task()
+        self._begun.set()
+        try:
+            async with self._life():
+                with self._lock:
+                    self._open = True
+                self._started.set_result(None)
+                await self._stop.wait()
+        finally:
+            with self._lock:
+                self._open = False
+            # What was let in is a task after this, and the runner cancels all that are left.
+            await asyncio.sleep(0)

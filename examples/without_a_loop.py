@@ -1,0 +1,43 @@
+"""Two peers that greet each other, in a program without an event loop.
+
+Run it as it is; both stay on this machine: that is what private_addresses is for. In a program of
+your own, give each node a lookup service that others have too, such as a DHTLookup:
+
+    lookup = DHTLookup(bootstrap=["192.0.2.7:9100"], server=False)
+    with egtp.blocking.Node(identity, lookup=lookup, services=[lookup]) as node:
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import egtp
+
+lookup = egtp.MemoryLookup()
+config = egtp.NodeConfig(private_addresses=True)
+
+
+def greet(query: egtp.Incoming) -> bytes:
+    """A plain function: it has a thread of its own, and may take its time."""
+    return b"hello, " + query.body
+
+
+def node(**options: object) -> egtp.blocking.Node:
+    identity = egtp.Identity.generate(os.urandom)
+    return egtp.blocking.Node(identity, lookup=lookup, config=config, **options)
+
+
+with node(listen="127.0.0.1:0") as greeter, node() as asker:
+    greeter.handle("greet", greet)
+    greeter.published()
+
+    print(asker.query(greeter.node_id, "greet", b"world", hard_timeout_s=5).decode())
+
+    with ThreadPoolExecutor() as threads:
+        names = [b"Alice", b"Bob", b"Carol"]
+        for reply in threads.map(lambda name: asker.query(greeter.node_id, "greet", name), names):
+            print(reply.decode())
+
+    try:
+        asker.query(greeter.node_id, "dance")
+    except egtp.HandlerFailed as error:
+        print(error)

@@ -1,0 +1,627 @@
+"""egtp.blocking: the same outcomes without an event loop, and nothing is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import egtp
+from egtp import (
+    FastFail,
+    HandlerFailed,
+    HardTimeout,
+    Identity,
+    Incoming,
+    InvalidConfig,
+    LocalProtocolError,
+    MemoryLookup,
+    NodeClosed,
+    NodeConfig,
+    PublishFailed,
+    ReplyCode,
+    WrongLoop,
+)
+from egtp.blocking import Node
+
+ROOT = Path(__file__).parents[2]
+LIMIT_S = 5.0
+"""How long anything may take here. Nothing comes near it."""
+
+Make = Callable[..., Node]
+
+
+def greet(query: Incoming) -> bytes:
+    return b"hello " + query.body
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Neither a thread nor what the garbage collector would complain about."""
+    before = set(threading.enumerate())
+    yield
+    gc.collect()
+    assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def make() -> Iterator[Make]:
+    """Make a node on loopback that is closed after the test; all share a lookup service."""
+    lookup, nodes = MemoryLookup(), []
+
+    def one(**options: Any) -> Node:
+        settings: dict[str, Any] = {
+            "lookup": lookup,
+            "config": NodeConfig(private_addresses=True, hard_timeout_s=LIMIT_S),
+        }
+        node = Node(Identity.generate(os.urandom), **(settings | options))
+        nodes.append(node)
+        return node
+
+    yield one
+    for node in reversed(nodes):
+        node.close()
+
+
+@pytest.fixture
+def start(make: Make) -> Make:
+    def started(**options: Any) -> Node:
+        node = make(**({"listen": "127.0.0.1:0"} | options))
+        node.start()
+        node.published()
+        return node
+
+    return started
+
+
+@pytest.fixture
+def greeter(start: Make) -> Node:
+    node = start()
+    node.handle("greet", greet)
+    return node
+
+
+@pytest.fixture
+def asker(make: Make) -> Node:
+    node = make()
+    node.start()
+    return node
+
+
+class Stuck:
+    """A plain handler that waits to be let go."""
+
+    def __init__(self) -> None:
+        self.called = threading.Event()
+        self.go = threading.Event()
+        self.calls = 0
+
+    def __call__(self, query: Incoming) -> bytes:
+        self.calls += 1
+        self.called.set()
+        assert self.go.wait(LIMIT_S)
+        return b"stuck no more"
+
+
+def open_queries(node: Node, peer: Node) -> int:
+    return node.why(peer.node_id).open_queries
+
+
+# Talking
+
+
+def test_a_query_gets_its_reply_and_with_closes(make: Make, greeter: Node) -> None:
+    with make() as node:
+        assert node.query(greeter.node_id, "greet", b"world", hard_timeout_s=5) == b"hello world"
+        assert node.why(greeter.node_id).paths
+    with pytest.raises(NodeClosed, match="closed"):
+        node.query(greeter.node_id, "greet")
+
+
+def test_all_that_the_node_tells_of_itself_is_told_here_too(start: Make) -> None:
+    node, other = start(), start()
+    assert node.listening == tuple(str(way.address) for way in node.record.tcp)
+    assert node.node_id == node.identity.node_id == node.record.peer_id
+    assert (node.relays, len(node.own_addresses)) == ((), 1)
+    assert other.add_contact(node.link) == node.node_id
+    node.listen("127.0.0.1:0")
+    node.throttle(send_bytes_per_s=1e6)
+    node.throttle()
+    counters = node.counters
+    counters["mine"] += 1
+    assert "mine" not in node.counters
+    assert node.published().stored == 1
+
+
+def test_a_send_arrives(greeter: Node, asker: Node) -> None:
+    told, arrived = [], threading.Event()
+
+    @greeter.handler("tell")
+    def tell(query: Incoming) -> None:
+        told.append((query.peer_id, query.body, query.wants_reply))
+        arrived.set()
+
+    asker.send(greeter.node_id, "tell", b"news")
+    assert arrived.wait(LIMIT_S)
+    assert told == [(asker.node_id, b"news", False)]
+
+
+def test_r6_a_hedge_replaces_a_slow_peer_and_the_soft_timeout_is_called(
+    start: Make, greeter: Node, asker: Node
+) -> None:
+    slow, stuck, soft = start(), Stuck(), threading.Event()
+    slow.handle("greet", stuck)
+    with pytest.raises(HardTimeout):
+        asker.query(
+            slow.node_id,
+            "greet",
+            hard_timeout_s=0.2,
+            soft_timeout_s=0.1,
+            on_soft_timeout=soft.set,
+        )
+    assert soft.is_set()
+    reply = asker.hedge([slow.node_id, greeter.node_id], "greet", b"x", soft_timeout_s=0.1)
+    assert reply == (b"hello x", greeter.node_id)
+    assert open_queries(asker, slow) == 0
+    stuck.go.set()
+
+
+def test_20_threads_ask_100_queries_each_gets_its_own_replies(greeter: Node, asker: Node) -> None:
+    def ask(thread: int) -> list[bytes]:
+        return [
+            asker.query(greeter.node_id, "greet", b"%d %d" % (thread, number))
+            for number in range(5)
+        ]
+
+    with ThreadPoolExecutor(20) as threads:
+        replies = list(threads.map(ask, range(20)))
+    assert replies == [[b"hello %d %d" % (t, n) for n in range(5)] for t in range(20)]
+
+
+def test_what_has_no_method_is_run_on_the_loop(greeter: Node, asker: Node) -> None:
+    async def ask_all_at_once(node: egtp.Node) -> list[bytes]:
+        bodies = [b"1", b"2", b"3"]
+        queries = [node.query(greeter.node_id, "greet", body) for body in bodies]
+        return await asyncio.gather(*queries)
+
+    assert asker.run(ask_all_at_once) == [b"hello 1", b"hello 2", b"hello 3"]
+    assert asker.call(lambda node: node.node_id) == asker.node_id
+
+
+def test_an_async_function_that_takes_too_long_is_cancelled(asker: Node) -> None:
+    cancelled = threading.Event()
+
+    async def wait(node: egtp.Node) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    with pytest.raises(TimeoutError, match=r"within 0\.1 s"):
+        asker.run(wait, timeout_s=0.1)
+    assert cancelled.wait(LIMIT_S)
+
+
+# Errors
+
+
+def test_the_outcomes_are_the_same_typed_errors(greeter: Node, asker: Node) -> None:
+    with pytest.raises(HandlerFailed) as failed:
+        asker.query(greeter.node_id, "unknown")
+    assert failed.value.code == ReplyCode.NO_SUCH_KIND
+    with pytest.raises(FastFail) as fast:
+        asker.query(Identity.generate(os.urandom).node_id, "greet")
+    assert fast.value.attempts[0].reason == "no record found"
+    with pytest.raises(LocalProtocolError):
+        asker.query(greeter.node_id, "NOT A KIND")
+    with pytest.raises(LocalProtocolError):
+        greeter.handle("greet", greet)
+
+
+def test_a_traceback_shows_the_call_and_where_it_went_wrong(asker: Node) -> None:
+    with pytest.raises(FastFail) as failed:
+        asker.query(Identity.generate(os.urandom).node_id, "greet")
+    frames = traceback.extract_tb(failed.value.__traceback__)
+    files = [Path(frame.filename).name for frame in frames]
+    assert files[0] == "test_blocking.py"
+    assert "node.py" in files[files.index("blocking.py") :]
+
+
+def test_settings_that_cannot_work_are_told_where_the_node_is_made(make: Make) -> None:
+    for options in ({"listen": "nowhere"}, {"handler_threads": 0}, {"handlers_waiting_max": -1}):
+        with pytest.raises(InvalidConfig):
+            make(**options)
+
+
+def test_a_start_that_fails_says_why_and_leaves_nothing(make: Make, greeter: Node) -> None:
+    (taken,) = greeter.listening
+    node = make(listen=taken)
+    with pytest.raises(InvalidConfig, match="cannot listen"):
+        node.start()
+    with pytest.raises(NodeClosed):
+        node.query(greeter.node_id, "greet")
+    with pytest.raises(LocalProtocolError, match="make another one"):
+        node.start()
+
+
+def test_before_the_start_a_call_says_what_to_do(make: Make) -> None:
+    node = make()
+    with pytest.raises(NodeClosed, match="with node"):
+        node.query(node.node_id, "greet")
+
+
+def test_published_raises_as_in_asyncio(make: Make) -> None:
+    with make(lookup=None) as node, pytest.raises(PublishFailed):
+        node.published()
+
+
+# Handlers
+
+
+def test_a_handler_given_before_the_start_answers(make: Make, asker: Node) -> None:
+    node = make(listen="127.0.0.1:0")
+    node.handle("greet", greet)
+    with node:
+        node.published()
+        assert asker.query(node.node_id, "greet", b"x") == b"hello x"
+
+
+def test_a_plain_handler_has_a_thread_of_its_own_and_may_ask_back(
+    greeter: Node, asker: Node
+) -> None:
+    @asker.handler("name")
+    def name(query: Incoming) -> bytes:
+        return b"the asker"
+
+    @greeter.handler("who")
+    def who(query: Incoming) -> bytes:
+        return (
+            greeter.query(query.peer_id, "name") + b" " + threading.current_thread().name.encode()
+        )
+
+    reply = asker.query(greeter.node_id, "who").decode()
+    assert reply == f"the asker egtp {greeter.node_id} handler 1"
+
+
+def test_an_async_handler_runs_on_the_loop(greeter: Node, asker: Node) -> None:
+    class Hello:
+        async def __call__(self, query: Incoming) -> bytes:
+            return b"hello " + threading.current_thread().name.encode()
+
+    @greeter.handler("function")
+    async def function(query: Incoming) -> bytes:
+        return await Hello()(query)
+
+    @greeter.handler("coroutine")
+    def coroutine(query: Incoming) -> Any:
+        return function(query)
+
+    greeter.handle("object", Hello())
+    on_loop = b"hello egtp " + str(greeter.node_id).encode()
+    for kind in ("function", "object", "coroutine"):
+        assert asker.query(greeter.node_id, kind) == on_loop
+
+
+def test_a_plain_handler_answers_with_a_code_of_its_own(greeter: Node, asker: Node) -> None:
+    @greeter.handler("fail")
+    def fail(query: Incoming) -> bytes:
+        raise HandlerFailed(77, b"details")
+
+    with pytest.raises(HandlerFailed) as failed:
+        asker.query(greeter.node_id, "fail")
+    assert (failed.value.code, failed.value.body) == (77, b"details")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("bug"), SystemExit(3), StopIteration()])
+def test_a_plain_handler_that_raises_is_a_handler_error_and_its_thread_goes_on(
+    start: Make, asker: Node, error: BaseException
+) -> None:
+    node = start(handler_threads=1)
+    told: list[dict[str, Any]] = []
+    node.call(
+        lambda _: asyncio.get_running_loop().set_exception_handler(
+            lambda _, context: told.append(context)
+        )
+    )
+
+    @node.handler("fail")
+    def fail(query: Incoming) -> bytes:
+        raise error
+
+    node.handle("greet", greet)
+    with pytest.raises(HandlerFailed) as failed:
+        asker.query(node.node_id, "fail")
+    assert failed.value.code == ReplyCode.HANDLER_ERROR
+    assert "handler of kind 'fail' raised" in told[0]["message"]
+    assert asker.query(node.node_id, "greet") == b"hello "
+
+
+def test_more_plain_handlers_than_may_run_or_wait_are_answered_busy(
+    start: Make, asker: Node
+) -> None:
+    node, stuck = start(handler_threads=2, handlers_waiting_max=1), Stuck()
+    node.handle("stuck", stuck)
+    with ThreadPoolExecutor(3) as threads:
+        accepted = [threads.submit(asker.query, node.node_id, "stuck") for _ in range(3)]
+        while open_queries(asker, node) < 3 or stuck.calls < 2:
+            time.sleep(0.005)
+        with pytest.raises(HandlerFailed) as failed:
+            asker.query(node.node_id, "stuck")
+        assert failed.value.code == ReplyCode.BUSY
+        assert stuck.calls == 2
+        stuck.go.set()
+        assert [reply.result() for reply in accepted] == [b"stuck no more"] * 3
+
+
+def test_a_plain_handler_whose_asker_gave_up_before_its_turn_does_not_run(
+    start: Make, asker: Node
+) -> None:
+    node, stuck, turns = start(handler_threads=1), Stuck(), []
+    node.handle("stuck", stuck)
+    node.handle("turn", lambda query: turns.append(query.body))
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(asker.query, node.node_id, "stuck")
+        assert stuck.called.wait(LIMIT_S)
+        with pytest.raises(HardTimeout):
+            asker.query(node.node_id, "turn", b"in vain", hard_timeout_s=0.1)
+        while not node.counters["handler cancelled: its query is past its lifetime"]:
+            time.sleep(0.005)
+        stuck.go.set()
+        first.result()
+    asker.query(node.node_id, "turn", b"in time")
+    assert turns == [b"in time"]
+
+
+# The end
+
+
+def test_closing_ends_calls_of_other_threads(start: Make, asker: Node) -> None:
+    node, stuck = start(), Stuck()
+    node.handle("stuck", stuck)
+
+    async def forever(_: egtp.Node) -> None:
+        await asyncio.Event().wait()
+
+    with ThreadPoolExecutor(2) as threads:
+        query = threads.submit(asker.query, node.node_id, "stuck")
+        other = threads.submit(asker.run, forever)
+        assert stuck.called.wait(LIMIT_S)
+        asker.close()
+        for call in (query, other):
+            error = call.exception(LIMIT_S)
+            assert isinstance(error, NodeClosed)
+            assert error.may_have_run
+    stuck.go.set()
+    asker.close()
+
+
+def test_a_handler_that_never_returns_is_told_of_and_keeps_nobody(make: Make, asker: Node) -> None:
+    node, stuck = make(listen="127.0.0.1:0", close_timeout_s=0.1), Stuck()
+    node.handle("stuck", stuck)
+    node.start()
+    node.published()
+    with ThreadPoolExecutor(1) as threads:
+        query = threads.submit(asker.query, node.node_id, "stuck", hard_timeout_s=1)
+        assert stuck.called.wait(LIMIT_S)
+        with pytest.warns(ResourceWarning, match="1 handlers of .* still run"):
+            node.close()
+        stuck.go.set()
+        assert isinstance(query.exception(), egtp.EgtpError)
+
+
+def test_services_are_entered_before_the_node_and_left_after_it(make: Make) -> None:
+    story = []
+
+    class Service:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        async def __aenter__(self) -> None:
+            story.append(f"enter {self.name} {threading.current_thread().name[:4]}")
+
+        async def __aexit__(self, *error: object) -> None:
+            closed = node.on_loop._engine is not None and node.on_loop._engine.is_closed
+            story.append(f"leave {self.name}, node closed: {closed}")
+
+    node = make(services=[Service("a"), Service("b")])
+    with node:
+        story.append("here")
+    assert story == [
+        "enter a egtp",
+        "enter b egtp",
+        "here",
+        "leave b, node closed: True",
+        "leave a, node closed: True",
+    ]
+
+
+def test_what_goes_wrong_at_the_end_is_raised_once(make: Make) -> None:
+    class Service:
+        async def __aenter__(self) -> None: ...
+
+        async def __aexit__(self, *error: object) -> None:
+            raise RuntimeError("cannot end")
+
+    node = make(services=[Service()])
+    node.start()
+    with pytest.raises(RuntimeError, match="cannot end"):
+        node.close()
+    node.close()
+
+
+# The wrong place
+
+
+def test_r15_a_call_on_its_own_loop_raises_instead_of_waiting_for_itself(
+    greeter: Node, asker: Node
+) -> None:
+    told: list[str] = []
+
+    @greeter.handler("clumsy")
+    async def clumsy(query: Incoming) -> bytes:
+        for call in (lambda: greeter.query(query.peer_id, "x"), greeter.close):
+            with pytest.raises(WrongLoop) as wrong:
+                call()
+            told.append(str(wrong.value))
+        return b""
+
+    asker.query(greeter.node_id, "clumsy")
+    assert len(told) == 2
+    assert all("on_loop" in text for text in told)
+
+
+def test_r15_a_handler_that_closes_its_node_raises_instead_of_waiting_for_itself(
+    greeter: Node, asker: Node
+) -> None:
+    @greeter.handler("close")
+    def close(query: Incoming) -> bytes:
+        with pytest.raises(WrongLoop, match="waits for its handlers"):
+            greeter.close()
+        return b"still here"
+
+    assert asker.query(greeter.node_id, "close") == b"still here"
+
+
+# Whole processes
+
+
+def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, *options, program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+PREFACE = """
+import os, signal, sys, threading, time
+import egtp
+
+lookup = egtp.MemoryLookup()
+def node(**options):
+    config = egtp.NodeConfig(private_addresses=True)
+    made = egtp.blocking.Node(
+        egtp.Identity.generate(os.urandom), lookup=lookup, config=config, **options
+    )
+    made.start()
+    return made
+"""
+
+
+def test_ctrl_c_during_a_query_frees_everything_and_tells_the_peer() -> None:
+    done = run(
+        PREFACE
+        + """
+called, cancelled = threading.Event(), threading.Event()
+async def stuck(query):
+    called.set()
+    try:
+        await egtp.blocking.asyncio.Event().wait()
+    except BaseException:
+        cancelled.set()
+        raise
+peer, asker = node(listen="127.0.0.1:0"), node()
+peer.handle("stuck", stuck)
+peer.published()
+threading.Thread(target=lambda: called.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
+try:
+    asker.query(peer.node_id, "stuck")
+except KeyboardInterrupt:
+    assert asker.why(peer.node_id).open_queries == 0
+    assert cancelled.wait(5)
+    asker.close(), peer.close()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+def test_ctrl_c_during_the_start_leaves_nothing() -> None:
+    done = run(
+        PREFACE
+        + """
+class Slow:
+    async def __aenter__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        await egtp.blocking.asyncio.Event().wait()
+    async def __aexit__(self, *error): ...
+try:
+    node(services=[Slow()])
+except KeyboardInterrupt:
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_r15_a_forked_child_is_told_so_at_once_and_can_end() -> None:
+    done = run(
+        PREFACE
+        + """
+import warnings; warnings.simplefilter("ignore")
+asker = node(listen="127.0.0.1:0")
+asker.handle("greet", lambda query: b"hello")
+child = os.fork()
+if child == 0:
+    try:
+        asker.query(asker.node_id, "greet")
+    except egtp.WrongLoop as error:
+        assert "forked" in str(error)
+        asker.close()
+        sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert asker.query(asker.node_id, "greet") == b"hello"
+print("told")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("told\n", "")
+
+
+def test_a_process_that_forgets_to_close_ends_all_the_same() -> None:
+    done = run(
+        PREFACE
+        + """
+peer = node(listen="127.0.0.1:0")
+peer.handle("stuck", lambda query: time.sleep(1000))
+peer._close_timeout_s = 0.1
+asker = node()
+peer.published()
+asker.send(peer.node_id, "stuck")
+print("forgets")
+""",
+        "-c",
+    )
+    assert (done.returncode, done.stdout) == (0, "forgets\n")
+
+
+def test_the_example_runs_as_it_stands() -> None:
+    done = run("examples/without_a_loop.py", "-W", "error")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "hello, world",
+        "hello, Alice",
+        "hello, Bob",
+        "hello, Carol",
+        "the peer answered with code 1",
+    ]
