@@ -98,8 +98,7 @@ class Engine:
         self._closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = float("inf")
-        self._timer_ahead_s = 0.0
+        self._timer_at_s, self._timer_ahead_s = float("inf"), 0.0
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
