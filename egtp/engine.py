@@ -511,6 +511,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
         self.asking.close()
+        self.answering.refuses_new = True
         await self.handlers.close()
         # Relayed paths first: their goodbye travels over the direct paths to the relays.
         paths = [path for peer in self.book.all() for path in peer.paths]

@@ -129,7 +129,9 @@ class Ended(Protocol):
 class Handlers:
     """Runs a handler for each incoming.
 
-    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something.
+    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something, and
+    :attr:`_by_reference` only such. (One peer may have two queries of one reference run, if it says
+    that it is two incarnations; only it can tell which of them it then cancels.)
     """
 
     def __init__(self, ended: Ended, counters: Counter[str]) -> None:
@@ -137,7 +139,9 @@ class Handlers:
         self._counters = counters
         self._kinds: dict[str, Kind] = {}
         self._workers: Workers[Incoming] = Workers(self._done)
-        self._waiting: dict[tuple[NodeId, bytes], Incoming] = {}
+        self._waiting: dict[Incoming, None] = {}
+        self._by_reference: dict[tuple[NodeId, bytes], Incoming] = {}
+        self._closed = False
 
     def add(
         self,
@@ -169,6 +173,8 @@ class Handlers:
     def run(self, incoming: Incoming) -> None:
         """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
         kind = incoming._kind
+        # What comes after the end is not begun, and that is no fault of its handler.
+        incoming._cancelled = self._closed
         kind.running += 1
         if incoming._asker is not None:
             incoming._asker.running += 1
@@ -182,7 +188,9 @@ class Handlers:
         worker = self._workers.run(incoming, coroutine)
         if worker is not None:
             incoming._worker = worker
-            self._waiting[incoming.peer_id, incoming._reference] = incoming
+            self._waiting[incoming] = None
+            if incoming.wants_reply:
+                self._by_reference[incoming.peer_id, incoming._reference] = incoming
 
     def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
         kind = incoming._kind
@@ -190,7 +198,10 @@ class Handlers:
         if incoming._asker is not None:
             incoming._asker.running -= 1
         if incoming._worker is not None:
-            del self._waiting[incoming.peer_id, incoming._reference]
+            del self._waiting[incoming]
+            key = (incoming.peer_id, incoming._reference)
+            if self._by_reference.get(key) is incoming:
+                del self._by_reference[key]
         code = 0
         if error is not None or type(body) is not bytes:
             code, body = self._failed(incoming, body, error)
@@ -218,14 +229,14 @@ class Handlers:
 
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
-        incoming = self._waiting.get((peer_id, reference))
+        incoming = self._by_reference.get((peer_id, reference))
         if incoming is not None:
             self._counters["cancelled by the asker"] += 1
             self._cancel(incoming)
 
     def expire(self, now_s: float) -> None:
         """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
-        for incoming in list(self._waiting.values()):
+        for incoming in list(self._waiting):
             if incoming._deadline_s <= now_s and not incoming._cancelled:
                 self._counters["handler cancelled: its query is past its lifetime"] += 1
                 self._cancel(incoming)
@@ -237,7 +248,8 @@ class Handlers:
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
-        for incoming in self._waiting.values():
+        self._closed = True
+        for incoming in self._waiting:
             incoming._cancelled = True
         await self._workers.close()
 
