@@ -156,12 +156,13 @@ class Answers:
         known = (peer_id, incarnation) in self._askers
         return known or len(self._askers) < self._limits.askers_max
 
-    def session_began(self, peer_id: NodeId, incarnation: bytes) -> Asker | None:
-        """A session with an asker was made, confirmed or not. None if there is no room for one
-        more asker: its queries are then refused."""
+    def session_began(self, peer_id: NodeId, incarnation: bytes, sequence: int) -> Asker | None:
+        """A session with an asker was made, confirmed or not; ``sequence`` is that of the own record.
+        None if there is no room for one more asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
-            if len(self._askers) >= self._limits.askers_max:
+            full = len(self._askers) >= self._limits.askers_max
+            if full and not self.make_room(sequence):
                 return None
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
         asker.sessions += 1

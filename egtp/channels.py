@@ -508,7 +508,9 @@ class SecureChannels:
             ours=self._limits,
             incarnation=incarnation,
             peer_started_s=now - uptime_ms / 1000,
-            asker=self._answers.session_began(peer_id, incarnation),
+            asker=self._answers.session_began(
+                peer_id, incarnation, self._events.own_record().sequence
+            ),
         )
         self._paths[index] = path
         if arrival.connection is not None:

@@ -56,6 +56,8 @@ from egtp.tcp.connection import TCPConnection
 
 __all__ = ["Engine"]
 
+TIMER_LATE_S: Final = 0.05
+"""A timer that a sleep of the machine has made later than this is set anew."""
 PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
 """A peer that pings and reads nothing gets no more pongs than this."""
 DRAIN_LOOK_S: Final = 0.05
@@ -108,7 +110,7 @@ class Engine:
         self._closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
-        self.timer_at_s = float("inf")
+        self.timer_at_s, self._timer_ahead_s = float("inf"), 0.0
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
@@ -490,13 +492,17 @@ class Engine:
     def arm_timer(self) -> None:
         """One timer for all deadlines of the node, armed for the earliest."""
         at_s = self.exchanges.next_deadline_s()
-        # One that should have fired already stands still: the machine slept, and so did its timers.
-        if at_s is None or (self._timer is not None and self.now() <= self.timer_at_s <= at_s):
+        if at_s is None:
             return
+        now = self.now()
+        # The loop's clock, and so its timers, stand still while the machine sleeps.
+        ahead_s = now - self.loop.time()
         if self._timer is not None:
+            if self.timer_at_s <= at_s and ahead_s - self._timer_ahead_s < TIMER_LATE_S:
+                return
             self._timer.cancel()
-        self.timer_at_s = at_s
-        self._timer = self.loop.call_later(max(0.0, at_s - self.now()), self._timer_fired)
+        self.timer_at_s, self._timer_ahead_s = at_s, ahead_s
+        self._timer = self.loop.call_later(max(0.0, at_s - now), self._timer_fired)
 
     def _timer_fired(self) -> None:
         self._timer = None
@@ -563,6 +569,7 @@ class Engine:
             task.cancel()
         await asyncio.gather(*searches, return_exceptions=True)
         self.asking.close()
+        self.answering.refuses_new = True
         await self.handlers.close()
         # Relayed paths first: their goodbye travels over the direct paths to the relays.
         paths = [path for peer in self.book.all() for path in peer.paths]

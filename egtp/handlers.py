@@ -133,7 +133,9 @@ class Ended(Protocol):
 class Handlers:
     """Runs a handler for each incoming.
 
-    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something.
+    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something, and
+    :attr:`_queries` only such. (One peer may have two queries of one reference run, if it says
+    that it is two incarnations; only it can tell which of them it then cancels.)
     """
 
     def __init__(self, ended: Ended, counters: Counter[str]) -> None:
@@ -144,6 +146,7 @@ class Handlers:
         self._waiting: dict[Incoming, None] = {}
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
+        self._closed = False
 
     def add(
         self,
@@ -175,6 +178,8 @@ class Handlers:
     def run(self, incoming: Incoming) -> None:
         """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
         kind = incoming._kind
+        # What comes after the end is not begun, and that is no fault of its handler.
+        incoming._cancelled = self._closed
         kind.running += 1
         if incoming._asker is not None:
             incoming._asker.running += 1
@@ -254,6 +259,7 @@ class Handlers:
 
     async def close(self) -> None:
         """Cancel what runs, and wait for it."""
+        self._closed = True
         for incoming in self._waiting:
             incoming._cancelled = True
         await self._workers.close()

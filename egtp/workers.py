@@ -39,7 +39,10 @@ class _Rest:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         coroutine, waits_for = self._coroutine, self._waits_for
-        error: BaseException | None = asyncio.CancelledError() if self._cancel else None
+        error: BaseException | None = None
+        # As a task does: what is waited for is cancelled, and that is what the coroutine hears of.
+        if self._cancel and not (asyncio.isfuture(waits_for) and waits_for.cancel()):
+            error = asyncio.CancelledError()
         try:
             while True:
                 if error is None:
@@ -68,9 +71,15 @@ class Worker(Generic[Job]):
         self.waits_for: object = None
         """What the coroutine waits for; :data:`_NOT_BEGUN` if it has not begun."""
         self.cancel_due = False
-        """The job was cancelled before the task had taken it over."""
+        """The job was cancelled, and its coroutine does not know yet."""
         self.stands_by: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None]
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was cancelled while it stood by: by a coroutine that it had carried, or by
+        somebody who still knew the task as that coroutine's."""
+        return self.stands_by is not None and self.stands_by.done()
 
 
 _NOT_BEGUN: Final = object()
@@ -101,12 +110,19 @@ class Workers(Generic[Job]):
 
         Must not be called from inside a task: a coroutine would see the wrong one.
         """
-        if not self._idle:
+        if self._closed:
+            coroutine.close()
+            self._done(job, None, asyncio.CancelledError())
+            return None
+        idle = self._idle
+        while idle and idle[-1].is_over:
+            idle.pop()
+        if not idle:
             worker: Worker[Job] = Worker()
             self._hand_over(worker, job, coroutine, _NOT_BEGUN)
             worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
             return worker
-        worker = self._idle[-1]
+        worker = idle[-1]
         loop, task = self._loop, worker.task
         asyncio._enter_task(loop, task)
         try:
@@ -119,10 +135,12 @@ class Workers(Generic[Job]):
             return None
         finally:
             asyncio._leave_task(loop, task)
-        self._idle.pop()
+        if idle:  # it may have closed everything
+            idle.pop()
         self._hand_over(worker, job, coroutine, waits_for)
         assert worker.stands_by is not None  # noqa: S101 - it is idle
-        worker.stands_by.set_result(None)
+        if not worker.stands_by.done():  # it may have cancelled itself
+            worker.stands_by.set_result(None)
         return worker
 
     def _hand_over(
@@ -137,9 +155,12 @@ class Workers(Generic[Job]):
 
     def cancel(self, worker: Worker[Job], job: Job) -> None:
         """Cancel a coroutine that waits, if it is this one that the worker carries."""
-        if worker.job is not job:
-            return
-        if worker.coroutine is not None:
+        if worker.job is job:
+            self._cancel(worker)
+
+    def _cancel(self, worker: Worker[Job]) -> None:
+        if worker.waits_for is _NOT_BEGUN:
+            # A task that is cancelled before its first turn has none, and nobody would be told.
             worker.cancel_due = True
         else:
             worker.task.cancel()
@@ -152,7 +173,7 @@ class Workers(Generic[Job]):
         except asyncio.CancelledError:
             if worker.job is None:
                 raise
-            # A timeout that had passed at once: it is meant for the coroutine.
+            # It came before the task had taken the coroutine over, and is meant for that.
             worker.cancel_due = True
 
     async def _carry(self, worker: Worker[Job]) -> None:
@@ -190,9 +211,6 @@ class Workers(Generic[Job]):
         this = asyncio.current_task()
         workers = [w for w in (*self._busy.values(), *self._idle) if w.task is not this]
         for worker in workers:
-            if worker.coroutine is not None:
-                worker.cancel_due = True
-            else:
-                worker.task.cancel()
+            self._cancel(worker)
         self._idle.clear()
         await asyncio.gather(*(worker.task for worker in workers), return_exceptions=True)

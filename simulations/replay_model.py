@@ -239,7 +239,7 @@ class State:
             unix_ms = int(self.now_s * 1000)
             floor = self.answers.early_floor
             sealed = read_early(payload, incarnation, floor, unix_ms, lambda _: True)
-        asker = self.answers.session_began(ASKER, b"a" * 8)
+        asker = self.answers.session_began(ASKER, b"a" * 8, self.sequence)
         assert asker is not None
         # Its keys come of a fresh secret, so no packet of another session opens in it.
         self.made += 1

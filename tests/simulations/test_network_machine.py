@@ -346,6 +346,17 @@ def test_a_hard_timeout_is_on_time_on_a_machine_that_slept() -> None:
         machine.ask("alice", "bob", 0, 1)
 
 
+def test_a_hard_timeout_is_on_time_though_a_timer_slept_that_was_set_for_another_one() -> None:
+    with story() as machine:
+        machine.ask("alice", "bob", 0, 5)
+        machine.partition(["bob"], one_way=False)
+        machine.sleep("alice")
+        machine.time_passes(3)
+        machine.wake("alice")
+        machine.time_passes(0.7)
+        machine.ask("alice", "bob", 0, 2)
+
+
 def test_who_waits_for_a_sleeper_that_runs_out_of_power_hears_of_it() -> None:
     with story() as machine:
         machine.ask_many("alice", ["bob"], 0, 4)

@@ -1,0 +1,320 @@
+"""Handlers: each incoming has one end, whatever its handler does and whoever else waits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Final, cast
+
+import pytest
+
+from egtp.answers import Asker
+from egtp.errors import HandlerFailed
+from egtp.handlers import Handlers, Incoming
+from egtp.identity import NodeId
+from egtp.message import NONCE_BYTES, Query, ReplyCode, Send
+
+LIMIT_S: Final = 5.0
+PEER: Final = NodeId(bytes(20))
+OTHER: Final = NodeId(bytes(19) + b"\1")
+CANCELLED: Final = (ReplyCode.EXPIRED, b"")
+
+
+class Answers:
+    """Handlers, and how each incoming has ended."""
+
+    def __init__(self) -> None:
+        self.counters: Counter[str] = Counter()
+        self.ends: dict[Incoming, list[tuple[int, bytes]]] = {}
+        self.handlers = Handlers(self.ended, self.counters)
+        self.problems: list[dict[str, Any]] = []
+
+    def ended(self, incoming: Incoming, code: int, body: bytes) -> None:
+        self.ends.setdefault(incoming, []).append((code, body))
+
+    async def come(
+        self,
+        kind: str,
+        reference: bytes = b"reference",
+        *,
+        peer_id: NodeId = PEER,
+        wants_reply: bool = True,
+        deadline_s: float = 10.0,
+        asker: Asker | None = None,
+    ) -> Incoming:
+        """A message comes, as messages do: outside of any task."""
+        found = self.handlers.find(kind)
+        assert found is not None
+        nonce = bytes(NONCE_BYTES)
+        message = (
+            Query(nonce, 1, kind, 1000, 1000, b"body")
+            if wants_reply
+            else Send(nonce, kind, 1000, b"body")
+        )
+        incoming = Incoming(
+            peer_id,
+            found,
+            message,
+            0.0,
+            None,
+            asker,
+            None,
+            reference if wants_reply else b"",
+            deadline_s,
+        )
+        ran = asyncio.Event()
+
+        def run() -> None:
+            self.handlers.run(incoming)
+            ran.set()
+
+        asyncio.get_running_loop().call_soon(run)
+        await ran.wait()
+        return incoming
+
+    async def end_of(self, incoming: Incoming) -> tuple[int, bytes]:
+        async with asyncio.timeout(LIMIT_S):
+            while incoming not in self.ends:
+                await asyncio.sleep(0)
+        (end,) = self.ends[incoming]
+        return end
+
+
+@pytest.fixture
+async def answers() -> AsyncIterator[Answers]:
+    """Closed after the test: then every incoming has had one end, and nothing is left."""
+    answers = Answers()
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: answers.problems.append(context))
+    before = asyncio.all_tasks()
+    yield answers
+    await answers.handlers.close()
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert asyncio.all_tasks() - before - {asyncio.current_task()} == set()
+    assert answers.problems == []
+    assert all(len(ends) == 1 for ends in answers.ends.values())
+    handlers = answers.handlers
+    assert len(handlers) == len(handlers._waiting) == len(handlers._queries) == 0
+    assert all(kind.running == 0 for kind in handlers._kinds.values())
+
+
+@pytest.mark.parametrize("wants_reply", [True, False])
+async def test_two_that_look_alike_end_each_by_themselves(
+    answers: Answers, *, wants_reply: bool
+) -> None:
+    """Sends have no reference; and a peer that says that it is two has two queries of one."""
+    gates = [asyncio.Event(), asyncio.Event()]
+    waiting = iter(gates)
+
+    async def handler(_: Incoming) -> bytes:
+        await next(waiting).wait()
+        return b"done"
+
+    answers.handlers.add("slow", handler)
+    for order in (gates, gates[::-1]):
+        waiting = iter(gates)
+        both = [await answers.come("slow", wants_reply=wants_reply) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert len(answers.handlers) == 2
+        for gate in order:
+            gate.set()
+            await asyncio.sleep(0)
+        assert [await answers.end_of(one) for one in both] == [(0, b"done")] * 2
+        for gate in gates:
+            gate.clear()
+
+
+async def test_of_two_that_look_alike_both_expire(answers: Answers) -> None:
+    async def handler(_: Incoming) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    both = [await answers.come("slow", deadline_s=5.0) for _ in range(2)]
+    sends = [await answers.come("slow", wants_reply=False, deadline_s=6.0) for _ in range(2)]
+    await asyncio.sleep(0)
+    answers.handlers.expire(4.9)
+    await asyncio.sleep(0)
+    assert answers.ends == {}
+    answers.handlers.expire(5.0)
+    assert [await answers.end_of(one) for one in both] == [CANCELLED] * 2
+    answers.handlers.expire(6.0)
+    answers.handlers.expire(6.0)
+    assert [await answers.end_of(one) for one in sends] == [CANCELLED] * 2
+    assert answers.counters == {"handler cancelled: its query is past its lifetime": 4}
+
+
+async def test_only_who_asked_can_cancel_and_only_what_he_asked(answers: Answers) -> None:
+    async def handler(_: Incoming) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    one = await answers.come("slow", b"one")
+    two = await answers.come("slow", b"two", peer_id=OTHER)
+    send = await answers.come("slow", wants_reply=False)
+    for peer_id, reference in ((OTHER, b"one"), (PEER, b"two"), (PEER, b""), (PEER, b"three")):
+        answers.handlers.cancel(peer_id, reference)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert answers.ends == {}
+    answers.handlers.cancel(PEER, b"one")
+    assert await answers.end_of(one) == CANCELLED
+    assert answers.counters == {"cancelled by the asker": 1}
+    answers.handlers.cancel(PEER, b"one")
+    assert answers.counters == {"cancelled by the asker": 1}
+    assert not {two, send} & answers.ends.keys()
+
+
+@pytest.mark.parametrize("turns", range(3))
+async def test_what_is_cancelled_in_the_turn_in_which_it_came_is_over(
+    answers: Answers, turns: int
+) -> None:
+    begun: list[str] = []
+
+    async def handler(_: Incoming) -> bytes:
+        begun.append("begun")
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    for _ in range(3):
+        incoming = await answers.come("slow")
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        answers.handlers.cancel(PEER, b"reference")
+        assert await answers.end_of(incoming) == CANCELLED
+    assert len(begun) >= 2
+
+
+@pytest.mark.parametrize(
+    ("raises", "end", "told"),
+    [
+        (lambda: HandlerFailed(70, b"why"), (70, b"why"), False),
+        (lambda: HandlerFailed(500, b"why"), (ReplyCode.HANDLER_ERROR, b"why"), False),
+        (lambda: HandlerFailed(0, b"why"), (ReplyCode.HANDLER_ERROR, b"why"), False),
+        (lambda: HandlerFailed(70, cast("bytes", "text")), (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: ValueError("no"), (ReplyCode.HANDLER_ERROR, b""), True),
+        (TimeoutError, (ReplyCode.HANDLER_ERROR, b""), True),
+        (StopAsyncIteration, (ReplyCode.HANDLER_ERROR, b""), True),
+        (asyncio.CancelledError, (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: ExceptionGroup("all", [ValueError()]), (ReplyCode.HANDLER_ERROR, b""), True),
+    ],
+)
+@pytest.mark.parametrize("turns", [None, 0, 1])
+async def test_what_a_handler_raises_is_told_to_the_asker_as_a_code_only(
+    answers: Answers,
+    raises: Callable[[], BaseException],
+    end: tuple[int, bytes],
+    turns: int | None,
+    *,
+    told: bool,
+) -> None:
+    """When it is called, in its first step, or in a later one."""
+
+    async def handler(_: Incoming) -> bytes:
+        for _turn in range(turns or 0):
+            await asyncio.sleep(0)
+        raise raises()
+
+    def no_coroutine(_: Incoming) -> Any:
+        raise raises()
+
+    answers.handlers.add("fails", handler if turns is not None else no_coroutine)
+    if turns is None and isinstance(raises(), asyncio.CancelledError):
+        return  # nothing runs yet that could be cancelled
+    for _ in range(2):
+        assert await answers.end_of(await answers.come("fails")) == end
+        answers.ends.clear()
+    assert len(answers.problems) == (2 if told else 0)
+    assert answers.counters == ({"handler raised": 2} if told else {})
+    answers.problems.clear()
+
+
+@pytest.mark.parametrize("body", [1, "text", [b"bytes"], object()])
+async def test_what_is_no_body_is_an_error_of_the_handler(answers: Answers, body: Any) -> None:
+    async def handler(_: Incoming) -> Any:
+        return body
+
+    answers.handlers.add("wrong", handler)
+    assert await answers.end_of(await answers.come("wrong")) == (ReplyCode.HANDLER_ERROR, b"")
+    (problem,) = answers.problems
+    assert isinstance(problem["exception"], TypeError)
+    answers.problems.clear()
+
+
+async def test_nothing_is_an_empty_body_and_any_awaitable_will_do(answers: Answers) -> None:
+    class Bytes(bytes):
+        pass
+
+    def gives_a_future(_: Incoming) -> asyncio.Future[bytes]:
+        future = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(future.set_result, b"later")
+        return future
+
+    async def nothing(_: Incoming) -> None:
+        pass
+
+    async def of_a_kind(_: Incoming) -> bytes:
+        return Bytes(b"body")
+
+    answers.handlers.add("future", gives_a_future)
+    answers.handlers.add("nothing", nothing)
+    answers.handlers.add("bytes", of_a_kind)
+    for kind, body in (("future", b"later"), ("nothing", b""), ("bytes", b"body")):
+        code, answer = await answers.end_of(await answers.come(kind))
+        assert (code, answer, type(answer)) == (0, body, bytes)
+
+
+async def test_a_handler_that_does_not_let_itself_be_cancelled_has_answered(
+    answers: Answers,
+) -> None:
+    async def handler(_: Incoming) -> bytes:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            return b"almost done"
+        return b""
+
+    answers.handlers.add("stubborn", handler)
+    incoming = await answers.come("stubborn")
+    await asyncio.sleep(0)
+    answers.handlers.cancel(PEER, b"reference")
+    assert await answers.end_of(incoming) == (0, b"almost done")
+
+
+async def test_those_of_one_asker_are_counted_while_they_run(answers: Answers) -> None:
+    go_on = asyncio.Event()
+
+    async def handler(incoming: Incoming) -> bytes:
+        if incoming.wants_reply:
+            await go_on.wait()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    asker = Asker(PEER, b"incarnat")
+    waiting = [await answers.come("slow", b"%d" % n, asker=asker) for n in range(5)]
+    at_once = await answers.come("slow", wants_reply=False, asker=asker)
+    await answers.end_of(at_once)
+    kind = answers.handlers.find("slow")
+    assert kind is not None
+    assert asker.running == kind.running == 5
+    go_on.set()
+    for incoming in waiting:
+        await answers.end_of(incoming)
+    assert asker.running == kind.running == 0
+
+
+async def test_closing_cancels_all_and_is_no_error_of_theirs(answers: Answers) -> None:
+    async def handler(_: Incoming) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    ones = [await answers.come("slow", b"%d" % n) for n in range(3)]
+    await answers.handlers.close()
+    assert [answers.ends[one] for one in ones] == [[CANCELLED]] * 3
+    late = await answers.come("slow", b"late")
+    assert await answers.end_of(late) == CANCELLED
