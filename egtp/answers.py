@@ -157,7 +157,7 @@ class Answers:
         return known or len(self._askers) < self._limits.askers_max
 
     def session_began(self, peer_id: NodeId, incarnation: bytes, sequence: int) -> Asker | None:
-        """A session with an asker was made, confirmed or not; ``sequence`` is that of the own record.
+        """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
         None if there is no room for one more asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
