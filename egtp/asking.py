@@ -9,6 +9,7 @@ otherwise nobody can know whether it ran.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol, TypeAlias
@@ -62,6 +63,9 @@ class AskingHost(Protocol):
 
     timer_at_s: float
     """When the deadlines are looked at next."""
+    timer_ahead_s: float
+    """That holds while the elapsed clock is not farther than this ahead of the loop's, whose timers
+    stand still while the machine sleeps."""
 
     def arm_timer(self) -> None:
         """A deadline earlier than those before it may have been set."""
@@ -86,6 +90,7 @@ class Asking:
         self._counters = counters
         self._nonce = nonce
         self._reply_bytes_max = config.body_bytes_max
+        self._loop_time = asyncio.get_running_loop().time
         self.exchanges: Final[ExchangeTable[OpenQuery]] = ExchangeTable(counters)
 
     # Beginning
@@ -122,7 +127,11 @@ class Asking:
             early=early,
         )
         query.exchange, query.abandon = exchange, self._abandoned
-        if soft_timeout_s is not None or not now_s <= host.timer_at_s <= exchange.hard_deadline_s:
+        if (
+            soft_timeout_s is not None
+            or not now_s <= host.timer_at_s <= exchange.hard_deadline_s
+            or now_s - self._loop_time() > host.timer_ahead_s
+        ):
             host.arm_timer()
         if peer_id == self._me:
             exchange.given = True
