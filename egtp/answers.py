@@ -171,8 +171,9 @@ class Answers:
 
     def session_ended(self, asker: Asker) -> None:
         asker.sessions -= 1
-        if not (asker.sessions or asker.answers or asker.floor or asker.upto):
-            # It never asked anything, so there is nothing to remember.
+        remembered = asker.answers or asker.floor or asker.upto or asker.running
+        if not (asker.sessions or remembered):
+            # It never asked anything, and nothing runs for it.
             del self._askers[asker.peer_id, asker.incarnation]
 
     # Queries
@@ -198,7 +199,8 @@ class Answers:
             return Verdict.BUSY, None
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
-        until_s = now_s + left_s + MARGIN_S
+        # A copy of more than the largest lifetime is refused, whatever its query says.
+        until_s = now_s + min(left_s, limits.lifetime_s_max) + MARGIN_S
         asker.until_s = max(asker.until_s, until_s)
         return Verdict.RUN, answer
 
@@ -241,9 +243,11 @@ class Answers:
                 self._drop(asker, number)
 
     def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
-        """The asker has finished all numbers below ``upto``, but for the exceptions."""
+        """The asker has finished all numbers below ``upto``, but for the exceptions. What was
+        finished once stays so, whatever is said later."""
         if upto <= asker.upto:
             return
+        exceptions = frozenset(n for n in exceptions if n >= asker.upto or n in asker.exceptions)
         asker.upto, asker.exceptions = upto, exceptions
         for number in [n for n in asker.answers if n < upto and n not in exceptions]:
             self._drop(asker, number)
