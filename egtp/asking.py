@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol, TypeAlias
 
 from egtp.config import NodeConfig
@@ -30,7 +31,7 @@ from egtp.open_query import OpenQuery, Sending
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.peers import Peer, PeerBook
-from egtp.sealed import ItemType, item, write_settled_except
+from egtp.sealed import CHUNK_BYTES_MAX, ItemType, item, write_settled_except
 from egtp.strategy_choice import Contact
 
 __all__ = ["Asking", "AskingHost"]
@@ -174,7 +175,6 @@ class Asking:
             if self._may_run_there(outgoing, path):
                 outgoing.working = False
                 outgoing.resent = 0
-                outgoing.again_s = float("inf")
                 self._queue(path, outgoing)
         elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
@@ -189,8 +189,7 @@ class Asking:
 
     def _queue(self, path: Path, exchange: PeerExchange) -> None:
         exchange.handed_to = path.incarnation
-        if path.relayed:
-            exchange.again_s = self._host.now() + AGAIN_FIRST_S
+        exchange.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
         path.queue(exchange)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
@@ -229,9 +228,16 @@ class Asking:
         best = peer.best_path or path
         for older in peer.others:
             for outgoing in older.outbox.take_unsent():
-                self._give(best, outgoing)
+                self._give_or_post(best, peer, outgoing)
         for outgoing in peer.take_waiting():
-            self._give(best, outgoing)
+            self._give_or_post(best, peer, outgoing)
+
+    def _give_or_post(self, path: Path, peer: Peer, outgoing: Outgoing) -> None:
+        """Give one of many to a path, which may break at any of them."""
+        if path.closed:
+            self.post(peer, outgoing)
+        else:
+            self._give(path, outgoing)
 
     def path_is_gone(self, peer: Peer, path: Path) -> None:
         """What was given to a path, and what still waited there, goes by another one."""
@@ -248,7 +254,7 @@ class Asking:
         path = peer.best_path
         for outgoing in peer.take_waiting():
             if path is not None:
-                self._give(path, outgoing)
+                self._give_or_post(path, peer, outgoing)
             elif isinstance(outgoing, Exchange) and outgoing.given:
                 peer.wait(outgoing)
             elif isinstance(outgoing, Exchange | Sending):
@@ -295,7 +301,8 @@ class Asking:
     def received_reply(self, peer_id: NodeId, reply: Reply) -> None:
         exchange = self.exchanges.match(peer_id, reply)
         if exchange is not None:
-            if exchange.queued:
+            if exchange.queued or len(exchange.message) > CHUNK_BYTES_MAX:
+                # It may be that it is being given again, and has still to leave in part.
                 self._free(exchange.peer_id, exchange)
             exchange.sink.succeed(reply)
 
@@ -328,21 +335,28 @@ class Asking:
             exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.may_leave))
 
     def look(self, now_s: float) -> None:
-        """Now and then: relays lose packets, so what goes through them is given again."""
+        """Now and then: relays lose packets, so what went through them is given again."""
         for peer_id in self.exchanges.peers():
             peer = self._book.find(peer_id)
-            path = None if peer is None else peer.best_path
-            if path is None or not path.relayed:
+            if peer is None or not any(path.relayed for path in peer.paths):
+                continue
+            path = peer.best_path
+            if path is None:
                 continue
             for exchange in self.exchanges.of(peer_id):
-                if now_s >= exchange.again_s and not path.outbox.holds(exchange):
-                    exchange.resent += 1
-                    pause_s = min(AGAIN_FIRST_S * 2**exchange.resent, AGAIN_MAX_S)
-                    exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
-                    self._counters["query sent again: no answer through relays"] += 1
-                    if self._may_run_there(exchange, path):
-                        exchange.handed_to = path.incarnation
-                        path.queue(exchange)
+                on = exchange.path
+                if now_s < exchange.again_s or on is None or on.outbox.holds(exchange):
+                    continue
+                self._counters["query sent again: no answer through relays"] += 1
+                if not path.relayed:
+                    self._give(path, exchange)
+                    continue
+                exchange.resent += 1
+                pause_s = min(AGAIN_FIRST_S * 2**exchange.resent, AGAIN_MAX_S)
+                exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
+                if self._may_run_there(exchange, path):
+                    exchange.handed_to = path.incarnation
+                    path.queue(exchange)
 
     # The end
 

@@ -1,0 +1,407 @@
+"""Asking: every message of this node's own is somewhere, and is given again when it must be."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from egtp.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
+from egtp.comm_record import SUITE_AESGCM
+from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.config import NodeConfig
+from egtp.errors import FastFail, HardTimeout, NotSent, OutcomeUnknown
+from egtp.handshake import PeerLimits
+from egtp.identity import Identity, NodeId
+from egtp.message import NONCE_BYTES, Reply, reference_of
+from egtp.open_query import OpenQuery, Sending
+from egtp.packet import Data, decode_packet
+from egtp.path import Path
+from egtp.peers import Peer, PeerBook
+from egtp.sealed import ItemType, parse_sealed
+from egtp.session import InOrder, Session, SlidingWindow
+
+ME = NodeId(bytes(20))
+PEER = NodeId(bytes(19) + b"\1")
+RELAY = Identity.generate(lambda size: bytes(range(1, size + 1)))
+RELAYED = RelayStrat(RELAY.key, SUITE_AESGCM, RELAY.channel_key)
+DIRECT = TCPStrat(Address.parse("127.0.0.1:9"), 7)
+OTHER = TCPStrat(DIRECT.address, 8)
+LIMITS = PeerLimits(10**6, 10**6, 64, 10**6)
+
+
+class Recorder:
+    """The node around the asking side, and the carrier of its packets: each is kept, or breaks."""
+
+    def __init__(self) -> None:
+        self.now_s = 100.0
+        self.timer_at_s = self.timer_ahead_s = float("inf")
+        self.counters: Counter[str] = Counter()
+        self.book = PeerBook(100, lambda _: False)
+        nonces = count()
+        self.asking = Asking(
+            self,
+            ME,
+            self.book,
+            NodeConfig(),
+            self.counters,
+            lambda: next(nonces).to_bytes(NONCE_BYTES, "big"),
+        )
+        self.peer = self.book.get(PEER)
+        self.sought: list[Peer] = []
+        self.not_sought_any_more: list[Peer] = []
+        self.packets: list[tuple[CommStrat, bytes]] = []
+        self.writes_left: int | None = None
+        """How many packets more are written before one breaks the path."""
+        self.takes: int | None = None
+        """How many packets more may be written; the rest has to wait."""
+        self.turn: list[Callable[[], None]] = []
+
+    # What it is to the asking side
+
+    def now(self) -> float:
+        return self.now_s
+
+    def seek(self, peer: Peer) -> None:
+        self.sought.append(peer)
+
+    def not_sought(self, peer: Peer) -> None:
+        self.not_sought_any_more.append(peer)
+
+    def deliver_to_self(self, exchange: object) -> None:
+        raise AssertionError(exchange)
+
+    def cancel_own(self, reference: bytes) -> None:
+        raise AssertionError(reference)
+
+    def arm_timer(self) -> None:
+        pass
+
+    # What it is to a path
+
+    def soon(self, callback: Callable[[], None], /) -> None:
+        self.turn.append(callback)
+
+    def settled(self, peer_id: NodeId) -> int:
+        return self.asking.exchanges.settled(peer_id)
+
+    def settled_except(self, peer_id: NodeId) -> bytes | None:
+        return self.asking.settled_except(peer_id)
+
+    def path_is_writable(self, path: Path) -> bool:
+        if self.takes is not None:
+            self.takes -= 1
+            return self.takes >= 0
+        return not path.closed
+
+    def path_waits(self, path: Path) -> None:
+        pass
+
+    def path_failed(self, path: Path, _: str) -> None:
+        self.lose(path)
+
+    def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
+        self._send(strategy, packet)
+
+    def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
+        self._send(strategy, packet)
+
+    def _send(self, strategy: CommStrat, packet: bytes) -> None:
+        if self.writes_left is not None:
+            self.writes_left -= 1
+            if self.writes_left < 0:
+                raise NotSent("broken")
+        self.packets.append((strategy, packet))
+
+    # What a test does
+
+    def path(self, strategy: CommStrat, incarnation: bytes = b"incarnat", up_s: float = 50) -> Path:
+        """A confirmed path, of which the asking side is told."""
+        relayed = isinstance(strategy, RelayStrat)
+        session = Session(
+            index=1,
+            remote_index=2,
+            send_key=b"a" * 32,
+            receive_key=b"b" * 32,
+            window=SlidingWindow() if relayed else InOrder(),
+            started_s=self.now_s,
+        )
+        path = Path(
+            PEER,
+            session,
+            strategy,
+            self,
+            self,
+            relayed=relayed,
+            dialled=True,
+            theirs=LIMITS,
+            ours=LIMITS,
+            incarnation=incarnation,
+            peer_started_s=self.now_s - up_s,
+        )
+        path.confirmed = True
+        self.peer.add_path(path, ME)
+        self.asking.path_opened(self.peer, path)
+        return path
+
+    def lose(self, path: Path) -> None:
+        path.closed = True
+        self.peer.remove_path(path)
+        self.asking.path_is_gone(self.peer, path)
+
+    def ask(
+        self, size: int = 3000, hard_timeout_s: float = 60.0, *, idempotent: bool = False
+    ) -> OpenQuery:
+        query = OpenQuery(asyncio.get_running_loop().create_future())
+        body = bytes(size)
+        self.asking.ask(PEER, "kind", body, hard_timeout_s, None, query, idempotent=idempotent)
+        return query
+
+    def tell(self) -> Sending:
+        sending = Sending(bytes(26), self.now_s, asyncio.get_running_loop())
+        self.asking.tell(PEER, sending)
+        return sending
+
+    def answer(self) -> None:
+        (exchange,) = self.asking.exchanges.of(PEER)
+        self.asking.received_reply(PEER, Reply(bytes(16), exchange.reference, 0, b""))
+
+    def end_turn(self) -> None:
+        turn, self.turn = self.turn, []
+        for callback in turn:
+            callback()
+
+    def queries(self, strategy: CommStrat) -> list[bytes]:
+        """The references of the queries that left by a strategy, one for each copy."""
+        return [reference_of(data) for data in self._messages(strategy) if data[1:2] == b"\1"]
+
+    def _messages(self, strategy: CommStrat) -> Iterator[bytes]:
+        far_end = Session(
+            index=2,
+            remote_index=1,
+            send_key=b"b" * 32,
+            receive_key=b"a" * 32,
+            window=SlidingWindow(),
+            started_s=0.0,
+        )
+        for sent_by, packet in self.packets:
+            data = decode_packet(packet)
+            assert isinstance(data, Data)
+            if sent_by == strategy:
+                for kind, _, message in parse_sealed(far_end.open(data)).items:
+                    if kind == ItemType.MESSAGE:
+                        yield message
+
+
+def outcome(query: OpenQuery) -> BaseException | None:
+    return query.exception() if query.done() else None
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+@pytest.mark.parametrize("writes", range(8))
+async def test_whatever_a_path_that_breaks_had_not_taken_waits_for_the_next_one(
+    writes: int, *, relayed: bool
+) -> None:
+    """It breaks in the middle of what it is given: the rest does not lie on it for ever."""
+    node = Recorder()
+    queries = [node.ask(12_000) for _ in range(8)]
+    sending = node.tell()
+    assert node.sought
+    node.writes_left = writes
+    broken = node.path(RELAYED if relayed else DIRECT)
+    node.end_turn()
+    assert broken.closed == (node.writes_left < 0)
+    node.writes_left = None
+    node.path(OTHER)
+    node.end_turn()
+    assert sending.given
+    everything = [one for way in (DIRECT, RELAYED, OTHER) for one in node.queries(way)]
+    assert len(set(everything)) == 8
+    assert not node.peer.waiting
+    assert not any(query.done() for query in queries)
+
+
+async def test_when_every_path_breaks_everything_waits() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    queries = [node.ask() for _ in range(3)]
+    node.writes_left = 0
+    node.path(DIRECT)
+    node.end_turn()
+    assert not node.peer.paths
+    assert not any(query.done() for query in queries)
+    assert len(node.peer.waiting) == 3
+
+
+async def test_what_a_relay_lost_is_given_again_by_the_direct_path_that_came_meanwhile() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    query = node.ask(100)
+    node.end_turn()
+    assert len(node.queries(RELAYED)) == 1
+    node.path(DIRECT)
+    node.asking.look(node.now_s)
+    node.end_turn()
+    assert node.queries(DIRECT) == [], "nothing says yet that it is lost"
+    node.now_s += AGAIN_FIRST_S
+    node.asking.look(node.now_s)
+    node.end_turn()
+    assert node.queries(DIRECT) == node.queries(RELAYED)
+    # There it arrives, or the path ends: it is not given there twice.
+    node.now_s += AGAIN_MAX_S
+    node.asking.look(node.now_s)
+    node.end_turn()
+    assert len(node.queries(DIRECT)) == 1
+    node.answer()
+    assert query.done()
+
+
+async def test_what_had_not_left_by_a_relay_is_not_given_twice_by_the_direct_path() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    node.ask(100)
+    node.path(DIRECT)
+    # As a superseded path hands over what it has not given.
+    for outgoing in node.peer.relayed.outbox.take_unsent() if node.peer.relayed else ():
+        node.asking.post(node.peer, outgoing)
+    for _ in range(40):
+        node.end_turn()
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+    assert len(node.queries(DIRECT)) == 1
+
+
+async def test_over_relays_a_query_is_given_again_at_growing_pauses() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    node.ask(100, hard_timeout_s=200.0)
+    given: list[float] = []
+    for _ in range(150):
+        node.end_turn()
+        given += [node.now_s - 100.0] * (len(node.queries(RELAYED)) - len(given))
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+    assert given == [0.0, 2.0, 6.0, 14.0, 30.0, 60.0, 90.0, 120.0]
+
+
+async def test_who_works_on_a_query_is_asked_again_rarely() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    node.ask(100, hard_timeout_s=200.0)
+    (exchange,) = node.asking.exchanges.of(PEER)
+    node.end_turn()
+    node.now_s += 1.0
+    node.asking.received_working(PEER, exchange.reference)
+    given: list[float] = []
+    for _ in range(70):
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+        node.end_turn()
+        given += [node.now_s - 100.0] * (len(node.queries(RELAYED)) - 1 - len(given))
+    assert given == [31.0, 61.0]
+
+
+async def test_a_query_that_still_waits_to_leave_is_not_queued_a_second_time() -> None:
+    node = Recorder()
+    path = node.path(RELAYED)
+    node.takes = 3
+    for size in (500_000, 100):
+        node.ask(size)
+    waits = path.outbox.waiting_bytes
+    for _ in range(40):
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+    assert 400_000 < path.outbox.waiting_bytes <= waits
+
+
+async def test_on_a_connection_nothing_is_given_twice_while_it_lives() -> None:
+    """And at once by another one when it ends."""
+    node = Recorder()
+    path = node.path(DIRECT)
+    node.ask(100, hard_timeout_s=1000.0)
+    for _ in range(100):
+        node.end_turn()
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+    (reference,) = node.queries(DIRECT)
+    node.lose(path)
+    node.path(OTHER)
+    node.end_turn()
+    assert node.queries(OTHER) == [reference]
+
+
+@pytest.mark.parametrize("given", [True, False])
+@pytest.mark.parametrize("idempotent", [True, False])
+@pytest.mark.parametrize(("up_s", "is_older"), [(50.0, True), (0.0, False), (10.0, False)])
+async def test_a_later_incarnation_is_given_what_cannot_have_run_before_it_or_may_run_twice(
+    up_s: float, *, given: bool, idempotent: bool, is_older: bool
+) -> None:
+    """It is older than the query: then the one before had ended when the query was made."""
+    node = Recorder()
+    path = node.path(DIRECT)
+    query = node.ask(100, idempotent=idempotent)
+    if given:
+        node.end_turn()
+    node.now_s += 10.0
+    node.lose(path)
+    node.path(OTHER, b"another-", up_s)
+    node.end_turn()
+    if not given or idempotent or is_older:
+        assert len(node.queries(OTHER)) == 1
+        assert not query.done()
+    else:
+        assert node.queries(OTHER) == []
+        assert isinstance(outcome(query), OutcomeUnknown)
+        assert node.asking.exchanges.count_of(PEER) == 0
+
+
+async def test_when_there_is_no_way_what_was_given_to_nobody_fails_and_the_rest_waits() -> None:
+    node = Recorder()
+    path = node.path(DIRECT)
+    given = node.ask(100)
+    node.end_turn()
+    node.lose(path)
+    not_given, sending = node.ask(100), node.tell()
+    node.asking.search_failed(node.peer, FastFail("no way"))
+    assert isinstance(outcome(not_given), FastFail)
+    assert isinstance(sending.left.exception(), FastFail)
+    assert not given.done()
+    assert len(node.peer.waiting) == 1
+    node.now_s += 60.1
+    node.asking.expire(node.now_s)
+    error = outcome(given)
+    assert isinstance(error, HardTimeout)
+    assert error.may_have_run
+    assert not node.peer.waiting
+    assert node.peer.waiting_bytes == 0
+
+
+async def test_a_query_that_is_over_leaves_no_queue_and_no_search_behind() -> None:
+    node = Recorder()
+    node.ask(100).cancel()
+    assert not node.peer.waiting
+    assert node.not_sought_any_more == [node.peer]
+    path = node.path(RELAYED)
+    for begun in (False, True):
+        node.takes = 3 if begun else 0
+        query = node.ask(300_000)
+        assert (path.session.sent > 0) == begun
+        query.cancel()
+        assert path.outbox.waiting_bytes < 100
+        assert node.asking.exchanges.count_of(PEER) == 0
+
+
+async def test_a_reply_that_comes_while_its_query_is_given_again_ends_that() -> None:
+    node = Recorder()
+    first = node.path(DIRECT)
+    node.ask(300_000)
+    node.end_turn()
+    node.lose(first)
+    node.takes = 3
+    second = node.path(OTHER)
+    assert 0 < second.outbox.waiting_bytes < 300_000, "on its way"
+    node.answer()
+    assert second.outbox.waiting_bytes < 100
