@@ -154,21 +154,25 @@ class Answering:
             self.handlers.asked_again(path, reference)
             path.queue_control(item(ItemType.WORKING, reference))
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
-            self._send_again(path, answer.reply)
+            self._send_again(path, answer, answer.reply)
         elif verdict is Verdict.GONE:
             self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
         elif verdict is Verdict.BUSY:
             self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
 
-    def _send_again(self, path: Path, reply: Outgoing) -> None:
+    def _send_again(self, path: Path, answer: Answer, reply: Outgoing) -> None:
         """The same bytes, unless they are under way to the same peer, and will arrive."""
+        on = reply.path
         # Whoever asks on another path has lost the one that the answer went by, or somebody who
         # proved nothing was given it at the word of a recording.
-        if reply.path is path and (not path.relayed or path.outbox.holds(reply)):
+        if on is path and (not path.relayed or path.outbox.holds(reply)):
             self._counters["reply not sent again: it is under way"] += 1
             return
-        again = Outgoing(reply.message, reply.born_s)
-        again.path = reply.path = path
+        if on is not None and on is not path and path.confirmed:
+            # It is wanted here, and only here: what that path had not given yet is freed.
+            on.take_back(reply)
+        # The copy is the one to look at from now on.
+        answer.reply = again = Outgoing(reply.message, reply.born_s)
         self._send(path, again)
 
     # Replies

@@ -1,0 +1,238 @@
+"""Answering: a copy of a query that was answered gets the same answer, once at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from egtp.answering import Answering
+from egtp.comm_record import SUITE_AESGCM
+from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.config import NodeConfig
+from egtp.handlers import Incoming
+from egtp.handshake import PeerLimits
+from egtp.identity import Identity, NodeId
+from egtp.message import NONCE_BYTES, Query
+from egtp.outgoing import Outgoing
+from egtp.path import Path
+from egtp.session import InOrder, Session, SlidingWindow
+
+ME = NodeId(bytes(20))
+PEER = NodeId(bytes(19) + b"\1")
+RELAY = Identity.generate(lambda size: bytes(range(1, size + 1)))
+RELAYED = RelayStrat(RELAY.key, SUITE_AESGCM, RELAY.channel_key)
+DIRECT = TCPStrat(Address.parse("127.0.0.1:9"), 7)
+OTHER = TCPStrat(DIRECT.address, 8)
+MIB = 1024 * 1024
+LIMITS = PeerLimits(16 * MIB, 32 * MIB, 64, 64 * MIB)
+LARGE = 2 * MIB
+
+
+class Recorder:
+    """The node around the answering side. What it writes counts only by its number."""
+
+    def __init__(self, waiting_bytes_max: int = 64 * MIB) -> None:
+        self.now_s = 100.0
+        self.counters: Counter[str] = Counter()
+        config = NodeConfig(waiting_bytes_max=waiting_bytes_max)
+        self.answering = Answering(self, ME, config, self.counters, self.nonce)
+        self.answering.handlers.add("large", self.large)
+        self.ran = 0
+        self.packets = 0
+        self.takes = 0
+        """How many packets more may be written; the rest has to wait."""
+        self._numbers = count()
+
+    def nonce(self) -> bytes:
+        return next(self._numbers).to_bytes(NONCE_BYTES, "big")
+
+    async def large(self, _: Incoming) -> bytes:
+        self.ran += 1
+        return bytes(LARGE)
+
+    # What it is to the answering side
+
+    def now(self) -> float:
+        return self.now_s
+
+    def best_path(self, _: NodeId) -> Path | None:
+        return None
+
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
+        raise AssertionError(gone, reply)
+
+    def answer_own(self, reply: bytes) -> None:
+        raise AssertionError(reply)
+
+    # What it is to a path
+
+    def soon(self, callback: Callable[[], None], /) -> None:
+        """Turns do not matter here: what is large does not wait for their ends."""
+
+    def settled(self, _: NodeId) -> int:
+        return 0
+
+    def settled_except(self, _: NodeId) -> bytes | None:
+        return None
+
+    def path_is_writable(self, _: Path) -> bool:
+        self.takes -= 1
+        return self.takes >= 0
+
+    def path_waits(self, path: Path) -> None:
+        raise AssertionError(path)
+
+    def path_failed(self, path: Path, reason: str) -> None:
+        raise AssertionError(path, reason)
+
+    def send_tcp(self, *_: object) -> None:
+        self.packets += 1
+
+    def send_relay(self, *_: object) -> None:
+        self.packets += 1
+
+    # What a test does
+
+    def path(self, strategy: CommStrat) -> Path:
+        relayed = isinstance(strategy, RelayStrat)
+        session = Session(
+            index=1,
+            remote_index=2,
+            send_key=b"a" * 32,
+            receive_key=b"b" * 32,
+            window=SlidingWindow() if relayed else InOrder(),
+            started_s=self.now_s,
+        )
+        path = Path(
+            PEER,
+            session,
+            strategy,
+            self,
+            self,
+            relayed=relayed,
+            dialled=False,
+            theirs=LIMITS,
+            ours=LIMITS,
+            incarnation=b"incarnat",
+            asker=self.answering.answers.session_began(PEER, b"incarnat", 1),
+        )
+        path.confirmed = True
+        return path
+
+    async def comes(self, path: Path) -> None:
+        """A copy of the one query there is."""
+        query = Query(bytes(16), 0, "large", 60_000, 16 * MIB, b"")
+        arrived = asyncio.Event()
+
+        def come() -> None:
+            self.answering.receive(path, PEER, query, query.encode(), 0)
+            arrived.set()
+
+        asyncio.get_running_loop().call_soon(come)
+        await arrived.wait()
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+
+@pytest.fixture
+async def recorders() -> Iterator[Callable[..., Recorder]]:  # type: ignore[misc]
+    made: list[Recorder] = []
+
+    def make(**options: int) -> Recorder:
+        made.append(Recorder(**options))
+        return made[-1]
+
+    yield make
+    for recorder in made:
+        await recorder.answering.handlers.close()
+
+
+Make = Callable[..., Recorder]
+
+
+@pytest.mark.parametrize("strategy", [DIRECT, RELAYED])
+async def test_an_answer_that_is_on_its_way_is_not_sent_again_by_the_same_path(
+    strategy: CommStrat, recorders: Make
+) -> None:
+    node = recorders()
+    path = node.path(strategy)
+    for _ in range(5):
+        await node.comes(path)
+        assert LARGE < path.outbox.waiting_bytes < LARGE + 1000
+    assert node.ran == 1
+
+
+@pytest.mark.parametrize("strategy", [DIRECT, RELAYED])
+async def test_nor_is_the_one_that_was_sent_again_by_another_path(
+    strategy: CommStrat, recorders: Make
+) -> None:
+    node = recorders()
+    await node.comes(node.path(OTHER))
+    path = node.path(strategy)
+    for _ in range(5):
+        await node.comes(path)
+        assert LARGE < path.outbox.waiting_bytes < LARGE + 1000
+    assert node.ran == 1
+
+
+async def test_over_relays_an_answer_that_has_left_may_be_lost_and_is_sent_again(
+    recorders: Make,
+) -> None:
+    node = recorders()
+    path = node.path(RELAYED)
+    for _ in range(3):
+        node.takes = 10_000
+        before = node.packets
+        await node.comes(path)
+        path.flush()
+        assert node.packets - before > LARGE // (32 * 1024)
+        assert not path.outbox
+    assert node.ran == 1
+
+
+async def test_what_the_old_path_had_still_to_give_is_not_kept_beside_the_copy(
+    recorders: Make,
+) -> None:
+    """Its asker has lost that path, since he asks by another one."""
+    node = recorders()
+    old, new = node.path(DIRECT), node.path(OTHER)
+    node.takes = 3
+    await node.comes(old)
+    assert 0 < old.outbox.waiting_bytes < LARGE
+    await node.comes(new)
+    assert old.outbox.waiting_bytes < 100
+    assert new.outbox.waiting_bytes > LARGE
+
+
+async def test_a_recording_does_not_take_an_answer_away_from_who_asked(recorders: Make) -> None:
+    """A copy in early data, which proves nothing: it comes by a path that is not confirmed."""
+    node = recorders()
+    asked, replayed = node.path(DIRECT), node.path(OTHER)
+    replayed.confirmed = False
+    await node.comes(asked)
+    waits = asked.outbox.waiting_bytes
+    await node.comes(replayed)
+    assert asked.outbox.waiting_bytes == waits > LARGE
+    assert node.ran == 1
+
+
+async def test_an_answer_that_was_dropped_for_want_of_room_is_sent_when_it_is_asked_for_again(
+    recorders: Make,
+) -> None:
+    node = recorders(waiting_bytes_max=LARGE + 1000)
+    path, filled = node.path(OTHER), node.path(DIRECT)
+    await node.comes(path)
+    filled.queue(Outgoing(bytes(10_000), node.now_s))
+    for _ in range(2):
+        await node.comes(filled)
+        assert filled.outbox.waiting_bytes < LARGE
+    node.takes = 100
+    filled.flush()
+    assert not filled.outbox
+    node.takes = 0
+    await node.comes(filled)
+    assert filled.outbox.waiting_bytes > LARGE
