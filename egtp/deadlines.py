@@ -14,6 +14,8 @@ from typing import Final, Generic, TypeAlias, TypeVar
 __all__ = ["TICK_S", "Bucket", "Deadlines", "KeyedDeadlines", "take_out"]
 
 TICK_S: Final = 0.02
+BUCKETS_MIN: Final = 1024
+"""So many may be empty before anybody looks for empty ones."""
 
 Key = TypeVar("Key")
 Bucket: TypeAlias = dict[Key, None]
@@ -30,12 +32,13 @@ class Deadlines(Generic[Key]):
     """A set of keys, each with a deadline, in seconds on the caller's clock.
 
     Whoever adds a key is given the bucket that it is in, and takes it out with
-    :func:`take_out`: an emptied bucket stays until its tick, since most are used again.
+    :func:`take_out`: an emptied bucket stays for a while, since most are used again.
 
-    Invariant: a key is in one bucket at most; the heap holds every tick that has a bucket.
+    Invariant: a key is in one bucket at most; the heap holds every tick that has a bucket; at most
+    half of the buckets, and :data:`BUCKETS_MIN`, are empty.
     """
 
-    __slots__ = ("_buckets", "_last", "_last_tick", "_ticks")
+    __slots__ = ("_buckets", "_last", "_last_tick", "_sweep_at", "_ticks")
 
     def __init__(self) -> None:
         self._buckets: dict[int, Bucket[Key]] = {}
@@ -43,6 +46,7 @@ class Deadlines(Generic[Key]):
         self._last_tick: int | None = None
         """Where the last key went. Most go to the same bucket as the one before."""
         self._last: Bucket[Key] = {}
+        self._sweep_at = BUCKETS_MIN
 
     def __len__(self) -> int:
         return sum(map(len, self._buckets.values()))
@@ -53,11 +57,19 @@ class Deadlines(Generic[Key]):
         if tick != self._last_tick:
             bucket = self._buckets.get(tick)
             if bucket is None:
+                if len(self._buckets) >= self._sweep_at:
+                    self._sweep()
                 bucket = self._buckets[tick] = {}
                 heapq.heappush(self._ticks, tick)
             self._last_tick, self._last = tick, bucket
         self._last[key] = None
         return self._last
+
+    def _sweep(self) -> None:
+        """Forget the empty buckets: deadlines that are far away leave one in each tick."""
+        self._buckets = {tick: bucket for tick, bucket in self._buckets.items() if bucket}
+        self._ticks = sorted(self._buckets)
+        self._sweep_at = 2 * len(self._buckets) + BUCKETS_MIN
 
     def due(self, now_s: float) -> list[Key]:
         """Remove and return the keys whose deadline has passed, in order of their ticks."""

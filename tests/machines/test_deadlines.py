@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from sys import getsizeof
 
 from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from egtp.deadlines import TICK_S, KeyedDeadlines
+from egtp.deadlines import BUCKETS_MIN, TICK_S, Deadlines, KeyedDeadlines, take_out
 
 ROUNDING_S = 1e-6
 """What the binary form of a tick costs on a clock of some years."""
@@ -145,3 +146,39 @@ def test_forgetting_everything_leaves_nothing_to_wait_for() -> None:
     assert deadlines.next_s() is None
     assert not deadlines._buckets
     assert not deadlines._ticks
+
+
+def test_what_is_far_away_and_not_waited_for_any_more_takes_no_memory() -> None:
+    """Queries that have their replies at once, each with an hour of time."""
+    deadlines: Deadlines[int] = Deadlines()
+    stays = [(key, deadlines.add(key, 3600.0 + key)) for key in range(100)]
+    most = 0
+    for key in range(100, 20_000):
+        bucket = deadlines.add(key, 3600.0 + key * TICK_S)
+        take_out(bucket, key)
+        most = max(most, len(deadlines._buckets), len(deadlines._ticks))
+    assert most <= 2 * len(stays) + BUCKETS_MIN
+    assert len(deadlines) == len(stays)
+    assert deadlines.next_s() == 3600.0
+    assert deadlines.due(3600.0 + 99.0) == [key for key, _ in stays]
+
+
+def test_a_bucket_that_was_many_does_not_keep_their_memory() -> None:
+    deadlines: Deadlines[int] = Deadlines()
+    empty = getsizeof({})
+    for key in range(10_000):
+        bucket = deadlines.add(key, 1.0)
+    for key in range(10_000):
+        take_out(bucket, key)
+    assert getsizeof(bucket) <= empty
+
+
+def test_a_key_that_was_told_can_still_be_taken_out_and_harms_nobody() -> None:
+    deadlines: Deadlines[str] = Deadlines()
+    old = deadlines.add("old", 1.0)
+    assert deadlines.due(1.0) == ["old"]
+    new = deadlines.add("new", 1.0)
+    take_out(old, "old")
+    take_out(old, "new")
+    assert new == {"new": None}
+    assert deadlines.due(1.0) == ["new"]
