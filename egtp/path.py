@@ -212,7 +212,9 @@ class Path:
                     return
                 self._write(outbox.next_batch(owner.now(), only_control=True))
             else:
-                self._write(outbox.next_batch(owner.now(), self._batch_bytes))
+                batch = outbox.next_batch(owner.now(), self._batch_bytes)
+                if batch.parts:  # all that was left may have been taken back
+                    self._write(batch)
 
     def confirm(self) -> None:
         """Write an empty packet: it proves to the other side that we live, and is small enough

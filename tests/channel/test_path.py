@@ -162,6 +162,23 @@ def test_a_full_batch_does_not_wait_for_the_end_of_the_turn() -> None:
     assert not path.outbox
 
 
+def test_what_is_not_wanted_any_more_costs_no_packet() -> None:
+    owner = Owner(writable=False)
+    path = path_of(owner)
+    unwanted = waiting(b"not wanted")
+    wanted = [waiting(bytes(4000)) for _ in range(8)]
+    for one in (*wanted, unwanted):
+        path.queue(one)
+    path.take_back(unwanted)
+    owner.end_turn()
+    owner.writable = True
+    path.flush()
+    owner.end_turn()
+    assert all(parse_sealed(plaintext).items for plaintext in plaintexts(owner))
+    assert not unwanted.given
+    assert all(one.given for one in wanted)
+
+
 def test_what_the_transport_does_not_take_stays_queued_and_unsealed() -> None:
     owner, token = Owner(writable=False), waiting(bytes(8000))
     path = path_of(owner)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tracemalloc
+from itertools import compress
 from typing import Any
 
 import pytest
@@ -67,7 +68,12 @@ def test_unknown_types_from_0x80_on_are_skipped_wherever_they_stand(
     left = [pair for pair in mixed if pair[0] in set(ItemType)]
     plaintext = write_sealed(0, 0, [item(*pair) for pair in mixed])
     assert left == known
-    assert [kind for kind, _, _ in parse_sealed(plaintext).items] == [kind for kind, _ in known]
+    without = parse_sealed(write_sealed(0, 0, [item(*pair) for pair in known])).items
+    # What has no whole age has no message; whatever stands where its age would be is no matter.
+    whole = [len(inside) >= 4 or kind != ItemType.MESSAGE for kind, inside in known]
+    parsed = parse_sealed(plaintext).items
+    assert [one[::2] for one in parsed] == [one[::2] for one in without]
+    assert list(compress(parsed, whole)) == [as_parsed(*pair) for pair in compress(known, whole)]
 
 
 @given(st.lists(st.tuples(KNOWN, BYTES), max_size=4), UNKNOWN_CRITICAL, BYTES, st.integers(0))
