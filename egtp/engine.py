@@ -505,7 +505,8 @@ class Engine:
         self._timer = self.loop.call_later(max(0.0, at_s - now), self._timer_fired)
 
     def _timer_fired(self) -> None:
-        self._timer = None
+        # There is none now: who asks in this very moment must not take it for one to come.
+        self._timer, self.timer_at_s = None, float("inf")
         self.asking.expire(self.now())
         self.arm_timer()
 

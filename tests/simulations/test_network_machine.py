@@ -357,6 +357,15 @@ def test_a_hard_timeout_is_on_time_though_a_timer_slept_that_was_set_for_another
         machine.ask("alice", "bob", 0, 2)
 
 
+def test_a_hard_timeout_set_in_the_moment_in_which_another_one_passes_is_on_time() -> None:
+    with story() as machine:
+        machine.ask("alice", "bob", 0, 5)
+        machine.time_passes(10.7)
+        machine.partition(["bob"], one_way=False)
+        machine.ask("alice", "bob", 0, 2)
+        machine.ask("alice", "bob", 0, 3)
+
+
 def test_who_waits_for_a_sleeper_that_runs_out_of_power_hears_of_it() -> None:
     with story() as machine:
         machine.ask_many("alice", ["bob"], 0, 4)
