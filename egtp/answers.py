@@ -23,6 +23,7 @@ what it asked before.
 from __future__ import annotations
 
 import enum
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -62,8 +63,15 @@ class AnswerLimits:
 
     @property
     def asker_bytes_max(self) -> int:
-        """Of one asker: nobody takes more than a sixteenth of what is there for all."""
+        """Of one asker: a sixteenth of what is there for all. A larger answer is not kept: if its
+        path is lost, its asker hears that it ran (code 7)."""
         return self.bytes_max // 16
+
+    @property
+    def peer_askers_max(self) -> int:
+        """Of one peer, which may say as often as it likes that it was started anew: a sixteenth of
+        all, or a few where there is not much."""
+        return max(16, self.askers_max // 16)
 
 
 class Verdict(enum.Enum):
@@ -141,6 +149,7 @@ class Answers:
     def __init__(self, limits: AnswerLimits | None = None) -> None:
         self._limits = limits or AnswerLimits()
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
+        self._per_peer: Counter[NodeId] = Counter()
         self.entries = 0
         self.bytes = 0
         self.early_floor = 0
@@ -153,17 +162,22 @@ class Answers:
 
     def has_room_for(self, peer_id: NodeId, incarnation: bytes) -> bool:
         """Whether an asker is known, or may become so."""
-        known = (peer_id, incarnation) in self._askers
-        return known or len(self._askers) < self._limits.askers_max
+        return (peer_id, incarnation) in self._askers or (
+            len(self._askers) < self._limits.askers_max
+            and self._per_peer[peer_id] < self._limits.peer_askers_max
+        )
 
     def session_began(self, peer_id: NodeId, incarnation: bytes, sequence: int) -> Asker | None:
         """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
         None if there is no room for one more asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
+            if self._per_peer[peer_id] >= self._limits.peer_askers_max:
+                return None
             full = len(self._askers) >= self._limits.askers_max
             if full and not self.make_room(sequence):
                 return None
+            self._per_peer[peer_id] += 1
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
         asker.sessions += 1
         asker.idle_since = None
@@ -174,7 +188,7 @@ class Answers:
         remembered = asker.answers or asker.floor or asker.upto or asker.running
         if not (asker.sessions or remembered):
             # It never asked anything, and nothing runs for it.
-            del self._askers[asker.peer_id, asker.incarnation]
+            self._remove(asker)
 
     # Queries
 
@@ -306,6 +320,12 @@ class Answers:
             if asker.idle_since is not None and asker.idle_since < self.early_floor
         ]
         for key in idle:
-            asker = self._askers.pop(key)
-            self.entries -= len(asker.answers)
-            self.bytes -= asker.bytes
+            self._remove(self._askers[key])
+
+    def _remove(self, asker: Asker) -> None:
+        del self._askers[asker.peer_id, asker.incarnation]
+        self._per_peer[asker.peer_id] -= 1
+        if not self._per_peer[asker.peer_id]:
+            del self._per_peer[asker.peer_id]
+        self.entries -= len(asker.answers)
+        self.bytes -= asker.bytes

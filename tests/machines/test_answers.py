@@ -518,6 +518,24 @@ def test_a_peer_for_whom_there_is_no_room_is_told_so_and_takes_nobodys_place() -
     assert len(answers) == 3
 
 
+def test_a_peer_that_says_it_was_started_anew_again_and_again_leaves_room_for_others() -> None:
+    answers = Answers(AnswerLimits(askers_max=1600))
+    cheat, other = NodeId(b"c" * 20), NodeId(b"o" * 20)
+    for number in range(1600):
+        asker = answers.session_began(cheat, number.to_bytes(8, "big"), 1)
+        assert (asker is not None) == (number < 100)
+        if asker is not None:
+            answers.ask(asker, 0, b"%032d" % number, 3600, 0.0)
+            answers.session_ended(asker)
+    assert not answers.has_room_for(cheat, b"afresh..")
+    assert answers.has_room_for(other, b"incarnat")
+    assert answers.session_began(other, b"incarnat", 1) is not None
+    # What is forgotten gives its room back.
+    answers.look(10_000.0, 1)
+    answers.signed_anew(2)
+    assert answers.has_room_for(cheat, b"afresh..")
+
+
 def test_a_peer_for_whom_there_is_no_room_gets_that_of_those_who_are_idle() -> None:
     answers = Answers(LIMITS)
     for peer_id in PEERS[:3]:
