@@ -41,6 +41,9 @@ class Owner:
 
     def received(self, connection: TCPConnection, packet: bytes) -> None: ...
 
+    def read(self, connection: TCPConnection) -> None:
+        pass
+
     def writable(self, connection: TCPConnection) -> None: ...
 
     def garbage(self, connection: TCPConnection, reason: str) -> None: ...

@@ -181,16 +181,17 @@ class Asking:
             self._fail(outgoing, FastFail(too_much))
         elif type(outgoing) is not Exchange:
             path.queue(outgoing)
-        elif self.exchanges.count_of(outgoing.peer_id) > limits.open_queries_max:
+        elif (open_queries := len(outgoing.numbers.open)) > limits.open_queries_max:
             too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
             self._fail(outgoing, FastFail(too_many))
         else:
-            self._queue(path, outgoing)
+            # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
+            self._queue(path, outgoing, alone=open_queries == 1)
 
-    def _queue(self, path: Path, exchange: PeerExchange) -> None:
+    def _queue(self, path: Path, exchange: PeerExchange, *, alone: bool = False) -> None:
         exchange.handed_to = path.incarnation
         exchange.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
-        path.queue(exchange)
+        path.queue(exchange, alone=alone)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of

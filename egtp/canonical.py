@@ -12,13 +12,22 @@ still let unsorted maps, NaN, extension types and deep nesting through.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import msgpack
 
 from egtp.errors import CanonicalError, LocalProtocolError
 
-__all__ = ["ARRAY_LENGTH_MAX", "DEPTH_MAX", "Value", "decode", "decode_flat", "encode", "pack"]
+__all__ = [
+    "ARRAY_LENGTH_MAX",
+    "DEPTH_MAX",
+    "Value",
+    "body_at",
+    "decode",
+    "decode_with_body",
+    "encode",
+    "pack",
+]
 
 Value: TypeAlias = "bool | int | bytes | str | tuple[Value, ...] | list[Value] | None"
 
@@ -40,6 +49,9 @@ packer serves all; it keeps nothing from one call to the next.)"""
 
 FLAT_BYTES_MAX: Final = 65_536
 """Below this, a flat array needs no guard against arrays in it: they cannot cost much."""
+_FLAT: Final = {"max_array_len": 8, "max_map_len": 0, "max_ext_len": 0}
+BYTES_8, BYTES_16, BYTES_32 = 0xC4, 0xC5, 0xC6
+"""The first byte of a byte string whose length has so many bits."""
 
 
 def encode(value: Value) -> bytes:
@@ -71,22 +83,48 @@ class _ListLimit:
         return value
 
 
-def decode_flat(data: bytes) -> Value:
-    """:func:`decode` for an array of which the caller checks the type of every element.
+def decode_with_body(data: bytes) -> list[Any]:
+    """:func:`decode` for an array whose last element, the body, is a byte string of any size, and
+    of which the caller checks the type of every other element.
 
     Refuses what is not in its shortest form and arrays in the array, but lets other types through
-    that have no canonical form.
+    that have no canonical form. The body is neither encoded again nor compared: its length says
+    which form of its head is the shortest, and the lengths of the forms differ.
     """
-    if len(data) > FLAT_BYTES_MAX:
-        return _unpack(data, 1)
     try:
-        value: Value = msgpack.unpackb(data, max_array_len=8, max_map_len=0, max_ext_len=0)
-        shortest = pack(value) == data
+        if len(data) > FLAT_BYTES_MAX:
+            fields = msgpack.unpackb(data, list_hook=_ListLimit(1), **_FLAT)
+        else:
+            fields = msgpack.unpackb(data, max_array_len=8, max_map_len=0, max_ext_len=0)
+        if type(fields) is not list or not fields or type(body := fields[-1]) is not bytes:
+            raise CanonicalError("not an array that ends with a body")
+        fields[-1] = b""
+        before_body = pack(fields)[:-2]
     except (ValueError, OverflowError, RecursionError) as error:
         raise CanonicalError(f"not msgpack: {type(error).__name__}") from None
-    if not shortest:
+    fields[-1] = body
+    size = len(body)
+    head_bytes = 2 if size < 256 else 3 if size < 65_536 else 5
+    if len(data) != len(before_body) + head_bytes + size or not data.startswith(before_body):
         raise CanonicalError("not the shortest form")
-    return value
+    return fields
+
+
+def body_at(data: bytes, at: int) -> bytes | None:
+    """The byte string that begins at ``at`` and ends where ``data`` ends; None if there is none in
+    its shortest form. ``data`` must reach to ``at + 1`` at least."""
+    form = data[at]
+    if form == BYTES_8:
+        if len(data) - at - 2 == data[at + 1]:
+            return data[at + 2 :]
+    elif form == BYTES_16:
+        if 256 <= len(data) - at - 3 == int.from_bytes(data[at + 1 : at + 3], "big"):
+            return data[at + 3 :]
+    elif form == BYTES_32 and 65_536 <= len(data) - at - 5 == int.from_bytes(
+        data[at + 1 : at + 5], "big"
+    ):
+        return data[at + 5 :]
+    return None
 
 
 def _unpack(data: bytes, lists_max: int) -> Value:

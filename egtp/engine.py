@@ -53,6 +53,7 @@ from egtp.sealed import (
 )
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
+from egtp.turns import Turns
 
 __all__ = ["Engine"]
 
@@ -106,8 +107,9 @@ class Engine:
         self.incarnation: Final = environment.entropy(INCARNATION_BYTES)
         self.now: Final = environment.elapsed
         self.loop: Final = asyncio.get_running_loop()
-        self.soon: Final = self.loop.call_soon
-        self._closed = False
+        self._turns: Final = Turns(self.loop.call_soon)
+        self.soon: Final = self._turns.soon
+        self.is_closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self.timer_at_s, self.timer_ahead_s = float("inf"), float("inf")
@@ -188,6 +190,9 @@ class Engine:
         self.verifier: Final = Verifier(
             self, self.channels, self.comms, self.book, config, self.counters
         )
+        self._answer_reserved_kinds(friends)
+
+    def _answer_reserved_kinds(self, friends: Friends | None) -> None:
         self.handlers.add(CHECK_KIND, self.verifier.check, reserved=True, early=False)
         if friends is not None:
             friends.attach(self)
@@ -217,10 +222,6 @@ class Engine:
         self._clean_up()
         self.addresses.start()
         self.publisher.start()
-
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
 
     @property
     def exchanges(self) -> ExchangeTable[OpenQuery]:
@@ -379,7 +380,11 @@ class Engine:
 
     # Connections
 
+    def read(self, connection: TCPConnection) -> None:  # noqa: ARG002
+        self._turns.reading_ends()
+
     def received(self, connection: TCPConnection, packet: bytes) -> None:
+        self._turns.reading_begins()
         arrival = self._arrivals.get(connection.number)
         if arrival is None:
             arrival = Arrival(connection.strategy, self.carrier(None), connection.remote)
@@ -555,9 +560,9 @@ class Engine:
 
     async def close(self) -> None:
         """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing."""
-        if self._closed:
+        if self.is_closed:
             return
-        self._closed = True
+        self.is_closed = True
         for timer in (self._timer, self._cleaner):
             if timer is not None:
                 timer.cancel()

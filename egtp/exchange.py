@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from hashlib import sha256
-from typing import Final, Generic, NamedTuple, TypeVar
+from math import inf
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 
 from egtp.canonical import pack
 from egtp.deadlines import Bucket, Deadlines, take_out
@@ -57,6 +58,7 @@ class Exchange(Outgoing, Generic[Sink]):
         "idempotent",
         "kind",
         "number",
+        "numbers",
         "peer_id",
         "reference",
         "reply_bytes_max",
@@ -67,47 +69,39 @@ class Exchange(Outgoing, Generic[Sink]):
         "working",
     )
 
-    def __init__(
-        self,
-        peer_id: NodeId,
-        kind: str,
-        number: int,
-        message: bytes,
-        reply_bytes_max: int,
-        born_s: float,
-        hard_deadline_s: float,
-        sink: Sink,
-        idempotent: bool,
-        early: bool | None,
-    ) -> None:
-        self.message = message
-        self.born_s = born_s
-        self.given = self.queued = False
-        self.path = None
-        self.peer_id = peer_id
-        self.kind = kind
-        self.number = number
-        self.reference = sha256(message).digest()
-        self.reply_bytes_max = reply_bytes_max
-        self.hard_deadline_s = hard_deadline_s
-        self.sink = sink
-        self.idempotent = idempotent
-        """The handler may run twice: the caller said that it does no harm."""
-        self.early = early
-        """Whether it may travel with a dial, before the peer has proven that it lives: True, False,
-        or None for "if a copy was given away before"."""
-        self.handed_to: bytes | None = None
-        """The incarnation of the peer that the first copy was given to."""
-        self.riding = False
-        """It is in the first packet of a dial that has not ended, and may leave at any moment."""
-        self.working = False
-        """The peer has said, on the present path, that the handler runs."""
-        self.resent = 0
-        """How often it was sent again on the present path."""
-        self.again_s = float("inf")
-        """When it is sent again, unless something happens before."""
-        self.bucket: Bucket[Exchange[Sink]] | None = None
-        self.soft_bucket: Bucket[Exchange[Sink]] | None = None
+    peer_id: NodeId
+    kind: str
+    number: int
+    reference: bytes
+    reply_bytes_max: int
+    hard_deadline_s: float
+    sink: Sink
+    idempotent: bool
+    """The handler may run twice: the caller said that it does no harm."""
+    early: bool | None
+    """Whether it may travel with a dial, before the peer has proven that it lives: True, False, or
+    None for "if a copy was given away before"."""
+    handed_to: bytes | None
+    """The incarnation of the peer that the first copy was given to."""
+    riding: bool
+    """It is in the first packet of a dial that has not ended, and may leave at any moment."""
+    working: bool
+    """The peer has said, on the present path, that the handler runs."""
+    resent: int
+    """How often it was sent again on the present path."""
+    again_s: float
+    """When it is sent again, unless something happens before."""
+    numbers: _Numbers
+    bucket: Bucket[Exchange[Sink]]
+    soft_bucket: Bucket[Exchange[Sink]] | None
+
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        # ExchangeTable.open fills it in: to pass all this as arguments takes as long again.
+        __init__ = object.__init__
 
     def may_be_given_to(self, incarnation: bytes, peer_started_s: float) -> bool:
         """Whether a copy may be given to the peer in ``incarnation``, which began at
@@ -187,26 +181,29 @@ class ExchangeTable(Generic[Sink]):
         early: bool | None = None,
     ) -> Exchange[Sink]:
         """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
-        numbers = self._numbers.get(peer_id) or self._settled.get(peer_id)
+        numbers = self._numbers.get(peer_id)
         if numbers is None:
-            numbers = _Numbers(self._first_number)
-        number = numbers.next
-        lifetime_ms = int(hard_timeout_s * 1000)
+            numbers = self._settled.get(peer_id) or _Numbers(self._first_number)
+        exchange: Exchange[Sink] = Exchange()
+        exchange.number = number = numbers.next
         # As Query(...).encode() would say it.
-        message = pack((1, nonce, None, number, kind, lifetime_ms, reply_bytes_max, body))
-        hard_deadline_s = now_s + hard_timeout_s
-        exchange = Exchange(
-            peer_id,
-            kind,
-            number,
-            message,
-            reply_bytes_max,
-            now_s,
-            hard_deadline_s,
-            sink,
-            idempotent,
-            early,
+        exchange.message = message = pack(
+            (1, nonce, None, number, kind, int(hard_timeout_s * 1000), reply_bytes_max, body)
         )
+        exchange.reference = reference = sha256(message).digest()
+        exchange.peer_id = peer_id
+        exchange.kind = kind
+        exchange.reply_bytes_max = reply_bytes_max
+        exchange.born_s = now_s
+        exchange.hard_deadline_s = hard_deadline_s = now_s + hard_timeout_s
+        exchange.sink = sink
+        exchange.idempotent = idempotent
+        exchange.early = early
+        exchange.path = exchange.handed_to = exchange.soft_bucket = None
+        exchange.given = exchange.queued = exchange.riding = exchange.working = False
+        exchange.resent = 0
+        exchange.again_s = inf
+        exchange.numbers = numbers
         exchange.bucket = self._hard.add(exchange, hard_deadline_s)
         # Nothing can fail from here on.
         if not numbers.open:
@@ -214,7 +211,7 @@ class ExchangeTable(Generic[Sink]):
             self._numbers[peer_id] = numbers
         numbers.next = number + 1
         numbers.open[number] = exchange  # type: ignore[assignment]
-        self._by_reference[exchange.reference] = exchange
+        self._by_reference[reference] = exchange
         if soft_timeout_s is not None:
             exchange.soft_bucket = self._soft.add(exchange, now_s + soft_timeout_s)
         return exchange
@@ -246,15 +243,14 @@ class ExchangeTable(Generic[Sink]):
         """Free everything about an exchange. A second time does nothing."""
         if self._by_reference.pop(exchange.reference, None) is None:
             return
-        if exchange.bucket is not None:
-            take_out(exchange.bucket, exchange)
+        take_out(exchange.bucket, exchange)
         if exchange.soft_bucket is not None:
             take_out(exchange.soft_bucket, exchange)
-        peer_id = exchange.peer_id
-        numbers = self._numbers[peer_id]
+        numbers = exchange.numbers
         del numbers.open[exchange.number]
         if not numbers.open:
             numbers.low = numbers.next
+            peer_id = exchange.peer_id
             self._settled[peer_id] = self._numbers.pop(peer_id)
             if len(self._settled) > PEERS_NUMBERED_MAX:
                 forgotten = self._settled.pop(next(iter(self._settled)))

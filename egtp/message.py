@@ -12,9 +12,9 @@ import enum
 import hashlib
 import re
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
-from egtp.canonical import decode_flat, pack
+from egtp.canonical import body_at, decode_with_body, pack
 from egtp.errors import CanonicalError, InvalidMessage, LocalProtocolError
 
 __all__ = [
@@ -33,6 +33,8 @@ NONCE_BYTES: Final = 16
 REFERENCE_BYTES: Final = 32
 QUERY_HEAD: Final = b"\x98\x01\xc4\x10"
 REPLY_HEAD: Final = b"\x95\x02\xc4\x10"
+REFERENCE_HEAD: Final = b"\xc4\x20"
+REPLY_BODY_AT: Final = 55
 SEND_HEAD: Final = b"\x96\x03\xc4\x10"
 U32_LIMIT: Final = 2**32
 U64_LIMIT: Final = 2**64
@@ -107,24 +109,21 @@ def reference_of(query: bytes) -> bytes:
 
 def decode_message(data: bytes) -> Message:
     """Raises :class:`InvalidMessage` unless ``data`` is the canonical form of a message."""
-    try:
-        fields: Any = decode_flat(data)
-    except CanonicalError as error:
-        raise InvalidMessage(f"message: {error}") from None
-    # On the path of every message. The bytes are canonical, so the first four tell the number of
-    # fields, the type of message, and that a nonce of 16 bytes follows.
+    # On the path of every message. Its form being canonical, four bytes tell the number of fields,
+    # the type of message, and that a nonce of 16 bytes follows.
     head = data[:4]
     if head == REPLY_HEAD:
-        _, nonce, reference, code, body = fields
-        if (
-            type(reference) is bytes
-            and len(reference) == REFERENCE_BYTES
-            and type(code) is int
-            and 0 <= code < 128
-            and type(body) is bytes
-        ):
-            return _new(Reply, (nonce, reference, code, body))
-    elif head == QUERY_HEAD:
+        # All fields but the last have one length each.
+        if len(data) > REPLY_BODY_AT + 1 and data[20:22] == REFERENCE_HEAD and data[54] < 128:
+            body = body_at(data, REPLY_BODY_AT)
+            if body is not None:
+                return _new(Reply, (data[4:20], data[22:54], data[54], body))
+        raise InvalidMessage("message: not the canonical form of a reply")
+    try:
+        fields = decode_with_body(data)
+    except CanonicalError as error:
+        raise InvalidMessage(f"message: {error}") from None
+    if head == QUERY_HEAD:
         _, nonce, nothing, number, kind, lifetime_ms, reply_max, body = fields
         if (
             nothing is None
@@ -134,7 +133,6 @@ def decode_message(data: bytes) -> Message:
             and 0 <= lifetime_ms < U32_LIMIT
             and type(reply_max) is int
             and 0 <= reply_max < U32_LIMIT
-            and type(body) is bytes
             and type(kind) is str
             and _is_kind(kind)
         ):
@@ -145,7 +143,6 @@ def decode_message(data: bytes) -> Message:
             nothing is None
             and type(lifetime_ms) is int
             and 0 <= lifetime_ms < U32_LIMIT
-            and type(body) is bytes
             and type(kind) is str
             and _is_kind(kind)
         ):

@@ -103,6 +103,11 @@ class Outbox:
         return bool(self._small or self._begun or self._chunked or self._control)
 
     @property
+    def messages(self) -> int:
+        """How many messages wait of which nothing has left, those included that were taken back."""
+        return len(self._small) + len(self._chunked)
+
+    @property
     def control_bytes(self) -> int:
         """What waits of the engine's own."""
         return self._control_bytes

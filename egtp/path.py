@@ -44,7 +44,8 @@ class PathOwner(Protocol):
         """Elapsed seconds."""
 
     def soon(self, callback: Callable[[], None], /) -> object:
-        """Call back at the end of this turn of the event loop."""
+        """Call back when what is being read has been taken, or at the end of this turn of the event
+        loop."""
 
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
@@ -69,6 +70,7 @@ class Path:
         "_batch_bytes",
         "_carrier",
         "_flush_is_due",
+        "_goes_alone",
         "_least_offset_ms",
         "_ours",
         "_owner",
@@ -149,6 +151,7 @@ class Path:
         self._reassembly: Reassembly | None = None
         self._flush_is_due = False
         self._batch_bytes = BATCH_BYTES
+        self._goes_alone = True
         self._least_offset_ms: int | None = None
         self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
@@ -173,11 +176,15 @@ class Path:
 
     # Sending
 
-    def queue(self, outgoing: Outgoing) -> None:
-        """Send a message, soon."""
+    def queue(self, outgoing: Outgoing, *, alone: bool = False) -> None:
+        """Send a message, soon: what else is queued in this turn goes with it. At once if it is
+        ``alone``, and so were those before it."""
         outgoing.path = self
         outbox = self.outbox
         outbox.push(outgoing)
+        if alone and self._goes_alone and not self._flush_is_due:
+            self.flush()
+            return
         if not self._flush_is_due:
             self._flush_is_due = True
             self._owner.soon(self._flush_when_due)
@@ -196,6 +203,8 @@ class Path:
 
     def _flush_when_due(self) -> None:
         self._flush_is_due = False
+        # Where several go at a time, the first of them waits for the others the next time, too.
+        self._goes_alone = self._batch_bytes == BATCH_BYTES and self.outbox.messages < 2
         self._batch_bytes = BATCH_BYTES
         self.flush()
 

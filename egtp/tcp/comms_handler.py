@@ -38,6 +38,9 @@ class CommsOwner(Protocol):
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         """A packet came."""
 
+    def read(self, connection: TCPConnection) -> None:
+        """All packets were given of what was read from a socket at once."""
+
     def writable(self, connection: TCPConnection) -> None:
         """A connection takes data again."""
 
@@ -264,6 +267,9 @@ class TCPCommsHandler:
 
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         self._owner.received(connection, packet)
+
+    def read(self, connection: TCPConnection) -> None:
+        self._owner.read(connection)
 
     def writable(self, connection: TCPConnection) -> None:
         self._owner.writable(connection)

@@ -39,6 +39,9 @@ class ConnectionOwner(Protocol):
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         """A whole packet came."""
 
+    def read(self, connection: TCPConnection) -> None:
+        """All packets were given of what was read from the socket at once."""
+
     def writable(self, connection: TCPConnection) -> None:
         """The connection takes more again."""
 
@@ -348,6 +351,8 @@ class TCPConnection(asyncio.Protocol):
             if self._listens:
                 self._owner.garbage(self, str(error))
                 self.abort(str(error))
+        finally:
+            self._owner.read(self)
 
     def eof_received(self) -> bool:
         """The other side has said all it will say, and may not listen any more: what is held is

@@ -224,11 +224,38 @@ async def test_whatever_a_path_that_breaks_had_not_taken_waits_for_the_next_one(
     assert not any(query.done() for query in queries)
 
 
+async def test_a_query_leaves_at_once_while_nothing_else_is_under_way() -> None:
+    node = Recorder()
+    node.path(DIRECT)
+    for _ in range(3):
+        node.ask(100)
+        assert len(node.packets) == 1
+        node.answer()
+        assert not node.turn
+        node.packets.clear()
+
+
+async def test_where_queries_come_in_waves_each_wave_but_the_first_is_one_packet() -> None:
+    node = Recorder()
+    node.path(DIRECT)
+    packets = []
+    for _ in range(4):
+        for _ in range(10):
+            node.ask(100)
+        node.end_turn()
+        for exchange in node.asking.exchanges.of(PEER):
+            node.asking.received_reply(PEER, Reply(bytes(16), exchange.reference, 0, b""))
+        packets.append(len(node.packets))
+        node.packets.clear()
+    assert packets == [2, 1, 1, 1]
+
+
 async def test_when_every_path_breaks_everything_waits() -> None:
     node = Recorder()
     node.path(RELAYED)
+    node.takes = 0
     queries = [node.ask() for _ in range(3)]
-    node.writes_left = 0
+    node.takes, node.writes_left = None, 0
     node.path(DIRECT)
     node.end_turn()
     assert not node.peer.paths
@@ -342,9 +369,10 @@ async def test_a_later_incarnation_is_given_what_cannot_have_run_before_it_or_ma
     """It is older than the query: then the one before had ended when the query was made."""
     node = Recorder()
     path = node.path(DIRECT)
+    node.takes = None if given else 0
     query = node.ask(100, idempotent=idempotent)
-    if given:
-        node.end_turn()
+    node.end_turn()
+    node.takes = None
     node.now_s += 10.0
     node.lose(path)
     node.path(OTHER, b"another-", up_s)

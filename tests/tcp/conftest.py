@@ -67,6 +67,9 @@ class Watcher:
         self.packets.append(packet)
         self._called.set()
 
+    def read(self, connection: TCPConnection) -> None:
+        pass
+
     def writable(self, connection: TCPConnection) -> None:
         assert connection.takes_more
         self.note("writable")
@@ -218,6 +221,9 @@ class End:
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         self.packets.append(packet)
         self._called.set()
+
+    def read(self, connection: TCPConnection) -> None:
+        pass
 
     def writable(self, connection: TCPConnection) -> None:
         self.writables.append(connection)

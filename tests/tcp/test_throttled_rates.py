@@ -42,6 +42,9 @@ class Talker:
     def received(self, connection: TCPConnection, packet: bytes) -> None:
         self.received_bytes[connection.number] += 4 + len(packet)
 
+    def read(self, connection: TCPConnection) -> None:
+        pass
+
     def writable(self, connection: TCPConnection) -> None:
         while self.sends and connection.takes_more:
             connection.send(PACKET)

@@ -223,6 +223,27 @@ def test_a_message_has_one_form_only(longer: str) -> None:
         decode_message(bytes.fromhex(longer))
 
 
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 257, 65_535, 65_536, 65_537])
+def test_a_body_has_the_shortest_head_for_its_size(size: int) -> None:
+    body = bytes(size)
+    heads = [b"\xc4" + bytes([size])] if size < 256 else []
+    heads += [b"\xc5" + size.to_bytes(2, "big")] if size < 65_536 else []
+    heads += [b"\xc6" + size.to_bytes(4, "big")]
+    for empty in (
+        Query(NONCE, 300, "echo", 1000, 2**24, b""),
+        Reply(NONCE, REFERENCE, 0, b""),
+        Send(NONCE, "echo", 1000, b""),
+    ):
+        before = empty.encode()[:-2]
+        assert decode_message(before + heads[0] + body) == empty._replace(body=body)
+        wrong = [before + head + body for head in heads[1:]]
+        wrong += [before + heads[0] + body + b"x", (before + heads[0] + body)[:-1]]
+        wrong += [before, before + b"\xc4", before + heads[0][:1]]
+        for data in wrong:
+            with pytest.raises(InvalidMessage):
+                decode_message(data)
+
+
 def test_a_kind_has_one_to_64_characters_of_a_small_alphabet() -> None:
     allowed = set(string.ascii_lowercase + string.digits + "._-")
     for code in [*range(256), 0x131, 0x17F, 0x212A, 0x661, 0xFF41, 0x1D7D8, 0xD800]:
