@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from hashlib import sha256
-from typing import Final, Protocol
+from typing import Protocol
 
-from egtp.answers import Answer, Answers, Asker, Verdict
+from egtp.answers import RUN, Answer, Answers, Asker, Verdict
 from egtp.canonical import pack
 from egtp.config import NodeConfig
 from egtp.handlers import Handlers, Incoming, Kind
@@ -22,8 +22,6 @@ from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.sealed import ItemType, item
 
 __all__ = ["Answering", "AnsweringHost"]
-
-RUN: Final = Verdict.RUN
 
 
 class AnsweringHost(Protocol):
@@ -60,6 +58,9 @@ class Answering:
         self._nonce = nonce
         self.answers = Answers(config.answers)
         self.handlers = Handlers(self._ended, counters)
+        self._now = host.now
+        self._ask = self.answers.ask
+        self._open_queries_max = config.open_queries_max
         self._age_ms_max = config.answers.lifetime_s_max * 1000
         self.own = Asker(me, b"")
         """This node as an asker of itself."""
@@ -81,19 +82,18 @@ class Answering:
             # Its sender has given up; the work would be for nobody.
             self._counters["dropped: query past its lifetime"] += 1
             return
-        now_s = self._host.now()
+        now_s, left_s = self._now(), left_ms / 1000
         asker = self.own if path is None else path.asker
+        query = message if type(message) is Query else None
         reference, answer = b"", None
-        if type(message) is Query:
+        if query is not None:
             reference = sha256(data).digest()
             if asker is None:
                 self._counters["busy: no room for one more asker"] += 1
                 self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
                 return
             if path is not None:
-                verdict, answer = self.answers.ask(
-                    asker, message.number, reference, left_ms / 1000, now_s
-                )
+                verdict, answer = self._ask(asker, query.number, reference, left_s, now_s)
                 if verdict is not RUN:
                     self._seen_before(verdict, answer, path, reference)
                     return
@@ -102,23 +102,26 @@ class Answering:
             kind is None
             or self.refuses_new
             or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
-            or (asker is not None and asker.running >= self._config.open_queries_max)
+            or (asker is not None and asker.running >= self._open_queries_max)
         ):
             self._refuse(path, message, reference, asker, answer, kind)
             return
-        self.handlers.run(
-            Incoming(
-                peer_id,
-                kind,
-                message,
-                age_ms / 1000,
-                path,
-                asker,
-                answer,
-                reference,
-                now_s + left_ms / 1000,
-            )
-        )
+        incoming = Incoming()
+        incoming.peer_id = peer_id
+        incoming.body = message.body
+        incoming.wants_reply = query is not None
+        incoming.reply_bytes_max = 0 if query is None else query.reply_bytes_max
+        incoming.age_s = age_ms / 1000
+        incoming._kind = kind
+        incoming._path = path
+        incoming._asker = asker
+        incoming._answer = answer
+        incoming._reference = reference
+        incoming._came_s = now_s
+        incoming._deadline_s = now_s + left_s
+        incoming._asked_again = False
+        incoming._worker = None
+        self.handlers.run(incoming)
 
     def _refuse(
         self,
@@ -190,9 +193,9 @@ class Answering:
         if len(body) > incoming.reply_bytes_max:
             self._counters["reply too large for its asker"] += 1
             code, body = ReplyCode.TOO_LARGE, b""
-        reply = Outgoing(
-            pack((2, self._nonce(), incoming._reference, int(code), body)), self._host.now()
-        )
+        # Nothing else happened while a handler ran that never waited.
+        made_s = incoming._came_s if incoming._worker is None else self._now()
+        reply = Outgoing(pack((2, self._nonce(), incoming._reference, int(code), body)), made_s)
         if answer is not None and asker is not None:
             if incoming._kind.idempotent:
                 self.answers.forget(asker, answer)
@@ -204,7 +207,7 @@ class Answering:
         self._send(path, reply)
 
     def _reply(self, reference: bytes, code: int, body: bytes) -> Outgoing:
-        return Outgoing(pack((2, self._nonce(), reference, int(code), body)), self._host.now())
+        return Outgoing(pack((2, self._nonce(), reference, int(code), body)), self._now())
 
     def _send(self, path: Path | None, reply: Outgoing) -> None:
         if path is None:

@@ -91,6 +91,10 @@ class Verdict(enum.Enum):
     """There is no room to remember it: refuse it."""
 
 
+RUN, BUSY = Verdict.RUN, Verdict.BUSY
+"""On the path of every query; to look them up in the enumeration takes longer."""
+
+
 class Answer:
     """One query above its asker's mark. It runs, or it was answered, or it only "ran"."""
 
@@ -147,7 +151,10 @@ class Answers:
     over all askers of the queries remembered and of the answers kept, and within their limits."""
 
     def __init__(self, limits: AnswerLimits | None = None) -> None:
-        self._limits = limits or AnswerLimits()
+        self._limits = limits = limits or AnswerLimits()
+        self._window, self._entries_max = limits.window, limits.entries_max
+        self._lifetime_s_max = limits.lifetime_s_max
+        self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
         self._per_peer: Counter[NodeId] = Counter()
         self.entries = 0
@@ -208,15 +215,16 @@ class Answers:
         floor = asker.floor
         if number < floor or (number < asker.upto and number not in asker.exceptions):
             return Verdict.SETTLED, None
-        limits = self._limits
-        if number >= max(floor, asker.upto) + limits.window or self.entries >= limits.entries_max:
-            return Verdict.BUSY, None
+        above = max(floor, asker.upto)
+        if number >= above + self._window or self.entries >= self._entries_max:
+            return BUSY, None
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
         # A copy of more than the largest lifetime is refused, whatever its query says.
-        until_s = now_s + min(left_s, limits.lifetime_s_max) + MARGIN_S
+        left_s = min(left_s, self._lifetime_s_max)
+        until_s = now_s + left_s + MARGIN_S
         asker.until_s = max(asker.until_s, until_s)
-        return Verdict.RUN, answer
+        return RUN, answer
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""
@@ -227,7 +235,7 @@ class Answers:
         size = len(reply.message)
         asker.bytes += size
         self.bytes += size
-        if asker.bytes > self._limits.asker_bytes_max or self.bytes > self._limits.bytes_max:
+        if asker.bytes > self._asker_bytes_max or self.bytes > self._bytes_max:
             self._make_room(asker)
 
     def ended(self, answer: Answer) -> None:
@@ -252,9 +260,17 @@ class Answers:
         else:
             # Whatever jump an asker makes, only what is remembered is looked at.
             numbers = [number for number in answers if number < settled]
+        dropped = freed = 0
         for number in numbers:
-            if number in answers:
-                self._drop(asker, number)
+            answer = answers.pop(number, None)
+            if answer is not None:
+                dropped += 1
+                if answer.reply is not None:
+                    freed += len(answer.reply.message)
+                    answer.reply = None
+        self.entries -= dropped
+        asker.bytes -= freed
+        self.bytes -= freed
 
     def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
         """The asker has finished all numbers below ``upto``, but for the exceptions. What was
@@ -280,7 +296,7 @@ class Answers:
     def _make_room(self, asker: Asker) -> None:
         """The bodies of the asker's oldest answers go, until both limits hold."""
         for answer in asker.answers.values():
-            if asker.bytes <= self._limits.asker_bytes_max and self.bytes <= self._limits.bytes_max:
+            if asker.bytes <= self._asker_bytes_max and self.bytes <= self._bytes_max:
                 return
             self._free(asker, answer)
 

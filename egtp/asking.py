@@ -13,21 +13,22 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol, TypeAlias
+from typing import Final, Protocol
 
 from egtp.config import NodeConfig
 from egtp.early import Early, pack_early
 from egtp.errors import (
     EgtpError,
     FastFail,
+    HandlerFailed,
     HardTimeout,
     NodeClosed,
     OutcomeUnknown,
 )
 from egtp.exchange import Exchange, ExchangeTable, Passed
 from egtp.identity import NodeId
-from egtp.message import Reply
-from egtp.open_query import OpenQuery, Sending
+from egtp.message import Reply, ReplyCode
+from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.peers import Peer, PeerBook
@@ -40,8 +41,6 @@ AGAIN_FIRST_S: Final = 2.0
 """After this long without an answer a query is given to a relayed path again: some round trips."""
 AGAIN_MAX_S: Final = 30.0
 """And at least this often. Also what a peer is given that has said that it works on it."""
-
-PeerExchange: TypeAlias = Exchange[OpenQuery]
 
 
 class AskingHost(Protocol):
@@ -61,12 +60,6 @@ class AskingHost(Protocol):
 
     def cancel_own(self, reference: bytes) -> None:
         """A query of this node to itself is not wanted any more."""
-
-    timer_at_s: float
-    """When the deadlines are looked at next."""
-    timer_ahead_s: float
-    """That holds while the elapsed clock is not farther than this ahead of the loop's, whose timers
-    stand still while the machine sleeps."""
 
     def arm_timer(self) -> None:
         """A deadline earlier than those before it may have been set."""
@@ -91,8 +84,12 @@ class Asking:
         self._counters = counters
         self._nonce = nonce
         self._reply_bytes_max = config.body_bytes_max
-        self._loop_time = asyncio.get_running_loop().time
-        self.exchanges: Final[ExchangeTable[OpenQuery]] = ExchangeTable(counters)
+        self._exchanges_max = config.exchanges_max
+        self._last_bucket: object = None
+        self._last_timeout_s = 0.0
+        """Where the last deadline is, and of which timeout. With the same ones no time has passed
+        since the timer was looked at."""
+        self.exchanges: Final[ExchangeTable[asyncio.Future[bytes]]] = ExchangeTable(counters)
 
     # Beginning
 
@@ -103,16 +100,19 @@ class Asking:
         body: bytes,
         hard_timeout_s: float,
         soft_timeout_s: float | None,
-        query: OpenQuery,
+        outcome: asyncio.Future[bytes],
         *,
+        on_soft_timeout: Callable[[], object] | None = None,
         idempotent: bool = False,
         early: bool | None = None,
-    ) -> None:
-        """Open an exchange and give its query to a path as soon as there is one."""
+    ) -> PeerExchange | None:
+        """Open an exchange and give its query to a path as soon as there is one. None if it has
+        failed already."""
         exchanges, host = self.exchanges, self._host
-        if len(exchanges) >= self._config.exchanges_max:
-            query.fail(FastFail(f"{self._config.exchanges_max} queries are open (exchanges_max)"))
-            return
+        if len(exchanges) >= self._exchanges_max:
+            too_many = f"{self._exchanges_max} queries are open (exchanges_max)"
+            outcome.set_exception(FastFail(too_many))
+            return None
         now_s = host.now()
         exchange = exchanges.open(
             peer_id,
@@ -123,22 +123,24 @@ class Asking:
             hard_timeout_s,
             soft_timeout_s,
             now_s,
-            query,
+            outcome,
+            on_soft_timeout=on_soft_timeout,
             idempotent=idempotent,
             early=early,
         )
-        query.exchange, query.abandon = exchange, self._abandoned
         if (
-            soft_timeout_s is not None
-            or not now_s <= host.timer_at_s <= exchange.hard_deadline_s
-            or now_s - self._loop_time() > host.timer_ahead_s
+            exchange.bucket is not self._last_bucket
+            or hard_timeout_s != self._last_timeout_s
+            or soft_timeout_s is not None
         ):
+            self._last_bucket, self._last_timeout_s = exchange.bucket, hard_timeout_s
             host.arm_timer()
         if peer_id == self._me:
             exchange.given = True
             host.deliver_to_self(exchange)
         else:
             self.post(self._book.find(peer_id) or self._book.get(peer_id), exchange)
+        return exchange
 
     def tell(self, peer_id: NodeId, sending: Sending) -> None:
         """Send a message that wants no reply."""
@@ -220,7 +222,7 @@ class Asking:
     def _end(self, exchange: PeerExchange, error: EgtpError) -> None:
         self.exchanges.close(exchange)
         self._free(exchange.peer_id, exchange)
-        exchange.sink.fail(error)
+        _fail(exchange, error)
 
     # Paths
 
@@ -305,7 +307,10 @@ class Asking:
             if exchange.queued or len(exchange.message) > CHUNK_BYTES_MAX:
                 # It may be that it is being given again, and has still to leave in part.
                 self._free(exchange.peer_id, exchange)
-            exchange.sink.succeed(reply)
+            if reply.code:
+                _fail(exchange, _handler_failed(reply))
+            elif not exchange.sink.done():  # it may be cancelled, and nobody has noticed yet
+                exchange.sink.set_result(reply.body)
 
     def received_working(self, peer_id: NodeId, reference: bytes) -> None:
         """The peer has the query, and works on it."""
@@ -327,13 +332,15 @@ class Asking:
 
     def expire(self, now_s: float) -> None:
         """Tell the timeouts that have passed."""
+        self._last_bucket = None
         for exchange, passed in self.exchanges.expire(now_s):
             if passed is Passed.SOFT:
-                exchange.sink.pass_soft_timeout()
+                if exchange.on_soft_timeout is not None:
+                    exchange.on_soft_timeout()
                 continue
             self._free(exchange.peer_id, exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            exchange.sink.fail(HardTimeout(summary, may_have_run=exchange.may_leave))
+            _fail(exchange, HardTimeout(summary, may_have_run=exchange.may_leave))
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what went through them is given again."""
@@ -377,8 +384,10 @@ class Asking:
             if peer is not None:
                 peer.drop_waiting(outgoing)
 
-    def _abandoned(self, exchange: PeerExchange) -> None:
-        """Its caller has cancelled it."""
+    def abandon(self, exchange: PeerExchange) -> None:
+        """Its caller does not want its outcome any more, if it has none yet."""
+        if not self.exchanges.is_open(exchange):
+            return
         self.exchanges.close(exchange)
         self.take_back(exchange.peer_id, exchange)
         if not exchange.given:
@@ -398,4 +407,15 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self.exchanges.close(exchange)
-            exchange.sink.fail(NodeClosed(may_have_run=exchange.may_leave))
+            _fail(exchange, NodeClosed(may_have_run=exchange.may_leave))
+
+
+def _fail(exchange: PeerExchange, error: EgtpError) -> None:
+    if not exchange.sink.done():
+        exchange.sink.set_exception(error)
+
+
+def _handler_failed(reply: Reply) -> HandlerFailed:
+    # Codes of later versions mean that the handler failed, whatever else they say.
+    known = reply.code in ReplyCode._value2member_map_ or reply.code >= 64
+    return HandlerFailed(reply.code if known else ReplyCode.HANDLER_ERROR, reply.body)

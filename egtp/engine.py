@@ -15,7 +15,7 @@ from typing import Final
 from egtp.address_policy import Interface
 from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
-from egtp.asking import Asking, PeerExchange
+from egtp.asking import Asking
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
@@ -31,7 +31,7 @@ from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService
 from egtp.message import Query, Reply, Send, decode_message
-from egtp.open_query import OpenQuery, Sending
+from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
 from egtp.path import Path
@@ -224,7 +224,7 @@ class Engine:
         self.publisher.start()
 
     @property
-    def exchanges(self) -> ExchangeTable[OpenQuery]:
+    def exchanges(self) -> ExchangeTable[asyncio.Future[bytes]]:
         return self.asking.exchanges
 
     @property
@@ -272,9 +272,14 @@ class Engine:
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
         """A query of the engine's own, by any path."""
-        query = OpenQuery(self.loop.create_future())
-        self.ask(peer_id, kind, body, timeout_s, None, query)
-        return await query
+        outcome: asyncio.Future[bytes] = self.loop.create_future()
+        exchange = self.ask(peer_id, kind, body, timeout_s, None, outcome)
+        try:
+            return await outcome
+        except asyncio.CancelledError:
+            if exchange is not None:
+                self.asking.abandon(exchange)
+            raise
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay server that the discovery service introduced."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
+from collections.abc import Callable
 from hashlib import sha256
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
@@ -59,6 +60,7 @@ class Exchange(Outgoing, Generic[Sink]):
         "kind",
         "number",
         "numbers",
+        "on_soft_timeout",
         "peer_id",
         "reference",
         "reply_bytes_max",
@@ -76,6 +78,7 @@ class Exchange(Outgoing, Generic[Sink]):
     reply_bytes_max: int
     hard_deadline_s: float
     sink: Sink
+    on_soft_timeout: Callable[[], object] | None
     idempotent: bool
     """The handler may run twice: the caller said that it does no harm."""
     early: bool | None
@@ -177,6 +180,7 @@ class ExchangeTable(Generic[Sink]):
         now_s: float,
         sink: Sink,
         *,
+        on_soft_timeout: Callable[[], object] | None = None,
         idempotent: bool = False,
         early: bool | None = None,
     ) -> Exchange[Sink]:
@@ -197,6 +201,7 @@ class ExchangeTable(Generic[Sink]):
         exchange.born_s = now_s
         exchange.hard_deadline_s = hard_deadline_s = now_s + hard_timeout_s
         exchange.sink = sink
+        exchange.on_soft_timeout = on_soft_timeout
         exchange.idempotent = idempotent
         exchange.early = early
         exchange.path = exchange.handed_to = exchange.soft_bucket = None

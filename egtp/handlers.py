@@ -6,13 +6,13 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import Any, Final, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from egtp.answers import Answer, Asker
 from egtp.comm_strat import Address
 from egtp.errors import HandlerFailed, LocalProtocolError
 from egtp.identity import NodeId
-from egtp.message import NONCE_BYTES, Query, ReplyCode, Send, check_kind
+from egtp.message import ReplyCode, check_kind
 from egtp.path import Path
 from egtp.workers import Worker, Workers
 
@@ -26,6 +26,7 @@ class Incoming:
         "_answer",
         "_asked_again",
         "_asker",
+        "_came_s",
         "_cancelled",
         "_deadline_s",
         "_kind",
@@ -48,34 +49,25 @@ class Incoming:
     """The largest body that the sender takes back."""
     age_s: float
     """How long it was under way, as far as both sides could see."""
+    _kind: Kind
+    _path: Path | None
+    _asker: Asker | None
+    _answer: Answer | None
+    _reference: bytes
+    _came_s: float
+    _deadline_s: float
+    _cancelled: bool
+    _asked_again: bool
+    """It came once more, so the path that it came by first may lead to nobody any more."""
+    _worker: Worker[Incoming] | None
 
-    def __init__(
-        self,
-        peer_id: NodeId,
-        kind: Kind,
-        message: Query | Send,
-        age_s: float,
-        path: Path | None,
-        asker: Asker | None,
-        answer: Answer | None,
-        reference: bytes,
-        deadline_s: float,
-    ) -> None:
-        self.peer_id = peer_id
-        self.body = message.body
-        self.wants_reply = wants_reply = type(message) is Query
-        self.reply_bytes_max = message.reply_bytes_max if wants_reply else 0  # type: ignore[union-attr]
-        self.age_s = age_s
-        self._kind = kind
-        self._path = path
-        self._asker = asker
-        self._answer = answer
-        self._reference = reference
-        self._deadline_s = deadline_s
-        self._cancelled = False
-        self._asked_again = False
-        """It came once more, so the path that it came by first may lead to nobody any more."""
-        self._worker: Worker[Incoming] | None = None
+    if TYPE_CHECKING:
+
+        def __init__(self) -> None: ...
+
+    else:
+        # Its maker fills it in: to pass all this as arguments takes as long again.
+        __init__ = object.__init__
 
     @property
     def kind(self) -> str:
@@ -86,11 +78,14 @@ class Incoming:
         cls, peer_id: NodeId, kind: str, body: bytes = b"", *, wants_reply: bool = True
     ) -> Incoming:
         """What a handler may be called with: for tests of handlers without a network."""
-        nonce = bytes(NONCE_BYTES)
-        query, send = Query(nonce, 0, kind, 0, 2**32 - 1, body), Send(nonce, kind, 0, body)
-        message = query if wants_reply else send
-        nobody = Kind(kind, _nobody, at_once_max=None, idempotent=False, early=True)
-        return cls(peer_id, nobody, message, 0.0, None, None, None, b"", 0.0)
+        one = cls()
+        one.peer_id, one.body, one.age_s = peer_id, body, 0.0
+        one.wants_reply, one.reply_bytes_max = wants_reply, 2**32 - 1 if wants_reply else 0
+        one._kind = Kind(kind, _nobody, at_once_max=None, idempotent=False, early=True)
+        one._path = one._asker = one._answer = one._worker = None
+        one._reference, one._came_s, one._deadline_s = b"", 0.0, 0.0
+        one._cancelled = one._asked_again = False
+        return one
 
     @property
     def seen_at(self) -> Address | None:
@@ -142,7 +137,9 @@ class Handlers:
         self._ended = ended
         self._counters = counters
         self._kinds: dict[str, Kind] = {}
+        self.find: Final[Callable[[str], Kind | None]] = self._kinds.get
         self._workers: Workers[Incoming] = Workers(self._done)
+        self._run = self._workers.run
         self._waiting: dict[Incoming, None] = {}
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
@@ -172,17 +169,14 @@ class Handlers:
     def __len__(self) -> int:
         return len(self._workers)
 
-    def find(self, name: str) -> Kind | None:
-        return self._kinds.get(name)
-
     def run(self, incoming: Incoming) -> None:
         """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
-        kind = incoming._kind
+        kind, asker = incoming._kind, incoming._asker
         # What comes after the end is not begun, and that is no fault of its handler.
         incoming._cancelled = self._closed
         kind.running += 1
-        if incoming._asker is not None:
-            incoming._asker.running += 1
+        if asker is not None:
+            asker.running += 1
         try:
             coroutine = kind.handler(incoming)
         except Exception as error:
@@ -190,7 +184,7 @@ class Handlers:
             return
         if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
             coroutine = _awaited(coroutine)
-        worker = self._workers.run(incoming, coroutine)
+        worker = self._run(incoming, coroutine)
         if worker is not None:
             incoming._worker = worker
             self._waiting[incoming] = None
@@ -198,8 +192,7 @@ class Handlers:
                 self._queries[incoming.peer_id, incoming._reference] = incoming
 
     def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
-        kind = incoming._kind
-        kind.running -= 1
+        incoming._kind.running -= 1
         if incoming._asker is not None:
             incoming._asker.running -= 1
         if incoming._worker is not None:
@@ -207,10 +200,10 @@ class Handlers:
             query = incoming.peer_id, incoming._reference
             if self._queries.get(query) is incoming:
                 del self._queries[query]
-        code = 0
-        if error is not None or type(body) is not bytes:
-            code, body = self._failed(incoming, body, error)
-        self._ended(incoming, code, body)
+        if error is None and type(body) is bytes:
+            self._ended(incoming, 0, body)
+        else:
+            self._ended(incoming, *self._failed(incoming, body, error))
 
     def _failed(
         self, incoming: Incoming, body: Any, error: BaseException | None

@@ -6,6 +6,7 @@ import asyncio
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self
@@ -24,7 +25,7 @@ from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupChain, LookupService, Published
 from egtp.message import NONCE_BYTES, Send, check_kind
-from egtp.open_query import OpenQuery, Sending
+from egtp.open_query import OpenQuery, PeerExchange, Sending
 from egtp.own_addresses import OwnAddress
 from egtp.own_record import MemorySequence, SequenceStore
 from egtp.peers import Explanation
@@ -209,20 +210,29 @@ class Node:
         Cancelling it frees everything at once and tells the peer. ``on_soft_timeout`` is called
         at most once, on the event loop; the query goes on after it.
         """
-        query = self.open_query(
+        engine = self._running()
+        on_soft: Callable[[], object] | None = None
+        if on_soft_timeout is not None:
+            # In a turn of its own: what it raises is the application's affair.
+            on_soft = partial(engine.loop.call_soon, on_soft_timeout)
+        outcome: asyncio.Future[bytes] = engine.loop.create_future()
+        exchange = self._ask(
+            engine,
             peer_id,
             kind,
             body,
-            hard_timeout_s=hard_timeout_s,
-            soft_timeout_s=soft_timeout_s,
-            on_soft_timeout=on_soft_timeout,
-            idempotent=idempotent,
-            early=early,
+            hard_timeout_s,
+            soft_timeout_s,
+            outcome,
+            on_soft,
+            idempotent,
+            early,
         )
         try:
-            return await query.outcome
+            return await outcome
         except asyncio.CancelledError:
-            query.cancel()
+            if exchange is not None:
+                engine.asking.abandon(exchange)
             raise
 
     def open_query(
@@ -241,6 +251,36 @@ class Node:
         ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments
         that no query can have."""
         engine = self._running()
+        query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
+        return query.is_asked_by(
+            self._ask(
+                engine,
+                peer_id,
+                kind,
+                body,
+                hard_timeout_s,
+                soft_timeout_s,
+                query.outcome,
+                query.pass_soft_timeout,
+                idempotent,
+                early,
+            )
+        )
+
+    def _ask(
+        self,
+        engine: Engine,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        hard_timeout_s: float | None,
+        soft_timeout_s: float | None,
+        outcome: asyncio.Future[bytes],
+        on_soft_timeout: Callable[[], object] | None,
+        idempotent: bool,
+        early: bool | None,
+    ) -> PeerExchange | None:
+        """The exchange of a query; None if it has failed already, as ``outcome`` says."""
         if kind not in self._kinds_asked:
             self._check_kind(kind)
         if hard_timeout_s is None:
@@ -249,23 +289,22 @@ class Node:
             _check_timeout(hard_timeout_s)
         if soft_timeout_s is not None:
             _check_soft_timeout(soft_timeout_s, hard_timeout_s)
-        query = OpenQuery(engine.loop.create_future(), on_soft_timeout)
         if not self._fits(body):
-            query.fail(self._too_large(body))
-            return query
+            outcome.set_exception(self._too_large(body))
+            return None
         if type(peer_id) is not NodeId:
             peer_id = NodeId(peer_id)
-        engine.ask(
+        return engine.ask(
             peer_id,
             kind,
             body,
             hard_timeout_s,
             soft_timeout_s,
-            query,
+            outcome,
+            on_soft_timeout=on_soft_timeout,
             idempotent=idempotent,
             early=early,
         )
-        return query
 
     async def send(
         self, peer_id: NodeId, kind: str, body: bytes = b"", *, hard_timeout_s: float | None = None

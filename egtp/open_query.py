@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from typing import Any
+from typing import Any, TypeAlias
 
-from egtp.errors import EgtpError, HandlerFailed
+from egtp.errors import EgtpError
 from egtp.exchange import Exchange
-from egtp.message import Reply, ReplyCode
 from egtp.outgoing import Outgoing
 
-__all__ = ["OpenQuery", "Sending"]
+__all__ = ["OpenQuery", "PeerExchange", "Sending"]
+
+
+PeerExchange: TypeAlias = Exchange[asyncio.Future[bytes]]
+"""An exchange of this node's. Its outcome goes to a plain future, which is awaited at half the price
+of any other."""
 
 
 class OpenQuery:
@@ -21,21 +25,25 @@ class OpenQuery:
     abandons the query: everything about it is freed at once, and the peer is told.
     """
 
-    __slots__ = ("_on_soft_timeout", "_soft", "_soft_passed", "abandon", "exchange", "outcome")
+    __slots__ = ("_abandon", "_exchange", "_on_soft_timeout", "_soft", "_soft_passed", "outcome")
 
     def __init__(
         self,
         outcome: asyncio.Future[bytes],
+        abandon: Callable[[PeerExchange], None],
         on_soft_timeout: Callable[[], None] | None = None,
     ) -> None:
         self.outcome = outcome
-        """A plain future: those are awaited at half the price of any other kind."""
+        self._abandon = abandon
+        self._exchange: PeerExchange | None = None
         self._on_soft_timeout = on_soft_timeout
         self._soft: asyncio.Future[bool] | None = None
         self._soft_passed = False
-        self.exchange: Exchange[OpenQuery] | None = None
-        self.abandon: Callable[[Exchange[OpenQuery]], None] | None = None
-        """What to call with the exchange when nobody wants it any more."""
+
+    def is_asked_by(self, exchange: PeerExchange | None) -> OpenQuery:
+        """This is its exchange; None if it failed at once."""
+        self._exchange = exchange
+        return self
 
     def __await__(self) -> Generator[Any, None, bytes]:
         try:
@@ -51,11 +59,11 @@ class OpenQuery:
     def cancel(self) -> bool:
         """Abandon the query. False if it had its outcome already."""
         self.outcome.cancel()
-        if self.exchange is None or self.abandon is None:
+        if self._exchange is None:
             return False
-        exchange, self.exchange = self.exchange, None
-        self.abandon(exchange)
-        return True
+        exchange, self._exchange = self._exchange, None
+        self._abandon(exchange)
+        return self.outcome.cancelled()
 
     def cancelled(self) -> bool:
         return self.outcome.cancelled()
@@ -80,9 +88,8 @@ class OpenQuery:
             self.outcome.add_done_callback(self._outcome_came)
         return await asyncio.shield(self._soft)
 
-    # What the engine calls
-
     def pass_soft_timeout(self) -> None:
+        """What the engine calls when it passes."""
         if self.outcome.done() or self._soft_passed:
             return
         self._soft_passed = True
@@ -91,22 +98,6 @@ class OpenQuery:
         if self._on_soft_timeout is not None:
             # In a turn of its own: what it raises is the application's affair.
             self.outcome.get_loop().call_soon(self._on_soft_timeout)
-
-    def succeed(self, reply: Reply) -> None:
-        if reply.code:
-            # Codes of later versions mean that the handler failed, whatever else they say.
-            known = reply.code in ReplyCode._value2member_map_ or reply.code >= 64
-            code = reply.code if known else ReplyCode.HANDLER_ERROR
-            self.fail(HandlerFailed(code, reply.body))
-            return
-        self.exchange = None
-        if not self.outcome.done():
-            self.outcome.set_result(reply.body)
-
-    def fail(self, error: EgtpError) -> None:
-        self.exchange = None
-        if not self.outcome.done():
-            self.outcome.set_exception(error)
 
     def _outcome_came(self, _: asyncio.Future[bytes]) -> None:
         if self._soft is not None and not self._soft.done():

@@ -222,12 +222,11 @@ class PeerBook:
         self._peers_max = peers_max
         self._is_needed = is_needed
         self._peers: dict[NodeId, Peer] = {}
+        self.find: Final[Callable[[NodeId], Peer | None]] = self._peers.get
+        """The peer, if it is known."""
 
     def __len__(self) -> int:
         return len(self._peers)
-
-    def find(self, peer_id: NodeId) -> Peer | None:
-        return self._peers.get(peer_id)
 
     def get(self, peer_id: NodeId) -> Peer:
         """The peer, made if it is not known yet, and now the one used last."""

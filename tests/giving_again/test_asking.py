@@ -155,10 +155,13 @@ class Recorder:
     def ask(
         self, size: int = 3000, hard_timeout_s: float = 60.0, *, idempotent: bool = False
     ) -> OpenQuery:
-        query = OpenQuery(asyncio.get_running_loop().create_future())
-        body = bytes(size)
-        self.asking.ask(PEER, "kind", body, hard_timeout_s, None, query, idempotent=idempotent)
-        return query
+        query = OpenQuery(asyncio.get_running_loop().create_future(), self.asking.abandon)
+        outcome, body = query.outcome, bytes(size)
+        return query.is_asked_by(
+            self.asking.ask(
+                PEER, "kind", body, hard_timeout_s, None, outcome, idempotent=idempotent
+            )
+        )
 
     def tell(self) -> Sending:
         sending = Sending(bytes(26), self.now_s, asyncio.get_running_loop())

@@ -13,7 +13,7 @@ from egtp.answers import Asker
 from egtp.errors import HandlerFailed
 from egtp.handlers import Handlers, Incoming
 from egtp.identity import NodeId
-from egtp.message import NONCE_BYTES, Query, ReplyCode, Send
+from egtp.message import ReplyCode
 
 LIMIT_S: Final = 5.0
 PEER: Final = NodeId(bytes(20))
@@ -46,23 +46,9 @@ class Answers:
         """A message comes, as messages do: outside of any task."""
         found = self.handlers.find(kind)
         assert found is not None
-        nonce = bytes(NONCE_BYTES)
-        message = (
-            Query(nonce, 1, kind, 1000, 1000, b"body")
-            if wants_reply
-            else Send(nonce, kind, 1000, b"body")
-        )
-        incoming = Incoming(
-            peer_id,
-            found,
-            message,
-            0.0,
-            None,
-            asker,
-            None,
-            reference if wants_reply else b"",
-            deadline_s,
-        )
+        incoming = Incoming.example(peer_id, kind, b"body", wants_reply=wants_reply)
+        incoming._kind, incoming._asker, incoming._deadline_s = found, asker, deadline_s
+        incoming._reference = reference if wants_reply else b""
         ran = asyncio.Event()
 
         def run() -> None:
