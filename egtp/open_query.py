@@ -14,8 +14,7 @@ __all__ = ["OpenQuery", "PeerExchange", "Sending"]
 
 
 PeerExchange: TypeAlias = Exchange[asyncio.Future[bytes]]
-"""An exchange of this node's. Its outcome goes to a plain future, which is awaited at half the price
-of any other."""
+"""An exchange of this node's. Its outcome goes to a plain future: nothing is awaited at less cost."""
 
 
 class OpenQuery:
