@@ -221,9 +221,11 @@ class Answers:
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
         # A copy of more than the largest lifetime is refused, whatever its query says.
-        left_s = min(left_s, self._lifetime_s_max)
+        if left_s > self._lifetime_s_max:
+            left_s = self._lifetime_s_max
         until_s = now_s + left_s + MARGIN_S
-        asker.until_s = max(asker.until_s, until_s)
+        if until_s > asker.until_s:
+            asker.until_s = until_s
         return RUN, answer
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:

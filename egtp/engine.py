@@ -30,13 +30,14 @@ from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService
-from egtp.message import Query, Reply, Send, decode_message
+from egtp.message import Query, Reply, Send
 from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
 from egtp.path import Path
 from egtp.peers import PeerBook
 from egtp.publishing import Publisher
+from egtp.query_reader import QueryReader
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying, strategy_of
 from egtp.routes import Routes
@@ -168,6 +169,7 @@ class Engine:
             self.counters,
             observer,
         )
+        self._read_message: Final = QueryReader().read
         self._takers: Final = self._item_takers()
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
@@ -431,7 +433,7 @@ class Engine:
         for kind, age_ms, data in sealed.items:
             try:
                 if kind == MESSAGE:
-                    message = decode_message(data)
+                    message = self._read_message(data)
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)
                     elif type(message) is Query:
@@ -477,7 +479,7 @@ class Engine:
         self.relaying.said_goodbye(path)
 
     def _deliver(self, path: Path | None, peer_id: NodeId, data: bytes, age_ms: int) -> None:
-        message = decode_message(data)
+        message = self._read_message(data)
         if type(message) is Reply:
             self.asking.received_reply(peer_id, message)
         elif type(message) is Query or (

@@ -14,7 +14,7 @@ __all__ = ["OpenQuery", "PeerExchange", "Sending"]
 
 
 PeerExchange: TypeAlias = Exchange[asyncio.Future[bytes]]
-"""An exchange of this node's. Its outcome goes to a plain future: nothing is awaited at less cost."""
+"""An exchange of this node's. Its outcome goes to a plain future, the cheapest thing to await."""
 
 
 class OpenQuery:

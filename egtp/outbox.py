@@ -159,12 +159,11 @@ class Outbox:
                 continue
             outgoing.queued = False
             message = outgoing.message
-            age_ms = int((now_s - outgoing.born_s) * 1000)
+            age_s = now_s - outgoing.born_s
+            age_ms = 0 if age_s < 0.001 else min(int(age_s * 1000), U32_MAX)
             length = len(message)
             taken += length
             size += length
-            if not 0 <= age_ms <= U32_MAX:
-                age_ms = min(max(0, age_ms), U32_MAX)
             parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)
             begun.append(outgoing)
         self.waiting_bytes -= taken
