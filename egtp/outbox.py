@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
-from egtp.outgoing import Outgoing
+from egtp.outgoing import Outgoing, PassedOn
 from egtp.sealed import (
     AGE_BYTES,
     CHUNK_BYTES_MAX,
@@ -46,9 +46,13 @@ a path at rest has none."""
 class Batch:
     """What goes into one packet, and which messages have thereby begun to leave."""
 
-    __slots__ = ("begun", "parts")
+    __slots__ = ("begun", "chunk_bytes", "has_room", "parts")
 
     def __init__(self) -> None:
+        self.chunk_bytes = 0
+        """How much of it is of a large message."""
+        self.has_room = True
+        """Whether a chunk, and a little more, may be added to its messages."""
         self.parts: list[bytes] = []
         """Items, one after the other; an item may be several parts."""
         self.begun: list[Outgoing] = []
@@ -57,14 +61,23 @@ class Batch:
 class _Chunking:
     """A large message of which some chunks have left."""
 
-    __slots__ = ("chunk_id", "data", "offset", "outgoing")
+    __slots__ = ("age", "chunk_id", "offset", "outgoing", "size")
 
-    def __init__(self, outgoing: Outgoing, chunk_id: int, data: bytes) -> None:
+    def __init__(self, outgoing: Outgoing, chunk_id: int, age: bytes) -> None:
         self.outgoing = outgoing
         self.chunk_id = chunk_id
-        self.data = data
-        """The whole of a message item's bytes: the age, then the message."""
+        self.age = age
+        self.size = AGE_BYTES + len(outgoing.message)
+        """Of the whole of a message item's bytes: the age, then the message."""
         self.offset = 0
+
+    def next(self) -> bytes:
+        """The next piece of these bytes; they are never put together, for they may be many."""
+        start = self.offset - AGE_BYTES
+        end = start + CHUNK_BYTES_MAX
+        self.offset = min(self.offset + CHUNK_BYTES_MAX, self.size)
+        message = self.outgoing.message
+        return message[start:end] if start >= 0 else self.age + message[:end]
 
 
 class Outbox:
@@ -108,6 +121,11 @@ class Outbox:
         return len(self._small) + len(self._chunked)
 
     @property
+    def has_chunks_only(self) -> bool:
+        """Whether nothing waits but large messages."""
+        return not (self._small or self._control)
+
+    @property
     def control_bytes(self) -> int:
         """What waits of the engine's own."""
         return self._control_bytes
@@ -117,7 +135,7 @@ class Outbox:
         size = len(outgoing.message)
         self.waiting_bytes += size
         outgoing.queued = True
-        if size <= CHUNK_BYTES_MAX:
+        if size <= CHUNK_BYTES_MAX or type(outgoing) is PassedOn:
             if self._small is _NOTHING:
                 self._small = deque()
             self._small.append(outgoing)
@@ -135,10 +153,16 @@ class Outbox:
         self._control.append(item)
 
     def next_batch(
-        self, now_s: float, size_max: int = BATCH_BYTES, *, only_control: bool = False
+        self,
+        now_s: float,
+        size_max: int = BATCH_BYTES,
+        *,
+        only_control: bool = False,
+        chunks: bool = True,
     ) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, messages up to
-        about ``size_max`` bytes, and at most three chunks' worth in all."""
+        about ``size_max`` bytes, and at most three chunks' worth in all. Without ``chunks`` large
+        messages wait."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -157,8 +181,11 @@ class Outbox:
             if not outgoing.queued:
                 self._taken_back -= 1
                 continue
-            outgoing.queued = False
             message = outgoing.message
+            if parts and len(message) > CHUNK_BYTES_MAX:
+                small.appendleft(outgoing)  # it fills a packet of its own
+                break
+            outgoing.queued = False
             age_s = now_s - outgoing.born_s
             age_ms = 0 if age_s < 0.001 else min(int(age_s * 1000), U32_MAX)
             length = len(message)
@@ -169,7 +196,8 @@ class Outbox:
         self.waiting_bytes -= taken
         if not small:
             self._small = _NOTHING
-        if size < CHUNK_BYTES_MAX and (self._chunked or self._begun):
+        batch.has_room = size < CHUNK_BYTES_MAX
+        if chunks and batch.has_room and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
             if self._begun:
                 self._take_chunk(batch)
@@ -189,27 +217,25 @@ class Outbox:
         outgoing.queued = False
         self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
         age_ms = min(max(0, int((now_s - outgoing.born_s) * 1000)), U32_MAX)
-        data = age_ms.to_bytes(AGE_BYTES, "big") + outgoing.message
+        age = age_ms.to_bytes(AGE_BYTES, "big")
         self.waiting_bytes += AGE_BYTES
         self._begun_bytes += size
         if self._begun is _NOTHING:
             self._begun = deque()
         # In front: what was there before it has had its first turn already.
-        self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, data))
+        self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, age))
         batch.begun.append(outgoing)
 
     def _take_chunk(self, batch: Batch) -> None:
         chunking = self._begun.popleft()
-        total = len(chunking.data)
-        end = min(chunking.offset + CHUNK_BYTES_MAX, total)
-        data = chunking.data[chunking.offset : end]
-        batch.parts.append(write_chunk(chunking.chunk_id, total, chunking.offset, data))
+        offset, data = chunking.offset, chunking.next()
+        batch.parts.append(write_chunk(chunking.chunk_id, chunking.size, offset, data))
+        batch.chunk_bytes = len(data)
         self.waiting_bytes -= len(data)
-        chunking.offset = end
-        if end < total:
+        if chunking.offset < chunking.size:
             self._begun.append(chunking)
         else:
-            self._begun_bytes -= total
+            self._begun_bytes -= chunking.size
 
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more. One that has begun to leave ends in the middle, and the
@@ -224,8 +250,8 @@ class Outbox:
         for chunking in self._begun:
             if chunking.outgoing is outgoing:
                 self._begun.remove(chunking)
-                self._begun_bytes -= len(chunking.data)
-                self.waiting_bytes -= len(chunking.data) - chunking.offset
+                self._begun_bytes -= chunking.size
+                self.waiting_bytes -= chunking.size - chunking.offset
                 chunk_id = chunking.chunk_id.to_bytes(4, "big")
                 self.push_control(item(ItemType.CHUNKS_END, chunk_id))
                 return

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from egtp.path import Path
 
-__all__ = ["Outgoing"]
+__all__ = ["Outgoing", "PassedOn"]
 
 
 class Outgoing:
@@ -28,3 +28,10 @@ class Outgoing:
         """Whether it is in a queue, and nothing of it has left from there."""
         self.path: Path | None = None
         """Where it was queued last; None while it waits for a path."""
+
+
+class PassedOn(Outgoing):
+    """A packet between two others, on its way to or from a relay. It is never cut, however large it
+    is, so that it overtakes none of theirs and is overtaken by none."""
+
+    __slots__ = ()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from egtp.answers import Asker
+from egtp.bulk_window import BulkWindow
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
@@ -68,6 +69,7 @@ class Path:
 
     __slots__ = (
         "_batch_bytes",
+        "_bulk",
         "_carrier",
         "_flush_is_due",
         "_goes_alone",
@@ -154,6 +156,8 @@ class Path:
         self._goes_alone = True
         self._least_offset_ms: int | None = None
         self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
+        self._bulk: BulkWindow | None = None
+        """Of a connection that has carried a large message."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
@@ -221,7 +225,13 @@ class Path:
                     return
                 self._write(outbox.next_batch(owner.now(), only_control=True))
             else:
-                batch = outbox.next_batch(owner.now(), self._batch_bytes)
+                now, chunks = owner.now(), True
+                if self._bulk is not None and not self._bulk.has_room(now):
+                    if outbox.has_chunks_only:
+                        owner.path_waits(self)
+                        return
+                    chunks = False
+                batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch)
 
@@ -239,10 +249,19 @@ class Path:
             # Set before the write: it may only ever be claimed too often that a copy left (R21).
             outgoing.given = True
         parts = batch.parts
-        finished = owner.settled_except(self.peer_id)
-        if finished is not None:
-            parts.append(finished)
-        if self._window is not None and (total := self._window.ping(now)) is not None:
+        if batch.has_room:
+            finished = owner.settled_except(self.peer_id)
+            if finished is not None:
+                parts.append(finished)
+        if self._window is not None:
+            total = self._window.ping(now)
+        elif batch.chunk_bytes:
+            if self._bulk is None:
+                self._bulk = BulkWindow()
+            total = self._bulk.sent(batch.chunk_bytes, now)
+        else:
+            total = None
+        if total is not None:
             parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
@@ -287,7 +306,7 @@ class Path:
             least_ms = self._least_offset_ms = min(offset_ms, 0) if self.dialled else offset_ms
         return sealed, offset_ms - least_ms
 
-    def reassemble(self, data: bytes) -> bytes | None:
+    def reassemble(self, data: bytes) -> bytes | bytearray | None:
         """The message item that a chunk completes, or None. Raises :class:`InvalidPacket`."""
         if self._reassembly is None:
             self._reassembly = Reassembly(
@@ -313,7 +332,10 @@ class Path:
 
     def pong(self, data: bytes) -> None:
         """The answer to one of our pings."""
-        if self._window is not None and self._window.pong(data):
+        window, bulk = self._window, self._bulk
+        if (window is not None and window.pong(data)) or (
+            bulk is not None and bulk.pong(data, self._owner.now())
+        ):
             self.flush()
         elif len(data) == _MILLISECONDS.size + 1:
             (sent_ms,) = _MILLISECONDS.unpack_from(data)
@@ -323,6 +345,8 @@ class Path:
 
     def look(self, now_s: float) -> None:
         """Now and then: a ping or pong of the window may have been lost."""
+        if self._bulk is not None and self.outbox:
+            self.flush()
         if self._window is not None and self.outbox and not self._window.has_room:
             total = self._window.ping(now_s)
             if total is not None:

@@ -31,7 +31,7 @@ class Reassembly:
         self._parts: dict[int, tuple[int, bytearray]] = {}
         self.held_bytes = 0
 
-    def feed(self, chunk: Chunk) -> bytes | None:
+    def feed(self, chunk: Chunk) -> bytes | bytearray | None:
         """The whole message if ``chunk`` is its last part, else None.
 
         Raises :class:`InvalidPacket` for chunks out of order or over a limit; the path is then
@@ -54,7 +54,7 @@ class Reassembly:
             return None
         del self._parts[chunk.message_id]
         self.held_bytes -= total
-        return bytes(part)
+        return part
 
     def abandon(self, message_id: int) -> None:
         """The rest of a message will not come."""

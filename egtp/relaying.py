@@ -14,7 +14,7 @@ from egtp.errors import InvalidMessage, NotSent
 from egtp.handlers import Incoming
 from egtp.identity import NodeId
 from egtp.message import NONCE_BYTES, Send
-from egtp.outgoing import Outgoing
+from egtp.outgoing import PassedOn
 from egtp.packet import INITIATION
 from egtp.path import Path
 from egtp.peers import Peer, PeerBook
@@ -100,7 +100,7 @@ class Relaying:
     def say(self, path: Path, kind: str, body: bytes, lifetime_ms: int) -> None:
         """Send a message of the engine's own down a path."""
         send = Send(self._host.entropy(NONCE_BYTES), kind, lifetime_ms, body)
-        path.queue(Outgoing(send.encode(), self._host.now()))
+        path.queue(PassedOn(send.encode(), self._host.now()))
 
     def _path_to(self, relay_id: NodeId) -> Path | None:
         relay = self._host.book.find(relay_id)

@@ -356,7 +356,7 @@ class Routes:
             peer.others
             or peer.waiting
             or any(path.silence.is_asked for path in peer.paths)
-            or (peer.relayed is not None and peer.relayed.outbox)
+            or any(path.outbox for path in peer.paths)
         )
 
     def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
@@ -364,8 +364,8 @@ class Routes:
             self.seek(peer)
         self._listen(peer, now, is_relay=is_relay)
         self._renew_when_old(peer, now)
-        if peer.relayed is not None:
-            peer.relayed.look(now)
+        for path in peer.paths:
+            path.look(now)
         for path in peer.others:
             if not path.outbox and now - path.used_s > DRAIN_S:
                 self.lose(path, "superseded by another path")

@@ -117,11 +117,12 @@ def write_message(age_ms: int, message: bytes) -> bytes:
     return _MESSAGE.pack(ItemType.MESSAGE, len(message) + 4, min(age_ms, U32_MAX)) + message
 
 
-def parse_age(data: bytes) -> tuple[int, bytes]:
+def parse_age(data: bytes | bytearray) -> tuple[int, bytes]:
     """The age in milliseconds and the message of a message item's bytes."""
-    if len(data) < 4:
+    if len(data) < AGE_BYTES:
         raise InvalidPacket("a message item without its age")
-    return _U32.unpack_from(data)[0], data[4:]
+    # They may be many megabytes, and are copied once.
+    return _U32.unpack_from(data)[0], bytes(memoryview(data)[AGE_BYTES:])
 
 
 def write_chunk(message_id: int, total: int, offset: int, data: bytes) -> bytes:

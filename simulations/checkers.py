@@ -222,7 +222,7 @@ def _messages(node: Node) -> Iterator[bytes]:
             if outgoing.queued:
                 yield outgoing.message
         for begun in outbox._begun:
-            yield begun.data
+            yield begun.outgoing.message
 
 
 class _WatchedLookup:

@@ -1,0 +1,85 @@
+"""How much of large messages may be under way on a connection while small ones must pass (pure).
+
+What the kernels of both sides and everything between them have taken goes first, whatever is
+more urgent; on a fast path that is megabytes. So no more of large messages is given away than keeps
+the path busy: a ping tells how much was sent before it, its pong that the peer has read as far. A
+round trip that grows says that something waits on the way, and the window shrinks; while none does,
+it grows, as TCP Vegas and LEDBAT (RFC 6817) do. Small messages are never held back.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from math import inf
+from typing import Final
+
+__all__ = ["BulkWindow"]
+
+_TOTAL: Final = struct.Struct(">Q")
+BYTES_MIN: Final = 128 * 1024
+"""With less under way, both ends of a fast path would wait for each other."""
+BYTES_MAX: Final = 64 * 1024 * 1024
+"""A path of 100 ms carries 5 Gbit/s with it."""
+QUEUE_S: Final = 0.001
+"""So long large messages may wait on the way, beside what the fastest round trip took: part of it
+is the scheduling of both sides."""
+OVERDUE_S: Final = 2.0
+"""A peer that answers no ping for so long is believed to have dropped it, and is asked again."""
+
+
+class BulkWindow:
+    """Invariant: if :meth:`has_room` is asked before each packet, less than :attr:`bytes_max` and a
+    packet more of large messages is under way, as far as is known."""
+
+    __slots__ = ("_acknowledged", "_asked", "_least_s", "_pings", "_sent", "_starting", "bytes_max")
+
+    def __init__(self) -> None:
+        self.bytes_max = BYTES_MIN
+        self._sent = self._acknowledged = self._asked = 0
+        self._pings: deque[tuple[int, float]] = deque()
+        """What is asked and not answered: how much was sent by then, and when."""
+        self._least_s = inf
+        """The fastest round trip."""
+        self._starting = True
+
+    def has_room(self, now_s: float) -> bool:
+        if self._sent - self._acknowledged < self.bytes_max:
+            return True
+        if self._pings and now_s - self._pings[-1][1] >= OVERDUE_S:
+            # Nobody is to wait for ever on a pong that does not come.
+            self._acknowledged = self._sent
+            self._pings.clear()
+            return True
+        return False
+
+    def sent(self, size: int, now_s: float) -> bytes | None:
+        """So much of large messages is being sent. The bytes of a ping to send behind it, if it is
+        time for one: with each quarter of the window."""
+        self._sent += size
+        if self._sent - self._asked < self.bytes_max // 4:
+            return None
+        self._asked = self._sent
+        self._pings.append((self._sent, now_s))
+        return _TOTAL.pack(self._sent)
+
+    def pong(self, data: bytes, now_s: float) -> bool:
+        """The peer has read as far as ``data`` says. True if more may be sent than before."""
+        if len(data) != _TOTAL.size or not self._pings:
+            return False
+        total, asked_s = self._pings[0]
+        if _TOTAL.unpack(data)[0] != total:
+            return False
+        self._pings.popleft()
+        was_full = self._sent - self._acknowledged >= self.bytes_max
+        news, self._acknowledged = total - self._acknowledged, total
+        round_trip_s = now_s - asked_s
+        self._least_s = min(self._least_s, round_trip_s)
+        if round_trip_s > 2 * self._least_s + QUEUE_S:
+            self.bytes_max = max(self.bytes_max - self.bytes_max // 8, BYTES_MIN)
+            self._starting = False
+        elif was_full:
+            # Twice as much with each round trip until something queues, and an eighth from then on.
+            more = news if self._starting else news // 8
+            self.bytes_max = min(self.bytes_max + more, BYTES_MAX)
+        return news > 0

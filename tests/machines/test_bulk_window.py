@@ -1,0 +1,100 @@
+"""The window of large messages: small while they queue on the way, large enough for any path."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.bulk_window import BYTES_MAX, BYTES_MIN, OVERDUE_S, QUEUE_S, BulkWindow
+
+PIECE = 16_384
+
+
+def carry(
+    window: BulkWindow, bytes_per_s: float, delay_s: float, for_s: float
+) -> tuple[float, float]:
+    """Send as much as the window allows over a path of that rate and delay; the share of the rate
+    that was used in the second half, and the longest that a piece waited there."""
+    now_s = free_s = 0.0
+    pongs: deque[tuple[float, bytes]] = deque()
+    carried, longest_s = 0, 0.0
+    while now_s < for_s:
+        while pongs and pongs[0][0] <= now_s:
+            window.pong(pongs.popleft()[1], now_s)
+        if not window.has_room(now_s):
+            now_s = pongs[0][0]
+            continue
+        if free_s - now_s > 10:
+            break
+        free_s = max(free_s, now_s) + PIECE / bytes_per_s
+        ping = window.sent(PIECE, now_s)
+        if ping is not None:
+            pongs.append((free_s + delay_s, ping))
+        if now_s > for_s / 2:
+            carried += PIECE
+            longest_s = max(longest_s, free_s - now_s)
+        now_s += 1e-6
+    return carried / (bytes_per_s * for_s / 2), longest_s
+
+
+def test_a_slow_path_holds_little_and_is_kept_busy() -> None:
+    """A megabyte a second, 20 ms: what is under way is what the path carries in a tenth of one."""
+    used, longest_s = carry(BulkWindow(), 1e6, 0.02, 20)
+    assert used > 0.95
+    assert longest_s < 0.25
+
+
+def test_a_fast_path_holds_milliseconds_and_is_kept_busy() -> None:
+    used, longest_s = carry(BulkWindow(), 500e6, 0.0002, 1)
+    assert used > 0.9
+    assert longest_s < 0.004
+
+
+def test_a_long_fat_path_is_filled() -> None:
+    """50 MB/s over 100 ms: 5 MB under way, forty times what the window begins with."""
+    window = BulkWindow()
+    used, longest_s = carry(window, 50e6, 0.1, 10)
+    assert used > 0.9
+    assert window.bytes_max > 4e6
+    assert longest_s < 0.25
+
+
+def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
+    window = BulkWindow()
+    while window.has_room(0.0):
+        window.sent(PIECE, 0.0)
+    assert not window.has_room(OVERDUE_S / 2)
+    assert window.has_room(OVERDUE_S)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(1, 65_000),
+            st.binary(max_size=9),
+            st.integers(0, 2**24).map(lambda total: struct.pack(">Q", total)),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_pongs_a_peer_makes_up_the_window_is_within_its_bounds(
+    events: list[int | bytes],
+) -> None:
+    window, asked, now_s = BulkWindow(), deque[bytes](), 0.0
+    for event in events:
+        now_s += QUEUE_S / 3
+        if isinstance(event, int):
+            ping = window.sent(event, now_s)
+            if ping is not None:
+                asked.append(ping)
+        elif asked and event == asked[0]:
+            asked.popleft()
+            window.pong(event, now_s)
+        else:
+            before = window.bytes_max
+            assert not window.pong(event, now_s)
+            assert window.bytes_max == before
+        assert BYTES_MIN <= window.bytes_max <= BYTES_MAX
