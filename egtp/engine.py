@@ -23,7 +23,7 @@ from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.discovery_service import Introduction
 from egtp.environment import Environment, nonces
-from egtp.errors import FastFail, NotSent, RemoteProtocolError
+from egtp.errors import FastFail, FastFailReason, NotSent, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
@@ -267,7 +267,10 @@ class Engine:
             async with asyncio.timeout(timeout_s):
                 await self.routes.connect(peer)
         except TimeoutError:
-            raise FastFail(f"no connection to relay {relay_id} within {timeout_s:g} s") from None
+            raise FastFail(
+                f"no connection to relay {relay_id} within {timeout_s:g} s",
+                reason=FastFailReason.NO_TIME,
+            ) from None
         return await self.ask_peer(relay_id, kind, body, timeout_s)
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:

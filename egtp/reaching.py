@@ -17,7 +17,7 @@ from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.early import Early
-from egtp.errors import Attempt, FastFail, HandshakeFailed, LookupFailed, NotSent
+from egtp.errors import Attempt, FastFail, FastFailReason, HandshakeFailed, LookupFailed, NotSent
 from egtp.identity import NodeId
 from egtp.lookup import LookupService
 from egtp.path import Path
@@ -91,7 +91,8 @@ class Reacher:
         away_s = peer.away_until_s - self._host.now()
         if away_s > 0:
             raise FastFail(
-                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s"
+                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s",
+                reason=FastFailReason.AWAY,
             )
         attempts: list[Attempt] = []
         tried: Contact | None = None
