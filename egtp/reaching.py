@@ -39,8 +39,9 @@ class ReachHost(Protocol):
 
     def unix_time(self) -> float: ...
 
-    def carrier(self, peer_id: NodeId | None, written: Callable[[], None] | None = None) -> Carrier:
-        """What moves packets to a peer; ``written`` is called before one goes to a socket."""
+    def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
+        """What moves packets to a peer; ``early`` is what travels with them, which is marked given
+        before one goes to a socket."""
 
     def early_for(self, contact: Contact) -> Early | None:
         """What may travel with a dial of ``contact``."""
@@ -256,8 +257,7 @@ class Reacher:
                 result.set_result(outcome)
 
         early = self._host.early_for(contact)
-        written = None if early is None else early.given
-        carrier = self._host.carrier(contact.peer_id, written)
+        carrier = self._host.carrier(contact.peer_id, early)
         try:
             dial = self._channels.dial(contact, strategy, carrier, done, early)
         except (NotSent, HandshakeFailed) as error:
