@@ -19,12 +19,10 @@ from discovery import StaticDiscovery
 from egtp import (
     Attempt,
     CommRecord,
-    Environment,
     FastFail,
     FastFailReason,
     HandlerFailed,
     HardTimeout,
-    Identity,
     Incoming,
     Introduction,
     LookupFailure,
@@ -41,12 +39,10 @@ from egtp import (
     TCPStrat,
 )
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
-from simulations.virtual import Fixed, Host, Link, Network, run_in
+from simulations.lab import LATENCY_S, Lab, in_lab, kept
 
 Start = Callable[..., Awaitable[Node]]
 
-LATENCY_S: Final = 0.01
-"""One way, between any two machines."""
 ROUND_TRIP_S: Final = 2 * LATENCY_S
 
 
@@ -57,85 +53,8 @@ class Hanging(MemoryLookup):
         await asyncio.Event().wait()
 
 
-class World:
-    """Nodes on machines of their own, and what became of a query."""
-
-    def __init__(self, network: Network) -> None:
-        self.network: Final = network
-        self.lookup: Final = MemoryLookup(network.story.unix_time)
-        self.hosts: Final[dict[Node, Host]] = {}
-        self.records: Final[dict[Node, SignedCommRecord]] = {}
-        """As of their start, or of their first relay."""
-        self.called: Final = asyncio.Event()
-        """Some "wait" has begun to run."""
-
-    async def node(
-        self,
-        *,
-        identity: Identity | None = None,
-        on: Host | None = None,
-        listens: bool = True,
-        config: NodeConfig | None = None,
-        **options: Any,
-    ) -> Node:
-        number = len(self.network.hosts) + 1
-        host = on or self.network.host(f"host {number}", f"5.{number}.0.1")
-        node = Node(
-            identity or Identity.generate(host.entropy),
-            listen=f"{host.addresses[0]}:4000" if listens else (),
-            config=config or NodeConfig(),
-            environment=Environment(host.elapsed, host.unix_time, host.entropy),
-            **({"lookup": self.lookup} | options),
-        )
-        self.hosts[node] = host
-
-        @node.handler("echo")
-        async def echo(query: Incoming) -> bytes:
-            return query.body
-
-        @node.handler("wait")
-        async def wait(query: Incoming) -> bytes:
-            self.called.set()
-            await asyncio.Event().wait()
-            return b""
-
-        await host.run(node.start())
-        self.records[node] = node.record
-        if node._lookup is self.lookup:
-            await host.run(node.published())
-        return node
-
-    async def asker(self, *known: Node, **options: Any) -> Node:
-        """A node without a lookup service, who has the contacts of some."""
-        node = await self.node(**({"listens": False, "lookup": None} | options))
-        for peer in known:
-            node.add_contact(self.records[peer])
-        return node
-
-    async def hidden(self, relay: Node) -> Node:
-        """A node that can be reached through the relay only."""
-        introductions = [Introduction(relay.node_id, relay.record)]
-        node = await self.node(listens=False, discovery=StaticDiscovery(introductions))
-        while not node.relays:
-            await asyncio.sleep(LATENCY_S)
-        await self.hosts[node].run(node.published())
-        self.records[node] = node.record
-        return node
-
-    async def gone(self) -> Node:
-        """A peer that has left: its port is closed, its record says otherwise."""
-        node = await self.node()
-        await self.close(node)
-        return node
-
-    async def close(self, *nodes: Node) -> None:
-        for node in nodes:
-            await self.hosts[node].run(node.close())
-
-    async def query(
-        self, asker: Node, peer_id: NodeId, kind: str = "echo", body: bytes = b"x", **options: Any
-    ) -> bytes:
-        return await self.hosts[asker].run(asker.query(peer_id, kind, body, **options))
+class World(Lab):
+    """Nodes, and what became of a query."""
 
     async def fails(
         self,
@@ -146,13 +65,13 @@ class World:
         **options: Any,
     ) -> tuple[FastFail, float]:
         """Ask in vain. Returns the error, and how long it took."""
-        before, began_s = kept(asker), self.network.loop.now
+        before, began_s = kept(asker), self.now_s
         with pytest.raises(FastFail) as failed:
             await self.query(asker, peer_id, body=body, **options)
         assert failed.value.reason is reason
         assert not failed.value.may_have_run
         assert kept(asker) == before
-        return failed.value, self.network.loop.now - began_s
+        return failed.value, self.now_s - began_s
 
     @asynccontextmanager
     async def given(
@@ -169,22 +88,8 @@ class World:
         assert not isinstance(task.exception(), FastFail)
 
 
-def kept(node: Node) -> list[Any]:
-    """What a node holds for the sake of messages under way."""
-    engine: Any = node._engine
-    searches = [p.search for p in engine.book.all() if p.search and not p.search.found.is_set()]
-    waiting = [outgoing for peer in engine.book.all() for outgoing in peer.waiting]
-    return [*engine.exchanges.all(), *waiting, *searches]
-
-
 def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
-    async def told(network: Network) -> None:
-        world = World(network)
-        await story(world)
-        await world.close(*world.hosts)
-
-    network = Network(1, link=Link(latency=Fixed(LATENCY_S)))
-    run_in(network, told(network))
+    in_lab(World, story)
 
 
 def said(failure: FastFail) -> list[tuple[type[TCPStrat | RelayStrat] | None, str]]:
@@ -636,11 +541,11 @@ def test_too_much_waits_on_the_way_to_the_peer() -> None:
 def test_a_send_finds_no_way_in_its_time() -> None:
     async def story(world: World) -> None:
         asker = await world.asker(lookup=Hanging())
-        began_s = world.network.loop.now
+        began_s = world.now_s
         with pytest.raises(FastFail) as failed:
             await world.hosts[asker].run(asker.send(NodeId(bytes(20)), "echo", hard_timeout_s=2))
         assert failed.value.reason is FastFailReason.NO_TIME
-        assert world.network.loop.now - began_s == pytest.approx(2, abs=0.001)
+        assert world.now_s - began_s == pytest.approx(2, abs=0.001)
         assert kept(asker) == []
 
     play(story)
