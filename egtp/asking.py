@@ -20,6 +20,7 @@ from egtp.early import Early, pack_early
 from egtp.errors import (
     EgtpError,
     FastFail,
+    FastFailReason,
     HandlerFailed,
     HardTimeout,
     NodeClosed,
@@ -111,7 +112,7 @@ class Asking:
         exchanges, host = self.exchanges, self._host
         if len(exchanges) >= self._exchanges_max:
             too_many = f"{self._exchanges_max} queries are open (exchanges_max)"
-            outcome.set_exception(FastFail(too_many))
+            outcome.set_exception(FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
             return None
         now_s = host.now()
         exchange = exchanges.open(
@@ -162,7 +163,7 @@ class Asking:
             and peer.waiting_bytes + len(outgoing.message) > self._config.waiting_bytes_max
         ):
             too_much = f"too much waits for {peer.peer_id} (waiting_bytes_max)"
-            self._fail(outgoing, FastFail(too_much))
+            self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
         else:
             peer.wait(outgoing)
             self._host.seek(peer)
@@ -171,7 +172,7 @@ class Asking:
         size, limits = len(outgoing.message), path.limits
         if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
-            self._fail(outgoing, FastFail(too_large))
+            self._fail(outgoing, FastFail(too_large, reason=FastFailReason.TOO_LARGE))
         elif outgoing.given and type(outgoing) is Exchange:
             # It had its place when it was given first, and may have run: no limit ends it now.
             if self._may_run_there(outgoing, path):
@@ -180,12 +181,12 @@ class Asking:
                 self._queue(path, outgoing)
         elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
-            self._fail(outgoing, FastFail(too_much))
+            self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
         elif type(outgoing) is not Exchange:
             path.queue(outgoing)
         elif (open_queries := len(outgoing.numbers.open)) > limits.open_queries_max:
             too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
-            self._fail(outgoing, FastFail(too_many))
+            self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
         else:
             # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
             self._queue(path, outgoing, alone=open_queries == 1)
@@ -261,7 +262,7 @@ class Asking:
             elif isinstance(outgoing, Exchange) and outgoing.given:
                 peer.wait(outgoing)
             elif isinstance(outgoing, Exchange | Sending):
-                self._fail(outgoing, FastFail(error.summary, error.attempts))
+                self._fail(outgoing, FastFail(error.summary, error.attempts, error.reason))
             else:
                 # A reply: whoever asked comes and fetches it, if he still wants it.
                 self._counters["reply kept until its asker comes"] += 1

@@ -44,6 +44,11 @@ class Early:
         self.exchanges: Final = exchanges
         self.plaintext: Final = plaintext
 
+    @property
+    def deadline_s(self) -> float:
+        """When the first of its queries is past its hard timeout, on the own elapsed clock."""
+        return min(exchange.hard_deadline_s for exchange in self.exchanges)
+
     def given(self) -> None:
         """The dial is about to be given to a socket, or to a relay."""
         for exchange in self.exchanges:

@@ -22,8 +22,9 @@ from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.discovery_service import Introduction
+from egtp.early import Early
 from egtp.environment import Environment, nonces
-from egtp.errors import FastFail, NotSent, RemoteProtocolError
+from egtp.errors import FastFail, FastFailReason, NotSent, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
@@ -69,14 +70,13 @@ DRAIN_LOOK_S: Final = 0.05
 class _PeerCarrier:
     """Moves packets to one peer, by whatever strategy it is told to."""
 
-    __slots__ = ("_engine", "_peer_id", "_written")
+    __slots__ = ("_early", "_engine", "_peer_id", "_written")
 
-    def __init__(
-        self, engine: Engine, peer_id: NodeId | None, written: Callable[[], None] | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, peer_id: NodeId | None, early: Early | None = None) -> None:
         self._engine = engine
         self._peer_id = peer_id
-        self._written = written
+        self._early = early
+        self._written = None if early is None else early.given
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         self._engine.comms.open(strategy).send(packet, self._written)
@@ -84,7 +84,8 @@ class _PeerCarrier:
     def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
         if self._peer_id is None:
             raise NotSent("a relay needs to be told whom a packet is for")
-        self._engine.relaying.send(strategy.relay_id, self._peer_id, packet)
+        until_s = None if self._early is None else self._early.deadline_s
+        self._engine.relaying.send(strategy.relay_id, self._peer_id, packet, until_s)
 
 
 class Engine:
@@ -241,8 +242,8 @@ class Engine:
     def entropy(self, size: int) -> bytes:
         return self.environment.entropy(size)
 
-    def carrier(self, peer_id: NodeId | None, written: Callable[[], None] | None = None) -> Carrier:
-        return _PeerCarrier(self, peer_id, written)
+    def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
+        return _PeerCarrier(self, peer_id, early)
 
     def takes_early(self, kind: str) -> bool:
         found = self.handlers.find(kind)
@@ -269,7 +270,10 @@ class Engine:
             async with asyncio.timeout(timeout_s):
                 await self.routes.connect(peer)
         except TimeoutError:
-            raise FastFail(f"no connection to relay {relay_id} within {timeout_s:g} s") from None
+            raise FastFail(
+                f"no connection to relay {relay_id} within {timeout_s:g} s",
+                reason=FastFailReason.NO_TIME,
+            ) from None
         return await self.ask_peer(relay_id, kind, body, timeout_s)
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:

@@ -3,7 +3,7 @@
 A leaf exists where a caller would *do* something different::
 
     EgtpError
-    ├── FastFail (ConnectionError)    nothing left this machine; .attempts says what was tried
+    ├── FastFail (ConnectionError)    nothing left this machine; .reason, and .attempts in detail
     ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
     ├── OutcomeUnknown                a copy was given away and nobody can know what became of it
     ├── HandlerFailed                 the other side answered with a code other than ok
@@ -42,6 +42,7 @@ __all__ = [
     "CanonicalError",
     "EgtpError",
     "FastFail",
+    "FastFailReason",
     "HandlerFailed",
     "HandshakeFailed",
     "HardTimeout",
@@ -96,6 +97,20 @@ class Attempt:
         return f"{what}: {self.reason} ({self.duration_s * 1000:.0f} ms)"
 
 
+class FastFailReason(enum.Enum):
+    """Why nothing could leave this machine. The value is a phrase; docs/outcomes.md has the causes
+    in detail, each with its test."""
+
+    NO_WAY = "no way to reach the peer"
+    """Everything known was tried, and looked up anew; ``attempts`` says what became of each."""
+    AWAY = "the peer asked to be left alone"
+    TOO_LARGE = "the body is larger than this node or the peer takes"
+    TOO_MANY_OPEN = "more queries are open than this node or the peer takes"
+    TOO_MUCH_WAITS = "too many bytes wait for the peer already"
+    NO_TIME = "time was over before there was a way"
+    """Of a ``send``; a query ends in :class:`HardTimeout` then."""
+
+
 class FastFail(EgtpError, ConnectionError):
     """No copy of the message was ever given to a socket (seed III.C, R20 and R21).
 
@@ -105,10 +120,16 @@ class FastFail(EgtpError, ConnectionError):
 
     may_have_run = False
 
-    def __init__(self, summary: str, attempts: tuple[Attempt, ...] = ()) -> None:
+    def __init__(
+        self,
+        summary: str,
+        attempts: tuple[Attempt, ...] = (),
+        reason: FastFailReason = FastFailReason.NO_WAY,
+    ) -> None:
         super().__init__(summary)
         self.summary = summary
         self.attempts = attempts
+        self.reason = reason
 
     def __str__(self) -> str:
         return "; ".join([self.summary, *map(str, self.attempts)])

@@ -17,7 +17,7 @@ from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
 from egtp.environment import Environment, local_addresses
-from egtp.errors import FastFail, LocalProtocolError, NodeClosed, WrongLoop
+from egtp.errors import FastFail, FastFailReason, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
 from egtp.friends import Friends
 from egtp.handlers import Handler
@@ -331,7 +331,9 @@ class Node:
         except BaseException as error:
             engine.asking.take_back(peer_id, sending)
             if isinstance(error, TimeoutError):
-                raise FastFail(f"no way to reach {peer_id} within {hard_s:g} s") from None
+                raise FastFail(
+                    f"no way to reach {peer_id} within {hard_s:g} s", reason=FastFailReason.NO_TIME
+                ) from None
             raise
 
     def handle(
@@ -562,7 +564,8 @@ class Node:
     def _too_large(self, body: bytes) -> FastFail:
         most = self.config.body_bytes_max
         return FastFail(
-            f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)"
+            f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
+            reason=FastFailReason.TOO_LARGE,
         )
 
 

@@ -17,7 +17,7 @@ from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.early import Early
-from egtp.errors import Attempt, FastFail, HandshakeFailed, LookupFailed, NotSent
+from egtp.errors import Attempt, FastFail, FastFailReason, HandshakeFailed, LookupFailed, NotSent
 from egtp.identity import NodeId
 from egtp.lookup import LookupService
 from egtp.path import Path
@@ -39,8 +39,9 @@ class ReachHost(Protocol):
 
     def unix_time(self) -> float: ...
 
-    def carrier(self, peer_id: NodeId | None, written: Callable[[], None] | None = None) -> Carrier:
-        """What moves packets to a peer; ``written`` is called before one goes to a socket."""
+    def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
+        """What moves packets to a peer; ``early`` is what travels with them, which is marked given
+        before one goes to a socket."""
 
     def early_for(self, contact: Contact) -> Early | None:
         """What may travel with a dial of ``contact``."""
@@ -91,7 +92,8 @@ class Reacher:
         away_s = peer.away_until_s - self._host.now()
         if away_s > 0:
             raise FastFail(
-                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s"
+                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s",
+                reason=FastFailReason.AWAY,
             )
         attempts: list[Attempt] = []
         tried: Contact | None = None
@@ -255,8 +257,7 @@ class Reacher:
                 result.set_result(outcome)
 
         early = self._host.early_for(contact)
-        written = None if early is None else early.given
-        carrier = self._host.carrier(contact.peer_id, written)
+        carrier = self._host.carrier(contact.peer_id, early)
         try:
             dial = self._channels.dial(contact, strategy, carrier, done, early)
         except (NotSent, HandshakeFailed) as error:

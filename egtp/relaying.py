@@ -72,14 +72,21 @@ class Relaying:
 
     # Sending
 
-    def send(self, relay_id: NodeId, recipient: NodeId, packet: bytes) -> None:
-        """Ask a relay to pass a packet on. Raises :class:`NotSent`."""
+    def send(
+        self, relay_id: NodeId, recipient: NodeId, packet: bytes, until_s: float | None = None
+    ) -> None:
+        """Ask a relay to pass a packet on, until then at the latest: it must not hold a query for
+        longer than its hard timeout (R24). Raises :class:`NotSent`."""
         path = self._path_to(relay_id)
         if path is None:
             raise NotSent("there is no connection to the relay")
-        self._used.add(relay_id)
         first = packet[:1] == bytes((INITIATION,))
         lifetime_ms = INITIATION_LIFETIME_MS if first else DATA_LIFETIME_MS
+        if until_s is not None:
+            lifetime_ms = min(lifetime_ms, int((until_s - self._host.now()) * 1000))
+            if lifetime_ms <= 0:
+                raise NotSent("a query in it is past its hard timeout")
+        self._used.add(relay_id)
         self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
 
     def takes_more(self, strategy: RelayStrat, is_writable: Callable[[Path], bool]) -> bool:

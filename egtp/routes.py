@@ -138,7 +138,7 @@ class Routes:
         # Shared by all who need this relay, so it goes on when one of them is cancelled.
         failure = await asyncio.shield(peer.direct_search.task)
         if failure is not None:
-            raise FastFail(failure.summary, failure.attempts)
+            raise FastFail(failure.summary, failure.attempts, failure.reason)
 
     def seek_direct(self, peer: Peer) -> None:
         """Search for a direct path, unless there is one or a search is under way."""

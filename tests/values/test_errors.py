@@ -65,7 +65,7 @@ ERRORS: list[EgtpError] = [
 def test_one_root_catches_everything_that_is_exported() -> None:
     exported = [getattr(egtp.errors, name) for name in egtp.errors.__all__]
     errors = [kind for kind in exported if issubclass(kind, BaseException)]
-    assert len(errors) == len(exported) - 2  # Attempt and LookupFailure are values
+    assert len(errors) == len(exported) - 3  # Attempt and the two enums of reasons are values
     assert all(issubclass(kind, EgtpError) for kind in errors)
     assert all(issubclass(kind, Exception) for kind in errors)
 

@@ -1,0 +1,46 @@
+"""docs/outcomes.md names every reason of a fast fail, and tests that exist."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from egtp import FastFailReason
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "outcomes.md").read_text()
+CAUSES, NEVER = "## Every cause of a fast fail", "## What never is a fast fail"
+TESTS_OF_THE_TABLES = ROOT / "tests" / "node" / "test_fast_fail_causes.py"
+
+
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the first table below a heading, without its head."""
+    section = PAGE.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    table = [line for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
+
+
+def names_in(path: Path) -> set[str]:
+    nodes = ast.walk(ast.parse(path.read_text()))
+    functions = (n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
+    return {function.name for function in functions if function.name.startswith("test_")}
+
+
+def test_each_row_names_tests_and_all_of_them_exist() -> None:
+    exist = set[str]().union(*map(names_in, (ROOT / "tests").rglob("test_*.py")))
+    for row in [*rows(CAUSES), *rows(NEVER)]:
+        named = re.findall(r"`(test_\w+)`", row[-1])
+        assert named, row
+        assert set(named) <= exist, row
+
+
+def test_each_test_of_the_tables_has_its_row() -> None:
+    assert names_in(TESTS_OF_THE_TABLES) <= set(re.findall(r"`(test_\w+)`", PAGE))
+
+
+def test_each_reason_in_the_code_has_a_row_and_is_given_somewhere() -> None:
+    assert {row[0].strip("`") for row in rows(CAUSES)} == set(FastFailReason.__members__)
+    code = "".join(path.read_text() for path in (ROOT / "egtp").rglob("*.py"))
+    for name in FastFailReason.__members__:
+        assert f"FastFailReason.{name}" in code

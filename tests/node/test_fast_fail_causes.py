@@ -1,0 +1,833 @@
+"""Why a message fails fast, and what never makes it: the two tables of docs/outcomes.md.
+
+A fast fail says that no copy of the message was ever given to a socket (R20). Once one was, no
+fast fail comes any more, whatever a peer, a relay or the network says (R21). In virtual time, so
+that durations are exact; the last ones are on real sockets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import pytest
+
+from discovery import StaticDiscovery
+from egtp import (
+    Attempt,
+    CommRecord,
+    FastFail,
+    FastFailReason,
+    HandlerFailed,
+    HardTimeout,
+    Incoming,
+    Introduction,
+    LookupFailure,
+    MemoryLookup,
+    Node,
+    NodeClosed,
+    NodeConfig,
+    NodeId,
+    OutcomeUnknown,
+    RelayLimits,
+    RelayStrat,
+    ReplyCode,
+    SignedCommRecord,
+    TCPStrat,
+)
+from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
+from simulations.lab import LATENCY_S, Lab, in_lab, kept
+
+Start = Callable[..., Awaitable[Node]]
+
+ROUND_TRIP_S: Final = 2 * LATENCY_S
+
+
+class Hanging(MemoryLookup):
+    """A lookup service that never answers."""
+
+    async def resolve(self, *args: Any, **options: Any) -> Any:
+        await asyncio.Event().wait()
+
+
+class World(Lab):
+    """Nodes, and what became of a query."""
+
+    async def fails(
+        self,
+        asker: Node,
+        peer_id: NodeId,
+        body: bytes = b"x",
+        reason: FastFailReason = FastFailReason.NO_WAY,
+        **options: Any,
+    ) -> tuple[FastFail, float]:
+        """Ask in vain. Returns the error, and how long it took."""
+        before, began_s = kept(asker), self.now_s
+        with pytest.raises(FastFail) as failed:
+            await self.query(asker, peer_id, body=body, **options)
+        assert failed.value.reason is reason
+        assert not failed.value.may_have_run
+        assert kept(asker) == before
+        return failed.value, self.now_s - began_s
+
+    @asynccontextmanager
+    async def given(
+        self, asker: Node, peer_id: NodeId, *, hard_timeout_s: float = 6.0, **options: Any
+    ) -> AsyncIterator[asyncio.Task[bytes]]:
+        """A query that the peer has begun to run, and never answers. What is done meanwhile must
+        not make it fail fast: the block ends with the outcome, which is anything else."""
+        query = self.query(asker, peer_id, "wait", hard_timeout_s=hard_timeout_s, **options)
+        task = asyncio.ensure_future(query)
+        async with asyncio.timeout(2):
+            await self.called.wait()
+        yield task
+        await asyncio.wait([task])
+        assert not isinstance(task.exception(), FastFail)
+
+
+def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
+    in_lab(World, story)
+
+
+def said(failure: FastFail) -> list[tuple[type[TCPStrat | RelayStrat] | None, str]]:
+    """What kind of strategy each attempt was, None for a lookup, and why it failed."""
+    return [(None if a.strategy is None else type(a.strategy), a.reason) for a in failure.attempts]
+
+
+def lasted(attempt: Attempt, seconds: float) -> bool:
+    return attempt.duration_s == pytest.approx(seconds, abs=0.002)
+
+
+def timed_out(task: asyncio.Task[bytes]) -> None:
+    """It ended as a query does that may have run, and of which nobody has heard again."""
+    error = task.exception()
+    assert isinstance(error, HardTimeout)
+    assert error.may_have_run
+
+
+# Nothing known
+
+
+def test_nothing_known_and_no_lookup_service() -> None:
+    async def story(world: World) -> None:
+        asker = await world.asker()
+        failure, took_s = await world.fails(asker, NodeId(bytes(20)))
+        assert (failure.attempts, took_s) == ((), 0)
+
+    play(story)
+
+
+def test_nothing_known_and_the_lookup_comes_back_empty() -> None:
+    async def story(world: World) -> None:
+        asker = await world.node()
+        failure, took_s = await world.fails(asker, NodeId(bytes(20)))
+        assert said(failure) == [(None, "no record found")]
+        assert took_s == 0
+
+    play(story)
+
+
+def test_the_lookup_does_not_answer() -> None:
+    async def story(world: World) -> None:
+        asker = await world.asker(lookup=Hanging())
+        await asyncio.sleep(30)
+        failure, took_s = await world.fails(asker, NodeId(bytes(20)))
+        assert said(failure) == [(None, "no result within 10 s")]
+        assert took_s == pytest.approx(10, abs=0.001)
+
+    play(story)
+
+
+def test_the_lookup_gives_the_record_of_somebody_else() -> None:
+    async def story(world: World) -> None:
+        bystander = await world.node()
+
+        class Confused(MemoryLookup):
+            async def resolve(self, *args: Any, **options: Any) -> SignedCommRecord:
+                return bystander.record
+
+        asker = await world.asker(lookup=Confused())
+        failure, _ = await world.fails(asker, NodeId(bytes(20)))
+        assert said(failure) == [(None, "a record of another peer")]
+
+    play(story)
+
+
+def test_the_record_names_no_strategy() -> None:
+    async def story(world: World) -> None:
+        unreachable = await world.node(listens=False)
+        asker = await world.node()
+        failure, took_s = await world.fails(asker, unreachable.node_id)
+        assert said(failure) == [(None, "only records older than the one known")]
+        assert took_s == 0
+
+    play(story)
+
+
+def test_the_record_names_a_key_of_low_order() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker()
+        content = CommRecord(
+            int(world.network.story.unix_time()) + 600,
+            bytes(8),
+            ((1, bytes(32)),),
+            peer.record.strategies,
+        )
+        asker.add_contact(SignedCommRecord.sign(peer.identity, 2**40, content))
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(TCPStrat, "a key of low order")]
+        assert took_s == 0
+
+    play(story)
+
+
+# Addresses
+
+
+def test_a_port_refuses() -> None:
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, "connection refused")]
+        assert lasted(failure.attempts[0], ROUND_TRIP_S)
+        assert took_s < 0.05
+
+    play(story)
+
+
+@pytest.mark.parametrize("dial_timeout_s", [3.0, 0.5])
+def test_an_address_is_silent(dial_timeout_s: float) -> None:
+    """Bounded: 3 s, unless it is set otherwise."""
+    assert NodeConfig().dial_timeout_s == 3.0
+
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(dial_timeout_s=dial_timeout_s))
+        with world.hosts[peer].block_inbound("drop"):
+            failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(TCPStrat, f"no answer within {dial_timeout_s:g} s")]
+        assert lasted(failure.attempts[0], dial_timeout_s)
+        assert took_s == pytest.approx(dial_timeout_s, abs=0.002)
+
+    play(story)
+
+
+def test_a_port_accepts_and_says_nothing() -> None:
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        async with stranger(world, peer, lambda _reader, _writer: asyncio.sleep(60)):
+            failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, "connected, but no handshake within 3 s")]
+        assert took_s == pytest.approx(3, abs=0.002)
+
+    play(story)
+
+
+def test_a_port_belongs_to_somebody_who_hangs_up() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        async with stranger(world, peer, hang_up):
+            failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, "connection reset by peer")]
+        assert took_s < 0.1
+
+    play(story)
+
+
+def test_an_address_belongs_to_another_node() -> None:
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        await world.node(on=world.hosts[peer])
+        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, "closed by the other side")]
+        assert took_s < 0.1
+
+    play(story)
+
+
+@asynccontextmanager
+async def stranger(
+    world: World,
+    peer: Node,
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[None]:
+    """Somebody else listens where the peer was."""
+    address = world.records[peer].tcp[0].address
+    host = world.hosts[peer]
+
+    async def served(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        finally:
+            writer.close()
+
+    server = await host.run(asyncio.start_server(served, address.host, address.port))
+    yield
+    server.close()
+
+
+def test_an_address_failed_a_moment_ago() -> None:
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        asker = await world.asker(peer)
+        await world.fails(asker, peer.node_id)
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(TCPStrat, "failed a moment ago; tried again in 0.5 s")]
+        assert took_s == 0
+        assert failure.attempts[0].duration_s == 0
+
+    play(story)
+
+
+def test_an_address_must_not_be_dialled() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node(announce="10.0.0.1:4000")
+        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        ((kind, reason),) = said(failure)
+        assert kind is TCPStrat
+        assert "private_addresses would allow it" in reason
+        assert took_s == 0
+
+    play(story)
+
+
+def test_there_are_too_many_connections() -> None:
+    async def story(world: World) -> None:
+        peer, other = await world.node(), await world.node()
+        asker = await world.asker(peer, other, config=NodeConfig(connections_max=1))
+        async with world.given(asker, other.node_id):
+            failure, took_s = await world.fails(asker, peer.node_id)
+            assert said(failure) == [(TCPStrat, "too many connections (connections_max)")]
+            assert took_s == 0
+
+    play(story)
+
+
+# Relays
+
+
+def test_a_relay_cannot_be_reached() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        await world.close(relay)
+        failure, took_s = await world.fails(asker, peer.node_id)
+        ((kind, reason),) = said(failure)
+        assert kind is RelayStrat
+        assert "the relay cannot be reached" in reason
+        assert "connection refused" in reason
+        assert took_s < 0.05
+
+    play(story)
+
+
+def test_a_relay_does_not_know_the_peer() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        await world.close(peer)
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(RelayStrat, "the relay says that it does not know the peer")]
+        assert took_s < 0.1
+
+    play(story)
+
+
+def test_a_relay_has_no_room_for_a_packet() -> None:
+    """The peer lost its connection, and its mailbox is full."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=RelayLimits(mailbox_packets_max=0))
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        world.hosts.pop(peer).kill()
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(RelayStrat, "the relay says that it has no room for it")]
+        assert took_s < 0.1
+
+    play(story)
+
+
+def test_the_peer_does_not_answer_through_the_relay() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        with world.network.partition([world.hosts[relay]], [world.hosts[peer]]):
+            failure, took_s = await world.fails(asker, peer.node_id)
+            assert said(failure) == [(RelayStrat, "no answer through the relay within 3 s")]
+            assert took_s == pytest.approx(3 + 2 * ROUND_TRIP_S, abs=0.01)
+
+    play(story)
+
+
+def test_this_node_is_the_only_relay_of_the_peer() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True, lookup=None)
+        peer = await world.hidden(relay)
+        record = peer.record
+        await world.close(peer)
+        relay.add_contact(record)
+        failure, took_s = await world.fails(relay, peer.node_id)
+        assert said(failure) == [(RelayStrat, "a relay cannot be one of the two ends")]
+        assert took_s == 0
+
+    play(story)
+
+
+# Everything at once
+
+
+def test_every_attempt_is_listed_with_strategy_reason_and_duration() -> None:
+    """Two addresses, a relay and the lookup: four attempts, in the order of their ends."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        hidden = await world.hidden(relay)
+        refuses, silent = await world.gone(), await world.node()
+        through = hidden.record.relays[0]
+        identity = hidden.identity
+        content = CommRecord(
+            int(world.network.story.unix_time()) + 600,
+            bytes(8),
+            ((1, identity.channel_key),),
+            (*world.records[silent].tcp, *world.records[refuses].tcp, through),
+        )
+        await world.close(hidden)
+        asker = await world.asker(lookup=world.lookup)
+        asker.add_contact(SignedCommRecord.sign(identity, 2**40, content))
+        with world.hosts[silent].block_inbound("drop"):
+            failure, took_s = await world.fails(asker, identity.node_id)
+        refused, by_relay, no_answer, looked_up = failure.attempts
+        assert refused.strategy == world.records[refuses].tcp[0]
+        assert (refused.reason, lasted(refused, ROUND_TRIP_S)) == ("connection refused", True)
+        assert by_relay.strategy == through
+        assert by_relay.reason == "the relay says that it does not know the peer"
+        assert lasted(by_relay, 3 * ROUND_TRIP_S)
+        assert no_answer.strategy == world.records[silent].tcp[0]
+        assert (no_answer.reason, lasted(no_answer, 3)) == ("no answer within 3 s", True)
+        assert (looked_up.strategy, lasted(looked_up, 0)) == (None, True)
+        assert looked_up.reason == LookupFailure.SUPERSEDED.value
+        assert took_s == pytest.approx(3, abs=0.002)
+        for attempt in failure.attempts:
+            assert str(attempt) in str(failure)
+            assert attempt in asker.why(identity.node_id).attempts
+
+    play(story)
+
+
+# The peer is away
+
+
+def test_the_peer_asked_to_be_left_alone() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id):
+            closing = world.hosts[peer].spawn(peer.close(drain_s=5))
+            await asyncio.sleep(ROUND_TRIP_S)
+            failure, took_s = await world.fails(asker, peer.node_id, reason=FastFailReason.AWAY)
+            assert "asked to be left alone" in failure.summary
+            assert (failure.attempts, took_s) == ((), 0)
+        await closing
+
+    play(story)
+
+
+# Limits of this node and of the peer
+
+
+def test_the_body_is_too_large_for_this_node() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(body_bytes_max=1000))
+        failure, took_s = await world.fails(
+            asker, peer.node_id, bytes(1001), FastFailReason.TOO_LARGE
+        )
+        assert "1001 bytes, at most 1000" in failure.summary
+        assert (failure.attempts, took_s) == ((), 0)
+        assert not asker.why(peer.node_id).paths, "nobody was dialled for it"
+
+    play(story)
+
+
+def test_the_body_is_too_large_for_the_peer() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node(config=NodeConfig(body_bytes_max=1000))
+        asker = await world.asker(peer)
+        failure, _ = await world.fails(asker, peer.node_id, bytes(2000), FastFailReason.TOO_LARGE)
+        assert "takes 1000 bytes" in failure.summary
+        assert await world.query(asker, peer.node_id, body=bytes(1000)) == bytes(1000)
+
+    play(story)
+
+
+def test_too_many_queries_are_open_here() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(exchanges_max=1))
+        async with world.given(asker, peer.node_id):
+            failure, took_s = await world.fails(
+                asker, peer.node_id, reason=FastFailReason.TOO_MANY_OPEN
+            )
+            assert "exchanges_max" in failure.summary
+            assert took_s == 0
+
+    play(story)
+
+
+def test_too_many_queries_are_open_for_the_peer() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node(config=NodeConfig(open_queries_max=1))
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id):
+            failure, took_s = await world.fails(
+                asker, peer.node_id, reason=FastFailReason.TOO_MANY_OPEN
+            )
+            assert "takes 1 open queries" in failure.summary
+            assert took_s == 0
+
+    play(story)
+
+
+def test_too_much_waits_for_a_way_to_the_peer() -> None:
+    async def story(world: World) -> None:
+        asker = await world.asker(lookup=Hanging(), config=NodeConfig(waiting_bytes_max=1000))
+        unknown = NodeId(bytes(20))
+        waits = asyncio.ensure_future(world.query(asker, unknown, body=bytes(800)))
+        await asyncio.sleep(0.1)
+        failure, took_s = await world.fails(
+            asker, unknown, bytes(800), FastFailReason.TOO_MUCH_WAITS
+        )
+        assert "waiting_bytes_max" in failure.summary
+        assert took_s == 0
+        assert isinstance((await asyncio.gather(waits, return_exceptions=True))[0], FastFail)
+
+    play(story)
+
+
+def test_too_much_waits_on_the_way_to_the_peer() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(
+            peer, config=NodeConfig(waiting_bytes_max=100_000, send_bytes_per_s=1000)
+        )
+        await world.query(asker, peer.node_id)
+        waits = [
+            asyncio.ensure_future(
+                world.query(asker, peer.node_id, body=bytes(60_000), hard_timeout_s=2)
+            )
+        ]
+        await asyncio.sleep(0.1)
+        failure, took_s = await world.fails(
+            asker, peer.node_id, bytes(90_000), FastFailReason.TOO_MUCH_WAITS
+        )
+        assert "waiting_bytes_max" in failure.summary
+        assert took_s == 0
+        await asyncio.gather(*waits, return_exceptions=True)
+
+    play(story)
+
+
+def test_a_send_finds_no_way_in_its_time() -> None:
+    async def story(world: World) -> None:
+        asker = await world.asker(lookup=Hanging())
+        began_s = world.now_s
+        with pytest.raises(FastFail) as failed:
+            await world.hosts[asker].run(asker.send(NodeId(bytes(20)), "echo", hard_timeout_s=2))
+        assert failed.value.reason is FastFailReason.NO_TIME
+        assert world.now_s - began_s == pytest.approx(2, abs=0.001)
+        assert kept(asker) == []
+
+    play(story)
+
+
+# What never fails fast: some copy was given to a socket (R21)
+
+
+def test_the_connection_is_reset_and_the_port_then_refuses() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id) as query:
+            world.hosts.pop(peer).kill()
+            await asyncio.sleep(4)
+            assert not query.done()
+            why = asker.why(peer.node_id)
+            assert any("refused" in attempt.reason for attempt in why.attempts), str(why)
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_peer_goes_silent() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id, hard_timeout_s=30) as query:
+            with world.network.partition([world.hosts[asker]], [world.hosts[peer]]):
+                await asyncio.sleep(25)
+                assert not query.done()
+                assert not asker.why(peer.node_id).paths
+                assert asker.counters["path given up: silent"] == 1
+                await asyncio.wait([query])
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_peer_says_goodbye() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id) as query:
+            await world.close(peer)
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_lookup_says_that_there_is_no_such_peer() -> None:
+    """After the path was lost, all that is known is looked up anew, and nothing is found."""
+
+    async def story(world: World) -> None:
+        peer = await world.node(lookup=None)
+        asker = await world.asker(peer, lookup=world.lookup)
+        async with world.given(asker, peer.node_id) as query:
+            await world.close(peer)
+            await asyncio.sleep(1)
+            reasons = [attempt.reason for attempt in asker.why(peer.node_id).attempts]
+            assert "no record found" in reasons
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_relay_dies_after_it_took_the_packet() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id) as query:
+            await world.close(relay)
+            await asyncio.sleep(1)
+            (failed,) = asker.why(peer.node_id).attempts
+            assert "the relay cannot be reached" in failed.reason
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_relay_says_that_it_does_not_know_the_peer() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id, hard_timeout_s=20) as query:
+            await world.close(peer)
+            await asyncio.sleep(15)
+            server = relay.relay_server
+            assert server is not None
+            assert server.counters["dropped: no lease"]
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_relay_lies_about_every_packet_it_was_given() -> None:
+    """It passes them on, and says of each that it does not know the peer."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        engine: Any = relay._engine
+        passed_on = engine.relaying.server.relay
+
+        def lie(sender: NodeId, body: bytes, age_ms: int) -> None:
+            passed_on(sender, body, age_ms)
+            if sender == asker.node_id and world.called.is_set():
+                hint = Hint(digest_of(Relay.decode(body).packet), NO_LEASE).encode()
+                engine.relaying.say(engine.book.find(sender).direct, HINT_KIND, hint, 1000)
+
+        engine.relaying.server.relay = lie
+        async with world.given(asker, peer.node_id) as query:
+            other = asyncio.ensure_future(world.query(asker, peer.node_id, body=b"y"))
+            await asyncio.sleep(1)
+            assert asker.counters["dropped: hint about nothing we wait for"]
+            assert other.result() == b"y"
+        timed_out(query)
+
+    play(story)
+
+
+def test_the_peer_says_that_it_does_not_know_the_session() -> None:
+    """It was started again behind its relay, so it cannot know, and nobody does."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id, hard_timeout_s=30) as query:
+            world.hosts[peer].kill()
+            introductions = [Introduction(relay.node_id, relay.record)]
+            await world.node(
+                identity=peer.identity,
+                listens=False,
+                on=world.hosts.pop(peer),
+                discovery=StaticDiscovery(introductions),
+            )
+        assert isinstance(query.exception(), OutcomeUnknown)
+
+    play(story)
+
+
+def test_the_peer_was_restarted_and_takes_only_smaller_bodies() -> None:
+    """What would be a fast fail for a new query is not one for a query that was given before."""
+
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        large = world.query(
+            asker, peer.node_id, "wait", bytes(5000), hard_timeout_s=20, idempotent=True
+        )
+        query = asyncio.ensure_future(large)
+        await world.called.wait()
+        host = world.hosts.pop(peer)
+        host.kill()
+        again = await world.node(
+            identity=peer.identity, on=host, config=NodeConfig(body_bytes_max=1000)
+        )
+        await asyncio.wait([query])
+        error = query.exception()
+        assert isinstance(error, OutcomeUnknown)
+        assert "takes 1000 bytes" in str(error)
+        assert again.node_id == peer.node_id
+
+    play(story)
+
+
+def test_early_data_was_taken_by_whoever_it_is() -> None:
+    """It travelled with the dial, and the dial then failed."""
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.close()
+
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        asker = await world.asker(peer)
+        async with stranger(world, peer, take):
+            with pytest.raises(HardTimeout) as timeout:
+                await world.query(asker, peer.node_id, early=True, hard_timeout_s=5)
+        assert timeout.value.may_have_run
+
+    play(story)
+
+
+def test_the_limits_of_this_node_do_not_end_what_was_given() -> None:
+    """A given query waits for a way again, though as much waits as may."""
+
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(waiting_bytes_max=1000))
+        async with world.given(asker, peer.node_id, body=bytes(900)) as query:
+            other = asyncio.ensure_future(
+                world.query(asker, peer.node_id, "wait", bytes(900), hard_timeout_s=6)
+            )
+            await asyncio.sleep(1)
+            await world.close(peer)
+            await asyncio.sleep(1)
+            assert not query.done()
+            assert not other.done()
+        await asyncio.wait([other])
+        timed_out(query)
+        timed_out(other)
+
+    play(story)
+
+
+def test_this_node_is_closed_while_the_query_is_open() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id) as query:
+            await world.close(asker)
+        error = query.exception()
+        assert isinstance(error, NodeClosed)
+        assert error.may_have_run
+
+    play(story)
+
+
+def test_the_peer_refuses_to_run_it() -> None:
+    """That is an answer: it is the peer that says so, and says it of one query."""
+
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        with pytest.raises(HandlerFailed) as failed:
+            await world.query(asker, peer.node_id, "nothing")
+        assert failed.value.code == ReplyCode.NO_SUCH_KIND
+
+    play(story)
+
+
+def test_time_is_over_while_a_way_is_searched_for() -> None:
+    """A hard timeout is one even if nothing was given to a socket, which it says."""
+
+    async def story(world: World) -> None:
+        asker = await world.asker(lookup=Hanging())
+        with pytest.raises(HardTimeout) as timeout:
+            await world.query(asker, NodeId(bytes(20)), hard_timeout_s=2)
+        assert not timeout.value.may_have_run
+
+    play(story)
+
+
+# On real sockets
+
+
+async def test_a_port_of_this_machine_refuses_within_50_ms(start: Start) -> None:
+    node, asker = await start(), await start(listen=())
+    address = node.record.tcp[0].address
+    await node.close()
+    best_s = 1.0
+    for _ in range(5):
+        began_s = time.perf_counter()
+        with pytest.raises(FastFail) as failed:
+            await asker.query(node.node_id, "echo")
+        best_s = min(best_s, time.perf_counter() - began_s)
+        assert "refused" in failed.value.attempts[0].reason
+        engine: Any = asker._engine
+        engine.reacher.backoff.worked(address)
+    assert best_s < 0.05
+
+
+async def test_a_real_connection_is_reset_after_the_query_was_written(start: Start) -> None:
+    node, asker = await start(), await start(listen=())
+    called = asyncio.Event()
+
+    @node.handler("wait")
+    async def wait(query: Incoming) -> bytes:
+        called.set()
+        await asyncio.Event().wait()
+        return b""
+
+    query = asker.open_query(node.node_id, "wait", hard_timeout_s=0.5)
+    await called.wait()
+    engine: Any = node._engine
+    engine.comms.drop_all("a test")
+    await node.close()
+    with pytest.raises(HardTimeout) as timeout:
+        await query
+    assert timeout.value.may_have_run
