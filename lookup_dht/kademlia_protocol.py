@@ -430,7 +430,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self._probe(node, tries=2)
 
     def get_refresh_ids(self) -> list[bytes]:
-        return [self.router.random_id_in(bucket) for bucket in self.router.lonely_buckets()]
+        return [self.router.refresh_id(bucket) for bucket in self.router.lonely_buckets()]
 
     def _probe(self, node: Contact, tries: int) -> None:
         if node.address in self._probes or len(self._probes) >= self._limits.probes_max:

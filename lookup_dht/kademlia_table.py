@@ -259,16 +259,46 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return bucket is None or len(bucket.entries) < self.ksize
 
     def touch(self, node: Any) -> None:
-        """A lookup towards ``node`` was made: its bucket is fresh."""
-        bucket = self.buckets.get(self.get_bucket_for(node))
-        if bucket is not None:
-            bucket.refreshed_at = self._settings.elapsed()
+        """A lookup towards ``node`` was made: its bucket is fresh. One towards this node itself
+        finds the k closest, and so all that the nearest buckets can hold."""
+        index = self.get_bucket_for(node)
+        near = self._near_from if index == ID_BITS else ID_BITS
+        for bucket in self.buckets.values():
+            if bucket.index == index or bucket.index >= near:
+                bucket.refreshed_at = self._settings.elapsed()
+
+    @property
+    def _near_from(self) -> int:
+        """From this index on the buckets together hold no more than the k closest."""
+        index, count = ID_BITS, 0
+        for bucket in sorted(self.buckets.values(), key=lambda it: it.index, reverse=True):
+            count += len(bucket.entries)
+            if count > self.ksize:
+                break
+            index = bucket.index
+        return index
 
     def lonely_buckets(self) -> list[Bucket]:
-        """Those that no lookup has gone through for long, the longest first."""
-        since = self._settings.elapsed() - self._limits.refresh_interval_s
-        lonely = [bucket for bucket in self.buckets.values() if bucket.refreshed_at < since]
+        """Those that no lookup has gone through for long, the longest first. One that is full of
+        contacts that answer has nobody to look for: it waits longer."""
+        now, limits = self._settings.elapsed(), self._limits
+        lonely = [
+            bucket
+            for bucket in self.buckets.values()
+            if now - bucket.refreshed_at
+            > (
+                limits.refresh_full_interval_s
+                if len(bucket.live_ones()) >= self.ksize
+                else limits.refresh_interval_s
+            )
+        ]
         return sorted(lonely, key=lambda bucket: bucket.refreshed_at)
+
+    def refresh_id(self, bucket: Bucket) -> bytes:
+        """What to look up for the sake of ``bucket``: one lookup serves all of the nearest."""
+        if bucket.index >= self._near_from:
+            return bytes(self.node.id)
+        return self.random_id_in(bucket)
 
     def random_id_in(self, bucket: Bucket) -> bytes:
         """An id that shares exactly as many bits with ours as the contacts of ``bucket``."""
