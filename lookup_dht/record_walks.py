@@ -261,7 +261,8 @@ class RecordWalks:
         target = int.from_bytes(peer_id, "big")
         own_distance = self._protocol.source_node.long_id ^ target
         closer = sum(node.long_id ^ target < own_distance for node in nodes)
-        if closer < self._limits.replication:
+        # Not k alone: where others of the region have it, a neighbour would give it to this node.
+        if closer < max(self._limits.replication, len(nodes)):
             self._storage.put(peer_id, data)
 
     # Looking after
