@@ -26,9 +26,16 @@ SEEDS = 3
 LIMIT_S = 24 * 3600.0
 
 
+def address_of(number: int) -> str:
+    """Everybody in a /24 of his own, all over: a node takes few contacts of one network, and its id
+    follows from some bits of each byte."""
+    scattered = number * 40_503 % 2**16  # odd, so no two are the same
+    return f"{11 + number % 64}.{scattered >> 8}.{scattered & 255}.{number * 101 % 254 + 1}"
+
+
 class Node:
     def __init__(self, network: Network, number: int, seeds: Sequence[str]) -> None:
-        self.address = f"11.{number // 62_500}.{number // 250 % 250}.{number % 250 + 1}"
+        self.address = address_of(number)
         self.host: Host = network.host(f"node-{number}", self.address)
         self.identity = Identity.generate(self.host.entropy)
         self.lookup = DHTLookup(

@@ -9,7 +9,7 @@ from typing import Final
 
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import Contact, SocketAddress
-from lookup_dht.datagram import MESSAGE_ID_BYTES, Method, Query, Reply, encode_query
+from lookup_dht.datagram import MESSAGE_ID_BYTES, Method, Query, Reply, query_body, query_datagram
 from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
@@ -71,15 +71,18 @@ class Asker:
         ended: Ended,
         contact: Contact | None,
         tries: int,
+        body: bytes | None = None,
     ) -> OpenQuery | None:
-        """Send. None if too many are open, or the socket is closed; then nobody is told."""
+        """Send. None if too many are open, or the socket is closed; then nobody is told.
+
+        ``body`` is the query's, if it is known already."""
         if self.transport.is_closing():
             return None
         if self.queries.full:
             self._counters["pending_queries_full"] += 1
             return None
         message_id = self._settings.entropy(MESSAGE_ID_BYTES)
-        data = encode_query(message_id, query)
+        data = query_datagram(message_id, query_body(query) if body is None else body)
         sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
         now = sent.sent_at = self._loop.time()
         self._transmit(sent, now)
@@ -130,7 +133,7 @@ class Asker:
     def _ask_again(self, query: OpenQuery, token: bytes) -> None:
         self._counters["asked_again_with_token"] += 1
         query.query = query.query._replace(token=token)
-        query.data = encode_query(query.message_id, query.query)
+        query.data = query_datagram(query.message_id, query_body(query.query))
         query.sent_at = None
         query.tries_left = max(1, query.tries_left)
         self._transmit(query, self._loop.time())

@@ -48,7 +48,7 @@ _LOOPBACK_V6: Final = bytes(15) + b"\x01"
 class Contact:
     """Twenty bytes of id, an IP address and a port. Immutable by convention."""
 
-    __slots__ = ("address", "compact", "id", "long_id")
+    __slots__ = ("address", "compact", "id", "long_id", "packed")
 
     def __init__(self, node_id: bytes, packed: bytes, port: int) -> None:
         """``packed`` is 4 or 16 bytes. Raises ValueError for anything that cannot be a node."""
@@ -56,6 +56,8 @@ class Contact:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
         family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
         self.id: Final = node_id
+        self.packed: Final = packed
+        """The 4 or 16 bytes of the IP address."""
         self.address: Final[SocketAddress] = (socket.inet_ntop(family, packed), port)
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
         """The 26 or 38 bytes of it in a datagram."""
@@ -69,11 +71,6 @@ class Contact:
             compact[NODE_ID_BYTES:-2],
             int.from_bytes(compact[-2:], "big"),
         )
-
-    @property
-    def packed(self) -> bytes:
-        """The 4 or 16 bytes of the IP address."""
-        return self.compact[NODE_ID_BYTES:-2]
 
     @property
     def ip(self) -> str:

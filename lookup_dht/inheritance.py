@@ -3,18 +3,25 @@
 Upstream gives every record to every node that it meets, for ever. Here a newcomer gets a record
 from one node, or two: those that are next after it in the order of distance to the key. So a
 record stays with the closest nodes while a network grows manyfold, and nobody else says a word.
+
+A node knows few of those around a key that is far from it, and would take a newcomer of rank 26 for
+one of the closest. So the newcomer's rank must also be likely by the size of the network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from lookup_dht.contact import Contact
 
 __all__ = ["GIVERS", "inheritances"]
 
-GIVERS = 2
+GIVERS: Final = 2
 """How many of the nodes next after the newcomer give it a record: one may be gone, or lie."""
+RANK_LIKELY: Final = 1.25
+"""A newcomer's expected rank may be this many times the replication: the size of a network is
+known to a fifth, and who is missed at the edge is not missed by those who look for the record."""
 
 
 def inheritances(
@@ -24,19 +31,23 @@ def inheritances(
     closest: Callable[[int, int], list[Contact]],
     surveyed: Callable[[int], bool],
     replication: int,
+    expected_rank: Callable[[int], float],
 ) -> list[bytes]:
     """The ``keys`` of records held here that ``newcomer`` should have, and that are this node's
     to give. ``closest`` gives the contacts closest to a number, as many as told; ``surveyed`` says
     whether there are hardly others there: elsewhere, this node cannot judge who is close.
+    ``expected_rank`` says how many nodes are closer to a key than a distance, by the size of the
+    network; 0 if that is unknown.
 
     A newcomer farther from the key than this node gets nothing from it: there is somebody closer
     to the newcomer's rank to do that, or it is not among the closest at all.
     """
     found = []
+    rank_max = RANK_LIKELY * replication
     for key in keys:
         target = int.from_bytes(key, "big")
         distance, own_distance = newcomer.long_id ^ target, own_id ^ target
-        if distance >= own_distance or not surveyed(target):
+        if distance >= own_distance or expected_rank(distance) > rank_max or not surveyed(target):
             continue
         near = [contact.long_id ^ target for contact in closest(target, replication + GIVERS + 1)]
         closer = sum(it < distance for it in near)

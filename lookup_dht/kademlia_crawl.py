@@ -11,6 +11,7 @@ from kademlia.crawling import SpiderCrawl
 
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
+from lookup_dht.kademlia_protocol import SameForAll
 from lookup_dht.open_queries import OpenQuery
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walk import Walk
@@ -50,8 +51,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._ends_at = 0.0
-        self._method = Method.FIND_NODE
-        self._sequence = 0
+        self._query: SameForAll
         self.walk = Walk(
             node.long_id,
             peers,
@@ -65,16 +65,15 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
 
     async def find(self) -> list[Contact]:
         """Ask for nodes; the k closest that answered, and those within the radius."""
-        return await self._find(Method.FIND_NODE)
+        return await self._find(Method.FIND_NODE, 0)
 
     async def find_value(self, sequence: int = 0) -> list[Contact]:
         """The same, asking for records above ``sequence`` too."""
-        self._sequence = sequence
-        return await self._find(Method.FIND_VALUE)
+        return await self._find(Method.FIND_VALUE, sequence)
 
-    async def _find(self, rpcmethod: Method) -> list[Contact]:
+    async def _find(self, rpcmethod: Method, sequence: int) -> list[Contact]:
         """``rpcmethod`` is the question, where upstream passes a coroutine function."""
-        self._method = rpcmethod
+        self._query = self.protocol.same_for_all(rpcmethod, self.node.id, sequence)
         self._ends_at = self._loop.time() + self._settings.limits.walk_timeout_s
         try:
             self._move_on()
@@ -98,12 +97,8 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             chosen, over = self.walk.step(now)
             refused = False
             for contact in chosen:
-                query = self.protocol.ask(
-                    contact,
-                    self._method,
-                    functools.partial(self._query_ended, contact),
-                    key=self.node.id,
-                    sequence=self._sequence,
+                query = self.protocol.ask_the_same(
+                    contact, self._query, functools.partial(self._query_ended, contact)
                 )
                 if query is None:
                     refused = True

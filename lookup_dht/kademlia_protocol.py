@@ -41,6 +41,7 @@ from lookup_dht.datagram import (
     decode_reply,
     encode_query,
     encode_reply,
+    query_body,
     reply_bytes_max,
 )
 from lookup_dht.kademlia_storage import RecordStore
@@ -53,7 +54,10 @@ from lookup_dht.settings import NodeSettings
 from lookup_dht.statistics import STATISTICS_BYTES_MAX
 from lookup_dht.write_token import TokenMint
 
-__all__ = ["Answer", "LookupProtocol"]
+__all__ = ["Answer", "LookupProtocol", "SameForAll"]
+
+SameForAll = tuple[Query, bytes]
+"""A query, and how it is encoded but for its message id."""
 
 
 class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
@@ -160,7 +164,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self._asker.replied(query, reply)
 
     def _query_received(self, data: bytes, source: SocketAddress) -> None:
-        packed = pack_ip(source[0])
+        known = self.router.at(source)
+        packed = pack_ip(source[0]) if known is None else known.packed
         refusal = self._refusal(packed, source)
         if refusal is not None or packed is None:
             self.counters[refusal or "query_from_refused_address"] += 1
@@ -173,7 +178,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         if query.network != self._settings.network:
             self.counters["datagram_of_another_network"] += 1
             return
-        sender = Contact(query.sender, packed, source[1])
+        if known is not None and known.id == query.sender:
+            sender = known
+        else:
+            sender = Contact(query.sender, packed, source[1])
         if query.method is Method.REACH:
             self._reach(sender, query.address)
             return
@@ -183,9 +191,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             self.counters["query_too_short_for_a_reply"] += 1
             return
         self.transport.sendto(encoded, source)
-        if query.server and not self._query_rate.strained:
-            self.welcome_if_new(sender)
-        elif query.prove and not self._query_rate.strained:
+        if self._query_rate.strained:
+            return
+        if query.server:
+            if sender is not known:
+                self.welcome_if_new(sender)
+        elif query.prove:
             self._have_reached(sender)
 
     def _refusal(self, packed: bytes | None, source: SocketAddress) -> str | None:
@@ -337,6 +348,16 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         query = self._query(method, key, record, token, sequence)
         return self._asker.ask(contact.address, query, ended, contact, tries)
 
+    def same_for_all(self, method: Method, key: bytes, sequence: int) -> SameForAll:
+        """A query to be sent to many by :meth:`ask_the_same`."""
+        query = self._query(method, key, sequence=sequence)
+        return query, query_body(query)
+
+    def ask_the_same(self, contact: Contact, same: SameForAll, ended: Ended) -> OpenQuery | None:
+        """:meth:`ask`, without encoding it once more."""
+        query, body = same
+        return self._asker.ask(contact.address, query, ended, contact, 2, body)
+
     def forget(self, query: OpenQuery) -> None:
         """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
         self.open_queries.close(query)
@@ -410,7 +431,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             answered = Contact(reply.sender, node.packed, node.port)
         if not reply.server:
             self.router.remove_contact(answered)
-        elif self.believable(answered):
+        elif not self.router.is_new_node(answered) or self.believable(answered):
             self.router.add_contact(answered)
         return result
 
@@ -430,7 +451,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self._probe(node, tries=2)
 
     def get_refresh_ids(self) -> list[bytes]:
-        return [self.router.random_id_in(bucket) for bucket in self.router.lonely_buckets()]
+        return [self.router.refresh_id(bucket) for bucket in self.router.lonely_buckets()]
 
     def _probe(self, node: Contact, tries: int) -> None:
         if node.address in self._probes or len(self._probes) >= self._limits.probes_max:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -89,15 +89,19 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
-        self._ids: dict[SocketAddress, bytes] = {}
+        self._contacts: dict[SocketAddress, Contact] = {}
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
         """Whether somebody at that address is in the table."""
-        return address in self._ids
+        return address in self._contacts
+
+    def at(self, address: SocketAddress) -> Contact | None:
+        """The contact at that address."""
+        return self._contacts.get(address)
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._contacts)
 
     def __bool__(self) -> bool:
         return True
@@ -120,7 +124,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def is_new_node(self, node: Contact) -> bool:
         """Whether this contact, at this address, is not in the table."""
-        return self._ids.get(node.address) != node.id
+        known = self._contacts.get(node.address)
+        return known is None or known.id != node.id
 
     def wants(self, contact: Contact) -> bool:
         """Whether it is worth a ping to learn if this stranger answers."""
@@ -140,9 +145,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if node.id == self.node.id:
             self._counters["contact_with_own_id"] += 1
             return False
-        at_address = self._ids.get(node.address)
-        if at_address is not None and at_address != node.id:
-            self._remove(at_address)  # What answers there has another id now.
+        at_address = self._contacts.get(node.address)
+        if at_address is not None and at_address.id != node.id:
+            self._remove(at_address.id)  # What answers there has another id now.
         bucket = self._bucket(self.get_bucket_for(node))
         entry = bucket.entries.get(node.id)
         if entry is not None and entry.contact != node:
@@ -206,16 +211,18 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def closest(self, target: int, k: int | None = None) -> list[Contact]:
         """:meth:`find_neighbors` of a number."""
-        wanted, found = k or self.ksize, []
-        for bucket in self._by_distance(target):
-            near = [
-                (entry.contact.long_id ^ target, entry.contact) for entry in bucket.entries.values()
-            ]
-            near.sort()
-            found += near
+        wanted = k or self.ksize
+        found: list[Contact] = []
+        for buckets in self._by_distance(target):
+            near = {
+                entry.contact.long_id ^ target: entry.contact
+                for bucket in buckets
+                for entry in bucket.entries.values()
+            }
+            found += [near[distance] for distance in sorted(near)]
             if len(found) >= wanted:
                 break
-        return [contact for _, contact in found[:wanted]]
+        return found[:wanted]
 
     def spread(self, count: int) -> list[Contact]:
         """Up to ``count`` contacts from all over the table, near and far."""
@@ -227,31 +234,35 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
         wanted = self.ksize
-        asker_id = self._ids.get(asker)
-        own = -1 if asker_id is None else int.from_bytes(asker_id, "big")
-        found: list[tuple[int, bytes]] = []
-        for bucket in self._by_distance(target):
-            near = [
-                (number ^ target, compact)
-                for number, compact in bucket.live_ones()
-                if number != own
-            ]
-            near.sort()
-            found += near
+        known = self._contacts.get(asker)
+        own = -1 if known is None else known.long_id ^ target
+        found: list[bytes] = []
+        for buckets in self._by_distance(target):
+            near: dict[int, bytes] = {}
+            for bucket in buckets:
+                for number, compact in bucket.live_ones():
+                    near[number ^ target] = compact
+            near.pop(own, None)
+            found += [near[distance] for distance in sorted(near)]
             if len(found) >= wanted:
                 break
-        return tuple([compact for _, compact in found[:wanted]])
+        return tuple(found[:wanted])
 
-    def _by_distance(self, target: int) -> list[Bucket]:
-        """The buckets, closest first. Each is a range of distances to the target, and no two
-        overlap, so few of them have to be sorted to find the closest contacts."""
-        between = target ^ self.node.long_id
-        order = [
-            (((between >> ID_BITS - 1 - index) ^ 1) << ID_BITS - 1 - index, index)
-            for index in self.buckets
-        ]
-        order.sort()
-        return [self.buckets[index] for _, index in order]
+    def _by_distance(self, target: int) -> Iterator[Sequence[Bucket]]:
+        """The buckets in groups, closest first: no contact of one group is as close to the target
+        as any of an earlier one. So few have to be sorted to find the closest.
+
+        Whoever shares more bits with the target than this node does is in one bucket. The deeper
+        buckets, which share as many, come next; then those that share fewer and fewer.
+        """
+        buckets = self.buckets
+        shared = ID_BITS - (target ^ self.node.long_id).bit_length()
+        if shared in buckets:
+            yield (buckets[shared],)
+        yield [bucket for index, bucket in buckets.items() if index > shared]
+        for index in range(shared - 1, -1, -1):
+            if index in buckets:
+                yield (buckets[index],)
 
     def surveyed(self, target: int) -> bool:
         """Whether nobody was left out around ``target`` for want of places."""
@@ -259,16 +270,46 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return bucket is None or len(bucket.entries) < self.ksize
 
     def touch(self, node: Any) -> None:
-        """A lookup towards ``node`` was made: its bucket is fresh."""
-        bucket = self.buckets.get(self.get_bucket_for(node))
-        if bucket is not None:
-            bucket.refreshed_at = self._settings.elapsed()
+        """A lookup towards ``node`` was made: its bucket is fresh. One towards this node itself
+        finds the k closest, and so all that the nearest buckets can hold."""
+        index = self.get_bucket_for(node)
+        near = self._near_from if index == ID_BITS else ID_BITS
+        for bucket in self.buckets.values():
+            if bucket.index == index or bucket.index >= near:
+                bucket.refreshed_at = self._settings.elapsed()
+
+    @property
+    def _near_from(self) -> int:
+        """From this index on the buckets together hold no more than the k closest."""
+        index, count = ID_BITS, 0
+        for bucket in sorted(self.buckets.values(), key=lambda it: it.index, reverse=True):
+            count += len(bucket.entries)
+            if count > self.ksize:
+                break
+            index = bucket.index
+        return index
 
     def lonely_buckets(self) -> list[Bucket]:
-        """Those that no lookup has gone through for long, the longest first."""
-        since = self._settings.elapsed() - self._limits.refresh_interval_s
-        lonely = [bucket for bucket in self.buckets.values() if bucket.refreshed_at < since]
+        """Those that no lookup has gone through for long, the longest first. One that is full of
+        contacts that answer has nobody to look for: it waits longer."""
+        now, limits = self._settings.elapsed(), self._limits
+        lonely = [
+            bucket
+            for bucket in self.buckets.values()
+            if now - bucket.refreshed_at
+            > (
+                limits.refresh_full_interval_s
+                if len(bucket.live_ones()) >= self.ksize
+                else limits.refresh_interval_s
+            )
+        ]
         return sorted(lonely, key=lambda bucket: bucket.refreshed_at)
+
+    def refresh_id(self, bucket: Bucket) -> bytes:
+        """What to look up for the sake of ``bucket``: one lookup serves all of the nearest."""
+        if bucket.index >= self._near_from:
+            return bytes(self.node.id)
+        return self.random_id_in(bucket)
 
     def random_id_in(self, bucket: Bucket) -> bytes:
         """An id that shares exactly as many bits with ours as the contacts of ``bucket``."""
@@ -311,7 +352,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if entry is None:
             entry = Entry(contact, now)
             bucket.live = None
-            self._ids[contact.address] = contact.id
+            self._contacts[contact.address] = contact
             self._groups[contact.group] += 1
             if len(self.newcomers) < NEWCOMERS_MAX:
                 self.newcomers[contact.compact] = contact
@@ -334,7 +375,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
         self.buckets[shared].live = None
-        del self._ids[contact.address]
+        del self._contacts[contact.address]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
             del self._groups[contact.group]
@@ -343,7 +384,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         waiting = list(reversed(bucket.replacements.values()))
         waiting.sort(key=lambda contact: contact.id != removed_id)  # its own successor first
         for contact in waiting:
-            taken = contact.id in bucket.entries or contact.address in self._ids
+            taken = contact.id in bucket.entries or contact.address in self._contacts
             if not taken and not self._group_full(bucket, contact):
                 self._place(bucket, contact)
                 return

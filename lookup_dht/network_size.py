@@ -12,17 +12,18 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import Final
 
-__all__ = ["CROWDING_MIN", "NetworkSize"]
+__all__ = ["CROWDING_MIN", "SAMPLES_SURE", "NetworkSize"]
 
 SPACE: Final = 1 << 160
 SAMPLES_MAX: Final = 16
 SAMPLES_SURE: Final = 3
-"""The median of so many is not far off."""
+"""The median of so many is not far off, though one of them be crowded too."""
 SAMPLE_LIFETIME_S: Final = 3600.0
 """Networks grow and shrink; in an hour hardly by more than a sample is wrong by."""
 CROWDING_MIN: Final = 4.0
 """Where ids are this many times as dense as elsewhere, somebody has put them there: by chance
-twenty nodes are where five are expected once in a million times."""
+twenty nodes are where five are expected once in a million times. But the samples may be of a
+time when the network was smaller, so before anybody is warned, new ones are taken."""
 
 
 class NetworkSize:
@@ -60,19 +61,35 @@ class NetworkSize:
         expected = self._k + (2 if len(samples) >= SAMPLES_SURE else 1) * math.sqrt(self._k)
         return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
 
-    def crowding(self, target: bytes, distances: Sequence[int], now: float) -> float:
-        """How many times as dense as elsewhere the nodes around ``target`` are; 1 is even."""
+    def expected_rank(self, now: float) -> Callable[[int], float]:
+        """How many nodes are probably closer to anything than a distance; 0 if nothing is known."""
+        nodes = self.nodes(now) or 0.0
+        return lambda distance: nodes * (distance / SPACE)
+
+    def crowding(
+        self, target: bytes, distances: Sequence[int], now: float, *, since: float | None = None
+    ) -> float:
+        """How many times as dense as elsewhere the nodes around ``target`` are; 1 is even.
+
+        ``since`` leaves out the samples noted before, and what the table says.
+        """
         nodes, here = self.nodes(now, without=target), self._estimate(distances)
+        if since is not None:
+            samples = self._noted(now, target, since)
+            nodes = statistics.median(samples) if samples else None
         return here / nodes if nodes is not None and here is not None else 1.0
 
     def _valid(self, now: float, without: bytes) -> list[float]:
-        samples = [
-            estimate
-            for target, (estimate, noted_at) in self._samples.items()
-            if target != without and now - noted_at < SAMPLE_LIFETIME_S
-        ]
+        samples = self._noted(now, without, now - SAMPLE_LIFETIME_S)
         here = self._estimate(self._surroundings())
         return samples if here is None else [*samples, here]
+
+    def _noted(self, now: float, without: bytes, since: float) -> list[float]:
+        return [
+            estimate
+            for target, (estimate, noted_at) in self._samples.items()
+            if target != without and since <= noted_at <= now
+        ]
 
     def _estimate(self, distances: Sequence[int]) -> float | None:
         """None for a network of hardly more than k nodes: then the k-th is just the farthest."""

@@ -28,20 +28,21 @@ class RecordVerifier:
 
     def verify(self, peer_id: bytes, data: bytes) -> SignedCommRecord:
         """The record, if it is valid and of that peer. Raises :class:`InvalidRecord`."""
-        if not data.startswith(_KEY_PREFIX) or (
-            NodeId.of_key(data[len(_KEY_PREFIX) :][:KEY_BYTES]) != peer_id
-        ):
-            # Checked first because it is cheap: anybody can sign a record of his own.
-            self._counters["record_of_another_peer"] += 1
-            raise InvalidRecord("the record is not of the peer that it is stored under")
         digest = hashlib.sha256(data).digest()
-        record = self._verified.pop(digest, None)
-        if record is None:
+        record = self._verified.get(digest)
+        if record is None or record.peer_id != peer_id:
+            if not data.startswith(_KEY_PREFIX) or (
+                NodeId.of_key(data[len(_KEY_PREFIX) :][:KEY_BYTES]) != peer_id
+            ):
+                # Checked first because it is cheap: anybody can sign a record of his own.
+                self._counters["record_of_another_peer"] += 1
+                raise InvalidRecord("the record is not of the peer that it is stored under")
             try:
                 record = SignedCommRecord.decode(data)
             except InvalidRecord:
                 self._counters["record_invalid"] += 1
                 raise
+        self._verified.pop(digest, None)
         self._verified[digest] = record
         if len(self._verified) > self._entries_max:
             del self._verified[next(iter(self._verified))]

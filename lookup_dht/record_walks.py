@@ -25,7 +25,7 @@ from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.kademlia_table import NEWCOMERS_MAX
-from lookup_dht.network_size import NetworkSize
+from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSize
 from lookup_dht.settings import NodeSettings
 from lookup_dht.store_round import StoreRound
 
@@ -225,16 +225,15 @@ class RecordWalks:
 
         crawl = self._crawl(peer_id, on_reply, whole_region=True)
         nodes = await self._walk(crawl, record.sequence)
-        target = crawl.node.long_id
-        crowding = self.size.crowding(
-            peer_id, [it.long_id ^ target for it in nodes], self._settings.elapsed()
-        )
         if findings.record is not None:
-            return Stored(len(nodes), 0, 1, 0, crowding)
+            return Stored(len(nodes), 0, 1, 0)
         data = record.encode()
         self._keep_if_close(peer_id, data, nodes)
         store_round = StoreRound(self._protocol, peer_id, data, self._limits)
-        await store_round.run([(node, tokens[node.compact]) for node in nodes])
+        crowding, _ = await asyncio.gather(
+            self._crowding(crawl.node, nodes),
+            store_round.run([(node, tokens[node.compact]) for node in nodes]),
+        )
         return Stored(
             asked=len(nodes),
             stored=len(store_round.stored_by),
@@ -243,13 +242,27 @@ class RecordWalks:
             crowding=crowding,
         )
 
+    async def _crowding(self, target: Any, nodes: Iterable[Contact]) -> float:
+        """How many times as dense as elsewhere the nodes around ``target`` are. Before it says that
+        they are suspiciously so, it looks what elsewhere is like now."""
+        distances = [it.long_id ^ target.long_id for it in nodes]
+        began_at = self._settings.elapsed()
+        crowding = self.size.crowding(target.id, distances, began_at)
+        if crowding < CROWDING_MIN:
+            return crowding
+        self._counters["crowding_looked_into"] += 1
+        elsewhere = [self._settings.entropy(len(target.id)) for _ in range(SAMPLES_SURE)]
+        await asyncio.gather(*map(self.find_nodes, elsewhere))
+        return self.size.crowding(target.id, distances, self._settings.elapsed(), since=began_at)
+
     def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
         if not self._protocol.serves:
             return
         target = int.from_bytes(peer_id, "big")
         own_distance = self._protocol.source_node.long_id ^ target
         closer = sum(node.long_id ^ target < own_distance for node in nodes)
-        if closer < self._limits.replication:
+        # Not k alone: where others of the region have it, a neighbour would give it to this node.
+        if closer < max(self._limits.replication, len(nodes)):
             self._storage.put(peer_id, data)
 
     # Looking after
@@ -272,6 +285,7 @@ class RecordWalks:
 
     async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
         router = self._protocol.router
+        expected_rank = self.size.expected_rank(self._settings.elapsed())
         for newcomer in newcomers:
             if router.is_new_node(newcomer):
                 continue  # It is gone already.
@@ -282,6 +296,7 @@ class RecordWalks:
                 router.closest,
                 router.surveyed,
                 self._limits.replication,
+                expected_rank,
             )
             await self._offer(newcomer, keys[: self._limits.hand_over_max])
 

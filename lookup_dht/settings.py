@@ -99,7 +99,10 @@ class DHTLimits:
     """How often a node looks after its table, give or take a quarter at random, so that nodes
     that were started together do not act together."""
     refresh_interval_s: float = 3600.0
-    """A bucket without a lookup for this long gets one."""
+    """A bucket without a lookup for this long gets one..."""
+    refresh_full_interval_s: float = 4 * 3600.0
+    """...and one that is full of contacts that answer pings, after this: nobody is missing there,
+    and what the lookup tells is how large the network is."""
     check_after_s: float = 900.0
     """A contact silent for this long is pinged."""
     greet_interval_s: float = 120.0

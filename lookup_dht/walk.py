@@ -73,6 +73,8 @@ class Walk:
         self._groups_limited = groups_limited
         self._radius = radius
         self._nearest: list[_Candidate] = []
+        self._distances: list[int] = []
+        """Of those, in the same order."""
         self._known: dict[bytes, _Candidate | None] = {}
         """By compact form; None for what was suggested and is not believed, or is too far away."""
         self._quick: dict[bytes, _Candidate] = {}
@@ -161,9 +163,12 @@ class Walk:
     def _add(self, contact: Contact) -> _Candidate:
         candidate = self._known.get(contact.compact)
         if candidate is None:
-            candidate = _Candidate(contact, contact.long_id ^ self._target)
+            distance = contact.long_id ^ self._target
+            candidate = _Candidate(contact, distance)
             self._known[contact.compact] = candidate
-            bisect.insort(self._nearest, candidate, key=_distance)
+            place = bisect.bisect(self._distances, distance)
+            self._distances.insert(place, distance)
+            self._nearest.insert(place, candidate)
         return candidate
 
     @property
@@ -177,6 +182,7 @@ class Walk:
             if candidate.state is _State.NEW:
                 self._known[candidate.contact.compact] = None
         self._nearest[CANDIDATES_MAX:] = [it for it in far if it.state is not _State.NEW]
+        self._distances = [it.distance for it in self._nearest]
 
     def _pass_time(self, now: float) -> None:
         quick = self._quick
@@ -238,7 +244,3 @@ class Walk:
                 new.append(witness)
             open_ones = open_ones or witness.state is asked
         return new, open_ones
-
-
-def _distance(candidate: _Candidate) -> int:
-    return candidate.distance

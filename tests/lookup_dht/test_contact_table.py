@@ -180,6 +180,23 @@ def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> 
         assert table.get_bucket_for(Node(table.random_id_in(bucket))) == bucket.index
 
 
+def test_one_lookup_of_itself_refreshes_all_buckets_that_it_surveys() -> None:
+    clock = Clock()
+    table, _ = table_of(clock=clock)
+    for bucket, contacts in enumerate([20, 12, 8, 5, 2]):
+        for tail in range(contacts):
+            node_id = (1 << 159 - bucket | tail + 1).to_bytes(20, "big")
+            table.add_contact(contact(node_id, 100 * bucket + tail + 1))
+    clock.now += DHTLimits().refresh_interval_s + 1
+    refresh = {it.index: table.refresh_id(it) for it in table.lonely_buckets()}
+    assert list(refresh) == [1, 2, 3, 4]  # and not 0, which is full
+    assert refresh[2] == refresh[3] == refresh[4] == table.node.id != refresh[1]
+    table.touch(table.node)
+    assert [it.index for it in table.lonely_buckets()] == [1]
+    clock.now += DHTLimits().refresh_full_interval_s
+    assert {it.index for it in table.lonely_buckets()} == {0, 1, 2, 3, 4}
+
+
 def test_another_own_id_sorts_the_contacts_anew(ids: Iterator[bytes]) -> None:
     table, _ = table_of()
     nodes = [contact(next(ids), number) for number in range(10)]

@@ -16,7 +16,7 @@ from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Query
 from lookup_dht.findings import Findings, Holder
 from lookup_dht.inheritance import inheritances
-from lookup_dht.network_size import CROWDING_MIN, SPACE, NetworkSize
+from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
 from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.rate_limit import RateLimit
 from lookup_dht.round_trip import RoundTripEstimate
@@ -159,6 +159,43 @@ def test_the_size_of_a_network_is_estimated_within_a_third(nodes: int) -> None:
     assert size.crowding(target.to_bytes(20, "big"), near, 0.0) > CROWDING_MIN
 
 
+@pytest.mark.parametrize("nodes", [100, 300, 1000])
+def test_of_a_thousand_owners_none_is_warned_falsely_and_all_who_are_besieged_are(
+    nodes: int,
+) -> None:
+    rng = random.Random(nodes)
+    false, true = 0, 0
+    for _ in range(25):
+        ids = [rng.getrandbits(160) for _ in range(nodes)]
+        size = NetworkSize(K, list)
+        for _ in range(SAMPLES_SURE):
+            elsewhere = rng.getrandbits(160)
+            size.note(elsewhere.to_bytes(20, "big"), sorted(it ^ elsewhere for it in ids)[:K], 1.0)
+        for _ in range(40):
+            target = rng.getrandbits(160)
+            key = target.to_bytes(20, "big")
+            # Sixteen times as close as the closest node can be expected to be: nobody hides
+            # a record from a walk of the region with less.
+            crowd = [target ^ rng.getrandbits(160 - (16 * nodes).bit_length()) for _ in range(25)]
+            for found, sybils in ((False, []), (True, crowd)):
+                near = sorted(it ^ target for it in ids + sybils)[:K]
+                suspected = size.crowding(key, near, 1.0, since=1.0) >= CROWDING_MIN
+                false += suspected and not found
+                true += suspected and found
+    assert (false, true) == (0, 1000)
+
+
+def test_what_was_learnt_of_a_smaller_network_is_left_out_when_asked_for() -> None:
+    size = NetworkSize(K, lambda: [SPACE // 100] * K)
+    for number in range(8):
+        size.note(b"old %d" % number, [SPACE // 100] * K, 0.0)
+    here = [SPACE // 2000] * K
+    assert size.crowding(b"key", here, 9.0) == pytest.approx(20)
+    for number in range(SAMPLES_SURE):
+        size.note(b"new %d" % number, [SPACE // 2000] * K, 9.0)
+    assert size.crowding(b"key", here, 9.0, since=9.0) == pytest.approx(1)
+
+
 def test_samples_grow_old_and_small_networks_have_no_size() -> None:
     size = NetworkSize(K, list)
     size.note(b"one", [SPACE // 2] * (K - 1), 0.0)
@@ -194,7 +231,7 @@ def test_a_newcomer_gets_each_record_from_two_nodes_if_it_should_have_it_at_all(
             return sorted(others, key=lambda it: it.long_id ^ target)[:wanted]
 
         return inheritances(
-            newcomer, [key], node.long_id, closest, lambda _: True, K
+            newcomer, [key], node.long_id, closest, lambda _: True, K, lambda _: K
         ) == [key]  # fmt: skip
 
     givers = [node for node in everybody if node is not newcomer and gives(node)]
@@ -203,7 +240,26 @@ def test_a_newcomer_gets_each_record_from_two_nodes_if_it_should_have_it_at_all(
 
 
 def test_who_cannot_survey_the_neighbourhood_gives_nothing() -> None:
-    assert inheritances(contact(1), [bytes(20)], 9, lambda *_: [], lambda _: False, K) == []
+    assert gives_to(contact(1), surveyed=True)
+    assert not gives_to(contact(1), surveyed=False)
+
+
+def test_who_is_hardly_one_of_the_closest_by_the_size_of_the_network_inherits_nothing() -> None:
+    near, far = contact(1), Contact((1 << 90).to_bytes(20, "big"), bytes(4), 9)
+    assert gives_to(near)
+    assert not gives_to(far)
+
+
+def gives_to(newcomer: Contact, *, surveyed: bool = True) -> bool:
+    """Whether a node that knows nobody else gives it a record whose key is zero."""
+
+    def rank(distance: int) -> float:
+        return 26.0 if distance > 1 << 80 else 24.0
+
+    key, own_id = bytes(20), 9 << 100
+    return inheritances(
+        newcomer, [key], own_id, lambda *_: [], lambda _: surveyed, K, rank
+    ) == [key]  # fmt: skip
 
 
 # Answers remembered

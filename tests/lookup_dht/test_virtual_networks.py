@@ -109,6 +109,20 @@ def test_records_are_found_after_the_network_grew_manyfold_since_they_were_publi
     tell(story)
 
 
+def test_who_publishes_while_the_network_grows_is_not_warned_of_an_eclipse() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(25)
+        for number in range(20):
+            await town.publish(number % 5, town.sign(town.identity(), 5))
+        await town.grow(150)
+        for number in range(10):
+            await town.publish(number % 5, town.sign(town.identity(), 5))
+        assert town.total("crowding_looked_into") > 0
+        assert town.total("eclipse_suspected") == 0
+
+    tell(story)
+
+
 def test_an_idle_network_sends_no_store_for_hours() -> None:
     async def story(town: Town) -> None:
         await town.grow(60)
