@@ -77,7 +77,7 @@ CONTESTANTS = (
         "egtp_node",
         frozenset({"deadline"}),
         "timeouts of any kind: only to see what they cost",
-        form="no-deadlines",
+        form="without deadlines",
     ),
     Contestant(
         REFERENCE,

@@ -38,6 +38,9 @@ MARGIN_S: Final = 10.0
 """How much younger than it is a query may seem: what it waited for before its session was
 confirmed, at most (5 s), and what the two clocks differ in their speed."""
 
+ROOM_KEPT: Final = 7 / 8
+"""Which part of the bodies stays when there are too many of them."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerLimits:
@@ -49,7 +52,7 @@ class AnswerLimits:
     window: int = 4096
     """Queries of one asker above its settled mark: as many as it may have open."""
     entries_max: int = 262_144
-    """Queries of all askers: about 100 MB if none is ever settled."""
+    """Queries of all askers, and exceptions: about 100 MB if none is ever settled."""
     lifetime_s_max: float = 3600.0
     """A query older than this is refused whatever lifetime it names: otherwise it would have to be
     remembered for as long as its asker likes."""
@@ -88,7 +91,7 @@ class Verdict(enum.Enum):
     SETTLED = "settled"
     """Its asker has said that it is finished: nothing."""
     BUSY = "busy"
-    """There is no room to remember it: refuse it."""
+    """There is no room to remember it: refuse it. Nor does it run later."""
 
 
 RUN, BUSY = Verdict.RUN, Verdict.BUSY
@@ -118,6 +121,7 @@ class Asker:
         "idle_since",
         "incarnation",
         "peer_id",
+        "refused_below",
         "running",
         "sessions",
         "until_s",
@@ -132,6 +136,9 @@ class Asker:
         self.upto = 0
         """All numbers below this one are settled, too, but for the exceptions."""
         self.exceptions: frozenset[int] = frozenset()
+        self.refused_below = 0
+        """There was no room for one of the numbers below this one, so none of them runs that is not
+        remembered: its asker was told that it has not run."""
         self.answers: dict[int, Answer] = {}
         self.bytes = 0
         self.sessions = 0
@@ -148,7 +155,8 @@ class Asker:
 
 class Answers:
     """All askers. Invariants beside the one above: :attr:`entries` and :attr:`bytes` are the sums
-    over all askers of the queries remembered and of the answers kept, and within their limits."""
+    over all askers of the queries and exceptions remembered and of the answers kept, and within
+    their limits; what was refused for want of room never runs."""
 
     def __init__(self, limits: AnswerLimits | None = None) -> None:
         self._limits = limits = limits or AnswerLimits()
@@ -192,7 +200,8 @@ class Answers:
 
     def session_ended(self, asker: Asker) -> None:
         asker.sessions -= 1
-        remembered = asker.answers or asker.floor or asker.upto or asker.running
+        marks = asker.floor or asker.upto or asker.refused_below
+        remembered = asker.answers or asker.running or marks
         if not (asker.sessions or remembered):
             # It never asked anything, and nothing runs for it.
             self._remove(asker)
@@ -215,17 +224,22 @@ class Answers:
         floor = asker.floor
         if number < floor or (number < asker.upto and number not in asker.exceptions):
             return Verdict.SETTLED, None
-        above = max(floor, asker.upto)
-        if number >= above + self._window or self.entries >= self._entries_max:
-            return BUSY, None
-        answer = asker.answers[number] = Answer(number, reference)
-        self.entries += 1
         # A copy of more than the largest lifetime is refused, whatever its query says.
         if left_s > self._lifetime_s_max:
             left_s = self._lifetime_s_max
         until_s = now_s + left_s + MARGIN_S
         if until_s > asker.until_s:
             asker.until_s = until_s
+        above = max(floor, asker.upto)
+        if (
+            number < asker.refused_below
+            or number >= above + self._window
+            or self.entries >= self._entries_max
+        ):
+            asker.refused_below = max(asker.refused_below, number + 1)
+            return BUSY, None
+        answer = asker.answers[number] = Answer(number, reference)
+        self.entries += 1
         return RUN, answer
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
@@ -233,12 +247,16 @@ class Answers:
         answer.running = False
         if asker.answers.get(answer.number) is not answer:
             return
-        answer.reply = reply
         size = len(reply.message)
+        if size > self._asker_bytes_max:
+            return
+        answer.reply = reply
         asker.bytes += size
         self.bytes += size
-        if asker.bytes > self._asker_bytes_max or self.bytes > self._bytes_max:
-            self._make_room(asker)
+        if asker.bytes > self._asker_bytes_max:
+            self._free_oldest(asker)
+        if self.bytes > self._bytes_max:
+            self._free_those_of_the_largest()
 
     def ended(self, answer: Answer) -> None:
         """A handler has ended without an answer, cancelled by its asker for instance."""
@@ -270,16 +288,24 @@ class Answers:
                 if answer.reply is not None:
                     freed += len(answer.reply.message)
                     answer.reply = None
+        if asker.exceptions and settled >= asker.upto:
+            dropped += len(asker.exceptions)
+            asker.exceptions = frozenset()
         self.entries -= dropped
         asker.bytes -= freed
         self.bytes -= freed
 
     def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
         """The asker has finished all numbers below ``upto``, but for the exceptions. What was
-        finished once stays so, whatever is said later."""
-        if upto <= asker.upto:
+        finished once stays so, whatever is said later. Without room for the exceptions it is as if
+        nothing had been said."""
+        if upto <= max(asker.upto, asker.floor):
             return
-        exceptions = frozenset(n for n in exceptions if n >= asker.upto or n in asker.exceptions)
+        exceptions = frozenset(n for n in exceptions if n < upto and not asker.is_settled(n))
+        more = len(exceptions) - len(asker.exceptions)
+        if self.entries + more > self._entries_max:
+            return
+        self.entries += more
         asker.upto, asker.exceptions = upto, exceptions
         for number in [n for n in asker.answers if n < upto and n not in exceptions]:
             self._drop(asker, number)
@@ -295,12 +321,21 @@ class Answers:
             self.bytes -= size
             answer.reply = None
 
-    def _make_room(self, asker: Asker) -> None:
-        """The bodies of the asker's oldest answers go, until both limits hold."""
+    def _free_oldest(self, asker: Asker) -> None:
+        """The bodies of the asker's oldest answers go. Some more than have to: what is left is
+        looked through once for many answers, and not for each."""
         for answer in asker.answers.values():
-            if asker.bytes <= self._asker_bytes_max and self.bytes <= self._bytes_max:
+            if asker.bytes <= self._asker_bytes_max * ROOM_KEPT:
                 return
             self._free(asker, answer)
+
+    def _free_those_of_the_largest(self) -> None:
+        """Those go of whom most is kept, and not of whoever is answered next."""
+        for asker in sorted(self._askers.values(), key=lambda asker: -asker.bytes):
+            for answer in asker.answers.values():
+                if self.bytes <= self._bytes_max * ROOM_KEPT:
+                    return
+                self._free(asker, answer)
 
     # Forgetting
 
@@ -345,5 +380,5 @@ class Answers:
         self._per_peer[asker.peer_id] -= 1
         if not self._per_peer[asker.peer_id]:
             del self._per_peer[asker.peer_id]
-        self.entries -= len(asker.answers)
+        self.entries -= len(asker.answers) + len(asker.exceptions)
         self.bytes -= asker.bytes

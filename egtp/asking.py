@@ -230,6 +230,7 @@ class Asking:
     def path_opened(self, peer: Peer, path: Path) -> None:
         """A path was confirmed: what waits for one, and what older ones still hold, goes there."""
         best = peer.best_path or path
+        self.exchanges.tell_again(peer.peer_id)
         for older in peer.others:
             for outgoing in older.outbox.take_unsent():
                 self._give_or_post(best, peer, outgoing)

@@ -27,8 +27,9 @@ PEERS_NUMBERED_MAX: Final = 16_384
 GAP_MAX: Final = 1024
 """A query that stays open while this many later ones have ended is told of as an exception, so
 that the other side need not remember all those: a quarter of what it remembers."""
-EXCEPTIONS_MAX: Final = 64
-"""How many exceptions are told at a time; those that are open longest."""
+EXCEPTIONS_MAX: Final = 1024
+"""How many exceptions are told at a time; those that are open longest. Told once for as many
+queries, they are eight bytes of each."""
 
 Sink = TypeVar("Sink")
 
@@ -297,6 +298,12 @@ class ExchangeTable(Generic[Sink]):
         if upto <= numbers.low:
             return None
         return SettledExcept(upto, tuple(number for number in still_open if number < upto))
+
+    def tell_again(self, peer_id: NodeId) -> None:
+        """What was told by older paths may have been lost with them."""
+        numbers = self._numbers.get(peer_id)
+        if numbers is not None:
+            numbers.told = numbers.low
 
     def count_of(self, peer_id: NodeId) -> int:
         """How many exchanges with the peer are open."""

@@ -4,9 +4,9 @@ A session, where sessions are counted, is a new :class:`Node` with an identity o
 beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
 get its first reply, and to say goodbye.
 
-With the form ``no-deadlines`` the engine's deadline table is made to do nothing, to see what it
-costs; ``wide`` lifts the limit of queries that one peer may have open; with ``known``, the client
-has so many other peers in its book.
+A form like ``without deadlines`` takes away a promise, to see what it costs (see
+:mod:`benchmarks.without`); ``wide`` lifts the limit of queries that one peer may have open; with
+``known``, the client has so many other peers in its book.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Final
 
 from benchmarks.asyncio_station import take_part_on_asyncio
 from benchmarks.load import Call
+from benchmarks.without import take_away
 from discovery import StaticDiscovery
 from egtp import (
     Address,
@@ -32,7 +34,6 @@ from egtp import (
     NodeConfig,
     SignedCommRecord,
     TCPStrat,
-    deadlines,
 )
 from egtp.comm_record import SUITE_AESGCM
 from egtp.discovery_service import Introduction
@@ -149,17 +150,14 @@ def _stranger(number: int) -> SignedCommRecord:
 
 
 def _apply(settings: dict[str, Any]) -> None:
-    if settings.get("form") == "no-deadlines":
-        _stop_deadlines()
+    promise = settings.get("form", "").partition("without ")[2]
+    if promise and promise not in _WITHOUT:
+        _WITHOUT[promise] = take_away(promise)
+        _WITHOUT[promise].__enter__()
 
 
-def _stop_deadlines() -> None:
-    """Nothing is ever entered into the table of deadlines, and nothing is ever due."""
-    table: Any = deadlines.Deadlines
-    bucket: dict[object, None] = {}
-    table.add = lambda *_: bucket
-    table.due = lambda *_: []
-    table.next_s = lambda *_: None
+_WITHOUT: Final[dict[str, AbstractContextManager[None]]] = {}
+"""What this process is without, as long as it lives."""
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from egtp.comm_record import SUITE_AESGCM
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import FastFail, HardTimeout, NotSent, OutcomeUnknown
+from egtp.exchange import GAP_MAX
 from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
 from egtp.message import NONCE_BYTES, Reply, reference_of
@@ -436,3 +437,20 @@ async def test_a_reply_that_comes_while_its_query_is_given_again_ends_that() -> 
     assert 0 < second.outbox.waiting_bytes < 300_000, "on its way"
     node.answer()
     assert second.outbox.waiting_bytes < 100
+
+
+async def test_a_new_path_is_told_again_which_numbers_are_finished() -> None:
+    """The item that told it may have been lost with the path before."""
+    node = Recorder()
+    path = node.path(RELAYED)
+    long_one = node.ask()
+    node.takes = 0
+    for _ in range(GAP_MAX):
+        node.ask(10)
+        node.asking.exchanges.close(node.asking.exchanges.of(PEER)[-1])
+    assert node.settled_except(PEER) is not None
+    assert node.settled_except(PEER) is None
+    node.lose(path)
+    node.path(RELAYED)
+    assert node.settled_except(PEER) is not None
+    assert not long_one.outcome.done()

@@ -103,6 +103,7 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         """Handlers: of queries, and of sends, of which nothing is remembered."""
         self.ran: set[tuple[NodeId, bytes, int]] = set()
         self.may_run_again: set[tuple[NodeId, bytes, int]] = set()
+        self.refused: set[tuple[NodeId, bytes, int]] = set()
         self.now_s = 0.0
         self.sequence = 1
 
@@ -225,6 +226,7 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         match verdict:
             case Verdict.RUN:
                 assert key not in self.ran or key in self.may_run_again, "twice"
+                assert key not in self.refused, "its asker was told that it has not run"
                 note(f"runs: {key}")
                 self.ran.add(key)
                 assert answer is not None
@@ -244,6 +246,8 @@ class AtMostOnceMachine(RuleBasedStateMachine):
                 assert memory.is_settled(query.number)
             case Verdict.BUSY:
                 assert key not in self.ran or key in self.may_run_again
+                note(f"refused: {key}")
+                self.refused.add(key)
 
     @precondition(lambda self: any(session.memory for session in self.sessions))
     @rule(data=st.data())
@@ -319,7 +323,9 @@ class AtMostOnceMachine(RuleBasedStateMachine):
     @invariant()
     def the_sums_are_right_and_the_limits_hold(self) -> None:
         askers = self.answers._askers.values()
-        assert self.answers.entries == sum(len(asker.answers) for asker in askers)
+        assert self.answers.entries == sum(
+            len(asker.answers) + len(asker.exceptions) for asker in askers
+        )
         assert self.answers.bytes == sum(asker.bytes for asker in askers)
         for asker in askers:
             kept = [one.reply.message for one in asker.answers.values() if one.reply is not None]
@@ -438,15 +444,17 @@ def test_a_handler_that_ends_after_its_number_was_settled_leaves_nothing() -> No
     assert answer.reply is None
 
 
-def test_numbers_far_ahead_are_refused_until_those_before_them_are_settled() -> None:
+def test_numbers_far_ahead_are_refused_for_good_and_later_ones_run_once_there_is_room() -> None:
     responder = Responder()
-    assert responder.ask(LIMITS.window) is Verdict.BUSY
     assert responder.ask(LIMITS.window - 1) is Verdict.RUN
-    responder.answers.settle(responder.asker, 1)
-    assert responder.ask(LIMITS.window) is Verdict.RUN
-    responder.answers.settle_except(responder.asker, 10, frozenset((LIMITS.window,)))
-    assert responder.ask(10 + LIMITS.window) is Verdict.BUSY
+    assert responder.ask(LIMITS.window) is Verdict.BUSY
+    responder.answers.settle(responder.asker, 2)
+    assert responder.ask(LIMITS.window) is Verdict.BUSY
+    assert responder.ask(LIMITS.window - 1) is Verdict.WORKING
+    assert responder.ask(LIMITS.window + 1) is Verdict.RUN
+    responder.answers.settle_except(responder.asker, 10, frozenset((LIMITS.window + 1,)))
     assert responder.ask(10 + LIMITS.window - 1) is Verdict.RUN
+    assert responder.ask(10 + LIMITS.window) is Verdict.BUSY
 
 
 def test_exceptions_are_open_and_everything_else_below_is_settled() -> None:
@@ -498,7 +506,8 @@ def test_no_number_whatever_makes_it_hold_more_than_it_may(
                 answers.answered(asker, answer, Outgoing(bytes(other % 90), 0.0))
             elif what == "f":
                 answers.ended(answer)
-        assert answers.entries == len(asker.answers) <= LIMITS.window + 3
+        assert len(asker.answers) <= LIMITS.window + 3
+        assert answers.entries == len(asker.answers) + len(asker.exceptions) <= LIMITS.entries_max
         assert answers.bytes == asker.bytes <= LIMITS.asker_bytes_max
 
 
@@ -572,12 +581,69 @@ def test_the_oldest_bodies_make_room_and_that_their_queries_ran_is_not_forgotten
     gone, here = Verdict.GONE, Verdict.AGAIN
     assert [responder.ask(number) for number in range(4)] == [gone, gone, here, here]
     assert responder.answers.bytes == 2 * size
-    # One that has no room at all goes itself, and takes the others along.
+    # One that has no room at all is not kept, and takes nothing along.
     responder.answer(4, LIMITS.asker_bytes_max + 1)
-    assert [responder.ask(number) for number in range(5)] == [gone] * 5
-    assert responder.answers.bytes == 0
+    assert [responder.ask(number) for number in range(5)] == [gone, gone, here, here, gone]
     responder.answer(5, 1)
     assert responder.ask(5) is here
+
+
+def test_bodies_go_of_whom_most_is_kept_and_not_of_who_is_answered_next() -> None:
+    answers = Answers(AnswerLimits(askers_max=300, bytes_max=1600))
+    asked = []
+    for number, size in enumerate([100] * 15 + [60, 60]):
+        asker = answers.session_began(NodeId(number.to_bytes(20, "big")), b"incarnat", 1)
+        assert asker is not None
+        _, answer = answers.ask(asker, 0, b"0", 10.0, 0.0)
+        assert answer is not None
+        answers.answered(asker, answer, Outgoing(bytes(size), 0.0))
+        asked.append(asker)
+    kept = [answers.ask(asker, 0, b"0", 10.0, 0.0)[0] for asker in asked]
+    assert kept == [Verdict.GONE] * 3 + [Verdict.AGAIN] * 14
+    assert answers.bytes == 12 * 100 + 120
+
+
+def test_what_was_refused_for_want_of_room_does_not_run_when_there_is_some() -> None:
+    responder = Responder()
+    for number in range(LIMITS.window):
+        responder.answer(number)
+    late, refused = LIMITS.window, LIMITS.window + 1
+    assert responder.ask(refused) is Verdict.BUSY
+    responder.answers.settle(responder.asker, LIMITS.window)
+    assert responder.ask(refused) is Verdict.BUSY
+    # The one before it has not come yet. It is refused too, which is true, and takes no memory.
+    assert responder.ask(late) is Verdict.BUSY
+    assert responder.ask(refused + 1) is Verdict.RUN
+    assert responder.ask(refused) is Verdict.BUSY
+
+
+def test_who_was_only_refused_is_remembered_for_as_long_as_a_copy_may_come() -> None:
+    answers = Answers(LIMITS)
+    others = [answers.session_began(peer_id, b"incarnat", 1) for peer_id in PEERS[:2]]
+    for asker in others:
+        assert asker is not None
+        for number in range(LIMITS.window):
+            answers.ask(asker, number, b"%d" % number, 10.0, 0.0)
+    refused = answers.session_began(PEERS[2], b"incarnat", 1)
+    assert refused is not None
+    assert answers.ask(refused, 0, b"0", 10.0, 0.0)[0] is Verdict.BUSY
+    answers.session_ended(refused)
+    for asker in others:
+        assert asker is not None
+        answers.settle(asker, LIMITS.window)
+    assert answers.session_began(PEERS[2], b"incarnat", 1) is refused
+    assert answers.ask(refused, 0, b"0", 10.0, 5.0)[0] is Verdict.BUSY
+
+
+def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:
+    responder = Responder()
+    exceptions = frozenset(range(LIMITS.entries_max + 1))
+    responder.answers.settle_except(responder.asker, 100, exceptions)
+    assert (responder.asker.upto, responder.answers.entries) == (0, 0)
+    responder.answers.settle_except(responder.asker, 100, frozenset({1, 2, 3}))
+    assert (responder.asker.upto, responder.answers.entries) == (100, 3)
+    responder.answers.settle(responder.asker, 100)
+    assert responder.answers.entries == 0
 
 
 # Forgetting
