@@ -39,6 +39,12 @@ class AnsweringHost(Protocol):
     def answer_own(self, reply: bytes) -> None:
         """The reply to a query of this node to itself."""
 
+    def unconfirmed_bytes(self) -> int:
+        """What waits for those who have proven nothing yet, in all."""
+
+    def lose_path(self, path: Path, reason: str) -> None:
+        """A path is of no use any more."""
+
 
 class Answering:
     """The answering side of a node."""
@@ -219,8 +225,16 @@ class Answering:
             self._counters["reply dropped: too much waits for the peer"] += 1
         elif len(reply.message) > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             self._counters["reply dropped: it could not be sent"] += 1
+        elif not path.confirmed and not self._may_wait_for_proof(reply):
+            # If somebody is there, he asks again by another path; recordings may fill no memory.
+            self._counters["reply dropped: too much waits for who has proven nothing"] += 1
+            self._host.lose_path(path, "too much waits for its proof")
         else:
             path.queue(reply)
+
+    def _may_wait_for_proof(self, reply: Outgoing) -> bool:
+        waiting = self._host.unconfirmed_bytes() + len(reply.message)
+        return waiting <= self._config.waiting_bytes_max
 
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""

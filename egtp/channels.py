@@ -465,6 +465,10 @@ class SecureChannels:
         """How many sessions wait for their first data packet."""
         return len(self._unconfirmed)
 
+    def unconfirmed_bytes(self) -> int:
+        """What waits for those who have proven nothing yet."""
+        return sum(path.outbox.waiting_bytes for path in self._unconfirmed.paths())
+
     def relays_dialled(self) -> list[CommStrat]:
         """The ways of the open handshakes that go through relays."""
         return [dial.strategy for dial in self._dials.values() if dial.relayed]

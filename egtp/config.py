@@ -102,7 +102,8 @@ class NodeConfig:
 
     # What waits here
     waiting_bytes_max: int = 64 * MIB
-    """What may wait for one peer: for a path to it, or for the path to take more."""
+    """What may wait for one peer: for a path to it, or for the path to take more. And for all
+    together who have asked with a dial and not proven yet that they live."""
     peers_max: int = 20_000
     """Peers that are remembered; those least recently used are forgotten first."""
     exchanges_max: int = 200_000

@@ -492,6 +492,9 @@ class Engine:
         ):
             self.answering.receive(path, peer_id, message, data, age_ms)
 
+    def unconfirmed_bytes(self) -> int:
+        return self.channels.unconfirmed_bytes()
+
     def best_path(self, peer_id: NodeId) -> Path | None:
         peer = self.book.find(peer_id)
         return None if peer is None else peer.best_path

@@ -251,11 +251,15 @@ class Handlers:
             self._workers.cancel(incoming._worker, incoming)
 
     async def close(self) -> None:
-        """Cancel what runs, and wait for it."""
+        """Cancel what runs, and wait for it; what goes on in spite of that is left alone."""
         self._closed = True
         for incoming in self._waiting:
             incoming._cancelled = True
-        await self._workers.close()
+        for incoming in await self._workers.close():
+            self._counters["handler goes on after its node was closed"] += 1
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"handler of kind {incoming.kind!r} was cancelled, and goes on"}
+            )
 
 
 async def _nobody(_: Incoming) -> bytes:

@@ -51,6 +51,9 @@ class UnconfirmedSessions(Generic[PathLike]):
         """The entry of a byte-identical initiation: it gets the same response again."""
         return self._by_initiation.get(initiation)
 
+    def paths(self) -> list[PathLike]:
+        return [entry.path for entry in self._by_initiation.values()]
+
     def has_room(self, peer_id: NodeId) -> bool:
         return len(self) < SESSIONS_MAX and self._per_peer[peer_id] < PER_PEER_MAX
 

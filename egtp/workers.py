@@ -21,6 +21,8 @@ __all__ = ["IDLE_MAX", "Workers"]
 
 IDLE_MAX: Final = 64
 """Tasks that stand by for coroutines that wait; more end when they have nothing to do."""
+ENDS_WITHIN_S: Final = 5.0
+"""How long a coroutine that was cancelled is waited for: it may clean up, but not for ever."""
 
 Job = TypeVar("Job")
 
@@ -121,7 +123,8 @@ class Workers(Generic[Job]):
             worker: Worker[Job] = Worker()
             self._hand_over(worker, job, coroutine, _NOT_BEGUN)
             worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
-            return worker
+            # With a factory of eager tasks it may have ended by now.
+            return worker if worker.job is job else None
         worker = idle[-1]
         loop, task = self._loop, worker.task
         asyncio._enter_task(loop, task)
@@ -177,6 +180,9 @@ class Workers(Generic[Job]):
             worker.cancel_due = True
 
     async def _carry(self, worker: Worker[Job]) -> None:
+        this = asyncio.current_task()
+        assert this is not None  # noqa: S101 - it runs
+        worker.task = this
         while True:
             if worker.job is None:
                 await self._stand_by(worker)
@@ -204,8 +210,8 @@ class Workers(Generic[Job]):
                 return
             self._idle.append(worker)
 
-    async def close(self) -> None:
-        """Cancel everything, and wait for it."""
+    async def close(self) -> list[Job]:
+        """Cancel everything, and wait for it, but not for ever: those that go on all the same."""
         self._closed = True
         # A coroutine may be the one that closes; it is not to wait for itself.
         this = asyncio.current_task()
@@ -213,4 +219,6 @@ class Workers(Generic[Job]):
         for worker in workers:
             self._cancel(worker)
         self._idle.clear()
-        await asyncio.gather(*(worker.task for worker in workers), return_exceptions=True)
+        if workers:
+            await asyncio.wait([worker.task for worker in workers], timeout=ENDS_WITHIN_S)
+        return [worker.job for worker in workers if worker.job is not None]

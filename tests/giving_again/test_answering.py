@@ -45,6 +45,7 @@ class Recorder:
         self.packets = 0
         self.takes = 0
         """How many packets more may be written; the rest has to wait."""
+        self.unconfirmed: list[Path] = []
         self._numbers = count()
 
     def nonce(self) -> bytes:
@@ -67,6 +68,13 @@ class Recorder:
 
     def answer_own(self, reply: bytes) -> None:
         raise AssertionError(reply)
+
+    def unconfirmed_bytes(self) -> int:
+        return sum(path.outbox.waiting_bytes for path in self.unconfirmed)
+
+    def lose_path(self, path: Path, _: str) -> None:
+        path.closed = True
+        self.unconfirmed.remove(path)
 
     # What it is to a path
 
@@ -236,3 +244,20 @@ async def test_an_answer_that_was_dropped_for_want_of_room_is_sent_when_it_is_as
     node.takes = 0
     await node.comes(filled)
     assert filled.outbox.waiting_bytes > LARGE
+
+
+async def test_what_recordings_make_wait_is_bounded_and_takes_no_copies(recorders: Make) -> None:
+    """Each is another session of the same peer, who is not there to prove that he lives."""
+    node = recorders(waiting_bytes_max=4 * LARGE)
+    for number in range(8):
+        path = node.path(TCPStrat(DIRECT.address, 100 + number))
+        path.confirmed = False
+        node.unconfirmed.append(path)
+        node.takes = 1
+        await node.comes(path)
+        assert node.unconfirmed_bytes() <= 4 * LARGE
+        # One that is refused is closed: its asker, if he is there, asks by another path.
+        assert path.closed == (path not in node.unconfirmed)
+    assert len(node.unconfirmed) == 4
+    assert node.counters["reply dropped: too much waits for who has proven nothing"] == 4
+    assert node.ran == 1

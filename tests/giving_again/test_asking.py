@@ -6,6 +6,8 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import count
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -22,6 +24,7 @@ from egtp.open_query import OpenQuery, Sending
 from egtp.packet import Data, decode_packet
 from egtp.path import Path
 from egtp.peers import Peer, PeerBook
+from egtp.routes import Routes
 from egtp.sealed import ItemType, parse_sealed
 from egtp.session import InOrder, Session, SlidingWindow
 
@@ -39,6 +42,7 @@ class Recorder:
 
     def __init__(self) -> None:
         self.now_s = 100.0
+        self.is_closed = False
         self.timer_at_s = self.timer_ahead_s = float("inf")
         self.counters: Counter[str] = Counter()
         self.book = PeerBook(100, lambda _: False)
@@ -454,3 +458,25 @@ async def test_a_new_path_is_told_again_which_numbers_are_finished() -> None:
     node.path(RELAYED)
     assert node.settled_except(PEER) is not None
     assert not long_one.outcome.done()
+
+
+async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_its_end() -> None:
+    """The pong that would open its window was lost, so it asks again, as the new one would."""
+    node = Recorder()
+    older = node.path(RELAYED)
+    nobody: Any = SimpleNamespace(relays_dialled=list)
+    routes = Routes(
+        node, ME, node.book, nobody, nobody, nobody, node.asking, nobody, NodeConfig(),
+        node.counters, None,
+    )  # fmt: skip
+    while older._window is not None and older._window.has_room:
+        node.ask(300_000)
+        node.end_turn()
+    node.path(RELAYED)
+    assert node.peer.others == [older]
+    assert older.outbox
+    sent = older.session.sent
+    node.now_s += 3.0
+    routes.look(node.now_s)
+    node.end_turn()
+    assert older.session.sent == sent + 1

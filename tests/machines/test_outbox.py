@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from itertools import count
 
@@ -353,3 +354,17 @@ def test_chunk_numbers_go_round_without_meeting_each_other() -> None:
     for batch in batches(outbox):
         receiver.take(batch)
     assert sorted(message for _, message in receiver.messages) == sorted(sent)
+
+
+def test_of_a_large_message_no_copy_is_made_while_it_leaves() -> None:
+    outbox = Outbox(32 * MIB)
+    message = bytes(4 * MIB)
+    outbox.push(Outgoing(message, 0.0))
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            outbox.next_batch(1.0)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 10 * CHUNK_BYTES_MAX

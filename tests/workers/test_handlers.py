@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, cast
@@ -14,6 +15,8 @@ from egtp.errors import HandlerFailed
 from egtp.handlers import Handlers, Incoming
 from egtp.identity import NodeId
 from egtp.message import ReplyCode
+from egtp.workers import ENDS_WITHIN_S
+from simulations.virtual.loop import VirtualLoop
 
 LIMIT_S: Final = 5.0
 PEER: Final = NodeId(bytes(20))
@@ -304,3 +307,27 @@ async def test_closing_cancels_all_and_is_no_error_of_theirs(answers: Answers) -
     assert [answers.ends[one] for one in ones] == [[CANCELLED]] * 3
     late = await answers.come("slow", b"late")
     assert await answers.end_of(late) == CANCELLED
+
+
+async def test_a_handler_that_goes_on_after_the_end_is_named(answers: Answers) -> None:
+    if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+        pytest.skip("its time is real")
+    gone = asyncio.Event()
+
+    async def stubborn(_: Incoming) -> bytes:
+        while not gone.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gone.wait()
+        return b"late"
+
+    answers.handlers.add("stubborn", stubborn)
+    incoming = await answers.come("stubborn")
+    loop = asyncio.get_running_loop()
+    loop.call_later(2 * ENDS_WITHIN_S, gone.set)
+    await answers.handlers.close()
+    assert answers.counters["handler goes on after its node was closed"] == 1
+    (problem,) = answers.problems
+    assert problem == {"message": "handler of kind 'stubborn' was cancelled, and goes on"}
+    answers.problems.clear()
+    await asyncio.sleep(2 * ENDS_WITHIN_S)
+    assert await answers.end_of(incoming) == (0, b"late")

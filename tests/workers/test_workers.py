@@ -18,7 +18,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from egtp.workers import IDLE_MAX, Worker, Workers
+from egtp.workers import ENDS_WITHIN_S, IDLE_MAX, Worker, Workers
 from simulations.virtual.loop import VirtualLoop
 
 LIMIT_S: Final = 5.0
@@ -719,3 +719,40 @@ async def test_what_tells_of_one_end_may_begin_the_next(ended: Ended) -> None:
         while "job 0" not in ended.of:
             await asyncio.sleep(0)
     await ended.end_of("job 0")
+
+
+async def test_who_swallows_its_cancellation_is_not_waited_for_for_ever() -> None:
+    if not isinstance(asyncio.get_running_loop(), VirtualLoop):
+        pytest.skip("its time is real")
+    gone = asyncio.Event()
+
+    async def goes_on() -> str:
+        while True:
+            try:
+                async with asyncio.timeout(LONG_S):
+                    await gone.wait()
+                    return "gone"
+            except asyncio.CancelledError:
+                pass
+
+    async with workers() as ended:
+        await have_one_that_stands_by(ended)
+        job, _ = await outside_of_tasks(lambda: ended.run(goes_on()))
+        other, _ = await outside_of_tasks(lambda: ended.run(waits_for_ever([])))
+        loop = asyncio.get_running_loop()
+        loop.call_later(10 * ENDS_WITHIN_S, gone.set)
+        began_s = loop.time()
+        assert await ended.workers.close() == [job]
+        assert loop.time() - began_s == pytest.approx(ENDS_WITHIN_S, abs=0.1)
+        assert ended.of[other].done()
+        await ended.of[job]
+
+
+@pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="came with Python 3.12")
+@pytest.mark.parametrize("work", [returns_at_once, raises_at_once, waits_a_turn])
+async def test_with_eager_tasks_a_job_that_ends_in_its_first_step_is_over(work: Work) -> None:
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+    async with workers() as ended:
+        job, worker = await outside_of_tasks(lambda: ended.run(work([])))
+        await ended.end_of(job)
+        assert (worker is None) == (work is not waits_a_turn)
