@@ -37,7 +37,7 @@ from egtp.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
-from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
+from egtp.lookup import LookupChain, LookupRace, LookupService, MemoryLookup, Published
 from egtp.message import ReplyCode
 from egtp.node import Node
 from egtp.open_query import OpenQuery
@@ -83,6 +83,7 @@ __all__ = [
     "WrongLoop",
     "LookupService",
     "LookupChain",
+    "LookupRace",
     "MemoryLookup",
     "Friends",
     "Published",

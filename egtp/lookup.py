@@ -6,6 +6,7 @@ a table in memory, or several of these in a chain.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -18,6 +19,7 @@ from egtp.identity import NodeId
 
 __all__ = [
     "LookupChain",
+    "LookupRace",
     "LookupService",
     "MemoryLookup",
     "Published",
@@ -174,3 +176,38 @@ class LookupChain:
         if not stored:
             raise PublishFailed("; ".join(failures) or "no lookup service to publish to")
         return Published(stored, asked, networks)
+
+
+class LookupRace(LookupChain):
+    """Several services as one: asked all at once, the first usable record wins."""
+
+    async def resolve(
+        self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+    ) -> SignedCommRecord:
+        """With ``fresh``, all are waited for, and the newest record wins. When this returns, raises
+        or is cancelled, every search has ended: the slower ones are cancelled."""
+        chains = [LookupChain(service) for service in self._services]
+        searches = [
+            asyncio.ensure_future(chain.resolve(peer_id, newer_than=newer_than, fresh=fresh))
+            for chain in chains
+        ]
+        failure = LookupFailed(LookupFailure.NO_NODES)
+        newest: SignedCommRecord | None = None
+        try:
+            for search in asyncio.as_completed(searches):
+                try:
+                    record = await search
+                except LookupFailed as error:
+                    failure = error
+                    continue
+                if not fresh:
+                    return record
+                if supersedes(record, newest):
+                    newest = record
+        finally:
+            for one in searches:
+                one.cancel()
+            await asyncio.gather(*searches, return_exceptions=True)
+        if newest is None:
+            raise failure
+        return newest

@@ -23,7 +23,7 @@ from egtp.friends import Friends
 from egtp.handlers import Handler
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
-from egtp.lookup import LookupChain, LookupService, Published
+from egtp.lookup import LookupRace, LookupService, Published
 from egtp.message import NONCE_BYTES, Send, check_kind
 from egtp.open_query import OpenQuery, PeerExchange, Sending
 from egtp.own_addresses import OwnAddress
@@ -572,7 +572,7 @@ class Node:
 def _chain(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
     if lookup is None or friends is None:
         return lookup or friends
-    return LookupChain(lookup, friends)
+    return LookupRace(lookup, friends)
 
 
 def _addresses(texts: str | Sequence[str]) -> list[Address]:

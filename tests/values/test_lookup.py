@@ -12,7 +12,13 @@ import pytest
 from egtp.comm_record import CommRecord, SignedCommRecord, supersedes
 from egtp.errors import LookupFailed, LookupFailure, PublishFailed
 from egtp.identity import Identity, NodeId
-from egtp.lookup import LookupChain, LookupService, MemoryLookup, Published
+from egtp.lookup import (
+    LookupChain,
+    LookupRace,
+    LookupService,
+    MemoryLookup,
+    Published,
+)
 
 FAR_FUTURE_UNIX_S = 2**40
 
@@ -203,3 +209,64 @@ async def test_cancelling_a_chain_cancels_the_service_and_asks_no_other(alice: I
             await task
     assert stopped.is_set()
     assert last.asked == []
+
+
+class Slow(Recorded):
+    """Answers when it is told to."""
+
+    def __init__(self, answer: SignedCommRecord | LookupFailure) -> None:
+        super().__init__(answer)
+        self.may_answer = asyncio.Event()
+        self.ended = False
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        try:
+            await self.may_answer.wait()
+            return await super().resolve(peer_id, newer_than=newer_than)
+        finally:
+            self.ended = True
+
+
+async def test_in_a_race_nobody_waits_for_the_slow_one(alice: Identity) -> None:
+    slow, quick = Slow(made(alice, 9)), Recorded(made(alice, 3))
+    assert await LookupRace(slow, quick).resolve(alice.node_id) == quick.answer
+    assert slow.ended
+
+
+async def test_in_a_race_a_failure_waits_for_the_others(alice: Identity) -> None:
+    slow, failing = Slow(made(alice, 9)), Recorded(LookupFailure.NO_RESPONSES)
+    search = asyncio.ensure_future(LookupRace(failing, slow).resolve(alice.node_id))
+    await asyncio.sleep(0)
+    slow.may_answer.set()
+    assert await search == slow.answer
+
+
+async def test_a_race_that_nobody_wins_fails_with_a_reason(alice: Identity) -> None:
+    services = [Recorded(LookupFailure.NO_RESPONSES), Recorded(LookupFailure.INVALID)]
+    with pytest.raises(LookupFailed) as caught:
+        await LookupRace(*services).resolve(alice.node_id)
+    assert caught.value.reason in {LookupFailure.NO_RESPONSES, LookupFailure.INVALID}
+    with pytest.raises(LookupFailed) as caught:
+        await LookupRace().resolve(alice.node_id)
+    assert caught.value.reason is LookupFailure.NO_NODES
+
+
+async def test_a_fresh_race_waits_for_all_and_the_newest_wins(alice: Identity) -> None:
+    slow, quick = Slow(made(alice, 9)), Recorded(made(alice, 3))
+    search = asyncio.ensure_future(LookupRace(slow, quick).resolve(alice.node_id, fresh=True))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not search.done()
+    slow.may_answer.set()
+    assert await search == slow.answer
+
+
+async def test_cancelling_a_race_ends_every_search(alice: Identity) -> None:
+    services = [Slow(made(alice, 1)), Slow(made(alice, 2))]
+    search = asyncio.ensure_future(LookupRace(*services).resolve(alice.node_id))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    search.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await search
+    assert all(service.ended for service in services)
