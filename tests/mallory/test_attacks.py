@@ -8,11 +8,15 @@ from typing import Any
 
 import pytest
 
+from egtp import handshake, routes
+from egtp.answering import Answering
 from egtp.answers import Answer, Answers, Asker
 from egtp.channels import SecureChannels
 from egtp.exchange import Exchange
 from egtp.outgoing import Outgoing
 from egtp.path import Path
+from egtp.routes import Routes
+from egtp.session import SlidingWindow
 from simulations.mallory.attacks import ATTACKS, attack
 
 TWICE = "no handler runs twice for one query"
@@ -74,6 +78,49 @@ def nobody_needs_to_prove_himself(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SecureChannels, "_receive_initiation", broken)
 
 
+def notes_of_unproven_sessions_are_believed(patch: pytest.MonkeyPatch) -> None:
+    """Whoever got an answer to a recording need not know its session for Bob to dial Alice."""
+    receive = SecureChannels._receive_note
+
+    def broken(channels: SecureChannels, *args: Any) -> None:
+        paths = channels._paths.values()
+        unproven = [path for path in paths if not path.confirmed]
+        for path in unproven:
+            path.confirmed = True
+        receive(channels, *args)
+        for path in unproven:
+            path.confirmed = False
+
+    patch.setattr(SecureChannels, "_receive_note", broken)
+
+
+def any_note_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """However soon after the one before, and whatever it says of what was sent."""
+    patch.setattr(routes, "NOTE_INTERVAL_S", 0.0)
+    patch.setattr(Path, "sent_lately", lambda *_: True)
+
+
+def handshakes_name_nobody(patch: pytest.MonkeyPatch) -> None:
+    """Whoever has the channel key is taken for the one who was dialled."""
+    prologue = handshake.prologue
+    patch.setattr(handshake, "prologue", lambda network, _: prologue(network, bytes(32)))
+
+
+def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
+    """Sessions live for ever and open a packet twice, nobody reckons how old it is, and what is
+    settled runs: each of these alone is enough to make it harmless."""
+    settled_is_ignored(patch)
+    patch.setattr(SlidingWindow, "fits", lambda *_: True)
+    patch.setattr(Routes, "_renew_when_old", lambda *_: None)
+    receive = Answering.receive
+
+    def broken(answering: Answering, *args: Any) -> None:
+        *rest, _ = args
+        receive(answering, *rest, 0)
+
+    patch.setattr(Answering, "receive", broken)
+
+
 @pytest.mark.parametrize(
     ("break_it", "name", "rule"),
     [
@@ -86,6 +133,12 @@ def nobody_needs_to_prove_himself(patch: pytest.MonkeyPatch) -> None:
             "replayed initiations against live sessions",
             "a path leads to the peer that it says",
         ),
+        (what_was_held_is_as_good_as_new, "a relay that keeps data packets for hours", TWICE),
+        (
+            notes_of_unproven_sessions_are_believed,
+            "a note about a session that only a recording asked for",
+            "an unconfirmed session leaves nothing behind",
+        ),
     ],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
@@ -97,3 +150,19 @@ def test_mallory_wins_if_a_rule_is_broken(
 ) -> None:
     break_it(monkeypatch)
     assert rule in [violation.rule for violation in attack(name)]
+
+
+@pytest.mark.parametrize(
+    ("break_it", "name"),
+    [
+        (any_note_is_believed, "forged notes that a session is unknown"),
+        (handshakes_name_nobody, "a record with the channel key of another"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_an_attack_itself_sees_that_it_was_not_in_vain(
+    break_it: Callable[[pytest.MonkeyPatch], None], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_it(monkeypatch)
+    with pytest.raises(AssertionError):
+        attack(name)
