@@ -99,7 +99,9 @@ class Host:
 
     def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
         """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down; so does the
-        task if the machine crashes over it."""
+        task if the machine crashes over it. Cancelling whoever awaits the task cancels the work,
+        which a machine that sleeps does only when it wakes up: :meth:`run` does not wait for that.
+        """
         if not self.is_up:
             work.close()
             raise HostDown(f"{self.name} is down")

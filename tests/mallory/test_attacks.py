@@ -114,9 +114,10 @@ def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Routes, "_renew_when_old", lambda *_: None)
     receive = Answering.receive
 
-    def broken(answering: Answering, *args: Any) -> None:
-        *rest, _ = args
-        receive(answering, *rest, 0)
+    def broken(
+        answering: Answering, path: Any, peer_id: Any, message: Any, data: bytes, _: int
+    ) -> None:
+        receive(answering, path, peer_id, message, data, 0)
 
     patch.setattr(Answering, "receive", broken)
 
