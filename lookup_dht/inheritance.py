@@ -5,7 +5,8 @@ from one node, or two: those that are next after it in the order of distance to 
 record stays with the closest nodes while a network grows manyfold, and nobody else says a word.
 
 A node knows few of those around a key that is far from it, and would take a newcomer of rank 26 for
-one of the closest. So the newcomer's rank must also be likely by the size of the network.
+one of the closest. So the newcomer's rank must also be likely by the size of the network; and it
+is asked, before it is given anything, whom it knows there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from egtp.identity import NODE_ID_BYTES
 from lookup_dht.contact import Contact
 
-__all__ = ["GIVERS", "inheritances"]
+__all__ = ["GIVERS", "inheritances", "is_among"]
 
 GIVERS: Final = 2
 """How many of the nodes next after the newcomer give it a record: one may be gone, or lie."""
@@ -55,3 +57,16 @@ def inheritances(
         if closer < replication and between < GIVERS:
             found.append(key)
     return found
+
+
+def is_among(newcomer: Contact, key: bytes, known: Iterable[bytes], replication: int) -> bool:
+    """Whether ``newcomer`` is one of the ``replication`` closest to the key by what it knows
+    itself: ``known`` are the closest nodes that it tells of, in compact form.
+
+    Where ids happen to be dense, the size of the network does not tell. Who lies about it gets
+    less, or what it would have got without this.
+    """
+    target = int.from_bytes(key, "big")
+    distance = newcomer.long_id ^ target
+    closer = sum(int.from_bytes(it[:NODE_ID_BYTES], "big") ^ target < distance for it in known)
+    return closer < replication

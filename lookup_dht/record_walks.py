@@ -20,7 +20,7 @@ from egtp.errors import InvalidRecord
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
 from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import inheritances
+from lookup_dht.inheritance import inheritances, is_among
 from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
@@ -310,7 +310,9 @@ class RecordWalks:
                 if held is None:
                     return
                 reply = await self._ask(newcomer, key, held[0])
-                if reply is not None and reply.server and reply.sequence < held[0]:
+                if reply is None or not reply.server or reply.sequence >= held[0]:
+                    return
+                if is_among(newcomer, key, reply.nodes, self._limits.replication):
                     self._counters["record_handed_over"] += 1
                     self._give(Holder(newcomer, reply.sequence, reply.token), key, held[1])
 

@@ -15,7 +15,7 @@ from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Query
 from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import inheritances
+from lookup_dht.inheritance import inheritances, is_among
 from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
 from lookup_dht.open_queries import OpenQueries, OpenQuery
 from lookup_dht.rate_limit import RateLimit
@@ -260,6 +260,15 @@ def gives_to(newcomer: Contact, *, surveyed: bool = True) -> bool:
     return inheritances(
         newcomer, [key], own_id, lambda *_: [], lambda _: surveyed, K, rank
     ) == [key]  # fmt: skip
+
+
+def test_who_knows_enough_closer_ones_itself_is_given_nothing() -> None:
+    key, closer = bytes(20), [contact(number).compact for number in range(K)]
+    far = [contact(number).compact for number in range(100, 100 + K)]
+    assert not is_among(contact(50), key, closer, K)
+    assert is_among(contact(50), key, [*closer[1:], far[0]], K)
+    assert is_among(contact(50), key, far, K)
+    assert is_among(contact(50), key, [], K)
 
 
 # Answers remembered
