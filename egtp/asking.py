@@ -223,7 +223,7 @@ class Asking:
     def _end(self, exchange: PeerExchange, error: EgtpError) -> None:
         self.exchanges.close(exchange)
         self._free(exchange.peer_id, exchange)
-        _fail(exchange, error)
+        _end_in(exchange, error)
 
     # Paths
 
@@ -310,7 +310,7 @@ class Asking:
                 # It may be that it is being given again, and has still to leave in part.
                 self._free(exchange.peer_id, exchange)
             if reply.code:
-                _fail(exchange, _handler_failed(reply))
+                _end_in(exchange, _handler_failed(reply))
             elif not exchange.sink.done():  # it may be cancelled, and nobody has noticed yet
                 exchange.sink.set_result(reply.body)
 
@@ -342,7 +342,7 @@ class Asking:
                 continue
             self._free(exchange.peer_id, exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            _fail(exchange, HardTimeout(summary, may_have_run=exchange.may_leave))
+            _end_in(exchange, HardTimeout(summary, may_have_run=exchange.may_leave))
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what went through them is given again."""
@@ -409,10 +409,10 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self.exchanges.close(exchange)
-            _fail(exchange, NodeClosed(may_have_run=exchange.may_leave))
+            _end_in(exchange, NodeClosed(may_have_run=exchange.may_leave))
 
 
-def _fail(exchange: PeerExchange, error: EgtpError) -> None:
+def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
     if not exchange.sink.done():
         exchange.sink.set_exception(error)
 

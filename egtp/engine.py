@@ -114,7 +114,7 @@ class Engine:
         self.is_closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
-        self.timer_at_s, self.timer_ahead_s = float("inf"), float("inf")
+        self._timer_at_s, self._timer_ahead_s = float("inf"), float("inf")
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
@@ -517,15 +517,14 @@ class Engine:
         # The loop's clock, and so its timers, stand still while the machine sleeps.
         ahead_s = now - self.loop.time()
         if self._timer is not None:
-            if self.timer_at_s <= at_s and ahead_s <= self.timer_ahead_s:
+            if self._timer_at_s <= at_s and ahead_s <= self._timer_ahead_s:
                 return
             self._timer.cancel()
-        self.timer_at_s, self.timer_ahead_s = at_s, ahead_s + TIMER_LATE_S
+        self._timer_at_s, self._timer_ahead_s = at_s, ahead_s + TIMER_LATE_S
         self._timer = self.loop.call_later(max(0.0, at_s - now), self._timer_fired)
 
     def _timer_fired(self) -> None:
-        # There is none now: who asks in this very moment must not take it for one to come.
-        self._timer, self.timer_at_s = None, float("inf")
+        self._timer = None
         self.asking.expire(self.now())
         self.arm_timer()
 

@@ -90,6 +90,15 @@ async def resolve_stream(
         yield await service.resolve(peer_id, newer_than=newer_than)
 
 
+async def _resolve(
+    service: LookupService, peer_id: NodeId, newer_than: int, *, fresh: bool
+) -> SignedCommRecord:
+    """A service that does not know of ``fresh`` has nothing older to answer with."""
+    if fresh and isinstance(service, StreamingLookup):
+        return await service.resolve(peer_id, newer_than=newer_than, fresh=True)
+    return await service.resolve(peer_id, newer_than=newer_than)
+
+
 class MemoryLookup:
     """A lookup service that is a table in this process: for tests, and for apps whose peers are
     all known beforehand. Several nodes may share one."""
@@ -128,10 +137,7 @@ class LookupChain:
         newest: SignedCommRecord | None = None
         for service in self._services:
             try:
-                if fresh and isinstance(service, StreamingLookup):
-                    record = await service.resolve(peer_id, newer_than=newer_than, fresh=True)
-                else:
-                    record = await service.resolve(peer_id, newer_than=newer_than)
+                record = await _resolve(service, peer_id, newer_than, fresh=fresh)
             except LookupFailed as error:
                 failure = error
                 continue
@@ -186,10 +192,9 @@ class LookupRace(LookupChain):
     ) -> SignedCommRecord:
         """With ``fresh``, all are waited for, and the newest record wins. When this returns, raises
         or is cancelled, every search has ended: the slower ones are cancelled."""
-        chains = [LookupChain(service) for service in self._services]
         searches = [
-            asyncio.ensure_future(chain.resolve(peer_id, newer_than=newer_than, fresh=fresh))
-            for chain in chains
+            asyncio.ensure_future(_resolve(service, peer_id, newer_than, fresh=fresh))
+            for service in self._services
         ]
         failure = LookupFailed(LookupFailure.NO_NODES)
         newest: SignedCommRecord | None = None

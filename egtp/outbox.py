@@ -2,10 +2,11 @@
 
 Small messages go first come, first served. A message too large for one item is cut into chunks,
 and a few large messages at a time take turns, one chunk per batch, so a body of many megabytes
-delays a small query by a chunk *here*, and not by the body. What the socket and the kernel have
-taken already goes first all the same. How many take turns is bounded by what the
-other side is willing to put together at a time. Nothing here is sealed yet: whatever has not been
-taken when a path dies can go by another.
+delays a small query by a chunk, and not by the body. (What the kernels have taken already goes
+first all the same; :mod:`egtp.bulk_window` bounds that.) How many take turns is bounded by what the
+other side is willing to put together at a time. What is passed on for others is never cut, and so
+keeps its order. Nothing here is sealed yet: whatever has not been taken when a path dies can go by
+another.
 """
 
 from __future__ import annotations

@@ -43,7 +43,6 @@ class Recorder:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.is_closed = False
-        self.timer_at_s = self.timer_ahead_s = float("inf")
         self.counters: Counter[str] = Counter()
         self.book = PeerBook(100, lambda _: False)
         nonces = count()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
-from egtp.outgoing import Outgoing
+from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
 from egtp.reassembly import Reassembly
 from egtp.sealed import (
@@ -368,3 +368,21 @@ def test_of_a_large_message_no_copy_is_made_while_it_leaves() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10 * CHUNK_BYTES_MAX
+
+
+def test_what_is_passed_on_is_never_cut_and_keeps_its_order() -> None:
+    """A packet of 65,000 bytes and what wraps it fills a packet of its own."""
+    outbox, items = Outbox(REASSEMBLY_BYTES_MAX), []
+    sizes = [100, 65_060, 100, 17_000, 65_060, 16_384, 300]
+    messages = [message_of(serial, size) for serial, size in enumerate(sizes)]
+    for message in messages:
+        outbox.push(PassedOn(message, 0.0))
+    outbox.push_control(item(ItemType.PING, bytes(8)))
+    while outbox:
+        batch = outbox.next_batch(0.0, 16_384)
+        assert len(plaintext_of(batch)) + 36 <= 65_535, "header and tag have no room"
+        items += parse_sealed(plaintext_of(batch)).items
+    assert items == [
+        (ItemType.PING, 0, bytes(8)),
+        *((ItemType.MESSAGE, 0, message) for message in messages),
+    ]
