@@ -23,6 +23,10 @@ class RateLimit:
         self._filled_at = 0.0
         self._sources: dict[Hashable, tuple[float, float]] = {}
 
+    def __len__(self) -> int:
+        """Sources that are remembered."""
+        return len(self._sources)
+
     @property
     def strained(self) -> bool:
         """Whether less than half is left for all: time to be careful with whom nobody knows."""
@@ -41,6 +45,13 @@ class RateLimit:
         allowed = tokens >= 1 and overall >= 1
         self._tokens = overall - allowed
         self._sources[source] = (tokens - allowed, now)
-        if len(self._sources) > self._sources_max:
-            del self._sources[next(iter(self._sources))]
+        self._forget_one(now)
         return allowed
+
+    def _forget_one(self, now: float) -> None:
+        """The source that was silent for longest, if there are too many or its bucket is full
+        again. One at a time is as many as come."""
+        longest_silent = next(iter(self._sources))
+        filled_at = self._sources[longest_silent][1]
+        if now - filled_at >= BURST_S or len(self._sources) > self._sources_max:
+            del self._sources[longest_silent]

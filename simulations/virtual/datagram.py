@@ -61,7 +61,7 @@ class DatagramTransport(asyncio.DatagramTransport):
             raise TypeError(f"data is bytes-like, not {type(data).__name__}")
         if self._remote is not None and addr is not None and tuple(addr[:2]) != self._remote:
             raise ValueError(f"Invalid address: must be None or {self._remote}")
-        target = self._remote if addr is None else (addr[0], addr[1])
+        target = self._remote if addr is None else addr if len(addr) == 2 else addr[:2]
         if target is None:
             raise ValueError("an unconnected socket needs an address to send to")
         if self._closing:

@@ -18,11 +18,14 @@ YOUNG_TURNS: Final = 5_000
 """Turns between two looks at what is new since the last one."""
 ALL_TURNS: Final = 100 * YOUNG_TURNS
 """Turns between two looks at everything, which takes a second where ten million objects live."""
+MACHINES: Final = 1_000
+"""Where there are twice as many, that look takes twice as long, and is taken half as often."""
 
 
-def collect_garbage(turns: int) -> None:
-    """Called each ``YOUNG_TURNS`` turns."""
-    gc.collect(2 if turns % ALL_TURNS == 0 else 1)
+def collect_garbage(turns: int, machines: int) -> None:
+    """Called each ``YOUNG_TURNS`` turns. ``machines`` is how many the world has."""
+    everything = turns % (ALL_TURNS * max(1, machines // MACHINES)) == 0
+    gc.collect(2 if everything else 1)
 
 
 @contextlib.contextmanager

@@ -81,6 +81,8 @@ class VirtualLoop(Unthreaded):
         read the real ones."""
         self.turns = 0
         """How many times round so far. Tells a watchdog that the loop is alive."""
+        self.machines = 0
+        """How many the world has."""
         self._now = 0.0
         self._timers: list[_Due] = []
         self._cancelled_timers = 0
@@ -168,7 +170,7 @@ class VirtualLoop(Unthreaded):
     def _run_once(self) -> None:
         self.turns += 1
         if not self.turns % YOUNG_TURNS:
-            collect_garbage(self.turns)
+            collect_garbage(self.turns, self.machines)
         ready, timers = self._ready, self._timers
         if not ready and not self._stopping:
             self._let_time_pass()

@@ -87,6 +87,7 @@ class Network:
             clock_offset_s=clock_offset_s,
             clock_rate=clock_rate,
         )
+        self.loop.machines = len(self.hosts)
         if clock_rate != 1.0:
             self.loop.clocks_differ()
         if access is not None:

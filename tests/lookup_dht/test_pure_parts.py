@@ -18,7 +18,7 @@ from lookup_dht.findings import Findings, Holder
 from lookup_dht.inheritance import inheritances, is_among
 from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
 from lookup_dht.open_queries import OpenQueries, OpenQuery
-from lookup_dht.rate_limit import RateLimit
+from lookup_dht.rate_limit import BURST_S, RateLimit
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
@@ -320,6 +320,24 @@ def test_a_limit_is_strained_before_it_is_reached() -> None:
         assert limit.allow("somebody", now)
         strained.append(limit.strained)
     assert strained == [False] * 21 + [True, False]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 6.0)), max_size=60))
+def test_a_source_that_is_forgotten_has_a_full_bucket(asked: list[tuple[int, float]]) -> None:
+    """So nobody gets more, or less, than from a limit that never forgets."""
+    forgets = RateLimit(0.5, 1e9)
+    never_forgets = {source: RateLimit(0.5, 1e9) for source in range(4)}
+    now = 0.0
+    for source, pause_s in asked:
+        now += pause_s
+        assert forgets.allow(source, now) == never_forgets[source].allow(source, now)
+
+
+def test_silent_sources_take_no_memory() -> None:
+    limit = RateLimit(10.0, 1e9)
+    for number in range(10_000):
+        assert limit.allow(number, number * 0.1)
+    assert len(limit) <= BURST_S / 0.1 + 1
 
 
 def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:

@@ -78,3 +78,30 @@ def test_memory_does_not_grow_with_garbage(few_turns: None) -> None:
         assert most < 1_000
 
     simulate(story)
+
+
+def test_in_a_world_ten_times_as_large_everything_is_looked_at_a_tenth_as_often(
+    few_turns: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look takes ten times as long there: without this, garbage would cost the square."""
+    monkeypatch.setattr(garbage, "MACHINES", 2)
+
+    def looks(machines: int) -> int:
+        seen = 0
+
+        def look(phase: str, info: dict[str, int]) -> None:
+            nonlocal seen
+            seen += phase == "start" and info["generation"] == 2
+
+        async def story(network: Network) -> None:
+            for number in range(machines):
+                network.host(f"machine-{number}", f"198.51.100.{number + 1}")
+            gc.callbacks.append(look)
+            for _ in range(10_000):
+                await asyncio.sleep(0.1)
+            gc.callbacks.remove(look)
+
+        simulate(story)
+        return seen
+
+    assert looks(2) == pytest.approx(10 * looks(20), abs=1)
