@@ -40,6 +40,10 @@ SIZES: Final = st.integers(0, 20_000)
 TIMEOUTS: Final = st.integers(1, 10)
 
 
+def _is_relay(name: str) -> bool:
+    return name.startswith("relay-")
+
+
 class NetworkMachine(stateful.RuleBasedStateMachine):
     """A member is in ``everybody``, and in the bundle of the state that it is in."""
 
@@ -92,6 +96,13 @@ class NetworkMachine(stateful.RuleBasedStateMachine):
             self.run(member.crash() if how == "crash" else member.close())
         return who
 
+    @precondition(lambda self: self._a_relay_is_awake())
+    @rule(target=down, relay=consumes(awake.filter(_is_relay)))
+    def kill_relay(self, relay: str) -> str:
+        """Whatever goes through it at the moment: more often than if it were anybody."""
+        self.run(self.members[relay].crash())
+        return relay
+
     @rule(target=awake, who=consumes(down), keep_disk=st.booleans(), back_s=st.integers(0, 1800))
     def restart(self, who: str, keep_disk: bool, back_s: int) -> str:
         member = self.members[who]
@@ -139,6 +150,12 @@ class NetworkMachine(stateful.RuleBasedStateMachine):
     @rule(fault=consumes(faults))
     def heal(self, fault: Fault) -> None:
         fault.heal()
+
+    def _a_relay_is_awake(self) -> bool:
+        return any(
+            _is_relay(name) and not member.gone and not member.machine.host.is_asleep
+            for name, member in self.members.items()
+        )
 
     # What they do
 

@@ -400,10 +400,12 @@ def test_a_visitor_looks_closer_and_comes_back(tmp_path: Path) -> None:
         const span = () => [Number(now().from), Number(now().to)];
         const seen = { all: span() };
         const wide = $("over").clientWidth;
-        at("pointerdown", $("over"), wide * 0.25, 50, { button: 0 });
-        at("pointermove", $("over"), wide * 0.4, 50);
-        at("pointermove", $("over"), wide * 0.5, 50);
-        at("pointerup", $("over"), wide * 0.5, 50);
+        const [first, last] = [Number(now().first), Number(now().last)];
+        const px = (moment) => first + ((last - first) * moment) / 60;
+        at("pointerdown", $("over"), px(15), 50, { button: 0 });
+        at("pointermove", $("over"), px(24), 50);
+        at("pointermove", $("over"), px(30), 50);
+        at("pointerup", $("over"), px(30), 50);
         seen.dragged = span();
         at("wheel", $("over"), wide / 2, 50, { deltaY: -200 });
         seen.wheeled = span();
@@ -424,6 +426,13 @@ def test_a_visitor_looks_closer_and_comes_back(tmp_path: Path) -> None:
     assert 15 < left < 22.5 < right < 30
     assert seen["moved"][0] > left
     assert seen["button"] == pytest.approx([15, 45], abs=0.1)
+
+
+@needs_browser
+def test_marks_of_the_first_and_last_moment_are_whole(tmp_path: Path) -> None:
+    visitor = "return [Number(now().first), $('over').clientWidth - Number(now().last)];"
+    left, right = told(opened(tmp_path, page([sample_run().as_dict()]), visitor))
+    assert left == right > 6, "the largest mark is six pixels to each side"
 
 
 @needs_browser

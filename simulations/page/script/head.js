@@ -52,7 +52,7 @@ function drawOverview(g) {
     g.fillRect(across(fault.from_s), top, Math.max(1, across(fault.end) - across(fault.from_s)), high);
   }
   const cell = 3;
-  const cells = Math.max(1, Math.ceil(width / cell));
+  const cells = Math.max(1, Math.ceil(breadth() / cell));
   if (run.density?.cells !== cells || run.density.skips !== look.skips) run.density = density(cells);
   const { all, bad, most } = run.density;
   const scaled = (n) => (n ? Math.max(2, Math.cbrt(n / most) * (high - 2)) : 0);
@@ -61,12 +61,12 @@ function drawOverview(g) {
     const whole = scaled(all[i]);
     g.fillStyle = colours.faint;
     g.globalAlpha = 0.6;
-    g.fillRect(i * cell, top + high - whole, cell - 1, whole);
+    g.fillRect(EDGE + i * cell, top + high - whole, cell - 1, whole);
     g.globalAlpha = 1;
     if (bad[i]) {
       g.fillStyle = colours.bad;
       const part = Math.max(3, (bad[i] / all[i]) * whole);
-      g.fillRect(i * cell, top + high - part, cell - 1, part);
+      g.fillRect(EDGE + i * cell, top + high - part, cell - 1, part);
     }
   }
   for (const claim of run.expectations) {

@@ -16,7 +16,7 @@ function aim(left, right) {
   look.to = timeOf(look.right);
 }
 const zoom = (factor, px = size.width / 2) => {
-  const fixed = look.left + px * perPixel();
+  const fixed = placeAt(px);
   show(fixed - (fixed - look.left) * factor, fixed + (look.right - fixed) * factor);
 };
 const pan = (share) => {
@@ -54,7 +54,7 @@ function wheel(event) {
   if (!armed) return;
   if (sideways || event.shiftKey) {
     event.preventDefault();
-    pan((sideways ? event.deltaX : event.deltaY) / size.width);
+    pan((sideways ? event.deltaX : event.deltaY) / breadth());
     return;
   }
   if (event.deltaY > 0 && whole()) return; // nothing to zoom out of: let the page scroll
@@ -76,7 +76,7 @@ function press(event) {
   if (event.currentTarget === $("head")) {
     const py = event.clientY - box.top;
     pointer.drag.overview = py <= OVERVIEW;
-    const where = (pointer.x / size.width) * length();
+    const where = placeAcross(pointer.x);
     const inside = where >= look.left && where <= look.right && !whole();
     pointer.drag.carries = inside ? where : null;
     pointer.drag.began = where;
@@ -90,7 +90,7 @@ function drag() {
   letGo();
   hideTip();
   if (d.moves) {
-    const by = ((d.x - pointer.x) / size.width) * (d.right - d.left);
+    const by = ((d.x - pointer.x) / breadth()) * (d.right - d.left);
     show(d.left + by, d.right + by);
   } else d.zooms = true;
 }
@@ -106,7 +106,7 @@ function dragOverview(px) {
     else drawOver();
     return;
   }
-  const where = (px / size.width) * length();
+  const where = placeAcross(px);
   if (d.carries !== null) show(d.left + where - d.carries, d.right + where - d.carries);
   else show(Math.min(where, d.began), Math.max(where, d.began));
 }
@@ -118,7 +118,7 @@ function release(event) {
   const inHead = event.currentTarget === $("head");
   if (d.zooms) {
     const [from, to] = [d.x, pointer.x].sort((a, b) => a - b);
-    show(look.left + from * perPixel(), look.left + to * perPixel());
+    show(placeAt(from), placeAt(to));
   } else if (!d.far && inHead && d.overview) {
     const half = (look.right - look.left) / 2;
     show(d.began - half, d.began + half);

@@ -8,6 +8,7 @@ const HEIGHTS = {
 const OVERVIEW = 40; // the top of the head: the whole run
 const FLAG = 19;
 const RULER = 24;
+const EDGE = 8; // pixels beside the span, for the marks of what happened at its first and last moment
 const NEAR = 6; // pixels between the pointer and what it means
 const THREADS_MAX = 260; // more lines between lanes than this hide what they show
 
@@ -35,11 +36,14 @@ const h = () => HEIGHTS[look.height];
 /** Where a time is on the axis: the same, unless idle times are skipped. */
 const place = (at) => (look.skips ? bent(at, "at", "place") : at);
 const timeOf = (where) => (look.skips ? bent(where, "place", "at") : where);
-const x = (at) => ((place(at) - look.left) / (look.right - look.left)) * size.width;
-const at = (px) => timeOf(look.left + (px / size.width) * (look.right - look.left));
-const perPixel = () => (look.right - look.left) / size.width;
+const breadth = () => size.width - 2 * EDGE;
+const x = (at) => EDGE + ((place(at) - look.left) / (look.right - look.left)) * breadth();
+const perPixel = () => (look.right - look.left) / breadth();
+const placeAt = (px) => look.left + (px - EDGE) * perPixel();
+const at = (px) => timeOf(placeAt(px));
 const length = () => place(run.ended);
-const across = (when) => (place(when) / length()) * size.width;
+const across = (when) => EDGE + (place(when) / length()) * breadth();
+const placeAcross = (px) => ((px - EDGE) / breadth()) * length();
 
 function bent(value, from, to) {
   const { bends } = run;
@@ -148,6 +152,8 @@ function draw() {
   const marks = drawHead() + drawPlot();
   drawOver();
   Object.assign(root.dataset, {
+    first: across(0),
+    last: across(run.ended),
     marks,
     from: look.from.toFixed(6),
     to: look.to.toFixed(6),
