@@ -31,8 +31,18 @@ from typing import Final
 from egtp.errors import InvalidConfig
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
+from egtp.state_table import State, StateTable
 
-__all__ = ["Answer", "AnswerLimits", "Answers", "Asker", "Verdict"]
+__all__ = [
+    "ANSWER_LIFE",
+    "Answer",
+    "AnswerEvent",
+    "AnswerLimits",
+    "AnswerState",
+    "Answers",
+    "Asker",
+    "Verdict",
+]
 
 MARGIN_S: Final = 10.0
 """How much younger than it is a query may seem: what it waited for before its session was
@@ -98,15 +108,54 @@ RUN, BUSY = Verdict.RUN, Verdict.BUSY
 """On the path of every query; to look them up in the enumeration takes longer."""
 
 
-class Answer:
-    """One query above its asker's mark. It runs, or it was answered, or it only "ran"."""
+class AnswerState(State):
+    RUNNING = "its handler runs"
+    KEPT = "its answer is kept"
+    RAN = "it ran"
+    FORGOTTEN = "forgotten"
 
-    __slots__ = ("number", "reference", "reply", "running")
+
+class AnswerEvent(State):
+    REPLY = "a reply"
+    NO_REPLY = "no reply, or one too large to keep"
+    LET_GO = "no room for the answer, or past its lifetime"
+    FINISHED = "its asker has finished with it"
+    HARMLESS = "a reply, of an idempotent kind"
+
+
+ANSWER_LIFE: Final = StateTable(
+    AnswerState.RUNNING,
+    [
+        (AnswerState.RUNNING, AnswerEvent.REPLY, AnswerState.KEPT),
+        (AnswerState.RUNNING, AnswerEvent.NO_REPLY, AnswerState.RAN),
+        (AnswerState.KEPT, AnswerEvent.LET_GO, AnswerState.RAN),
+        (AnswerState.RUNNING, AnswerEvent.HARMLESS, AnswerState.FORGOTTEN),
+        (AnswerState.RUNNING, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.KEPT, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.RAN, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+    ],
+)
+"""Of one query above its asker's mark."""
+
+_REPLIED: Final = ANSWER_LIFE.on(AnswerEvent.REPLY)
+_FINISHED: Final = ANSWER_LIFE.on(AnswerEvent.FINISHED)
+_OF_A_COPY: Final = {
+    AnswerState.RUNNING: Verdict.WORKING,
+    AnswerState.KEPT: Verdict.AGAIN,
+    AnswerState.RAN: Verdict.GONE,
+}
+"""What is said to one more copy of the query."""
+
+
+class Answer:
+    """One query above its asker's mark, and its reply while that is kept."""
+
+    __slots__ = ("number", "reference", "reply", "state")
 
     def __init__(self, number: int, reference: bytes) -> None:
         self.number = number
         self.reference = reference
-        self.running = True
+        self.state = AnswerState.RUNNING
         self.reply: Outgoing | None = None
 
 
@@ -218,9 +267,7 @@ class Answers:
             if answer.reference != reference:
                 # Two queries with one number: no honest asker makes them.
                 return Verdict.SETTLED, None
-            if answer.running:
-                return Verdict.WORKING, answer
-            return Verdict.GONE if answer.reply is None else Verdict.AGAIN, answer
+            return _OF_A_COPY[answer.state], answer
         floor = asker.floor
         if number < floor or (number < asker.upto and number not in asker.exceptions):
             return Verdict.SETTLED, None
@@ -244,12 +291,13 @@ class Answers:
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""
-        answer.running = False
-        if asker.answers.get(answer.number) is not answer:
+        if answer.state is AnswerState.FORGOTTEN:
             return
         size = len(reply.message)
         if size > self._asker_bytes_max:
+            self.ended(answer)
             return
+        answer.state = _REPLIED[answer.state]
         answer.reply = reply
         asker.bytes += size
         self.bytes += size
@@ -260,13 +308,12 @@ class Answers:
 
     def ended(self, answer: Answer) -> None:
         """A handler has ended without an answer, cancelled by its asker for instance."""
-        answer.running = False
+        answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.NO_REPLY)
 
     def forget(self, asker: Asker, answer: Answer) -> None:
         """A query need not be remembered, since it may run again: its kind is idempotent."""
-        answer.running = False
-        if asker.answers.get(answer.number) is answer:
-            self._drop(asker, answer.number)
+        if answer.state is not AnswerState.FORGOTTEN:
+            self._drop(asker, answer.number, AnswerEvent.HARMLESS)
 
     def settle(self, asker: Asker, settled: int) -> None:
         """The asker has finished all numbers below ``settled``."""
@@ -285,6 +332,7 @@ class Answers:
             answer = answers.pop(number, None)
             if answer is not None:
                 dropped += 1
+                answer.state = _FINISHED[answer.state]
                 if answer.reply is not None:
                     freed += len(answer.reply.message)
                     answer.reply = None
@@ -308,11 +356,13 @@ class Answers:
         self.entries += more
         asker.upto, asker.exceptions = upto, exceptions
         for number in [n for n in asker.answers if n < upto and n not in exceptions]:
-            self._drop(asker, number)
+            self._drop(asker, number, AnswerEvent.FINISHED)
 
-    def _drop(self, asker: Asker, number: int) -> None:
+    def _drop(self, asker: Asker, number: int, event: AnswerEvent) -> None:
         self.entries -= 1
-        self._free(asker, asker.answers.pop(number))
+        answer = asker.answers.pop(number)
+        self._free(asker, answer)
+        answer.state = ANSWER_LIFE.after(answer.state, event)
 
     def _free(self, asker: Asker, answer: Answer) -> None:
         if answer.reply is not None:
@@ -320,6 +370,7 @@ class Answers:
             asker.bytes -= size
             self.bytes -= size
             answer.reply = None
+            answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.LET_GO)
 
     def _free_oldest(self, asker: Asker) -> None:
         """The bodies of the asker's oldest answers go. Some more than have to: what is left is

@@ -43,6 +43,7 @@ from egtp.packet import (
     decode_packet,
 )
 from egtp.path import Path, PathOwner
+from egtp.path_life import PathEvent
 from egtp.sealed import ItemType, Sealed, item, write_sealed
 from egtp.session import InOrder, Session, SlidingWindow
 from egtp.strategy_choice import Contact
@@ -427,7 +428,7 @@ class SecureChannels:
 
     def close(self, path: Path) -> None:
         """Forget a path. A second time does nothing."""
-        path.closed = True
+        path.on(PathEvent.END)
         if self._paths.pop(path.session.index, None) is not None:
             self._unconfirmed.remove(path)
             if path.asker is not None:
@@ -522,7 +523,7 @@ class SecureChannels:
         return path
 
     def _confirm(self, path: Path) -> None:
-        path.confirmed = True
+        path.on(PathEvent.PROOF)
         if path.record is not None:
             self._events.learned_record(path.record)
         self._events.confirmed(path)

@@ -7,7 +7,6 @@ announced when somebody was asked to dial it, and came.
 
 from __future__ import annotations
 
-import enum
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,14 +14,23 @@ from typing import Final
 
 from egtp.address_policy import DIAL_BACK_PORT_MIN, Interface, why_not_dial
 from egtp.comm_strat import Address
+from egtp.state_table import State, StateTable
 
-__all__ = ["ANNOUNCED_MAX", "OwnAddress", "OwnAddresses", "OwnState", "parse_interfaces"]
+__all__ = [
+    "ANNOUNCED_MAX",
+    "OBSERVED_LIFE",
+    "OwnAddress",
+    "OwnAddresses",
+    "OwnEvent",
+    "OwnState",
+    "parse_interfaces",
+]
 
 ANNOUNCED_MAX: Final = 5
 """Of the eight ways that a record holds, three are left for relays."""
 
 
-class OwnState(enum.Enum):
+class OwnState(State):
     """Why an address is thought to be this node's."""
 
     CONFIGURED = "configured"
@@ -32,6 +40,26 @@ class OwnState(enum.Enum):
     OBSERVED = "observed, not confirmed yet"
     CONFIRMED = "observed and confirmed"
     FAILED = "observed, but not reachable"
+
+
+class OwnEvent(State):
+    """What came of asking somebody to dial an address."""
+
+    CAME = "somebody dialled it, and came"
+    DID_NOT_COME = "somebody dialled it, and did not come"
+    NOBODY_LOOKED = "nobody could be asked"
+
+
+OBSERVED_LIFE: Final = StateTable(
+    OwnState.OBSERVED,
+    [
+        (OwnState.OBSERVED, OwnEvent.CAME, OwnState.CONFIRMED),
+        (OwnState.OBSERVED, OwnEvent.DID_NOT_COME, OwnState.FAILED),
+        (OwnState.CONFIRMED, OwnEvent.DID_NOT_COME, OwnState.FAILED),
+        (OwnState.FAILED, OwnEvent.CAME, OwnState.CONFIRMED),
+    ],
+)
+"""Of an address that others observe. That nobody looked says nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +80,7 @@ class OwnAddress:
 
 @dataclass(slots=True)
 class _Candidate:
-    state: OwnState = OwnState.OBSERVED
+    state: OwnState = OBSERVED_LIFE.start
     reason: str = ""
     failures: int = 0
     due_s: float = float("-inf")
@@ -118,19 +146,20 @@ class OwnAddresses:
 
     def confirmed(self, address: Address, now_s: float) -> None:
         """Somebody dialled ``address``, and reached this node."""
-        if address in self._candidates:
-            due_s = now_s + self._recheck_s
-            self._candidates[address] = _Candidate(OwnState.CONFIRMED, due_s=due_s)
+        candidate = self._candidates.get(address)
+        if candidate is not None:
+            state = OBSERVED_LIFE.after(candidate.state, OwnEvent.CAME)
+            self._candidates[address] = _Candidate(state, due_s=now_s + self._recheck_s)
 
     def failed(self, address: Address, reason: str, now_s: float) -> None:
         """Somebody dialled ``address`` and did not get here."""
-        self._put_off(address, reason, now_s, OwnState.FAILED)
+        self._put_off(address, reason, now_s, OwnEvent.DID_NOT_COME)
 
     def nobody_looked(self, address: Address, reason: str, now_s: float) -> None:
         """Nobody could be asked to dial ``address``: that says nothing about it."""
-        self._put_off(address, reason, now_s, None)
+        self._put_off(address, reason, now_s, OwnEvent.NOBODY_LOOKED)
 
-    def _put_off(self, address: Address, reason: str, now_s: float, state: OwnState | None) -> None:
+    def _put_off(self, address: Address, reason: str, now_s: float, event: OwnEvent) -> None:
         candidate = self._candidates.get(address)
         if candidate is None:
             return
@@ -138,7 +167,7 @@ class OwnAddresses:
         candidate.failures = min(candidate.failures + 1, 30)
         candidate.due_s = now_s + pause_s
         candidate.reason = reason
-        candidate.state = state or candidate.state
+        candidate.state = OBSERVED_LIFE.after(candidate.state, event)
 
     # What follows
 

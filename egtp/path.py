@@ -21,6 +21,7 @@ from egtp.identity import NodeId
 from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing
 from egtp.packet import Data
+from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.reassembly import Reassembly
 from egtp.relayed_window import RelayedWindow
 from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
@@ -97,6 +98,7 @@ class Path:
         "round_trip_s",
         "session",
         "silence",
+        "state",
         "suspect",
         "used_s",
     )
@@ -129,6 +131,7 @@ class Path:
         """When that incarnation began, at the latest, on this node's elapsed clock."""
         self.asker: Final = asker
         """What is remembered of the other side's queries; None if there was no room for it."""
+        self.state = PATH_LIFE.start
         self.confirmed = False
         """Whether the other side has proven that it lives in this session, now."""
         self.closed = False
@@ -160,6 +163,14 @@ class Path:
         """Of a connection that has carried a large message."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
+
+    def on(self, event: PathEvent) -> None:
+        """The path becomes what the table says."""
+        self.state = state = PATH_LIFE.after(self.state, event)
+        # Attributes of their own: they are read for each packet.
+        self.confirmed = self.confirmed or state is PathState.PROVEN
+        self.suspect = state is PathState.SUSPECT
+        self.closed = state is PathState.CLOSED
 
     @property
     def strategy(self) -> CommStrat:

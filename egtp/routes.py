@@ -19,6 +19,7 @@ from egtp.errors import FastFail
 from egtp.events import Observer, PathLost, PathOpened, SearchFailed
 from egtp.identity import NodeId
 from egtp.path import Path
+from egtp.path_life import PathEvent
 from egtp.peers import Peer, PeerBook, Search
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying
@@ -220,7 +221,7 @@ class Routes:
             self._is_gone(path, reason)
 
     def _is_gone(self, path: Path, reason: str) -> None:
-        path.closed = True
+        path.on(PathEvent.END)
         peer = self._book.find(path.peer_id)
         if peer is None or path not in peer.paths:
             return
@@ -241,7 +242,7 @@ class Routes:
             self._counters["unknown-session note: too soon after the last"] += 1
             return
         peer.last_note_s = now
-        path.suspect = True
+        path.on(PathEvent.NOTE)
         self.seek(peer)
 
     def going_away(self, path: Path, retry_after_s: float) -> None:

@@ -343,7 +343,7 @@ class State:
                 asker.sessions,
                 asker.idle_since,
                 asker.until_s,
-                tuple((n, a.running, a.reply is None) for n, a in sorted(asker.answers.items())),
+                tuple((n, a.state.value) for n, a in sorted(asker.answers.items())),
             )
             for key, asker in self.answers._askers.items()
         )

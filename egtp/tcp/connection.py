@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, Protocol, cast
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
+from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 from egtp.tcp.small_reads import SmallReads
 
 __all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
@@ -73,7 +74,7 @@ class Throttle(Protocol):
 
 
 class TCPConnection(asyncio.Protocol):
-    """States: opening, open, closing, closed.
+    """Its states are those of :data:`~egtp.tcp.connection_life.CONNECTION_LIFE`.
 
     - *opening*: packets are held, and sent when it is open.
     - *open*: packets are written at once, or held while the socket is full or sending is throttled.
@@ -97,14 +98,12 @@ class TCPConnection(asyncio.Protocol):
         "bytes_in",
         "bytes_out",
         "dialled",
-        "is_closed",
-        "is_closing",
-        "is_open",
         "local_host",
         "number",
         "origin",
         "remote",
         "started_s",
+        "state",
         "takes_more",
         "throttle",
     )
@@ -128,9 +127,7 @@ class TCPConnection(asyncio.Protocol):
         """What the owner counts an accepted connection by, once it has let it in."""
         self.local_host: str | None = None
         """This side's IP address, once open."""
-        self.is_open = False
-        self.is_closing = False
-        self.is_closed = False
+        self.state = CONNECTION_LIFE.start
         self.takes_more = False
         """Whether a packet sent now goes to the socket at once."""
         self.bytes_in = 0
@@ -156,6 +153,18 @@ class TCPConnection(asyncio.Protocol):
     def strategy(self) -> TCPStrat:
         """The run-time strategy that means this very connection."""
         return TCPStrat(self.remote or Address(bytes(4), 0), self.number)
+
+    @property
+    def is_open(self) -> bool:
+        return self.state is ConnectionState.OPEN
+
+    @property
+    def is_closing(self) -> bool:
+        return self.state is ConnectionState.CLOSING
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state is ConnectionState.CLOSED
 
     @property
     def was_open(self) -> bool:
@@ -264,12 +273,13 @@ class TCPConnection(asyncio.Protocol):
 
     def drain(self, reason: str) -> None:
         """As :meth:`close`, and what the other side had sent before it knew is still given."""
-        if self.is_closing or self.is_closed:
+        after = CONNECTION_LIFE.after(self.state, ConnectionEvent.CLOSE)
+        if after is self.state:
             return
-        if self._transport is None:
+        if after is ConnectionState.CLOSED:
             self._end(reason)
             return
-        self._begin_closing(reason)
+        self._begin_closing(ConnectionEvent.CLOSE, reason)
         self._write_held()
 
     def abort(self, reason: str) -> None:
@@ -279,16 +289,16 @@ class TCPConnection(asyncio.Protocol):
             self._transport.abort()
         self._end(reason)
 
-    def _begin_closing(self, reason: str) -> None:
+    def _begin_closing(self, event: ConnectionEvent, reason: str) -> None:
         self._reason = self._reason or reason
-        self.is_open, self.is_closing, self.takes_more = False, True, False
+        self.state, self.takes_more = CONNECTION_LIFE.after(self.state, event), False
         self._owner.closing(self)
 
     def _end(self, reason: str) -> None:
-        if self.is_closed:
+        before, self.state = self.state, CONNECTION_LIFE.after(self.state, ConnectionEvent.LOST)
+        if self.state is before:
             return
-        self.is_open = self.is_closing = self.takes_more = self._listens = False
-        self.is_closed = True
+        self.takes_more = self._listens = False
         self._reason = self._reason or reason
         self._owner.closed(self, self._reason)
         self._held, self._held_bytes, self._transport = None, 0, None
@@ -333,7 +343,7 @@ class TCPConnection(asyncio.Protocol):
             return
         self.local_host = sockname[0]
         self.remote = self.dialled or Address.of(*peername[:2])
-        self.is_open = True
+        self.state = CONNECTION_LIFE.after(self.state, ConnectionEvent.CONNECTED)
         if self.throttle is not None:
             self.throttle.opened(self)
         self._owner.opened(self)
@@ -359,8 +369,8 @@ class TCPConnection(asyncio.Protocol):
         kept for :meth:`take_held` rather than written."""
         if self._listens and self.half_frame_bytes:
             self._owner.garbage(self, "a stream that ends within a frame")
-        if self.is_open:
-            self._begin_closing(ENDED)
+        if CONNECTION_LIFE.after(self.state, ConnectionEvent.THEY_END) is not self.state:
+            self._begin_closing(ConnectionEvent.THEY_END, ENDED)
         # The transport writes what it has, and closes.
         return False
 

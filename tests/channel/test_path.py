@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import product
 
 import pytest
 from hypothesis import given
@@ -17,6 +18,7 @@ from egtp.identity import Identity, NodeId
 from egtp.outgoing import Outgoing
 from egtp.packet import Data, decode_packet
 from egtp.path import Path
+from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.sealed import ItemType, item, parse_sealed, write_chunk, write_sealed
 from egtp.session import InOrder, Session, SlidingWindow
 
@@ -62,7 +64,7 @@ class Owner:
         self.waits += 1
 
     def path_failed(self, path: Path, reason: str) -> None:
-        path.closed = True
+        path.on(PathEvent.END)
         self.failed.append((path, reason))
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
@@ -103,6 +105,7 @@ def path_of(
     started_s: float = 50,
     *,
     dialled: bool = True,
+    proven: bool = True,
 ) -> Path:
     relayed = isinstance(strategy, RelayStrat)
     path = Path(
@@ -117,7 +120,8 @@ def path_of(
         ours=LIMITS,
         incarnation=b"incarnat",
     )
-    path.confirmed = True
+    if proven:
+        path.on(PathEvent.PROOF)
     return path
 
 
@@ -206,7 +210,7 @@ def test_a_closed_path_writes_nothing_and_keeps_what_has_not_left() -> None:
     owner, token = Owner(), waiting(b"message")
     path = path_of(owner)
     path.queue(token)
-    path.closed = True
+    path.on(PathEvent.END)
     owner.end_turn()
     path.confirm()
     path.say_close()
@@ -372,3 +376,22 @@ def test_small_messages_pass_where_large_ones_wait_for_the_peer_to_read() -> Non
     owner.now_s += OVERDUE_S
     path.look(owner.now_s)
     assert path.outbox.waiting_bytes < held
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(PathState, PathEvent)))
+def test_a_path_goes_by_its_table(state: PathState, event: PathEvent) -> None:
+    path = path_of(Owner(), proven=False)
+    before = {
+        PathState.PROVEN: [PathEvent.PROOF],
+        PathState.SUSPECT: [PathEvent.PROOF, PathEvent.NOTE],
+        PathState.CLOSED: [PathEvent.END],
+    }
+    for one in before.get(state, []):
+        path.on(one)
+    assert path.state is state
+    was_confirmed = path.confirmed
+    path.on(event)
+    assert path.state is PATH_LIFE.after(state, event)
+    assert path.closed == (path.state is PathState.CLOSED)
+    assert path.suspect == (path.state is PathState.SUSPECT)
+    assert path.confirmed == (was_confirmed or path.state is PathState.PROVEN)

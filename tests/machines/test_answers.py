@@ -21,7 +21,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from egtp.answers import MARGIN_S, Answer, AnswerLimits, Answers, Asker, Verdict
+from egtp.answers import (
+    MARGIN_S,
+    Answer,
+    AnswerLimits,
+    Answers,
+    AnswerState,
+    Asker,
+    Verdict,
+)
 from egtp.errors import InvalidConfig
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
@@ -502,7 +510,7 @@ def test_no_number_whatever_makes_it_hold_more_than_it_may(
             answers.settle_except(asker, one, frozenset((other, one, one - 1)))
         elif asker.answers:
             answer = list(asker.answers.values())[one % len(asker.answers)]
-            if what == "r" and answer.running:
+            if what == "r" and answer.state is AnswerState.RUNNING:
                 answers.answered(asker, answer, Outgoing(bytes(other % 90), 0.0))
             elif what == "f":
                 answers.ended(answer)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from egtp.comm_strat import Address
 from egtp.errors import NotSent
 from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX, frame
 from egtp.tcp.connection import TCPConnection
+from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 
 MIB = 1024 * 1024
 NOWHERE = Address.parse("127.0.0.1:1")
@@ -312,3 +314,29 @@ async def test_a_connection_has_no_dict_and_holds_nothing_while_idle(net: Any) -
         assert not hasattr(side.connection, "__dict__")
         assert side.connection._held is None
         assert side.connection.half_frame_bytes == 0
+
+
+@pytest.mark.parametrize(("state", "event"), list(product(ConnectionState, ConnectionEvent)))
+async def test_a_connection_goes_by_its_table(
+    net: Any, state: ConnectionState, event: ConnectionEvent
+) -> None:
+    if state is ConnectionState.OPENING:
+        address = await net.listen(asyncio.Protocol)
+        near = net.connection(dialled=address)
+    else:
+        near, _ = await net.pair()
+    connection = near.connection
+    if state is ConnectionState.CLOSING:
+        connection.drain("it is to close")
+    elif state is ConnectionState.CLOSED:
+        connection.abort("it is to be closed")
+    assert connection.state is state
+    if event is ConnectionEvent.CLOSE:
+        connection.close("closed")
+    elif event is ConnectionEvent.THEY_END:
+        connection.eof_received()
+    elif event is ConnectionEvent.LOST:
+        connection.connection_lost(None)
+    elif state is ConnectionState.OPENING:
+        await net.connect(near, address)
+    assert connection.state is CONNECTION_LIFE.after(state, event)
