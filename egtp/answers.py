@@ -137,6 +137,7 @@ ANSWER_LIFE: Final = StateTable(
 )
 """Of one query above its asker's mark."""
 
+RUNNING, FORGOTTEN = AnswerState.RUNNING, AnswerState.FORGOTTEN
 _REPLIED: Final = ANSWER_LIFE.on(AnswerEvent.REPLY)
 _FINISHED: Final = ANSWER_LIFE.on(AnswerEvent.FINISHED)
 _OF_A_COPY: Final = {
@@ -155,7 +156,7 @@ class Answer:
     def __init__(self, number: int, reference: bytes) -> None:
         self.number = number
         self.reference = reference
-        self.state = AnswerState.RUNNING
+        self.state = RUNNING
         self.reply: Outgoing | None = None
 
 
@@ -291,7 +292,7 @@ class Answers:
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""
-        if answer.state is AnswerState.FORGOTTEN:
+        if answer.state is FORGOTTEN:
             return
         size = len(reply.message)
         if size > self._asker_bytes_max:
@@ -312,7 +313,7 @@ class Answers:
 
     def forget(self, asker: Asker, answer: Answer) -> None:
         """A query need not be remembered, since it may run again: its kind is idempotent."""
-        if answer.state is not AnswerState.FORGOTTEN:
+        if answer.state is not FORGOTTEN:
             self._drop(asker, answer.number, AnswerEvent.HARMLESS)
 
     def settle(self, asker: Asker, settled: int) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 from typing import Final, Generic, TypeVar
 
 __all__ = ["State", "StateTable"]
@@ -45,7 +44,7 @@ class StateTable(Generic[S, E]):
 
     def on(self, event: E) -> Mapping[S, S]:
         """What each state becomes by one event: for where there is no time to look for more."""
-        return MappingProxyType({state: self.after(state, event) for state in self.states})
+        return {state: self.after(state, event) for state in self.states}
 
     def mermaid(self) -> str:
         """The picture, as a ``stateDiagram-v2`` of https://mermaid.js.org."""
