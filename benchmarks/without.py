@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
-from egtp import answering, answers, deadlines, engine, exchange, session
+from egtp import answers, deadlines, engine, exchange, session
 
 __all__ = ["ALL", "PROMISES", "take_away"]
 
@@ -61,7 +61,7 @@ def _nonce() -> list[_Replacement]:
 
 def _reference() -> list[_Replacement]:
     """A reply does not prove that its sender has read the query."""
-    return [_Replacement(module, "sha256", _Unhashed) for module in (exchange, answering)]
+    return [_Replacement(module, "sha256", _Unhashed) for module in (exchange, engine)]
 
 
 def _encryption() -> list[_Replacement]:

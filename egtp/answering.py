@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Protocol
 
 from egtp.answers import RUN, Answer, Answers, Asker, Verdict
@@ -16,6 +15,7 @@ from egtp.canonical import pack
 from egtp.config import NodeConfig
 from egtp.handlers import Handlers, Incoming, Kind
 from egtp.identity import NodeId
+from egtp.large_message import LARGE_BYTES, pack_message
 from egtp.message import Query, ReplyCode, Send
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
@@ -78,11 +78,11 @@ class Answering:
         path: Path | None,
         peer_id: NodeId,
         message: Query | Send,
-        data: bytes,
+        reference: bytes,
         age_ms: int,
     ) -> None:
-        """A query or send came; ``age_ms`` is its age, transit included. ``path`` is None for
-        messages of this node to itself."""
+        """A query of that reference came, or a send; ``age_ms`` is its age, transit included.
+        ``path`` is None for messages of this node to itself."""
         left_ms = message.lifetime_ms - age_ms
         if left_ms < 0 or age_ms > self._age_ms_max:
             # Its sender has given up; the work would be for nobody.
@@ -91,9 +91,8 @@ class Answering:
         now_s, left_s = self._now(), left_ms / 1000
         asker = self.own if path is None else path.asker
         query = message if type(message) is Query else None
-        reference, answer = b"", None
+        answer = None
         if query is not None:
-            reference = sha256(data).digest()
             if asker is None:
                 self._counters["busy: no room for one more asker"] += 1
                 self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
@@ -201,7 +200,10 @@ class Answering:
             code, body = ReplyCode.TOO_LARGE, b""
         # Nothing else happened while a handler ran that never waited.
         made_s = incoming._came_s if incoming._worker is None else self._now()
-        reply = Outgoing(pack((2, self._nonce(), incoming._reference, int(code), body)), made_s)
+        fields = 2, self._nonce(), incoming._reference, int(code), body
+        large = len(body) >= LARGE_BYTES
+        message = pack_message(fields, hashed=False) if large else pack(fields)
+        reply = Outgoing(message, made_s)
         if answer is not None and asker is not None:
             if incoming._kind.idempotent:
                 self.answers.forget(asker, answer)
@@ -217,7 +219,7 @@ class Answering:
 
     def _send(self, path: Path | None, reply: Outgoing) -> None:
         if path is None:
-            self._host.answer_own(reply.message)
+            self._host.answer_own(bytes(reply.message))
         elif path.closed:
             self._host.answer_by_another_path(path, reply)
         elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:

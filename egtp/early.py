@@ -73,7 +73,7 @@ def pack_early(
             break
         exchanges.append(outgoing)
         age_ms = max(0, int((now_s - outgoing.born_s) * 1000))
-        items.append(write_message(age_ms, outgoing.message))
+        items.append(write_message(age_ms, bytes(outgoing.message)))
     if not items:
         return None
     return Early(contact.incarnation, exchanges, write_sealed(0, settled, items))

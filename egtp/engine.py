@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Final
 
 from egtp.address_policy import Interface
@@ -30,8 +31,9 @@ from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
+from egtp.large_message import Arrived
 from egtp.lookup import LookupService
-from egtp.message import Query, Reply, Send
+from egtp.message import Message, Query, Reply, Send
 from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
@@ -253,7 +255,7 @@ class Engine:
 
     def deliver_to_self(self, message: PeerExchange | Sending) -> None:
         # In a turn of its own: handlers are begun outside of any task.
-        self.loop.call_soon(self._deliver, None, self.me, message.message, 0)
+        self.loop.call_soon(self._deliver, None, self.me, message.message[:], 0)
 
     def cancel_own(self, reference: bytes) -> None:
         self.answering.cancel(self.me, reference)
@@ -441,7 +443,8 @@ class Engine:
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)
                     elif type(message) is Query:
-                        answering.receive(path, peer_id, message, data, age_ms + transit_ms)
+                        reference = sha256(data).digest()
+                        answering.receive(path, peer_id, message, reference, age_ms + transit_ms)
                     else:
                         self._deliver(path, peer_id, data, age_ms + transit_ms)
                 elif kind in self._takers:
@@ -456,9 +459,12 @@ class Engine:
 
     def _take_chunk(self, path: Path, data: bytes, transit_ms: int) -> None:
         whole = path.reassemble(data)
-        if whole is not None:
-            age_ms, message = parse_age(whole)
-            self._deliver(path, path.peer_id, message, age_ms + transit_ms)
+        if isinstance(whole, Arrived):
+            age_ms, message, reference = whole
+            self._dispatch(path, path.peer_id, message, reference, age_ms + transit_ms)
+        elif whole is not None:
+            age_ms, data = parse_age(whole)
+            self._deliver(path, path.peer_id, data, age_ms + transit_ms)
 
     def _take_settled_except(self, path: Path, data: bytes, _: int) -> None:
         upto, exceptions = parse_settled_except(data, EXCEPTIONS_MAX)
@@ -484,13 +490,19 @@ class Engine:
 
     def _deliver(self, path: Path | None, peer_id: NodeId, data: bytes, age_ms: int) -> None:
         message = self._read_message(data)
+        reference = sha256(data).digest() if type(message) is Query else b""
+        self._dispatch(path, peer_id, message, reference, age_ms)
+
+    def _dispatch(
+        self, path: Path | None, peer_id: NodeId, message: Message, reference: bytes, age_ms: int
+    ) -> None:
         if type(message) is Reply:
             self.asking.received_reply(peer_id, message)
         elif type(message) is Query or (
             type(message) is Send
             and (path is None or not self.relaying.receive(path, message, age_ms))
         ):
-            self.answering.receive(path, peer_id, message, data, age_ms)
+            self.answering.receive(path, peer_id, message, reference, age_ms)
 
     def unconfirmed_bytes(self) -> int:
         return self.channels.unconfirmed_bytes()

@@ -23,8 +23,9 @@ from egtp.friends import Friends
 from egtp.handlers import Handler
 from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
+from egtp.large_message import pack_message
 from egtp.lookup import LookupRace, LookupService, Published
-from egtp.message import NONCE_BYTES, Send, check_kind
+from egtp.message import NONCE_BYTES, check_kind
 from egtp.open_query import OpenQuery, PeerExchange, Sending
 from egtp.own_addresses import OwnAddress
 from egtp.own_record import MemorySequence, SequenceStore
@@ -322,7 +323,7 @@ class Node:
             raise self._too_large(body)
         peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
-        message = Send(nonce, kind, int(hard_s * 1000), body).encode()
+        message = pack_message((3, nonce, None, kind, int(hard_s * 1000), body), hashed=False)
         sending = Sending(message, engine.now(), engine.loop)
         engine.asking.tell(peer_id, sending)
         try:

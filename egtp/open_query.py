@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from egtp.errors import EgtpError
 from egtp.exchange import Exchange
+from egtp.large_message import LargeMessage
 from egtp.outgoing import Outgoing
 
 __all__ = ["OpenQuery", "PeerExchange", "Sending"]
@@ -108,7 +109,9 @@ class Sending(Outgoing):
 
     __slots__ = ("left",)
 
-    def __init__(self, message: bytes, born_s: float, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, message: bytes | LargeMessage, born_s: float, loop: asyncio.AbstractEventLoop
+    ) -> None:
         self.left: asyncio.Future[None] = loop.create_future()
         super().__init__(message, born_s)
 

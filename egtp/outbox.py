@@ -182,7 +182,7 @@ class Outbox:
             if not outgoing.queued:
                 self._taken_back -= 1
                 continue
-            message = outgoing.message
+            message = outgoing.message  # bytes: a large one would be in the other queue
             if parts and len(message) > CHUNK_BYTES_MAX:
                 small.appendleft(outgoing)  # it fills a packet of its own
                 break
@@ -192,7 +192,7 @@ class Outbox:
             length = len(message)
             taken += length
             size += length
-            parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)
+            parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)  # type: ignore[arg-type]
             begun.append(outgoing)
         self.waiting_bytes -= taken
         if not small:

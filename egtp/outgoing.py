@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from egtp.large_message import LargeMessage
     from egtp.path import Path
 
 __all__ = ["Outgoing", "PassedOn"]
@@ -18,7 +19,7 @@ class Outgoing:
 
     __slots__ = ("born_s", "given", "message", "path", "queued")
 
-    def __init__(self, message: bytes, born_s: float) -> None:
+    def __init__(self, message: bytes | LargeMessage, born_s: float) -> None:
         self.message = message
         self.born_s = born_s
         """When it was made, on this node's elapsed clock: its age travels beside it."""

@@ -18,6 +18,7 @@ from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
+from egtp.large_message import Arrived
 from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing
 from egtp.packet import Data
@@ -317,8 +318,8 @@ class Path:
             least_ms = self._least_offset_ms = min(offset_ms, 0) if self.dialled else offset_ms
         return sealed, offset_ms - least_ms
 
-    def reassemble(self, data: bytes) -> bytes | bytearray | None:
-        """The message item that a chunk completes, or None. Raises :class:`InvalidPacket`."""
+    def reassemble(self, data: bytes) -> bytes | bytearray | Arrived | None:
+        """The message that a chunk completes, or None. Raises :class:`InvalidPacket`."""
         if self._reassembly is None:
             self._reassembly = Reassembly(
                 self._ours.reassembly_bytes_max + MESSAGE_OVERHEAD_MAX,

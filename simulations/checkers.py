@@ -212,17 +212,17 @@ def _messages(node: Node) -> Iterator[bytes]:
     if engine is None:
         return
     for exchange in engine.exchanges.all():
-        yield exchange.message
+        yield bytes(exchange.message)
     for peer in engine.book.all():
         for outgoing in peer.waiting:
-            yield outgoing.message
+            yield bytes(outgoing.message)
     for path in _paths(node):
         outbox = path.outbox
         for outgoing in (*outbox._small, *outbox._chunked):
             if outgoing.queued:
-                yield outgoing.message
+                yield bytes(outgoing.message)
         for begun in outbox._begun:
-            yield begun.outgoing.message
+            yield bytes(begun.outgoing.message)
 
 
 class _WatchedLookup:

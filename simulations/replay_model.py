@@ -176,7 +176,7 @@ class State:
             self.table.close(exchange)
             return
         exchange.given, exchange.handed_to = True, bytes([incarnation]) * 8
-        self._seal((exchange.message,))
+        self._seal((bytes(exchange.message),))
 
     def _seal(self, messages: tuple[bytes, ...]) -> None:
         assert self.live is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egtp.large_message import Arrived
 from egtp.outbox import Outbox
 from egtp.outgoing import Outgoing
 from egtp.reassembly import Reassembly
@@ -32,6 +33,7 @@ def test_every_message_arrives_whole_whatever_its_size(sizes: list[int]) -> None
                 whole = reassembly.feed(parse_chunk(data))
                 if whole is None:
                     continue
+                assert not isinstance(whole, Arrived)
                 age_ms, data = parse_age(whole)  # noqa: PLW2901 - of the message put together
             assert age_ms == 1000
             arrived.append(data)

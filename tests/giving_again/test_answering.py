@@ -16,7 +16,7 @@ from egtp.config import NodeConfig
 from egtp.handlers import Incoming
 from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
-from egtp.message import NONCE_BYTES, Query
+from egtp.message import NONCE_BYTES, Query, reference_of
 from egtp.outgoing import Outgoing
 from egtp.path import Path
 from egtp.session import InOrder, Session, SlidingWindow
@@ -137,7 +137,7 @@ class Recorder:
         arrived = asyncio.Event()
 
         def come() -> None:
-            self.answering.receive(path, PEER, query, query.encode(), 0)
+            self.answering.receive(path, PEER, query, reference_of(query.encode()), 0)
             arrived.set()
 
         asyncio.get_running_loop().call_soon(come)

@@ -245,7 +245,7 @@ class AtMostOnceMachine(RuleBasedStateMachine):
             case Verdict.AGAIN:
                 assert answer is not None
                 assert answer.reply is not None
-                assert answer.reply.message.startswith(query.reference)
+                assert bytes(answer.reply.message).startswith(query.reference)
             case Verdict.GONE:
                 assert key in self.ran
             case Verdict.SETTLED:

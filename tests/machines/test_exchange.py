@@ -92,8 +92,8 @@ class ExchangeMachine(RuleBasedStateMachine):
         soft_s = None if soft_part is None else hard_s * soft_part
         exchange = self.opener.open(peer_id, hard_s=hard_s, soft_s=soft_s, now_s=self.now_s)
         assert exchange.number == self.next_number[peer_id]
-        assert exchange.reference == reference_of(exchange.message)
-        query = decode_message(exchange.message)
+        assert exchange.reference == reference_of(bytes(exchange.message))
+        query = decode_message(bytes(exchange.message))
         assert isinstance(query, Query)
         assert query.number == exchange.number
         assert query.lifetime_ms <= hard_s * 1000

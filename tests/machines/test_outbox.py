@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from egtp.large_message import Arrived
 from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
@@ -78,6 +79,7 @@ class Receiver:
                 chunk = parse_chunk(data)
                 self.chunk_bytes += len(chunk.data)
                 whole = self.reassembly.feed(chunk)
+                assert not isinstance(whole, Arrived)
                 if whole is not None:
                     self.chunk_bytes -= len(whole)
                     self.messages.append(parse_age(whole))
@@ -114,8 +116,9 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(size=SIZES)
     def push(self, size: int) -> None:
-        outgoing = Outgoing(message_of(next(self.serial), size), 0.0)
-        self.unsent[outgoing] = outgoing.message
+        message = message_of(next(self.serial), size)
+        outgoing = Outgoing(message, 0.0)
+        self.unsent[outgoing] = message
         self.outbox.push(outgoing)
 
     @rule(size=st.integers(0, 925))
@@ -190,7 +193,7 @@ class OutboxMachine(RuleBasedStateMachine):
         """Bytes of messages taken back that the receiver still holds: their end has not come."""
         parts = self.receiver.reassembly._parts.values()
         begun = {message[:8] for message in self.begun.values()}
-        return sum(len(part) for _, part in parts if bytes(part[4:12]) not in begun)
+        return sum(part.size for part in parts if bytes(part.pieces[4:12]) not in begun)
 
     @invariant()
     def what_takes_turns_is_within_what_the_other_side_holds(self) -> None:

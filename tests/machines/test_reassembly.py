@@ -111,7 +111,7 @@ class ReassemblyMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_is_held_is_counted_and_within_the_limit(self) -> None:
-        held = {i: (total, bytes(part)) for i, (total, part) in self.reassembly._parts.items()}
+        held = {i: (one.total, bytes(one.pieces)) for i, one in self.reassembly._parts.items()}
         assert held == self.model
         assert self.reassembly.held_bytes == sum(len(data) for _, data in self.model.values())
         assert self.reassembly.held_bytes <= self.BYTES_MAX

@@ -1,0 +1,129 @@
+"""Large messages: their head and their body stay apart, so that nothing is ever done to all of the
+bytes at once.
+
+To copy sixteen megabytes takes five milliseconds, to hash them eight, and whatever else there is to
+do waits for that long. So a large message is hashed while its pieces leave, and while they come;
+and its body is the very object that the caller gave, or that the handler gets (pure).
+"""
+
+from __future__ import annotations
+
+import io
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from egtp.canonical import BYTES_32, pack
+from egtp.errors import InvalidMessage
+from egtp.message import Message, Query, decode_message
+from egtp.sealed import AGE_BYTES
+
+__all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "pack_message"]
+
+LARGE_BYTES: Final = 65_536
+"""A body from here on has a head of five bytes in canonical form."""
+HEAD_BYTES_MAX: Final = 512
+"""What stands before a body is shorter than this."""
+_BODY_HEAD: Final = bytes((BYTES_32,))
+_BODY_HEAD_BYTES: Final = 5
+_NO_BODY: Final = pack(b"")
+
+
+class LargeMessage:
+    """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
+
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "digest")
+
+    def __init__(self, head: bytes, body: bytes, *, hashed: bool) -> None:
+        """``head`` is all that stands before the body's own head. With ``hashed``, :attr:`digest`
+        will be there once each byte was in a piece."""
+        self._head = head + _BODY_HEAD + len(body).to_bytes(4, "big")
+        self._body = body
+        self._hash = sha256() if hashed else None
+        self._hashed = 0
+        self.digest: bytes | None = None
+        """SHA-256 of all bytes: the reference, if it is a query's (R2)."""
+
+    def __len__(self) -> int:
+        return len(self._head) + len(self._body)
+
+    def __getitem__(self, piece: slice) -> bytes:
+        start, stop, _ = piece.indices(len(self))
+        body_at = len(self._head)
+        if start >= body_at:
+            data = self._body[start - body_at : stop - body_at]
+        else:
+            data = self._head[start:stop] + self._body[: max(0, stop - body_at)]
+        if self._hash is not None and start <= self._hashed < stop:
+            # It may leave a second time, by another path, before it has left once.
+            self._hash.update(data[self._hashed - start :])
+            self._hashed = stop
+            if stop == len(self):
+                self.digest, self._hash = self._hash.digest(), None
+        return data
+
+    def __bytes__(self) -> bytes:
+        return self._head + self._body
+
+
+def pack_message(fields: tuple[Any, ...], *, hashed: bool) -> bytes | LargeMessage:
+    """The canonical form of a message of these fields, the last of which is its body."""
+    body = fields[-1]
+    if len(body) < LARGE_BYTES:
+        return pack(fields)
+    return LargeMessage(pack((*fields[:-1], b""))[: -len(_NO_BODY)], bytes(body), hashed=hashed)
+
+
+class Arrived(NamedTuple):
+    """A message whose pieces are all there."""
+
+    age_ms: int
+    message: Message
+    reference: bytes
+    """Of a query; empty for others."""
+
+
+class Arriving:
+    """A large message of which some pieces are there."""
+
+    __slots__ = ("_age", "_body", "_hash", "_message")
+
+    def __init__(self, age: bytes, message: Message, head: bytes) -> None:
+        self._age = age
+        self._message = message
+        # It gives its bytes away without a copy.
+        self._body = io.BytesIO()
+        self._hash = sha256(head) if type(message) is Query else None
+
+    @classmethod
+    def begin(cls, first: bytes, total: int) -> Arriving | None:
+        """What begins with the piece ``first`` and has ``total`` bytes, age included. None if that
+        is no large message, or cannot be told from the first piece."""
+        at = first.find(_BODY_HEAD, AGE_BYTES, HEAD_BYTES_MAX)
+        while at >= 0:
+            body_at = at + _BODY_HEAD_BYTES
+            size = int.from_bytes(first[at + 1 : body_at], "big")
+            if LARGE_BYTES <= size == total - body_at and len(first) >= body_at:
+                try:
+                    # No canonical form is the beginning of another one: so this is all of it.
+                    message = decode_message(first[AGE_BYTES:at] + _NO_BODY)
+                except InvalidMessage:
+                    pass
+                else:
+                    arriving = cls(first[:AGE_BYTES], message, first[AGE_BYTES:body_at])
+                    arriving.feed(first[body_at:])
+                    return arriving
+            at = first.find(_BODY_HEAD, at + 1, HEAD_BYTES_MAX)
+        return None
+
+    def feed(self, piece: bytes) -> None:
+        self._body.write(piece)
+        if self._hash is not None:
+            self._hash.update(piece)
+
+    def whole(self) -> Arrived:
+        """To be called once, after the last piece."""
+        return Arrived(
+            int.from_bytes(self._age, "big"),
+            self._message._replace(body=self._body.getvalue()),
+            b"" if self._hash is None else self._hash.digest(),
+        )
