@@ -1,4 +1,5 @@
-"""How cost grows: with known peers, connections, queries in flight, and the size of a body.
+"""How cost grows: with known peers, connections, queries in flight, the size of a body, and the
+records that a DHT node stores.
 
 ``python -m benchmarks.growth [--only NAME] [--json FILE] [--plots DIR] [--into PAGE]``
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -38,7 +40,7 @@ class Point:
 
     size: int
     cpu_us: float
-    """Of both sides, for each query."""
+    """Of both sides, for each query; of the store, for each record."""
     bytes_each: float = 0.0
 
 
@@ -104,17 +106,25 @@ def body_size(size: int, seconds: float) -> Point:
         return Point(size, _cpu_us(facts))
 
 
+def stored_records(size: int, _: float) -> Point:
+    """One more record is taken by a store of ``size`` others, and given away ten times."""
+    command = [sys.executable, "-m", "benchmarks.stored_records", str(size)]
+    done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    return Point(size, **json.loads(done.stdout))
+
+
 GROWTHS = (
     Growth("known_peers", "known peers", (10, 100, 1000, 10_000), known_peers),
     Growth("connections", "connections held", (10, 100, 1000, 5000), connections),
     Growth("in_flight", "queries in flight", (1, 10, 100, 1000, 10_000, 100_000), in_flight),
     Growth("body_size", "bytes of a body", tuple(16**n for n in range(7)), body_size),
+    Growth("stored_records", "records stored", (1000, 10_000, 100_000, 1_000_000), stored_records),
 )
 
 
 def table(points: dict[str, Sequence[Point]]) -> str:
     """Markdown: each size's cost, and the cost over that of the smallest size."""
-    lines = ["| | size | CPU us a query | x smallest | bytes each |", "|---|--:|--:|--:|--:|"]
+    lines = ["| | size | CPU us | x smallest | bytes each |", "|---|--:|--:|--:|--:|"]
     for growth in GROWTHS:
         for point in points.get(growth.name, ()):
             first = points[growth.name][0]
@@ -128,7 +138,7 @@ def table(points: dict[str, Sequence[Point]]) -> str:
 
 def draw(growth: Growth, points: Sequence[Point], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    line = Line("CPU us a query, both sides", [(one.size, one.cpu_us) for one in points])
+    line = Line("CPU us a query or record", [(one.size, one.cpu_us) for one in points])
     title = f"Cost against {growth.across}"
     picture = line_chart(title, growth.across, [line], logarithmic_y=True)
     (folder / f"growth_{growth.name}.svg").write_text(picture, encoding="utf-8")

@@ -113,6 +113,13 @@ def test_growth_is_told_against_the_smallest_size(tmp_path: Path) -> None:
     ET.fromstring(picture)  # noqa: S314
 
 
+def test_a_stored_record_is_measured_in_a_process_of_its_own() -> None:
+    (growth,) = (one for one in GROWTHS if one.name == "stored_records")
+    point = growth.measure(100, 0.0)
+    assert point.size == 100
+    assert point.cpu_us > 0
+
+
 def test_percentiles_are_microseconds() -> None:
     assert percentile_us([n / 1e6 for n in range(101)], 0.99) == pytest.approx(99)
 
