@@ -1,7 +1,7 @@
 """What a record costs a store that holds so many others.
 
 ``python -m benchmarks.stored_records SIZE`` prints JSON: processor time to take one more record
-from a stranger and give it away ten times, and the memory of each. It is a process of its own, since
+from a stranger and give it away ten times, and the memory of each. A process of its own, since
 memory that Python once had does not go back.
 """
 
