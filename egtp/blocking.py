@@ -289,6 +289,10 @@ class Node:
         """
         return self.call(lambda node: node.add_contact(contact))
 
+    def disconnect(self, peer_id: NodeId) -> None:
+        """Close what leads to a peer, once what was accepted has left, and tell the peer."""
+        self.run(lambda node: node.disconnect(peer_id))
+
     def why(self, peer_id: NodeId) -> Explanation:
         """What is known of a peer, how it is reached now, and what was tried in vain."""
         return self.call(lambda node: node.why(peer_id))

@@ -579,6 +579,17 @@ class Engine:
         while self._is_busy() and self.now() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
 
+    async def disconnect(self, peer_id: NodeId) -> None:
+        """Close all paths to a peer, after what waits there."""
+        until_s = self.now() + self.config.close_timeout_s
+        while self._has_unsent(peer_id) and self.now() < until_s:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
+        self.routes.disconnect(peer_id)
+
+    def _has_unsent(self, peer_id: NodeId) -> bool:
+        peer = self.book.find(peer_id)
+        return peer is not None and any(path.outbox for path in peer.paths)
+
     def _is_busy(self) -> bool:
         outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
         return bool(len(self.handlers) or len(self.exchanges) or outboxes)

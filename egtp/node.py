@@ -389,6 +389,16 @@ class Node:
             engine.learn(record, "contact")
         return contact.peer_id
 
+    async def disconnect(self, peer_id: NodeId) -> None:
+        """Close what leads to a peer once what was accepted has left, or after
+        ``close_timeout_s``, and tell the peer. Cancelled, it leaves everything as it was.
+
+        Idle connections are closed by themselves; this is for who knows that there will be nothing
+        more to say. What is known of the peer stays, and the next message connects anew; so does a
+        query that is still open, which is given again. The peer may connect as well.
+        """
+        await self._running().disconnect(NodeId(peer_id))
+
     def why(self, peer_id: NodeId) -> Explanation:
         """What is known of a peer, how it is reached now, and what was tried in vain."""
         engine = self._running()

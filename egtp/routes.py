@@ -215,6 +215,15 @@ class Routes:
                 connection.close(reason)
         self._is_gone(path, reason)
 
+    def disconnect(self, peer_id: NodeId) -> None:
+        """Close all paths to a peer, and tell it."""
+        peer = self._book.find(peer_id)
+        # Relayed paths first: their goodbye travels over the direct paths to the relays.
+        paths = [] if peer is None else sorted(peer.paths, key=lambda path: not path.relayed)
+        for path in paths:
+            path.say_close()
+            self.lose(path, "disconnected")
+
     def connection_closed(self, connection: TCPConnection, reason: str) -> None:
         path = self._channels.connection_lost(connection.number, reason)
         if path is not None:

@@ -1,8 +1,9 @@
 """EGTP, through its public API: an ``async def`` handler, and ``await node.query(...)``.
 
-A session, where sessions are counted, is a new :class:`Node` with an identity of its own, made
-beforehand: as a TLS client has its certificate beforehand, but has to connect, to prove itself, to
-get its first reply, and to say goodbye.
+A session, where sessions are counted, is a connection with a handshake of its own, by a client node
+that was made before, as a TLS client has its context and its certificate: it has to connect, to
+prove itself and see the other side do so, to get its first reply, and to say goodbye. Nothing of an
+earlier session is used again.
 
 A form like ``without deadlines`` takes away a promise, to see what it costs (see
 :mod:`benchmarks.without`); ``wide`` lifts the limit of queries that one peer may have open; with
@@ -16,7 +17,7 @@ import os
 import time
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, Final
 
 from benchmarks.asyncio_station import take_part_on_asyncio
@@ -32,6 +33,7 @@ from egtp import (
     MemoryLookup,
     Node,
     NodeConfig,
+    NodeId,
     SignedCommRecord,
     TCPStrat,
 )
@@ -53,7 +55,6 @@ CONFIG = NodeConfig(
 WIDE = replace(CONFIG, open_queries_max=200_000)
 CLIENT = replace(CONFIG, clean_up_interval_s=60.0, address_check_interval_s=600.0)
 """Thousands of client nodes in one process would keep it busy; servers clean up as always."""
-IDENTITIES_READY = 2000
 
 
 async def echo(query: Incoming) -> bytes:
@@ -94,12 +95,13 @@ async def relay(settings: dict[str, Any]) -> object:
 
 
 class NodeSession:
-    def __init__(self, node: Node, call: Call) -> None:
-        self._node = node
-        self.call = call
+    def __init__(self, node: Node, peer_id: NodeId, idle: list[Node]) -> None:
+        self._node, self._peer_id, self._idle = node, peer_id, idle
+        self.call: Call = partial(node.query, peer_id, "echo")
 
     async def close(self) -> None:
-        await self._node.close()
+        await self._node.disconnect(self._peer_id)
+        self._idle.append(self._node)
 
 
 class Connector:
@@ -109,23 +111,21 @@ class Connector:
 
     def __init__(self) -> None:
         self._contacts: dict[str, ContactLink] = {}
-
-    @cached_property
-    def _identities(self) -> list[Identity]:
-        return [Identity.generate(os.urandom) for _ in range(IDENTITIES_READY)]
+        self._idle: list[Node] = []
+        """Nodes that are not connected now."""
 
     async def connect(self, settings: dict[str, Any]) -> NodeSession:
+        node = self._idle.pop() if self._idle else await self._new_node(settings)
+        peer_id = node.add_contact(self._contact(settings["address"]))
+        return NodeSession(node, peer_id, self._idle)
+
+    async def _new_node(self, settings: dict[str, Any]) -> Node:
         _apply(settings)
-        identities = self._identities
-        node = Node(
-            identities.pop() if identities else Identity.generate(os.urandom),
-            config=CLIENT,
-        )
+        node = Node(Identity.generate(os.urandom), config=CLIENT)
         await node.start()
         for number in range(settings.get("known", 0)):
             node.add_contact(_stranger(number))
-        peer_id = node.add_contact(self._contact(settings["address"]))
-        return NodeSession(node, partial(node.query, peer_id, "echo"))
+        return node
 
     def _contact(self, address: str) -> ContactLink:
         if address not in self._contacts:
