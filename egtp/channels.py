@@ -292,7 +292,7 @@ class SecureChannels:
             or any(dial.strategy == arrival.strategy for dial in self._dials.values())
         ):
             raise HandshakeFailed("a second initiation on one connection")
-        responder = Responder(self._identity, self._network, packet)
+        responder = Responder(self._identity, self._network, packet, self._events.known_record)
         record = responder.record
         peer_id = record.peer_id
         if peer_id == self._identity.node_id:

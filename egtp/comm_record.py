@@ -24,6 +24,7 @@ from egtp.mutable_item import MutableItem
 __all__ = [
     "FORMAT",
     "INCARNATION_BYTES",
+    "KEY_AT",
     "SUITE_AESGCM",
     "CommRecord",
     "ContactLink",
@@ -34,6 +35,8 @@ __all__ = [
 FORMAT: Final = 1
 INCARNATION_BYTES: Final = 8
 SUITE_AESGCM: Final = 1
+KEY_AT: Final = slice(3, 35)
+"""Where the owner's key is in a record's bytes."""
 """Noise_IK_25519_AESGCM_SHA256."""
 CRITICAL_FLAGS: Final = 0xFFFF0000
 """Whoever does not know a flag among these must not use the record; the low 16 may be ignored."""

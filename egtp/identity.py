@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from egtp.errors import InvalidRecord, LocalProtocolError
+from egtp.static_key import StaticKey
 
 __all__ = ["KEY_BYTES", "NODE_ID_BYTES", "SALT", "Entropy", "Identity", "NodeId", "check_key"]
 
@@ -126,16 +127,14 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
 class Identity:
     """The private keys of a node. Never printed, compared or pickled."""
 
-    __slots__ = ("_signing_key", "channel_key", "channel_secret", "key", "node_id")
+    __slots__ = ("_signing_key", "channel", "key", "node_id")
 
     def __init__(self, signing_key: Ed25519PrivateKey, channel_secret: X25519PrivateKey) -> None:
         self._signing_key = signing_key
-        self.channel_secret: Final = channel_secret
-        """The X25519 private key of the encrypted channel."""
         self.key: Final = signing_key.public_key().public_bytes_raw()
         """The Ed25519 public key, 32 bytes."""
-        self.channel_key: Final = channel_secret.public_key().public_bytes_raw()
-        """The X25519 public key, 32 bytes."""
+        self.channel: Final = StaticKey(channel_secret)
+        """The X25519 key of the encrypted channel."""
         self.node_id: Final = NodeId.of_key(self.key)
 
     @classmethod
@@ -145,6 +144,11 @@ class Identity:
             Ed25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
             X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
         )
+
+    @property
+    def channel_key(self) -> bytes:
+        """The X25519 public key, 32 bytes."""
+        return self.channel.public
 
     @property
     def signing_key(self) -> Ed25519PrivateKey:

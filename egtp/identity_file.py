@@ -147,7 +147,7 @@ def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     encryption: KeySerializationEncryption = (
         NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     )
-    keys = (identity.signing_key, identity.channel_secret)
+    keys = (identity.signing_key, identity.channel.secret)
     blocks = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption) for key in keys]
     temporary = _write_aside(path, b"".join(blocks))
     try:

@@ -21,10 +21,11 @@ import hmac
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from egtp.errors import HandshakeFailed
+from egtp.static_key import StaticKey, agree
 
 __all__ = ["INITIATION_OVERHEAD", "PROTOCOL_NAME", "RESPONSE_OVERHEAD", "Handshake", "nonce_of"]
 
@@ -58,7 +59,7 @@ class Handshake:
         "remote",
     )
 
-    def __init__(self, prologue: bytes, static: X25519PrivateKey, responder_static: bytes) -> None:
+    def __init__(self, prologue: bytes, static: StaticKey, responder_static: bytes) -> None:
         """``responder_static`` is the responder's public channel key, on both sides."""
         # The name has 28 bytes, fewer than a hash: it is padded rather than hashed.
         self.hash = PROTOCOL_NAME.ljust(32, b"\0")
@@ -90,9 +91,9 @@ class Handshake:
         self.remote = responder_static
         public = ephemeral.public_key().public_bytes_raw()
         self._mix_hash(public)
-        self._mix_key(_agree(ephemeral, responder_static))
-        static = self._encrypt_and_hash(self._static.public_key().public_bytes_raw())
-        self._mix_key(_agree(self._static, responder_static))
+        self._mix_key(agree(ephemeral, responder_static))
+        static = self._encrypt_and_hash(self._static.public)
+        self._mix_key(self._static.agree(responder_static))
         return public + static + self._encrypt_and_hash(payload)
 
     def read_initiation(self, message: bytes) -> bytes:
@@ -101,9 +102,9 @@ class Handshake:
             raise HandshakeFailed("the initiation is too short")
         self._remote_ephemeral = message[:32]
         self._mix_hash(self._remote_ephemeral)
-        self._mix_key(_agree(self._static, self._remote_ephemeral))
+        self._mix_key(agree(self._static.secret, self._remote_ephemeral))
         self.remote = self._decrypt_and_hash(message[32:80])
-        self._mix_key(_agree(self._static, self.remote))
+        self._mix_key(self._static.agree(self.remote))
         return self._decrypt_and_hash(message[80:])
 
     # <- e, ee, se
@@ -111,8 +112,8 @@ class Handshake:
     def write_response(self, ephemeral: X25519PrivateKey, payload: bytes) -> bytes:
         public = ephemeral.public_key().public_bytes_raw()
         self._mix_hash(public)
-        self._mix_key(_agree(ephemeral, self._remote_ephemeral))
-        self._mix_key(_agree(ephemeral, self.remote))
+        self._mix_key(agree(ephemeral, self._remote_ephemeral))
+        self._mix_key(agree(ephemeral, self.remote))
         return public + self._encrypt_and_hash(payload)
 
     def read_response(self, message: bytes) -> bytes:
@@ -120,8 +121,8 @@ class Handshake:
             raise HandshakeFailed("the response is too short, or answers nothing")
         remote_ephemeral = message[:32]
         self._mix_hash(remote_ephemeral)
-        self._mix_key(_agree(self._ephemeral, remote_ephemeral))
-        self._mix_key(_agree(self._static, remote_ephemeral))
+        self._mix_key(agree(self._ephemeral, remote_ephemeral))
+        self._mix_key(agree(self._static.secret, remote_ephemeral))
         return self._decrypt_and_hash(message[32:])
 
     def split(self) -> tuple[bytes, bytes]:
@@ -154,14 +155,6 @@ class Handshake:
         self._counter += 1
         self._mix_hash(ciphertext)
         return plaintext
-
-
-def _agree(secret: X25519PrivateKey, public: bytes) -> bytes:
-    try:
-        return secret.exchange(X25519PublicKey.from_public_bytes(public))
-    except ValueError:
-        # The library refuses an all-zero result, which is what a point of low order gives.
-        raise HandshakeFailed("a key of low order") from None
 
 
 def _hkdf(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:

@@ -25,7 +25,7 @@ from egtp.handshake import (
     SessionKeys,
     prologue,
 )
-from egtp.identity import Identity
+from egtp.identity import Identity, NodeId
 from egtp.packet import Initiation, Response, decode_packet
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
@@ -248,6 +248,34 @@ def test_both_sides_get_the_same_keys_and_each_others_payload(
     assert answer == ANSWER
     assert (ours.send, ours.receive) == (theirs.receive, theirs.send)
     assert ours.send != ours.receive
+
+
+def test_a_record_that_is_known_byte_for_byte_is_not_verified_again(
+    alice: Identity, bob: Identity
+) -> None:
+    known, asked = record_of(alice), []
+
+    def known_record(peer_id: NodeId) -> SignedCommRecord | None:
+        asked.append(peer_id)
+        return known if peer_id == alice.node_id else None
+
+    _, initiation = begin(alice, bob)
+    assert Responder(bob, "main", initiation, known_record).record is known
+    assert asked == [alice.node_id]
+    _, initiation = begin(alice, bob, payload=introduction(alice, record=record_of(bob).encode()))
+    with pytest.raises(InvalidRecord, match="another channel key"):
+        Responder(bob, "main", initiation, known_record)
+
+
+@given(st.integers(0, 250), st.integers(1, 255))
+def test_what_differs_in_one_byte_from_what_is_known_is_verified(at: int, flip: int) -> None:
+    alice, bob = Identity.generate(bytes), Identity.generate(lambda n: b"b" * n)
+    known = record_of(alice)
+    data = bytearray(known.encode())
+    data[at % len(data)] ^= flip
+    _, initiation = begin(alice, bob, payload=introduction(alice, record=bytes(data)))
+    with pytest.raises(InvalidRecord):
+        Responder(bob, "main", initiation, lambda _: known)
 
 
 def test_the_frozen_handshake_in_both_directions(vectors: dict[str, Any]) -> None:

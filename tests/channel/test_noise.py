@@ -15,6 +15,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from egtp.errors import HandshakeFailed
 from egtp.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, Handshake, nonce_of
+from egtp.static_key import StaticKey
 
 VECTOR: dict[str, Any] = json.loads(
     Path(__file__).with_name("noise_ik_aesgcm_sha256.json").read_text(encoding="ascii")
@@ -56,8 +57,8 @@ INITIATOR, RESPONDER, EPHEMERAL = secret(1), secret(2), secret(3)
 def pair(prologue: bytes = b"prologue") -> tuple[Handshake, Handshake]:
     """Both sides of a handshake that has not begun."""
     return (
-        Handshake(prologue, INITIATOR, public(RESPONDER)),
-        Handshake(prologue, RESPONDER, public(RESPONDER)),
+        Handshake(prologue, StaticKey(INITIATOR), public(RESPONDER)),
+        Handshake(prologue, StaticKey(RESPONDER), public(RESPONDER)),
     )
 
 
@@ -79,10 +80,14 @@ def test_the_published_vector_holds_for_every_message() -> None:
     responder_static = key("resp_static")
     assert public(responder_static).hex() == VECTOR["init_remote_static"]
     ours = Handshake(
-        bytes.fromhex(VECTOR["init_prologue"]), key("init_static"), public(responder_static)
+        bytes.fromhex(VECTOR["init_prologue"]),
+        StaticKey(key("init_static")),
+        public(responder_static),
     )
     theirs = Handshake(
-        bytes.fromhex(VECTOR["resp_prologue"]), responder_static, public(responder_static)
+        bytes.fromhex(VECTOR["resp_prologue"]),
+        StaticKey(responder_static),
+        public(responder_static),
     )
     payloads = [bytes.fromhex(message["payload"]) for message in VECTOR["messages"]]
     packets = [bytes.fromhex(message["ciphertext"]) for message in VECTOR["messages"]]
@@ -146,7 +151,9 @@ def test_an_initiation_of_ours_is_answered_by_another_implementation(
     texts: list[bytes],
 ) -> None:
     remote_static = X25519PrivateKey.from_private_bytes(remote)
-    us = Handshake(prologue, X25519PrivateKey.from_private_bytes(static), public(remote_static))
+    us = Handshake(
+        prologue, StaticKey(X25519PrivateKey.from_private_bytes(static)), public(remote_static)
+    )
     peer = other_implementation(prologue, remote_static)
     peer.set_as_responder()
     peer.start_handshake()
@@ -174,7 +181,7 @@ def test_an_initiation_of_another_implementation_is_answered_by_ours(
 ) -> None:
     our_static = X25519PrivateKey.from_private_bytes(static)
     their_static = X25519PrivateKey.from_private_bytes(remote)
-    us = Handshake(prologue, our_static, public(our_static))
+    us = Handshake(prologue, StaticKey(our_static), public(our_static))
     peer = other_implementation(prologue, their_static)
     peer.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, public(our_static))
     peer.set_as_initiator()
@@ -190,7 +197,7 @@ def test_an_initiation_of_another_implementation_is_answered_by_ours(
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
 def test_a_responder_key_of_low_order_is_a_failed_handshake(point: bytes) -> None:
-    initiator = Handshake(b"", INITIATOR, point)
+    initiator = Handshake(b"", StaticKey(INITIATOR), point)
     with pytest.raises(HandshakeFailed, match="low order"):
         initiator.write_initiation(EPHEMERAL, point, b"")
 
@@ -233,7 +240,9 @@ class NoSecret:
 @pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)
 def test_nobody_proves_a_static_key_of_low_order(point: bytes) -> None:
     # The agreement of such a key with any other is known to everybody: it would prove nothing.
-    forger = Handshake(b"prologue", cast("X25519PrivateKey", NoSecret(point)), public(RESPONDER))
+    forger = Handshake(
+        b"prologue", StaticKey(cast("X25519PrivateKey", NoSecret(point))), public(RESPONDER)
+    )
     message = forger.write_initiation(EPHEMERAL, public(RESPONDER), b"")
     _, responder = pair()
     with pytest.raises(HandshakeFailed, match="low order"):
@@ -327,7 +336,7 @@ def test_a_header_that_differs_is_a_failed_handshake() -> None:
 def test_somebody_elses_channel_key_cannot_read_the_initiation() -> None:
     _, _, message = begun()
     with pytest.raises(HandshakeFailed):
-        Handshake(b"prologue", secret(7), public(RESPONDER)).read_initiation(message)
+        Handshake(b"prologue", StaticKey(secret(7)), public(RESPONDER)).read_initiation(message)
 
 
 def test_a_copy_that_failed_leaves_the_original_as_it_was() -> None:

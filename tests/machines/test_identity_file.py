@@ -108,7 +108,7 @@ def test_what_lies_in_the_way_of_the_temporary_file_does_not_get_the_keys(
 
 def test_entropy_is_what_the_caller_gives(path: Path) -> None:
     with IdentityFile.open(path, entropy=lambda size: bytes([7]) * size) as file:
-        secret = file.identity.channel_secret.private_bytes_raw()
+        secret = file.identity.channel.secret.private_bytes_raw()
     assert secret == bytes([7]) * 32
 
 
