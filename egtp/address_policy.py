@@ -20,6 +20,9 @@ DIAL_BACK_PORT_MIN: Final = 1024
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address of this machine, and the local network that it is in."""
 
+_IN_USE: Final = ipaddress.IPv6Network("2000::/3")
+_EVERYBODY: Final = ipaddress.IPv4Address("255.255.255.255")
+
 
 def why_not_dial(
     address: Address, *, private_addresses: bool, interfaces: Iterable[Interface] = ()
@@ -34,7 +37,7 @@ def why_not_dial(
     ip = _innermost(ipaddress.ip_address(address.ip))
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         return "an address that cannot be dialled"
-    if isinstance(ip, ipaddress.IPv4Address) and ip == ipaddress.IPv4Address("255.255.255.255"):
+    if ip == _EVERYBODY:
         return "an address that cannot be dialled"
     if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
         return "a private address of another network (private_addresses would allow it)"
@@ -43,7 +46,7 @@ def why_not_dial(
 
 def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     # IPv6 that is nobody's, or holds an IPv4 address in a form of long ago, passes for global.
-    in_use = ip.version == 4 or ip in ipaddress.IPv6Network("2000::/3")
+    in_use = ip.version == 4 or ip in _IN_USE
     return ip.is_global and in_use
 
 
