@@ -118,7 +118,9 @@ class AddressPolicy:
 
     def allows(self, packed: bytes) -> bool:
         if len(packed) == 4:
-            return self._allows_v4(packed)
+            if self._private_addresses or packed[0] not in _PRIVATE_V4_BY_FIRST:
+                return 0 < packed[0] < 224  # not unspecified, multicast, reserved, broadcast
+            return not any(low <= packed <= high for low, high in _PRIVATE_V4_BY_FIRST[packed[0]])
         if packed[0] == 0xFF:  # multicast
             return False
         if packed.startswith(_V4_IN_V6_PREFIXES):
@@ -126,16 +128,6 @@ class AddressPolicy:
         # Only 2000::/3 is the internet; unique local and link-local are outside of it.
         public = packed[0] & 0xE0 == 0x20 and not packed.startswith(b"\x20\x01\x0d\xb8")
         return public or self._private_addresses
-
-    def _allows_v4(self, packed: bytes) -> bool:
-        if packed[0] == 0 or packed[0] >= 224:  # unspecified, multicast, reserved, broadcast
-            return False
-        if self._private_addresses:
-            return True
-        for first, last in _PRIVATE_V4_BY_FIRST.get(packed[0], ()):
-            if first <= packed <= last:
-                return False
-        return True
 
 
 def pack_ip(host: str) -> bytes | None:

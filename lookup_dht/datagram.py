@@ -32,6 +32,7 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
+from egtp.canonical import pack
 from egtp.errors import LocalProtocolError, RemoteProtocolError
 from egtp.identity import NODE_ID_BYTES
 
@@ -333,10 +334,9 @@ def decode_reply(data: bytes) -> Reply:
 
 def _body(method: Method, arguments: list[object]) -> bytes:
     try:
-        body: bytes = msgpack.packb([_NAMES[method], arguments])
+        return pack([_NAMES[method], arguments])
     except (TypeError, ValueError, OverflowError) as error:
         raise LocalProtocolError(f"no datagram can carry this: {error}") from None
-    return body
 
 
 def _arguments(data: bytes, types: dict[Method, tuple[type, ...]]) -> tuple[Method, list[Any]]:
@@ -350,7 +350,7 @@ def _arguments(data: bytes, types: dict[Method, tuple[type, ...]]) -> tuple[Meth
         body = msgpack.unpackb(
             encoded, max_array_len=32, max_map_len=0, max_ext_len=0, max_str_len=64
         )
-        shortest = msgpack.packb(body) == encoded
+        shortest = pack(body) == encoded
     except (ValueError, OverflowError, RecursionError):
         # msgpack's own errors and UnicodeDecodeError are all ValueErrors.
         raise DatagramError("datagram_not_canonical") from None

@@ -20,6 +20,7 @@ from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 
+from egtp.identity import NODE_ID_BYTES
 from lookup_dht.asking import Answer, Asker, Ended
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import AddressPolicy, Contact, SocketAddress, pack_ip
@@ -403,20 +404,21 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def believable(self, contact: Contact) -> bool:
         """Whether a contact that somebody told us of may be asked at all."""
-        if contact.id == self.source_node.id or len(contact.packed) != self.family_bytes:
+        return self.believe(contact.compact)
+
+    def believe(self, compact: bytes) -> bool:
+        """The same, of its compact form: many that a walk hears of are never asked, and never
+        become a contact."""
+        node_id, packed = compact[:NODE_ID_BYTES], compact[NODE_ID_BYTES:-2]
+        if node_id == self.source_node.id or len(packed) != self.family_bytes:
             return False
-        if not self._policy.allows(contact.packed):
+        if not self._policy.allows(packed):
             self.counters["contact_at_refused_address"] += 1
             return False
-        if not fits(contact.id, contact.packed) and contact.address not in self.seeds:
+        if not fits(node_id, packed) and Contact.unpack(compact).address not in self.seeds:
             self.counters["contact_id_does_not_fit"] += 1
             return False
         return True
-
-    def believe(self, compact: bytes) -> Contact | None:
-        """The contact that somebody told us of, if it may be asked."""
-        contact = Contact.unpack(compact)
-        return contact if self.believable(contact) else None
 
     def handle_call_response(self, result: Answer, node: Contact) -> Answer:
         """A contact that answers is in the table, one that does not gets a strike."""
@@ -431,7 +433,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             answered = Contact(reply.sender, node.packed, node.port)
         if not reply.server:
             self.router.remove_contact(answered)
-        elif not self.router.is_new_node(answered) or self.believable(answered):
+        elif not self.router.heard(answered) and self.believable(answered):
             self.router.add_contact(answered)
         return result
 

@@ -26,23 +26,24 @@ NEWCOMERS_MAX: Final = 256
 ID_BITS: Final = 160
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Entry:
     """A contact that has answered, and since when it has not."""
 
     contact: Contact
+    bucket: Bucket
     answered_at: float
     strikes: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Bucket:
     """The contacts that share exactly ``index`` leading bits with this node."""
 
     index: int
     refreshed_at: float
     entries: dict[bytes, Entry] = field(default_factory=dict)
-    """In order of their last answer, the longest silent one first."""
+    """By id, in order of their last answer, the longest silent one first."""
     replacements: dict[bytes, Contact] = field(default_factory=dict)
     """Contacts that have answered too, and wait for a place; the latest last."""
     live: list[tuple[int, bytes]] | None = None
@@ -89,19 +90,20 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
-        self._contacts: dict[SocketAddress, Contact] = {}
+        self._at: dict[SocketAddress, Entry] = {}
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
         """Whether somebody at that address is in the table."""
-        return address in self._contacts
+        return address in self._at
 
     def at(self, address: SocketAddress) -> Contact | None:
         """The contact at that address."""
-        return self._contacts.get(address)
+        entry = self._at.get(address)
+        return None if entry is None else entry.contact
 
     def __len__(self) -> int:
-        return len(self._contacts)
+        return len(self._at)
 
     def __bool__(self) -> bool:
         return True
@@ -124,8 +126,22 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def is_new_node(self, node: Contact) -> bool:
         """Whether this contact, at this address, is not in the table."""
-        known = self._contacts.get(node.address)
-        return known is None or known.id != node.id
+        entry = self._at.get(node.address)
+        return entry is None or entry.contact.id != node.id
+
+    def heard(self, contact: Contact) -> bool:
+        """It has answered. False if it is not in the table."""
+        entry = self._at.get(contact.address)
+        if entry is None or entry.contact.id != contact.id:
+            return False
+        entry.answered_at = self._settings.elapsed()
+        bucket = entry.bucket
+        bucket.entries[contact.id] = bucket.entries.pop(contact.id)
+        if entry.strikes:
+            entry.strikes, bucket.live = 0, None
+        # Somebody elsewhere with its id waited for this one to be silent.
+        bucket.replacements.pop(contact.id, None)
+        return True
 
     def wants(self, contact: Contact) -> bool:
         """Whether it is worth a ping to learn if this stranger answers."""
@@ -145,22 +161,24 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if node.id == self.node.id:
             self._counters["contact_with_own_id"] += 1
             return False
-        at_address = self._contacts.get(node.address)
-        if at_address is not None and at_address.id != node.id:
-            self._remove(at_address.id)  # What answers there has another id now.
+        if self.heard(node):
+            return True
+        at_address = self._at.get(node.address)
+        if at_address is not None:
+            self._remove(at_address.contact.id)  # What answers there has another id now.
         bucket = self._bucket(self.get_bucket_for(node))
-        entry = bucket.entries.get(node.id)
-        if entry is not None and entry.contact != node:
+        elsewhere = bucket.entries.get(node.id)
+        if elsewhere is not None:
             self._wait_for_place(bucket, node)
-            self.protocol.check(entry.contact)
+            self.protocol.check(elsewhere.contact)
             return False
-        if entry is None and len(bucket.entries) >= self.ksize:
+        if len(bucket.entries) >= self.ksize:
             self._wait_for_place(bucket, node)
             longest_silent = next(iter(bucket.entries.values()))
             if self._silent_s(longest_silent) > self._limits.check_after_s:
                 self.protocol.check(longest_silent.contact)
             return False
-        if entry is None and self._group_full(bucket, node):
+        if self._group_full(bucket, node):
             self._counters["contact_group_full"] += 1
             return False
         self._place(bucket, node)
@@ -234,7 +252,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
         wanted = self.ksize
-        known = self._contacts.get(asker)
+        known = self.at(asker)
         own = -1 if known is None else known.long_id ^ target
         found: list[bytes] = []
         for buckets in self._by_distance(target):
@@ -347,23 +365,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         )
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
-        now = self._settings.elapsed()
-        entry = bucket.entries.pop(contact.id, None)
-        if entry is None:
-            entry = Entry(contact, now)
-            bucket.live = None
-            self._contacts[contact.address] = contact
-            self._groups[contact.group] += 1
-            if len(self.newcomers) < NEWCOMERS_MAX:
-                self.newcomers[contact.compact] = contact
-                if len(self.newcomers) == 1:
-                    self.on_newcomer()
-        if entry.strikes:
-            entry.strikes, bucket.live = 0, None
-        entry.answered_at = now
-        bucket.entries[contact.id] = entry
+        entry = Entry(contact, bucket, self._settings.elapsed())
+        bucket.entries[contact.id] = self._at[contact.address] = entry
+        bucket.live = None
         bucket.replacements.pop(contact.id, None)
+        self._groups[contact.group] += 1
         self.former.pop(contact.address, None)
+        if len(self.newcomers) < NEWCOMERS_MAX:
+            self.newcomers[contact.compact] = contact
+            if len(self.newcomers) == 1:
+                self.on_newcomer()
 
     def _wait_for_place(self, bucket: Bucket, contact: Contact) -> None:
         bucket.replacements.pop(contact.id, None)
@@ -375,7 +386,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
         self.buckets[shared].live = None
-        del self._contacts[contact.address]
+        del self._at[contact.address]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
             del self._groups[contact.group]
@@ -384,7 +395,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         waiting = list(reversed(bucket.replacements.values()))
         waiting.sort(key=lambda contact: contact.id != removed_id)  # its own successor first
         for contact in waiting:
-            taken = contact.id in bucket.entries or contact.address in self._contacts
+            taken = contact.id in bucket.entries or contact.address in self._at
             if not taken and not self._group_full(bucket, contact):
                 self._place(bucket, contact)
                 return

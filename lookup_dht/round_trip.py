@@ -13,15 +13,19 @@ class RoundTripEstimate:
         self._max_s = timeout_max_s
         self._mean_s: float | None = None
         self._deviation_s = 0.0
+        self.timeout_s = timeout_max_s
+        """How long to wait for a reply."""
 
     def observe(self, round_trip_s: float) -> None:
         """Only of queries that were sent once: otherwise nobody knows which copy was answered."""
         if self._mean_s is None:
             self._mean_s, self._deviation_s = round_trip_s, round_trip_s / 2
-            return
-        error = round_trip_s - self._mean_s
-        self._mean_s += error / 8
-        self._deviation_s += (abs(error) - self._deviation_s) / 4
+        else:
+            error = round_trip_s - self._mean_s
+            self._mean_s += error / 8
+            self._deviation_s += (abs(error) - self._deviation_s) / 4
+        timeout_s = self._mean_s + 4 * self._deviation_s
+        self.timeout_s = min(self._max_s, max(self._min_s, timeout_s))
 
     def soft_timeout_s(self, first_s: float, least_s: float) -> float:
         """When a query is slow: ``first_s`` while nothing was measured; then a while longer than
@@ -29,9 +33,3 @@ class RoundTripEstimate:
         if self._mean_s is None:
             return first_s
         return min(self._max_s, max(least_s, self._mean_s + 3 * self._deviation_s))
-
-    @property
-    def timeout_s(self) -> float:
-        if self._mean_s is None:
-            return self._max_s
-        return min(self._max_s, max(self._min_s, self._mean_s + 4 * self._deviation_s))

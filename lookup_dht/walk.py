@@ -20,7 +20,8 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from lookup_dht.contact import Contact, SocketAddress, group_of
+from egtp.identity import NODE_ID_BYTES
+from lookup_dht.contact import Contact, group_of
 from lookup_dht.settings import DHTLimits
 
 __all__ = ["CANDIDATES_MAX", "Walk"]
@@ -38,12 +39,16 @@ class _State(enum.Enum):
 
 
 class _Candidate:
-    __slots__ = ("asked_at", "contact", "distance", "group", "state")
+    """Somebody who could be asked. Most never are, so it is no contact until it is."""
 
-    def __init__(self, contact: Contact, distance: int) -> None:
-        self.contact: Final = contact
+    __slots__ = ("asked_at", "compact", "distance", "group", "home", "state")
+
+    def __init__(self, compact: bytes, distance: int) -> None:
+        self.compact: Final = compact
         self.distance: Final = distance
-        self.group: Final = group_of(contact.packed)
+        self.home: Final = compact[NODE_ID_BYTES:]
+        """Where it is: packed IP address and port."""
+        self.group: Final = group_of(self.home[:-2])
         self.state = _State.NEW
         self.asked_at = 0.0
 
@@ -58,14 +63,13 @@ class Walk:
         limits: DHTLimits,
         *,
         soft_timeout_s: float,
-        believe: Callable[[bytes], Contact | None],
+        believe: Callable[[bytes], bool],
         groups_limited: bool,
         radius: int = 0,
         witnesses: Iterable[Contact] = (),
     ) -> None:
-        """``start`` is trusted; ``believe`` makes a contact of the compact form of one that a node
-        suggested, or None if it must not be asked. ``radius`` is a distance.
-        ``witnesses`` are trusted too."""
+        """``start`` is trusted, and so are ``witnesses``; ``believe`` says whether one that a node
+        suggested, in compact form, may be asked. ``radius`` is a distance."""
         self._target = target
         self._limits = limits
         self._soft_timeout_s = soft_timeout_s
@@ -80,12 +84,12 @@ class Walk:
         self._quick: dict[bytes, _Candidate] = {}
         """Asked and not slow yet, in the order of asking."""
         self._slow = 0
-        self._asked_addresses: set[SocketAddress] = set()
+        self._asked_homes: set[bytes] = set()
         self.asked = 0
         self.heard = 0
         for contact in start:
-            self._add(contact)
-        self._witnesses = [self._add(contact) for contact in witnesses]
+            self._add(contact.compact)
+        self._witnesses = [self._add(contact.compact) for contact in witnesses]
 
     def next_queries(self, now: float) -> list[Contact]:
         """Whom to ask now; they count as asked from here on."""
@@ -94,25 +98,23 @@ class Walk:
     def done(self, now: float) -> bool:
         """Whether it is over, if nobody else is asked."""
         self._pass_time(now)
-        new, open_ones = self._scan()
-        return self._over(bool(new), open_ones)
+        new, open_ones = self._scan(min(1, self._queries_left))
+        return not new and self._over(open_ones)
 
     def step(self, now: float) -> tuple[list[Contact], bool]:
         """Whom to ask now, and whether the walk is over: both in one go."""
         self._pass_time(now)
-        new, open_ones = self._scan()
-        places = min(
-            self._limits.parallel_queries - len(self._quick),
-            self._limits.walk_queries_max - self.asked,
-        )
-        chosen = new[: max(0, places)]
+        places = self._limits.parallel_queries - len(self._quick)
+        if places <= 0:
+            return [], False
+        chosen, open_ones = self._scan(min(places, self._queries_left))
         for candidate in chosen:
             candidate.state, candidate.asked_at = _State.ASKED, now
-            self._quick[candidate.contact.compact] = candidate
-            self._asked_addresses.add(candidate.contact.address)
+            self._quick[candidate.compact] = candidate
+            self._asked_homes.add(candidate.home)
         self.asked += len(chosen)
-        over = not chosen and self._over(bool(new), open_ones)
-        return [candidate.contact for candidate in chosen], over
+        over = not chosen and self._over(open_ones)
+        return [Contact.unpack(candidate.compact) for candidate in chosen], over
 
     def answered(self, contact: Contact, actual: Contact, nodes: Iterable[bytes]) -> None:
         """The node at the address of ``contact`` answered, late or not, and suggested ``nodes``.
@@ -121,20 +123,19 @@ class Walk:
         address; so nobody can hide a node from a walk by suggesting its address under another id.
         """
         self.failed(contact)
-        self._add(actual).state = _State.HEARD
+        self._add(actual.compact).state = _State.HEARD
         self.heard += 1
         known = self._known
         limit = self._nearest[CANDIDATES_MAX - 1].distance if self._full else None
         for compact in nodes:
             if compact not in known:
                 far = limit is not None and (
-                    int.from_bytes(compact[:20], "big") ^ self._target > limit
+                    int.from_bytes(compact[:NODE_ID_BYTES], "big") ^ self._target > limit
                 )
-                suggested = None if far else self._believe(compact)
-                if suggested is None:
+                if far or not self._believe(compact):
                     known[compact] = None
                 else:
-                    self._add(suggested)
+                    self._add(compact)
         if len(self._nearest) > CANDIDATES_MAX:
             self._forget_far_ones()
 
@@ -158,14 +159,13 @@ class Walk:
         k = self._limits.replication
         within = itertools.takewhile(lambda it: it.distance <= self._radius, heard[k:])
         chosen = [*heard[:k], *within][: self._limits.region_nodes_max]
-        return [candidate.contact for candidate in chosen]
+        return [Contact.unpack(candidate.compact) for candidate in chosen]
 
-    def _add(self, contact: Contact) -> _Candidate:
-        candidate = self._known.get(contact.compact)
+    def _add(self, compact: bytes) -> _Candidate:
+        candidate = self._known.get(compact)
         if candidate is None:
-            distance = contact.long_id ^ self._target
-            candidate = _Candidate(contact, distance)
-            self._known[contact.compact] = candidate
+            distance = int.from_bytes(compact[:NODE_ID_BYTES], "big") ^ self._target
+            candidate = self._known[compact] = _Candidate(compact, distance)
             place = bisect.bisect(self._distances, distance)
             self._distances.insert(place, distance)
             self._nearest.insert(place, candidate)
@@ -180,7 +180,7 @@ class Walk:
         far = self._nearest[CANDIDATES_MAX:]
         for candidate in far:
             if candidate.state is _State.NEW:
-                self._known[candidate.contact.compact] = None
+                self._known[candidate.compact] = None
         self._nearest[CANDIDATES_MAX:] = [it for it in far if it.state is not _State.NEW]
         self._distances = [it.distance for it in self._nearest]
 
@@ -194,15 +194,19 @@ class Walk:
             candidate.state = _State.SLOW
             self._slow += 1
 
-    def _over(self, anybody_new: bool, open_ones: bool) -> bool:
-        if open_ones or (anybody_new and self.asked < self._limits.walk_queries_max):
-            return False
-        # Slow ones are waited for only while there is nobody else.
-        return self.heard > 0 or not self._slow
+    @property
+    def _queries_left(self) -> int:
+        return self._limits.walk_queries_max - self.asked
 
-    def _scan(self) -> tuple[list[_Candidate], bool]:
+    def _over(self, open_ones: bool) -> bool:
+        """Given that there is nobody to ask."""
+        # Slow ones are waited for only while there is nobody else.
+        return not open_ones and (self.heard > 0 or not self._slow)
+
+    def _scan(self, wanted: int) -> tuple[list[_Candidate], bool]:
         """Goes through the k closest, and those within the radius, that have answered or can be
-        expected to answer soon: those not asked yet, and whether any of them is open.
+        expected to answer soon: the first ``wanted`` that are not asked yet, and, if there are
+        none, whether any is open.
 
         One per address and few per network group: however many ids and addresses one owner
         invents, it is asked few times. Addresses that failed do not count, so nobody can use up
@@ -210,8 +214,8 @@ class Walk:
         """
         new: list[_Candidate] = []
         open_ones, count, within = False, 0, 0
-        addresses = self._asked_addresses
-        added: set[SocketAddress] = set()
+        homes = self._asked_homes
+        added: set[bytes] = set()
         groups: dict[bytes, int] = {}
         k, most = self._limits.replication, self._limits.region_nodes_max
         # Far fewer within the radius than there must be: others are being kept from us.
@@ -226,13 +230,15 @@ class Walk:
             if count >= most or (count >= k and outside and within >= enough):
                 break
             if state is unasked:
-                address = candidate.contact.address
-                if address in addresses or address in added:
+                home = candidate.home
+                if home in homes or home in added:
                     continue
                 if groups_limited and groups.get(candidate.group, 0) >= group_max:
                     continue
-                added.add(address)
+                added.add(home)
                 new.append(candidate)
+                if len(new) == wanted:
+                    return new, open_ones
             elif state is asked:
                 open_ones = True
             if groups_limited:
@@ -243,4 +249,4 @@ class Walk:
             if witness.state is unasked and witness not in new:
                 new.append(witness)
             open_ones = open_ones or witness.state is asked
-        return new, open_ones
+        return new[:wanted], open_ones

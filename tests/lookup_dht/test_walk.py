@@ -20,10 +20,14 @@ def contact(number: int, address: int | None = None) -> Contact:
     return Contact(number.to_bytes(20, "big"), b"\x08" + (host % 2**24).to_bytes(3, "big"), 9100)
 
 
+def _believed(_: bytes) -> bool:
+    return True
+
+
 def walk_from(*numbers: int, groups_limited: bool = False, radius: int = 0) -> Walk:
     return Walk(
         0, [contact(number) for number in numbers], DHTLimits(), soft_timeout_s=SOFT_S,
-        believe=Contact.unpack, groups_limited=groups_limited, radius=radius,
+        believe=_believed, groups_limited=groups_limited, radius=radius,
     )  # fmt: skip
 
 
@@ -144,8 +148,9 @@ def test_within_its_radius_everybody_is_asked_though_k_are_closer() -> None:
 def test_what_is_not_believed_is_looked_at_once() -> None:
     looked_at = []
 
-    def refuse(compact: bytes) -> None:
+    def refuse(compact: bytes) -> bool:
         looked_at.append(compact)
+        return False
 
     walk = Walk(
         0, [contact(number) for number in (5, 6)], DHTLimits(), soft_timeout_s=SOFT_S,
@@ -164,7 +169,7 @@ def test_every_walk_ends_and_asks_nobody_twice(
     rng = random.Random(seed)
     nodes = [contact(rng.getrandbits(160), number) for number in range(1, 100)]
     walk = Walk(
-        0, nodes[:3], DHTLimits(), soft_timeout_s=SOFT_S, believe=Contact.unpack,
+        0, nodes[:3], DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed,
         groups_limited=groups_limited,
     )  # fmt: skip
     now, asked, pending = 0.0, [], []
@@ -197,7 +202,7 @@ def test_colluders_who_know_only_each_other_do_not_hide_the_others() -> None:
     colluders = nodes[::3]
     honest = [node for node in nodes if node not in colluders]
     walk = Walk(
-        0, colluders[:20], DHTLimits(), soft_timeout_s=SOFT_S, believe=Contact.unpack,
+        0, colluders[:20], DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed,
         groups_limited=False, radius=29 * step,
         witnesses=[*colluders[-4:], *honest[-4:]],
     )  # fmt: skip
