@@ -9,18 +9,32 @@ from typing import Final
 
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import Contact, SocketAddress
-from lookup_dht.datagram import MESSAGE_ID_BYTES, Method, Query, Reply, query_body, query_datagram
+from lookup_dht.datagram import (
+    HEADER_BYTES,
+    MESSAGE_ID_BYTES,
+    DatagramError,
+    Method,
+    Query,
+    Reply,
+    decode_reply,
+    query_body,
+    query_datagram,
+)
 from lookup_dht.open_queries import OpenQueries, OpenQuery
+from lookup_dht.reachability import Reachability
 from lookup_dht.round_trip import RoundTripEstimate
 from lookup_dht.settings import NodeSettings
 
-__all__ = ["Answer", "Asker", "Ended"]
+__all__ = ["Answer", "Asker", "Ended", "SameForAll"]
 
 Answer = tuple[bool, Reply | None]
 """Whether there was a reply, and the reply: what upstream's ``call_*`` pass on."""
 
 Ended = Callable[[Reply | None], None]
 """Called once: with the reply, or with None if there was none."""
+
+SameForAll = tuple[Query, bytes]
+"""A query, and how it is encoded but for its message id."""
 
 LAST_TRY_PATIENCE: Final = 1.5
 """How many times as long the last try waits: who is blamed should have had his chance."""
@@ -34,17 +48,19 @@ class Asker:
         self,
         settings: NodeSettings,
         counters: Counter[str],
-        on_sent: Callable[[SocketAddress], None],
+        own_id: Callable[[], bytes],
+        reachability: Reachability,
         on_answer: Callable[[Contact, Reply | None], None],
     ) -> None:
-        """``on_sent`` is told of every datagram, ``on_answer`` of the end of every query to a
-        contact, before the one who asked."""
+        """``on_answer`` is told of the end of every query to a contact, before the one who
+        asked."""
         limits = settings.limits
         self.queries: Final = OpenQueries(limits.pending_queries_max)
         self.transport: CheckedTransport
         self._settings = settings
         self._counters = counters
-        self._on_sent = on_sent
+        self._own_id = own_id
+        self._reachability = reachability
         self._on_answer = on_answer
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._loop: asyncio.AbstractEventLoop
@@ -64,6 +80,30 @@ class Asker:
             self.queries.close(query)
             query.ended(None)
 
+    def query(
+        self,
+        method: Method,
+        key: bytes = b"",
+        record: bytes = b"",
+        token: bytes = b"",
+        sequence: int = 0,
+    ) -> Query:
+        """As this node is now."""
+        reachability = self._reachability
+        return Query(
+            method, self._settings.network, self._own_id(), reachability.proven, key, record,
+            token, sequence, method is Method.PING and reachability.open,
+        )  # fmt: skip
+
+    def same_for_all(self, method: Method, key: bytes, sequence: int) -> SameForAll:
+        """A query to be sent to many by :meth:`ask_the_same`."""
+        query = self.query(method, key, sequence=sequence)
+        return query, query_body(query)
+
+    def ask_the_same(self, contact: Contact, same: SameForAll, ended: Ended) -> OpenQuery | None:
+        """:meth:`ask` a contact, without encoding it once more."""
+        return self._send(contact.address, *same, ended, contact, 2)
+
     def ask(
         self,
         address: SocketAddress,
@@ -71,22 +111,42 @@ class Asker:
         ended: Ended,
         contact: Contact | None,
         tries: int,
-        body: bytes | None = None,
     ) -> OpenQuery | None:
-        """Send. None if too many are open, or the socket is closed; then nobody is told.
+        """Send. None if too many are open, or the socket is closed; then nobody is told."""
+        return self._send(address, query, query_body(query), ended, contact, tries)
 
-        ``body`` is the query's, if it is known already."""
+    def _send(
+        self,
+        address: SocketAddress,
+        query: Query,
+        body: bytes,
+        ended: Ended,
+        contact: Contact | None,
+        tries: int,
+    ) -> OpenQuery | None:
         if self.transport.is_closing():
             return None
         if self.queries.full:
             self._counters["pending_queries_full"] += 1
             return None
         message_id = self._settings.entropy(MESSAGE_ID_BYTES)
-        data = query_datagram(message_id, query_body(query) if body is None else body)
+        data = query_datagram(message_id, body)
         sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
         now = sent.sent_at = self._loop.time()
         self._transmit(sent, now)
         return sent
+
+    def tell(self, address: SocketAddress, query: Query) -> None:
+        """Send once what has no reply."""
+        self._counters[_SENT[query.method]] += 1
+        self._note_sent(address)
+        self.transport.sendto(
+            query_datagram(self._settings.entropy(MESSAGE_ID_BYTES), query_body(query)), address
+        )
+
+    def forget(self, query: OpenQuery) -> None:
+        """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
+        self.queries.close(query)
 
     async def ask_and_wait(self, address: SocketAddress, query: Query) -> Answer:
         """Of somebody who is no contact yet. Cancelling this frees everything."""
@@ -105,15 +165,31 @@ class Asker:
             self.queries.close(sent)
         return reply is not None, reply
 
-    def replied(self, query: OpenQuery, reply: Reply) -> None:
-        """The reply to ``query``, checked. It may be that the node wants to see first that this is
-        where we are."""
-        if reply.again and reply.token and not query.query.token:
-            self._ask_again(query, reply.token)
+    def reply_received(self, data: bytes, source: SocketAddress) -> None:
+        """Whatever is wrong with a reply, the query stays open for the right one."""
+        query = self.queries.get(data[1:HEADER_BYTES])
+        if query is None:
+            self._counters["reply_unknown"] += 1
             return
-        if query.sent_at is not None:
-            self._round_trip.observe(self._loop.time() - query.sent_at)
-        self._end(query, reply)
+        if source != query.address:
+            self._counters["reply_from_another_address"] += 1
+            return
+        try:
+            reply = decode_reply(data)
+        except DatagramError as error:
+            self._counters[str(error)] += 1
+            return
+        if reply.network != self._settings.network:
+            self._counters["datagram_of_another_network"] += 1
+        elif reply.method is not query.query.method:
+            self._counters["reply_of_another_method"] += 1
+        elif reply.again and reply.token and not query.query.token:
+            # The node wants to see first that this is where we are.
+            self._ask_again(query, reply.token)
+        else:
+            if query.sent_at is not None:
+                self._round_trip.observe(self._loop.time() - query.sent_at)
+            self._end(query, reply)
 
     @property
     def soft_timeout_s(self) -> float:
@@ -126,9 +202,14 @@ class Asker:
         patience = 1.0 if query.tries_left else LAST_TRY_PATIENCE
         due_at = now + patience * self._round_trip.timeout_s
         self.queries.wait(query, due_at)
-        self._on_sent(query.address)
+        self._note_sent(query.address)
         self.transport.sendto(query.data, query.address)
         self._wake_at(due_at)
+
+    def _note_sent(self, address: SocketAddress) -> None:
+        reachability, settings = self._reachability, self._settings
+        if reachability.wanted:
+            reachability.sent_to(settings.host_of(address), settings.elapsed())
 
     def _ask_again(self, query: OpenQuery, token: bytes) -> None:
         self._counters["asked_again_with_token"] += 1

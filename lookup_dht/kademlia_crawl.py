@@ -9,9 +9,9 @@ from typing import Any
 
 from kademlia.crawling import SpiderCrawl
 
+from lookup_dht.asking import SameForAll
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
-from lookup_dht.kademlia_protocol import SameForAll
 from lookup_dht.open_queries import OpenQuery
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walk import Walk
@@ -51,13 +51,14 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._ends_at = 0.0
+        self._asker = protocol.asker
         self._query: SameForAll
         self.walk = Walk(
             node.long_id,
             peers,
             limits,
-            soft_timeout_s=protocol.soft_timeout_s,
-            believe=protocol.believe,
+            soft_timeout_s=protocol.asker.soft_timeout_s,
+            believe=protocol.acquaintances.believe,
             groups_limited=not settings.private_addresses,
             radius=radius,
             witnesses=witnesses,
@@ -73,7 +74,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
 
     async def _find(self, rpcmethod: Method, sequence: int) -> list[Contact]:
         """``rpcmethod`` is the question, where upstream passes a coroutine function."""
-        self._query = self.protocol.same_for_all(rpcmethod, self.node.id, sequence)
+        self._query = self._asker.same_for_all(rpcmethod, self.node.id, sequence)
         self._ends_at = self._loop.time() + self._settings.limits.walk_timeout_s
         try:
             self._move_on()
@@ -83,7 +84,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             if self._timer is not None:
                 self._timer.cancel()
             for query in self._open.values():
-                self.protocol.forget(query)
+                self._asker.forget(query)
             self._open.clear()
         return self.walk.closest()
 
@@ -97,7 +98,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             chosen, over = self.walk.step(now)
             refused = False
             for contact in chosen:
-                query = self.protocol.ask_the_same(
+                query = self._asker.ask_the_same(
                     contact, self._query, functools.partial(self._query_ended, contact)
                 )
                 if query is None:
@@ -130,7 +131,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             self._heard(contact, contact, reply)
         else:
             actual = Contact(reply.sender, contact.packed, contact.port)
-            if self.protocol.believable(actual):
+            if self.protocol.acquaintances.believe(actual.compact):
                 self._heard(contact, actual, reply)
             else:
                 self.walk.failed(contact)

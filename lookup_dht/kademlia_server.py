@@ -26,6 +26,8 @@ from lookup_dht.settings import NodeSettings
 __all__ = ["LookupServer"]
 
 
+PROOF_HELPERS = 3
+"""Contacts enough to ask for the proof of being reachable, one after the other."""
 SEED_ADDRESSES_MAX = 8
 """Of one name; a name with hundreds costs as many pings otherwise."""
 
@@ -55,6 +57,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self._rejoin_at = 0.0
         self._looked_around_serving: bool | None = None
         self._proof_asked = 0
+        self._seen: bytes | None = None
+        """The address that others saw this node at last."""
         self._greeted = 0
         self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
@@ -71,7 +75,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self.protocol: LookupProtocol = self.protocol_class(
             self.node, self.storage, self.ksize, settings, self.counters
         )
-        self.protocol.seeds.update(
+        self.protocol.acquaintances.seeds.update(
             (seed, None) for seed in self._seeds if pack_ip(seed[0]) is not None
         )
         self.protocol.router.on_newcomer = self._met_newcomer
@@ -139,7 +143,9 @@ class LookupServer(Server):  # type: ignore[misc]
         router = self.protocol.router
         await self._resolve_seeds()
         known = self.bootstrappable_neighbors()
-        addresses = dict.fromkeys((*self.protocol.seeds, *addrs, *known, *router.former))
+        addresses = dict.fromkeys(
+            (*self.protocol.acquaintances.seeds, *addrs, *known, *router.former)
+        )
         await asyncio.gather(*map(self.bootstrap_node, addresses))
         self._adopt_fitting_id()
         self._schedule_rejoin(bool(len(router)))
@@ -159,12 +165,14 @@ class LookupServer(Server):  # type: ignore[misc]
                 self.counters["seed_name_not_resolved"] += 1
             else:
                 seeds += addresses[:SEED_ADDRESSES_MAX]
-        self.protocol.seeds = dict.fromkeys(seeds or self.protocol.seeds)
+        self.protocol.acquaintances.seeds = dict.fromkeys(
+            seeds or self.protocol.acquaintances.seeds
+        )
 
     async def bootstrap_node(self, addr: SocketAddress) -> Contact | None:
         """Ping an address whose id is not known yet."""
         packed = pack_ip(addr[0])
-        if packed is None or not self.protocol.may_be_node(packed):
+        if packed is None or not self.protocol.acquaintances.may_be_node(packed):
             return None
         happened, reply = await self.protocol.ping(addr, self.node.id)
         if not happened or reply is None or reply.sender == self.node.id:
@@ -209,17 +217,12 @@ class LookupServer(Server):  # type: ignore[misc]
         if self._settings.elapsed() >= self._greet_at:
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_a_lost_one()
-        if self._looked_around_serving is not self.protocol.serves and len(router):
+        if self._looked_around_serving is not self.protocol.reachability.proven and len(router):
             # Once more than when joining: those who joined at the same moment were not there yet.
             # And once as a server, to be met.
-            self._looked_around_serving = self.protocol.serves
+            self._looked_around_serving = self.protocol.reachability.proven
             await self.walks.find_nodes(self.node.id)
-        if self.protocol.reachability.open:
-            # Each ping asks for the proof. Somebody else each time: some cannot, or would not.
-            self._proof_asked += 1
-            contacts = list(router)
-            if contacts:
-                self.protocol.check(contacts[self._proof_asked % len(contacts)])
+        self._ask_for_proof()
         for contact in router.silent_contacts(self.alpha):
             self.protocol.check(contact)
         for target in self.protocol.get_refresh_ids()[:1]:
@@ -227,6 +230,25 @@ class LookupServer(Server):  # type: ignore[misc]
             self.counters["bucket_refreshed"] += 1
         await self.walks.hand_over_again()
         await self.walks.look_after_one()
+
+    def _ask_for_proof(self) -> None:
+        """If this node does not know, or not any more, whether strangers can reach it: each ping
+        asks for the proof. Somebody else each time, since some cannot, or would not."""
+        reachability, now = self.protocol.reachability, self._settings.elapsed()
+        reachability.time_passed(now)
+        contacts = list(self.protocol.router)
+        if not reachability.open or not contacts:
+            return
+        host_of = self._settings.host_of
+        # Who is left alone becomes a stranger, and those are needed.
+        others = [it for it in contacts if not reachability.is_stranger(host_of(it.address), now)]
+        strangers = len(others) < len(contacts)
+        if len(others) < PROOF_HELPERS:
+            others = contacts
+        self._proof_asked += 1
+        self.protocol.check(others[self._proof_asked % len(others)])
+        if reachability.requested(strangers):
+            self.counters["not_reachable_any_more"] += 1
 
     def _met_newcomer(self) -> None:
         """Several come together, so what they should have is given a little later."""
@@ -240,7 +262,7 @@ class LookupServer(Server):  # type: ignore[misc]
     async def _greet_a_lost_one(self) -> None:
         """A network that was cut in two heals only if somebody of one half asks one of the other:
         each half has forgotten the other, and is large enough to want for nothing."""
-        known = dict.fromkeys((*self.protocol.seeds, *self.protocol.router.former))
+        known = dict.fromkeys((*self.protocol.acquaintances.seeds, *self.protocol.router.former))
         lost = [address for address in known if not self.protocol.router.has_address(address)]
         if not lost:
             return
@@ -263,7 +285,11 @@ class LookupServer(Server):  # type: ignore[misc]
     def _adopt_fitting_id(self) -> None:
         """Others do not take a node whose id does not fit its address, so once it is known how
         they see us, the id follows it."""
-        seen = self.protocol.votes.winner()
+        seen = self.protocol.acquaintances.votes.winner()
+        if seen is not None and seen != self._seen:
+            if self._seen is not None:
+                self.protocol.reachability.moved()
+            self._seen = seen
         if seen is None or fits(self.node.id, seen) or self._settings.server is False:
             return
         node_id = new_node_id(seen, self._settings.entropy)

@@ -256,7 +256,7 @@ class RecordWalks:
         return self.size.crowding(target.id, distances, self._settings.elapsed(), since=began_at)
 
     def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
-        if not self._protocol.serves:
+        if not self._protocol.reachability.proven:
             return
         target = int.from_bytes(peer_id, "big")
         own_distance = self._protocol.source_node.long_id ^ target
@@ -329,7 +329,7 @@ class RecordWalks:
         try:
             return await replied
         finally:
-            self._protocol.forget(query)
+            self._protocol.asker.forget(query)
 
     async def look_after_one(self) -> None:
         """Walk the neighbourhood of the record that was left alone for longest, if that is long,

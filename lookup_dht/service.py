@@ -222,7 +222,7 @@ class DHTLookup:
             "address": str(self.address),
             "node_id": self.node_id.hex(),
             "network": self._settings.network,
-            "server": node.protocol.serves,
+            "server": node.protocol.reachability.proven,
             "contacts": len(router),
             "buckets": {
                 str(index): len(bucket.entries) for index, bucket in sorted(router.buckets.items())
@@ -230,7 +230,7 @@ class DHTLookup:
             "nodes_estimated": None if size is None else round(size),
             "records": len(node.storage),
             "record_bytes": node.storage.size_bytes,
-            "open_queries": len(node.protocol.open_queries),
+            "open_queries": len(node.protocol.asker.queries),
             **self._traffic.rates(self.counters, elapsed),
             "counters": dict(self.counters),
         }
@@ -353,7 +353,7 @@ class DHTLookup:
         """Go on where an earlier run ended, believing nothing that it wrote."""
         if state is not None:
             for contact in state.contacts:
-                if self._node.protocol.believable(contact):
+                if self._node.protocol.acquaintances.believe(contact.compact):
                     self._node.protocol.router.remember(contact)
             for peer_id, data in state.records:
                 self._node.storage.put(peer_id, data)

@@ -105,6 +105,15 @@ class DHTLimits:
     and what the lookup tells is how large the network is."""
     check_after_s: float = 900.0
     """A contact silent for this long is pinged."""
+    stranger_after_s: float = 600.0
+    """A host that nothing was sent to for so long is a stranger, whose query proves that this node
+    can be reached: routers forget a UDP flow after two to five minutes (RFC 4787)."""
+    proof_holds_s: float = 1200.0
+    """A node that found out that it can be reached, and that no stranger has asked anything since,
+    doubts it after this long..."""
+    proof_requests_max: int = 20
+    """...and is a client again if it asked to be pinged by a stranger so often, in vain. It asks at
+    each look around: a server that was carried behind a router is none half an hour later."""
     greet_interval_s: float = 120.0
     """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
@@ -130,6 +139,10 @@ class NodeSettings:
     limits: DHTLimits = field(default_factory=DHTLimits)
     resolve_name: NameResolver | None = None
     """What turns the host names of seeds into addresses. None: there are none."""
+
+    def host_of(self, address: tuple[str, int]) -> tuple[str, int] | str:
+        """Who counts as one sender. On one machine the ports are the hosts."""
+        return address if self.private_addresses else address[0]
 
     def jitter(self, seconds: float) -> float:
         """``seconds``, give or take a quarter."""

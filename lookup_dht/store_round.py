@@ -62,7 +62,7 @@ class StoreRound:
                         timer.cancel()
         except asyncio.CancelledError:
             for query in self._open.values():
-                self._protocol.forget(query)
+                self._protocol.asker.forget(query)
             raise
 
     def _ask(self, contact: Contact, token: bytes) -> None:

@@ -201,7 +201,7 @@ async def test_twenty_four_thousand_made_up_datagrams_raise_nothing_and_are_all_
         ask()
     for number in range(FUZZED):
         source = other.address if number % 4 else (f"127.0.{number % 250}.7", number % 65536)
-        ids = [query.message_id for query in protocol.open_queries.all()]
+        ids = [query.message_id for query in protocol.asker.queries.all()]
         protocol.datagram_received(made_up(rng, [*ids, bytes(20)]), source)
     fuzzing = False
     dropped = sum(
@@ -471,7 +471,7 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
     for peer in silent:
         async with asyncio.timeout(5):
             await peer.received.get()
-    assert len(node._node.protocol.open_queries) > 20
+    assert len(node._node.protocol.asker.queries) > 20
     for lookup in lookups:
         lookup.cancel()
     async with asyncio.timeout(5):
@@ -481,7 +481,7 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
         await asyncio.gather(
             *asyncio.all_tasks() - tasks - node._node._tasks, return_exceptions=True
         )
-    assert len(node._node.protocol.open_queries) == 0
+    assert len(node._node.protocol.asker.queries) == 0
     assert len(node._searches) == 0
 
 
@@ -531,7 +531,7 @@ async def test_nodes_of_another_network_and_private_strangers_are_not_heard(
     public = await start(private_addresses=False)
     public._node.protocol.datagram_received(VALID[0], stranger.address)
     assert public.counters["query_from_refused_address"] == 1
-    assert not public._node.protocol.believable(stranger.contact)
+    assert not public._node.protocol.acquaintances.believe(stranger.contact.compact)
     assert public.counters["contact_at_refused_address"] == 1
 
 
@@ -540,9 +540,9 @@ async def test_an_id_that_does_not_fit_a_public_address_is_not_believed(start: S
     protocol = node._node.protocol
     compliant = bytes.fromhex("5fbfbff10c5d6a4ec8a88e4c6ab4c28b95eee401")
     address = bytes([124, 31, 75, 21])
-    assert protocol.believable(Contact(compliant, address, 9100))
-    assert not protocol.believable(Contact(bytes(20), address, 9100))
-    assert not protocol.believable(Contact(compliant, bytes(16), 9100))
+    assert protocol.acquaintances.believe(Contact(compliant, address, 9100).compact)
+    assert not protocol.acquaintances.believe(Contact(bytes(20), address, 9100).compact)
+    assert not protocol.acquaintances.believe(Contact(compliant, bytes(16), 9100).compact)
     assert node.counters["contact_id_does_not_fit"] == 1
 
 
@@ -581,7 +581,7 @@ async def test_a_node_that_is_asked_for_proof_gives_it_and_gets_its_answer(
     strained = await start(limits=DHTLimits(queries_per_s=10), elapsed=lambda: 1000.0)
     strained._node.storage.put(identity.node_id, sign(identity, 5).encode())
     node = await start(strained)
-    while not strained._node.protocol._query_rate.strained:
+    while not strained._node.protocol.answerer.query_rate.strained:
         await node._node.protocol.ping(strained._node.bound, node.node_id)
     assert (await node.resolve(identity.node_id)).sequence == 5
     assert node.counters["asked_again_with_token"] == 1

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht import DHTLookup
+from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.datagram import BYTES_IN_MAX, Method, Query, decode_query, encode_query
 from lookup_dht.reachability import CONTACTED_MAX, Reachability
 from simulations.virtual import Host, Nat, NatKind, Network, run_in
@@ -18,41 +18,93 @@ from simulations.virtual import Host, Nat, NatKind, Network, run_in
 Start = Callable[..., Awaitable[DHTLookup]]
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), max_size=30))
-def test_only_a_query_from_somebody_never_sent_to_is_a_proof(
-    events: list[tuple[bool, int]],
+LIMITS = DHTLimits()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["query", "sent", "asked"]), st.integers(0, 3), st.floats(0, 900)
+        ),
+        max_size=60,
+    )
+)
+def test_what_is_proven_is_doubted_in_time_and_void_only_if_nobody_proves_it_again(
+    events: list[tuple[str, int, float]],
 ) -> None:
-    reachability, sent_to = Reachability(None), set()
-    for is_query, host in events:
-        if is_query:
-            was_open = reachability.open
-            assert reachability.heard_from(host) == (was_open and host not in sent_to)
-        else:
-            reachability.sent_to(host)
-            sent_to.add(host)
-        if reachability.proven:
+    reachability = Reachability(None, LIMITS)
+    sent_at: dict[int, float] = {}
+    now = proven_at = 0.0
+    requests = 0
+    for kind, host, passed_s in events:
+        now += passed_s
+        before = reachability.proven
+        reachability.time_passed(now)
+        assert reachability.proven == before  # Time alone says nothing.
+        stranger = host not in sent_at or now - sent_at[host] >= LIMITS.stranger_after_s
+        assert reachability.is_stranger(host, now) == stranger
+        if kind == "query":
+            assert reachability.heard_from(host, now) == (stranger and not before)
+            assert reachability.proven == (stranger or before)
+            if stranger:
+                proven_at, requests = now, 0
+                assert not reachability.open
+        elif kind == "sent":
+            reachability.sent_to(host, now)
+            sent_at[host] = now
+        elif reachability.open:
+            requests += host > 0
+            void = reachability.requested(host > 0)
+            assert void == (before and requests > LIMITS.proof_requests_max)
+            assert reachability.proven == (before and not void)
+        if reachability.proven and now - proven_at < LIMITS.proof_holds_s:
             assert not reachability.open
-            reachability.moved()
-            sent_to.clear()
-            assert reachability.open
+
+
+def test_a_proof_that_nobody_repeats_is_void_after_a_number_of_requests() -> None:
+    reachability = Reachability(None, LIMITS)
+    assert reachability.heard_from("stranger", 100.0)
+    opened = []
+    for now in (99.0, 100.0):
+        reachability.time_passed(now + LIMITS.proof_holds_s)
+        opened.append(reachability.open)
+    assert opened == [False, True]
+    for _ in range(1000):
+        assert not reachability.requested(strangers=False)  # Nobody could have proved it.
+    for _ in range(LIMITS.proof_requests_max):
+        assert not reachability.requested(strangers=True)
+        assert reachability.proven
+    assert reachability.requested(strangers=True)
+    assert (reachability.proven, reachability.open) == (False, True)
+
+
+def test_who_moves_has_proven_nothing() -> None:
+    reachability = Reachability(None, LIMITS)
+    assert reachability.heard_from("stranger", 0.0)
+    reachability.moved()
+    assert (reachability.proven, reachability.open) == (False, True)
+    assert reachability.heard_from("stranger", 1.0)
 
 
 @pytest.mark.parametrize("server", [True, False])
 def test_what_the_user_says_needs_no_proof(server: bool) -> None:
-    reachability = Reachability(server)
+    reachability = Reachability(server, LIMITS)
     assert not reachability.open
-    reachability.sent_to("host")
-    assert not reachability.heard_from("other")
+    reachability.sent_to("host", 0.0)
+    assert not reachability.heard_from("other", 0.0)
     reachability.moved()
+    reachability.time_passed(1e9)
+    assert not reachability.requested(strangers=True)
+    assert not reachability.open
     assert reachability.proven is server
 
 
 def test_the_hosts_remembered_are_bounded() -> None:
-    reachability = Reachability(None)
+    reachability = Reachability(None, LIMITS)
     for host in range(CONTACTED_MAX + 1):
-        reachability.sent_to(host)
-    assert not reachability.heard_from(CONTACTED_MAX)
-    assert reachability.heard_from(0)
+        reachability.sent_to(host, 0.0)
+    assert not reachability.heard_from(CONTACTED_MAX, 1.0)
+    assert reachability.heard_from(0, 1.0)
 
 
 def test_the_datagrams_for_it_come_back_as_they_were() -> None:
@@ -88,37 +140,102 @@ async def test_nobody_pings_for_a_stranger_or_whoever_it_may_not_be(
     assert decode_query(data).method is Method.PING
 
 
-def test_who_can_be_reached_serves_soon_and_who_is_behind_a_router_never() -> None:
-    def node(host: Host, address: str, **options: Any) -> DHTLookup:
-        return DHTLookup(
-            f"{address}:9000", ["11.0.0.1:9000", "11.0.1.1:9000"], unix_time=host.unix_time,
-            elapsed=host.elapsed, entropy=host.entropy, **options,
-        )  # fmt: skip
+async def test_a_contact_that_says_it_is_a_client_is_asked_itself_and_a_forger_drops_nobody(
+    start: Start, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    node, server = await start(), await open_raw()
+    server.answer = server.as_server
+    assert await node._node.bootstrap_node(server.address) is not None
+    protocol = node._node.protocol
+    # As a forger would: from that address and with that id, but not a server.
+    await server.ask(Method.PING, node)
+    async with asyncio.timeout(5):
+        while protocol.acquaintances.probes:
+            await asyncio.sleep(0.01)
+    assert protocol.router.has_address(server.address)
+    assert node.counters["sent_ping"] == 2
+    server.answer = lambda data: server.as_server(data, server=False)
+    await server.ask(Method.PING, node)
+    async with asyncio.timeout(5):
+        while protocol.acquaintances.probes:
+            await asyncio.sleep(0.01)
+    assert not protocol.router.has_address(server.address)
 
+
+def node_on(host: Host, address: str, **options: Any) -> DHTLookup:
+    return DHTLookup(
+        f"{address}:9000", ["11.0.0.1:9000", "11.0.1.1:9000"], unix_time=host.unix_time,
+        elapsed=host.elapsed, entropy=host.entropy, **options,
+    )  # fmt: skip
+
+
+async def servers_in(network: Network, count: int) -> list[DHTLookup]:
+    servers = []
+    for number in range(count):
+        address = f"11.0.{number}.1"
+        host = network.host(f"server-{number}", address)
+        servers.append(node_on(host, address))
+        await host.run(servers[-1].start())
+    return servers
+
+
+def listed_by(servers: list[DHTLookup], ip: str) -> int:
+    """How many have a contact at that address, and would tell others of it."""
+    return sum(
+        any(
+            entry.contact.ip == ip and not entry.strikes
+            for bucket in it._node.protocol.router.buckets.values()
+            for entry in bucket.entries.values()
+        )
+        for it in servers
+    )
+
+
+def test_who_can_be_reached_serves_soon_and_who_is_behind_a_router_never() -> None:
     async def story(network: Network) -> None:
-        servers = []
-        for number in range(8):
-            address = f"11.0.{number}.1"
-            host = network.host(f"server-{number}", address)
-            servers.append(node(host, address))
-            await host.run(servers[-1].start())
+        servers = await servers_in(network, 8)
         home = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "11.1.0.1"))
         hidden_host = network.host("hidden", "192.168.0.2", behind=home)
-        hidden = node(hidden_host, "192.168.0.2", server=None)
+        hidden = node_on(hidden_host, "192.168.0.2", server=None)
         open_host = network.host("open", "11.2.0.1")
-        opened = node(open_host, "11.2.0.1", server=None)
+        opened = node_on(open_host, "11.2.0.1", server=None)
         await hidden_host.run(hidden.start())
         await open_host.run(opened.start())
         await asyncio.sleep(300)
         told = (opened.statistics()["server"], hidden.statistics()["server"])
         assert told == (True, False)
-        listed = [
-            sum(any(contact.ip == ip for contact in it._node.protocol.router) for it in servers)
-            for ip in ("11.2.0.1", "11.1.0.1")
-        ]
-        assert listed[0] > 4
-        assert listed[1] == 0
+        assert listed_by(servers, "11.2.0.1") > 4
+        assert listed_by(servers, "11.1.0.1") == 0
         assert hidden.contacts > 4
 
     network = Network(1)
     run_in(network, story(network), limit_s=1000)
+
+
+@pytest.mark.parametrize("count", [8, 30])
+def test_a_server_behind_a_new_firewall_is_a_client_within_the_hour_and_serves_again_without_it(
+    count: int,
+) -> None:
+    async def story(network: Network) -> None:
+        servers = await servers_in(network, count)
+        host = network.host("laptop", "11.2.0.1")
+        laptop = node_on(host, "11.2.0.1", server=None)
+        await host.run(laptop.start())
+        await asyncio.sleep(6 * 3600)
+        assert laptop.statistics()["server"]
+        assert laptop.counters["not_reachable_any_more"] == 0
+        assert listed_by(servers, "11.2.0.1") > 4
+        firewall = host.block_inbound()
+        await asyncio.sleep(3600)
+        assert not laptop.statistics()["server"]
+        assert laptop.counters["not_reachable_any_more"] == 1
+        await asyncio.sleep(1800)
+        assert listed_by(servers, "11.2.0.1") == 0
+        assert laptop.contacts > 4
+        firewall.heal()
+        await asyncio.sleep(1200)
+        assert laptop.statistics()["server"]
+        assert listed_by(servers, "11.2.0.1") > 4
+
+    network = Network(1)
+    run_in(network, story(network), limit_s=40_000)

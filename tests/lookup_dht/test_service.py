@@ -123,7 +123,7 @@ async def test_a_node_whose_address_changes_keeps_its_id_and_is_met_at_the_new_o
     assert moving.address.host == "127.0.4.4"
     async with asyncio.timeout(5):
         for node in nodes:
-            while node._node.protocol._probes:
+            while node._node.protocol.acquaintances.probes:
                 # Each asks the old address, twice, before it believes the new one.
                 await asyncio.sleep(0.01)
     addresses = [it.address for it in nodes[4]._node.protocol.router if it.id == node_id]
@@ -325,7 +325,7 @@ async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Sta
     other = await start(node)
     before = node.node_id
     for voter in (b"\x08\x08\x08\x08", b"\x09\x09\x09\x09"):
-        node._node.protocol.votes.cast(voter, b"\x5d\xb8\xd8\x22")
+        node._node.protocol.acquaintances.votes.cast(voter, b"\x5d\xb8\xd8\x22")
     await node._node._refresh_table()
     assert node.node_id != before
     assert node._node.storage.center == node.node_id == node._node.protocol.source_node.id
@@ -379,7 +379,7 @@ async def test_a_cancelled_publish_stores_no_further(
         call.cancel()
         await asyncio.wait([call, *asyncio.all_tasks() - tasks - {call}])
     assert call.cancelled()
-    assert len(node._node.protocol.open_queries) == 0
+    assert len(node._node.protocol.asker.queries) == 0
 
 
 async def test_closing_ends_open_calls_and_leaves_no_task(

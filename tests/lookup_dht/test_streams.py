@@ -61,7 +61,7 @@ async def test_the_first_record_comes_before_the_slow_have_answered(
     assert len(node._searches) == 0
     while node._calls:
         await asyncio.wait(node._calls)
-    assert len(node._node.protocol.open_queries) == 0
+    assert len(node._node.protocol.asker.queries) == 0
 
 
 async def test_a_stream_that_is_open_ends_when_the_node_is_closed(

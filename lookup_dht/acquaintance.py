@@ -1,0 +1,154 @@
+"""Whom a node believes, and how a stranger becomes a contact: by an answer, never by a question.
+
+A contact is in the table if it answered a query of ours at its address. So whoever asks something
+is pinged once, if there is room for it. Whoever wants to know if strangers can reach it is pinged
+by somebody else: a contact of ours, which does it for us, and as seldom as for anybody.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+
+from egtp.identity import NODE_ID_BYTES
+from lookup_dht.asking import Asker
+from lookup_dht.contact import AddressPolicy, Contact, SocketAddress
+from lookup_dht.datagram import Method, Reply
+from lookup_dht.kademlia_table import LookupTable
+from lookup_dht.node_id import AddressVotes, fits
+from lookup_dht.rate_limit import RateLimit
+from lookup_dht.settings import NodeSettings
+
+__all__ = ["Acquaintances"]
+
+
+class Acquaintances:
+    """Of one node."""
+
+    def __init__(self, router: LookupTable, settings: NodeSettings, counters: Counter[str]) -> None:
+        self.asker: Asker
+        self.votes = AddressVotes()
+        self.seeds: dict[SocketAddress, None] = {}
+        """Addresses that the user named. Their ids may not fit: a seed that listens on 0.0.0.0
+        learns its address from the first nodes that join."""
+        self.family_bytes = 4
+        """4 or 16: the length of the addresses that the socket can send to."""
+        self.probes: set[SocketAddress] = set()
+        """Who is being pinged."""
+        self._router = router
+        self._settings = settings
+        self._counters = counters
+        self._policy = AddressPolicy(private_addresses=settings.private_addresses)
+        self._probe_rate = RateLimit(1.0, settings.limits.probes_per_s)
+
+    # Whom to believe.
+
+    def may_be_node(self, packed: bytes | None) -> bool:
+        """Whether a node can be at this IP address, as seen from this one."""
+        return (
+            packed is not None and len(packed) == self.family_bytes and self._policy.allows(packed)
+        )
+
+    def believe(self, compact: bytes) -> bool:
+        """Whether a node that somebody told us of, in compact form, may be asked at all. Many that
+        a walk hears of are never asked, and never become a contact."""
+        node_id, packed = compact[:NODE_ID_BYTES], compact[NODE_ID_BYTES:-2]
+        if node_id == self._router.node.id or len(packed) != self.family_bytes:
+            return False
+        if not self._policy.allows(packed):
+            self._counters["contact_at_refused_address"] += 1
+            return False
+        if not fits(node_id, packed) and Contact.unpack(compact).address not in self.seeds:
+            self._counters["contact_id_does_not_fit"] += 1
+            return False
+        return True
+
+    # Who answers, and who does not.
+
+    def answered(self, contact: Contact, reply: Reply | None) -> None:
+        """A contact that answers is in the table, one that does not gets a strike."""
+        router = self._router
+        if reply is None:
+            router.strike(contact)
+            return
+        if not self._settings.private_addresses:  # Nobody can be told by his address there.
+            self.votes.cast(contact.packed, reply.observed[:-2])
+        answered = contact
+        if reply.sender != contact.id:
+            self._counters["reply_of_another_id"] += 1
+            router.remove_contact(contact)
+            answered = Contact(reply.sender, contact.packed, contact.port)
+        if not reply.server:
+            router.remove_contact(answered)
+        elif not router.heard(answered) and self.believe(answered.compact):
+            router.add_contact(answered)
+
+    # Who asks.
+
+    def asked_by(self, asker: Contact, known: bool) -> None:
+        """A server asked us something. If it is a stranger, it enters the table after it has
+        answered a ping, sent once, to the address that it seems to have. It is handed no records:
+        whoever publishes finds it by itself."""
+        if known or not self._router.wants(asker) or not self.believe(asker.compact):
+            return
+        if self._may_ping_for(asker):
+            self._probe(asker, tries=1)
+
+    def asked_by_client(self, asker: Contact, known: bool, prove: bool) -> None:
+        """It does not serve. A contact of that id and address may have become a client, or
+        somebody says so in its name, so it is asked itself."""
+        if known and self._may_ping_for(asker):
+            self.check(asker)
+        if prove:
+            self._have_reached(asker)
+
+    def check(self, contact: Contact) -> None:
+        """Ping a contact in the background, to learn whether it deserves its place."""
+        self._probe(contact, tries=2)
+
+    def _have_reached(self, asker: Contact) -> None:
+        """The asker wants to know if strangers can reach it: ask one of ours to try."""
+        if not self._may_ping_for(asker):
+            return
+        host_of = self._settings.host_of
+        number = int.from_bytes(self._settings.entropy(NODE_ID_BYTES), "big")
+        for helper in self._router.closest(number):
+            if host_of(helper.address) != host_of(asker.address):
+                home = asker.compact[NODE_ID_BYTES:]
+                query = self.asker.query(Method.REACH)._replace(address=home)
+                self.asker.tell(helper.address, query)
+                return
+
+    def reach(self, asker: Contact, address: bytes) -> None:
+        """A contact asks to ping somebody for it. It costs whoever forges this a datagram each."""
+        self._counters["query_reach"] += 1
+        packed, port = address[:-2], int.from_bytes(address[-2:], "big")
+        if self._router.is_new_node(asker) or not self.may_be_node(packed) or port == 0:
+            self._counters["reach_refused"] += 1
+        elif self._may_ping_for(asker):
+            somebody = Contact(bytes(NODE_ID_BYTES), packed, port)
+            self.asker.ask(somebody.address, self.asker.query(Method.PING), _nothing, None, 1)
+
+    def _may_ping_for(self, asker: Contact) -> bool:
+        """So that nobody can have us send much to others."""
+        host = self._settings.host_of(asker.address)
+        if self._probe_rate.allow(host, self._settings.elapsed()):
+            return True
+        self._counters["probe_over_rate"] += 1
+        return False
+
+    def _probe(self, contact: Contact, tries: int) -> None:
+        address = contact.address
+        if address in self.probes or len(self.probes) >= self._settings.limits.probes_max:
+            return
+        ended = functools.partial(self._probe_ended, address)
+        query = self.asker.query(Method.PING)
+        if self.asker.ask(address, query, ended, contact, tries) is not None:
+            self.probes.add(address)
+
+    def _probe_ended(self, address: SocketAddress, _: Reply | None) -> None:
+        self.probes.discard(address)
+
+
+def _nothing(_: Reply | None) -> None:
+    """Whether it answers is the business of who wanted to know."""

@@ -1,0 +1,155 @@
+"""Answers queries: from the bytes of a datagram to the bytes of its reply in one go.
+
+Everything is checked before anything is done, what is cheap first: the address, the rate, the
+form, the network. Nothing that a stranger sends raises; what is dropped is counted by its reason.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any, Final
+
+from egtp.identity import NODE_ID_BYTES
+from lookup_dht.acquaintance import Acquaintances
+from lookup_dht.checked_transport import CheckedTransport
+from lookup_dht.contact import Contact, SocketAddress, pack_ip
+from lookup_dht.datagram import (
+    HEADER_BYTES,
+    DatagramError,
+    Method,
+    Query,
+    Reply,
+    StoreStatus,
+    decode_query,
+    encode_reply,
+    reply_bytes_max,
+)
+from lookup_dht.kademlia_table import LookupTable
+from lookup_dht.rate_limit import RateLimit
+from lookup_dht.reachability import Reachability
+from lookup_dht.settings import NodeSettings
+from lookup_dht.write_token import TokenMint
+
+__all__ = ["Answerer"]
+
+_RECEIVED: Final = {method: f"query_{method.name.lower()}" for method in Method}
+
+
+class Answerer:
+    """One node's side as the one who is asked."""
+
+    def __init__(
+        self,
+        handlers: Any,
+        router: LookupTable,
+        acquaintances: Acquaintances,
+        reachability: Reachability,
+        settings: NodeSettings,
+        counters: Counter[str],
+    ) -> None:
+        """``handlers`` has the methods ``rpc_*`` that others may call, as upstream names them."""
+        limits = settings.limits
+        self.transport: CheckedTransport
+        self.query_rate: Final = RateLimit(limits.source_queries_per_s, limits.queries_per_s)
+        self._handlers = handlers
+        self._router = router
+        self._acquaintances = acquaintances
+        self._reachability = reachability
+        self._settings = settings
+        self._counters = counters
+        self._tokens = TokenMint(settings.entropy)
+
+    def query_received(self, data: bytes, source: SocketAddress) -> None:
+        """Answer, and then see whether whoever asked should be met."""
+        known = self._router.at(source)
+        packed = pack_ip(source[0]) if known is None else known.packed
+        if not self._may_ask(source, packed, known is not None) or packed is None:
+            return
+        query = self._read(data)
+        if query is None:
+            return
+        if known is not None and known.id == query.sender:
+            sender = known
+        else:
+            sender = Contact(query.sender, packed, source[1])
+        if query.method is Method.REACH:
+            self._acquaintances.reach(sender, query.address)
+            return
+        reply = self._reply_to(query, sender)
+        encoded = encode_reply(data[1:HEADER_BYTES], reply, reply_bytes_max(len(data)))
+        if encoded is None:
+            self._counters["query_too_short_for_a_reply"] += 1
+            return
+        self.transport.sendto(encoded, source)
+        if self._reachability.wanted:  # A router that let the query in lets more of them in now.
+            settings = self._settings
+            self._reachability.sent_to(settings.host_of(source), settings.elapsed())
+        if self.query_rate.strained:
+            return
+        if query.server:
+            self._acquaintances.asked_by(sender, sender is known)
+        else:
+            self._acquaintances.asked_by_client(sender, sender is known, query.prove)
+
+    def _may_ask(self, source: SocketAddress, packed: bytes | None, known: bool) -> bool:
+        """Whether a query from there is read at all."""
+        now = self._settings.elapsed()
+        host = self._settings.host_of(source)
+        if not known and (source[1] == 0 or not self._acquaintances.may_be_node(packed)):
+            self._counters["query_from_refused_address"] += 1
+            return False
+        if self._reachability.wanted and self._reachability.heard_from(host, now):
+            self._counters["proven_reachable"] += 1
+        if not self._reachability.proven:
+            self._counters["query_to_a_client"] += 1
+            return False
+        if not self.query_rate.allow(host, now):
+            self._counters["query_over_rate"] += 1
+            return False
+        return True
+
+    def _read(self, data: bytes) -> Query | None:
+        """The query, if it is one of this network."""
+        try:
+            query = decode_query(data)
+        except DatagramError as error:
+            self._counters[str(error)] += 1
+            return None
+        if query.network != self._settings.network:
+            self._counters["datagram_of_another_network"] += 1
+            return None
+        return query
+
+    def _reply_to(self, query: Query, sender: Contact) -> Reply:
+        method, handlers = query.method, self._handlers
+        self._counters[_RECEIVED[method]] += 1
+        observed = sender.compact[NODE_ID_BYTES:]
+        head = (method, self._settings.network, self._router.node.id, True, observed)
+        if method is Method.PING:
+            handlers.rpc_ping(sender, query.sender)
+            return Reply(*head)
+        now = self._settings.elapsed()
+        token = self._tokens.token(sender.packed, sender.port, query.key, now)
+        proven = token == query.token or self._tokens.knows(
+            query.token, sender.packed, sender.port, query.key, now
+        )
+        if method is Method.STORE:
+            if proven:
+                status = handlers.rpc_store(sender, query.sender, query.key, query.record)
+            else:
+                status = StoreStatus.TOKEN
+                self._counters["store_without_token"] += 1
+            return Reply(*head, (), b"", status, token)
+        if self.query_rate.strained and not proven:
+            self._counters["query_unproven_under_strain"] += 1
+            return Reply(*head, (), b"", StoreStatus.REFUSED, token, 0, True)
+        if method is Method.FIND_NODE:
+            nodes = handlers.rpc_find_node(sender, query.sender, query.key)
+            return Reply(*head, nodes, b"", StoreStatus.REFUSED, token)
+        held, nodes = handlers.rpc_find_value(sender, query.sender, query.key)
+        sequence, record = held if held is not None else (0, b"")
+        if sequence <= query.sequence:
+            record = b""
+            if sequence == query.sequence > 0:
+                handlers.storage.looked_after(query.key)
+        return Reply(*head, nodes, record, StoreStatus.REFUSED, token, sequence)
