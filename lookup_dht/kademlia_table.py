@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -42,6 +42,8 @@ class Bucket:
 
     index: int
     refreshed_at: float
+    bit: int = field(init=False)
+    """The one of the ids that is the first to differ."""
     entries: dict[bytes, Entry] = field(default_factory=dict)
     """By id, in order of their last answer, the longest silent one first."""
     replacements: dict[bytes, Contact] = field(default_factory=dict)
@@ -49,6 +51,9 @@ class Bucket:
     live: list[tuple[int, bytes]] | None = None
     """Number and compact form of the contacts without a strike. None when something has changed:
     others ask for these far more often than they change."""
+
+    def __post_init__(self) -> None:
+        self.bit = 1 << (ID_BITS - 1 - self.index)
 
     def live_ones(self) -> list[tuple[int, bytes]]:
         if self.live is None:
@@ -90,6 +95,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
+        """By index, in that order: the farthest first."""
         self._at: dict[SocketAddress, Entry] = {}
         self._groups: collections.Counter[bytes] = collections.Counter()
 
@@ -231,12 +237,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """:meth:`find_neighbors` of a number."""
         wanted = k or self.ksize
         found: list[Contact] = []
-        for buckets in self._by_distance(target):
-            near = {
-                entry.contact.long_id ^ target: entry.contact
-                for bucket in buckets
-                for entry in bucket.entries.values()
-            }
+        for bucket in self._by_distance(target):
+            entries = bucket.entries.values()
+            near = {entry.contact.long_id ^ target: entry.contact for entry in entries}
             found += [near[distance] for distance in sorted(near)]
             if len(found) >= wanted:
                 break
@@ -255,32 +258,28 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         known = self.at(asker)
         own = -1 if known is None else known.long_id ^ target
         found: list[bytes] = []
-        for buckets in self._by_distance(target):
-            near: dict[int, bytes] = {}
-            for bucket in buckets:
-                for number, compact in bucket.live_ones():
-                    near[number ^ target] = compact
+        for bucket in self._by_distance(target):
+            near = {number ^ target: compact for number, compact in bucket.live_ones()}
             near.pop(own, None)
             found += [near[distance] for distance in sorted(near)]
             if len(found) >= wanted:
                 break
         return tuple(found[:wanted])
 
-    def _by_distance(self, target: int) -> Iterator[Sequence[Bucket]]:
-        """The buckets in groups, closest first: no contact of one group is as close to the target
-        as any of an earlier one. So few have to be sorted to find the closest.
+    def _by_distance(self, target: int) -> Iterator[Bucket]:
+        """The buckets, closest first: no contact of one is as close to the target as any of an
+        earlier one. So few have to be sorted to find the closest.
 
-        Whoever shares more bits with the target than this node does is in one bucket. The deeper
-        buckets, which share as many, come next; then those that share fewer and fewer.
+        The ids in a bucket differ from ours at its bit first. Where the target does too, they are
+        on its side, closer than all in later buckets; where it does not, they are farther.
         """
-        buckets = self.buckets
-        shared = ID_BITS - (target ^ self.node.long_id).bit_length()
-        if shared in buckets:
-            yield (buckets[shared],)
-        yield [bucket for index, bucket in buckets.items() if index > shared]
-        for index in range(shared - 1, -1, -1):
-            if index in buckets:
-                yield (buckets[index],)
+        difference = target ^ self.node.long_id
+        for bucket in self.buckets.values():
+            if difference & bucket.bit:
+                yield bucket
+        for bucket in reversed(self.buckets.values()):
+            if not difference & bucket.bit:
+                yield bucket
 
     def surveyed(self, target: int) -> bool:
         """Whether nobody was left out around ``target`` for want of places."""
@@ -350,9 +349,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return self._settings.elapsed() - entry.answered_at
 
     def _bucket(self, index: int) -> Bucket:
-        if index not in self.buckets:
-            self.buckets[index] = Bucket(index, self._settings.elapsed())
-        return self.buckets[index]
+        bucket = self.buckets.get(index)
+        if bucket is None:
+            bucket = self.buckets[index] = Bucket(index, self._settings.elapsed())
+            self.buckets = dict(sorted(self.buckets.items()))
+        return bucket
 
     def _group_full(self, bucket: Bucket, contact: Contact) -> bool:
         if self._settings.private_addresses:

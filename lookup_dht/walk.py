@@ -41,7 +41,7 @@ class _State(enum.Enum):
 class _Candidate:
     """Somebody who could be asked. Most never are, so it is no contact until it is."""
 
-    __slots__ = ("asked_at", "compact", "distance", "group", "home", "state")
+    __slots__ = ("asked_at", "compact", "contact", "distance", "group", "home", "state")
 
     def __init__(self, compact: bytes, distance: int) -> None:
         self.compact: Final = compact
@@ -49,6 +49,8 @@ class _Candidate:
         self.home: Final = compact[NODE_ID_BYTES:]
         """Where it is: packed IP address and port."""
         self.group: Final = group_of(self.home[:-2])
+        self.contact: Contact | None = None
+        """Known of those that the walk began with, and of those that have answered."""
         self.state = _State.NEW
         self.asked_at = 0.0
 
@@ -88,8 +90,8 @@ class Walk:
         self.asked = 0
         self.heard = 0
         for contact in start:
-            self._add(contact.compact)
-        self._witnesses = [self._add(contact.compact) for contact in witnesses]
+            self._add(contact.compact, contact)
+        self._witnesses = [self._add(contact.compact, contact) for contact in witnesses]
 
     def next_queries(self, now: float) -> list[Contact]:
         """Whom to ask now; they count as asked from here on."""
@@ -114,7 +116,7 @@ class Walk:
             self._asked_homes.add(candidate.home)
         self.asked += len(chosen)
         over = not chosen and self._over(open_ones)
-        return [Contact.unpack(candidate.compact) for candidate in chosen], over
+        return [it.contact or Contact.unpack(it.compact) for it in chosen], over
 
     def answered(self, contact: Contact, actual: Contact, nodes: Iterable[bytes]) -> None:
         """The node at the address of ``contact`` answered, late or not, and suggested ``nodes``.
@@ -123,7 +125,7 @@ class Walk:
         address; so nobody can hide a node from a walk by suggesting its address under another id.
         """
         self.failed(contact)
-        self._add(actual.compact).state = _State.HEARD
+        self._add(actual.compact, actual).state = _State.HEARD
         self.heard += 1
         known = self._known
         limit = self._nearest[CANDIDATES_MAX - 1].distance if self._full else None
@@ -159,9 +161,9 @@ class Walk:
         k = self._limits.replication
         within = itertools.takewhile(lambda it: it.distance <= self._radius, heard[k:])
         chosen = [*heard[:k], *within][: self._limits.region_nodes_max]
-        return [Contact.unpack(candidate.compact) for candidate in chosen]
+        return [it.contact for it in chosen if it.contact is not None]
 
-    def _add(self, compact: bytes) -> _Candidate:
+    def _add(self, compact: bytes, contact: Contact | None = None) -> _Candidate:
         candidate = self._known.get(compact)
         if candidate is None:
             distance = int.from_bytes(compact[:NODE_ID_BYTES], "big") ^ self._target
@@ -169,6 +171,8 @@ class Walk:
             place = bisect.bisect(self._distances, distance)
             self._distances.insert(place, distance)
             self._nearest.insert(place, candidate)
+        if contact is not None:
+            candidate.contact = contact
         return candidate
 
     @property
