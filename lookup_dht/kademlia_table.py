@@ -236,14 +236,13 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def closest(self, target: int, k: int | None = None) -> list[Contact]:
         """:meth:`find_neighbors` of a number."""
         wanted = k or self.ksize
-        found: list[Contact] = []
+        near: dict[int, Contact] = {}
         for bucket in self._by_distance(target):
-            entries = bucket.entries.values()
-            near = {entry.contact.long_id ^ target: entry.contact for entry in entries}
-            found += [near[distance] for distance in sorted(near)]
-            if len(found) >= wanted:
+            for entry in bucket.entries.values():
+                near[entry.contact.long_id ^ target] = entry.contact
+            if len(near) >= wanted:
                 break
-        return found[:wanted]
+        return [near[distance] for distance in sorted(near)[:wanted]]
 
     def spread(self, count: int) -> list[Contact]:
         """Up to ``count`` contacts from all over the table, near and far."""
@@ -254,17 +253,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
-        wanted = self.ksize
-        known = self.at(asker)
-        own = -1 if known is None else known.long_id ^ target
-        found: list[bytes] = []
+        near: dict[int, bytes] = {}
         for bucket in self._by_distance(target):
-            near = {number ^ target: compact for number, compact in bucket.live_ones()}
-            near.pop(own, None)
-            found += [near[distance] for distance in sorted(near)]
-            if len(found) >= wanted:
+            for number, compact in bucket.live_ones():
+                near[number ^ target] = compact
+            if len(near) > self.ksize:
                 break
-        return tuple(found[:wanted])
+        known = self.at(asker)
+        if known is not None:
+            near.pop(known.long_id ^ target, None)
+        return tuple([near[distance] for distance in sorted(near)[: self.ksize]])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
         """The buckets, closest first: no contact of one is as close to the target as any of an
