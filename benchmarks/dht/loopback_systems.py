@@ -11,7 +11,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, ClassVar, TypeAlias
 
+from kademlia.crawling import NodeSpiderCrawl
 from kademlia.network import Server
+from kademlia.node import Node
 
 from benchmarks.dht.members import FRESH
 from benchmarks.dht.records import Owner
@@ -48,6 +50,11 @@ class System(ABC):
     @abstractmethod
     async def get(self, number: int) -> Times: ...
 
+    async def walk(self, number: int) -> int | None:  # noqa: ARG002
+        """Look for the k nodes closest to a random place, which is the same work in whatever DHT
+        with the same k; how many were found. None if the system cannot do that alone."""
+        return None
+
 
 class _Ours(System):
     package = "egtp"
@@ -74,6 +81,10 @@ class _Ours(System):
     async def get(self, number: int) -> Times:
         first = await self._get(number, 61, fresh=False) if FRESH else None
         return first, await self._get(number, 31, fresh=True)
+
+    async def walk(self, number: int) -> int | None:
+        node = self.nodes[number % len(self.nodes)]
+        return len(await node._node.walks.find_nodes(_key(number)))
 
     async def _get(self, number: int, step: int, *, fresh: bool) -> float | None:
         node = self.nodes[(number + step) % len(self.nodes)]
@@ -111,6 +122,13 @@ class _Kademlia(System):
         began = time.perf_counter()
         value = await value_of(self.nodes[(number + 61) % len(self.nodes)], _key(number))
         return (None if value is None else time.perf_counter() - began), None
+
+    async def walk(self, number: int) -> int | None:
+        server = self.nodes[number % len(self.nodes)]
+        target = Node(_key(number))
+        start = server.protocol.router.find_neighbors(target)
+        crawl = NodeSpiderCrawl(server.protocol, target, start, server.ksize, server.alpha)
+        return len(await crawl.find())
 
 
 class _Mended(_Kademlia):

@@ -69,6 +69,8 @@ async def obey(system: System) -> None:
                 answer = await publish(system, request["first"], request["count"])
             case "resolve":
                 answer = await resolve(system, request["first"], request["count"])
+            case "walk":
+                answer = await walk(system, request["first"], request["count"])
         print(json.dumps(answer | meter.figures()), flush=True)
 
 
@@ -89,6 +91,11 @@ async def resolve(system: System, first: int, count: int) -> dict[str, Any]:
         "succeeded": sum(it != (None, None) for it in times),
         "asked": count,
     }
+
+
+async def walk(system: System, first: int, count: int) -> dict[str, Any]:
+    found = [await system.walk(number) for number in range(first, first + count)]
+    return {"succeeded": sum(it is not None for it in found), "asked": count}
 
 
 def main() -> None:
