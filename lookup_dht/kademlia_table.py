@@ -10,59 +10,19 @@ from __future__ import annotations
 import collections
 import heapq
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from kademlia.routing import RoutingTable
 
+from lookup_dht.bucket import ID_BITS, Bucket, Entry
 from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.settings import NodeSettings
 
-__all__ = ["NEWCOMERS_MAX", "Bucket", "LookupTable"]
+__all__ = ["NEWCOMERS_MAX", "LookupTable"]
 
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
 """More than a node meets between two looks, unless somebody makes them up."""
-ID_BITS: Final = 160
-
-
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A contact that has answered, and since when it has not."""
-
-    contact: Contact
-    bucket: Bucket
-    answered_at: float
-    strikes: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class Bucket:
-    """The contacts that share exactly ``index`` leading bits with this node."""
-
-    index: int
-    refreshed_at: float
-    bit: int = field(init=False)
-    """The one of the ids that is the first to differ."""
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    """By id, in order of their last answer, the longest silent one first."""
-    replacements: dict[bytes, Contact] = field(default_factory=dict)
-    """Contacts that have answered too, and wait for a place; the latest last."""
-    live: list[tuple[int, bytes]] | None = None
-    """Number and compact form of the contacts without a strike. None when something has changed:
-    others ask for these far more often than they change."""
-
-    def __post_init__(self) -> None:
-        self.bit = 1 << (ID_BITS - 1 - self.index)
-
-    def live_ones(self) -> list[tuple[int, bytes]]:
-        if self.live is None:
-            self.live = [
-                (entry.contact.long_id, entry.contact.compact)
-                for entry in self.entries.values()
-                if not entry.strikes
-            ]
-        return self.live
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]

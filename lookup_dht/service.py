@@ -28,7 +28,6 @@ from egtp.errors import (
 from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
 from lookup_dht.answer_cache import AnswerCache
-from lookup_dht.contact import AddressPolicy, SocketAddress
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
@@ -36,6 +35,7 @@ from lookup_dht.record_file import open_or_set_aside
 from lookup_dht.record_verifier import SequenceFloor
 from lookup_dht.record_walks import Search, Stored
 from lookup_dht.searches import SharedSearches
+from lookup_dht.seeds import parse_seed
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
 from lookup_dht.state_file import NodeState
 from lookup_dht.statistics import Traffic
@@ -44,7 +44,6 @@ __all__ = ["DHTLookup"]
 
 _T = TypeVar("_T")
 _NETWORK = re.compile(r"[a-z0-9._-]{1,32}")
-_NAME = re.compile(r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII)
 log = logging.getLogger("lookup_dht")
 
 
@@ -100,8 +99,15 @@ class DHTLookup:
             limits or DHTLimits(),
             resolve_name,
         )
-        self._policy = AddressPolicy(private_addresses=private_addresses)
-        seeds = [self._check_seed(str(text)) for text in bootstrap]
+        seeds = [
+            parse_seed(
+                str(text),
+                self._listen,
+                private_addresses=private_addresses,
+                names=resolve_name is not None,
+            )
+            for text in bootstrap
+        ]
         self._state = state
         node_id = self._choose_id()
         counters: collections.Counter[str] = collections.Counter()
@@ -391,25 +397,6 @@ class DHTLookup:
         if not fits(self._state.node_id, self._listen.ip):
             return new_node_id(self._listen.ip, self._settings.entropy)
         return self._state.node_id
-
-    def _check_seed(self, text: str) -> SocketAddress:
-        named = None if self._settings.resolve_name is None else _NAME.fullmatch(text)
-        if named is not None and not named["name"].replace(".", "").isdigit():
-            if not 1 <= int(named["port"]) <= 65535:
-                raise InvalidConfig(f"a bootstrap address needs a port, unlike {text}")
-            return named["name"], int(named["port"])
-        seed = Address.parse(text)
-        if seed.port == 0:
-            raise InvalidConfig(f"a bootstrap address needs a port, unlike {seed}")
-        if len(seed.ip) != len(self._listen.ip):
-            raise InvalidConfig(
-                f"a node that listens on {self._listen} cannot reach {seed}; "
-                "use IPv4 for both, or IPv6 for both"
-            )
-        if not self._policy.allows(seed.ip):
-            hint = "" if self._settings.private_addresses else "; allow private addresses for a lab"
-            raise InvalidConfig(f"{seed} is not an address of a node on the internet{hint}")
-        return seed.host, seed.port
 
     def _check_started(self) -> None:
         if not self._started:

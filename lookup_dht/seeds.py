@@ -1,0 +1,40 @@
+"""What a user may name as a node to join through. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from egtp.comm_strat import Address
+from egtp.errors import InvalidConfig
+from lookup_dht.contact import AddressPolicy, SocketAddress
+
+__all__ = ["parse_seed"]
+
+_NAME: Final = re.compile(
+    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII
+)
+
+
+def parse_seed(
+    text: str, listen: Address, *, private_addresses: bool, names: bool
+) -> SocketAddress:
+    """The host and port of IP:PORT, or of NAME:PORT if ``names`` can be resolved, for a node that
+    listens on ``listen``. Raises :class:`InvalidConfig` with what to do instead."""
+    named = _NAME.fullmatch(text) if names else None
+    if named is not None and not named["name"].replace(".", "").isdigit():
+        if not 1 <= int(named["port"]) <= 65535:
+            raise InvalidConfig(f"a bootstrap address needs a port, unlike {text}")
+        return named["name"], int(named["port"])
+    seed = Address.parse(text)
+    if seed.port == 0:
+        raise InvalidConfig(f"a bootstrap address needs a port, unlike {seed}")
+    if len(seed.ip) != len(listen.ip):
+        raise InvalidConfig(
+            f"a node that listens on {listen} cannot reach {seed}; "
+            "use IPv4 for both, or IPv6 for both"
+        )
+    if not AddressPolicy(private_addresses=private_addresses).allows(seed.ip):
+        hint = "" if private_addresses else "; allow private addresses for a lab"
+        raise InvalidConfig(f"{seed} is not an address of a node on the internet{hint}")
+    return seed.host, seed.port
