@@ -82,6 +82,11 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         """What to tell this machine's operator."""
         self.host = ""
         """The address that the socket is bound to."""
+        self._by_type: dict[int, Callable[[bytes, tuple[Any, ...]], None]] = {
+            QUERY_TYPE: self.answerer.query_received,
+            REPLY_TYPE: self.asker.reply_received,
+            STATISTICS_QUERY_TYPE: self._statistics_asked,
+        }
         self._sockets_open = 0
         self._all_sockets_closed = asyncio.Event()
 
@@ -117,14 +122,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         if not BYTES_IN_MIN <= len(data) <= BYTES_IN_MAX:
             self.counters["datagram_size"] += 1
-        elif data[0] == REPLY_TYPE:
-            self.asker.reply_received(data, (addr[0], addr[1]))
-        elif data[0] == QUERY_TYPE:
-            self.answerer.query_received(data, (addr[0], addr[1]))
-        elif data[0] == STATISTICS_QUERY_TYPE:
-            self._statistics_asked(data, (addr[0], addr[1]))
-        else:
+            return
+        received = self._by_type.get(data[0])
+        if received is None:
             self.counters["datagram_type"] += 1
+        else:
+            received(data, addr[:2])  # IPv6 has a flow and a scope too.
 
     def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
         """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
