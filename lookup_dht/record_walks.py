@@ -32,6 +32,10 @@ from lookup_dht.store_round import StoreRound
 __all__ = ["RecordWalks", "Search", "Stored"]
 
 
+PUBLISHED_MAX: Final = 64
+"""Peers whose records this node publishes: itself, as a rule."""
+
+
 class Search:
     """A walk for the record of one peer, while it goes on and after it has ended."""
 
@@ -98,6 +102,8 @@ class RecordWalks:
         self._limits = settings.limits
         self._counters = counters
         self._met: dict[bytes, Contact] = {}
+        self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
+        """By peerId and compact form, who stored what this node published last."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
 
     # Walking
@@ -213,12 +219,20 @@ class RecordWalks:
 
     async def put(self, peer_id: bytes, record: SignedCommRecord) -> Stored:
         """Store on all nodes in the neighbourhood of the peerId, and here if this node is in it;
-        that copy does not count."""
+        that copy does not count.
+
+        Also on those that are known to hold an older one. The size of the network is an estimate,
+        and so is where the neighbourhood ends: a few that were left with the older record, just
+        outside, would agree on it when somebody who comes from there asks.
+        """
         findings = Findings(None, record.sequence + 1)
         tokens: dict[bytes, bytes] = {}
+        outdated = dict(self._stored_by.get(peer_id, {}))
 
         def on_reply(contact: Contact, reply: Reply) -> None:
             tokens[contact.compact] = reply.token
+            if 0 < reply.sequence < record.sequence:
+                outdated[contact.compact] = contact
             newer = self._record_in(reply, peer_id, findings)
             if newer is not None:
                 findings.add(newer)
@@ -230,17 +244,25 @@ class RecordWalks:
         data = record.encode()
         self._keep_if_close(peer_id, data, nodes)
         store_round = StoreRound(self._protocol, peer_id, data, self._limits)
+        targets = list({**{node.compact: node for node in nodes}, **outdated}.values())
         crowding, _ = await asyncio.gather(
             self._crowding(crawl.node, nodes),
-            store_round.run([(node, tokens[node.compact]) for node in nodes]),
+            store_round.run([(node, tokens.get(node.compact, b"")) for node in targets]),
         )
+        self._note_stored(peer_id, store_round.stored_by)
         return Stored(
-            asked=len(nodes),
+            asked=len(targets),
             stored=len(store_round.stored_by),
             newer_held=store_round.newer_held,
             networks=len({contact.group for contact in store_round.stored_by}),
             crowding=crowding,
         )
+
+    def _note_stored(self, peer_id: bytes, nodes: Iterable[Contact]) -> None:
+        self._stored_by.pop(peer_id, None)
+        self._stored_by[peer_id] = {node.compact: node for node in nodes}
+        if len(self._stored_by) > PUBLISHED_MAX:
+            del self._stored_by[next(iter(self._stored_by))]
 
     async def _crowding(self, target: Any, nodes: Iterable[Contact]) -> float:
         """How many times as dense as elsewhere the nodes around ``target`` are. Before it says that

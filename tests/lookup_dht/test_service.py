@@ -155,6 +155,19 @@ async def test_the_newest_wins_when_a_third_of_the_nodes_hold_an_older_copy(
         assert await node.resolve(identity.node_id, fresh=True) == new
 
 
+async def test_who_holds_an_older_record_gets_the_new_one_though_it_is_outside_by_now(
+    network: Network, identity: Identity, sign: Sign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes = await network(14, limits=DHTLimits(replication=3, region_nodes_max=9, witnesses=0))
+    size = nodes[0]._node.walks.size
+    monkeypatch.setattr(size, "radius", lambda *_: 2**160)
+    assert (await nodes[0].publish(sign(identity, 5))).stored == 9
+    monkeypatch.setattr(size, "radius", lambda *_: 0)
+    assert (await nodes[0].publish(sign(identity, 6))).stored == 9
+    held = [node._node.storage.held(bytes(identity.node_id)) for node in nodes]
+    assert {it[0] for it in held if it is not None} == {6}
+
+
 async def test_one_new_copy_outvotes_all_old_ones(
     network: Network, identity: Identity, sign: Sign
 ) -> None:
