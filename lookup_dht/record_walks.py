@@ -284,7 +284,8 @@ class RecordWalks:
         own_distance = self._protocol.source_node.long_id ^ target
         closer = sum(node.long_id ^ target < own_distance for node in nodes)
         # Not k alone: where others of the region have it, a neighbour would give it to this node.
-        if closer < max(self._limits.replication, len(nodes)):
+        near = closer < max(self._limits.replication, len(nodes))
+        if near or self._storage.held(peer_id) is not None:  # An older one is not left here either.
             self._storage.put(peer_id, data)
 
     # Looking after
