@@ -96,9 +96,9 @@ class Acquaintances:
 
     def asked_by_client(self, asker: Contact, known: bool, prove: bool) -> None:
         """It does not serve. A contact of that id and address may have become a client, or
-        somebody says so in its name, so it is asked itself."""
+        somebody says so in its name, so it is asked itself, once."""
         if known and self._may_ping_for(asker):
-            self.check(asker)
+            self._probe(asker, tries=1)
         if prove:
             self._have_reached(asker)
 
