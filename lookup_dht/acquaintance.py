@@ -85,22 +85,27 @@ class Acquaintances:
 
     # Who asks.
 
-    def asked_by(self, asker: Contact, known: bool) -> None:
-        """A server asked us something. If it is a stranger, it enters the table after it has
-        answered a ping, sent once, to the address that it seems to have. It is handed no records:
-        whoever publishes finds it by itself."""
-        if known or not self._router.wants(asker) or not self.believe(asker.compact):
-            return
-        if self._may_ping_for(asker):
-            self._probe(asker, tries=1)
-
-    def asked_by_client(self, asker: Contact, known: bool, prove: bool) -> None:
-        """It does not serve. A contact of that id and address may have become a client, or
-        somebody says so in its name, so it is asked itself, once."""
-        if known and self._may_ping_for(asker):
-            self._probe(asker, tries=1)
-        if prove:
+    def asked(self, asker: Contact, *, known: bool, server: bool, prove: bool) -> None:
+        """A query was answered. One more datagram at most follows it to where it came from, since
+        that may be forged."""
+        if known and not server:
+            # It became a client, or somebody says so in its name.
+            if self._may_ping_for(asker):
+                self._probe(asker, tries=1)
+        elif prove:
             self._have_reached(asker)
+        elif server and not known:
+            self._welcome(asker)
+
+    def _welcome(self, stranger: Contact) -> None:
+        """It enters the table after it has answered a ping, sent once, to the address that it seems
+        to have. It is handed no records: whoever publishes finds it by itself."""
+        if (
+            self._router.wants(stranger)
+            and self.believe(stranger.compact)
+            and self._may_ping_for(stranger)
+        ):
+            self._probe(stranger, tries=1)
 
     def check(self, contact: Contact) -> None:
         """Ping a contact in the background, to learn whether it deserves its place."""

@@ -84,12 +84,10 @@ class Answerer:
         if self._reachability.wanted:  # A router that let the query in lets more of them in now.
             settings = self._settings
             self._reachability.sent_to(settings.host_of(source), settings.elapsed())
-        if self.query_rate.strained:
-            return
-        if query.server:
-            self._acquaintances.asked_by(sender, sender is known)
-        else:
-            self._acquaintances.asked_by_client(sender, sender is known, query.prove)
+        if not self.query_rate.strained:
+            self._acquaintances.asked(
+                sender, known=sender is known, server=query.server, prove=query.prove
+            )
 
     def _may_ask(self, source: SocketAddress, packed: bytes | None, known: bool) -> bool:
         """Whether a query from there is read at all."""

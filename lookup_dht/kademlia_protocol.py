@@ -205,7 +205,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def welcome_if_new(self, node: Contact) -> None:
         """A server that may be a stranger asked us something."""
-        self.acquaintances.asked_by(node, known=False)
+        self.acquaintances.asked(node, known=False, server=True, prove=False)
 
     def check(self, node: Contact) -> None:
         """Ping a contact in the background, to learn whether it deserves its place."""

@@ -140,6 +140,21 @@ async def test_nobody_pings_for_a_stranger_or_whoever_it_may_not_be(
     assert decode_query(data).method is Method.PING
 
 
+@pytest.mark.parametrize("server", [True, False])
+async def test_who_asks_for_proof_gets_it_whether_it_serves_already_or_not(
+    start: Start, open_raw: Callable[..., Awaitable[Any]], server: bool
+) -> None:
+    node, helper, asker = await start(), await open_raw(), await open_raw("127.0.9.7")
+    helper.answer = helper.as_server
+    assert await node._node.bootstrap_node(helper.address) is not None
+    helper.answer = None
+    await asker.ask(Method.PING, node, server=server, prove=True)
+    async with asyncio.timeout(5):
+        data, _ = await helper.received.get()
+    query = decode_query(data)
+    assert (query.method, query.address) == (Method.REACH, asker.contact.compact[20:])
+
+
 async def test_a_contact_that_says_it_is_a_client_is_asked_itself_and_a_forger_drops_nobody(
     start: Start, open_raw: Callable[..., Awaitable[Any]]
 ) -> None:
