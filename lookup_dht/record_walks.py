@@ -259,8 +259,12 @@ class RecordWalks:
         )
 
     def _note_stored(self, peer_id: bytes, nodes: Iterable[Contact]) -> None:
+        target = int.from_bytes(peer_id, "big")
+        nearest = sorted(nodes, key=lambda node: node.long_id ^ target)
+        # As a network grows, the farthest of them are far away: they may keep theirs until it ends.
+        kept = nearest[: 2 * self._limits.region_nodes_max]
         self._stored_by.pop(peer_id, None)
-        self._stored_by[peer_id] = {node.compact: node for node in nodes}
+        self._stored_by[peer_id] = {node.compact: node for node in kept}
         if len(self._stored_by) > PUBLISHED_MAX:
             del self._stored_by[next(iter(self._stored_by))]
 
