@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from egtp.answers import Answers
+from egtp.attempts import AttemptReason, Cause
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.early import Early, read_early
@@ -71,7 +72,7 @@ class Arrival:
 
 
 class Dial:
-    """A handshake that this side began. ``done`` is called once, with a path or a reason."""
+    """A handshake that this side began. ``done`` is called once, with a path or a cause."""
 
     def __init__(
         self,
@@ -81,7 +82,7 @@ class Dial:
         index: int,
         strategy: CommStrat,
         carrier: Carrier,
-        done: Callable[[Path | str], None],
+        done: Callable[[Path | Cause], None],
         early: Early | None,
         *,
         is_check: bool = False,
@@ -184,7 +185,7 @@ class SecureChannels:
         contact: Contact,
         strategy: CommStrat,
         carrier: Carrier,
-        done: Callable[[Path | str], None],
+        done: Callable[[Path | Cause], None],
         early: Early | None = None,
         *,
         check: bytes | None = None,
@@ -193,7 +194,7 @@ class SecureChannels:
         in it. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
 
         With ``check``, the token of a peer that asked to be dialled, that packet is all there is:
-        ``done`` is told a reason in any case.
+        ``done`` is told a cause in any case.
         """
         index = self._new_index()
         initiator = Initiator(
@@ -383,7 +384,7 @@ class SecureChannels:
                 # On a TCP connection nobody but the one at the other end can have sent it.
                 del self._dials[dial.index]
                 self._events.reject(arrival)
-                dial.done(str(error))
+                dial.done(Cause(AttemptReason.NOT_PROVEN, str(error)))
             return
         del self._dials[dial.index]
         path = self._new_path(
@@ -402,7 +403,7 @@ class SecureChannels:
         # First the proof that we live: until it has it, the other side takes small frames only.
         path.confirm()
         if path.closed:
-            dial.done("the connection was lost")
+            dial.done(Cause(AttemptReason.LOST))
             return
         if dial.early is not None and payload.early_accepted:
             self._events.early_accepted(path, dial.early)
@@ -445,7 +446,7 @@ class SecureChannels:
                 and dial.strategy.connection == connection
                 and self._dials.pop(dial.index, None) is not None
             ):
-                dial.done(reason)
+                dial.done(Cause.of(reason))
         path = self._by_connection.get(connection)
         if path is not None:
             self.close(path)

@@ -17,6 +17,7 @@ from egtp.address_policy import Interface
 from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking
+from egtp.attempts import AttemptReason
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
@@ -381,7 +382,7 @@ class Engine:
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection or 0)
         if connection is not None:
-            connection.abort("what came was of no use")
+            connection.abort(AttemptReason.NOT_EGTP)
 
     def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
         if arrival.observed is not None:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from egtp.attempts import Attempt
 from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.early import Early
-from egtp.errors import Attempt, FastFail
+from egtp.errors import FastFail
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
 from egtp.path import Path

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from egtp.address_policy import Interface
+from egtp.attempts import Attempt, AttemptReason, Cause
 from egtp.channels import SecureChannels
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.early import Early
-from egtp.errors import Attempt, FastFail, FastFailReason, HandshakeFailed, LookupFailed, NotSent
+from egtp.errors import FastFail, FastFailReason, HandshakeFailed, LookupFailed, NotSent
 from egtp.identity import NodeId
 from egtp.lookup import LookupService
 from egtp.path import Path
@@ -59,7 +60,7 @@ class ReachHost(Protocol):
     async def connect_relay(self, relay: RelayStrat) -> None:
         """Have a direct path to a relay. Raises :class:`FastFail`."""
 
-    def expect_hint(self, packet: bytes, tell: Callable[[str], None]) -> Callable[[], None]:
+    def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
         """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
         function that ends the expectation."""
 
@@ -129,25 +130,28 @@ class Reacher:
     async def _resolve(self, lookup: LookupService, peer: Peer, attempts: list[Attempt]) -> None:
         newer_than = peer.record.sequence if peer.record is not None else 0
         started_s = self._host.now()
-        reason = f"no result within {self._config.lookup_timeout_s:g} s"
+        cause = Cause(AttemptReason.LOOKUP_SILENT)
         try:
             async with asyncio.timeout(self._config.lookup_timeout_s):
                 record = await lookup.resolve(peer.peer_id, newer_than=newer_than)
         except Exception as error:
             # Whatever the service raises, the search goes on: its failure is one more attempt.
-            if not isinstance(error, TimeoutError):
-                reason = str(error) or type(error).__name__
-            if not isinstance(error, LookupFailed | TimeoutError):
+            if isinstance(error, LookupFailed):
+                said = str(error)
+                detail = "" if said == error.reason.value else said
+                cause = Cause(AttemptReason(error.reason.value), detail)
+            elif not isinstance(error, TimeoutError):
+                cause = Cause(AttemptReason.LOOKUP_RAISED, str(error) or type(error).__name__)
                 asyncio.get_running_loop().call_exception_handler(
                     {"message": "a lookup service raised", "exception": error}
                 )
-            attempts.append(Attempt(None, reason, self._host.now() - started_s))
+            attempts.append(self._attempt_ended(None, cause, started_s))
         else:
             if record.peer_id == peer.peer_id:
                 self._host.learn(record, "lookup")
             else:
-                took_s = self._host.now() - started_s
-                attempts.append(Attempt(None, "a record of another peer", took_s))
+                cause = Cause(AttemptReason.LOOKUP_CONFUSED)
+                attempts.append(self._attempt_ended(None, cause, started_s))
 
     async def _try(
         self,
@@ -168,7 +172,7 @@ class Reacher:
             now_s=self._host.now(),
             with_relays=with_relays,
         )
-        attempts += [Attempt(strategy, reason, 0.0) for strategy, reason in choice.refused]
+        attempts += [Attempt(one, cause.reason, 0.0, cause.detail) for one, cause in choice.refused]
         to_begin: list[CommStrat] = [*choice.tcp, *choice.relays]
         winner = asyncio.ensure_future(found.wait())
         racing: set[asyncio.Future[Any]] = {winner}
@@ -195,12 +199,13 @@ class Reacher:
         """One try. None if it gave a path, which the channels have announced already."""
         started_s = self._host.now()
         if isinstance(strategy, TCPStrat):
-            reason = await self._attempt_tcp(strategy, contact)
+            cause = await self._attempt_tcp(strategy, contact)
         else:
-            reason = await self._attempt_relay(strategy, contact)
-        if reason is None:
-            return None
-        return Attempt(strategy, reason, self._host.now() - started_s)
+            cause = await self._attempt_relay(strategy, contact)
+        return None if cause is None else self._attempt_ended(strategy, cause, started_s)
+
+    def _attempt_ended(self, strategy: CommStrat | None, cause: Cause, started_s: float) -> Attempt:
+        return Attempt(strategy, cause.reason, self._host.now() - started_s, cause.detail)
 
     async def renew(self, peer: Peer, path: Path) -> None:
         """Replace a session by a new one over the same route, if that works."""
@@ -212,47 +217,47 @@ class Reacher:
             strategy = TCPStrat(strategy.address)
         await self._attempt(strategy, contact)
 
-    async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> str | None:
+    async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> Cause | None:
         try:
             connection = self._comms.open(strategy)
         except NotSent as error:
-            return str(error)
+            return Cause.of(error.reason)
         timeout_s = self._config.dial_timeout_s
-        outcome: str | None = "given up: another way was found first"
+        cause: Cause | None = Cause.of("given up: another way was found first")
         try:
-            outcome = await self._handshake(contact, connection.strategy, timeout_s)
-            if outcome == "" and connection.is_open:
-                outcome = f"connected, but no handshake within {timeout_s:g} s"
-            elif outcome == "":
-                outcome = f"no answer within {timeout_s:g} s"
+            cause = await self._handshake(contact, connection.strategy, timeout_s)
+            if cause == Cause(AttemptReason.SILENT) and connection.is_open:
+                cause = Cause(AttemptReason.NO_HANDSHAKE)
+            elif cause and cause.reason is AttemptReason.LOST and not connection.was_open:
+                cause = Cause(AttemptReason.UNREACHABLE, cause.detail)
         finally:
             # Cancelled in the very turn in which it worked, it has won all the same.
-            if outcome is not None and self._channels.path_of(connection.number) is None:
-                connection.abort(outcome)
+            if cause is not None and self._channels.path_of(connection.number) is None:
+                connection.abort(cause.detail or cause.reason)
         # An address where somebody else answers is a good address, of another peer.
         if connection.was_open:
             self.backoff.worked(strategy.address)
         else:
             self.backoff.failed(strategy.address, self._host.now())
-        return outcome
+        return cause
 
-    async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> str | None:
+    async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> Cause | None:
         try:
             await self._host.connect_relay(strategy)
         except FastFail as error:
-            return f"the relay cannot be reached: {error}"
-        timeout_s = self._config.relay_timeout_s
-        outcome = await self._handshake(contact, strategy, timeout_s)
-        return f"no answer through the relay within {timeout_s:g} s" if outcome == "" else outcome
+            return Cause(AttemptReason.RELAY_UNREACHABLE, str(error))
+        cause = await self._handshake(contact, strategy, self._config.relay_timeout_s)
+        is_silent = cause == Cause(AttemptReason.SILENT)
+        return Cause(AttemptReason.RELAY_SILENT) if is_silent else cause
 
     async def _handshake(
         self, contact: Contact, strategy: CommStrat, timeout_s: float
-    ) -> str | None:
-        """None if it worked, the reason if it failed, an empty string if time ran out."""
+    ) -> Cause | None:
+        """None if it worked, else what it failed for."""
         loop = asyncio.get_running_loop()
-        result: asyncio.Future[Path | str] = loop.create_future()
+        result: asyncio.Future[Path | Cause] = loop.create_future()
 
-        def done(outcome: Path | str) -> None:
+        def done(outcome: Path | Cause) -> None:
             if not result.done():
                 result.set_result(outcome)
 
@@ -263,7 +268,9 @@ class Reacher:
         except (NotSent, HandshakeFailed) as error:
             if early is not None:
                 self._host.early_is_over(contact, early)
-            return str(error)
+            if isinstance(error, NotSent):
+                return Cause.of(error.reason)
+            return Cause(AttemptReason.BAD_KEY, str(error))
         forget_hint = self._host.expect_hint(dial.packet, done)
         deadline_s = self._host.now() + timeout_s
         try:
@@ -272,14 +279,14 @@ class Reacher:
                 await asyncio.wait([result], timeout=step_s)
                 if result.done():
                     outcome = result.result()
-                    return outcome if isinstance(outcome, str) else None
+                    return outcome if isinstance(outcome, Cause) else None
                 if dial.relayed:
                     dial.send()
         except NotSent as error:
-            return str(error)
+            return Cause.of(error.reason)
         finally:
             forget_hint()
             self._channels.abandon(dial)
             if early is not None:
                 self._host.early_is_over(contact, early)
-        return ""
+        return Cause(AttemptReason.SILENT)

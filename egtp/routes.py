@@ -15,7 +15,7 @@ from egtp.asking import Asking
 from egtp.channels import SecureChannels
 from egtp.comm_strat import RelayStrat, TCPStrat
 from egtp.config import NodeConfig
-from egtp.errors import FastFail
+from egtp.errors import FastFail, FastFailReason
 from egtp.events import Observer, PathLost, PathOpened, SearchFailed
 from egtp.identity import NodeId
 from egtp.path import Path
@@ -133,7 +133,7 @@ class Routes:
         if peer.direct is not None:
             return
         if self._host.is_closed:
-            raise FastFail("this node is closed")
+            raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
         self.seek_direct(peer)
         assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
         # Shared by all who need this relay, so it goes on when one of them is cancelled.

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from egtp.accept_limits import AcceptLimits, origin
+from egtp.attempts import AttemptReason
 from egtp.comm_strat import Address, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import NotSent
@@ -135,7 +136,7 @@ class TCPCommsHandler:
         if self._closed:
             raise NotSent("this node is closed")
         if self._kept >= self._config.connections_max and not self._make_room(Standing.KNOWN):
-            raise NotSent("too many connections (connections_max)")
+            raise NotSent(AttemptReason.TOO_MANY_CONNECTIONS)
         if self._observer is not None:
             self._observer(Dialling(strategy.address))
         connection = self._new_connection(strategy.address)
@@ -153,11 +154,11 @@ class TCPCommsHandler:
                     lambda: connection, address.host, address.port, local_addr=local
                 )
         except TimeoutError:
-            connection.fail(f"no answer within {timeout_s:g} s")
+            connection.fail(AttemptReason.SILENT)
         except OSError as error:
             # asyncio words a failed bind or connect in a sentence of its own; keep the cause.
             refused = error.errno == errno.ECONNREFUSED
-            connection.fail("connection refused" if refused else words(error))
+            connection.fail(AttemptReason.REFUSED if refused else words(error))
         finally:
             del self._openings[connection.number]
 
