@@ -23,6 +23,7 @@ from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
+from egtp.dialling import Dialler
 from egtp.discovery_service import Introduction
 from egtp.early import Early
 from egtp.environment import Environment, nonces
@@ -158,7 +159,8 @@ class Engine:
             self.counters,
             observer,
         )
-        self.reacher: Final = Reacher(self, self.me, self.channels, self.comms, lookup, config)
+        self.dialler: Final = Dialler(self, self.channels, self.comms, config)
+        self.reacher: Final = Reacher(self, self.me, self.dialler, lookup, config)
         self.relaying: Final = Relaying(self)
         self.routes: Final = Routes(
             self,
@@ -326,7 +328,7 @@ class Engine:
         if news:
             # The peer has just said that it is there: what failed before says nothing any more.
             for strategy in record.tcp:
-                self.reacher.backoff.worked(strategy.address)
+                self.dialler.backoff.worked(strategy.address)
         if news and peer.waiting and peer.best_path is None:
             self.routes.seek(peer)
         if news and record.tcp and peer.relayed is not None:

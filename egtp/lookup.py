@@ -216,3 +216,47 @@ class LookupRace(LookupChain):
         if newest is None:
             raise failure
         return newest
+
+    async def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        """Of all services at once. If several records are found before the next one is asked for,
+        it is the newest of them."""
+        newest: SignedCommRecord | None = None
+        changed = asyncio.Event()
+
+        async def search(service: LookupService) -> None:
+            nonlocal newest
+            stream = resolve_stream(service, peer_id, newer_than=newer_than)
+            async with contextlib.aclosing(stream):
+                async for record in stream:
+                    if supersedes(record, newest):
+                        newest = record
+                        changed.set()
+
+        searches = [asyncio.ensure_future(search(service)) for service in self._services]
+        for one in searches:
+            one.add_done_callback(lambda _: changed.set())
+        told = newer_than
+        try:
+            while True:
+                is_over = all(one.done() for one in searches)
+                if newest is not None and newest.sequence > told:
+                    told = newest.sequence
+                    yield newest
+                elif is_over:
+                    break
+                else:
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            for one in searches:
+                one.cancel()
+            ends = await asyncio.gather(*searches, return_exceptions=True)
+        failures = [end for end in ends if end is not None]
+        # One that raises anything else has a bug, and is told of in any case.
+        failures.sort(key=lambda error: isinstance(error, LookupFailed))
+        if failures and (told == newer_than or not isinstance(failures[0], LookupFailed)):
+            raise failures[0]
+        if told == newer_than:
+            raise LookupFailed(LookupFailure.NO_NODES)

@@ -41,9 +41,9 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
+from egtp.dialling import INITIATION_AGAIN_S
 from egtp.frames import frame
 from egtp.packet import Initiation, Response, decode_packet
-from egtp.reaching import INITIATION_AGAIN_S
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
 from simulations.lab import LATENCY_S, Lab, in_lab, kept
 
@@ -206,6 +206,11 @@ def test_the_record_names_a_key_of_low_order() -> None:
         assert said(failure) == [(TCPStrat, AttemptReason.BAD_KEY)]
         assert failure.attempts[0].detail == "a key of low order"
         assert took_s == 0
+        engine: Any = asker._engine
+        (strategy,) = peer.record.tcp
+        assert not engine.dialler.backoff.remaining_s(strategy.address, engine.now()), (
+            "it is innocent"
+        )
 
     play(story)
 
@@ -999,7 +1004,7 @@ async def test_a_port_of_this_machine_refuses_within_50_ms(start: Start) -> None
         best_s = min(best_s, time.perf_counter() - began_s)
         assert failed.value.attempts[0].reason is AttemptReason.REFUSED
         engine: Any = asker._engine
-        engine.reacher.backoff.worked(address)
+        engine.dialler.backoff.worked(address)
     assert best_s < 0.05
 
 
@@ -1016,6 +1021,7 @@ async def test_a_real_connection_is_reset_after_the_query_was_written(start: Sta
     query = asker.open_query(node.node_id, "wait", hard_timeout_s=0.5)
     await called.wait()
     engine: Any = node._engine
+    engine.comms._listeners.close()  # the port refuses before the asker can come back
     engine.comms.drop_all("a test")
     await node.close()
     with pytest.raises(HardTimeout) as timeout:
