@@ -40,7 +40,7 @@ from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
 from egtp.path import Path
-from egtp.peers import PeerBook
+from egtp.peers import Peer, PeerBook
 from egtp.publishing import Publisher
 from egtp.query_reader import QueryReader
 from egtp.reaching import Reacher
@@ -124,7 +124,7 @@ class Engine:
         self._arrivals: dict[int, Arrival] = {}
 
         nonce = nonces(environment.entropy).__next__
-        self.book: Final = PeerBook(config.peers_max, self._is_needed)
+        self.book: Final = PeerBook(config.peers_max, config.known_strangers_max, self._is_needed)
         self.asking: Final = Asking(self, self.me, self.book, config, self.counters, nonce)
         self.answering: Final = Answering(self, self.me, config, self.counters, nonce)
         self.comms: Final = TCPCommsHandler(
@@ -294,6 +294,7 @@ class Engine:
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay server that the discovery service introduced."""
+        self.want(introduction.peer_id)
         if introduction.record is not None:
             self.learn(introduction.record, "discovery")
 
@@ -425,9 +426,18 @@ class Engine:
         if path is not None and path.confirmed and not path.outbox:
             path.queue_control(item(ItemType.PADDING))
 
+    def want(self, peer_id: NodeId) -> Peer:
+        """Somebody here has to do with the peer: it is no stranger from now on."""
+        peer = self.book.get(peer_id)
+        if not peer.is_wanted:
+            self.book.want(peer)
+            self.comms.want(peer_id)
+        return peer
+
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here wants to reach the peer; others are strangers."""
-        return self._is_needed(peer_id)
+        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
+        peer = self.book.find(peer_id)
+        return (peer is not None and peer.is_wanted) or self._is_needed(peer_id)
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)

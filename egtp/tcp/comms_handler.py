@@ -220,6 +220,10 @@ class TCPCommsHandler:
         self._policy.prove(connection.number, peer_id, standing, self._elapsed())
         self._throttling.prove(connection, peer_id)
 
+    def want(self, peer_id: NodeId) -> None:
+        """Somebody here has to do with the peer from now on: its connections are no stranger's."""
+        self._policy.promote(peer_id, self._elapsed())
+
     def _has_room_for_stranger(self) -> bool:
         if self._policy.count(Standing.STRANGER) < self._config.strangers_max:
             return True

@@ -305,15 +305,18 @@ def peer_id_of(number: int) -> NodeId:
 
 
 class BookMachine(RuleBasedStateMachine):
-    """The model is a list of the peers that must still be known, in order of their use."""
+    """The model is a list of the peers that must still be known, in order of their use, and the
+    set of those whom somebody here wants."""
 
     PEERS_MAX = 5
+    STRANGERS_MAX = 2
 
     def __init__(self) -> None:
         super().__init__()
         self.needed: set[NodeId] = set()
-        self.book = PeerBook(self.PEERS_MAX, self.needed.__contains__)
+        self.book = PeerBook(self.PEERS_MAX, self.STRANGERS_MAX, self.needed.__contains__)
         self.order: list[NodeId] = []
+        self.wanted: set[NodeId] = set()
 
     @rule(number=st.integers(0, 14))
     def get(self, number: int) -> None:
@@ -328,13 +331,31 @@ class BookMachine(RuleBasedStateMachine):
             assert len(self.book) == size
             self.order.remove(peer_id)
         elif size >= self.PEERS_MAX:
-            free = [i for i in self.order if i not in protected]
             gone = [i for i in self.order if self.book.find(i) is None]
-            assert gone == free[: len(gone)], "not the least recently used ones"
-            assert gone or not free
+            assert gone == self._next_to_go(size + 1 - self.PEERS_MAX, protected)
             self.order = [i for i in self.order if i not in gone]
+            self.wanted -= set(gone)
         self.order.append(peer_id)
         assert all(self.book.find(i) is not None for i in protected), "forgot one in use"
+
+    def _next_to_go(self, count: int, protected: list[NodeId]) -> list[NodeId]:
+        """Strangers above their share, the newcomer counted, and then whoever was used longest
+        ago; in order of use."""
+        free = [i for i in self.order if i not in protected]
+        strangers = [i for i in self.order if i not in self.wanted]
+        above_share = max(0, len(strangers) + 1 - self.STRANGERS_MAX)
+        first = [i for i in free if i in strangers][: min(count, above_share)]
+        then = [i for i in free if i not in first][: count - len(first)]
+        return [i for i in self.order if i in first or i in then]
+
+    @rule(data=st.data())
+    def want(self, data: st.DataObject) -> None:
+        if self.order:
+            peer_id = data.draw(st.sampled_from(self.order))
+            peer = self.book.find(peer_id)
+            assert peer is not None
+            self.book.want(peer)
+            self.wanted.add(peer_id)
 
     @rule(number=st.integers(0, 14))
     def find(self, number: int) -> None:
@@ -382,16 +403,30 @@ def test_the_book_forgets_the_least_recently_used_and_none_that_is_in_use() -> N
 
 
 def test_strangers_cannot_make_the_book_grow() -> None:
-    book = PeerBook(10, lambda _: False)
+    book = PeerBook(10, 5, lambda _: False)
     for number in range(1000):
         book.get(peer_id_of(number))
         assert len(book) <= 10
     assert [peer.peer_id for peer in book.all()] == [peer_id_of(n) for n in range(990, 1000)]
 
 
+def test_strangers_cannot_make_the_book_forget_whom_somebody_here_has_to_do_with() -> None:
+    book = PeerBook(10, 5, lambda _: False)
+    friends = [book.get(peer_id_of(number)) for number in range(5)]
+    for friend in friends:
+        book.want(friend)
+    for number in range(1000, 2000):
+        book.get(peer_id_of(number))
+    assert all(book.find(friend.peer_id) is friend for friend in friends)
+    # Their own share is theirs, however many are wanted.
+    for number in range(20):
+        book.want(book.get(peer_id_of(number)))
+    assert len(book) == 10
+
+
 def test_a_book_that_had_to_grow_shrinks_again_when_its_peers_are_not_in_use_any_more() -> None:
     needed = {peer_id_of(number) for number in range(30)}
-    book = PeerBook(10, needed.__contains__)
+    book = PeerBook(10, 5, needed.__contains__)
     for number in range(30):
         book.get(peer_id_of(number))
     assert len(book) == 30
