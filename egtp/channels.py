@@ -85,6 +85,7 @@ class Dial:
         done: Callable[[Path | Cause], None],
         early: Early | None,
         *,
+        at_ms: int,
         is_check: bool = False,
     ) -> None:
         self.contact: Final = contact
@@ -95,6 +96,8 @@ class Dial:
         self.carrier: Final = carrier
         self.done: Final = done
         self.early: Final = early
+        self.at_ms: Final = at_ms
+        """How long this node had been running."""
         self.is_check: Final = is_check
         """Whether it is only to arrive; then no response is taken."""
 
@@ -215,9 +218,17 @@ class SecureChannels:
             check=check,
         )
         packet = initiator.initiate(payload, self._ephemeral()).encode()
-        is_check = check is not None
         dial = Dial(
-            contact, initiator, packet, index, strategy, carrier, done, early, is_check=is_check
+            contact,
+            initiator,
+            packet,
+            index,
+            strategy,
+            carrier,
+            done,
+            early,
+            at_ms=payload.uptime_ms,
+            is_check=check is not None,
         )
         self._dials[index] = dial
         try:
@@ -341,6 +352,7 @@ class SecureChannels:
             responder.payload.incarnation,
             responder.payload.uptime_ms,
             dialled=False,
+            dialled_at_ms=responder.payload.uptime_ms,
         )
         path.record = record
         self._unconfirmed.add(path, peer_id, data, encoded, now)
@@ -397,6 +409,7 @@ class SecureChannels:
             payload.incarnation,
             payload.uptime_ms,
             dialled=True,
+            dialled_at_ms=dial.at_ms,
         )
         path.record = record
         path.observed = payload.observed
@@ -492,6 +505,7 @@ class SecureChannels:
         uptime_ms: int,
         *,
         dialled: bool,
+        dialled_at_ms: int,
     ) -> Path:
         now = self._environment.elapsed()
         session = Session(
@@ -510,6 +524,7 @@ class SecureChannels:
             self._events,
             relayed=arrival.relayed,
             dialled=dialled,
+            dialled_at_ms=dialled_at_ms,
             theirs=theirs,
             ours=self._limits,
             incarnation=incarnation,

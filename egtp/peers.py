@@ -24,15 +24,27 @@ CROSSED_S: Final = 5.0
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
-    """Which of two confirmed paths to one peer stays. Both ends come to the same answer.
+    """Which of two confirmed paths to one peer stays; ``new`` was confirmed later here, which the
+    other end may see otherwise. Both ends come to the same answer.
 
-    The newer one, since its dialler had a reason to dial; but if both began at about the same
-    time, the one dialled by the smaller nodeId.
+    The newer one, since its dialler had a reason to dial; but if both ends dialled at about the
+    same time, the one dialled by the smaller nodeId. Which of its own a dialler began later, it has
+    told in the handshake.
     """
-    if new.session.started_s - old.session.started_s < CROSSED_S and old.dialled != new.dialled:
+    if old.incarnation != new.incarnation:
+        return new
+    if old.dialled == new.dialled:
+        return max(new, old, key=_order_of_dialling)
+    if new.session.started_s - old.session.started_s < CROSSED_S:
         mine = me < new.peer_id
         return new if new.dialled == mine else old
     return new
+
+
+def _order_of_dialling(path: Path) -> tuple[int, int]:
+    """Of two in the same millisecond, either will do, if only it is the same at both ends."""
+    session = path.session
+    return path.dialled_at_ms, session.index if path.dialled else session.remote_index
 
 
 @dataclass(frozen=True, slots=True)
