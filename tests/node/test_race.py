@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from egtp import CommRecord, SignedCommRecord
 from egtp.attempts import Attempt, AttemptReason, Cause
 from egtp.comm_strat import Address, CommStrat, TCPStrat
 from egtp.identity import NodeId
 from egtp.race import Race
 from egtp.strategy_choice import Contact, Plan
+from simulations.lab import LATENCY_S, Lab, in_lab
 from simulations.virtual import Network, simulate
 
 STAGGER_S = 0.25
@@ -194,3 +196,35 @@ def test_cancelling_it_leaves_nothing() -> None:
         assert len(asyncio.all_tasks()) == 1
 
     play(story)
+
+
+@pytest.mark.parametrize("dead", ["IPv6", "IPv4"])
+def test_a_family_that_leads_nowhere_costs_a_stagger_and_no_timeout(dead: str) -> None:
+    """IPv6 goes first; who has both, and can be reached by one of them, is reached by that one."""
+    both = ("5.9.0.1", "2a00:1450::9"), ("5.8.0.1", "2a00:1450::8")
+
+    async def story(lab: Lab) -> None:
+        here, there = (lab.network.host(f"both {n}", *pair) for n, pair in enumerate(both))
+        gone = lab.network.host("gone", "5.7.0.1", "2a00:1450::7")
+        peer = await lab.node(on=there)
+        listening = [f"{there.addresses[0]}:4000", f"[{there.addresses[1]}]:4000"]
+        await there.run(peer.listen(listening))
+        four, six = (TCPStrat(Address.parse(text)) for text in listening)
+        silent = "[2a00:1450::7]:4000" if dead == "IPv6" else "5.7.0.1:4000"
+        nowhere = TCPStrat(Address.parse(silent))
+        strategies = (four, nowhere) if dead == "IPv6" else (nowhere, six)
+        content = CommRecord(
+            int(lab.network.story.unix_time()) + 600,
+            bytes(8),
+            ((1, peer.identity.channel_key),),
+            strategies,
+        )
+        gone.crash()
+        asker = await lab.asker(on=here)
+        asker.add_contact(SignedCommRecord.sign(peer.identity, 2**40, content))
+        began_s = lab.now_s
+        assert await lab.query(asker, peer.node_id) == b"x"
+        wait_s = asker.config.stagger_s if dead == "IPv6" else 0.0
+        assert lab.now_s - began_s == pytest.approx(wait_s + 6 * LATENCY_S, abs=0.01)
+
+    in_lab(Lab, story)
