@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import aclosing
 from typing import Protocol
 
 from egtp.address_policy import Interface
@@ -14,7 +13,7 @@ from egtp.config import NodeConfig
 from egtp.dialling import Dialler
 from egtp.errors import FastFail, FastFailReason, LookupFailed
 from egtp.identity import NodeId
-from egtp.lookup import LookupService, resolve_stream
+from egtp.lookup import LookupService, ending, resolve_stream
 from egtp.path import Path
 from egtp.peers import Peer
 from egtp.race import Race
@@ -112,7 +111,7 @@ class Reacher:
         cause = Cause(AttemptReason.NOT_FOUND)
         records = resolve_stream(lookup, peer.peer_id, newer_than=newer_than)
         try:
-            async with asyncio.timeout(self._config.lookup_timeout_s), aclosing(records):
+            async with asyncio.timeout(self._config.lookup_timeout_s), ending(records):
                 async for record in records:
                     if record.peer_id != peer.peer_id:
                         cause = Cause(AttemptReason.LOOKUP_CONFUSED)

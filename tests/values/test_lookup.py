@@ -18,6 +18,7 @@ from egtp.lookup import (
     LookupService,
     MemoryLookup,
     Published,
+    ending,
 )
 
 FAR_FUTURE_UNIX_S = 2**40
@@ -326,3 +327,25 @@ async def test_a_service_of_a_race_that_raises_takes_no_record_from_the_others(
     assert await anext(stream) == good.answer
     with pytest.raises(OSError, match="database"):
         await anext(stream)
+
+
+def test_who_is_dropped_while_a_stream_is_awaited_ends_quietly(alice: Identity) -> None:
+    """As at the end of a process: nobody runs the loop any more, and nothing can be awaited."""
+    ended = []
+
+    async def waits() -> None:
+        stream = LookupRace(Slow(made(alice, 1))).resolve_stream(alice.node_id)
+        try:
+            async with ending(stream) as records:
+                async for _ in records:
+                    pass
+        except Exception as error:
+            ended.append(error)
+
+    async def drop() -> None:
+        dropped = waits()
+        dropped.send(None)
+        dropped.close()
+
+    asyncio.run(drop())
+    assert ended == []
