@@ -7,13 +7,13 @@ the truth about what happened.
 
 from egtp import blocking
 from egtp.answers import AnswerLimits
+from egtp.attempts import Attempt, AttemptReason
 from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
 from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.environment import Environment, local_addresses
 from egtp.errors import (
-    Attempt,
     EgtpError,
     FastFail,
     FastFailReason,
@@ -67,6 +67,7 @@ __all__ = [
     "FastFail",
     "FastFailReason",
     "Attempt",
+    "AttemptReason",
     "HardTimeout",
     "HandlerFailed",
     "HedgeFailed",

@@ -34,7 +34,7 @@ from egtp import (
 )
 from egtp.events import Event, Observer, RecordPublished
 from egtp.program_loop import program_loop
-from lookup_dht import DHTLookup
+from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
 
@@ -120,7 +120,8 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         metavar="IP:PORT",
         action="append",
         default=[],
-        help="a DHT node to join through; may be given several times",
+        help="a DHT node to join through; may be given several times; not needed once --state "
+        "knows some",
     )
     parser.add_argument(
         "--dht-listen",
@@ -130,7 +131,15 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--identity",
         metavar="FILE",
-        help="private keys, made if there is no such file (default: new ones at each start)",
+        help="private keys, made if there is no such file (default: those of --state, or new ones "
+        "at each start)",
+    )
+    parser.add_argument(
+        "--state",
+        metavar="DIR",
+        type=Path,
+        help="keep in DIR what is to survive a restart: private keys, DHT contacts and records, "
+        "and the highest number seen of each peer's record; made if there is none",
     )
     parser.add_argument("--network", metavar="NAME", default="main", help="default: %(default)s")
     parser.add_argument(
@@ -153,20 +162,28 @@ async def _node(
     addresses = [Address.parse(text) for text in (options.listen, *options.bootstrap) if text]
     private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
     six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
-    if not options.bootstrap and not options.dht_listen:
-        raise InvalidConfig("name a DHT node to join with --bootstrap IP:PORT")
     async with contextlib.AsyncExitStack() as stack:
+        folder = None if options.state is None else _made(options.state)
+        keys = options.identity or (folder and folder / "identity.pem")
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
-        if options.identity is not None:
-            identity = stack.enter_context(IdentityFile.open(options.identity))
+        if keys is not None:
+            identity = stack.enter_context(IdentityFile.open(keys))
+        kept = None if folder is None else KeptState(folder / "dht", _complain)
+        state = None if kept is None else kept.read()
+        if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
+            raise InvalidConfig("name a DHT node to join with --bootstrap IP:PORT")
         lookup = DHTLookup(
             options.dht_listen or ("[::]:0" if six else "0.0.0.0:0"),
             options.bootstrap,
             network=options.network,
             server=options.dht_listen is not None,
             private_addresses=private,
+            state=state,
+            store=None if kept is None else kept.records,
         )
         await stack.enter_async_context(lookup)
+        if kept is not None:
+            await stack.enter_async_context(kept.of(lookup))
         discovery = None
         if relays is not None:
             discovery = DiscoveryMan(Path(relays), on_error=_complain)
@@ -252,7 +269,16 @@ def _tell_published(event: Event) -> None:
         print(f"record stored by {event.published.stored} nodes: {ways}", flush=True)
 
 
-def _complain(error: EgtpError) -> None:
+def _made(folder: Path) -> Path:
+    """A folder for this user alone, made if it is not there. Raises :class:`InvalidConfig`."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidConfig(f"cannot make the folder {folder}: {error.strerror}") from None
+    return folder
+
+
+def _complain(error: EgtpError | str) -> None:
     print(f"egtp: {error}", file=sys.stderr, flush=True)
 
 

@@ -10,6 +10,7 @@ import ipaddress
 from collections.abc import Iterable
 from typing import Final, TypeAlias
 
+from egtp.attempts import AttemptReason
 from egtp.comm_strat import Address
 
 __all__ = ["DIAL_BACK_PORT_MIN", "Interface", "why_not_dial"]
@@ -26,7 +27,7 @@ _EVERYBODY: Final = ipaddress.IPv4Address("255.255.255.255")
 
 def why_not_dial(
     address: Address, *, private_addresses: bool, interfaces: Iterable[Interface] = ()
-) -> str | None:
+) -> AttemptReason | None:
     """The reason not to dial ``address``, or None if it may be dialled.
 
     ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. A
@@ -36,11 +37,11 @@ def why_not_dial(
     """
     ip = _innermost(ipaddress.ip_address(address.ip))
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
-        return "an address that cannot be dialled"
+        return AttemptReason.NEVER_DIALLED
     if ip == _EVERYBODY:
-        return "an address that cannot be dialled"
+        return AttemptReason.NEVER_DIALLED
     if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
-        return "a private address of another network (private_addresses would allow it)"
+        return AttemptReason.PRIVATE_ADDRESS
     return None
 
 

@@ -53,6 +53,9 @@ class AskingHost(Protocol):
     def seek(self, peer: Peer) -> None:
         """Search for a path to the peer, unless a search is under way."""
 
+    def want(self, peer_id: NodeId) -> Peer:
+        """Somebody here has to do with the peer: it is no stranger from now on."""
+
     def not_sought(self, peer: Peer) -> None:
         """Nobody waits for a path to the peer any more."""
 
@@ -140,7 +143,10 @@ class Asking:
             exchange.given = True
             host.deliver_to_self(exchange)
         else:
-            self.post(self._book.find(peer_id) or self._book.get(peer_id), exchange)
+            peer = self._book.find(peer_id)
+            if peer is None or not peer.is_wanted:
+                peer = host.want(peer_id)
+            self.post(peer, exchange)
         return exchange
 
     def tell(self, peer_id: NodeId, sending: Sending) -> None:
@@ -149,7 +155,7 @@ class Asking:
             sending.given = True
             self._host.deliver_to_self(sending)
         else:
-            self.post(self._book.get(peer_id), sending)
+            self.post(self._host.want(peer_id), sending)
 
     # Giving to paths
 

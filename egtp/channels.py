@@ -14,6 +14,7 @@ from typing import Final, Protocol
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from egtp.answers import Answers
+from egtp.attempts import AttemptReason, Cause
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.early import Early, read_early
@@ -71,7 +72,7 @@ class Arrival:
 
 
 class Dial:
-    """A handshake that this side began. ``done`` is called once, with a path or a reason."""
+    """A handshake that this side began. ``done`` is called once, with a path or a cause."""
 
     def __init__(
         self,
@@ -81,9 +82,10 @@ class Dial:
         index: int,
         strategy: CommStrat,
         carrier: Carrier,
-        done: Callable[[Path | str], None],
+        done: Callable[[Path | Cause], None],
         early: Early | None,
         *,
+        at_ms: int,
         is_check: bool = False,
     ) -> None:
         self.contact: Final = contact
@@ -94,6 +96,8 @@ class Dial:
         self.carrier: Final = carrier
         self.done: Final = done
         self.early: Final = early
+        self.at_ms: Final = at_ms
+        """How long this node had been running."""
         self.is_check: Final = is_check
         """Whether it is only to arrive; then no response is taken."""
 
@@ -184,7 +188,7 @@ class SecureChannels:
         contact: Contact,
         strategy: CommStrat,
         carrier: Carrier,
-        done: Callable[[Path | str], None],
+        done: Callable[[Path | Cause], None],
         early: Early | None = None,
         *,
         check: bytes | None = None,
@@ -193,7 +197,7 @@ class SecureChannels:
         in it. Raises :class:`NotSent` and :class:`HandshakeFailed` (a key of low order).
 
         With ``check``, the token of a peer that asked to be dialled, that packet is all there is:
-        ``done`` is told a reason in any case.
+        ``done`` is told a cause in any case.
         """
         index = self._new_index()
         initiator = Initiator(
@@ -214,9 +218,17 @@ class SecureChannels:
             check=check,
         )
         packet = initiator.initiate(payload, self._ephemeral()).encode()
-        is_check = check is not None
         dial = Dial(
-            contact, initiator, packet, index, strategy, carrier, done, early, is_check=is_check
+            contact,
+            initiator,
+            packet,
+            index,
+            strategy,
+            carrier,
+            done,
+            early,
+            at_ms=payload.uptime_ms,
+            is_check=check is not None,
         )
         self._dials[index] = dial
         try:
@@ -340,6 +352,7 @@ class SecureChannels:
             responder.payload.incarnation,
             responder.payload.uptime_ms,
             dialled=False,
+            dialled_at_ms=responder.payload.uptime_ms,
         )
         path.record = record
         self._unconfirmed.add(path, peer_id, data, encoded, now)
@@ -383,7 +396,7 @@ class SecureChannels:
                 # On a TCP connection nobody but the one at the other end can have sent it.
                 del self._dials[dial.index]
                 self._events.reject(arrival)
-                dial.done(str(error))
+                dial.done(Cause(AttemptReason.NOT_PROVEN, str(error)))
             return
         del self._dials[dial.index]
         path = self._new_path(
@@ -396,13 +409,14 @@ class SecureChannels:
             payload.incarnation,
             payload.uptime_ms,
             dialled=True,
+            dialled_at_ms=dial.at_ms,
         )
         path.record = record
         path.observed = payload.observed
         # First the proof that we live: until it has it, the other side takes small frames only.
         path.confirm()
         if path.closed:
-            dial.done("the connection was lost")
+            dial.done(Cause(AttemptReason.LOST))
             return
         if dial.early is not None and payload.early_accepted:
             self._events.early_accepted(path, dial.early)
@@ -445,7 +459,7 @@ class SecureChannels:
                 and dial.strategy.connection == connection
                 and self._dials.pop(dial.index, None) is not None
             ):
-                dial.done(reason)
+                dial.done(Cause.of(reason))
         path = self._by_connection.get(connection)
         if path is not None:
             self.close(path)
@@ -491,6 +505,7 @@ class SecureChannels:
         uptime_ms: int,
         *,
         dialled: bool,
+        dialled_at_ms: int,
     ) -> Path:
         now = self._environment.elapsed()
         session = Session(
@@ -509,6 +524,7 @@ class SecureChannels:
             self._events,
             relayed=arrival.relayed,
             dialled=dialled,
+            dialled_at_ms=dialled_at_ms,
             theirs=theirs,
             ours=self._limits,
             incarnation=incarnation,

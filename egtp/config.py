@@ -60,8 +60,8 @@ class NodeConfig:
     connections_max: int = 10_000
     """All connections, but for those that are being closed."""
     strangers_share: float = 0.5
-    """Of all connections that peers may hold whom nobody here has asked for: the other half is
-    left to those who are wanted."""
+    """Of all connections, and of all peers that are remembered, what strangers may hold: those whom
+    nobody here has asked or named. The other half is left to those who are wanted."""
     connections_per_peer_max: int = 4
     """Of one peer, who needs one, and a second while it changes over."""
     connections_per_ip_max: int = 256
@@ -105,7 +105,8 @@ class NodeConfig:
     """What may wait for one peer: for a path to it, or for the path to take more. And for all
     together who have asked with a dial and not proven yet that they live."""
     peers_max: int = 20_000
-    """Peers that are remembered; those least recently used are forgotten first."""
+    """Peers that are remembered; those least recently used are forgotten first, and strangers above
+    their share before them."""
     exchanges_max: int = 200_000
     """Queries of this node that are open at a time."""
 
@@ -166,7 +167,7 @@ class NodeConfig:
         if self.relay_lease_s < 1:
             raise InvalidConfig("relay_lease_s is at least 1: leases are counted in seconds")
         if self.strangers_share > 1:
-            raise InvalidConfig("strangers_share is a share of connections_max: at most 1")
+            raise InvalidConfig("strangers_share is a share of all: at most 1")
         if self.body_bytes_max > BODY_BYTES_LIMIT:
             raise InvalidConfig(f"body_bytes_max is at most {BODY_BYTES_LIMIT}")
         if self.body_bytes_max > self.reassembly_bytes_max:
@@ -176,6 +177,11 @@ class NodeConfig:
     def strangers_max(self) -> int:
         """Proven connections of peers whom nobody here has asked for."""
         return max(1, int(self.connections_max * self.strangers_share))
+
+    @property
+    def known_strangers_max(self) -> int:
+        """Peers that are remembered though nobody here has to do with them."""
+        return max(1, int(self.peers_max * self.strangers_share))
 
     @property
     def peer_connections_max(self) -> int:

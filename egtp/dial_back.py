@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 from egtp import canonical
 from egtp.address_policy import DIAL_BACK_PORT_MIN, why_not_dial
+from egtp.attempts import AttemptReason, Cause
 from egtp.channels import SecureChannels
 from egtp.comm_strat import Address, Carrier, TCPStrat
 from egtp.config import NodeConfig
@@ -160,8 +161,8 @@ class Verifier:
         if not self._quota.take(incoming.peer_id, target.ip, self._host.now()):
             self._counters["address check refused: too many"] += 1
             raise HandlerFailed(ReplyCode.BUSY)
-        reason = await self._knock(incoming.peer_id, target, token)
-        return reason.encode("ascii", "replace")[:REASON_BYTES_MAX]
+        in_vain = await self._knock(incoming.peer_id, target, token)
+        return in_vain.encode("ascii", "replace")[:REASON_BYTES_MAX]
 
     def _refusal(self, reason: str) -> HandlerFailed:
         self._counters[f"address check refused: {reason}"] += 1
@@ -176,7 +177,7 @@ class Verifier:
         timeout_s = self._config.dial_timeout_s
         ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
 
-        def done(outcome: Path | str) -> None:
+        def done(outcome: Path | Cause) -> None:
             if not ended.done():
                 ended.set_result(str(outcome))
 
@@ -184,7 +185,7 @@ class Verifier:
             connection = self._comms.open(TCPStrat(target))
         except NotSent as error:
             return str(error)
-        dial, reason = None, f"no answer within {timeout_s:g} s"
+        dial, reason = None, AttemptReason.SILENT.value
         try:
             dial = self._channels.dial(
                 contact, connection.strategy, self._host.carrier(peer_id), done, check=token

@@ -17,11 +17,13 @@ from egtp.address_policy import Interface
 from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking
+from egtp.attempts import AttemptReason
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
+from egtp.dialling import Dialler
 from egtp.discovery_service import Introduction
 from egtp.early import Early
 from egtp.environment import Environment, nonces
@@ -38,7 +40,7 @@ from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
 from egtp.path import Path
-from egtp.peers import PeerBook
+from egtp.peers import Peer, PeerBook
 from egtp.publishing import Publisher
 from egtp.query_reader import QueryReader
 from egtp.reaching import Reacher
@@ -122,7 +124,7 @@ class Engine:
         self._arrivals: dict[int, Arrival] = {}
 
         nonce = nonces(environment.entropy).__next__
-        self.book: Final = PeerBook(config.peers_max, self._is_needed)
+        self.book: Final = PeerBook(config.peers_max, config.known_strangers_max, self._is_needed)
         self.asking: Final = Asking(self, self.me, self.book, config, self.counters, nonce)
         self.answering: Final = Answering(self, self.me, config, self.counters, nonce)
         self.comms: Final = TCPCommsHandler(
@@ -157,7 +159,8 @@ class Engine:
             self.counters,
             observer,
         )
-        self.reacher: Final = Reacher(self, self.me, self.channels, self.comms, lookup, config)
+        self.dialler: Final = Dialler(self, self.channels, self.comms, config)
+        self.reacher: Final = Reacher(self, self.me, self.dialler, lookup, config)
         self.relaying: Final = Relaying(self)
         self.routes: Final = Routes(
             self,
@@ -291,6 +294,7 @@ class Engine:
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay server that the discovery service introduced."""
+        self.want(introduction.peer_id)
         if introduction.record is not None:
             self.learn(introduction.record, "discovery")
 
@@ -325,7 +329,7 @@ class Engine:
         if news:
             # The peer has just said that it is there: what failed before says nothing any more.
             for strategy in record.tcp:
-                self.reacher.backoff.worked(strategy.address)
+                self.dialler.backoff.worked(strategy.address)
         if news and peer.waiting and peer.best_path is None:
             self.routes.seek(peer)
         if news and record.tcp and peer.relayed is not None:
@@ -381,7 +385,7 @@ class Engine:
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection or 0)
         if connection is not None:
-            connection.abort("what came was of no use")
+            connection.abort(AttemptReason.NOT_EGTP)
 
     def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
         if arrival.observed is not None:
@@ -422,9 +426,18 @@ class Engine:
         if path is not None and path.confirmed and not path.outbox:
             path.queue_control(item(ItemType.PADDING))
 
+    def want(self, peer_id: NodeId) -> Peer:
+        """Somebody here has to do with the peer: it is no stranger from now on."""
+        peer = self.book.get(peer_id)
+        if not peer.is_wanted:
+            self.book.want(peer)
+            self.comms.want(peer_id)
+        return peer
+
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here wants to reach the peer; others are strangers."""
-        return self._is_needed(peer_id)
+        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
+        peer = self.book.find(peer_id)
+        return (peer is not None and peer.is_wanted) or self._is_needed(peer_id)
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)

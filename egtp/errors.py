@@ -30,15 +30,13 @@ What a *stranger* sends is never raised to a user: it is dropped and counted. Th
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from egtp.comm_strat import CommStrat
+    from egtp.attempts import Attempt
     from egtp.identity import NodeId
 
 __all__ = [
-    "Attempt",
     "CanonicalError",
     "EgtpError",
     "FastFail",
@@ -81,22 +79,6 @@ def _restored(
     return error
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One thing that was tried to reach a peer, and how it ended."""
-
-    strategy: CommStrat | None
-    """The strategy tried; None for a lookup."""
-    reason: str
-    """Why it did not work, in words for a log line: ``connection refused``."""
-    duration_s: float
-    """How long it took, in seconds."""
-
-    def __str__(self) -> str:
-        what = "lookup" if self.strategy is None else str(self.strategy)
-        return f"{what}: {self.reason} ({self.duration_s * 1000:.0f} ms)"
-
-
 class FastFailReason(enum.Enum):
     """Why nothing could leave this machine. The value is a phrase; docs/outcomes.md has the causes
     in detail, each with its test."""
@@ -109,6 +91,8 @@ class FastFailReason(enum.Enum):
     TOO_MUCH_WAITS = "too many bytes wait for the peer already"
     NO_TIME = "time was over before there was a way"
     """Of a ``send``; a query ends in :class:`HardTimeout` then."""
+    CLOSED = "this node is closed"
+    """Of the engine's own errands; callers get :class:`NodeClosed`."""
 
 
 class FastFail(EgtpError, ConnectionError):
@@ -253,6 +237,11 @@ class HandshakeFailed(RemoteProtocolError):
 
 class NotSent(EgtpError):
     """A strategy could not hand a packet to a socket. The engine turns it into an attempt."""
+
+    def __init__(self, reason: str) -> None:
+        """``reason`` is an :class:`AttemptReason`, or what a connection ended for, in words."""
+        super().__init__(reason)
+        self.reason = reason
 
 
 class InvalidConfig(EgtpError, ValueError):

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from egtp.attempts import Attempt
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, CommStrat
-from egtp.errors import Attempt
 from egtp.identity import NodeId
 from egtp.lookup import Published
 

@@ -121,6 +121,14 @@ class IdlePolicy(Generic[Peer]):
         resident.allowed_s = self._allowance(peer, now_s)
         self._of_peer[peer] = (*self.of_peer(peer), number)
 
+    def promote(self, peer: Peer, now_s: float) -> None:
+        """The peer is no stranger any more."""
+        for number in self.of_peer(peer):
+            resident = self._residents[number]
+            del self._lists[resident.standing][number]
+            self._lists[Standing.KNOWN][number] = None
+            resident.standing, resident.seen_s = Standing.KNOWN, now_s
+
     def remove(self, number: int) -> None:
         """The connection is gone, or being closed; a second time does nothing."""
         resident = self._residents.pop(number, None)

@@ -7,7 +7,6 @@ a table in memory, or several of these in a chain.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ __all__ = [
     "MemoryLookup",
     "Published",
     "StreamingLookup",
+    "ending",
     "resolve_stream",
 ]
 
@@ -76,6 +76,21 @@ class StreamingLookup(LookupService, Protocol):
         """
 
 
+class ending:  # noqa: N801 - as contextlib.aclosing, which it is but for one case
+    """Ends a stream with its block. A coroutine that is dropped where it waits, as at the end of a
+    process, may wait for nothing more: then the stream is dropped with it."""
+
+    def __init__(self, stream: AsyncGenerator[SignedCommRecord, None]) -> None:
+        self._stream = stream
+
+    async def __aenter__(self) -> AsyncGenerator[SignedCommRecord, None]:
+        return self._stream
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not GeneratorExit:
+            await self._stream.aclose()
+
+
 async def resolve_stream(
     service: LookupService, peer_id: NodeId, *, newer_than: int = 0
 ) -> AsyncGenerator[SignedCommRecord, None]:
@@ -83,7 +98,7 @@ async def resolve_stream(
     of one record."""
     if isinstance(service, StreamingLookup):
         found = service.resolve_stream(peer_id, newer_than=newer_than)
-        async with contextlib.aclosing(found):
+        async with ending(found):
             async for record in found:
                 yield record
     else:
@@ -158,7 +173,7 @@ class LookupChain:
         for service in self._services:
             stream = resolve_stream(service, peer_id, newer_than=told)
             try:
-                async with contextlib.aclosing(stream):
+                async with ending(stream):
                     async for record in stream:
                         told = record.sequence
                         yield record
@@ -216,3 +231,47 @@ class LookupRace(LookupChain):
         if newest is None:
             raise failure
         return newest
+
+    async def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        """Of all services at once. If several records are found before the next one is asked for,
+        it is the newest of them."""
+        newest: SignedCommRecord | None = None
+        changed = asyncio.Event()
+
+        async def search(service: LookupService) -> None:
+            nonlocal newest
+            stream = resolve_stream(service, peer_id, newer_than=newer_than)
+            async with ending(stream):
+                async for record in stream:
+                    if supersedes(record, newest):
+                        newest = record
+                        changed.set()
+
+        searches = [asyncio.ensure_future(search(service)) for service in self._services]
+        for one in searches:
+            one.add_done_callback(lambda _: changed.set())
+        told = newer_than
+        try:
+            while True:
+                is_over = all(one.done() for one in searches)
+                if newest is not None and newest.sequence > told:
+                    told = newest.sequence
+                    yield newest
+                elif is_over:
+                    break
+                else:
+                    changed.clear()
+                    await changed.wait()
+        finally:
+            for one in searches:
+                one.cancel()
+            ends = await asyncio.gather(*searches, return_exceptions=True)
+        failures = [end for end in ends if end is not None]
+        # One that raises anything else has a bug, and is told of in any case.
+        failures.sort(key=lambda error: isinstance(error, LookupFailed))
+        if failures and (told == newer_than or not isinstance(failures[0], LookupFailed)):
+            raise failures[0]
+        if told == newer_than:
+            raise LookupFailed(LookupFailure.NO_NODES)

@@ -385,6 +385,7 @@ class Node:
         if isinstance(contact, str):
             contact = ContactLink.parse(contact)
         record = contact.record if isinstance(contact, ContactLink) else contact
+        engine.want(contact.peer_id)
         if record is not None:
             engine.learn(record, "contact")
         return contact.peer_id

@@ -87,6 +87,7 @@ class Path:
         "closed",
         "confirmed",
         "dialled",
+        "dialled_at_ms",
         "heard_s",
         "incarnation",
         "limits",
@@ -114,6 +115,7 @@ class Path:
         *,
         relayed: bool,
         dialled: bool,
+        dialled_at_ms: int = 0,
         theirs: PeerLimits,
         ours: PeerLimits,
         incarnation: bytes,
@@ -125,6 +127,8 @@ class Path:
         self.relayed: Final = relayed
         self.dialled: Final = dialled
         """Whether this side sent the initiation."""
+        self.dialled_at_ms: Final = dialled_at_ms
+        """When the initiation was made, by the clock of who made it: both sides know it."""
         self.limits: Final = theirs
         self.incarnation: Final = incarnation
         """The other side's, as of the handshake."""

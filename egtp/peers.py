@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
+from egtp.attempts import Attempt
 from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.early import Early
-from egtp.errors import Attempt, FastFail
+from egtp.errors import FastFail
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
 from egtp.path import Path
@@ -23,15 +24,27 @@ CROSSED_S: Final = 5.0
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
-    """Which of two confirmed paths to one peer stays. Both ends come to the same answer.
+    """Which of two confirmed paths to one peer stays; ``new`` was confirmed later here, which the
+    other end may see otherwise. Both ends come to the same answer.
 
-    The newer one, since its dialler had a reason to dial; but if both began at about the same
-    time, the one dialled by the smaller nodeId.
+    The newer one, since its dialler had a reason to dial; but if both ends dialled at about the
+    same time, the one dialled by the smaller nodeId. Which of its own a dialler began later, it has
+    told in the handshake.
     """
-    if new.session.started_s - old.session.started_s < CROSSED_S and old.dialled != new.dialled:
+    if old.incarnation != new.incarnation:
+        return new
+    if old.dialled == new.dialled:
+        return max(new, old, key=_order_of_dialling)
+    if new.session.started_s - old.session.started_s < CROSSED_S:
         mine = me < new.peer_id
         return new if new.dialled == mine else old
     return new
+
+
+def _order_of_dialling(path: Path) -> tuple[int, int]:
+    """Of two in the same millisecond, either will do, if only it is the same at both ends."""
+    session = path.session
+    return path.dialled_at_ms, session.index if path.dialled else session.remote_index
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +96,8 @@ class Peer:
 
     def __init__(self, peer_id: NodeId) -> None:
         self.peer_id: Final = peer_id
+        self.is_wanted = False
+        """Whether anybody here has asked or named it; if not, it is a stranger. Set by the book."""
         self.record: SignedCommRecord | None = None
         self.source = ""
         self.learned_s = 0.0
@@ -216,12 +231,21 @@ class Peer:
 
 
 class PeerBook:
-    """The peers of a node, those least recently used first; bounded."""
+    """The peers of a node, those least recently used first; bounded.
 
-    def __init__(self, peers_max: int, is_needed: Callable[[NodeId], bool]) -> None:
+    Strangers have a share of it. Above that they make room for each other, so that no crowd of
+    them makes this node forget where those are that somebody here has to do with.
+    """
+
+    def __init__(
+        self, peers_max: int, strangers_max: int, is_needed: Callable[[NodeId], bool]
+    ) -> None:
         self._peers_max = peers_max
+        self._strangers_max = strangers_max
         self._is_needed = is_needed
         self._peers: dict[NodeId, Peer] = {}
+        self._strangers: dict[NodeId, None] = {}
+        """In order of use, too."""
         self.find: Final[Callable[[NodeId], Peer | None]] = self._peers.get
         """The peer, if it is known."""
 
@@ -233,16 +257,34 @@ class PeerBook:
         peer = self._peers.pop(peer_id, None)
         if peer is None:
             peer = Peer(peer_id)
-            self._forget(len(self._peers) + 1 - self._peers_max)
+            self._make_room()
         self._peers[peer_id] = peer
+        if not peer.is_wanted:
+            self._strangers.pop(peer_id, None)
+            self._strangers[peer_id] = None
         return peer
+
+    def want(self, peer: Peer) -> None:
+        """Somebody here has to do with the peer: it is no stranger from now on."""
+        peer.is_wanted = True
+        self._strangers.pop(peer.peer_id, None)
 
     def all(self) -> list[Peer]:
         return list(self._peers.values())
 
-    def _forget(self, too_many: int) -> None:
-        if too_many <= 0:
-            return
-        unused = (i for i, p in self._peers.items() if not p.in_use and not self._is_needed(i))
-        for peer_id in list(islice(unused, too_many)):
+    def _make_room(self) -> None:
+        """For one more stranger."""
+        too_many = len(self._peers) + 1 - self._peers_max
+        if too_many > 0:
+            above_share = len(self._strangers) + 1 - self._strangers_max
+            too_many -= self._forget(self._strangers, min(too_many, above_share))
+            self._forget(self._peers, too_many)
+
+    def _forget(self, those: Iterable[NodeId], count: int) -> int:
+        """Forget the first of those that are not in use. Returns how many were forgotten."""
+        unused = (i for i in those if not (self._peers[i].in_use or self._is_needed(i)))
+        gone = list(islice(unused, max(0, count)))
+        for peer_id in gone:
             del self._peers[peer_id]
+            self._strangers.pop(peer_id, None)
+        return len(gone)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from egtp.attempts import AttemptReason, Cause
 from egtp.channels import Arrival
 from egtp.comm_record import SUITE_AESGCM
 from egtp.comm_strat import Carrier, RelayStrat
@@ -68,7 +69,7 @@ class Relaying:
         self.server: RelayServer | None = None
         self._used: set[NodeId] = set()
         """Relays that we send through: the answers come back through them."""
-        self._expected_hints: dict[bytes, Callable[[str], None]] = {}
+        self._expected_hints: dict[bytes, Callable[[Cause], None]] = {}
 
     # Sending
 
@@ -79,13 +80,13 @@ class Relaying:
         longer than its hard timeout (R24). Raises :class:`NotSent`."""
         path = self._path_to(relay_id)
         if path is None:
-            raise NotSent("there is no connection to the relay")
+            raise NotSent(AttemptReason.RELAY_LOST)
         first = packet[:1] == bytes((INITIATION,))
         lifetime_ms = INITIATION_LIFETIME_MS if first else DATA_LIFETIME_MS
         if until_s is not None:
             lifetime_ms = min(lifetime_ms, int((until_s - self._host.now()) * 1000))
             if lifetime_ms <= 0:
-                raise NotSent("a query in it is past its hard timeout")
+                raise NotSent(AttemptReason.TOO_LATE)
         self._used.add(relay_id)
         self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
 
@@ -94,7 +95,7 @@ class Relaying:
         path = self._path_to(strategy.relay_id)
         return path is None or is_writable(path)
 
-    def expect_hint(self, packet: bytes, tell: Callable[[str], None]) -> Callable[[], None]:
+    def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
         """Call ``tell`` if a relay that we use says it could not pass ``packet`` on."""
         digest = digest_of(packet)
         self._expected_hints[digest] = tell
@@ -154,8 +155,8 @@ class Relaying:
         if tell is None or path.peer_id not in self._used:
             self._host.counters["dropped: hint about nothing we wait for"] += 1
             return
-        reason = "does not know the peer" if hint.code == NO_LEASE else "has no room for it"
-        tell(f"the relay says that it {reason}")
+        knows_not = hint.code == NO_LEASE
+        tell(Cause(AttemptReason.RELAY_KNOWS_NOT if knows_not else AttemptReason.RELAY_FULL))
 
     def is_relay(self, relay_id: NodeId) -> bool:
         """Whether we chose the peer as a relay of ours, or send through it."""

@@ -15,7 +15,7 @@ from egtp.asking import Asking
 from egtp.channels import SecureChannels
 from egtp.comm_strat import RelayStrat, TCPStrat
 from egtp.config import NodeConfig
-from egtp.errors import FastFail
+from egtp.errors import FastFail, FastFailReason
 from egtp.events import Observer, PathLost, PathOpened, SearchFailed
 from egtp.identity import NodeId
 from egtp.path import Path
@@ -43,7 +43,8 @@ AWAY_MAX_S: Final = 600.0
 ALL_AGAIN_S: Final = 10.0
 """How often peers at rest are looked at, too."""
 RENEW_AGAIN_S: Final = 60.0
-"""A session that could not be replaced is tried again after this long."""
+"""A session that could not be replaced, or whose peer goes silent again, is tried again after this
+long."""
 
 
 class RoutesHost(Protocol):
@@ -133,7 +134,7 @@ class Routes:
         if peer.direct is not None:
             return
         if self._host.is_closed:
-            raise FastFail("this node is closed")
+            raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
         self.seek_direct(peer)
         assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
         # Shared by all who need this relay, so it goes on when one of them is cancelled.
@@ -185,12 +186,7 @@ class Routes:
         if peer.search is not None:
             peer.search.found.set()
         self._asking.path_opened(peer, path)
-        for older in peer.others:
-            # At its other end nobody is any more, or nobody who knows its session.
-            if older.incarnation != path.incarnation:
-                self.lose(older, "the peer was restarted")
-            elif older.suspect:
-                self.lose(older, "the peer does not know its session")
+        self._end_dead_others(peer, path)
         if path.closed:
             return
         path.flush()
@@ -201,6 +197,16 @@ class Routes:
             self.seek_direct(peer)
 
     # Paths go
+
+    def _end_dead_others(self, peer: Peer, path: Path) -> None:
+        """There is proof by ``path`` that nobody is at the other end of some older ones."""
+        for older in peer.others:
+            if older.incarnation != path.incarnation:
+                self.lose(older, "the peer was restarted")
+            elif older.suspect:
+                self.lose(older, "the peer does not know its session")
+            elif older.silence.is_doubted:
+                self.lose(older, "silent, and the peer is there by another way", at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """A path is of no use any more. What had not left by it goes by another; what was written
@@ -272,17 +278,22 @@ class Routes:
             if (
                 path is not None
                 and path.dialled
-                and peer.renewal is None
                 and (
                     now - path.session.started_s > self._config.rekey_s
                     or path.session.sent > COUNTER_LIMIT
                 )
-                and now - peer.renewed_s > RENEW_AGAIN_S
             ):
-                peer.renewed_s = now
-                renewal = self._reacher.renew(peer, path)
-                peer.renewal = asyncio.get_running_loop().create_task(renewal)
-                peer.renewal.add_done_callback(partial(self._renewed, peer))
+                self._renew(peer, path, now)
+
+    def _renew(self, peer: Peer, path: Path, now: float) -> None:
+        """Begin a new session over the same route, unless one was begun lately. The old one stays
+        until the new one is confirmed."""
+        if peer.renewal is not None or now - peer.renewed_s <= RENEW_AGAIN_S:
+            return
+        peer.renewed_s = now
+        renewal = self._reacher.renew(peer, path)
+        peer.renewal = asyncio.get_running_loop().create_task(renewal)
+        peer.renewal.add_done_callback(partial(self._renewed, peer))
 
     def _renewed(self, peer: Peer, task: asyncio.Task[None]) -> None:
         peer.renewal = None
@@ -398,6 +409,9 @@ class Routes:
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
+                case Verdict.DOUBT:
+                    if path is peer.direct and path.dialled:
+                        self._renew(peer, path, now)
                 case Verdict.GIVE_UP:
                     self._counters["path given up: silent"] += 1
                     self.lose(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)

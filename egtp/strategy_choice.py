@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from egtp.address_policy import Interface, why_not_dial
+from egtp.attempts import AttemptReason, Cause
 from egtp.comm_record import SUITE_AESGCM, SignedCommRecord
 from egtp.comm_strat import Address, RelayStrat, TCPStrat
 from egtp.identity import NodeId
@@ -92,7 +93,7 @@ class Plan:
     """To be raced with a stagger, IPv6 and IPv4 in turns."""
     relays: tuple[RelayStrat, ...]
     """In the order of the record, after the addresses."""
-    refused: tuple[tuple[TCPStrat | RelayStrat, str], ...]
+    refused: tuple[tuple[TCPStrat | RelayStrat, Cause], ...]
 
 
 def plan(
@@ -107,23 +108,24 @@ def plan(
 ) -> Plan:
     """How to reach the peer of ``contact``, from a machine with these interfaces."""
     allowed: list[TCPStrat] = []
-    refused: list[tuple[TCPStrat | RelayStrat, str]] = []
+    refused: list[tuple[TCPStrat | RelayStrat, Cause]] = []
     # Named twice, tried once: else a record could make every dialler knock many times at one door.
     for strategy in dict.fromkeys(contact.tcp):
         reason = why_not_dial(
             strategy.address, private_addresses=private_addresses, interfaces=interfaces
         )
         pause = backoff.remaining_s(strategy.address, now_s)
-        if reason is None and pause:
-            reason = f"failed a moment ago; tried again in {pause:.1f} s"
-        if reason is None:
-            allowed.append(strategy)
+        if reason is not None:
+            refused.append((strategy, Cause(reason)))
+        elif pause:
+            cause = Cause(AttemptReason.FAILED_BEFORE, f"tried again in {pause:.1f} s")
+            refused.append((strategy, cause))
         else:
-            refused.append((strategy, reason))
+            allowed.append(strategy)
     relays: list[RelayStrat] = []
     for relay in {r.relay_id: r for r in contact.relays}.values() if with_relays else ():
         if relay.relay_id in (me, contact.peer_id):
-            refused.append((relay, "a relay cannot be one of the two ends"))
+            refused.append((relay, Cause(AttemptReason.RELAY_IS_AN_END)))
         else:
             relays.append(relay)
     return Plan(tuple(_in_turns(allowed)), tuple(relays), tuple(refused))

@@ -5,7 +5,8 @@ through. The ``kademlia`` package is the base. It is seen by the modules named `
 which replace what cannot stand a hostile network: its datagram path, walk, table and refresh.
 """
 
+from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
 from lookup_dht.settings import DHTLimits
 
-__all__ = ["DHTLimits", "DHTLookup"]
+__all__ = ["DHTLimits", "DHTLookup", "KeptState"]

@@ -22,11 +22,10 @@ from egtp.comm_strat import Address
 from egtp.errors import EgtpError, InvalidConfig
 from egtp.program_loop import program_loop
 from lookup_dht.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
+from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
-from lookup_dht.state_file import CorruptState, NodeState, read_state, set_aside, write_state
 from lookup_dht.statistics import STATISTICS_BYTES_MAX, overview
 
-STATE_INTERVAL_S = 60.0
 USAGE_ERROR = 2
 ANSWER_TIMEOUT_S = 3.0
 """How long a node of this machine may take to say how it is."""
@@ -139,6 +138,8 @@ async def _run_nodes(options: argparse.Namespace) -> None:
     async with contextlib.AsyncExitStack() as running:
         for node in nodes:
             await running.enter_async_context(node.lookup)
+            if node.kept is not None:
+                await running.enter_async_context(node.kept.of(node.lookup))
             node.began()
         await asyncio.gather(*(node.go_on(options.stats_every) for node in nodes))
 
@@ -148,7 +149,8 @@ class _Node:
 
     def __init__(self, listen: Address, options: argparse.Namespace, *, alone: bool) -> None:
         """With ``alone``, a bootstrap address of the other family is a mistake."""
-        self._path = _path_of(options.state, listen)
+        path = _path_of(options.state, listen)
+        self.kept = None if path is None else KeptState(path, _complain)
         family = socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6
         loopback = ipaddress.ip_address(listen.ip).is_loopback
         self.lookup = DHTLookup(
@@ -156,17 +158,12 @@ class _Node:
             [it for it in options.bootstrap if alone or _of_family(it, listen)],
             network=options.network,
             private_addresses=options.private_addresses or loopback,
-            state=None if self._path is None else _read_state(self._path),
-            store=None
-            if self._path is None
-            else self._path.with_name(f"{self._path.name}.records"),
+            state=None if self.kept is None else self.kept.read(),
+            store=None if self.kept is None else self.kept.records,
             resolve_name=lambda name, port: _resolve(name, port, family),
         )
 
     def began(self) -> None:
-        if self._path is not None:
-            # Before the id is told to anybody, and to find out now whether it can be written.
-            write_state(self._path, self.lookup.state)
         # In one write, so that who waits for the first line has the second.
         print(
             f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
@@ -176,8 +173,6 @@ class _Node:
         async with asyncio.TaskGroup() as group:
             if stats_every_s is not None:
                 group.create_task(self._tell_regularly(stats_every_s))
-            if self._path is not None:
-                group.create_task(_keep_state(self._path, self.lookup))
             await asyncio.get_running_loop().create_future()
 
     def tell(self, file: Any) -> None:
@@ -232,37 +227,6 @@ def _ask_statistics(arguments: Sequence[str]) -> dict[str, Any]:
                 f"no node at {address} says how it is ({error}); it answers loopback only"
             ) from None
     return dict(statistics)
-
-
-def _read_state(path: Path) -> NodeState | None:
-    try:
-        return read_state(path)
-    except CorruptState as error:
-        aside = set_aside(path)
-        _complain(f"{path} is corrupt ({error}); kept as {aside}, starting as a new node")
-        return None
-
-
-async def _keep_state(path: Path, lookup: DHTLookup) -> None:
-    """Write the state now and then, and when this is cancelled, last."""
-    writing = None
-    try:
-        while True:
-            await asyncio.sleep(STATE_INTERVAL_S)
-            writing = asyncio.ensure_future(_write_state_aside(path, lookup.state))
-            await asyncio.shield(writing)
-    finally:
-        if writing is not None:
-            await asyncio.wait([writing])  # or the older state would replace the last one
-        write_state(path, lookup.state)
-
-
-async def _write_state_aside(path: Path, state: NodeState) -> None:
-    """In another thread, which sees nothing but the immutable ``state``: fsync may take long."""
-    try:
-        await asyncio.to_thread(write_state, path, state)
-    except InvalidConfig as error:
-        _complain(f"{error}; trying again in {STATE_INTERVAL_S:.0f} s")
 
 
 def _complain(text: str) -> None:

@@ -267,7 +267,8 @@ class DHTLookup:
         self, peer_id: NodeId, *, newer_than: int = 0
     ) -> AsyncGenerator[SignedCommRecord, None]:
         """Records of strictly increasing sequence above ``newer_than``: the first valid one as
-        soon as it is found, newer ones as they turn up, until the neighbourhood was asked.
+        soon as it is found, or was a moment ago; newer ones as they turn up, until the
+        neighbourhood was asked.
 
         Raises :class:`LookupFailed` if there was none at all. Ending the iteration early, as with
         ``aclosing``, ends the search.
@@ -275,7 +276,9 @@ class DHTLookup:
         self._check_running()
         told = newer_than
         known = self._cached(peer_id)
-        if known is not None and known.sequence > told:
+        if known is None:
+            self._fail_if_absent(peer_id)
+        elif known.sequence > told:
             told = known.sequence
             yield known
         with self._node_closed_if_closed(), self._searches.join(peer_id) as search:

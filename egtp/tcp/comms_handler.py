@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from egtp.accept_limits import AcceptLimits, origin
+from egtp.attempts import AttemptReason
 from egtp.comm_strat import Address, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import NotSent
@@ -135,7 +136,7 @@ class TCPCommsHandler:
         if self._closed:
             raise NotSent("this node is closed")
         if self._kept >= self._config.connections_max and not self._make_room(Standing.KNOWN):
-            raise NotSent("too many connections (connections_max)")
+            raise NotSent(AttemptReason.TOO_MANY_CONNECTIONS)
         if self._observer is not None:
             self._observer(Dialling(strategy.address))
         connection = self._new_connection(strategy.address)
@@ -153,11 +154,11 @@ class TCPCommsHandler:
                     lambda: connection, address.host, address.port, local_addr=local
                 )
         except TimeoutError:
-            connection.fail(f"no answer within {timeout_s:g} s")
+            connection.fail(AttemptReason.SILENT)
         except OSError as error:
             # asyncio words a failed bind or connect in a sentence of its own; keep the cause.
             refused = error.errno == errno.ECONNREFUSED
-            connection.fail("connection refused" if refused else words(error))
+            connection.fail(AttemptReason.REFUSED if refused else words(error))
         finally:
             del self._openings[connection.number]
 
@@ -218,6 +219,10 @@ class TCPCommsHandler:
             return
         self._policy.prove(connection.number, peer_id, standing, self._elapsed())
         self._throttling.prove(connection, peer_id)
+
+    def want(self, peer_id: NodeId) -> None:
+        """Somebody here has to do with the peer from now on: its connections are no stranger's."""
+        self._policy.promote(peer_id, self._elapsed())
 
     def _has_room_for_stranger(self) -> bool:
         if self._policy.count(Standing.STRANGER) < self._config.strangers_max:

@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
+from egtp.attempts import AttemptReason
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
 from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
@@ -21,7 +22,7 @@ from egtp.tcp.small_reads import SmallReads
 __all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
 
 
-ENDED: Final = "closed by the other side"
+ENDED: Final = AttemptReason.HUNG_UP
 
 
 class Held(NamedTuple):
@@ -197,7 +198,7 @@ class TCPConnection(asyncio.Protocol):
             raise NotSent(self._reason or "connection closed")
         size = LENGTH_BYTES + len(packet)
         if self._held_bytes + size > self._held_bytes_max:
-            raise NotSent("the connection's buffer is full")
+            raise NotSent(AttemptReason.BUFFER_FULL)
         if self._held is None:
             self._held = deque()
         self._held.append(Held(packet, written))
@@ -360,7 +361,7 @@ class TCPConnection(asyncio.Protocol):
         except InvalidPacket as error:
             if self._listens:
                 self._owner.garbage(self, str(error))
-                self.abort(str(error))
+                self.abort(AttemptReason.NO_FRAMES)
         finally:
             self._owner.read(self)
 

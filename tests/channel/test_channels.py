@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from egtp import canonical
 from egtp.answers import Answers
+from egtp.attempts import AttemptReason, Cause
 from egtp.canonical import Value
 from egtp.channels import Arrival, Dial, SecureChannels
 from egtp.comm_record import CommRecord, SignedCommRecord
@@ -94,7 +95,7 @@ class Host:
         self.ourselves: list[Arrival] = []
         self.dialled_backs: list[tuple[NodeId, bytes, Arrival]] = []
         self.failed: list[tuple[Path, str]] = []
-        self.ended: list[Path | str] = []
+        self.ended: list[Path | Cause] = []
         self.record = self.sign(1)
         self.channels = self.start()
 
@@ -821,7 +822,8 @@ def test_a_peer_known_from_a_relay_strategy_must_show_its_record(relayed: bool) 
         assert (alice.channels.dialling, alice.ended) == (1, [])
     else:
         assert alice.channels.dialling == 0
-        assert [type(outcome) for outcome in alice.ended] == [str]
+        said = "the peer did not show its record"
+        assert alice.ended == [Cause(AttemptReason.NOT_PROVEN, said)]
         assert len(alice.rejected) == 1
         return
     bob.receive(initiation, at_bob)
@@ -1073,10 +1075,10 @@ def test_a_lost_connection_ends_its_dials_and_its_path() -> None:
     assert both.bob.channels.path_of(101) is None
     both.alice.dial(both.bob, tcp(5))
     assert both.alice.channels.connection_lost(5, "reset") is None
-    assert both.alice.ended[-1] == "reset"
+    assert both.alice.ended[-1] == Cause(AttemptReason.LOST, "reset")
     assert both.alice.channels.dialling == 0
     assert both.alice.channels.connection_lost(5, "again") is None
-    assert both.alice.ended.count("again") == 0
+    assert both.alice.ended.count(Cause.of("again")) == 0
 
 
 def test_a_lost_connection_frees_the_room_of_its_unconfirmed_session() -> None:
@@ -1091,10 +1093,10 @@ def test_a_lost_connection_frees_the_room_of_its_unconfirmed_session() -> None:
 
 def test_a_dial_abandoned_because_another_was_lost_is_not_told_any_more() -> None:
     alice, bob = pair()
-    told: list[Path | str] = []
+    told: list[Path | Cause] = []
     others: list[Dial] = []
 
-    def done(outcome: Path | str) -> None:
+    def done(outcome: Path | Cause) -> None:
         told.append(outcome)
         for other in others:
             alice.channels.abandon(other)
@@ -1102,7 +1104,7 @@ def test_a_dial_abandoned_because_another_was_lost_is_not_told_any_more() -> Non
     alice.channels.dial(contact_of(bob), tcp(1), alice, done)
     others.append(alice.dial(bob, tcp(1)))
     alice.channels.connection_lost(1, "reset")
-    assert told == ["reset"]
+    assert told == [Cause(AttemptReason.LOST, "reset")]
     assert alice.ended == []
     assert alice.channels.dialling == 0
 
@@ -1152,7 +1154,7 @@ def test_a_proof_that_cannot_be_sent_is_no_path(relayed: bool) -> None:
     response = bob.take_one(RESPONSE)
     alice.broken = True
     alice.receive(response, at_alice)
-    assert [type(outcome) for outcome in alice.ended] == [str]
+    assert alice.ended == [Cause(AttemptReason.LOST)]
     assert alice.confirmations == []
     assert (alice.channels.dialling, alice.channels.path_of(1)) == (0, None)
 

@@ -1,4 +1,4 @@
-"""docs/outcomes.md names every reason of a fast fail, and tests that exist."""
+"""docs/outcomes.md names every reason of a fast fail and of an attempt, and tests that exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from egtp import FastFailReason
+from egtp import AttemptReason, FastFailReason, LookupFailure
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "outcomes.md").read_text()
@@ -41,6 +41,17 @@ def test_each_test_of_the_tables_has_its_row() -> None:
 
 def test_each_reason_in_the_code_has_a_row_and_is_given_somewhere() -> None:
     assert {row[0].strip("`") for row in rows(CAUSES)} == set(FastFailReason.__members__)
+    assert {row[1].strip("`") for row in rows(CAUSES)} - {""} == set(AttemptReason.__members__)
     code = "".join(path.read_text() for path in (ROOT / "egtp").rglob("*.py"))
+    of_lookups = {AttemptReason(failure.value).name for failure in LookupFailure}
     for name in FastFailReason.__members__:
         assert f"FastFailReason.{name}" in code
+    for name in AttemptReason.__members__.keys() - of_lookups:
+        assert f"AttemptReason.{name}" in code
+
+
+def test_each_row_of_an_attempt_says_what_the_attempt_says() -> None:
+    for reason, attempt, _, said, *_ in rows(CAUSES):
+        assert bool(attempt) <= (reason == "`NO_WAY`")
+        if attempt:
+            assert said.startswith(AttemptReason[attempt.strip("`")].value), attempt

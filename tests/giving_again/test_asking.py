@@ -44,7 +44,7 @@ class Recorder:
         self.now_s = 100.0
         self.is_closed = False
         self.counters: Counter[str] = Counter()
-        self.book = PeerBook(100, lambda _: False)
+        self.book = PeerBook(100, 50, lambda _: False)
         nonces = count()
         self.asking = Asking(
             self,
@@ -71,6 +71,11 @@ class Recorder:
 
     def seek(self, peer: Peer) -> None:
         self.sought.append(peer)
+
+    def want(self, peer_id: NodeId) -> Peer:
+        peer = self.book.get(peer_id)
+        self.book.want(peer)
+        return peer
 
     def not_sought(self, peer: Peer) -> None:
         self.not_sought_any_more.append(peer)

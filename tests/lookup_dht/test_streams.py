@@ -163,6 +163,18 @@ async def test_an_absent_peer_is_asked_for_once_in_a_moment(
     assert nodes[1].counters["sent_find_value"] > asked
 
 
+async def test_a_stream_of_an_absent_peer_asks_nobody_again_in_a_moment(
+    network: Network, identity: Identity
+) -> None:
+    nodes = await network(4, elapsed=lambda: 1000.0)
+    for _ in range(3):
+        with pytest.raises(LookupFailed) as failed:
+            await sequences(nodes[1], identity)
+        assert failed.value.reason is LookupFailure.NOT_FOUND
+    assert nodes[1].counters["sent_find_value"] == 3
+    assert nodes[1].counters["absent_from_cache"] == 2
+
+
 async def test_an_absent_record_is_not_waited_for(network: Network, identity: Identity) -> None:
     """When all that were asked have answered, it is over: not a soft timeout later."""
     nodes = await network(25, limits=DHTLimits(soft_timeout_s=30, soft_timeout_min_s=30))

@@ -75,6 +75,8 @@ def test_shares_of_a_small_table_leave_room_for_somebody() -> None:
     config = NodeConfig(connections_max=1)
     assert (config.strangers_max, config.peer_connections_max) == (1, 2)
     assert NodeConfig().strangers_max == 5000
+    assert NodeConfig().known_strangers_max == 10_000
+    assert NodeConfig(peers_max=1).known_strangers_max == 1
     assert taken(["strangers_share"], 1.1) == []
 
 

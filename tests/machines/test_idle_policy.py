@@ -248,6 +248,18 @@ def test_a_table_full_of_busy_ones_is_gone_through_little_by_little() -> None:
 # Anything
 
 
+def test_a_stranger_that_is_wanted_makes_room_as_a_known_one_does() -> None:
+    world = World()
+    wanted = world.proven(Standing.STRANGER, "wanted")
+    stranger = world.proven(Standing.STRANGER)
+    world.now += 100
+    world.policy.promote("wanted", world.now)
+    world.policy.promote("nobody", world.now)
+    assert world.room(Standing.KNOWN) == stranger
+    assert world.room(Standing.UNPROVEN) is None
+    assert world.room(Standing.KNOWN) == wanted
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Against a model: a dict of connections."""
 
@@ -271,6 +283,13 @@ class AnyHistory(RuleBasedStateMachine):
             number = data.draw(st.sampled_from(waiting))
             self.world.policy.prove(number, peer, standing, self.world.now)
             self.model[number] = (standing, peer)
+
+    @rule(peer=st.sampled_from(["a", "b", "c"]))
+    def promote(self, peer: str) -> None:
+        self.world.policy.promote(peer, self.world.now)
+        for number, (_, owner) in self.model.items():
+            if owner == peer:
+                self.model[number] = (Standing.KNOWN, peer)
 
     @rule(data=st.data())
     def use(self, data: st.DataObject) -> None:

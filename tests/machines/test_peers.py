@@ -32,13 +32,16 @@ def fake_path(
     peer_id: NodeId = TWO,
     relayed: bool = False,
     name: str = "",
+    dialled_at_ms: int = 0,
 ) -> Path:
     """What this module looks at of a path, without the keys and the sockets."""
     return cast(
         "Path",
         SimpleNamespace(
-            session=SimpleNamespace(started_s=started_s),
+            session=SimpleNamespace(started_s=started_s, index=1, remote_index=1),
             dialled=dialled,
+            dialled_at_ms=dialled_at_ms,
+            incarnation=bytes(8),
             peer_id=peer_id,
             relayed=relayed,
             suspect=False,
@@ -70,13 +73,21 @@ def views(
         dialler: (
             answered_s,
             fake_path(
-                started_s=answered_s + at[dialler], dialled=True, peer_id=responder, name=name
+                started_s=answered_s + at[dialler],
+                dialled=True,
+                dialled_at_ms=int(dialled_s * 1000),
+                peer_id=responder,
+                name=name,
             ),
         ),
         responder: (
             confirmed_s,
             fake_path(
-                started_s=arrived_s + at[responder], dialled=False, peer_id=dialler, name=name
+                started_s=arrived_s + at[responder],
+                dialled=False,
+                dialled_at_ms=int(dialled_s * 1000),
+                peer_id=dialler,
+                name=name,
             ),
         ),
     }
@@ -120,11 +131,12 @@ def test_both_ends_keep_the_newer_one_if_it_was_dialled_later(
         assert chosen(me, old[me], new[me]).name == "new"
 
 
-@given(st.sampled_from([ONE, TWO]), st.floats(3 * DELAY_S_MAX, 10.0), DELAYS, DELAYS)
+@given(st.sampled_from([ONE, TWO]), st.floats(0.002, 10.0), DELAYS, DELAYS)
 def test_a_node_that_dials_again_gets_the_new_one_however_soon_it_does(
     dialler: NodeId, apart_s: float, first: tuple[float, ...], second: tuple[float, ...]
 ) -> None:
-    """The old one may be dead at its end only, so it must not win for being dialled first."""
+    """The old one may be dead at its end only, so it must not win for being dialled first. In
+    whatever order each end confirmed the two."""
     old = views("old", dialler, 100.0, first, 0.0)
     new = views("new", dialler, 100.0 + apart_s, second, 0.0)
     for me in (ONE, TWO):
@@ -305,15 +317,18 @@ def peer_id_of(number: int) -> NodeId:
 
 
 class BookMachine(RuleBasedStateMachine):
-    """The model is a list of the peers that must still be known, in order of their use."""
+    """The model is a list of the peers that must still be known, in order of their use, and the
+    set of those whom somebody here wants."""
 
     PEERS_MAX = 5
+    STRANGERS_MAX = 2
 
     def __init__(self) -> None:
         super().__init__()
         self.needed: set[NodeId] = set()
-        self.book = PeerBook(self.PEERS_MAX, self.needed.__contains__)
+        self.book = PeerBook(self.PEERS_MAX, self.STRANGERS_MAX, self.needed.__contains__)
         self.order: list[NodeId] = []
+        self.wanted: set[NodeId] = set()
 
     @rule(number=st.integers(0, 14))
     def get(self, number: int) -> None:
@@ -328,13 +343,31 @@ class BookMachine(RuleBasedStateMachine):
             assert len(self.book) == size
             self.order.remove(peer_id)
         elif size >= self.PEERS_MAX:
-            free = [i for i in self.order if i not in protected]
             gone = [i for i in self.order if self.book.find(i) is None]
-            assert gone == free[: len(gone)], "not the least recently used ones"
-            assert gone or not free
+            assert gone == self._next_to_go(size + 1 - self.PEERS_MAX, protected)
             self.order = [i for i in self.order if i not in gone]
+            self.wanted -= set(gone)
         self.order.append(peer_id)
         assert all(self.book.find(i) is not None for i in protected), "forgot one in use"
+
+    def _next_to_go(self, count: int, protected: list[NodeId]) -> list[NodeId]:
+        """Strangers above their share, the newcomer counted, and then whoever was used longest
+        ago; in order of use."""
+        free = [i for i in self.order if i not in protected]
+        strangers = [i for i in self.order if i not in self.wanted]
+        above_share = max(0, len(strangers) + 1 - self.STRANGERS_MAX)
+        first = [i for i in free if i in strangers][: min(count, above_share)]
+        then = [i for i in free if i not in first][: count - len(first)]
+        return [i for i in self.order if i in first or i in then]
+
+    @rule(data=st.data())
+    def want(self, data: st.DataObject) -> None:
+        if self.order:
+            peer_id = data.draw(st.sampled_from(self.order))
+            peer = self.book.find(peer_id)
+            assert peer is not None
+            self.book.want(peer)
+            self.wanted.add(peer_id)
 
     @rule(number=st.integers(0, 14))
     def find(self, number: int) -> None:
@@ -382,16 +415,30 @@ def test_the_book_forgets_the_least_recently_used_and_none_that_is_in_use() -> N
 
 
 def test_strangers_cannot_make_the_book_grow() -> None:
-    book = PeerBook(10, lambda _: False)
+    book = PeerBook(10, 5, lambda _: False)
     for number in range(1000):
         book.get(peer_id_of(number))
         assert len(book) <= 10
     assert [peer.peer_id for peer in book.all()] == [peer_id_of(n) for n in range(990, 1000)]
 
 
+def test_strangers_cannot_make_the_book_forget_whom_somebody_here_has_to_do_with() -> None:
+    book = PeerBook(10, 5, lambda _: False)
+    friends = [book.get(peer_id_of(number)) for number in range(5)]
+    for friend in friends:
+        book.want(friend)
+    for number in range(1000, 2000):
+        book.get(peer_id_of(number))
+    assert all(book.find(friend.peer_id) is friend for friend in friends)
+    # Their own share is theirs, however many are wanted.
+    for number in range(20):
+        book.want(book.get(peer_id_of(number)))
+    assert len(book) == 10
+
+
 def test_a_book_that_had_to_grow_shrinks_again_when_its_peers_are_not_in_use_any_more() -> None:
     needed = {peer_id_of(number) for number in range(30)}
-    book = PeerBook(10, needed.__contains__)
+    book = PeerBook(10, 5, needed.__contains__)
     for number in range(30):
         book.get(peer_id_of(number))
     assert len(book) == 30

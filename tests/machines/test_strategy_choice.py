@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from egtp.attempts import AttemptReason, Cause
 from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.comm_strat import Address, RelayStrat, TCPStrat
 from egtp.identity import Identity, NodeId
@@ -161,9 +162,9 @@ def test_an_address_that_failed_is_refused_with_the_reason_until_its_pause_is_ov
     who = contact([four(1), four(2), six(1)])
     now = plan(who, backoff, me=ME, private_addresses=False, now_s=100.2)
     assert [s.address for s in now.tcp] == [six(1), four(2)]
-    ((strategy, reason),) = now.refused
+    ((strategy, cause),) = now.refused
     assert strategy == TCPStrat(four(1))
-    assert "0.3 s" in reason
+    assert cause == Cause(AttemptReason.FAILED_BEFORE, "tried again in 0.3 s")
     later = plan(who, backoff, me=ME, private_addresses=False, now_s=100.5)
     assert [s.address for s in later.tcp] == [six(1), four(1), four(2)]
 

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -18,6 +19,7 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import (
     Attempt,
+    AttemptReason,
     CommRecord,
     FastFail,
     FastFailReason,
@@ -25,6 +27,7 @@ from egtp import (
     HardTimeout,
     Incoming,
     Introduction,
+    LookupFailed,
     LookupFailure,
     MemoryLookup,
     Node,
@@ -38,6 +41,9 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
+from egtp.dialling import INITIATION_AGAIN_S
+from egtp.frames import frame
+from egtp.packet import Initiation, Response, decode_packet
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
 from simulations.lab import LATENCY_S, Lab, in_lab, kept
 
@@ -73,6 +79,14 @@ class World(Lab):
         assert kept(asker) == before
         return failed.value, self.now_s - began_s
 
+    def sign(
+        self, peer: Node, channel: tuple[int, bytes], *strategies: TCPStrat | RelayStrat
+    ) -> SignedCommRecord:
+        """A record of the peer's, newer than all others, that says something else."""
+        expiry_unix_s = int(self.network.story.unix_time()) + 600
+        content = CommRecord(expiry_unix_s, bytes(8), (channel,), strategies)
+        return SignedCommRecord.sign(peer.identity, 2**40, content)
+
     @asynccontextmanager
     async def given(
         self, asker: Node, peer_id: NodeId, *, hard_timeout_s: float = 6.0, **options: Any
@@ -92,7 +106,9 @@ def play(story: Callable[[World], Coroutine[Any, Any, None]]) -> None:
     in_lab(World, story)
 
 
-def said(failure: FastFail) -> list[tuple[type[TCPStrat | RelayStrat] | None, str]]:
+def said(
+    failure: FastFail,
+) -> list[tuple[type[TCPStrat | RelayStrat] | None, AttemptReason]]:
     """What kind of strategy each attempt was, None for a lookup, and why it failed."""
     return [(None if a.strategy is None else type(a.strategy), a.reason) for a in failure.attempts]
 
@@ -124,7 +140,7 @@ def test_nothing_known_and_the_lookup_comes_back_empty() -> None:
     async def story(world: World) -> None:
         asker = await world.node()
         failure, took_s = await world.fails(asker, NodeId(bytes(20)))
-        assert said(failure) == [(None, "no record found")]
+        assert said(failure) == [(None, AttemptReason.NOT_FOUND)]
         assert took_s == 0
 
     play(story)
@@ -135,8 +151,22 @@ def test_the_lookup_does_not_answer() -> None:
         asker = await world.asker(lookup=Hanging())
         await asyncio.sleep(30)
         failure, took_s = await world.fails(asker, NodeId(bytes(20)))
-        assert said(failure) == [(None, "no result within 10 s")]
+        assert said(failure) == [(None, AttemptReason.LOOKUP_SILENT)]
         assert took_s == pytest.approx(10, abs=0.001)
+
+    play(story)
+
+
+@pytest.mark.parametrize("why", LookupFailure)
+def test_the_lookup_says_why_it_found_nothing(why: LookupFailure) -> None:
+    class Empty(MemoryLookup):
+        async def resolve(self, *args: Any, **options: Any) -> SignedCommRecord:
+            raise LookupFailed(why)
+
+    async def story(world: World) -> None:
+        failure, took_s = await world.fails(await world.asker(lookup=Empty()), NodeId(bytes(20)))
+        assert said(failure) == [(None, AttemptReason(why.value))]
+        assert (failure.attempts[0].detail, took_s) == ("", 0)
 
     play(story)
 
@@ -151,7 +181,7 @@ def test_the_lookup_gives_the_record_of_somebody_else() -> None:
 
         asker = await world.asker(lookup=Confused())
         failure, _ = await world.fails(asker, NodeId(bytes(20)))
-        assert said(failure) == [(None, "a record of another peer")]
+        assert said(failure) == [(None, AttemptReason.LOOKUP_CONFUSED)]
 
     play(story)
 
@@ -161,7 +191,7 @@ def test_the_record_names_no_strategy() -> None:
         unreachable = await world.node(listens=False)
         asker = await world.node()
         failure, took_s = await world.fails(asker, unreachable.node_id)
-        assert said(failure) == [(None, "only records older than the one known")]
+        assert said(failure) == [(None, AttemptReason.SUPERSEDED)]
         assert took_s == 0
 
     play(story)
@@ -171,16 +201,27 @@ def test_the_record_names_a_key_of_low_order() -> None:
     async def story(world: World) -> None:
         peer = await world.node()
         asker = await world.asker()
-        content = CommRecord(
-            int(world.network.story.unix_time()) + 600,
-            bytes(8),
-            ((1, bytes(32)),),
-            peer.record.strategies,
-        )
-        asker.add_contact(SignedCommRecord.sign(peer.identity, 2**40, content))
+        asker.add_contact(world.sign(peer, (1, bytes(32)), *peer.record.strategies))
         failure, took_s = await world.fails(asker, peer.node_id)
-        assert said(failure) == [(TCPStrat, "a key of low order")]
+        assert said(failure) == [(TCPStrat, AttemptReason.BAD_KEY)]
+        assert failure.attempts[0].detail == "a key of low order"
         assert took_s == 0
+        engine: Any = asker._engine
+        (strategy,) = peer.record.tcp
+        assert not engine.dialler.backoff.remaining_s(strategy.address, engine.now()), (
+            "it is innocent"
+        )
+
+    play(story)
+
+
+def test_the_record_names_no_key_that_this_version_knows() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker()
+        asker.add_contact(world.sign(peer, (9, bytes(32)), *peer.record.strategies))
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert (failure.attempts, took_s) == ((), 0)
 
     play(story)
 
@@ -192,7 +233,7 @@ def test_a_port_refuses() -> None:
     async def story(world: World) -> None:
         peer = await world.gone()
         failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
-        assert said(failure) == [(TCPStrat, "connection refused")]
+        assert said(failure) == [(TCPStrat, AttemptReason.REFUSED)]
         assert lasted(failure.attempts[0], ROUND_TRIP_S)
         assert took_s < 0.05
 
@@ -209,7 +250,7 @@ def test_an_address_is_silent(dial_timeout_s: float) -> None:
         asker = await world.asker(peer, config=NodeConfig(dial_timeout_s=dial_timeout_s))
         with world.hosts[peer].block_inbound("drop"):
             failure, took_s = await world.fails(asker, peer.node_id)
-        assert said(failure) == [(TCPStrat, f"no answer within {dial_timeout_s:g} s")]
+        assert said(failure) == [(TCPStrat, AttemptReason.SILENT)]
         assert lasted(failure.attempts[0], dial_timeout_s)
         assert took_s == pytest.approx(dial_timeout_s, abs=0.002)
 
@@ -221,7 +262,7 @@ def test_a_port_accepts_and_says_nothing() -> None:
         peer = await world.gone()
         async with stranger(world, peer, lambda _reader, _writer: asyncio.sleep(60)):
             failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
-        assert said(failure) == [(TCPStrat, "connected, but no handshake within 3 s")]
+        assert said(failure) == [(TCPStrat, AttemptReason.NO_HANDSHAKE)]
         assert took_s == pytest.approx(3, abs=0.002)
 
     play(story)
@@ -235,7 +276,8 @@ def test_a_port_belongs_to_somebody_who_hangs_up() -> None:
         peer = await world.gone()
         async with stranger(world, peer, hang_up):
             failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
-        assert said(failure) == [(TCPStrat, "connection reset by peer")]
+        assert said(failure) == [(TCPStrat, AttemptReason.LOST)]
+        assert failure.attempts[0].detail == "connection reset by peer"
         assert took_s < 0.1
 
     play(story)
@@ -246,8 +288,77 @@ def test_an_address_belongs_to_another_node() -> None:
         peer = await world.gone()
         await world.node(on=world.hosts[peer])
         failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
-        assert said(failure) == [(TCPStrat, "closed by the other side")]
+        assert said(failure) == [(TCPStrat, AttemptReason.HUNG_UP)]
         assert took_s < 0.1
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("junk", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n", AttemptReason.NO_FRAMES),
+        (frame(b"no packet"), AttemptReason.NOT_EGTP),
+    ],
+)
+def test_somebody_at_a_port_speaks_something_else(junk: bytes, reason: AttemptReason) -> None:
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(junk)
+        await asyncio.sleep(1)
+
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        async with stranger(world, peer, answer):
+            failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, reason)]
+        assert took_s < 0.1
+
+    play(story)
+
+
+def test_somebody_at_a_port_answers_without_the_key_of_the_peer() -> None:
+    """It speaks EGTP, and its response does not authenticate."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        length = int.from_bytes(await reader.readexactly(4), "big")
+        initiation = decode_packet(await reader.readexactly(length))
+        assert isinstance(initiation, Initiation)
+        writer.write(frame(Response(initiation.sender_index, 1, bytes(range(1, 101))).encode()))
+        await asyncio.sleep(1)
+
+    async def story(world: World) -> None:
+        peer = await world.gone()
+        async with stranger(world, peer, answer):
+            failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, AttemptReason.NOT_PROVEN)]
+        assert failure.attempts[0].detail == "the handshake does not authenticate"
+        assert took_s < 0.1
+
+    play(story)
+
+
+@pytest.mark.parametrize("shows", ["nothing", "another's"])
+def test_a_peer_known_from_somebody_elses_record_does_not_show_its_own(shows: str) -> None:
+    """A relay, named by the record of who is reached through it: that its identity goes with that
+    key, nobody has signed but itself, so it has to show it."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True, lookup=None)
+        hidden = await world.hidden(relay)
+        asker = await world.asker(hidden)
+        engine: Any = relay._engine
+        nothing: Any = SimpleNamespace(sequence=0)
+        engine.own_record = lambda: nothing if shows == "nothing" else hidden.record
+        failure, _ = await world.fails(asker, hidden.node_id)
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_UNREACHABLE)]
+        assert AttemptReason.NOT_PROVEN in failure.attempts[0].detail
+        failure, _ = await world.fails(asker, relay.node_id)
+        assert said(failure) == [(TCPStrat, AttemptReason.NOT_PROVEN)]
+        wrong = "the responder's record is not of the peer that was dialled"
+        no_record = "the peer did not show its record"
+        assert failure.attempts[0].detail == (no_record if shows == "nothing" else wrong)
 
     play(story)
 
@@ -279,7 +390,8 @@ def test_an_address_failed_a_moment_ago() -> None:
         asker = await world.asker(peer)
         await world.fails(asker, peer.node_id)
         failure, took_s = await world.fails(asker, peer.node_id)
-        assert said(failure) == [(TCPStrat, "failed a moment ago; tried again in 0.5 s")]
+        assert said(failure) == [(TCPStrat, AttemptReason.FAILED_BEFORE)]
+        assert failure.attempts[0].detail == "tried again in 0.5 s"
         assert took_s == 0
         assert failure.attempts[0].duration_s == 0
 
@@ -290,9 +402,41 @@ def test_an_address_must_not_be_dialled() -> None:
     async def story(world: World) -> None:
         peer = await world.node(announce="10.0.0.1:4000")
         failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
-        ((kind, reason),) = said(failure)
-        assert kind is TCPStrat
-        assert "private_addresses would allow it" in reason
+        assert said(failure) == [(TCPStrat, AttemptReason.PRIVATE_ADDRESS)]
+        assert took_s == 0
+
+    play(story)
+
+
+def test_an_address_is_nobodys() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node(announce="0.0.0.0:4000")
+        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, AttemptReason.NEVER_DIALLED)]
+        assert took_s == 0
+
+    play(story)
+
+
+def test_the_system_knows_no_way_to_an_address() -> None:
+    """This machine has no IPv6, for instance."""
+
+    async def story(world: World) -> None:
+        peer = await world.node(announce="[2001:4860::1]:4000")
+        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        assert said(failure) == [(TCPStrat, AttemptReason.UNREACHABLE)]
+        assert failure.attempts[0].detail == "network is unreachable"
+        assert took_s == 0
+
+    play(story)
+
+
+def test_a_connection_holds_less_than_a_handshake() -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(connection_buffer_bytes_max=100))
+        failure, took_s = await world.fails(asker, peer.node_id)
+        assert said(failure) == [(TCPStrat, AttemptReason.BUFFER_FULL)]
         assert took_s == 0
 
     play(story)
@@ -304,7 +448,7 @@ def test_there_are_too_many_connections() -> None:
         asker = await world.asker(peer, other, config=NodeConfig(connections_max=1))
         async with world.given(asker, other.node_id):
             failure, took_s = await world.fails(asker, peer.node_id)
-            assert said(failure) == [(TCPStrat, "too many connections (connections_max)")]
+            assert said(failure) == [(TCPStrat, AttemptReason.TOO_MANY_CONNECTIONS)]
             assert took_s == 0
 
     play(story)
@@ -320,10 +464,8 @@ def test_a_relay_cannot_be_reached() -> None:
         asker = await world.asker(peer)
         await world.close(relay)
         failure, took_s = await world.fails(asker, peer.node_id)
-        ((kind, reason),) = said(failure)
-        assert kind is RelayStrat
-        assert "the relay cannot be reached" in reason
-        assert "connection refused" in reason
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_UNREACHABLE)]
+        assert "connection refused" in failure.attempts[0].detail
         assert took_s < 0.05
 
     play(story)
@@ -336,7 +478,7 @@ def test_a_relay_does_not_know_the_peer() -> None:
         asker = await world.asker(peer)
         await world.close(peer)
         failure, took_s = await world.fails(asker, peer.node_id)
-        assert said(failure) == [(RelayStrat, "the relay says that it does not know the peer")]
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_KNOWS_NOT)]
         assert took_s < 0.1
 
     play(story)
@@ -351,7 +493,7 @@ def test_a_relay_has_no_room_for_a_packet() -> None:
         asker = await world.asker(peer)
         world.hosts.pop(peer).kill()
         failure, took_s = await world.fails(asker, peer.node_id)
-        assert said(failure) == [(RelayStrat, "the relay says that it has no room for it")]
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_FULL)]
         assert took_s < 0.1
 
     play(story)
@@ -364,8 +506,46 @@ def test_the_peer_does_not_answer_through_the_relay() -> None:
         asker = await world.asker(peer)
         with world.network.partition([world.hosts[relay]], [world.hosts[peer]]):
             failure, took_s = await world.fails(asker, peer.node_id)
-            assert said(failure) == [(RelayStrat, "no answer through the relay within 3 s")]
+            assert said(failure) == [(RelayStrat, AttemptReason.RELAY_SILENT)]
             assert took_s == pytest.approx(3 + 2 * ROUND_TRIP_S, abs=0.01)
+
+    play(story)
+
+
+def test_the_relay_is_lost_while_it_is_waited_for() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        with world.network.partition([world.hosts[relay]], [world.hosts[peer]]):
+            failing = asyncio.ensure_future(world.fails(asker, peer.node_id))
+            await asyncio.sleep(0.5)
+            world.hosts.pop(relay).kill()
+            failure, took_s = await failing
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_LOST)]
+        assert took_s < INITIATION_AGAIN_S + 0.1
+
+    play(story)
+
+
+def test_what_travels_with_a_dial_is_past_its_time() -> None:
+    """The dial ends, for a relay must hold no query for longer than its hard timeout (R24). What
+    did not travel with it fails fast."""
+
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        with world.network.partition([world.hosts[relay]], [world.hosts[peer]]):
+            early = asyncio.ensure_future(
+                world.query(asker, peer.node_id, early=True, hard_timeout_s=0.5)
+            )
+            other = asyncio.ensure_future(world.query(asker, peer.node_id, early=False))
+            await asyncio.wait([early, other])
+        assert isinstance(early.exception(), HardTimeout)
+        failure = other.exception()
+        assert isinstance(failure, FastFail)
+        assert said(failure) == [(RelayStrat, AttemptReason.TOO_LATE)]
 
     play(story)
 
@@ -378,7 +558,7 @@ def test_this_node_is_the_only_relay_of_the_peer() -> None:
         await world.close(peer)
         relay.add_contact(record)
         failure, took_s = await world.fails(relay, peer.node_id)
-        assert said(failure) == [(RelayStrat, "a relay cannot be one of the two ends")]
+        assert said(failure) == [(RelayStrat, AttemptReason.RELAY_IS_AN_END)]
         assert took_s == 0
 
     play(story)
@@ -396,27 +576,25 @@ def test_every_attempt_is_listed_with_strategy_reason_and_duration() -> None:
         refuses, silent = await world.gone(), await world.node()
         through = hidden.record.relays[0]
         identity = hidden.identity
-        content = CommRecord(
-            int(world.network.story.unix_time()) + 600,
-            bytes(8),
-            ((1, identity.channel_key),),
-            (*world.records[silent].tcp, *world.records[refuses].tcp, through),
-        )
+        addresses = (*world.records[silent].tcp, *world.records[refuses].tcp)
+        record = world.sign(hidden, (1, identity.channel_key), *addresses, through)
         await world.close(hidden)
         asker = await world.asker(lookup=world.lookup)
-        asker.add_contact(SignedCommRecord.sign(identity, 2**40, content))
+        asker.add_contact(record)
         with world.hosts[silent].block_inbound("drop"):
             failure, took_s = await world.fails(asker, identity.node_id)
         refused, by_relay, no_answer, looked_up = failure.attempts
         assert refused.strategy == world.records[refuses].tcp[0]
-        assert (refused.reason, lasted(refused, ROUND_TRIP_S)) == ("connection refused", True)
+        assert refused.reason is AttemptReason.REFUSED
+        assert lasted(refused, ROUND_TRIP_S)
         assert by_relay.strategy == through
-        assert by_relay.reason == "the relay says that it does not know the peer"
+        assert by_relay.reason is AttemptReason.RELAY_KNOWS_NOT
         assert lasted(by_relay, 3 * ROUND_TRIP_S)
         assert no_answer.strategy == world.records[silent].tcp[0]
-        assert (no_answer.reason, lasted(no_answer, 3)) == ("no answer within 3 s", True)
+        assert no_answer.reason is AttemptReason.SILENT
+        assert lasted(no_answer, 3)
         assert (looked_up.strategy, lasted(looked_up, 0)) == (None, True)
-        assert looked_up.reason == LookupFailure.SUPERSEDED.value
+        assert looked_up.reason is AttemptReason.SUPERSEDED
         assert took_s == pytest.approx(3, abs=0.002)
         for attempt in failure.attempts:
             assert str(attempt) in str(failure)
@@ -551,6 +729,23 @@ def test_a_send_finds_no_way_in_its_time() -> None:
     play(story)
 
 
+def test_an_errand_of_a_node_that_is_closed() -> None:
+    """Its callers get NodeClosed; what the engine itself still wants to do fails fast."""
+
+    async def story(world: World) -> None:
+        peer = await world.node()
+        asker = await world.asker(peer)
+        await world.close(asker)
+        with pytest.raises(NodeClosed):
+            await world.query(asker, peer.node_id)
+        engine: Any = asker._engine
+        with pytest.raises(FastFail) as failed:
+            await engine.connect(engine.book.get(peer.node_id))
+        assert failed.value.reason is FastFailReason.CLOSED
+
+    play(story)
+
+
 # What never fails fast: some copy was given to a socket (R21)
 
 
@@ -563,7 +758,7 @@ def test_the_connection_is_reset_and_the_port_then_refuses() -> None:
             await asyncio.sleep(4)
             assert not query.done()
             why = asker.why(peer.node_id)
-            assert any("refused" in attempt.reason for attempt in why.attempts), str(why)
+            assert any(one.reason is AttemptReason.REFUSED for one in why.attempts), str(why)
         timed_out(query)
 
     play(story)
@@ -606,7 +801,7 @@ def test_the_lookup_says_that_there_is_no_such_peer() -> None:
             await world.close(peer)
             await asyncio.sleep(1)
             reasons = [attempt.reason for attempt in asker.why(peer.node_id).attempts]
-            assert "no record found" in reasons
+            assert AttemptReason.NOT_FOUND in reasons
         timed_out(query)
 
     play(story)
@@ -621,7 +816,7 @@ def test_the_relay_dies_after_it_took_the_packet() -> None:
             await world.close(relay)
             await asyncio.sleep(1)
             (failed,) = asker.why(peer.node_id).attempts
-            assert "the relay cannot be reached" in failed.reason
+            assert failed.reason is AttemptReason.RELAY_UNREACHABLE
         timed_out(query)
 
     play(story)
@@ -807,9 +1002,9 @@ async def test_a_port_of_this_machine_refuses_within_50_ms(start: Start) -> None
         with pytest.raises(FastFail) as failed:
             await asker.query(node.node_id, "echo")
         best_s = min(best_s, time.perf_counter() - began_s)
-        assert "refused" in failed.value.attempts[0].reason
+        assert failed.value.attempts[0].reason is AttemptReason.REFUSED
         engine: Any = asker._engine
-        engine.reacher.backoff.worked(address)
+        engine.dialler.backoff.worked(address)
     assert best_s < 0.05
 
 
@@ -826,6 +1021,7 @@ async def test_a_real_connection_is_reset_after_the_query_was_written(start: Sta
     query = asker.open_query(node.node_id, "wait", hard_timeout_s=0.5)
     await called.wait()
     engine: Any = node._engine
+    engine.comms._listeners.close()  # the port refuses before the asker can come back
     engine.comms.drop_all("a test")
     await node.close()
     with pytest.raises(HardTimeout) as timeout:

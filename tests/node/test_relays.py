@@ -267,7 +267,7 @@ async def test_when_all_relays_are_dead_the_fast_fail_lists_each(
     assert tried == {relay.node_id, other.node_id}
     for attempt in failed.value.attempts:
         if isinstance(attempt.strategy, RelayStrat):
-            assert "refused" in attempt.reason
+            assert "refused" in attempt.detail
     await eventually(lambda: node.relays == () and node.record.strategies == ())
 
 

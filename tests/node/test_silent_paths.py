@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
-from simulations.virtual import Host, Network, simulate
+from simulations.virtual import Host, Nat, NatKind, Network, simulate
 
 SILENT_S = 8.0
 CONFIG = NodeConfig(silent_path_s=SILENT_S)
@@ -77,6 +77,57 @@ def test_a_machine_that_started_again_says_at_once_that_the_connection_is_gone()
             await lost
 
     simulate(story, seed=2)
+
+
+def test_a_connection_that_is_dead_while_its_peer_lives_is_replaced_before_it_is_given_up() -> None:
+    """As when a NAT on the way forgets it. The query that it was given arrives by the new one."""
+
+    async def story(network: Network) -> None:
+        gateway = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
+        one = network.host("one", "192.168.1.2", behind=gateway)
+        two = network.host("two", "5.0.1.1")
+        lookup = MemoryLookup(network.story.unix_time)
+        asker, answerer = node_on(one, lookup), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
+        gateway.nat.forget()
+        began = network.loop.now
+        assert await one.run(asker.query(peer_id, "echo", b"2")) == b"2"
+        # A quarter of the time, an eighth of it, and for each the next look.
+        assert network.loop.now - began < SILENT_S * 3 / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+        assert len(asker.why(peer_id).paths) == 1
+
+    simulate(story, seed=1)
+
+
+def test_a_peer_that_is_busy_for_a_while_keeps_its_connection_and_answers_once() -> None:
+    """Its machine stands still for longer than it takes to be doubted, and then goes on."""
+
+    async def story(network: Network) -> None:
+        one, asker, two, answerer = pair(network)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        ran = []
+
+        async def count(query: Incoming) -> bytes:
+            ran.append(query.body)
+            await asyncio.sleep(0.5)
+            return query.body
+
+        answerer.handle("count", count)
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
+        query = one.spawn(asker.query(peer_id, "count", b"2", hard_timeout_s=20))
+        await asyncio.sleep(0.2)
+        with network.partition([one], [two]):
+            await asyncio.sleep(SILENT_S * 5 / 8)
+        assert await query == b"2"
+        assert ran == [b"2"]
+
+    simulate(story, seed=1)
 
 
 def test_nobody_is_bothered_on_paths_that_nobody_waits_for() -> None:

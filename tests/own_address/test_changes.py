@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from egtp import NodeConfig
+from discovery import StaticDiscovery
+from egtp import Introduction, NodeConfig
 from egtp.own_addresses import OwnState
 from simulations.virtual import NatKind
 
@@ -76,6 +77,60 @@ def test_with_every_observer_dead_to_it_a_node_finds_its_new_address_by_its_firs
         assert f"{MOVED}:4000" in home.tcp
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
+
+    play(story)
+
+
+def test_in_the_middle_of_a_conversation_a_new_address_is_published_soon_after_the_silence_begins(
+    play: Play,
+) -> None:
+    """The first sign that there is: somebody does not answer who always did."""
+
+    async def story(world: Any) -> None:
+        observers = await world.players(*THREE)
+        gateway, home = await world.at_home(forwarded=True)
+        await home.ask(*observers)
+        await asyncio.sleep(5)
+        talks = [asyncio.ensure_future(home.ask(*[one] * 1000)) for one in observers]
+        await asyncio.sleep(1)
+        gateway.change_address(MOVED)
+        began_s = world.now
+        await asyncio.sleep(10)
+        at_s = next(at_s for at_s, tcp in world.published(home) if f"{MOVED}:4000" in tcp)
+        # Asked after a quarter of silent_path_s, doubted after an eighth more, each at the next
+        # look; and within a second from then.
+        silent_s = home.node.config.silent_path_s
+        assert at_s - began_s <= silent_s * 3 / 8 + 2 * home.node.config.clean_up_interval_s + 1
+        assert not any(talk.done() and talk.exception() for talk in talks), "no query failed"
+        for talk in talks:
+            talk.cancel()
+        await asyncio.gather(*talks, return_exceptions=True)
+
+    play(story)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_an_idle_node_behind_relays_notices_with_the_next_renewal_of_a_lease(
+    play: Play, silent: bool
+) -> None:
+    """Nothing is said in between, so nothing can tell; a third of ``relay_lease_s`` at most."""
+
+    async def story(world: Any) -> None:
+        relays = await world.players(*THREE, relay_server=True)
+        known = [Introduction(one.node_id, one.node.record) for one in relays]
+        gateway, home = await world.at_home(forwarded=True, discovery=StaticDiscovery(known))
+        config = home.node.config
+        await asyncio.sleep(config.relay_lease_s / 3 + 1)
+        assert world.PUBLIC in home.tcp
+        gateway.change_address(MOVED)
+        began_s = world.now
+        if not silent:
+            # The router is one that answers what it does not know: the sockets say so.
+            home.engine.comms.drop_all("reset by the router")
+        await asyncio.sleep(config.relay_lease_s)
+        at_s = next(at_s for at_s, tcp in world.published(home) if f"{MOVED}:4000" in tcp)
+        noticed_s = config.relay_lease_s / 3 + config.silent_path_s / 8 + 2 if silent else 0
+        assert at_s - began_s <= noticed_s + 1
 
     play(story)
 

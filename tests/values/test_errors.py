@@ -8,9 +8,9 @@ import pickle
 import pytest
 
 import egtp.errors
+from egtp.attempts import Attempt, AttemptReason
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import (
-    Attempt,
     CanonicalError,
     EgtpError,
     FastFail,
@@ -37,8 +37,8 @@ from egtp.identity import NodeId
 PEER, OTHER_PEER = NodeId(bytes(20)), NodeId(bytes([1] * 20))
 
 ATTEMPTS = (
-    Attempt(TCPStrat(Address(bytes([192, 0, 2, 7]), 4000)), "connection refused", 0.012),
-    Attempt(None, "no record found", 0.25),
+    Attempt(TCPStrat(Address(bytes([192, 0, 2, 7]), 4000)), AttemptReason.REFUSED, 0.012),
+    Attempt(None, AttemptReason.NOT_FOUND, 0.25),
 )
 
 ERRORS: list[EgtpError] = [
@@ -65,7 +65,7 @@ ERRORS: list[EgtpError] = [
 def test_one_root_catches_everything_that_is_exported() -> None:
     exported = [getattr(egtp.errors, name) for name in egtp.errors.__all__]
     errors = [kind for kind in exported if issubclass(kind, BaseException)]
-    assert len(errors) == len(exported) - 3  # Attempt and the two enums of reasons are values
+    assert len(errors) == len(exported) - 2  # the two enums of reasons are values
     assert all(issubclass(kind, EgtpError) for kind in errors)
     assert all(issubclass(kind, Exception) for kind in errors)
 

@@ -18,6 +18,7 @@ from egtp.lookup import (
     LookupService,
     MemoryLookup,
     Published,
+    ending,
 )
 
 FAR_FUTURE_UNIX_S = 2**40
@@ -270,3 +271,81 @@ async def test_cancelling_a_race_ends_every_search(alice: Identity) -> None:
     with pytest.raises(asyncio.CancelledError):
         await search
     assert all(service.ended for service in services)
+
+
+async def test_a_stream_of_a_race_tells_the_first_at_once_and_then_only_newer_ones(
+    alice: Identity,
+) -> None:
+    slow, older, quick = Slow(made(alice, 9)), Slow(made(alice, 2)), Recorded(made(alice, 3))
+    async with contextlib.aclosing(
+        LookupRace(slow, older, quick).resolve_stream(alice.node_id, newer_than=1)
+    ) as stream:
+        assert (await anext(stream)).sequence == 3
+        older.may_answer.set()
+        following = asyncio.ensure_future(anext(stream))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not following.done(), "an older one is not told"
+        slow.may_answer.set()
+        assert (await following).sequence == 9
+        with pytest.raises(StopAsyncIteration):
+            await anext(stream)
+    assert quick.asked == [(alice.node_id, 1)]
+
+
+async def test_leaving_a_stream_of_a_race_ends_every_search(alice: Identity) -> None:
+    slow, quick = Slow(made(alice, 9)), Recorded(made(alice, 3))
+    stream = LookupRace(slow, quick).resolve_stream(alice.node_id)
+    async with contextlib.aclosing(stream):
+        await anext(stream)
+        assert not slow.ended
+    assert slow.ended
+
+
+async def test_a_stream_of_a_race_fails_only_if_all_do(alice: Identity) -> None:
+    failing, good = Recorded(LookupFailure.NO_RESPONSES), Recorded(made(alice, 3))
+    told = [record async for record in LookupRace(failing, good).resolve_stream(alice.node_id)]
+    assert told == [good.answer]
+    for services, reason in (
+        ([failing, failing], LookupFailure.NO_RESPONSES),
+        ([], LookupFailure.NO_NODES),
+    ):
+        with pytest.raises(LookupFailed) as caught:
+            await anext(LookupRace(*services).resolve_stream(alice.node_id))
+        assert caught.value.reason is reason
+
+
+async def test_a_service_of_a_race_that_raises_takes_no_record_from_the_others(
+    alice: Identity,
+) -> None:
+    class Broken(Recorded):
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            raise OSError("the database is gone")
+
+    good = Recorded(made(alice, 3))
+    stream = LookupRace(Broken(), good).resolve_stream(alice.node_id)
+    assert await anext(stream) == good.answer
+    with pytest.raises(OSError, match="database"):
+        await anext(stream)
+
+
+def test_who_is_dropped_while_a_stream_is_awaited_ends_quietly(alice: Identity) -> None:
+    """As at the end of a process: nobody runs the loop any more, and nothing can be awaited."""
+    ended = []
+
+    async def waits() -> None:
+        stream = LookupRace(Slow(made(alice, 1))).resolve_stream(alice.node_id)
+        try:
+            async with ending(stream) as records:
+                async for _ in records:
+                    pass
+        except Exception as error:
+            ended.append(error)
+
+    async def drop() -> None:
+        dropped = waits()
+        dropped.send(None)
+        dropped.close()
+
+    asyncio.run(drop())
+    assert ended == []

@@ -1,0 +1,80 @@
+"""The files of a DHT node that is to go on after a restart where it was: for programs.
+
+The records and the highest sequences are in a file of their own that is written as they come
+(:mod:`lookup_dht.record_file`). The id and the contacts are written now and then, so a node that
+is killed has at worst older contacts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Final
+
+from egtp.errors import InvalidConfig
+from lookup_dht.service import DHTLookup
+from lookup_dht.state_file import CorruptState, NodeState, read_state, set_aside, write_state
+
+__all__ = ["KeptState"]
+
+STATE_INTERVAL_S: Final = 60.0
+
+
+class KeptState:
+    """Of one node, in the file at ``path`` and the one of its records beside it."""
+
+    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
+        """``complain`` is told, in a line, of what goes wrong and ends nothing."""
+        self._path = path
+        self._complain = complain
+        self.records: Final = path.with_name(f"{path.name}.records")
+        """To be the node's ``store``."""
+
+    def read(self) -> NodeState | None:
+        """What was kept; None for a new node. A corrupt file is set aside, and said to be.
+
+        Raises :class:`InvalidConfig` if it cannot be read.
+        """
+        try:
+            return read_state(self._path)
+        except CorruptState as error:
+            aside = set_aside(self._path)
+            self._complain(
+                f"{self._path} is corrupt ({error}); kept as {aside}, starting as a new node"
+            )
+            return None
+
+    @contextlib.asynccontextmanager
+    async def of(self, lookup: DHTLookup) -> AsyncIterator[None]:
+        """Keep the state of a node that runs: at once, now and then, and at the end.
+
+        Raises :class:`InvalidConfig` if it cannot be written.
+        """
+        # Before the id is told to anybody, and to find out now whether it can be written.
+        write_state(self._path, lookup.state)
+        keeping = asyncio.ensure_future(self._keep(lookup))
+        try:
+            yield
+        finally:
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            # The last one, after any that was still being written.
+            write_state(self._path, lookup.state)
+
+    async def _keep(self, lookup: DHTLookup) -> None:
+        while True:
+            await asyncio.sleep(STATE_INTERVAL_S)
+            writing = asyncio.ensure_future(self._write_aside(lookup.state))
+            try:
+                await asyncio.shield(writing)
+            finally:
+                await asyncio.wait([writing])
+
+    async def _write_aside(self, state: NodeState) -> None:
+        """In another thread, which sees only the immutable ``state``: fsync may take long."""
+        try:
+            await asyncio.to_thread(write_state, self._path, state)
+        except InvalidConfig as error:
+            self._complain(f"{error}; trying again in {STATE_INTERVAL_S:.0f} s")

@@ -1,0 +1,97 @@
+"""Two connections between the same two peers: both ends come to use the same one, soon.
+
+On lines where packets take from 5 to 100 ms, each as long as it likes: what one end confirms first
+is often what the other confirms last. In virtual time, over many seeds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from egtp import Node
+from simulations.lab import Lab
+from simulations.virtual import Link, Network, Uniform, run_in
+
+LATENCY_S_MAX = 0.1
+LOOK_S = 0.001
+
+
+class Line(Lab):
+    """Two peers that know each other."""
+
+    async def begin(self) -> None:
+        self.left, self.right = await self.node(), await self.node()
+        self.left.add_contact(self.right.record)
+        self.right.add_contact(self.left.record)
+
+    async def is_one(self) -> bool:
+        """Whether both ends use one and the same connection, of those that they have."""
+        here, there = used(self.left, self.right), used(self.right, self.left)
+        return bool(here and there and here.session.remote_index == there.session.index)
+
+    async def disagree_s(self) -> float:
+        """For how long, from now on, both have a connection, and not the same one."""
+        total_s = 0.0
+        for _ in range(int(2 / LOOK_S)):
+            await asyncio.sleep(LOOK_S)
+            both = used(self.left, self.right) and used(self.right, self.left)
+            if both and not await self.is_one():
+                total_s += LOOK_S
+        return total_s
+
+
+def used(node: Node, other: Node) -> Any:
+    engine: Any = node._engine
+    peer = engine.book.find(other.node_id)
+    return None if peer is None else peer.direct
+
+
+def play(seed: int, story: Any) -> None:
+    network = Network(seed, link=Link(latency=Uniform(0.005, LATENCY_S_MAX)))
+
+    async def whole() -> None:
+        line = Line(network)
+        await line.begin()
+        await story(line)
+        await line.close(*line.hosts)
+
+    run_in(network, whole())
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_peers_that_dial_each_other_disagree_for_a_round_trip_at_most(seed: int) -> None:
+    """Each end learns of the other's connection in that time."""
+
+    async def story(line: Line) -> None:
+        both = [
+            asyncio.ensure_future(line.query(line.left, line.right.node_id)),
+            asyncio.ensure_future(line.query(line.right, line.left.node_id)),
+        ]
+        assert await line.disagree_s() <= 2 * LATENCY_S_MAX
+        assert await line.is_one()
+        assert [await query for query in both] == [b"x", b"x"]
+
+    play(seed, story)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_peer_that_dials_twice_at_once_is_answered_on_the_one_that_it_uses(seed: int) -> None:
+    """It renews a session, say, while it looks for a way."""
+
+    async def story(line: Line) -> None:
+        engine: Any = line.left._engine
+        contact = engine.book.get(line.right.node_id).contact(engine.unix_time())
+        host = line.hosts[line.left]
+        for _ in range(2):
+            host.spawn(engine.dialler.attempt(contact.tcp[0], contact))
+        assert await line.disagree_s() <= 2 * LATENCY_S_MAX
+        assert await line.is_one()
+        assert await line.query(line.left, line.right.node_id) == b"x"
+        assert await line.query(line.right, line.left.node_id) == b"x"
+        await asyncio.sleep(15)
+        assert len(engine.comms) == 1, "the other one was drained"
+
+    play(seed, story)
