@@ -81,6 +81,12 @@ class AnswerLimits:
         return self.bytes_max // 16
 
     @property
+    def strangers_max(self) -> int:
+        """Of peers that nobody here has to do with: an eighth of the room is left to the others,
+        who are few, so that no crowd keeps them out."""
+        return self.askers_max - self.askers_max // 8
+
+    @property
     def peer_askers_max(self) -> int:
         """Of one peer, which may say as often as it likes that it was started anew: a sixteenth of
         all, or a few where there is not much."""
@@ -174,6 +180,7 @@ class Asker:
         "refused_below",
         "running",
         "sessions",
+        "stranger",
         "until_s",
         "upto",
     )
@@ -192,6 +199,8 @@ class Asker:
         self.answers: dict[int, Answer] = {}
         self.bytes = 0
         self.sessions = 0
+        self.stranger = False
+        """Whether nobody here had to do with the peer when any of its sessions began."""
         self.running = 0
         """Handlers that run for it now, those of sends included."""
         self.until_s = float("-inf")
@@ -215,6 +224,7 @@ class Answers:
         self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
         self._per_peer: Counter[NodeId] = Counter()
+        self._strangers = 0
         self.entries = 0
         self.bytes = 0
         self.early_floor = 0
@@ -225,25 +235,38 @@ class Answers:
 
     # Sessions
 
-    def has_room_for(self, peer_id: NodeId, incarnation: bytes) -> bool:
+    def has_room_for(self, peer_id: NodeId, incarnation: bytes, *, stranger: bool = False) -> bool:
         """Whether an asker is known, or may become so."""
-        return (peer_id, incarnation) in self._askers or (
-            len(self._askers) < self._limits.askers_max
-            and self._per_peer[peer_id] < self._limits.peer_askers_max
+        return (peer_id, incarnation) in self._askers or not (
+            self._is_full(stranger) or self._per_peer[peer_id] >= self._limits.peer_askers_max
         )
 
-    def session_began(self, peer_id: NodeId, incarnation: bytes, sequence: int) -> Asker | None:
+    def _is_full(self, stranger: bool) -> bool:
+        limits = self._limits
+        return len(self._askers) >= limits.askers_max or (
+            stranger and self._strangers >= limits.strangers_max
+        )
+
+    def session_began(
+        self, peer_id: NodeId, incarnation: bytes, sequence: int, *, stranger: bool = False
+    ) -> Asker | None:
         """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
         None if there is no room for one more asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
             if self._per_peer[peer_id] >= self._limits.peer_askers_max:
                 return None
-            full = len(self._askers) >= self._limits.askers_max
-            if full and not self.make_room(sequence):
-                return None
+            if self._is_full(stranger):
+                self.make_room(sequence)
+                if self._is_full(stranger):
+                    return None
             self._per_peer[peer_id] += 1
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
+            asker.stranger = stranger
+            self._strangers += stranger
+        elif asker.stranger and not stranger:
+            asker.stranger = False
+            self._strangers -= 1
         asker.sessions += 1
         asker.idle_since = None
         return asker
@@ -432,5 +455,6 @@ class Answers:
         self._per_peer[asker.peer_id] -= 1
         if not self._per_peer[asker.peer_id]:
             del self._per_peer[asker.peer_id]
+        self._strangers -= asker.stranger
         self.entries -= len(asker.answers) + len(asker.exceptions)
         self.bytes -= asker.bytes

@@ -124,6 +124,9 @@ class ChannelEvents(PathOwner, Protocol):
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
         """The newest record known of a peer."""
 
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here has to do with the peer; others are strangers."""
+
     def learned_record(self, record: SignedCommRecord) -> None:
         """A peer proved itself, and this is its record, or a newer one that it gave."""
 
@@ -373,7 +376,9 @@ class SecureChannels:
             self._events.takes_early,
         )
         if early is not None and not self._answers.has_room_for(
-            responder.record.peer_id, payload.incarnation
+            responder.record.peer_id,
+            payload.incarnation,
+            stranger=not self._events.knows(responder.record.peer_id),
         ):
             early = None
         accepted = "accepted" if early is not None else "challenged"
@@ -530,7 +535,10 @@ class SecureChannels:
             incarnation=incarnation,
             peer_started_s=now - uptime_ms / 1000,
             asker=self._answers.session_began(
-                peer_id, incarnation, self._events.own_record().sequence
+                peer_id,
+                incarnation,
+                self._events.own_record().sequence,
+                stranger=not self._events.knows(peer_id),
             ),
         )
         self._paths[index] = path

@@ -173,6 +173,9 @@ class Host:
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
         return self.known.get(peer_id)
 
+    def knows(self, peer_id: NodeId) -> bool:
+        return peer_id in self.known
+
     def learned_record(self, record: SignedCommRecord) -> None:
         self.learned.append(record)
 

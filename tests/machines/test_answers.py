@@ -643,6 +643,35 @@ def test_who_was_only_refused_is_remembered_for_as_long_as_a_copy_may_come() -> 
     assert answers.ask(refused, 0, b"0", 10.0, 5.0)[0] is Verdict.BUSY
 
 
+def test_no_crowd_of_strangers_takes_the_room_of_those_whom_somebody_knows() -> None:
+    limits = AnswerLimits(askers_max=16)
+    answers = Answers(limits)
+
+    def begins(number: int, *, stranger: bool) -> Asker | None:
+        peer_id = NodeId(number.to_bytes(20, "big"))
+        there = answers.has_room_for(peer_id, b"incarnat", stranger=stranger)
+        asker = answers.session_began(peer_id, b"incarnat", 1, stranger=stranger)
+        assert there == (asker is not None)
+        return asker
+
+    crowd = [begins(number, stranger=True) for number in range(100)]
+    assert sum(asker is not None for asker in crowd) == limits.strangers_max == 14
+    known = [begins(number, stranger=False) for number in range(100, 200)]
+    assert sum(asker is not None for asker in known) == 2
+    # One of the crowd turns out to be known: his place is another stranger's, if there is one.
+    assert begins(0, stranger=False) is crowd[0]
+    assert begins(300, stranger=True) is None
+    one = known[0]
+    assert one is not None
+    answers.session_ended(one)
+    assert begins(301, stranger=True) is not None
+    assert begins(302, stranger=True) is None
+    for asker in crowd[1:14]:
+        assert asker is not None
+        answers.session_ended(asker)
+    assert all(begins(number, stranger=True) is not None for number in range(400, 413))
+
+
 def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:
     responder = Responder()
     exceptions = frozenset(range(LIMITS.entries_max + 1))

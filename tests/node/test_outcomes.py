@@ -30,6 +30,7 @@ from egtp import (
     TCPStrat,
     WrongLoop,
 )
+from egtp.node import KINDS_KEPT
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -1038,3 +1039,11 @@ async def test_lookup_failed_is_not_raised_by_a_query(
         pytest.fail("a lookup failure is an attempt, not an outcome")
     except FastFail:
         pass
+
+
+async def test_a_program_that_asks_for_ever_new_kinds_fills_no_memory(start: Start) -> None:
+    node = await start()
+    for number in range(KINDS_KEPT + 10):
+        with pytest.raises(HandlerFailed):
+            await node.query(node.node_id, f"kind{number}")
+    assert len(node._kinds_asked) == KINDS_KEPT
