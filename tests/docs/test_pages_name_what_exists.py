@@ -18,6 +18,7 @@ import pytest
 
 from egtp import Friends, Node, NodeConfig, RelayLimits
 from egtp.answers import AnswerLimits
+from egtp.attempts import AttemptReason
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
 
@@ -36,6 +37,7 @@ PROGRAMS: Final = (
 LINK: Final = re.compile(r"\]\(([^)\s]+)\)")
 SETTING: Final = re.compile(r"`([a-z]+(?:_[a-z]+)*_(?:s|max|share|per_s|per_minute|addresses))`")
 COUNTERS: Final = "## What to watch"
+TROUBLES: Final = "## Troubles, and what `node.why` says"
 
 pages = pytest.mark.parametrize("page", TEXTS)
 
@@ -133,6 +135,14 @@ def test_each_counter_to_watch_is_counted_somewhere() -> None:
         # Reasons are put into the names of some counters as they are counted.
         put_together = f'"{what}: {{' in sources() and (reason in sources())
         assert f'"{name}"' in sources() or put_together, name
+
+
+def test_each_reason_among_the_troubles_is_given_somewhere() -> None:
+    section = TEXTS["operations"].partition(f"\n{TROUBLES}\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| `")][1:]
+    named = [name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert len(named) >= len(rows) > 5
+    assert {name.partition(": ")[2] for name in named} <= {one.value for one in AttemptReason}
 
 
 def test_each_limit_of_a_relay_is_in_the_threat_model() -> None:
