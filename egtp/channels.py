@@ -321,15 +321,12 @@ class SecureChannels:
             return
         displaced = self._unconfirmed.displace(peer_id)
         if displaced is not None:
-            self._counters["unconfirmed session displaced by a newer one of its peer"] += 1
+            whose = "of its peer" if displaced.peer_id == peer_id else "of another peer"
+            self._counters[f"unconfirmed session displaced by a newer one {whose}"] += 1
             # It has proven nothing, so nobody was told of it, and nobody is told that it is gone.
             self.close(displaced)
             if not displaced.relayed:
                 self._events.reject(Arrival(displaced.strategy, arrival.carrier))
-        if not self._unconfirmed.has_room(peer_id):
-            self._counters["initiation refused: too many unconfirmed sessions"] += 1
-            self._events.reject(arrival)
-            return
         early = self._accept_early(responder)
         own = self._events.own_record()
         now = self._environment.elapsed()

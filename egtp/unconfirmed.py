@@ -58,15 +58,19 @@ class UnconfirmedSessions(Generic[PathLike]):
         return len(self) < SESSIONS_MAX and self._per_peer[peer_id] < PER_PEER_MAX
 
     def displace(self, peer_id: NodeId) -> PathLike | None:
-        """Take out and return the oldest session of a peer whose places are all taken.
+        """Make room for another session of a peer, if there is none: take out and return its own
+        oldest one if its places are all taken, the oldest of all if the table is full.
 
         Whoever recorded initiations of a peer can replay them, and would hold its places for as
-        long as he likes if the first to come kept them. The peer itself needs a place for one
-        round trip only. None if the peer has a place left.
+        long as he likes if the first to come kept them; as whoever makes up peers would hold all
+        places, with fifty initiations a second. An honest peer needs one for one round trip only.
         """
-        if self._per_peer[peer_id] < PER_PEER_MAX:
+        if self.has_room(peer_id):
             return None
-        oldest = next(e for e in self._by_initiation.values() if e.peer_id == peer_id)
+        is_full_itself = self._per_peer[peer_id] >= PER_PEER_MAX
+        oldest = next(
+            e for e in self._by_initiation.values() if e.peer_id == peer_id or not is_full_itself
+        )
         self._forget(oldest)
         return oldest.path
 

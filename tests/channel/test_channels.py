@@ -551,10 +551,28 @@ def test_all_strangers_together_have_at_most_256_unconfirmed_sessions() -> None:
     for number in range(260):
         bob.receive(forge_initiation(bob, f"stranger {number}"), tcp(1000 + number))
     assert bob.channels.unconfirmed == 256
-    assert len(bob.take()) == 256
-    assert len(bob.rejected) == 4
+    assert len(bob.take()) == 260
+    # The oldest made way.
+    assert [arrival.connection for arrival in bob.rejected] == [1000, 1001, 1002, 1003]
     assert len(bob.confirmations) == 1
     assert both.works()
+
+
+@ROUTES
+def test_a_crowd_that_proves_nothing_does_not_lock_the_door(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    for number in range(300):
+        bob.receive(forge_initiation(bob, f"stranger {number}"), tcp(1000 + number))
+    alice.dial(bob, at_alice)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    response = bob.take()[-1].packet
+    # More come while her proof is on its way.
+    for number in range(200):
+        bob.receive(forge_initiation(bob, f"stranger {300 + number}"), tcp(2000 + number))
+    alice.receive(response, at_alice)
+    bob.receive(alice.take_one(DATA), at_bob)
+    assert [path.peer_id for path in bob.confirmations] == [alice.identity.node_id]
 
 
 def forge_initiation(
