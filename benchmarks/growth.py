@@ -160,9 +160,9 @@ def main() -> None:
             continue
         sizes = [size for size in growth.sizes if size <= options.most]
         points[growth.name] = [growth.measure(size, options.seconds) for size in sizes]
+        print(table({growth.name: points[growth.name]}), flush=True)
         if options.plots:
             draw(growth, points[growth.name], options.plots)
-    print(table(points))
     if options.into:
         page = put_into(options.into.read_text(encoding="utf-8"), {"growth": table(points)})
         options.into.write_text(page, encoding="utf-8")

@@ -26,6 +26,7 @@ from benchmarks.without import take_away
 from discovery import StaticDiscovery
 from egtp import (
     Address,
+    AnswerLimits,
     CommRecord,
     ContactLink,
     Identity,
@@ -52,7 +53,12 @@ CONFIG = NodeConfig(
     accepts_per_s=100_000.0,
     accepts_per_ip_per_s=100_000.0,
 )
-WIDE = replace(CONFIG, open_queries_max=200_000)
+WIDE = replace(
+    CONFIG,
+    open_queries_max=200_000,
+    exchanges_max=400_000,
+    answers=AnswerLimits(window=400_000, entries_max=400_000),
+)
 CLIENT = replace(CONFIG, clean_up_interval_s=60.0, address_check_interval_s=600.0)
 """Thousands of client nodes in one process would keep it busy; servers clean up as always."""
 
