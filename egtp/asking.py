@@ -396,7 +396,6 @@ class Asking:
         """Its caller does not want its outcome any more, if it has none yet."""
         if not self.exchanges.is_open(exchange):
             return
-        self.exchanges.refer(exchange)
         self.exchanges.close(exchange)
         self.take_back(exchange.peer_id, exchange)
         if not exchange.given:

@@ -587,17 +587,18 @@ class Engine:
         for peer in self.book.all():
             for path in peer.paths:
                 path.queue_control(goaway)
-        until_s = self.now() + drain_s
-        # Looked at now and then: an event for each of its three reasons would cost every message.
-        while self._is_busy() and self.now() < until_s:  # noqa: ASYNC110
-            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
+        await self._wait_while(self._is_busy, drain_s)
 
     async def disconnect(self, peer_id: NodeId) -> None:
         """Close all paths to a peer, after what waits there."""
-        until_s = self.now() + self.config.close_timeout_s
-        while self._has_unsent(peer_id) and self.now() < until_s:  # noqa: ASYNC110 - as above
-            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
+        await self._wait_while(lambda: self._has_unsent(peer_id), self.config.close_timeout_s)
         self.routes.disconnect(peer_id)
+
+    async def _wait_while(self, goes_on: Callable[[], bool], seconds: float) -> None:
+        until_s = self.now() + seconds
+        # Looked at now and then: an event for each reason would cost every message.
+        while goes_on() and self.now() < until_s:  # noqa: ASYNC110
+            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
 
     def _has_unsent(self, peer_id: NodeId) -> bool:
         peer = self.book.find(peer_id)

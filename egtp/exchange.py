@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
 from math import inf
 from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
 from egtp.canonical import pack
 from egtp.deadlines import Bucket, Deadlines, take_out
 from egtp.identity import NodeId
-from egtp.large_message import LARGE_BYTES, LargeMessage, pack_message
+from egtp.large_message import LARGE_BYTES, LargeMessage
 from egtp.message import Reply
 from egtp.outgoing import Outgoing
 
@@ -158,8 +159,7 @@ class ExchangeTable(Generic[Sink]):
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._by_reference: dict[bytes, Exchange[Sink]] = {}
-        self._large: dict[bytes, Exchange[Sink]] = {}
-        """Of these, large queries whose reference is not known yet, by their nonces."""
+        """A large query has its nonce for a reference until it has left, and its hash is known."""
         self._hard: Deadlines[Exchange[Sink]] = Deadlines()
         self._soft: Deadlines[Exchange[Sink]] = Deadlines()
         self._numbers: dict[NodeId, _Numbers] = {}
@@ -200,10 +200,8 @@ class ExchangeTable(Generic[Sink]):
             exchange.message = message = pack(fields)
             reference = sha256(message).digest()
         else:
-            exchange.message = pack_message(fields, hashed=True)
-            # It has none before it has left. No reply can have this one: it is shorter.
-            reference = nonce
-            self._large[reference] = exchange
+            exchange.message = LargeMessage(fields, partial(self._has_left, nonce))
+            reference = nonce  # which no reply can name: it is shorter than a hash
         exchange.reference = reference
         exchange.peer_id = peer_id
         exchange.kind = kind
@@ -236,7 +234,7 @@ class ExchangeTable(Generic[Sink]):
 
         A reply that ends none is counted, and leaves every exchange as it was (R3).
         """
-        exchange = self._of(reply.reference)
+        exchange = self._by_reference.get(reply.reference)
         if exchange is None:
             # Late, replayed, forged, or of an abandoned query: nothing tells them apart.
             self._counters["reply with unknown reference"] += 1
@@ -251,33 +249,20 @@ class ExchangeTable(Generic[Sink]):
 
     def find(self, peer_id: NodeId, reference: bytes) -> Exchange[Sink] | None:
         """The open exchange of that reference, if it is one with that peer."""
-        exchange = self._of(reference)
+        exchange = self._by_reference.get(reference)
         return exchange if exchange is not None and exchange.peer_id == peer_id else None
 
-    def _of(self, reference: bytes) -> Exchange[Sink] | None:
-        exchange = self._by_reference.get(reference)
-        if exchange is None and self._large:
-            for large in list(self._large.values()):
-                self.refer(large)
-            exchange = self._by_reference.get(reference)
-        return exchange
-
-    def refer(self, exchange: Exchange[Sink]) -> None:
-        """Give a large query the reference that it has since it has left."""
-        message = exchange.message
-        if type(message) is not LargeMessage or message.digest is None:
-            return
-        if self._large.pop(exchange.reference, None) is not None:
-            del self._by_reference[exchange.reference]
-            exchange.reference = message.digest
-            self._by_reference[message.digest] = exchange
+    def _has_left(self, nonce: bytes, reference: bytes) -> None:
+        """The last piece of a large query has been cut. It may be over already."""
+        exchange = self._by_reference.pop(nonce, None)
+        if exchange is not None:
+            exchange.reference = reference
+            self._by_reference[reference] = exchange
 
     def close(self, exchange: Exchange[Sink]) -> None:
         """Free everything about an exchange. A second time does nothing."""
         if self._by_reference.pop(exchange.reference, None) is None:
             return
-        if self._large:
-            self._large.pop(exchange.reference, None)
         take_out(exchange.bucket, exchange)
         if exchange.soft_bucket is not None:
             take_out(exchange.soft_bucket, exchange)

@@ -9,6 +9,7 @@ and its body is the very object that the caller gave, or that the handler gets (
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
@@ -31,17 +32,20 @@ _NO_BODY: Final = pack(b"")
 class LargeMessage:
     """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
 
-    __slots__ = ("_body", "_hash", "_hashed", "_head", "digest")
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "_tell")
 
-    def __init__(self, head: bytes, body: bytes, *, hashed: bool) -> None:
-        """``head`` is all that stands before the body's own head. With ``hashed``, :attr:`digest`
-        will be there once each byte was in a piece."""
-        self._head = head + _BODY_HEAD + len(body).to_bytes(4, "big")
+    def __init__(
+        self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
+    ) -> None:
+        """Of these fields, the last of which is a large body. ``tell`` is called once, when each
+        byte was in a piece, with SHA-256 of them all: the reference, if it is a query (R2)."""
+        body = bytes(fields[-1])
+        before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
+        self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
         self._body = body
-        self._hash = sha256() if hashed else None
+        self._tell = tell
+        self._hash = None if tell is None else sha256()
         self._hashed = 0
-        self.digest: bytes | None = None
-        """SHA-256 of all bytes: the reference, if it is a query's (R2)."""
 
     def __len__(self) -> int:
         return len(self._head) + len(self._body)
@@ -57,20 +61,18 @@ class LargeMessage:
             # It may leave a second time, by another path, before it has left once.
             self._hash.update(data[self._hashed - start :])
             self._hashed = stop
-            if stop == len(self):
-                self.digest, self._hash = self._hash.digest(), None
+            if stop == len(self) and self._tell is not None:
+                digest, self._hash = self._hash.digest(), None
+                self._tell(digest)
         return data
 
     def __bytes__(self) -> bytes:
         return self._head + self._body
 
 
-def pack_message(fields: tuple[Any, ...], *, hashed: bool) -> bytes | LargeMessage:
+def pack_message(fields: tuple[Any, ...]) -> bytes | LargeMessage:
     """The canonical form of a message of these fields, the last of which is its body."""
-    body = fields[-1]
-    if len(body) < LARGE_BYTES:
-        return pack(fields)
-    return LargeMessage(pack((*fields[:-1], b""))[: -len(_NO_BODY)], bytes(body), hashed=hashed)
+    return pack(fields) if len(fields[-1]) < LARGE_BYTES else LargeMessage(fields)
 
 
 class Arrived(NamedTuple):

@@ -323,7 +323,7 @@ class Node:
             raise self._too_large(body)
         peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
-        message = pack_message((3, nonce, None, kind, int(hard_s * 1000), body), hashed=False)
+        message = pack_message((3, nonce, None, kind, int(hard_s * 1000), body))
         sending = Sending(message, engine.now(), engine.loop)
         engine.asking.tell(peer_id, sending)
         try:

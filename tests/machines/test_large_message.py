@@ -59,19 +59,36 @@ def test_the_pieces_are_those_of_the_message_and_give_its_reference(
     made: tuple[Message, tuple[object, ...]], pieces: list[int]
 ) -> None:
     message, fields = made
-    large = pack_message((*fields, message.body), hashed=True)
+    fields = (*fields, message.body)
+    assert isinstance(pack_message(fields), LargeMessage) == (len(message.body) >= LARGE_BYTES)
     whole = message.encode()
+    assert bytes(pack_message(fields)) == whole
+    if len(message.body) < LARGE_BYTES:
+        return
+    told: list[bytes] = []
+    large = LargeMessage(fields, told.append)
     assert len(large) == len(whole)
-    assert bytes(large) == whole
-    assert isinstance(large, LargeMessage) == (len(message.body) >= LARGE_BYTES)
-    if isinstance(large, LargeMessage):
-        assert large.digest is None
-        # It leaves in part by one path, and then as a whole by another.
-        parts = cut(large, pieces)
-        assert b"".join(parts[:-1]) + b"".join(cut(large, pieces[::-1])) == (
-            whole[: len(whole) - len(parts[-1])] + whole
-        )
-        assert large.digest == reference_of(whole)
+    # It leaves in part by one path, and then as a whole by another, or twice.
+    parts = cut(large, pieces)
+    assert b"".join(parts) == whole
+    assert told == [reference_of(whole)]
+    assert b"".join(cut(large, pieces[::-1])) == whole
+    assert len(told) == 1
+
+
+@given(st.integers(0, 70_000), st.integers(1, 30_000))
+def test_a_message_that_begins_again_before_it_has_left_once_has_its_reference(
+    left: int, size: int
+) -> None:
+    told: list[bytes] = []
+    large = LargeMessage((3, bytes(16), None, "k", 1, bytes(LARGE_BYTES)), told.append)
+    for _ in range(2):
+        for at in range(0, left, size):
+            assert large[at : at + size] == bytes(large)[at : at + size]
+    assert not told or left + size > len(large)
+    for at in range(0, len(large), size):
+        assert large[at : at + size]
+    assert told == [sha256(bytes(large)).digest()]
 
 
 @given(messages(), PIECES, st.integers(0, 2**32 - 1))
@@ -126,28 +143,27 @@ def test_a_reply_finds_a_large_query_once_that_has_left_and_not_before() -> None
     exchanges = table()
     message = large_query(exchanges)
     (exchange,) = exchanges.all()
-    reply = Reply(bytes(16), sha256(bytes(message)).digest(), 0, b"done")
+    reference = sha256(bytes(message)).digest()
+    reply = Reply(bytes(16), reference, 0, b"done")
+    assert message[:50_000]
     assert exchanges.match(PEER, reply) is None
-    assert [message[:50_000], message[50_000:]]
+    assert message[50_000:]
+    assert exchanges.find(PEER, reference) is exchange
+    assert exchange.reference == reference
     assert exchanges.match(OTHER, reply) is None
     assert exchanges.match(PEER, reply) is exchange
     assert len(exchanges) == 0
-    assert not exchanges._large
 
 
-@pytest.mark.parametrize("has_left", [False, True])
-def test_nothing_is_left_of_a_large_query_that_was_closed(has_left: bool) -> None:
+@pytest.mark.parametrize("left", [0, 50_000, 100_000])
+def test_nothing_is_left_of_a_large_query_that_was_closed(left: int) -> None:
     exchanges = table()
     message = large_query(exchanges)
     (exchange,) = exchanges.all()
-    if has_left:
-        assert message[:]
-        exchanges.refer(exchange)
-        assert exchange.reference == sha256(bytes(message)).digest()
-        assert exchanges.find(PEER, exchange.reference) is exchange
+    assert len(message[:left]) == min(left, len(message))
     exchanges.close(exchange)
-    exchanges.refer(exchange)
+    # The rest of it leaves all the same, if its path is too far to take it back.
+    assert message[:]
     assert not exchanges.is_open(exchange)
-    assert not exchanges._large
     assert not exchanges._by_reference
     assert exchanges.settled(PEER) == 1
