@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from line_chart import Line, line_chart
+from time_by_room import time_by_room
 
 from simulations.virtual import Network, run_in
 
@@ -57,15 +58,22 @@ def sizes(
     parser.add_argument("--nodes", default=default, metavar="N,N,...")
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--svg", type=Path, metavar="FILE", help="FILE.svg and FILE-messages.svg")
+    parser.add_argument("--profile", action="store_true", help="also say where the time goes")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one is not None:
-        print(json.dumps(_measure(options.one, story, network(), limit_s)))
+        if options.profile:
+            figures, shares = time_by_room(lambda: _measure(options.one, story, network(), limit_s))
+            figures |= {f"share {room}": share for room, share in shares.items()}
+        else:
+            figures = _measure(options.one, story, network(), limit_s)
+        print(json.dumps(figures))
         return
     rows: list[Figures] = []
     print(f"{what} nodes, {platform.python_implementation()} {platform.python_version()}\n{HEADER}")
     for nodes in map(int, options.nodes.split(",")):
         command = [sys.executable, sys.argv[0], "--one", str(nodes)]
+        command += ["--profile"] if options.profile else []
         row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)  # noqa: S603
         rows.append(row)
         print(
@@ -74,6 +82,9 @@ def sizes(
             f"{row['answered']:10.1%}{row['memory_mib']:10.0f}",
             flush=True,
         )
+        shares = [f"{k.removeprefix('share ')} {v:.0%}" for k, v in row.items() if "share" in k]
+        if shares:
+            print(f"{'':8}{', '.join(shares)}", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.svg is not None:

@@ -1,9 +1,9 @@
 """Large messages: their head and their body stay apart, so that nothing is ever done to all of the
 bytes at once.
 
-To copy sixteen megabytes takes five milliseconds, to hash them eight, and whatever else there is to
-do waits for that long. So a large message is hashed while its pieces leave, and while they come;
-and its body is the very object that the caller gave, or that the handler gets (pure).
+To hash sixteen megabytes takes eight milliseconds, to copy them some more, and whatever else there
+is to do waits for that long. So a large message is hashed while its pieces leave, and while they
+come; and its body is the very object that the caller gave, or that the handler gets (pure).
 """
 
 from __future__ import annotations
