@@ -23,7 +23,6 @@ what it asked before.
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -31,6 +30,7 @@ from typing import Final
 from egtp.errors import InvalidConfig
 from egtp.identity import NodeId
 from egtp.outgoing import Outgoing
+from egtp.shares import strangers_part
 from egtp.state_table import State, StateTable
 
 __all__ = [
@@ -84,13 +84,24 @@ class AnswerLimits:
     def strangers_max(self) -> int:
         """Of peers that nobody here has to do with: an eighth of the room is left to the others,
         who are few, so that no crowd keeps them out."""
-        return self.askers_max - self.askers_max // 8
+        return strangers_part(self.askers_max)
+
+    @property
+    def strangers_entries_max(self) -> int:
+        """Once there are so many entries, only those of whom somebody here knows make more."""
+        return strangers_part(self.entries_max)
 
     @property
     def peer_askers_max(self) -> int:
-        """Of one peer, which may say as often as it likes that it was started anew: a sixteenth of
-        all, or a few where there is not much."""
-        return max(16, self.askers_max // 16)
+        """Of one peer, which may say as often as it likes that it was started anew: a sixty-fourth
+        of all, or a few where there is not much."""
+        return max(16, self.askers_max // 64)
+
+    @property
+    def peer_entries_max(self) -> int:
+        """Of all askers of one peer: a quarter, and in any case enough for one of them, exceptions
+        and all."""
+        return max(2 * self.window, self.entries_max // 4)
 
 
 class Verdict(enum.Enum):
@@ -219,11 +230,13 @@ class Answers:
 
     def __init__(self, limits: AnswerLimits | None = None) -> None:
         self._limits = limits = limits or AnswerLimits()
-        self._window, self._entries_max = limits.window, limits.entries_max
+        self._window = limits.window
+        self._crowded = min(limits.peer_entries_max, limits.strangers_entries_max)
+        """With fewer entries there is room for one more of anybody."""
         self._lifetime_s_max = limits.lifetime_s_max
         self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
-        self._per_peer: Counter[NodeId] = Counter()
+        self._of_peer: dict[NodeId, list[Asker]] = {}
         self._strangers = 0
         self.entries = 0
         self.bytes = 0
@@ -238,8 +251,11 @@ class Answers:
     def has_room_for(self, peer_id: NodeId, incarnation: bytes, *, stranger: bool = False) -> bool:
         """Whether an asker is known, or may become so."""
         return (peer_id, incarnation) in self._askers or not (
-            self._is_full(stranger) or self._per_peer[peer_id] >= self._limits.peer_askers_max
+            self._is_full(stranger) or self._has_many_askers(peer_id)
         )
+
+    def _has_many_askers(self, peer_id: NodeId) -> bool:
+        return len(self._of_peer.get(peer_id, ())) >= self._limits.peer_askers_max
 
     def _is_full(self, stranger: bool) -> bool:
         limits = self._limits
@@ -254,14 +270,14 @@ class Answers:
         None if there is no room for one more asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
-            if self._per_peer[peer_id] >= self._limits.peer_askers_max:
+            if self._has_many_askers(peer_id):
                 return None
             if self._is_full(stranger):
                 self.make_room(sequence)
                 if self._is_full(stranger):
                     return None
-            self._per_peer[peer_id] += 1
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
+            self._of_peer.setdefault(peer_id, []).append(asker)
             asker.stranger = stranger
             self._strangers += stranger
         elif asker.stranger and not stranger:
@@ -305,13 +321,22 @@ class Answers:
         if (
             number < asker.refused_below
             or number >= above + self._window
-            or self.entries >= self._entries_max
+            or (self.entries >= self._crowded and not self._has_room(asker, 1))
         ):
             asker.refused_below = max(asker.refused_below, number + 1)
             return BUSY, None
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
         return RUN, answer
+
+    def _has_room(self, asker: Asker, more: int) -> bool:
+        """Whether an asker may have so many more entries."""
+        limits = self._limits
+        most = limits.strangers_entries_max if asker.stranger else limits.entries_max
+        if self.entries + more > most:
+            return False
+        own = sum(len(one.answers) + len(one.exceptions) for one in self._of_peer[asker.peer_id])
+        return own + more <= limits.peer_entries_max
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""
@@ -375,7 +400,7 @@ class Answers:
             return
         exceptions = frozenset(n for n in exceptions if n < upto and not asker.is_settled(n))
         more = len(exceptions) - len(asker.exceptions)
-        if self.entries + more > self._entries_max:
+        if more > 0 and not self._has_room(asker, more):
             return
         self.entries += more
         asker.upto, asker.exceptions = upto, exceptions
@@ -452,9 +477,10 @@ class Answers:
 
     def _remove(self, asker: Asker) -> None:
         del self._askers[asker.peer_id, asker.incarnation]
-        self._per_peer[asker.peer_id] -= 1
-        if not self._per_peer[asker.peer_id]:
-            del self._per_peer[asker.peer_id]
+        of_peer = self._of_peer[asker.peer_id]
+        of_peer.remove(asker)
+        if not of_peer:
+            del self._of_peer[asker.peer_id]
         self._strangers -= asker.stranger
         self.entries -= len(asker.answers) + len(asker.exceptions)
         self.bytes -= asker.bytes

@@ -319,8 +319,7 @@ class SecureChannels:
             self._events.dialled_back(peer_id, responder.payload.check, arrival)
             self._events.reject(arrival)
             return
-        displaced = self._unconfirmed.displace(peer_id)
-        if displaced is not None:
+        for displaced in self._unconfirmed.displace(peer_id, relayed=arrival.relayed):
             whose = "of its peer" if displaced.peer_id == peer_id else "of another peer"
             self._counters[f"unconfirmed session displaced by a newer one {whose}"] += 1
             # It has proven nothing, so nobody was told of it, and nobody is told that it is gone.
@@ -355,7 +354,7 @@ class SecureChannels:
             dialled_at_ms=responder.payload.uptime_ms,
         )
         path.record = record
-        self._unconfirmed.add(path, peer_id, data, encoded, now)
+        self._unconfirmed.add(path, peer_id, data, encoded, now, relayed=arrival.relayed)
         arrival.strategy.send(encoded, arrival.carrier)
         if early is not None:
             self._events.opened(path, early, 0)

@@ -73,6 +73,8 @@ class NodeConfig:
     """Connections that are accepted: their handshakes take about an eighth of a core."""
     accepts_per_ip_per_s: float = 50.0
     """The same, from one IPv4 address or IPv6 /64."""
+    relayed_initiations_per_s: float = 200.0
+    """Handshakes that others may begin through relays: the same work, without a connection."""
     prove_timeout_s: float = 5.0
     """How long an accepted connection may prove nobody."""
     idle_timeout_s: float = 120.0

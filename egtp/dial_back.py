@@ -34,6 +34,7 @@ from egtp.identity import NodeId
 from egtp.message import ReplyCode
 from egtp.path import Path
 from egtp.peers import PeerBook
+from egtp.shares import strangers_part
 from egtp.tcp.comms_handler import TCPCommsHandler
 
 __all__ = [
@@ -76,7 +77,8 @@ def decode_check(body: bytes) -> tuple[int, bytes]:
 
 class CheckQuota:
     """How often this node dials for others: each peer and each IP address (of IPv6 each /64) once
-    in an interval, and all of them together so often in a minute.
+    in an interval, and all of them together so often in a minute; strangers a little less often, so
+    that they leave some dials to those whom somebody here knows.
 
     Invariant: it remembers no more than the dials of the last interval or minute.
     """
@@ -90,7 +92,7 @@ class CheckQuota:
     def __len__(self) -> int:
         return len(self._last)
 
-    def take(self, peer_id: NodeId, ip: bytes, now_s: float) -> bool:
+    def take(self, peer_id: NodeId, ip: bytes, now_s: float, *, stranger: bool) -> bool:
         """Whether there may be a dial now; if so, it counts."""
         while self._dialled and now_s - self._dialled[0] >= MINUTE_S:
             self._dialled.popleft()
@@ -100,7 +102,8 @@ class CheckQuota:
                 break
             del self._last[key]
         keys = (b"id" + peer_id, b"ip" + ip[:8])
-        if len(self._dialled) >= self._per_minute or any(key in self._last for key in keys):
+        most = strangers_part(self._per_minute) if stranger else self._per_minute
+        if len(self._dialled) >= most or any(key in self._last for key in keys):
             return False
         self._dialled.append(now_s)
         self._last |= dict.fromkeys(keys, now_s)
@@ -119,6 +122,9 @@ class VerifierHost(Protocol):
     def unix_time(self) -> float: ...
 
     def carrier(self, peer_id: NodeId) -> Carrier: ...
+
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here has to do with the peer; others are strangers."""
 
 
 class Verifier:
@@ -158,7 +164,8 @@ class Verifier:
             raise self._refusal(reason)
         if port < DIAL_BACK_PORT_MIN:
             raise self._refusal(f"a port below {DIAL_BACK_PORT_MIN}")
-        if not self._quota.take(incoming.peer_id, target.ip, self._host.now()):
+        stranger = not self._host.knows(incoming.peer_id)
+        if not self._quota.take(incoming.peer_id, target.ip, self._host.now(), stranger=stranger):
             self._counters["address check refused: too many"] += 1
             raise HandlerFailed(ReplyCode.BUSY)
         in_vain = await self._knock(incoming.peer_id, target, token)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Final
 
+from egtp.accept_limits import RelayedInitiations
 from egtp.address_policy import Interface
 from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
@@ -161,7 +162,9 @@ class Engine:
         )
         self.dialler: Final = Dialler(self, self.channels, self.comms, config)
         self.reacher: Final = Reacher(self, self.me, self.dialler, lookup, config)
-        self.relaying: Final = Relaying(self)
+        self.relaying: Final = Relaying(
+            self, RelayedInitiations(config.relayed_initiations_per_s, environment.elapsed())
+        )
         self.routes: Final = Routes(
             self,
             self.me,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from egtp.accept_limits import RelayedInitiations
 from egtp.attempts import AttemptReason, Cause
 from egtp.channels import Arrival
 from egtp.comm_record import SUITE_AESGCM
@@ -63,8 +64,9 @@ class RelayingHost(Protocol):
 class Relaying:
     """Moves packets through relays."""
 
-    def __init__(self, host: RelayingHost) -> None:
+    def __init__(self, host: RelayingHost, initiations: RelayedInitiations) -> None:
         self._host = host
+        self._initiations = initiations
         self.listener: RelayListener | None = None
         self.server: RelayServer | None = None
         self._used: set[NodeId] = set()
@@ -145,6 +147,11 @@ class Relaying:
         if not self.is_relay(path.peer_id) or relay is None:
             self._host.counters["dropped: delivery of a relay that was not chosen"] += 1
             return
+        first = delivery.packet[:1] == bytes((INITIATION,))
+        if first and not self._initiations.admit(path.peer_id, delivery.sender, self._host.now()):
+            # Whoever means it sends it again in a second.
+            self._host.counters["dropped: too many handshakes through relays"] += 1
+            return
         strategy = strategy_of(relay)
         if strategy is not None:
             arrival = Arrival(strategy, self._host.carrier(delivery.sender))
@@ -180,6 +187,10 @@ class Relaying:
         if path is not None:
             self.say(path, kind, body, lifetime_ms)
 
+    def is_stranger(self, peer_id: NodeId) -> bool:
+        peer = self._host.book.find(peer_id)
+        return peer is None or not peer.is_wanted
+
     def now(self) -> float:
         return self._host.now()
 
@@ -202,7 +213,9 @@ class Relaying:
             self.server.leases.end(path.peer_id)
 
     def disconnected(self, peer_id: NodeId) -> None:
-        """The last direct path to a peer is gone; it may have been a relay of ours."""
+        """The last direct path to a peer is gone; it may have been a relay of ours, or we its."""
+        if self.server is not None:
+            self.server.leases.left(peer_id)
         was_relay = self.is_relay(peer_id)
         self._used.discard(peer_id)
         for peer in self._host.book.all() if was_relay else ():

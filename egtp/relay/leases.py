@@ -1,6 +1,8 @@
 """Who is registered at a relay, and what is kept for those who are away for a moment.
 
-Pure. A lease without a connection has a mailbox: bounded in packets, bytes and time.
+Pure. A lease without a connection has a mailbox: bounded in packets, bytes and time. Relays serve
+strangers, who may make up as many identities as they like; so in a full relay the leases of those
+make way who are not even connected, and connections are bounded by where they come from.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from typing import NamedTuple
 
 from egtp.errors import InvalidConfig
 from egtp.identity import NodeId
+from egtp.shares import Shares, strangers_part
 
 __all__ = ["Held", "Leases", "RelayLimits"]
 
@@ -20,15 +23,19 @@ class RelayLimits:
     """What a relay server gives away. Sizes in bytes, durations in seconds."""
 
     leases_max: int = 4096
-    """Registered recipients."""
+    """Registered recipients; an eighth of them is kept for those whom this node knows."""
     lease_s_max: float = 300.0
     """How long a lease lasts at most without being renewed."""
     mailbox_packets_max: int = 64
     """Packets held for one recipient who is away."""
     mailbox_bytes_max: int = 256 * 1024
     """Bytes held for one recipient who is away."""
+    mailbox_sender_packets_max: int = 16
+    """Of these, how many may be of one sender: nobody fills the mailbox of somebody else."""
     mailboxes_bytes_max: int = 64 * 1024 * 1024
     """Bytes held for all of them."""
+    sender_bytes_max: int = 4 * 1024 * 1024
+    """Of these, how many may be of one sender."""
     mailbox_s_max: float = 600.0
     """How long anything is held, whatever lifetime it names."""
     queue_bytes_max: int = 4 * 1024 * 1024
@@ -52,64 +59,127 @@ class Held(NamedTuple):
 
 
 class _Lease:
-    __slots__ = ("held", "held_bytes", "until_s")
+    __slots__ = ("held", "held_bytes", "stranger", "until_s")
 
-    def __init__(self, until_s: float) -> None:
-        self.until_s = until_s
+    def __init__(self, stranger: bool) -> None:
+        self.until_s = 0.0
+        self.stranger = stranger
         self.held: deque[Held] = deque()
         self.held_bytes = 0
 
 
 class Leases:
-    """Invariant: :attr:`held_bytes` is the sum over all mailboxes, and within its limit."""
+    """Invariants: what :attr:`held_bytes` counts is the sum over all mailboxes, and each limit
+    holds; whoever is in ``_away`` has a lease."""
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
         self._leases: dict[NodeId, _Lease] = {}
-        self.held_bytes = 0
+        self._strangers = 0
+        self._away: dict[NodeId, None] = {}
+        """Strangers without a connection, those first who have been away for longest."""
+        self._none_ends_before_s = float("inf")
+        """No lease ends earlier: to look through all of them before that would be in vain."""
+        whole = limits.mailboxes_bytes_max
+        self._by_sender = Shares(
+            whole, strangers_max=strangers_part(whole), peer_max=limits.sender_bytes_max
+        )
+
+    @property
+    def held_bytes(self) -> int:
+        return self._by_sender.taken
 
     def __len__(self) -> int:
         return len(self._leases)
 
-    def grant(self, recipient: NodeId, wanted_s: float, now_s: float) -> float:
-        """Register, or renew. Returns for how long; 0 if there is no room, or none was wanted."""
-        self.expire(now_s)
-        lease = self._leases.get(recipient)
+    def grant(
+        self,
+        recipient: NodeId,
+        wanted_s: float,
+        now_s: float,
+        *,
+        is_here: bool,
+        stranger: bool,
+    ) -> float:
+        """Register, or renew. Returns for how long; 0 if there is no room, or none was wanted.
+
+        :param is_here: whether the recipient is connected.
+        :param stranger: whether this node has nothing to do with it but this.
+        """
         granted_s = min(wanted_s, self._limits.lease_s_max)
-        if granted_s <= 0:
+        lease = self._leases.get(recipient)
+        if granted_s <= 0 or (lease is not None and now_s >= lease.until_s):
             self.end(recipient)
+            lease = None
+        if granted_s <= 0:
             return 0
         if lease is None:
-            if len(self._leases) >= self._limits.leases_max:
+            if not self._has_room(now_s, stranger=stranger):
                 return 0
-            lease = self._leases[recipient] = _Lease(0.0)
+            lease = self._leases[recipient] = _Lease(stranger)
+            self._strangers += stranger
+        elif lease.stranger != stranger:
+            lease.stranger = stranger
+            self._strangers += 1 if stranger else -1
         lease.until_s = now_s + granted_s
+        self._none_ends_before_s = min(self._none_ends_before_s, lease.until_s)
+        self._away.pop(recipient, None)
+        if stranger and not is_here:
+            self._away[recipient] = None
         return granted_s
+
+    def _has_room(self, now_s: float, *, stranger: bool) -> bool:
+        if not self._is_full(stranger):
+            return True
+        if now_s >= self._none_ends_before_s:
+            self.expire(now_s)
+        if self._is_full(stranger) and self._away:
+            self.end(next(iter(self._away)))
+        return not self._is_full(stranger)
+
+    def _is_full(self, stranger: bool) -> bool:
+        most = self._limits.leases_max
+        return len(self._leases) >= most or (stranger and self._strangers >= strangers_part(most))
 
     def has(self, recipient: NodeId, now_s: float) -> bool:
         lease = self._leases.get(recipient)
         return lease is not None and now_s < lease.until_s
 
+    def left(self, recipient: NodeId) -> None:
+        """The recipient is not connected any more."""
+        lease = self._leases.get(recipient)
+        if lease is not None and lease.stranger:
+            self._away[recipient] = None
+
     def hold(
-        self, recipient: NodeId, sender: NodeId, packet: bytes, lifetime_s: float, now_s: float
+        self,
+        recipient: NodeId,
+        sender: NodeId,
+        packet: bytes,
+        lifetime_s: float,
+        now_s: float,
+        *,
+        stranger: bool,
     ) -> bool:
-        """Keep a packet for a recipient who is away. False if a quota is used up."""
-        lease, limits = self._leases[recipient], self._limits
+        """Keep a packet for a recipient who is away. False if a quota is used up. ``stranger`` is
+        about the sender."""
+        lease, limits, size = self._leases[recipient], self._limits, len(packet)
         self._drop_old(lease, now_s)
         if (
             len(lease.held) >= limits.mailbox_packets_max
-            or lease.held_bytes + len(packet) > limits.mailbox_bytes_max
-            or self.held_bytes + len(packet) > limits.mailboxes_bytes_max
+            or lease.held_bytes + size > limits.mailbox_bytes_max
+            or sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max
+            or not self._by_sender.take(sender, size, stranger=stranger)
         ):
             return False
         deadline_s = now_s + min(lifetime_s, limits.mailbox_s_max)
         lease.held.append(Held(sender, packet, deadline_s))
-        lease.held_bytes += len(packet)
-        self.held_bytes += len(packet)
+        lease.held_bytes += size
         return True
 
     def collect(self, recipient: NodeId, now_s: float) -> list[Held]:
-        """Empty the mailbox of a recipient who is back. What is too old is gone (R24)."""
+        """The recipient is back: empty its mailbox. What is too old is gone (R24)."""
+        self._away.pop(recipient, None)
         lease = self._leases.get(recipient)
         if lease is None:
             return []
@@ -122,6 +192,8 @@ class Leases:
         """The recipient gives its lease back."""
         lease = self._leases.pop(recipient, None)
         if lease is not None:
+            self._away.pop(recipient, None)
+            self._strangers -= lease.stranger
             self._drop(lease, list(lease.held))
 
     def expire(self, now_s: float) -> None:
@@ -131,6 +203,8 @@ class Leases:
                 self.end(recipient)
             else:
                 self._drop_old(lease, now_s)
+        ends = (lease.until_s for lease in self._leases.values())
+        self._none_ends_before_s = min(ends, default=float("inf"))
 
     def _drop_old(self, lease: _Lease, now_s: float) -> None:
         # Lifetimes differ, so the oldest packet is not always the first to end.
@@ -140,4 +214,4 @@ class Leases:
         for held in gone:
             lease.held.remove(held)
             lease.held_bytes -= len(held.packet)
-            self.held_bytes -= len(held.packet)
+            self._by_sender.give_back(held.sender, len(held.packet))

@@ -38,6 +38,9 @@ class RelayHost(Protocol):
     def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
         """Send a message down the peer's own connection. Never dials."""
 
+    def is_stranger(self, peer_id: NodeId) -> bool:
+        """Whether nobody here has asked or named the peer."""
+
 
 class RelayServer:
     """The relay of a node. It delivers only to peers with a lease, or with a connection here."""
@@ -58,7 +61,13 @@ class RelayServer:
             wanted_s = decode_lease(body)
         except InvalidMessage as error:
             raise HandlerFailed(ReplyCode.REFUSED, str(error).encode()) from None
-        granted_s = self.leases.grant(peer_id, wanted_s, self._host.now())
+        granted_s = self.leases.grant(
+            peer_id,
+            wanted_s,
+            self._host.now(),
+            is_here=self._host.queued_bytes(peer_id) is not None,
+            stranger=self._host.is_stranger(peer_id),
+        )
         if wanted_s and not granted_s:
             self.counters["lease refused: full"] += 1
             raise HandlerFailed(ReplyCode.BUSY)
@@ -89,7 +98,14 @@ class RelayServer:
         elif packet[:1] != bytes((INITIATION,)):
             # Sealed under a session that the recipient may not have any more when it is back.
             self._refuse(sender, packet, NO_LEASE, "dropped: the recipient is away")
-        elif self.leases.hold(recipient, sender, packet, left_ms / 1000, now):
+        elif self.leases.hold(
+            recipient,
+            sender,
+            packet,
+            left_ms / 1000,
+            now,
+            stranger=self._host.is_stranger(sender),
+        ):
             self.counters["held packets"] += 1
         else:
             self._refuse(sender, packet, TOO_MUCH, "dropped: mailbox full")

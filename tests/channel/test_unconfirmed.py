@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from egtp.identity import NodeId
-from egtp.unconfirmed import PER_PEER_MAX, SESSIONS_MAX, WAIT_S, UnconfirmedSessions
+from egtp.unconfirmed import PER_PEER_MAX, RELAYED_MAX, SESSIONS_MAX, WAIT_S, UnconfirmedSessions
 
 
 class FakePath:
@@ -25,6 +25,7 @@ class Entry:
     peer_id: NodeId
     initiation: bytes
     added_s: float
+    relayed: bool
 
 
 class UnconfirmedMachine(RuleBasedStateMachine):
@@ -38,40 +39,51 @@ class UnconfirmedMachine(RuleBasedStateMachine):
         self.now_s = 1000.0
         self.made = 0
 
-    def _add(self, peer_id: NodeId) -> None:
-        expected = len(self.model) < 256 and (
-            sum(entry.peer_id == peer_id for entry in self.model) < 8
+    def _has_room(self, peer_id: NodeId, relayed: bool) -> bool:
+        return (
+            len(self.model) < 256
+            and not (relayed and sum(entry.relayed for entry in self.model) >= 128)
+            and sum(entry.peer_id == peer_id for entry in self.model) < 8
         )
-        assert self.table.has_room(peer_id) == expected
+
+    def _add(self, peer_id: NodeId, relayed: bool) -> None:
+        expected = self._has_room(peer_id, relayed)
+        assert self.table.has_room(peer_id, relayed=relayed) == expected
         if expected:
             self.made += 1
             initiation = b"initiation %d" % self.made
-            entry = Entry(FakePath(), peer_id, initiation, self.now_s)
-            self.table.add(entry.path, peer_id, initiation, b"response", self.now_s)
+            entry = Entry(FakePath(), peer_id, initiation, self.now_s, relayed)
+            self.table.add(
+                entry.path, peer_id, initiation, b"response", self.now_s, relayed=relayed
+            )
             self.model.append(entry)
 
-    @rule(number=st.integers(0, 5), times=st.integers(1, 9))
-    def a_peer_introduces_itself(self, number: int, times: int) -> None:
+    @rule(number=st.integers(0, 5), times=st.integers(1, 9), relayed=st.booleans())
+    def a_peer_introduces_itself(self, number: int, times: int, relayed: bool) -> None:
         for _ in range(times):
-            self._add(peer(number))
+            self._add(peer(number), relayed)
 
-    @rule(number=st.integers(0, 5))
-    def a_newcomer_displaces_the_oldest_of_its_peer_or_of_all(self, number: int) -> None:
-        mine = [entry for entry in self.model if entry.peer_id == peer(number)]
-        displaced = self.table.displace(peer(number))
-        if len(mine) < 8 and len(self.model) < 256:
-            assert displaced is None
-        else:
-            makes_way = mine[0] if len(mine) == 8 else self.model[0]
-            assert displaced is makes_way.path
-            self.model.remove(makes_way)
-            self.gone.append(makes_way)
-        assert self.table.has_room(peer(number))
+    @rule(number=st.integers(0, 5), relayed=st.booleans())
+    def a_newcomer_displaces_the_oldest_that_is_in_its_way(
+        self, number: int, relayed: bool
+    ) -> None:
+        make_way = []
+        while not self._has_room(peer(number), relayed):
+            mine = [entry for entry in self.model if entry.peer_id == peer(number)]
+            others = [entry for entry in self.model if entry.relayed]
+            is_half_full = relayed and len(others) >= 128
+            ranks = mine if len(mine) == 8 else others if is_half_full else self.model
+            make_way.append(ranks[0])
+            self.model.remove(ranks[0])
+        displaced = self.table.displace(peer(number), relayed=relayed)
+        assert [id(path) for path in displaced] == [id(entry.path) for entry in make_way]
+        self.gone += make_way
+        assert self.table.has_room(peer(number), relayed=relayed)
 
-    @rule(count=st.sampled_from([10, 255, 300]), base=st.integers(0, 3))
-    def a_crowd_introduces_itself(self, count: int, base: int) -> None:
+    @rule(count=st.sampled_from([10, 127, 255, 300]), base=st.integers(0, 3), relayed=st.booleans())
+    def a_crowd_introduces_itself(self, count: int, base: int, relayed: bool) -> None:
         for number in range(count):
-            self._add(peer(1000 * (base + 1) + number))
+            self._add(peer(1000 * (base + 1) + number), relayed)
 
     @precondition(lambda self: self.model)
     @rule(place=st.integers(0))
@@ -113,8 +125,19 @@ def test_the_limits_are_those_of_the_protocol() -> None:
     assert (SESSIONS_MAX, PER_PEER_MAX, WAIT_S) == (256, 8, 5.0)
 
 
+def test_a_crowd_behind_relays_leaves_half_of_the_places_to_connections() -> None:
+    table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
+    for number in range(1000):
+        table.displace(peer(number), relayed=True)
+        table.add(FakePath(), peer(number), b"%d" % number, b"", 0.0, relayed=True)
+    assert len(table) == RELAYED_MAX
+    for number in range(1000, 1128):
+        assert table.displace(peer(number), relayed=False) == []
+        table.add(FakePath(), peer(number), b"%d" % number, b"", 0.0, relayed=False)
+
+
 def test_asking_for_room_makes_no_state() -> None:
     table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
     for number in range(1000):
-        assert table.has_room(peer(number))
+        assert table.has_room(peer(number), relayed=False)
     assert table._per_peer == {}

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.accept_limits import BURST_S, ORIGINS_MAX, AcceptLimits, origin
+from egtp.accept_limits import BURST_S, ORIGINS_MAX, AcceptLimits, RelayedInitiations, origin
+from egtp.identity import NodeId
 
 
 def limits(per_s: float = 1e6, per_origin_per_s: float = 1e6, most: int = 10**6) -> AcceptLimits:
@@ -98,3 +99,22 @@ def test_what_is_remembered_is_bounded_however_many_addresses_somebody_has() -> 
         accepts.leave(where)
         now += 0.001
     assert accepts.remembered == ORIGINS_MAX
+
+
+def peer(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+def test_a_sender_behind_a_relay_is_held_up_and_the_next_is_not() -> None:
+    initiations = RelayedInitiations(160.0, 0.0)
+    relay = peer(0)
+    admitted = sum(initiations.admit(relay, peer(1), 0.0) for _ in range(1000))
+    assert admitted == 160 / 16 * BURST_S + 1
+    assert initiations.admit(relay, peer(2), 0.0)
+
+
+def test_a_relay_that_makes_up_senders_leaves_half_to_the_other_relays() -> None:
+    initiations = RelayedInitiations(160.0, 0.0)
+    admitted = sum(initiations.admit(peer(0), peer(10 + n), 0.001 * n) for n in range(20_000))
+    assert admitted == pytest.approx(160 / 2 * (BURST_S + 20), rel=0.01)
+    assert initiations.admit(peer(1), peer(9), 20.0)

@@ -522,6 +522,10 @@ def test_no_number_whatever_makes_it_hold_more_than_it_may(
 # Limits
 
 
+def peer_number(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
 def test_a_peer_for_whom_there_is_no_room_is_told_so_and_takes_nobodys_place() -> None:
     answers = Answers(LIMITS)
     for peer_id in PEERS[:3]:
@@ -540,7 +544,7 @@ def test_a_peer_that_says_it_was_started_anew_again_and_again_leaves_room_for_ot
     cheat, other = NodeId(b"c" * 20), NodeId(b"o" * 20)
     for number in range(1600):
         asker = answers.session_began(cheat, number.to_bytes(8, "big"), 1)
-        assert (asker is not None) == (number < 100)
+        assert (asker is not None) == (number < 25)
         if asker is not None:
             answers.ask(asker, 0, b"%032d" % number, 3600, 0.0)
             answers.session_ended(asker)
@@ -670,6 +674,45 @@ def test_no_crowd_of_strangers_takes_the_room_of_those_whom_somebody_knows() -> 
         assert asker is not None
         answers.session_ended(asker)
     assert all(begins(number, stranger=True) is not None for number in range(400, 413))
+
+
+def test_a_peer_of_many_incarnations_fills_a_quarter_of_the_entries_and_no_more() -> None:
+    limits = AnswerLimits(askers_max=4000, window=10, entries_max=400)
+    answers = Answers(limits)
+    askers = [answers.session_began(PEERS[0], number.to_bytes(8, "big"), 1) for number in range(40)]
+    verdicts = []
+    for asker in askers:
+        assert asker is not None
+        for number in range(10):
+            verdict, _ = answers.ask(asker, number, bytes(32), 1.0, 0.0)
+            verdicts.append(verdict)
+    assert verdicts == [Verdict.RUN] * 100 + [Verdict.BUSY] * 300
+    other = answers.session_began(PEERS[1], bytes(8), 1)
+    assert other is not None
+    assert answers.ask(other, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+    # What is settled is room for more, though not of what was refused.
+    assert askers[0] is not None
+    answers.settle(askers[0], 10)
+    assert answers.ask(askers[0], 10, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+    assert askers[39] is not None
+    assert answers.ask(askers[39], 5, bytes(32), 1.0, 0.0)[0] is Verdict.BUSY
+
+
+def test_a_crowd_of_strangers_leaves_entries_to_those_who_are_known() -> None:
+    limits = AnswerLimits(askers_max=4000, window=10, entries_max=80)
+    answers = Answers(limits)
+    ran = 0
+    for one in range(20):
+        asker = answers.session_began(peer_number(one), bytes(8), 1, stranger=True)
+        assert asker is not None
+        ran += sum(
+            answers.ask(asker, number, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+            for number in range(10)
+        )
+    assert ran == answers.entries == limits.strangers_entries_max == 70
+    known = answers.session_began(peer_number(99), bytes(8), 1)
+    assert known is not None
+    assert answers.ask(known, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
 
 
 def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:

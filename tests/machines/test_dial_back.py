@@ -51,18 +51,18 @@ def test_what_is_out_of_range_is_refused(fields: tuple[int | bytes, ...]) -> Non
 
 def test_a_peer_and_an_address_wait_for_their_interval() -> None:
     quota = CheckQuota(100, 10.0)
-    assert quota.take(peer(1), ip(1), 0.0)
-    assert not quota.take(peer(1), ip(2), 9.9)
-    assert not quota.take(peer(2), ip(1), 9.9)
-    assert quota.take(peer(2), ip(2), 9.9)
-    assert quota.take(peer(1), ip(1), 10.0)
+    assert quota.take(peer(1), ip(1), 0.0, stranger=False)
+    assert not quota.take(peer(1), ip(2), 9.9, stranger=False)
+    assert not quota.take(peer(2), ip(1), 9.9, stranger=False)
+    assert quota.take(peer(2), ip(2), 9.9, stranger=False)
+    assert quota.take(peer(1), ip(1), 10.0, stranger=False)
 
 
 def test_addresses_of_one_64_are_one() -> None:
     quota = CheckQuota(100, 10.0)
     prefix = bytes.fromhex("2a00000100020003")
-    assert quota.take(peer(1), prefix + bytes(8), 0.0)
-    assert not quota.take(peer(2), prefix + b"\1" * 8, 0.0)
+    assert quota.take(peer(1), prefix + bytes(8), 0.0, stranger=False)
+    assert not quota.take(peer(2), prefix + b"\1" * 8, 0.0, stranger=False)
 
 
 asked = st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30), st.floats(0, 5)), max_size=200)
@@ -81,7 +81,14 @@ def test_no_interval_and_no_minute_ever_sees_more_than_it_may(
         may = len(last_minute) < per_minute and not any(
             who == peer_number or where == address for _, peer_number, address in recent
         )
-        assert quota.take(peer(who), ip(where), now_s) == may
+        assert quota.take(peer(who), ip(where), now_s, stranger=False) == may
         if may:
             taken.append((now_s, who, where))
         assert len(quota) <= 2 * per_minute
+
+
+def test_strangers_leave_some_dials_to_those_who_are_known() -> None:
+    quota = CheckQuota(16, 10.0)
+    taken = [quota.take(peer(n), ip(n), 0.0, stranger=True) for n in range(20)]
+    assert taken == [True] * 14 + [False] * 6
+    assert quota.take(peer(99), ip(99), 0.0, stranger=False)

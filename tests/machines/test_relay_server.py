@@ -51,6 +51,10 @@ class Host:
     now_s: float = 0.0
     queues: dict[NodeId, int] = field(default_factory=dict)
     pushed: list[tuple[NodeId, str, bytes, int]] = field(default_factory=list)
+    known: set[NodeId] = field(default_factory=lambda: set(PEERS))
+
+    def is_stranger(self, peer_id: NodeId) -> bool:
+        return peer_id not in self.known
 
     def now(self) -> float:
         return self.now_s
@@ -386,6 +390,24 @@ def test_a_full_relay_says_busy_and_counts_it(server: RelayServer) -> None:
     assert server.counters == {"lease refused: full": 1}
     # Giving back what one never had is no failure.
     assert decode_lease(server.lease(D, encode_lease(0))) == 0
+
+
+def test_strangers_without_a_connection_make_way_in_a_full_relay(
+    host: Host, server: RelayServer
+) -> None:
+    host.known = {D}
+    host.queues = {A: 0, B: 0}
+    for peer_id in (A, B, C):
+        server.lease(peer_id, encode_lease(30))
+    assert decode_lease(server.lease(D, encode_lease(30))) == 30
+    assert not server.leases.has(C, host.now_s)
+    # The others are here: whoever comes now is refused, until one of them goes.
+    with pytest.raises(HandlerFailed):
+        server.lease(C, encode_lease(30))
+    del host.queues[A]
+    server.leases.left(A)
+    host.queues[C] = 0
+    assert decode_lease(server.lease(C, encode_lease(30))) == 30
 
 
 async def test_a_relay_that_nobody_talks_to_holds_nothing_beyond_its_lifetime() -> None:

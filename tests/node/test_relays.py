@@ -25,9 +25,10 @@ from egtp import (
     RelayStrat,
     SignedCommRecord,
 )
+from egtp.identity import NodeId
 from egtp.message import Send
 from egtp.outgoing import Outgoing
-from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay
+from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay, encode_lease
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -428,6 +429,31 @@ async def test_a_chosen_relay_that_delivers_garbage_harms_nothing(
     assert node.relays == (relay.node_id,)
     assert await asker.query(node.node_id, "greet", b"on") == b"hello on"
     assert path_to(node, asker).session is session
+
+
+async def test_a_flood_of_handshakes_through_a_relay_is_bounded_and_keeps_nobody_out(
+    start: Start, relay: Node, hidden: Hidden, eventually: Eventually
+) -> None:
+    node, asker = await hidden(relay), await start(listen=())
+    assert relay.relay_server is not None
+    for number in range(500):
+        packet = bytes((1, 1, 1, 0)) + number.to_bytes(4, "big") * 60
+        relay.relay_server._deliver(node.node_id, NodeId(bytes(20)), packet, 5000)
+    reason = "dropped: too many handshakes through relays"
+    await eventually(lambda: node.counters[reason] > 400)
+    assert await asker.query(node.node_id, "greet", b"still") == b"hello still"
+
+
+async def test_who_has_left_a_full_relay_makes_way(start: Start, hidden: Hidden) -> None:
+    full = await start(relay_server=RelayLimits(leases_max=1))
+    node = await hidden(full)
+    server = full.relay_server
+    assert server is not None
+    assert server.leases.has(node.node_id, engine_of(full).now())
+    engine_of(full).comms.drop_all("cut")
+    newcomer = Identity.generate(os.urandom).node_id
+    server.lease(newcomer, encode_lease(30))
+    assert not server.leases.has(node.node_id, engine_of(full).now())
 
 
 async def test_a_relay_that_repeats_every_packet_runs_no_handler_twice(
