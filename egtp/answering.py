@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from egtp.answers import RUN, Answer, Answers, Asker, Verdict
 from egtp.canonical import pack
 from egtp.config import NodeConfig
-from egtp.handlers import Handlers, Incoming, Kind
+from egtp.handlers import RUNNING_BYTES, Handlers, Incoming, Kind
 from egtp.identity import NodeId
 from egtp.large_message import pack_message
 from egtp.message import Query, ReplyCode, Send
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.sealed import ItemType, item
+from egtp.shares import Shares
+from egtp.unread import LITTLE_BYTES, Unread
 
 __all__ = ["Answering", "AnsweringHost"]
 
@@ -63,7 +65,18 @@ class Answering:
         self._counters = counters
         self._nonce = nonce
         self.answers = Answers(config.answers)
-        self.handlers = Handlers(self._ended, counters)
+        self.room: Final = Shares(
+            config.queries_bytes_max,
+            strangers_max=config.strangers_queries_bytes_max,
+            peer_max=config.peer_queries_bytes_max,
+        )
+        """The memory that the queries and sends of others may take up."""
+        self._roomy = config.peer_queries_bytes_max - config.body_bytes_max - RUNNING_BYTES
+        """With no more than this taken there is room for one more of anybody."""
+        self.unread: Final = Unread(
+            config.unread_bytes_max, config.strangers_unread_bytes_max, self._relieve
+        )
+        self.handlers = Handlers(self._ended, counters, self.room)
         self._now = host.now
         self._ask = self.answers.ask
         self._open_queries_max = config.open_queries_max
@@ -80,9 +93,12 @@ class Answering:
         message: Query | Send,
         reference: bytes,
         age_ms: int,
+        *,
+        refused: bool = False,
     ) -> None:
         """A query of that reference came, or a send; ``age_ms`` is its age, transit included.
-        ``path`` is None for messages of this node to itself."""
+        ``path`` is None for messages of this node to itself. If it was ``refused`` for want of
+        room, it has no body."""
         left_ms = message.lifetime_ms - age_ms
         if left_ms < 0 or age_ms > self._age_ms_max:
             # Its sender has given up; the work would be for nobody.
@@ -106,10 +122,12 @@ class Answering:
         if (
             kind is None
             or self.refuses_new
+            or refused
+            or (self.room.taken > self._roomy and not self._has_room(path, message))
             or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
             or (asker is not None and asker.running >= self._open_queries_max)
         ):
-            self._refuse(path, message, reference, asker, answer, kind)
+            self._refuse(path, message, reference, asker, answer, kind, refused=refused)
             return
         incoming = Incoming()
         incoming.peer_id = peer_id
@@ -128,6 +146,10 @@ class Answering:
         incoming._worker = None
         self.handlers.run(incoming)
 
+    def _has_room(self, path: Path | None, message: Query | Send) -> bool:
+        size = RUNNING_BYTES + len(message.body)
+        return path is None or self.room.fits(path.peer_id, size, stranger=path.is_strangers)
+
     def _refuse(
         self,
         path: Path | None,
@@ -136,6 +158,8 @@ class Answering:
         asker: Asker | None,
         answer: Answer | None,
         kind: Kind | None,
+        *,
+        refused: bool,
     ) -> None:
         """No handler runs for what came. That is remembered, too, as the answer to it."""
         code = ReplyCode.NO_SUCH_KIND if kind is None else ReplyCode.BUSY
@@ -143,6 +167,8 @@ class Answering:
             self._counters["no such kind"] += 1
         elif self.refuses_new:
             self._counters["busy: this node is closing"] += 1
+        elif refused or not self._has_room(path, message):
+            self._counters["busy: no room for the queries of others"] += 1
         elif kind.at_once_max is not None and kind.running >= kind.at_once_max:
             self._counters["busy: too many of one kind"] += 1
         else:
@@ -220,9 +246,10 @@ class Answering:
             self._host.answer_own(bytes(reply.message))
         elif path.closed:
             self._host.answer_by_another_path(path, reply)
-        elif path.outbox.waiting_bytes + len(reply.message) > self._config.waiting_bytes_max:
-            # Its asker does not read. Whoever asks on and on must not fill our memory.
-            self._counters["reply dropped: too much waits for the peer"] += 1
+        elif path.outbox.waiting_bytes + len(
+            reply.message
+        ) > LITTLE_BYTES and not self._may_wait_unread(path, reply):
+            pass  # its asker does not read: whoever asks on and on must not fill our memory
         elif len(reply.message) > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             self._counters["reply dropped: it could not be sent"] += 1
         elif not path.confirmed and not self._may_wait_for_proof(reply):
@@ -231,6 +258,20 @@ class Answering:
             self._host.lose_path(path, "too much waits for its proof")
         else:
             path.queue(reply)
+
+    def _may_wait_unread(self, path: Path, reply: Outgoing) -> bool:
+        size = len(reply.message)
+        if path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
+            self._counters["reply dropped: too much waits for the peer"] += 1
+        elif not self.unread.admits(path, size, self._now()):
+            self._counters["reply dropped: too much waits for all who do not read"] += 1
+        else:
+            return True
+        return False
+
+    def _relieve(self, path: Path) -> None:
+        dropped = path.drop_unread()
+        self._counters["dropped: its reader is too slow, and others need the room"] += dropped
 
     def _may_wait_for_proof(self, reply: Outgoing) -> bool:
         waiting = self._host.unconfirmed_bytes() + len(reply.message)
@@ -243,4 +284,5 @@ class Answering:
     def look(self, now_s: float, sequence: int) -> None:
         """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""
         self.handlers.expire(now_s)
+        self.unread.look(now_s)
         self.answers.look(now_s, sequence)

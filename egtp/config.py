@@ -60,8 +60,9 @@ class NodeConfig:
     connections_max: int = 10_000
     """All connections, but for those that are being closed."""
     strangers_share: float = 0.5
-    """Of all connections, and of all peers that are remembered, what strangers may hold: those whom
-    nobody here has asked or named. The other half is left to those who are wanted."""
+    """Of all connections, of all peers that are remembered, and of the memory that others may take
+    up, what strangers may hold: those whom nobody here has asked or named. The other half is left
+    to those who are wanted."""
     connections_per_peer_max: int = 4
     """Of one peer, who needs one, and a second while it changes over."""
     connections_per_ip_max: int = 256
@@ -106,6 +107,13 @@ class NodeConfig:
     waiting_bytes_max: int = 64 * MIB
     """What may wait for one peer: for a path to it, or for the path to take more. And for all
     together who have asked with a dial and not proven yet that they live."""
+    queries_bytes_max: int = 512 * MIB
+    """What the queries and sends of others may take up here, all together: those that are under way
+    in chunks, and those whose handlers wait for something. More are answered "busy"."""
+    unread_bytes_max: int = 512 * MIB
+    """What may wait for others who do not read it, all together: replies, and what this node passes
+    on as a relay. Beyond it those lose what waits for them for whom most does. Up to 16 KiB on each
+    connection do not count."""
     peers_max: int = 20_000
     """Peers that are remembered; those least recently used are forgotten first, and strangers above
     their share before them."""
@@ -174,6 +182,8 @@ class NodeConfig:
             raise InvalidConfig(f"body_bytes_max is at most {BODY_BYTES_LIMIT}")
         if self.body_bytes_max > self.reassembly_bytes_max:
             raise InvalidConfig("reassembly_bytes_max must be at least body_bytes_max")
+        if self.body_bytes_max > self.queries_bytes_max // 4:
+            raise InvalidConfig("queries_bytes_max must be at least four times body_bytes_max")
 
     @property
     def strangers_max(self) -> int:
@@ -184,6 +194,22 @@ class NodeConfig:
     def known_strangers_max(self) -> int:
         """Peers that are remembered though nobody here has to do with them."""
         return max(1, int(self.peers_max * self.strangers_share))
+
+    @property
+    def peer_queries_bytes_max(self) -> int:
+        """Of :attr:`queries_bytes_max`, what one peer may take up: a quarter."""
+        return self.queries_bytes_max // 4
+
+    @property
+    def strangers_queries_bytes_max(self) -> int:
+        """What strangers may take up of it: their share, and as much as one of them may."""
+        share = int(self.queries_bytes_max * self.strangers_share)
+        return max(self.peer_queries_bytes_max, share)
+
+    @property
+    def strangers_unread_bytes_max(self) -> int:
+        """Of :attr:`unread_bytes_max`, what may wait for strangers."""
+        return int(self.unread_bytes_max * self.strangers_share)
 
     @property
     def peer_connections_max(self) -> int:

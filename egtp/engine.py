@@ -195,6 +195,7 @@ class Engine:
         self.why_keep: Final = self.routes.why_keep
         self.session_unknown: Final = self.routes.session_unknown
         self.expect_hint: Final = self.relaying.expect_hint
+        self.room: Final = self.answering.room
         self.addresses: Final = AddressWatch(
             self, config, environment.local_addresses, self.counters
         )
@@ -252,6 +253,12 @@ class Engine:
 
     def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
         return _PeerCarrier(self, peer_id, early)
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        return self.exchanges.find(peer_id, reference) is not None
+
+    def may_wait(self, path: Path, size: int) -> bool:
+        return self.answering.unread.admits(path, size, self.now())
 
     def takes_early(self, kind: str) -> bool:
         found = self.handlers.find(kind)
@@ -475,12 +482,24 @@ class Engine:
 
     def _take_chunk(self, path: Path, data: bytes, transit_ms: int) -> None:
         whole = path.reassemble(data)
-        if isinstance(whole, Arrived):
-            age_ms, message, reference = whole
+        if isinstance(whole, Arrived) and whole.refused:
+            self._refuse(path, whole, transit_ms)
+        elif isinstance(whole, Arrived):
+            age_ms, message, reference, _ = whole
             self._dispatch(path, path.peer_id, message, reference, age_ms + transit_ms)
         elif whole is not None:
             age_ms, data = parse_age(whole)
             self._deliver(path, path.peer_id, data, age_ms + transit_ms)
+
+    def _refuse(self, path: Path, arrived: Arrived, transit_ms: int) -> None:
+        """The body of a message was not kept, for want of room, or since nobody waits for it."""
+        message, age_ms = arrived.message, arrived.age_ms + transit_ms
+        if isinstance(message, Reply):
+            self.counters["dropped: large reply that nobody waits for"] += 1
+        else:
+            self.answering.receive(
+                path, path.peer_id, message, arrived.reference, age_ms, refused=True
+            )
 
     def _take_settled_except(self, path: Path, data: bytes, _: int) -> None:
         upto, exceptions = parse_settled_except(data, EXCEPTIONS_MAX)

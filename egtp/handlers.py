@@ -14,9 +14,14 @@ from egtp.errors import HandlerFailed, LocalProtocolError
 from egtp.identity import NodeId
 from egtp.message import ReplyCode, check_kind
 from egtp.path import Path
+from egtp.shares import Shares
 from egtp.workers import Worker, Workers
 
-__all__ = ["Handler", "Handlers", "Incoming", "Kind"]
+__all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
+
+RUNNING_BYTES: Final = 2048
+"""What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
+with something for what its application holds. A test measures that it is no more."""
 
 
 class Incoming:
@@ -133,14 +138,17 @@ class Handlers:
     that it is two incarnations; only it can tell which of them it then cancels.)
     """
 
-    def __init__(self, ended: Ended, counters: Counter[str]) -> None:
+    def __init__(self, ended: Ended, counters: Counter[str], room: Shares) -> None:
+        """:param room: what those that wait may take up, in bytes, by whose queries they answer."""
         self._ended = ended
+        self._room = room
         self._counters = counters
         self._kinds: dict[str, Kind] = {}
         self.find: Final[Callable[[str], Kind | None]] = self._kinds.get
         self._workers: Workers[Incoming] = Workers(self._done)
         self._run = self._workers.run
-        self._waiting: dict[Incoming, None] = {}
+        self._waiting: dict[Incoming, int] = {}
+        """What room was taken for each."""
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
         self._closed = False
@@ -187,7 +195,7 @@ class Handlers:
         worker = self._run(incoming, coroutine)
         if worker is not None:
             incoming._worker = worker
-            self._waiting[incoming] = None
+            self._waiting[incoming] = self._take_room(incoming)
             if incoming.wants_reply:
                 self._queries[incoming.peer_id, incoming._reference] = incoming
 
@@ -196,7 +204,7 @@ class Handlers:
         if incoming._asker is not None:
             incoming._asker.running -= 1
         if incoming._worker is not None:
-            del self._waiting[incoming]
+            self._room.give_back(incoming.peer_id, self._waiting.pop(incoming))
             query = incoming.peer_id, incoming._reference
             if self._queries.get(query) is incoming:
                 del self._queries[query]
@@ -204,6 +212,14 @@ class Handlers:
             self._ended(incoming, 0, body)
         else:
             self._ended(incoming, *self._failed(incoming, body, error))
+
+    def _take_room(self, incoming: Incoming) -> int:
+        path, size = incoming._path, RUNNING_BYTES + len(incoming.body)
+        # That there is room was seen before it began. What this node asks itself needs none.
+        fits = path is not None and self._room.take(
+            incoming.peer_id, size, stranger=path.is_strangers
+        )
+        return size if fits else 0
 
     def _failed(
         self, incoming: Incoming, body: Any, error: BaseException | None

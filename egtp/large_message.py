@@ -13,7 +13,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from egtp.canonical import BYTES_32, pack
+from egtp.canonical import BYTES_16, BYTES_32, pack
 from egtp.errors import InvalidMessage
 from egtp.message import Message, Query, decode_message
 from egtp.sealed import AGE_BYTES
@@ -25,7 +25,9 @@ LARGE_BYTES: Final = 65_536
 HEAD_BYTES_MAX: Final = 512
 """What stands before a body is shorter than this."""
 _BODY_HEAD: Final = bytes((BYTES_32,))
-_BODY_HEAD_BYTES: Final = 5
+_BODY_HEADS: Final = ((bytes((BYTES_32,)), 5, LARGE_BYTES), (bytes((BYTES_16,)), 3, 256))
+"""How a body begins: the byte, how many there are with the size, and the smallest body of that
+form."""
 _NO_BODY: Final = pack(b"")
 
 
@@ -82,50 +84,66 @@ class Arrived(NamedTuple):
     message: Message
     reference: bytes
     """Of a query; empty for others."""
+    refused: bool
+    """Whether its body was not kept."""
 
 
 class Arriving:
-    """A large message of which some pieces are there."""
+    """A message of which some pieces are there."""
 
-    __slots__ = ("_age", "_body", "_hash", "_message")
+    __slots__ = ("_age", "_body", "_hash", "message")
 
     def __init__(self, age: bytes, message: Message, head: bytes) -> None:
         self._age = age
-        self._message = message
+        self.message: Final = message
+        """All but its body."""
         # It gives its bytes away without a copy.
-        self._body = io.BytesIO()
+        self._body: io.BytesIO | None = io.BytesIO()
         self._hash = sha256(head) if type(message) is Query else None
 
     @classmethod
     def begin(cls, first: bytes, total: int) -> Arriving | None:
         """What begins with the piece ``first`` and has ``total`` bytes, age included. None if that
-        is no large message, or cannot be told from the first piece."""
-        at = first.find(_BODY_HEAD, AGE_BYTES, HEAD_BYTES_MAX)
-        while at >= 0:
-            body_at = at + _BODY_HEAD_BYTES
-            size = int.from_bytes(first[at + 1 : body_at], "big")
-            if LARGE_BYTES <= size == total - body_at and len(first) >= body_at:
-                try:
-                    # No canonical form is the beginning of another one: so this is all of it.
-                    message = decode_message(first[AGE_BYTES:at] + _NO_BODY)
-                except InvalidMessage:
-                    pass
-                else:
-                    arriving = cls(first[:AGE_BYTES], message, first[AGE_BYTES:body_at])
-                    arriving.feed(first[body_at:])
-                    return arriving
-            at = first.find(_BODY_HEAD, at + 1, HEAD_BYTES_MAX)
+        is no message with a body of 256 bytes, or cannot be told from the first piece."""
+        for body_head, head_bytes, size_min in _BODY_HEADS:
+            at = first.find(body_head, AGE_BYTES, HEAD_BYTES_MAX)
+            while at >= 0:
+                body_at = at + head_bytes
+                size = int.from_bytes(first[at + 1 : body_at], "big")
+                if size_min <= size == total - body_at and len(first) >= body_at:
+                    try:
+                        # No canonical form is the beginning of another one: so this is all of it.
+                        message = decode_message(first[AGE_BYTES:at] + _NO_BODY)
+                    except InvalidMessage:
+                        pass
+                    else:
+                        arriving = cls(first[:AGE_BYTES], message, first[AGE_BYTES:body_at])
+                        arriving.feed(first[body_at:])
+                        return arriving
+                at = first.find(body_head, at + 1, HEAD_BYTES_MAX)
         return None
 
     def feed(self, piece: bytes) -> None:
-        self._body.write(piece)
+        if self._body is not None:
+            self._body.write(piece)
         if self._hash is not None:
             self._hash.update(piece)
 
+    @property
+    def is_refused(self) -> bool:
+        return self._body is None
+
+    def refuse(self) -> None:
+        """Keep nothing of the body, what is there included. The reference can be told all the same,
+        and so the refusal."""
+        self._body = None
+
     def whole(self) -> Arrived:
         """To be called once, after the last piece."""
+        body = b"" if self._body is None else self._body.getvalue()
         return Arrived(
             int.from_bytes(self._age, "big"),
-            self._message._replace(body=self._body.getvalue()),
+            self.message._replace(body=body),
             b"" if self._hash is None else self._hash.digest(),
+            self.is_refused,
         )

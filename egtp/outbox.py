@@ -267,6 +267,15 @@ class Outbox:
         """Whether something of a message is still to leave."""
         return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
 
+    def drop_unread(self) -> int:
+        """Take back what others made this node say, or pass on: their replies and packets. What
+        this node asks itself stays. Returns how many there were."""
+        made = [*self._small, *self._chunked, *(chunking.outgoing for chunking in self._begun)]
+        dropped = [one for one in made if type(one) is Outgoing or type(one) is PassedOn]
+        for outgoing in dropped:
+            self.take_back(outgoing)
+        return len(dropped)
+
     def take_unsent(self) -> list[Outgoing]:
         """Take out the messages of which nothing has left: they can go by another path."""
         unsent = [one for one in (*self._small, *self._chunked) if one.queued]

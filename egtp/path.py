@@ -19,6 +19,7 @@ from egtp.errors import InvalidPacket, NotSent
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
 from egtp.large_message import Arrived
+from egtp.message import Reply
 from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing
 from egtp.packet import Data
@@ -27,6 +28,7 @@ from egtp.reassembly import Reassembly
 from egtp.relayed_window import RelayedWindow
 from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
 from egtp.session import Session
+from egtp.shares import Shares
 from egtp.silence import Silence
 
 __all__ = ["MESSAGE_OVERHEAD_MAX", "Path", "PathOwner"]
@@ -42,6 +44,13 @@ _MILLISECONDS: Final = struct.Struct(">Q")
 
 class PathOwner(Protocol):
     """What a path needs from the node it belongs to."""
+
+    @property
+    def room(self) -> Shares:
+        """The memory that the queries and sends of others may take up, in bytes."""
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        """Whether somebody here waits for the peer's reply to the query of that reference."""
 
     def now(self) -> float:
         """Elapsed seconds."""
@@ -176,6 +185,8 @@ class Path:
         self.confirmed = self.confirmed or state is PathState.PROVEN
         self.suspect = state is PathState.SUSPECT
         self.closed = state is PathState.CLOSED
+        if self.closed and self._reassembly is not None:
+            self._reassembly.abandon_all()
 
     @property
     def strategy(self) -> CommStrat:
@@ -294,6 +305,15 @@ class Path:
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""
         self.outbox.take_back(outgoing)
+        self._flush_control()
+
+    def drop_unread(self) -> int:
+        """The peer does not read, and the memory is needed. Returns how many messages go."""
+        dropped = self.outbox.drop_unread()
+        self._flush_control()
+        return dropped
+
+    def _flush_control(self) -> None:
         if self.outbox.control_bytes and not self._flush_is_due:
             self._flush_is_due = True
             self._owner.soon(self._flush_when_due)
@@ -328,6 +348,7 @@ class Path:
             self._reassembly = Reassembly(
                 self._ours.reassembly_bytes_max + MESSAGE_OVERHEAD_MAX,
                 self._ours.body_bytes_max + MESSAGE_OVERHEAD_MAX,
+                self,
             )
         return self._reassembly.feed(parse_chunk(data))
 
@@ -337,6 +358,20 @@ class Path:
             raise InvalidPacket("no number of a chunked message")
         if self._reassembly is not None:
             self._reassembly.abandon(int.from_bytes(data, "big"))
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether nobody here has to do with the peer, as far as is remembered of it."""
+        return self.asker is None or self.asker.stranger
+
+    def take_room(self, size: int) -> bool:
+        return self._owner.room.take(self.peer_id, size, stranger=self.is_strangers)
+
+    def give_room_back(self, size: int) -> None:
+        self._owner.room.give_back(self.peer_id, size)
+
+    def is_awaited(self, reply: Reply) -> bool:
+        return self._owner.is_awaited(self.peer_id, reply.reference)
 
     # Pings
 

@@ -60,6 +60,9 @@ class RelayingHost(Protocol):
 
     def lose_path(self, path: Path, reason: str) -> None: ...
 
+    def may_wait(self, path: Path, size: int) -> bool:
+        """Whether so much more may wait for who does not read, beside what waits for others."""
+
 
 class Relaying:
     """Moves packets through relays."""
@@ -181,6 +184,10 @@ class Relaying:
     def queued_bytes(self, peer_id: NodeId) -> int | None:
         path = self._path_to(peer_id)
         return None if path is None else path.outbox.waiting_bytes
+
+    def may_push(self, peer_id: NodeId, size: int) -> bool:
+        path = self._path_to(peer_id)
+        return path is not None and self._host.may_wait(path, size)
 
     def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
         path = self._path_to(peer_id)

@@ -54,31 +54,37 @@ class Shares:
         held = self._held.get(peer_id)
         return 0 if held is None else held.amount
 
+    def fits(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
+        """Whether :meth:`take` would let the peer have so much more."""
+        held = self._held.get(peer_id)
+        has, strangers = 0 if held is None else held.amount, self._strangers
+        if held is not None and held.stranger != stranger:
+            strangers += has if stranger else -has
+        return (
+            has + amount <= self._peer_max
+            and self.taken + amount <= self._all_max
+            and not (stranger and strangers + amount > self._strangers_max)
+        )
+
     def take(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
         """Let a peer have so much more. False, and nothing is taken, if that is above a limit.
 
         ``stranger`` is what the peer is now: all that it has counts so from now on.
         """
+        fits = self.fits(peer_id, amount, stranger=stranger)
         held = self._held.get(peer_id)
-        if held is not None and held.stranger != stranger:
+        if held is None:
+            if not (fits and amount):
+                return fits
+            held = self._held[peer_id] = _Held(stranger)
+        elif held.stranger != stranger:
             held.stranger = stranger
             self._strangers += held.amount if stranger else -held.amount
-        has = 0 if held is None else held.amount
-        if (
-            has + amount > self._peer_max
-            or self.taken + amount > self._all_max
-            or (stranger and self._strangers + amount > self._strangers_max)
-        ):
-            return False
-        if not amount:
-            return True
-        if held is None:
-            held = self._held[peer_id] = _Held(stranger)
-        held.amount += amount
-        self.taken += amount
-        if stranger:
-            self._strangers += amount
-        return True
+        if fits:
+            held.amount += amount
+            self.taken += amount
+            self._strangers += amount if stranger else 0
+        return fits
 
     def give_back(self, peer_id: NodeId, amount: int) -> None:
         """A peer has so much less. It had taken it."""

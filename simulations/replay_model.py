@@ -245,8 +245,8 @@ class State:
         self.made += 1
         session = self.made
         self.sessions[session] = Session(asker)
-        self.unconfirmed.displace(ASKER)
-        self.unconfirmed.add(session, ASKER, data, b"", self.now_s)
+        self.unconfirmed.displace(ASKER, relayed=True)
+        self.unconfirmed.add(session, ASKER, data, b"", self.now_s, relayed=True)
         self._add("response", dial, session, sealed is not None, self.incarnation, self.started_s)
         if sealed is not None:
             self._open(session, sealed.settled, [(age, data) for _, age, data in sealed.items])

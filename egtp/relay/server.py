@@ -38,6 +38,9 @@ class RelayHost(Protocol):
     def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
         """Send a message down the peer's own connection. Never dials."""
 
+    def may_push(self, peer_id: NodeId, size: int) -> bool:
+        """Whether there is memory for so much more to wait for the peer, who may not read."""
+
     def is_stranger(self, peer_id: NodeId) -> bool:
         """Whether nobody here has asked or named the peer."""
 
@@ -85,9 +88,8 @@ class RelayServer:
         if left_ms <= 0:
             self.counters["dropped: too old"] += 1
             return
-        queued_bytes = self._host.queued_bytes(recipient)
-        if queued_bytes is not None:
-            if queued_bytes > self._limits.queue_bytes_max:
+        if self._host.queued_bytes(recipient) is not None:
+            if not self._takes(recipient, len(packet)):
                 self._refuse(sender, packet, TOO_MUCH, "dropped: the recipient is too slow")
                 return
             self._deliver(recipient, sender, packet, left_ms)
@@ -126,6 +128,14 @@ class RelayServer:
     def _refuse(self, sender: NodeId, packet: bytes, code: int, reason: str) -> None:
         self.counters[reason] += 1
         # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
-        queued_bytes = self._host.queued_bytes(sender)
-        if queued_bytes is not None and queued_bytes <= self._limits.queue_bytes_max:
-            self._host.push(sender, HINT_KIND, Hint(digest_of(packet), code).encode(), 5000)
+        hint = Hint(digest_of(packet), code).encode()
+        if self._takes(sender, len(hint)):
+            self._host.push(sender, HINT_KIND, hint, 5000)
+
+    def _takes(self, peer_id: NodeId, size: int) -> bool:
+        queued_bytes = self._host.queued_bytes(peer_id)
+        return (
+            queued_bytes is not None
+            and queued_bytes <= self._limits.queue_bytes_max
+            and self._host.may_push(peer_id, size)
+        )

@@ -40,6 +40,7 @@ from egtp.packet import (
 )
 from egtp.path import Path
 from egtp.sealed import ItemType, Sealed, item, write_sealed
+from egtp.shares import Shares
 from egtp.strategy_choice import Contact
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
@@ -96,6 +97,7 @@ class Host:
         self.dialled_backs: list[tuple[NodeId, bytes, Arrival]] = []
         self.failed: list[tuple[Path, str]] = []
         self.ended: list[Path | Cause] = []
+        self.room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
         self.record = self.sign(1)
         self.channels = self.start()
 
@@ -138,6 +140,9 @@ class Host:
         self.sent.append(Sent(strategy, packet))
 
     # What the channels tell.
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        return True
 
     def now(self) -> float:
         return self.clock.now_s

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.large_message import Arrived
+from egtp.message import Reply
 from egtp.outbox import Outbox
 from egtp.outgoing import Outgoing
 from egtp.reassembly import Reassembly
@@ -14,13 +15,26 @@ from egtp.sealed import ItemType, parse_age, parse_chunk, parse_sealed, write_ch
 MIB = 1024 * 1024
 
 
+class Room:
+    """As much as anybody wants."""
+
+    def take_room(self, size: int) -> bool:
+        return True
+
+    def give_room_back(self, size: int) -> None:
+        pass
+
+    def is_awaited(self, reply: Reply) -> bool:
+        return True
+
+
 @given(st.lists(st.integers(1, 70_000), max_size=120))
 def test_every_message_arrives_whole_whatever_its_size(sizes: list[int]) -> None:
     outbox = Outbox(2 * MIB)
     pushed = [Outgoing(n.to_bytes(2, "big") * size, 0.0) for n, size in enumerate(sizes)]
     for outgoing in pushed:
         outbox.push(outgoing)
-    reassembly = Reassembly(2 * MIB + 256, MIB)
+    reassembly = Reassembly(2 * MIB + 256, MIB, Room())
     arrived: list[bytes] = []
     begun: list[Outgoing] = []
     while outbox:
@@ -53,7 +67,7 @@ def test_a_small_message_waits_for_one_batch_of_a_large_one_at_most() -> None:
 
 
 def test_a_promise_of_much_costs_nothing() -> None:
-    reassembly = Reassembly(1000, 10 * MIB)
+    reassembly = Reassembly(1000, 10 * MIB, Room())
     chunk = parse_chunk(
         parse_sealed(write_sealed(0, 0, [write_chunk(1, 9 * MIB, 0, b"x")])).items[0][2]
     )

@@ -21,6 +21,7 @@ from egtp.path import Path
 from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.sealed import ItemType, item, parse_sealed, write_chunk, write_sealed
 from egtp.session import InOrder, Session, SlidingWindow
+from egtp.shares import Shares
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
 PEER = NodeId(bytes(20))
@@ -43,6 +44,10 @@ class Owner:
     turn: list[Callable[[], None]] = field(default_factory=list)
     sent: list[tuple[CommStrat, bytes]] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    room: Shares = field(default_factory=lambda: Shares(10**9, strangers_max=10**9, peer_max=10**9))
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        return True
 
     def now(self) -> float:
         return self.now_s

@@ -40,6 +40,7 @@ class Recorder:
         self.counters: Counter[str] = Counter()
         config = NodeConfig(waiting_bytes_max=waiting_bytes_max)
         self.answering = Answering(self, ME, config, self.counters, self.nonce)
+        self.room = self.answering.room
         self.answering.handlers.add("large", self.large)
         self.ran = 0
         self.packets = 0
@@ -56,6 +57,9 @@ class Recorder:
         return bytes(LARGE)
 
     # What it is to the answering side
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        return True
 
     def now(self) -> float:
         return self.now_s

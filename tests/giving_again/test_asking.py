@@ -27,6 +27,7 @@ from egtp.peers import Peer, PeerBook
 from egtp.routes import Routes
 from egtp.sealed import ItemType, parse_sealed
 from egtp.session import InOrder, Session, SlidingWindow
+from egtp.shares import Shares
 
 ME = NodeId(bytes(20))
 PEER = NodeId(bytes(19) + b"\1")
@@ -43,6 +44,7 @@ class Recorder:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.is_closed = False
+        self.room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
         self.counters: Counter[str] = Counter()
         self.book = PeerBook(100, 50, lambda _: False)
         nonces = count()
@@ -65,6 +67,9 @@ class Recorder:
         self.turn: list[Callable[[], None]] = []
 
     # What it is to the asking side
+
+    def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
+        return True
 
     def now(self) -> float:
         return self.now_s

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from egtp.large_message import Arrived
+from egtp.message import Reply
 from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
@@ -59,11 +60,24 @@ def plaintext_of(batch: Batch) -> bytes:
     return write_sealed(0, 0, batch.parts)
 
 
+class Room:
+    """As much as anybody wants."""
+
+    def take_room(self, size: int) -> bool:
+        return True
+
+    def give_room_back(self, size: int) -> None:
+        pass
+
+    def is_awaited(self, reply: Reply) -> bool:
+        return True
+
+
 class Receiver:
     """The other end: parses packets and puts chunks together under the limits that it told."""
 
     def __init__(self, bytes_max: int = REASSEMBLY_BYTES_MAX) -> None:
-        self.reassembly = Reassembly(bytes_max, bytes_max)
+        self.reassembly = Reassembly(bytes_max, bytes_max, Room())
         self.messages: list[tuple[int, bytes]] = []
         self.controls: list[bytes] = []
         self.ended = 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import tracemalloc
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
 
@@ -16,13 +17,40 @@ from egtp.comm_strat import Address, Carrier, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import InvalidPacket
 from egtp.identity import NodeId
+from egtp.large_message import Arrived
+from egtp.message import Query, Reply, Send, reference_of
 from egtp.outgoing import Outgoing
 from egtp.path import Path, PathOwner
 from egtp.reassembly import MESSAGES_MAX, Reassembly
 from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, Chunk, parse_chunk, parse_sealed, write_sealed
 from egtp.session import Session
+from egtp.shares import Shares
 
 MIB = 1024 * 1024
+
+
+class Room:
+    """So many bytes, and every reply is awaited, or none."""
+
+    def __init__(self, left: int = U32_MAX, *, awaited: bool = True) -> None:
+        self.left = left
+        self.awaited = awaited
+
+    def take_room(self, size: int) -> bool:
+        if size > self.left:
+            return False
+        self.left -= size
+        return True
+
+    def give_room_back(self, size: int) -> None:
+        self.left += size
+
+    def is_awaited(self, reply: Reply) -> bool:
+        return self.awaited
+
+
+def reassembly_of(bytes_max: int, message_bytes_max: int, room: Room | None = None) -> Reassembly:
+    return Reassembly(bytes_max, message_bytes_max, room or Room())
 
 
 @given(
@@ -42,7 +70,7 @@ def test_messages_come_out_whole_however_their_chunks_are_interleaved(
         for number, (data, step) in enumerate(messages)
     }
     total = sum(len(data) for data, _ in messages)
-    reassembly = Reassembly(total, max(len(data) for data, _ in messages))
+    reassembly = reassembly_of(total, max(len(data) for data, _ in messages))
     held = dict.fromkeys(left, 0)
     whole = {}
     while left:
@@ -70,7 +98,7 @@ class ReassemblyMachine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reassembly = Reassembly(self.BYTES_MAX, self.MESSAGE_BYTES_MAX)
+        self.reassembly = reassembly_of(self.BYTES_MAX, self.MESSAGE_BYTES_MAX)
         self.model: dict[int, tuple[int, bytes]] = {}
 
     @rule(
@@ -122,13 +150,13 @@ def test_whatever_comes_the_limits_hold_and_a_refused_chunk_changes_nothing() ->
 
 
 def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    assert Reassembly(10, 10).feed(Chunk(1, 10, 0, bytes(10))) == bytes(10)
+    assert reassembly_of(10, 10).feed(Chunk(1, 10, 0, bytes(10))) == bytes(10)
     with pytest.raises(InvalidPacket, match="limit"):
-        Reassembly(100, 10).feed(Chunk(1, 11, 0, b"x"))
+        reassembly_of(100, 10).feed(Chunk(1, 11, 0, b"x"))
 
 
 def test_all_that_is_under_way_may_be_as_much_as_the_limit_and_not_a_byte_more() -> None:
-    reassembly = Reassembly(10, 100)
+    reassembly = reassembly_of(10, 100)
     assert reassembly.feed(Chunk(1, 20, 0, bytes(6))) is None
     assert reassembly.feed(Chunk(2, 20, 0, bytes(4))) is None
     assert reassembly.held_bytes == 10
@@ -139,7 +167,7 @@ def test_all_that_is_under_way_may_be_as_much_as_the_limit_and_not_a_byte_more()
 
 
 def test_so_many_messages_may_be_under_way_and_not_one_more() -> None:
-    reassembly = Reassembly(MIB, MIB)
+    reassembly = reassembly_of(MIB, MIB)
     for number in range(MESSAGES_MAX):
         assert reassembly.feed(Chunk(number, 2, 0, b"a")) is None
     with pytest.raises(InvalidPacket, match="too many"):
@@ -150,7 +178,7 @@ def test_so_many_messages_may_be_under_way_and_not_one_more() -> None:
 
 
 def test_promises_of_huge_messages_cost_nothing() -> None:
-    reassembly = Reassembly(MIB, U32_MAX)
+    reassembly = reassembly_of(MIB, U32_MAX)
     tracemalloc.start()
     try:
         for number in range(MESSAGES_MAX):
@@ -175,7 +203,7 @@ def test_promises_of_huge_messages_cost_nothing() -> None:
     ids=["again", "overlapping", "with a gap", "grown", "shrunk", "too long"],
 )
 def test_a_chunk_that_does_not_follow_the_last_is_refused(second: Chunk) -> None:
-    reassembly = Reassembly(100, 100)
+    reassembly = reassembly_of(100, 100)
     reassembly.feed(Chunk(1, 10, 0, b"abc"))
     with pytest.raises(InvalidPacket):
         reassembly.feed(second)
@@ -183,7 +211,7 @@ def test_a_chunk_that_does_not_follow_the_last_is_refused(second: Chunk) -> None
 
 
 def test_a_first_chunk_from_the_middle_is_refused_and_leaves_nothing() -> None:
-    reassembly = Reassembly(100, 100)
+    reassembly = reassembly_of(100, 100)
     with pytest.raises(InvalidPacket):
         reassembly.feed(Chunk(1, 10, 3, b"abc"))
     assert not reassembly._parts
@@ -205,7 +233,7 @@ def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
         cast("Session", SimpleNamespace(started_s=0.0)),
         TCPStrat(Address(bytes(4), 1)),
         cast("Carrier", None),
-        cast("PathOwner", None),
+        cast("PathOwner", SimpleNamespace(room=Shares(MIB, strangers_max=MIB, peer_max=MIB))),
         relayed=False,
         dialled=True,
         theirs=limits,
@@ -220,3 +248,123 @@ def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
         for _, _, data in parse_sealed(write_sealed(0, 0, path.outbox.next_batch(0.0).parts)).items:
             whole = path.reassemble(data)
     assert whole == bytes(4) + message
+
+
+NONCE = bytes(range(16))
+REFERENCE = bytes(range(32))
+SIZES = [300, 5000, 65_535, 65_536, 100_000]
+
+
+def pieces_of(message: Query | Reply | Send, size: int = 16_384) -> list[bytes]:
+    whole = bytes(4) + message.encode()
+    return [whole[at : at + size] for at in range(0, len(whole), size)]
+
+
+def arrives(reassembly: Reassembly, message: Query | Reply | Send) -> Arrived:
+    pieces, at = pieces_of(message), 0
+    total = sum(map(len, pieces))
+    for piece in pieces:
+        whole = reassembly.feed(Chunk(7, total, at, piece))
+        at += len(piece)
+    assert isinstance(whole, Arrived)
+    return whole
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("left", [0, 200, 16_384, 40_000])
+def test_a_query_without_room_is_refused_under_its_own_reference(size: int, left: int) -> None:
+    room = Room(left)
+    reassembly = Reassembly(MIB, MIB, room)
+    query = Query(NONCE, 5, "kind", 1000, 2000, bytes(size))
+    arrived = arrives(reassembly, query)
+    fits = sum(map(len, pieces_of(query))) <= left
+    assert arrived.refused == (not fits)
+    assert arrived.message == query._replace(body=query.body if fits else b"")
+    assert arrived.reference == reference_of(query.encode())
+    assert room.left == left
+    assert reassembly.held_bytes == 0
+
+
+def test_what_is_refused_keeps_no_memory_while_the_rest_of_it_comes() -> None:
+    room = Room(3 * 16_384)
+    reassembly = Reassembly(40 * MIB, 20 * MIB, room)
+    pieces = pieces_of(Send(NONCE, "kind", 1000, bytes(16 * MIB)))
+    total, at = sum(map(len, pieces)), 0
+    tracemalloc.start()
+    try:
+        for piece in pieces[:-1]:
+            reassembly.feed(Chunk(1, total, at, piece))
+            at += len(piece)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 100_000
+    assert room.left == 3 * 16_384
+    assert reassembly.held_bytes == at, "both sides count what has come"
+
+
+@pytest.mark.parametrize("awaited", [True, False])
+def test_a_large_reply_is_kept_if_somebody_waits_for_it_and_takes_no_room_of_others(
+    awaited: bool,
+) -> None:
+    room = Room(0, awaited=awaited)
+    reply = Reply(NONCE, REFERENCE, 0, bytes(100_000))
+    arrived = arrives(Reassembly(MIB, MIB, room), reply)
+    assert arrived.refused == (not awaited)
+    assert arrived.message == (reply if awaited else reply._replace(body=b""))
+
+
+def test_what_cannot_be_read_in_pieces_and_has_no_room_ends_the_path() -> None:
+    room = Room(100)
+    reassembly = Reassembly(MIB, MIB, room)
+    assert reassembly.feed(Chunk(1, 300, 0, bytes(100))) is None
+    with pytest.raises(InvalidPacket, match="no room"):
+        reassembly.feed(Chunk(1, 300, 100, bytes(100)))
+    reassembly.abandon_all()
+    assert (room.left, reassembly.held_bytes) == (100, 0)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["query", "send", "reply", "raw"]),
+            st.integers(1, 90_000),
+            st.booleans(),
+        ),
+        max_size=8,
+    ),
+    st.integers(0, 200_000),
+    st.randoms(use_true_random=False),
+)
+def test_whatever_becomes_of_messages_all_room_is_given_back(
+    messages: list[tuple[str, int, bool]], left: int, order: random.Random
+) -> None:
+    room = Room(left, awaited=order.random() < 0.5)
+    reassembly = Reassembly(MIB, MIB, room)
+    made: dict[str, Callable[[int], bytes]] = {
+        "query": lambda size: Query(NONCE, 1, "kind", 1000, 2000, bytes(size)).encode(),
+        "send": lambda size: Send(NONCE, "kind", 1000, bytes(size)).encode(),
+        "reply": lambda size: Reply(NONCE, REFERENCE, 0, bytes(size)).encode(),
+        "raw": bytes,
+    }
+    under_way = {}
+    for number, (kind, size, finishes) in enumerate(messages):
+        whole = bytes(4) + made[kind](size)
+        pieces = [
+            Chunk(number, len(whole), at, whole[at : at + 16_384])
+            for at in range(0, len(whole), 16_384)
+        ]
+        under_way[number] = pieces if finishes else pieces[:-1]
+    kept = 0
+    while any(under_way.values()):
+        number = order.choice([number for number, pieces in under_way.items() if pieces])
+        try:
+            reassembly.feed(under_way[number].pop(0))
+        except InvalidPacket:
+            under_way[number].clear()
+            reassembly.abandon(number)
+        kept = sum(part.room for part in reassembly._parts.values())
+        assert room.left == left - kept >= 0
+    reassembly.abandon_all()
+    assert room.left == left
+    assert reassembly.held_bytes == 0

@@ -51,10 +51,14 @@ class Host:
     now_s: float = 0.0
     queues: dict[NodeId, int] = field(default_factory=dict)
     pushed: list[tuple[NodeId, str, bytes, int]] = field(default_factory=list)
+    memory: int = 10**6
     known: set[NodeId] = field(default_factory=lambda: set(PEERS))
 
     def is_stranger(self, peer_id: NodeId) -> bool:
         return peer_id not in self.known
+
+    def may_push(self, peer_id: NodeId, size: int) -> bool:
+        return size <= self.memory
 
     def now(self) -> float:
         return self.now_s
@@ -344,6 +348,18 @@ def test_the_quota_of_a_slow_recipient_is_told_to_the_sender(
     assert host.take()[0][1] == DELIVERY_KIND
     host.queues[B] = LIMITS.queue_bytes_max + 1
     relay(server, A, B, first())
+    ((whom, kind, body, _),) = host.take()
+    assert (whom, kind, Hint.decode(body).code) == (A, HINT_KIND, TOO_MUCH)
+
+
+def test_a_relay_without_memory_for_all_who_do_not_read_tells_the_sender(
+    host: Host, server: RelayServer
+) -> None:
+    host.queues = {A: 0, B: 0}
+    host.memory = 40
+    relay(server, A, B, first(size=40))
+    assert host.take()[0][1] == DELIVERY_KIND
+    relay(server, A, B, first(size=41))
     ((whom, kind, body, _),) = host.take()
     assert (whom, kind, Hint.decode(body).code) == (A, HINT_KIND, TOO_MUCH)
 

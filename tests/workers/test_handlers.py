@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
 from typing import Any, Final, cast
 
 import pytest
 
 from egtp.answers import Asker
 from egtp.errors import HandlerFailed
-from egtp.handlers import Handlers, Incoming
+from egtp.handlers import RUNNING_BYTES, Handlers, Incoming
 from egtp.identity import NodeId
 from egtp.message import ReplyCode
+from egtp.path import Path
+from egtp.shares import Shares
 from egtp.workers import ENDS_WITHIN_S
 from simulations.virtual.loop import VirtualLoop
 
@@ -30,7 +34,8 @@ class Answers:
     def __init__(self) -> None:
         self.counters: Counter[str] = Counter()
         self.ends: dict[Incoming, list[tuple[int, bytes]]] = {}
-        self.handlers = Handlers(self.ended, self.counters)
+        self.room = Shares(100_000, strangers_max=60_000, peer_max=40_000)
+        self.handlers = Handlers(self.ended, self.counters, self.room)
         self.problems: list[dict[str, Any]] = []
 
     def ended(self, incoming: Incoming, code: int, body: bytes) -> None:
@@ -45,6 +50,7 @@ class Answers:
         wants_reply: bool = True,
         deadline_s: float = 10.0,
         asker: Asker | None = None,
+        path: Path | None = None,
     ) -> Incoming:
         """A message comes, as messages do: outside of any task."""
         found = self.handlers.find(kind)
@@ -52,6 +58,7 @@ class Answers:
         incoming = Incoming.example(peer_id, kind, b"body", wants_reply=wants_reply)
         incoming._kind, incoming._asker, incoming._deadline_s = found, asker, deadline_s
         incoming._reference = reference if wants_reply else b""
+        incoming._path = path
         ran = asyncio.Event()
 
         def run() -> None:
@@ -331,3 +338,55 @@ async def test_a_handler_that_goes_on_after_the_end_is_named(answers: Answers) -
     answers.problems.clear()
     await asyncio.sleep(2 * ENDS_WITHIN_S)
     assert await answers.end_of(incoming) == (0, b"late")
+
+
+async def test_a_handler_that_waits_takes_room_of_its_peer_and_gives_it_back(
+    answers: Answers,
+) -> None:
+    gate = asyncio.Event()
+
+    async def handler(_: Incoming) -> bytes:
+        await gate.wait()
+        return b"done"
+
+    async def at_once(_: Incoming) -> bytes:
+        return b"done"
+
+    answers.handlers.add("slow", handler)
+    answers.handlers.add("fast", at_once)
+    path = cast("Path", SimpleNamespace(is_strangers=True))
+    waiting = [await answers.come("slow", path=path) for _ in range(3)]
+    assert answers.room.of(PEER) == 3 * (RUNNING_BYTES + len(b"body"))
+    await answers.come("fast", path=path)
+    own = await answers.come("slow")
+    assert answers.room.taken == 3 * (RUNNING_BYTES + len(b"body")), "its own takes none"
+    gate.set()
+    for one in (*waiting, own):
+        await answers.end_of(one)
+    assert answers.room.taken == 0
+
+
+async def test_a_handler_that_waits_takes_no_more_memory_than_is_accounted_for(
+    answers: Answers,
+) -> None:
+    gate = asyncio.Event()
+
+    async def handler(_: Incoming) -> bytes:
+        await gate.wait()
+        return b"done"
+
+    answers.handlers.add("slow", handler)
+    await answers.come("slow")
+    tracemalloc.start()
+    try:
+        waiting = [
+            await answers.come("slow", reference=number.to_bytes(32, "big"))
+            for number in range(500)
+        ]
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert RUNNING_BYTES / 4 < taken / len(waiting) < RUNNING_BYTES
+    gate.set()
+    for one in waiting:
+        await answers.end_of(one)
