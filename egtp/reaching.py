@@ -6,17 +6,18 @@ import asyncio
 from typing import Protocol
 
 from egtp.address_policy import Interface
-from egtp.attempts import Attempt, AttemptReason, Cause
+from egtp.attempts import Attempt
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import TCPStrat
 from egtp.config import NodeConfig
 from egtp.dialling import Dialler
-from egtp.errors import FastFail, FastFailReason, LookupFailed
+from egtp.errors import FastFail, FastFailReason
 from egtp.identity import NodeId
-from egtp.lookup import LookupService, ending, resolve_stream
+from egtp.lookup import LookupService
 from egtp.path import Path
 from egtp.peers import Peer
 from egtp.race import Race
+from egtp.shared_lookup import SharedLookups
 from egtp.strategy_choice import Contact, Plan, plan
 
 __all__ = ["ReachHost", "Reacher"]
@@ -52,7 +53,13 @@ class Reacher:
         self._host = host
         self._me = me
         self._dialler = dialler
-        self._lookup = lookup
+        self._lookups = (
+            None
+            if lookup is None
+            else SharedLookups(
+                lookup, lambda record: host.learn(record, "lookup"), config.lookup_timeout_s
+            )
+        )
         self._config = config
 
     async def reach(self, peer: Peer, found: asyncio.Event, *, with_relays: bool = True) -> None:
@@ -77,9 +84,9 @@ class Reacher:
             if known is not None and not known.expired:
                 race.join(known)
                 await race.run()
-            if found.is_set() or self._lookup is None:
+            if found.is_set() or self._lookups is None:
                 break
-            await race.run(self._look_up(self._lookup, peer, race))
+            await race.run(self._look_up(self._lookups, peer, race))
             if found.is_set() or self._contact(peer) == known:
                 break
         last = self._contact(peer)
@@ -104,38 +111,21 @@ class Reacher:
             with_relays=with_relays,
         )
 
-    async def _look_up(self, lookup: LookupService, peer: Peer, race: Race) -> None:
+    async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:
         """Let those join the race that are newer than what is known, as they are found."""
-        newer_than = peer.record.sequence if peer.record is not None else 0
-        started_s, is_found = self._host.now(), False
-        cause = Cause(AttemptReason.NOT_FOUND)
-        records = resolve_stream(lookup, peer.peer_id, newer_than=newer_than)
-        try:
-            async with asyncio.timeout(self._config.lookup_timeout_s), ending(records):
-                async for record in records:
-                    if record.peer_id != peer.peer_id:
-                        cause = Cause(AttemptReason.LOOKUP_CONFUSED)
-                        break
-                    is_found = True
-                    self._host.learn(record, "lookup")
-                    contact = self._contact(peer)
-                    if contact is not None:
-                        race.join(contact)
-                        # What a service knows by heart is mostly right: it need not ask around.
-                        await race.faltered()
-        except TimeoutError:
-            cause = Cause(AttemptReason.LOOKUP_SILENT)
-        except LookupFailed as error:
-            said, failure = str(error), error.reason.value
-            cause = Cause(AttemptReason(failure), "" if said == failure else said)
-        except Exception as error:
-            # Whatever the service raises, the search goes on: its failure is one more attempt.
-            cause = Cause(AttemptReason.LOOKUP_RAISED, str(error) or type(error).__name__)
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a lookup service raised", "exception": error}
-            )
-        if not is_found:
-            took_s = self._host.now() - started_s
+        started_s = self._host.now()
+        lookup = lookups.of(peer.peer_id, peer.record.sequence if peer.record is not None else 0)
+        first = seen = lookup.found
+        async with lookup:
+            while await lookup.more(seen):
+                seen = lookup.found
+                contact = self._contact(peer)
+                if contact is not None:
+                    race.join(contact)
+                    # What a service knows by heart is mostly right: it need not ask around.
+                    await race.faltered()
+        if seen == first:
+            took_s, cause = self._host.now() - started_s, lookup.cause
             race.attempts.append(Attempt(None, cause.reason, took_s, cause.detail))
 
     async def renew(self, peer: Peer, path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from egtp import (
     AttemptReason,
     FastFail,
+    Identity,
     LookupFailed,
     LookupFailure,
     MemoryLookup,
@@ -18,7 +19,10 @@ from egtp import (
     NodeId,
     SignedCommRecord,
 )
+from egtp.comm_record import CommRecord
+from egtp.comm_strat import RelayStrat
 from egtp.events import Dialling, Event
+from egtp.shared_lookup import SharedLookups
 from simulations.lab import LATENCY_S, Lab, in_lab
 
 WALK_S = 5.0
@@ -195,5 +199,88 @@ def test_cancelling_a_query_ends_the_lookup_and_the_dial() -> None:
         await asyncio.sleep(0)
         engine: Any = asker._engine
         assert (lookup.open, len(engine.comms)) == (0, 0)
+
+    play(story)
+
+
+def behind(relay: Node, who: Identity, unix_s: float) -> SignedCommRecord:
+    """A record that leads through a relay of which it says no address."""
+    through = RelayStrat(relay.identity.key, 1, relay.identity.channel_key, ())
+    content = CommRecord(int(unix_s) + 600, bytes(8), ((1, who.channel_key),), (through,))
+    return SignedCommRecord.sign(who, 5, content)
+
+
+def test_a_peer_that_is_searched_for_twice_at_once_is_looked_up_once() -> None:
+    """As somebody to ask, and as the relay to somebody else; each gets on with what is found."""
+
+    async def story(world: World) -> None:
+        relay = await world.node()
+        lookup = Walking((0.5, relay.record))
+        asker = await world.seeker(lookup)
+        who = Identity.generate(world.network.host("elsewhere", "9.0.0.1").entropy)
+        asker.add_contact(behind(relay, who, world.network.story.unix_time()))
+
+        async def through() -> str:
+            with pytest.raises(FastFail) as failed:
+                await world.query(asker, who.node_id)
+            return str(failed.value.attempts[0].reason)
+
+        began_s = world.now_s
+        other = asyncio.ensure_future(through())
+        assert await world.query(asker, relay.node_id) == b"x"
+        assert world.now_s - began_s < 0.7
+        assert lookup.asked_for == [0]
+        await other
+        assert lookup.open == 0
+
+    play(story)
+
+
+@pytest.mark.parametrize("who_goes_first", ["the one who began it", "the one who joined"])
+def test_a_shared_lookup_goes_on_for_who_is_left_and_ends_with_the_last(
+    who_goes_first: str,
+) -> None:
+    async def story(world: World) -> None:
+        peer = await world.node()
+        lookup = Walking((0.5, peer.record))
+        learned: list[SignedCommRecord] = []
+        lookups = SharedLookups(lookup, learned.append, 10.0)
+        told: list[bool] = []
+
+        async def seeks() -> None:
+            async with lookups.of(peer.node_id, 0) as shared:
+                told.append(await shared.more(0))
+                await asyncio.sleep(60)
+
+        first = asyncio.ensure_future(seeks())
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(seeks())
+        await asyncio.sleep(0.1)
+        gone, stays = (first, second) if "began" in who_goes_first else (second, first)
+        gone.cancel()
+        await asyncio.sleep(1.0)
+        assert (told, learned, lookup.asked_for) == ([True], [peer.record], [0])
+        assert (len(lookups), lookup.open) == (1, 1)
+        stays.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+        assert (len(lookups), lookup.open) == (0, 0)
+
+    play(story)
+
+
+def test_a_lookup_is_read_no_faster_than_somebody_wants_it() -> None:
+    async def story(world: World) -> None:
+        peer, old = await world.moved()
+        learned: list[SignedCommRecord] = []
+        lookups = SharedLookups(Walking((0.1, old), (0.1, peer.record)), learned.append, 60.0)
+        async with lookups.of(peer.node_id, 0) as shared:
+            await asyncio.sleep(1.0)
+            assert learned == []
+            assert await shared.more(0)
+            await asyncio.sleep(1.0)
+            assert learned == [old]
+            assert await shared.more(1)
+            assert learned == [old, peer.record]
+            assert not await shared.more(2)
 
     play(story)
