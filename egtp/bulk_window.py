@@ -5,6 +5,10 @@ more urgent; on a fast path that is megabytes. So no more of large messages is g
 the path busy: a ping tells how much was sent before it, its pong that the peer has read as far. A
 round trip that grows says that something waits on the way, and the window shrinks; while none does,
 it grows, as TCP Vegas and LEDBAT (RFC 6817) do. Small messages are never held back.
+
+How much queues is a bargain: with more under way both ends of a fast path are busier. So as long
+as small messages pass beside the large ones it is as little as keeps them short, and otherwise
+more.
 """
 
 from __future__ import annotations
@@ -17,13 +21,17 @@ from typing import Final
 __all__ = ["BulkWindow"]
 
 _TOTAL: Final = struct.Struct(">Q")
-BYTES_MIN: Final = 128 * 1024
-"""With less under way, both ends of a fast path would wait for each other."""
+BYTES_MIN: Final = 48 * 1024
+"""Three chunks: with less under way, both ends of a path would wait for each other."""
 BYTES_MAX: Final = 64 * 1024 * 1024
 """A path of 100 ms carries 5 Gbit/s with it."""
 QUEUE_S: Final = 0.001
 """So long large messages may wait on the way, beside what the fastest round trip took: part of it
 is the scheduling of both sides."""
+QUEUE_BESIDE_S: Final = 0.000_05
+"""The same, while small messages pass."""
+BESIDE_S: Final = 0.25
+"""For so long after one has passed, others are believed to come."""
 OVERDUE_S: Final = 2.0
 """A peer that answers no ping for so long is believed to have dropped it, and is asked again."""
 
@@ -32,7 +40,16 @@ class BulkWindow:
     """Invariant: if :meth:`has_room` is asked before each packet, less than :attr:`bytes_max` and a
     packet more of large messages is under way, as far as is known."""
 
-    __slots__ = ("_acknowledged", "_asked", "_least_s", "_pings", "_sent", "_starting", "bytes_max")
+    __slots__ = (
+        "_acknowledged",
+        "_asked",
+        "_beside_until_s",
+        "_least_s",
+        "_pings",
+        "_sent",
+        "_starting",
+        "bytes_max",
+    )
 
     def __init__(self) -> None:
         self.bytes_max = BYTES_MIN
@@ -42,9 +59,16 @@ class BulkWindow:
         self._least_s = inf
         """The fastest round trip."""
         self._starting = True
+        self._beside_until_s = -inf
+
+    def small_one_passes(self, now_s: float) -> None:
+        """A small message is being sent on the same connection."""
+        self._beside_until_s = now_s + BESIDE_S
 
     def has_room(self, now_s: float) -> bool:
-        if self._sent - self._acknowledged < self.bytes_max:
+        if self._sent - self._acknowledged < self.bytes_max or not self._pings:
+            # Without a ping under way nobody would say how far the peer has read: the next packet
+            # has one, since the window has shrunk.
             return True
         if self._pings and now_s - self._pings[-1][1] >= OVERDUE_S:
             # Nobody is to wait for ever on a pong that does not come.
@@ -75,8 +99,12 @@ class BulkWindow:
         news, self._acknowledged = total - self._acknowledged, total
         round_trip_s = now_s - asked_s
         self._least_s = min(self._least_s, round_trip_s)
-        if round_trip_s > 2 * self._least_s + QUEUE_S:
-            self.bytes_max = max(self.bytes_max - self.bytes_max // 8, BYTES_MIN)
+        is_beside = now_s < self._beside_until_s
+        most_s = 2 * self._least_s + (QUEUE_BESIDE_S if is_beside else QUEUE_S)
+        if round_trip_s > most_s:
+            # What has grown while nothing was beside it is in the way of who comes now.
+            share = min(max(1 - most_s / round_trip_s, 1 / 8), 1 / 2) if is_beside else 1 / 8
+            self.bytes_max = max(self.bytes_max - int(self.bytes_max * share), BYTES_MIN)
             self._starting = False
         elif was_full:
             # Twice as much with each round trip until something queues, and an eighth from then on.

@@ -47,11 +47,13 @@ a path at rest has none."""
 class Batch:
     """What goes into one packet, and which messages have thereby begun to leave."""
 
-    __slots__ = ("begun", "chunk_bytes", "has_room", "parts")
+    __slots__ = ("begun", "chunk_bytes", "has_room", "has_small", "parts")
 
     def __init__(self) -> None:
         self.chunk_bytes = 0
         """How much of it is of a large message."""
+        self.has_small = False
+        """Whether there is a message in it that is not large."""
         self.has_room = True
         """Whether a chunk, and a little more, may be added to its messages."""
         self.parts: list[bytes] = []
@@ -197,6 +199,7 @@ class Outbox:
         self.waiting_bytes -= taken
         if not small:
             self._small = _NOTHING
+        batch.has_small = taken > 0
         batch.has_room = size < CHUNK_BYTES_MAX
         if chunks and batch.has_room and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)

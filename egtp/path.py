@@ -288,6 +288,8 @@ class Path:
             total = self._bulk.sent(batch.chunk_bytes, now)
         else:
             total = None
+        if self._bulk is not None and batch.has_small:
+            self._bulk.small_one_passes(now)
         if total is not None:
             parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)

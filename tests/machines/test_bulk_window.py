@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +15,12 @@ PIECE = 16_384
 
 
 def carry(
-    window: BulkWindow, bytes_per_s: float, delay_s: float, for_s: float
+    window: BulkWindow,
+    bytes_per_s: float,
+    delay_s: float,
+    for_s: float,
+    *,
+    small_ones_after_s: float = inf,
 ) -> tuple[float, float]:
     """Send as much as the window allows over a path of that rate and delay; the share of the rate
     that was used in the second half, and the longest that a piece waited there."""
@@ -24,6 +30,8 @@ def carry(
     while now_s < for_s:
         while pongs and pongs[0][0] <= now_s:
             window.pong(pongs.popleft()[1], now_s)
+        if now_s > small_ones_after_s:
+            window.small_one_passes(now_s)
         if not window.has_room(now_s):
             now_s = pongs[0][0]
             continue
@@ -60,6 +68,37 @@ def test_a_long_fat_path_is_filled() -> None:
     assert used > 0.9
     assert window.bytes_max > 4e6
     assert longest_s < 0.25
+
+
+def test_while_small_messages_pass_a_fast_path_holds_a_few_chunks_and_is_kept_busy() -> None:
+    window = BulkWindow()
+    used, longest_s = carry(window, 500e6, 0.0001, 2, small_ones_after_s=0.9)
+    assert window.bytes_max < 10 * PIECE
+    assert longest_s < 0.0005
+    assert used > 0.7
+
+
+def test_while_small_messages_pass_a_long_path_is_filled_all_the_same() -> None:
+    used, longest_s = carry(BulkWindow(), 50e6, 0.1, 20, small_ones_after_s=0)
+    assert used > 0.8
+    assert longest_s < 0.25
+
+
+def test_a_window_that_shrinks_never_waits_for_a_pong_that_nobody_asked_for() -> None:
+    """It had grown so large that less than a quarter of it, which has no ping, fills it now."""
+    window, now_s = BulkWindow(), 0.0
+    asked: list[bytes] = []
+    for round_trip_s in [0.0001] * 40 + [0.5] * 40:
+        while window.has_room(now_s):
+            ping = window.sent(PIECE, now_s)
+            if ping is not None:
+                asked.append(ping)
+        assert asked, "it waits, and nothing will come"
+        window.small_one_passes(now_s)
+        now_s += round_trip_s
+        for ping in asked:
+            window.pong(ping, now_s)
+        asked.clear()
 
 
 def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
