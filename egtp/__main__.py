@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -30,10 +31,11 @@ from egtp import (
     Node,
     NodeConfig,
     NodeId,
+    RelayLimits,
     __version__,
 )
 from egtp.events import Event, Observer, RecordPublished
-from egtp.program_loop import program_loop
+from egtp.program_loop import program_loop, raise_open_files_max
 from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
     the user's. Errors are one line on stderr."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], object] = options.run
+    raise_open_files_max()
     try:
         with asyncio.Runner(loop_factory=program_loop()) as runner:
             return int(bool(runner.run(run(options))))  # type: ignore[arg-type]
@@ -72,11 +75,20 @@ def _parser() -> argparse.ArgumentParser:
 
     relay = _command(commands, "relay", _serve_relay, "serve peers that nobody can connect to")
     _add_node_options(relay, listen="0.0.0.0:4000")
+    _add_server_options(relay)
+    relay.add_argument(
+        "--leases",
+        metavar="N",
+        type=int,
+        default=RelayLimits().leases_max,
+        help="how many peers may be reached through it at a time (default: %(default)s)",
+    )
 
     echo = _command(
         commands, "echo", _serve_echo, 'a peer that answers "echo" with what it is sent'
     )
     _add_node_options(echo, listen=None)
+    _add_server_options(echo)
     echo.add_argument(
         "--relays", metavar="FILE", help="TOML file of relay servers to be reached through"
     )
@@ -135,6 +147,12 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         "at each start)",
     )
     parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        type=Path,
+        help="its first line encrypts the private keys on disk",
+    )
+    parser.add_argument(
         "--state",
         metavar="DIR",
         type=Path,
@@ -150,11 +168,34 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     )
 
 
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--connections",
+        metavar="N",
+        type=int,
+        default=NodeConfig().connections_max,
+        help="how many at a time (default: %(default)s, or what the open files allow)",
+    )
+    parser.add_argument(
+        "--drain",
+        metavar="SECONDS",
+        type=float,
+        default=5.0,
+        help="when stopped, how long to go on with what was begun, at most (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--stats-every",
+        metavar="SECONDS",
+        type=float,
+        help="print statistics, a line of JSON, so often",
+    )
+
+
 @asynccontextmanager
 async def _node(
     options: argparse.Namespace,
     *,
-    relay_server: bool = False,
+    relay_server: RelayLimits | bool = False,
     relays: str | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Node]:
@@ -166,8 +207,11 @@ async def _node(
         folder = None if options.state is None else _made(options.state)
         keys = options.identity or (folder and folder / "identity.pem")
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
+        if options.passphrase_file and keys is None:
+            raise InvalidConfig("--passphrase-file is of use with --identity or --state only")
         if keys is not None:
-            identity = stack.enter_context(IdentityFile.open(keys))
+            passphrase = _passphrase(options.passphrase_file)
+            identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
         kept = None if folder is None else KeptState(folder / "dht", _complain)
         state = None if kept is None else kept.read()
         if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
@@ -195,17 +239,22 @@ async def _node(
             lookup=lookup,
             discovery=discovery,
             relay_server=relay_server,
-            config=NodeConfig(network=options.network, private_addresses=private),
+            config=NodeConfig(
+                network=options.network,
+                private_addresses=private,
+                connections_max=getattr(options, "connections", NodeConfig().connections_max),
+            ),
             observer=observer,
         )
         yield await stack.enter_async_context(node)
 
 
 async def _serve_relay(options: argparse.Namespace) -> None:
-    async with _node(options, relay_server=True, observer=_tell_published) as node:
+    limits = RelayLimits(leases_max=options.leases)
+    async with _node(options, relay_server=limits, observer=_tell_published) as node:
         print(f"relay {node.node_id}\nlistening on {', '.join(node.listening)}")
         print(f"contact = {str(node.link)!r}".replace("'", '"'), flush=True)
-        await _until_stopped()
+        await _serve(node, options)
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:
@@ -218,7 +267,7 @@ async def _serve_echo(options: argparse.Namespace) -> None:
         print(f"peer {node.node_id}", flush=True)
         for address in node.listening:
             print(f"listening on {address}", flush=True)
-        await _until_stopped()
+        await _serve(node, options)
 
 
 async def _ask(options: argparse.Namespace) -> bool:
@@ -253,13 +302,29 @@ def _contact(text: str) -> ContactLink:
         raise InvalidConfig(str(error)) from None
 
 
-async def _until_stopped() -> None:
-    """Until ctrl-C or SIGTERM."""
+async def _serve(node: Node, options: argparse.Namespace) -> None:
+    """Until ctrl-C or SIGTERM; then end in peace."""
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    await stopped.wait()
+    while not stopped.is_set():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(options.stats_every):
+                await stopped.wait()
+                break
+        print(json.dumps(node.statistics()), flush=True)
+    await node.close(drain_s=options.drain)
+
+
+def _passphrase(file: Path | None) -> bytes | None:
+    """Raises :class:`InvalidConfig`."""
+    if file is None:
+        return None
+    try:
+        return file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+    except OSError as error:
+        raise InvalidConfig(f"cannot read {file}: {error.strerror}") from None
 
 
 def _tell_published(event: Event) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 
 from egtp.answers import AnswerLimits
 from egtp.errors import InvalidConfig
@@ -14,6 +14,10 @@ __all__ = ["NodeConfig"]
 MIB = 1024 * 1024
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
+CLOSING_MIN = 16
+"""Connections may be on their way out beside however few others."""
+FILES_SPARE = 64
+"""What a process has open beside connections: the event loop, a DHT node, a database, its own."""
 MAY_BE_ZERO = frozenset({
     "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute",
 })  # fmt: skip
@@ -216,10 +220,19 @@ class NodeConfig:
         """Connections of one peer: at most 1/16 of all, but two if need be."""
         return max(2, min(self.connections_per_peer_max, self.connections_max // 16))
 
+    def within(self, open_files: int | None) -> NodeConfig:
+        """The same, but with no more connections than so many open files allow. When they have run
+        out, a system takes connections and drops them; here each limit says who makes way."""
+        if open_files is None:
+            return self
+        left = open_files - FILES_SPARE
+        most = max(1, min(left - CLOSING_MIN, left * 16 // 17))
+        return replace(self, connections_max=most) if most < self.connections_max else self
+
     @property
     def closing_max(self) -> int:
         """Connections that are being closed, beside all others."""
-        return max(16, self.connections_max // 16)
+        return max(CLOSING_MIN, self.connections_max // 16)
 
     @property
     def limits(self) -> PeerLimits:

@@ -18,7 +18,7 @@ from typing import Final
 from egtp.identity import Entropy
 from egtp.message import NONCE_BYTES
 
-__all__ = ["Environment", "local_addresses", "nonces"]
+__all__ = ["Environment", "local_addresses", "nonces", "open_files_max"]
 
 SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses that are nobody's (RFC 5737, RFC 3849), reached by the default route if by any."""
@@ -44,9 +44,21 @@ def local_addresses() -> Sequence[str]:
     return found
 
 
+def open_files_max() -> int | None:
+    """How many files and sockets this process may have open; None if there is no limit, or it
+    cannot be told."""
+    try:
+        import resource  # noqa: PLC0415 - not on Windows, where sockets are no files
+    except ImportError:
+        return None
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Time and entropy: by default the machine's own. And its addresses, if they are told."""
+    """Time and entropy: by default the machine's own. And its addresses and limits, if they are
+    told."""
 
     # A laptop that slept for an hour must find its deadlines passed; CLOCK_MONOTONIC stands still.
     elapsed: Callable[[], float] = (
@@ -63,6 +75,9 @@ class Environment:
     """The machine's addresses now, as text, each with the length of its prefix if it is known
     (``192.168.1.7/24``); see :func:`local_addresses`. None if nobody is to look: then a node that
     listens on a wildcard announces what others observe only."""
+    open_files_max: Callable[[], int | None] | None = None
+    """How many files the process may have open; see :func:`open_files_max`. None if nobody is to
+    look: then ``connections_max`` is what the settings say."""
 
 
 NONCES_AT_A_TIME: Final = 256

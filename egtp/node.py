@@ -16,7 +16,7 @@ from egtp.comm_strat import Address
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
-from egtp.environment import Environment, local_addresses
+from egtp.environment import Environment, local_addresses, open_files_max
 from egtp.errors import FastFail, FastFailReason, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
 from egtp.friends import Friends
@@ -88,7 +88,9 @@ class Node:
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
-        self._environment = environment or Environment(local_addresses=local_addresses)
+        self._environment = environment or Environment(
+            local_addresses=local_addresses, open_files_max=open_files_max
+        )
         self._observer = observer
         self._listen = _addresses(listen)
         self._announce = None if announce is None else _addresses(announce)
@@ -117,16 +119,20 @@ class Node:
             raise LocalProtocolError("this node was started already; make another one")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         sequences: SequenceStore = self._identity_file or MemorySequence()
+        look = self._environment.open_files_max
+        config = self.config.within(None if look is None else look())
         engine = Engine(
             self.identity,
             sequences,
             self._lookup,
-            self.config,
+            config,
             self._environment,
             self._observer,
             self._friends,
         )
         self._engine = engine
+        if config != self.config:
+            engine.counters["connections_max is less: too few files may be open"] += 1
         engine.comms.dial_from = self._dial_from
         for kind, (handler, options) in self._handlers.items():
             engine.handlers.add(kind, handler, **options)
@@ -475,6 +481,35 @@ class Node:
     def counters(self) -> Counter[str]:
         """What was dropped, refused or closed, by reason. Every silent drop is counted here."""
         return self._running().counters
+
+    def statistics(self) -> dict[str, Any]:
+        """How the node is, as numbers by name: for people and for what watches it. Names may change
+        with any version; ``counters`` are those of :attr:`counters`, and of the relay if it is
+        one."""
+        engine = self._running()
+        answers, server = engine.answering.answers, engine.relaying.server
+        statistics: dict[str, Any] = {
+            "peer_id": str(self.node_id),
+            "record_sequence": engine.own.current.sequence,
+            "connections": len(engine.comms),
+            "connections_max": engine.config.connections_max,
+            "unproven_sessions": engine.channels.unconfirmed,
+            "peers": len(engine.book),
+            "queries_open": len(engine.exchanges),
+            "handlers_running": len(engine.handlers),
+            "queries_bytes": engine.room.taken,
+            "unread_bytes": engine.answering.unread.waiting_bytes,
+            "askers_remembered": len(answers),
+            "queries_remembered": answers.entries,
+            "replies_remembered_bytes": answers.bytes,
+            "relays": [str(relay_id) for relay_id in self.relays],
+            "counters": dict(engine.counters),
+        }
+        if server is not None:
+            statistics["leases"] = len(server.leases)
+            statistics["mailboxes_bytes"] = server.leases.held_bytes
+            statistics["counters"] |= {f"relay: {name}": n for name, n in server.counters.items()}
+        return statistics
 
     async def published(self) -> Published:
         """Wait until the lookup service has stored this node's record as it is now.

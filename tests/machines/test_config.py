@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
+from dataclasses import FrozenInstanceError, fields, replace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egtp.config import NodeConfig
 from egtp.errors import InvalidConfig
@@ -166,3 +168,18 @@ def test_a_relay_refuses_limits_that_cannot_work(settings: dict[str, Any]) -> No
 def test_a_relay_may_hold_nothing_at_all() -> None:
     assert RelayLimits(mailbox_packets_max=0).mailbox_packets_max == 0
     assert RelayLimits(mailbox_s_max=600).mailbox_s_max == 600
+
+
+@given(st.integers(0, 100_000), st.integers(1, 100_000))
+def test_connections_never_need_more_files_than_may_be_open(files: int, wanted: int) -> None:
+    config = NodeConfig(connections_max=wanted).within(files)
+    assert 1 <= config.connections_max <= wanted
+    assert config.connections_max == 1 or config.connections_max + config.closing_max <= files
+    if config.connections_max < wanted:
+        bigger = replace(config, connections_max=config.connections_max + 1)
+        assert bigger.connections_max + bigger.closing_max + 64 >= files - 1
+
+
+def test_without_a_limit_of_files_the_settings_are_as_they_are() -> None:
+    config = NodeConfig()
+    assert config.within(None) is config

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -126,3 +128,54 @@ def test_a_busy_port_and_a_broken_identity_are_told(start: Start, tmp_path: Path
     done = run("-m", "egtp", "echo", "--identity", str(broken), *join)
     assert done.returncode == 2
     assert done.stderr == f"egtp: {broken} is not an identity file\n"
+
+
+def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_path: Path) -> None:
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    address = line(bootstrap).removeprefix("listening on ")
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("correct horse\n")
+    keys, join = tmp_path / "relay.pem", ("--bootstrap", address)
+    secret = ("--identity", str(keys), "--passphrase-file", str(passphrase))
+    relay = start(
+        *("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--leases", "7", *secret, *join),
+        *("--connections", "50", "--stats-every", "0.2"),
+    )
+    peer_id = line(relay).removeprefix("relay ")
+    told: dict[str, Any] = {}
+    while "leases" not in told:
+        text = line(relay)
+        told = json.loads(text) if text.startswith("{") else {}
+    assert (told["peer_id"], told["connections_max"], told["leases"]) == (peer_id, 50, 0)
+    stop(relay)
+    assert b"ENCRYPTED" in keys.read_bytes()
+    without = run("-m", "egtp", "echo", "--identity", str(keys), *join)
+    assert without.returncode == 2
+    assert "passphrase" in without.stderr
+    passphrase.write_text("wrong")
+    wrong = run("-m", "egtp", "echo", *secret, *join)
+    assert wrong.returncode == 2
+    assert wrong.stderr.count("\n") == 1
+    missing = run("-m", "egtp", "echo", *secret[:3], str(tmp_path / "none"), *join)
+    assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    useless = run("-m", "egtp", "echo", *secret[2:], *join)
+    assert "--identity or --state" in useless.stderr
+
+
+def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start: Start) -> None:
+    """The usual limit is one that a process may raise."""
+    code = (
+        "import resource, runpy, sys;"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (600, 900));"
+        "sys.argv = ['egtp', *sys.argv[1:]]; runpy.run_module('egtp', run_name='__main__')"
+    )
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    relay = start("-c", code, "relay", "--listen", "127.0.0.1:0", "--stats-every", "0.1", *join)
+    text = ""
+    while not text.startswith("{"):
+        text = line(relay)
+    told = json.loads(text)
+    assert told["connections_max"] == (900 - 64) * 16 // 17
+    assert told["counters"]["connections_max is less: too few files may be open"] == 1
+    stop(relay)
