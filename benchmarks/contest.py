@@ -36,6 +36,8 @@ class Contestant:
     package: str = ""
     """The distribution that it needs, as it is named on PyPI."""
     form: str = ""
+    compiled: bool = False
+    """Runs on the package that ``make test-compiled`` builds, not on the sources."""
     held: int = 5000
     """How many connections it is asked to hold."""
 
@@ -72,6 +74,13 @@ _TALK = frozenset({"query", "bulk"})
 
 CONTESTANTS = (
     Contestant("EGTP", "egtp_node", _ALL | {"mixed", "relay", "deadline"}, "nothing: all is on"),
+    Contestant(
+        "EGTP, compiled",
+        "egtp_node",
+        _ALL | {"mixed", "relay"},
+        "nothing: all is on; its busiest modules went through a C compiler",
+        compiled=True,
+    ),
     Contestant(
         "EGTP, no deadlines",
         "egtp_node",

@@ -22,12 +22,25 @@ from benchmarks.machine import Moment, pss_bytes
 __all__ = ["Absent", "Pair"]
 
 HERE = Path(__file__).parent
+COMPILED = HERE.parent / ".compiled"
 CLIENT_CORE, SERVER_CORE = 0, 1
 START_S, WINDOW_S = 30.0, 400.0
 
 
 class Absent(Exception):
     """The contestant does not run here, and why."""
+
+
+def _environment(contestant: Contestant) -> dict[str, str]:
+    if not contestant.compiled:
+        return dict(os.environ)
+    if not (COMPILED / "egtp").exists():
+        raise Absent("not compiled here: no C compiler, or no make")
+    # The folder that the process runs in has the sources, which must not come first.
+    return os.environ | {
+        "PYTHONSAFEPATH": "1",
+        "PYTHONPATH": os.pathsep.join((str(COMPILED), str(HERE.parent))),
+    }
 
 
 class _Station:
@@ -50,6 +63,7 @@ class _Station:
                 stderr=self._complaints,
                 text=True,
                 cwd=HERE.parent,
+                env=_environment(contestant),
                 start_new_session=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, {cores[min(core, len(cores) - 1)]}),  # noqa: PLW1509
             )

@@ -152,7 +152,7 @@ class Asking:
     def tell(self, peer_id: NodeId, sending: Sending) -> None:
         """Send a message that wants no reply."""
         if peer_id == self._me:
-            sending.given = True
+            sending.leave()
             self._host.deliver_to_self(sending)
         else:
             self.post(self._host.want(peer_id), sending)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
 from math import inf
-from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from egtp.canonical import pack
 from egtp.deadlines import Bucket, Deadlines, take_out
@@ -101,13 +101,8 @@ class Exchange(Outgoing, Generic[Sink]):
     bucket: Bucket[Exchange[Sink]]
     soft_bucket: Bucket[Exchange[Sink]] | None
 
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None: ...
-
-    else:
-        # ExchangeTable.open fills it in: to pass all this as arguments takes as long again.
-        __init__ = object.__init__
+    def __init__(self) -> None:
+        """:meth:`ExchangeTable.open` fills it in: as arguments, all this takes as long again."""
 
     def may_be_given_to(self, incarnation: bytes, peer_started_s: float) -> bool:
         """Whether a copy may be given to the peer in ``incarnation``, which began at

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from types import CoroutineType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.answers import Answer, Asker
 from egtp.comm_strat import Address
@@ -66,13 +66,8 @@ class Incoming:
     """It came once more, so the path that it came by first may lead to nobody any more."""
     _worker: Worker[Incoming] | None
 
-    if TYPE_CHECKING:
-
-        def __init__(self) -> None: ...
-
-    else:
-        # Its maker fills it in: to pass all this as arguments takes as long again.
-        __init__ = object.__init__
+    def __init__(self) -> None:
+        """Its maker fills it in: as arguments, all this takes as long again."""
 
     @property
     def kind(self) -> str:
@@ -227,14 +222,15 @@ class Handlers:
         """The code and body to answer with."""
         if error is None and (body is None or isinstance(body, bytes)):
             return ReplyCode.OK, bytes(body or b"")
-        if isinstance(error, HandlerFailed) and isinstance(error.body, bytes):
-            return _code_that_travels(error.code), error.body
+        raised: Any = error  # an application may have made it of anything
+        if isinstance(error, HandlerFailed) and isinstance(raised.body, bytes):
+            return _code_that_travels(raised.code), raised.body
         if incoming._cancelled and isinstance(error, asyncio.CancelledError):
             return ReplyCode.EXPIRED, b""
         # A bug of the application's must not stop the node, nor leave the asker waiting.
         self._counters["handler raised"] += 1
         if error is None or isinstance(error, HandlerFailed):
-            wrong = type(body if error is None else error.body).__name__
+            wrong = type(body if error is None else raised.body).__name__
             error = TypeError(f"a handler answers with bytes, not {wrong}")
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
@@ -286,6 +282,7 @@ async def _awaited(awaitable: Awaitable[bytes | None]) -> bytes | None:
     return await awaitable
 
 
-def _code_that_travels(code: int) -> int:
-    travels = isinstance(code, int) and ReplyCode.OK < code < 128
-    return code if travels else ReplyCode.HANDLER_ERROR
+def _code_that_travels(code: object) -> int:
+    if isinstance(code, int) and ReplyCode.OK < code < 128:
+        return code
+    return ReplyCode.HANDLER_ERROR

@@ -155,7 +155,7 @@ def _is_kind(kind: str) -> bool:
     return _KIND.fullmatch(kind) is not None
 
 
-def check_kind(kind: str, *, reserved: bool = False) -> None:
+def check_kind(kind: object, *, reserved: bool = False) -> None:
     """Raises :class:`LocalProtocolError` for a kind that an application cannot use.
 
     A kind is 1-64 of ``a-z 0-9 . _ -``; those that start with ``egtp.`` are the engine's.

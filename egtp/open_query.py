@@ -105,7 +105,7 @@ class OpenQuery:
 
 
 class Sending(Outgoing):
-    """A message without a reply. ``given`` turning true is its success."""
+    """A message without a reply. That it leaves is its success."""
 
     __slots__ = ("left",)
 
@@ -115,13 +115,9 @@ class Sending(Outgoing):
         self.left: asyncio.Future[None] = loop.create_future()
         super().__init__(message, born_s)
 
-    @property
-    def given(self) -> bool:
-        return self.left.done() and not self.left.cancelled() and self.left.exception() is None
-
-    @given.setter
-    def given(self, given: bool) -> None:
-        if given and not self.left.done():
+    def leave(self) -> None:
+        self.given = True
+        if not self.left.done():
             self.left.set_result(None)
 
     def fail(self, error: EgtpError) -> None:

@@ -30,6 +30,10 @@ class Outgoing:
         self.path: Path | None = None
         """Where it was queued last; None while it waits for a path."""
 
+    def leave(self) -> None:
+        """A copy is given to a socket, now."""
+        self.given = True
+
 
 class PassedOn(Outgoing):
     """A packet between two others, on its way to or from a relay. It is never cut, however large it

@@ -274,7 +274,7 @@ class Path:
         now = owner.now()
         for outgoing in batch.begun:
             # Set before the write: it may only ever be claimed too often that a copy left (R21).
-            outgoing.given = True
+            outgoing.leave()
         parts = batch.parts
         if batch.has_room:
             finished = owner.settled_except(self.peer_id)

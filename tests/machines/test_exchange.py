@@ -277,6 +277,7 @@ def test_an_exchange_that_cannot_be_opened_uses_no_number_and_leaves_nothing() -
     assert opener.open().number == 0
 
 
+@pytest.mark.reaches_in
 def test_what_is_kept_about_peers_without_open_exchanges_is_bounded() -> None:
     """Numbers must not be used again, but a node that asks every peer of a large network once
     must not remember each of them for ever: every container has a limit."""

@@ -224,6 +224,7 @@ def test_a_chunk_of_nothing_or_of_more_than_a_chunk_is_no_chunk() -> None:
     assert len(parse_chunk(bytes(12 + CHUNK_BYTES_MAX)).data) == CHUNK_BYTES_MAX
 
 
+@pytest.mark.reaches_in
 def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
     """A message is larger than its body, and so is what its chunks add up to: a real path leaves
     room for that even if reassembly is given no more than a body."""

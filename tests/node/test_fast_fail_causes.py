@@ -339,6 +339,7 @@ def test_somebody_at_a_port_answers_without_the_key_of_the_peer() -> None:
     play(story)
 
 
+@pytest.mark.reaches_in
 @pytest.mark.parametrize("shows", ["nothing", "another's"])
 def test_a_peer_known_from_somebody_elses_record_does_not_show_its_own(shows: str) -> None:
     """A relay, named by the record of who is reached through it: that its identity goes with that

@@ -347,6 +347,7 @@ async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: 
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.reaches_in
 async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
     start: Start, config: Config
 ) -> None:

@@ -106,6 +106,7 @@ def test_r1_every_message_has_a_random_nonce_that_no_other_has() -> None:
     play(story)
 
 
+@pytest.mark.reaches_in
 def test_r2_a_reply_refers_to_its_query_by_the_hash_of_its_canonical_form() -> None:
     async def story(lab: Lab) -> None:
         peer = await lab.node()
@@ -152,6 +153,7 @@ def test_r3_a_reply_with_a_wrong_reference_or_of_a_wrong_peer_leaves_the_query_o
     play(story)
 
 
+@pytest.mark.reaches_in
 def test_r4_nonce_and_reference_are_in_the_message_whatever_carries_it() -> None:
     """Given to a relay first, then to a connection: the same bytes, and the reply to them."""
 

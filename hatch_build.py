@@ -1,0 +1,59 @@
+"""Compiles the busiest modules, for who wants it: ``EGTP_COMPILE=1 pip install .``
+
+Without that the package is pure Python, and neither mypy nor a C compiler is needed. The sources
+are the same, and stay in the package beside what was made of them, for tracebacks and readers.
+See docs/decisions/0012-the-busiest-modules-can-be-compiled.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class CompileHook(BuildHookInterface):  # type: ignore[misc]
+    """Modules are those that pyproject.toml names for this hook."""
+
+    def _wanted(self) -> bool:
+        return self.target_name == "wheel" and os.environ.get("EGTP_COMPILE", "0") not in ("", "0")
+
+    def dependencies(self) -> list[str]:
+        """What building needs. The package's own dependencies say what their types are."""
+        if not self._wanted():
+            return []
+        return [*self.config["requires"], *self.metadata.core.dependencies]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if version != "standard" or not self._wanted():
+            return
+        self._made = tempfile.TemporaryDirectory(prefix="egtp-compiled-")
+        library = Path(self._made.name, "lib")
+        with contextlib.chdir(self.root):
+            _compile(self.config["modules"], Path(self._made.name, "c"), library)
+        build_data |= {"pure_python": False, "infer_tag": True}
+        for made in library.rglob("*.*"):
+            build_data["force_include"][str(made)] = str(made.relative_to(library))
+
+    def finalize(self, *_: Any) -> None:
+        """The wheel is written."""
+        if self._wanted():
+            self._made.cleanup()
+
+
+def _compile(modules: list[str], sources: Path, library: Path) -> None:
+    """Raises if there is no compiler, or a module that cannot be compiled: it was asked for."""
+    # What pure builds do not have.
+    from mypyc.build import mypycify  # noqa: PLC0415
+    from setuptools import Distribution  # noqa: PLC0415
+
+    paths = [f"{module.replace('.', '/')}.py" for module in modules]
+    extensions = mypycify(paths, group_name="egtp", target_dir=str(sources), debug_level="0")
+    command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
+    command.build_lib, command.build_temp = str(library), str(sources)
+    command.ensure_finalized()
+    command.run()
