@@ -226,11 +226,14 @@ class Path:
     def queue_control(self, data: bytes) -> None:
         """Send an item of the engine's own, soon."""
         self.outbox.push_control(data)
+        self._flush_soon()
+        if self.outbox.waiting_bytes >= self._batch_bytes:
+            self.flush()
+
+    def _flush_soon(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
             self._owner.soon(self._flush_when_due)
-        if self.outbox.waiting_bytes >= self._batch_bytes:
-            self.flush()
 
     def _flush_when_due(self) -> None:
         self._flush_is_due = False
@@ -316,9 +319,8 @@ class Path:
         return dropped
 
     def _flush_control(self) -> None:
-        if self.outbox.control_bytes and not self._flush_is_due:
-            self._flush_is_due = True
-            self._owner.soon(self._flush_when_due)
+        if self.outbox.control_bytes:
+            self._flush_soon()
 
     # Receiving
 
@@ -389,7 +391,7 @@ class Path:
         if (window is not None and window.pong(data)) or (
             bulk is not None and bulk.pong(data, self._owner.now())
         ):
-            self.flush()
+            self._flush_soon()
         elif len(data) == _MILLISECONDS.size + 1:
             (sent_ms,) = _MILLISECONDS.unpack_from(data)
             round_trip_s = self._owner.now() - self.session.started_s - sent_ms / 1000

@@ -372,6 +372,7 @@ def test_small_messages_pass_where_large_ones_wait_for_the_peer_to_read() -> Non
     owner.now_s += 0.001
     for ping in pings:
         path.pong(ping)
+    owner.end_turn()
     assert path.outbox.waiting_bytes < held
     # A peer that dropped the rest of the pings is asked again, by sending on.
     held = path.outbox.waiting_bytes
