@@ -36,6 +36,9 @@ Ended = Callable[[Reply | None], None]
 SameForAll = tuple[Query, bytes]
 """A query, and how it is encoded but for its message id."""
 
+MESSAGE_IDS_AT_ONCE: Final = 32
+"""Drawn from the entropy, which as a rule is a call into the kernel. What nobody has seen yet
+cannot be guessed either."""
 LAST_TRY_PATIENCE: Final = 1.5
 """How many times as long the last try waits: who is blamed should have had his chance."""
 _SENT: Final = {method: f"sent_{method.name.lower()}" for method in Method}
@@ -62,6 +65,7 @@ class Asker:
         self._own_id = own_id
         self._reachability = reachability
         self._on_answer = on_answer
+        self._message_ids: list[bytes] = []
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._loop: asyncio.AbstractEventLoop
         self._timer: asyncio.TimerHandle | None = None
@@ -129,7 +133,7 @@ class Asker:
         if self.queries.full:
             self._counters["pending_queries_full"] += 1
             return None
-        message_id = self._settings.entropy(MESSAGE_ID_BYTES)
+        message_id = self._new_message_id()
         data = query_datagram(message_id, body)
         sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
         now = sent.sent_at = self._loop.time()
@@ -140,9 +144,16 @@ class Asker:
         """Send once what has no reply."""
         self._counters[_SENT[query.method]] += 1
         self._note_sent(address)
-        self.transport.sendto(
-            query_datagram(self._settings.entropy(MESSAGE_ID_BYTES), query_body(query)), address
-        )
+        self.transport.sendto(query_datagram(self._new_message_id(), query_body(query)), address)
+
+    def _new_message_id(self) -> bytes:
+        if not self._message_ids:
+            drawn = self._settings.entropy(MESSAGE_IDS_AT_ONCE * MESSAGE_ID_BYTES)
+            self._message_ids = [
+                drawn[start : start + MESSAGE_ID_BYTES]
+                for start in range(0, len(drawn), MESSAGE_ID_BYTES)
+            ]
+        return self._message_ids.pop()
 
     def forget(self, query: OpenQuery) -> None:
         """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""

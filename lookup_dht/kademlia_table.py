@@ -57,6 +57,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self.buckets: dict[int, Bucket] = {}
         """By index, in that order: the farthest first."""
         self._at: dict[SocketAddress, Entry] = {}
+        self._compact: dict[int, bytes] = {}
+        """By number, the compact form."""
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
@@ -213,16 +215,15 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
-        near: dict[int, bytes] = {}
+        known = self._at.get(asker)
+        own_number = None if known is None else known.contact.long_id
+        near: list[int] = []
         for bucket in self._by_distance(target):
-            for number, compact in bucket.live_ones():
-                near[number ^ target] = compact
-            if len(near) > self.ksize:
+            near += sorted([it ^ target for it in bucket.live_ones() if it != own_number])
+            if len(near) >= self.ksize:
                 break
-        known = self.at(asker)
-        if known is not None:
-            near.pop(known.long_id ^ target, None)
-        return tuple([near[distance] for distance in sorted(near)[: self.ksize]])
+        compact = self._compact
+        return tuple([compact[distance ^ target] for distance in near[: self.ksize]])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
         """The buckets, closest first: no contact of one is as close to the target as any of an
@@ -326,6 +327,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def _place(self, bucket: Bucket, contact: Contact) -> None:
         entry = Entry(contact, bucket, self._settings.elapsed())
         bucket.entries[contact.id] = self._at[contact.address] = entry
+        self._compact[contact.long_id] = contact.compact
         bucket.live = None
         bucket.replacements.pop(contact.id, None)
         self._groups[contact.group] += 1
@@ -345,7 +347,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
         self.buckets[shared].live = None
-        del self._at[contact.address]
+        del self._at[contact.address], self._compact[contact.long_id]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
             del self._groups[contact.group]
