@@ -216,14 +216,15 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
         known = self._at.get(asker)
-        own_number = None if known is None else known.contact.long_id
         near: list[int] = []
         for bucket in self._by_distance(target):
-            near += sorted([it ^ target for it in bucket.live_ones() if it != own_number])
-            if len(near) >= self.ksize:
+            near += sorted(bucket.live_ones(), key=target.__xor__)
+            if len(near) > self.ksize:
                 break
+        if known is not None and known.contact.long_id in near:
+            near.remove(known.contact.long_id)
         compact = self._compact
-        return tuple([compact[distance ^ target] for distance in near[: self.ksize]])
+        return tuple([compact[number] for number in near[: self.ksize]])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
         """The buckets, closest first: no contact of one is as close to the target as any of an

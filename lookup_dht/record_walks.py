@@ -20,7 +20,7 @@ from egtp.errors import InvalidRecord
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
 from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import inheritances, is_among
+from lookup_dht.inheritance import RANK_LIKELY, inheritances, is_among
 from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
@@ -311,21 +311,23 @@ class RecordWalks:
         await self._give_to_all(met.values())
 
     async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
-        router = self._protocol.router
-        expected_rank = self.size.expected_rank(self._settings.elapsed())
+        router, replication = self._protocol.router, self._limits.replication
+        keys = list(self._storage.keys())
+        reach = self.size.reach(RANK_LIKELY * replication, self._settings.elapsed())
         for newcomer in newcomers:
             if router.is_new_node(newcomer):
                 continue  # It is gone already.
-            keys = inheritances(
+            due = inheritances(
                 newcomer,
-                list(self._storage.keys()),
+                keys,
                 self._protocol.source_node.long_id,
                 router.closest,
                 router.surveyed,
-                self._limits.replication,
-                expected_rank,
+                replication,
+                reach,
             )
-            await self._offer(newcomer, keys[: self._limits.hand_over_max])
+            if due:
+                await self._offer(newcomer, due[: self._limits.hand_over_max])
 
     async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
         """Ask for each record whether it is there, which also brings the token; a few at once."""
