@@ -38,8 +38,8 @@ def inheritances(
     """The ``keys`` of records held here that ``newcomer`` should have, and that are this node's
     to give. ``closest`` gives the contacts closest to a number, as many as told; ``surveyed`` says
     whether there are hardly others there: elsewhere, this node cannot judge who is close.
-    ``reach`` is the distance within which there are :data:`RANK_LIKELY` times ``replication`` nodes,
-    by the size of the network.
+    ``reach`` is the distance within which there are :data:`RANK_LIKELY` times ``replication``
+    nodes, by the size of the network.
 
     A newcomer farther from the key than this node gets nothing from it: there is somebody closer
     to the newcomer's rank to do that, or it is not among the closest at all.
