@@ -56,6 +56,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
         """By index, in that order: the farthest first."""
+        self._bits = 0
+        """Of all buckets together."""
         self._at: dict[SocketAddress, Entry] = {}
         self._compact: dict[int, bytes] = {}
         """By number, the compact form."""
@@ -218,7 +220,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         known = self._at.get(asker)
         near: list[int] = []
         for bucket in self._by_distance(target):
-            near += sorted(bucket.live_ones(), key=target.__xor__)
+            near += sorted(bucket.live or bucket.live_ones(), key=target.__xor__)
             if len(near) > self.ksize:
                 break
         if known is not None and known.contact.long_id in near:
@@ -233,13 +235,17 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         The ids in a bucket differ from ours at its bit first. Where the target does too, they are
         on its side, closer than all in later buckets; where it does not, they are farther.
         """
-        difference = target ^ self.node.long_id
-        for bucket in self.buckets.values():
-            if difference & bucket.bit:
-                yield bucket
-        for bucket in reversed(self.buckets.values()):
-            if not difference & bucket.bit:
-                yield bucket
+        buckets = self.buckets
+        differing = (target ^ self.node.long_id) & self._bits
+        same = self._bits ^ differing
+        while differing:
+            bucket = buckets[ID_BITS - differing.bit_length()]
+            yield bucket
+            differing ^= bucket.bit
+        while same:
+            lowest = same & -same
+            yield buckets[ID_BITS - lowest.bit_length()]
+            same ^= lowest
 
     def surveyed(self, target: int) -> bool:
         """Whether nobody was left out around ``target`` for want of places."""
@@ -313,6 +319,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if bucket is None:
             bucket = self.buckets[index] = Bucket(index, self._settings.elapsed())
             self.buckets = dict(sorted(self.buckets.items()))
+            self._bits |= bucket.bit
         return bucket
 
     def _group_full(self, bucket: Bucket, contact: Contact) -> bool:
