@@ -78,7 +78,9 @@ class DHTLookup:
         a ``resolve_name``; with none, others join us.
 
         ``server=False`` for a node that others cannot reach, None to find that out: such a node
-        serves when a node that it has never sent anything to has reached it. With
+        serves when a node that it has never sent anything to has reached it. True is the promise
+        that others can, which the first nodes of a network need: such a node serves at once, and
+        no longer if its network has strangers to it and none of them reaches it. With
         ``private_addresses`` loopback and private addresses can be nodes: for tests and labs.
         ``state`` is what :attr:`state` was when this node ran last. ``store`` is a file for the
         records held and for the highest sequences seen, which survives a kill; without it they

@@ -111,9 +111,10 @@ class DHTLimits:
     proof_holds_s: float = 1200.0
     """A node that found out that it can be reached, and that no stranger has asked anything since,
     doubts it after this long..."""
-    proof_requests_max: int = 20
-    """...and is a client again if it asked to be pinged by a stranger so often, in vain. It asks at
-    each look around: a server that was carried behind a router is none half an hour later."""
+    proofs_missed_max: float = 10.0
+    """...and is a client again if it asked to be pinged so often, in vain, that so many of those
+    who were to do it must have been strangers. It asks at each look around: a server that was
+    carried behind a router is none half an hour later."""
     greet_interval_s: float = 120.0
     """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
@@ -133,7 +134,8 @@ class NodeSettings:
     """Nodes of another network are not heard; frozen into every datagram."""
     server: bool | None = True
     """False for a node that cannot be reached: it asks, is not asked, and stays out of tables.
-    None to be that until a stranger is seen to reach it."""
+    None to be that until a stranger is seen to reach it. True to serve until strangers could have
+    reached it and none did."""
     private_addresses: bool = False
     """Whether loopback and private addresses are nodes: in a lab yes, on the internet never."""
     limits: DHTLimits = field(default_factory=DHTLimits)

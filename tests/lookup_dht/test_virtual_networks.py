@@ -154,7 +154,14 @@ def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -
         await asyncio.sleep(2)
         again = sum(node._node.storage.held(peer.node_id) is not None for node in town.nodes)
         assert again >= 20
-        assert town.total("record_repaired") >= 15
+        # Some of those who looked are close themselves, and kept a copy.
+        kept = sum(
+            node not in holders[:3] and node._node.storage.held(peer.node_id) is not None
+            for node in town.nodes[1:6]
+        )
+        given = town.total("record_repaired", "record_handed_over")
+        assert given + kept >= again - 3
+        assert town.total("record_repaired") >= 10
 
     tell(story)
 
