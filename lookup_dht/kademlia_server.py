@@ -90,7 +90,10 @@ class LookupServer(Server):  # type: ignore[misc]
         new address. Raises :class:`InvalidConfig`."""
         old = self.transport
         try:
-            await super().listen(port, interface)
+            if ":" in interface and self._settings.ipv6_socket is not None:
+                await self._listen_on(self._settings.ipv6_socket(interface, port))
+            else:
+                await super().listen(port, interface)
         except OSError as error:
             # The loops' own texts repeat the address, as a tuple; uvloop has the number below it.
             number = error.errno or getattr(error.__cause__, "errno", None)
@@ -102,6 +105,11 @@ class LookupServer(Server):  # type: ignore[misc]
         if old is not None:
             self.protocol.reachability.moved()
             old.close()
+
+    async def _listen_on(self, bound: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.transport, _ = await loop.create_datagram_endpoint(self._create_protocol, sock=bound)
+        self.refresh_table()
 
     def _create_protocol(self) -> LookupProtocol:
         return self.protocol

@@ -28,6 +28,7 @@ from egtp.errors import (
 from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
 from lookup_dht.answer_cache import AnswerCache
+from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
@@ -36,7 +37,7 @@ from lookup_dht.record_verifier import SequenceFloor
 from lookup_dht.record_walks import Search, Stored
 from lookup_dht.searches import SharedSearches
 from lookup_dht.seeds import parse_seed
-from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
+from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
 from lookup_dht.state_file import NodeState
 from lookup_dht.statistics import Traffic
 
@@ -72,6 +73,7 @@ class DHTLookup:
         unix_time: Clock = time.time,
         elapsed: Clock | None = None,
         entropy: Entropy = os.urandom,
+        ipv6_socket: SocketOpener | None = ipv6_only_socket,
         resolve_name: NameResolver | None = None,
     ) -> None:
         """``bootstrap`` are addresses of nodes to join through, IP:PORT, and NAME:PORT if there is
@@ -85,6 +87,7 @@ class DHTLookup:
         ``state`` is what :attr:`state` was when this node ran last. ``store`` is a file for the
         records held and for the highest sequences seen, which survives a kill; without it they
         are in memory only. A corrupt one is set aside with a warning.
+        ``ipv6_socket=None`` is for loops whose sockets on ``::`` leave IPv4 alone.
 
         Raises :class:`InvalidConfig`.
         """
@@ -99,6 +102,7 @@ class DHTLookup:
             server,
             private_addresses,
             limits or DHTLimits(),
+            ipv6_socket,
             resolve_name,
         )
         seeds = [

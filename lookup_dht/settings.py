@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from egtp.identity import Entropy
 
-__all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings"]
+__all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 
 Clock = Callable[[], float]
 """Seconds: unix seconds, or seconds since an arbitrary moment that never run backward."""
 
 NameResolver = Callable[[str, int], Awaitable[list[tuple[str, int]]]]
 """From a host name and a port to (IP address, port) pairs. May raise OSError."""
+
+SocketOpener = Callable[[str, int], Any]
+"""From an IP address and a port to a bound UDP socket. May raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +143,9 @@ class NodeSettings:
     private_addresses: bool = False
     """Whether loopback and private addresses are nodes: in a lab yes, on the internet never."""
     limits: DHTLimits = field(default_factory=DHTLimits)
+    ipv6_socket: SocketOpener | None = None
+    """What opens the socket of a node on IPv6. None leaves it to the loop, which may take the port
+    of IPv4 too."""
     resolve_name: NameResolver | None = None
     """What turns the host names of seeds into addresses. None: there are none."""
 

@@ -477,6 +477,14 @@ async def test_upstreams_names_work_with_raw_keys(
     assert reply.status is StoreStatus.NEWER_HELD
 
 
+async def test_a_port_of_ipv6_that_is_taken_is_complained_of_and_left_alone(start: Start) -> None:
+    taken = await start(listen="[::]:0", private_addresses=True)
+    with pytest.raises(InvalidConfig, match="in use"):
+        await start(listen=f"[::]:{taken.address.port}")
+    beside = await start(listen=f"0.0.0.0:{taken.address.port}")
+    assert beside.address.port == taken.address.port
+
+
 async def test_nodes_on_ipv6_find_each_other(start: Start, identity: Identity, sign: Sign) -> None:
     seed = await start(listen="[::1]:0")
     nodes = [await start(seed, listen="[::1]:0") for _ in range(4)]
