@@ -10,8 +10,8 @@ again if nobody manages. It counts the proofs that its requests should have brou
 one that is asleep, or knows no strangers, learns nothing from silence.
 
 The first nodes of a network have nobody who could prove anything: they serve because their users
-promise that they can be reached. A promise is worth as much as a proof that is doubted from the
-beginning: it holds until strangers could have proven it and none did.
+promise that they can be reached. A promise is worth as much as a proof that is doubted as soon as
+the node has joined: it holds until strangers could have proven it and none did.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Reachability:
         """Whether to serve."""
         self.wanted = server is not False
         """Whether it is to be found out."""
-        self.open = self.wanted
+        self.open = self.wanted and not self.proven
         """Whether to ask for the proof now: there is none, or none of late."""
         self._limits = limits
         self._proven_at = 0.0
@@ -84,11 +84,10 @@ class Reachability:
         self._missed += strangers
         if not self.proven or self._missed <= self._limits.proofs_missed_max:
             return False
-        self.moved()
-        self.proven = False
+        self.proven, self._missed = False, 0.0
         return True
 
     def moved(self) -> None:
         """This node has another address, or might as well: of that one nothing is proven."""
         if self.wanted:
-            self.proven, self.open, self._missed = self._promised, True, 0.0
+            self.proven, self.open, self._missed = self._promised, not self._promised, 0.0

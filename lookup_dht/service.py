@@ -34,7 +34,8 @@ from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
 from lookup_dht.record_file import open_or_set_aside
 from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.record_walks import Search, Stored
+from lookup_dht.record_walks import Stored
+from lookup_dht.search import Search
 from lookup_dht.searches import SharedSearches
 from lookup_dht.seeds import parse_seed
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener

@@ -105,10 +105,14 @@ def test_who_is_said_to_be_no_server_is_none() -> None:
 
 def test_a_promise_holds_until_strangers_could_have_proven_it_and_none_did() -> None:
     reachability = Reachability(True, LIMITS)
+    assert (reachability.proven, reachability.open) == (True, False)
+    reachability.time_passed(1e9)
     assert (reachability.proven, reachability.open) == (True, True)
     for _ in range(1000):
         assert not reachability.requested(strangers=0.0)
     reachability.moved()
+    assert (reachability.proven, reachability.open) == (True, False)
+    reachability.time_passed(1e9)
     for _ in range(int(2 * LIMITS.proofs_missed_max)):
         assert not reachability.requested(strangers=0.5)
         assert reachability.proven
