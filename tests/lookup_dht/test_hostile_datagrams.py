@@ -482,7 +482,7 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
             *asyncio.all_tasks() - tasks - node._node._tasks, return_exceptions=True
         )
     assert len(node._node.protocol.asker.queries) == 0
-    assert len(node._searches) == 0
+    assert len(node._resolver._searches) == 0
 
 
 async def test_one_source_over_its_rate_is_not_answered_and_others_are(
