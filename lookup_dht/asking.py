@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from lookup_dht.alarm import Alarm
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.datagram import (
@@ -68,7 +69,7 @@ class Asker:
         self._message_ids: list[bytes] = []
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._loop: asyncio.AbstractEventLoop
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._time_passed)
 
     def use(self, transport: CheckedTransport) -> None:
         """Send through it from now on. Called on the loop."""
@@ -77,9 +78,7 @@ class Asker:
 
     def close(self) -> None:
         """End every query, as failed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         for query in self.queries.all():
             self.queries.close(query)
             query.ended(None)
@@ -215,7 +214,7 @@ class Asker:
         self.queries.wait(query, due_at)
         self._note_sent(query.address)
         self.transport.sendto(query.data, query.address)
-        self._wake_at(due_at)
+        self._alarm.set(due_at)
 
     def _note_sent(self, address: SocketAddress) -> None:
         reachability, settings = self._reachability, self._settings
@@ -230,15 +229,7 @@ class Asker:
         query.tries_left = max(1, query.tries_left)
         self._transmit(query, self._loop.time())
 
-    def _wake_at(self, when: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return  # Too early costs less than a timer for every query.
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._time_passed)
-
     def _time_passed(self) -> None:
-        self._timer = None
         now = self._loop.time()
         for query in self.queries.due(now):
             if query.tries_left:
@@ -248,7 +239,7 @@ class Asker:
                 self._end(query, None)
         next_due_at = self.queries.next_due_at
         if next_due_at is not None:
-            self._wake_at(next_due_at)
+            self._alarm.set(next_due_at)
 
     def _end(self, query: OpenQuery, reply: Reply | None) -> None:
         self.queries.close(query)
