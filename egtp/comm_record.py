@@ -82,7 +82,10 @@ class CommRecord:
     @classmethod
     def decode(cls, value: bytes) -> CommRecord:
         """Raises :class:`InvalidRecord` for anything but a readable record of format 1."""
-        fields = _outer(value)
+        return cls._of_fields(_outer(value))
+
+    @classmethod
+    def _of_fields(cls, fields: list[Value]) -> CommRecord:
         form, expiry = _head(fields)
         if form != FORMAT:
             raise InvalidRecord(f"the record is of format {form}")
@@ -133,8 +136,9 @@ class SignedCommRecord:
     @classmethod
     def of_item(cls, item: MutableItem) -> SignedCommRecord:
         """Read a verified item. Raises :class:`InvalidRecord` if its value is no record."""
-        form, expiry = read_format_and_expiry(item.value)
-        content = CommRecord.decode(item.value) if form == FORMAT else None
+        fields = _outer(item.value)
+        form, expiry = _head(fields)
+        content = CommRecord._of_fields(fields) if form == FORMAT else None
         return cls(item, NodeId.of_key(item.key), expiry, content)
 
     @property

@@ -7,6 +7,7 @@ form, the network. Nothing that a stranger sends raises; what is dropped is coun
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Hashable
 from typing import Any, Final
 
 from egtp.identity import NODE_ID_BYTES
@@ -63,7 +64,13 @@ class Answerer:
         """Answer, and then see whether whoever asked should be met."""
         known = self._router.at(source)
         packed = pack_ip(source[0]) if known is None else known.packed
-        if not self._may_ask(source, packed, known is not None) or packed is None:
+        if packed is None or (
+            known is None and (source[1] == 0 or not self._acquaintances.may_be_node(packed))
+        ):
+            self._counters["query_from_refused_address"] += 1
+            return
+        now, host = self._settings.elapsed(), self._settings.host_of(source)
+        if not self._may_ask(host, now):
             return
         query = self._read(data)
         if query is None:
@@ -75,28 +82,20 @@ class Answerer:
         if query.method is Method.REACH:
             self._acquaintances.reach(sender, query.address)
             return
-        reply = self._reply_to(query, sender)
+        reply = self._reply_to(query, sender, now)
         encoded = encode_reply(data[1:HEADER_BYTES], reply, reply_bytes_max(len(data)))
         if encoded is None:
             self._counters["query_too_short_for_a_reply"] += 1
             return
         self.transport.sendto(encoded, source)
-        if self._reachability.wanted:  # A router that let the query in lets more of them in now.
-            settings = self._settings
-            self._reachability.sent_to(settings.host_of(source), settings.elapsed())
         if not self.query_rate.strained:
             self._acquaintances.asked(
                 sender, known=sender is known, server=query.server, prove=query.prove
             )
 
-    def _may_ask(self, source: SocketAddress, packed: bytes | None, known: bool) -> bool:
+    def _may_ask(self, host: Hashable, now: float) -> bool:
         """Whether a query from there is read at all."""
-        now = self._settings.elapsed()
-        host = self._settings.host_of(source)
-        if not known and (source[1] == 0 or not self._acquaintances.may_be_node(packed)):
-            self._counters["query_from_refused_address"] += 1
-            return False
-        if self._reachability.wanted and self._reachability.heard_from(host, now):
+        if self._reachability.heard_from(host, now):
             self._counters["proven_reachable"] += 1
         if not self._reachability.proven:
             self._counters["query_to_a_client"] += 1
@@ -118,7 +117,7 @@ class Answerer:
             return None
         return query
 
-    def _reply_to(self, query: Query, sender: Contact) -> Reply:
+    def _reply_to(self, query: Query, sender: Contact, now: float) -> Reply:
         method, handlers = query.method, self._handlers
         self._counters[_RECEIVED[method]] += 1
         observed = sender.compact[NODE_ID_BYTES:]
@@ -126,7 +125,6 @@ class Answerer:
         if method is Method.PING:
             handlers.rpc_ping(sender, query.sender)
             return Reply(*head)
-        now = self._settings.elapsed()
         token = self._tokens.token(sender.packed, sender.port, query.key, now)
         proven = token == query.token or self._tokens.knows(
             query.token, sender.packed, sender.port, query.key, now

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from lookup_dht.alarm import Alarm
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.datagram import (
@@ -36,6 +37,9 @@ Ended = Callable[[Reply | None], None]
 SameForAll = tuple[Query, bytes]
 """A query, and how it is encoded but for its message id."""
 
+MESSAGE_IDS_AT_ONCE: Final = 32
+"""Drawn from the entropy, which as a rule is a call into the kernel. What nobody has seen yet
+cannot be guessed either."""
 LAST_TRY_PATIENCE: Final = 1.5
 """How many times as long the last try waits: who is blamed should have had his chance."""
 _SENT: Final = {method: f"sent_{method.name.lower()}" for method in Method}
@@ -62,9 +66,10 @@ class Asker:
         self._own_id = own_id
         self._reachability = reachability
         self._on_answer = on_answer
+        self._message_ids: list[bytes] = []
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._loop: asyncio.AbstractEventLoop
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._time_passed)
 
     def use(self, transport: CheckedTransport) -> None:
         """Send through it from now on. Called on the loop."""
@@ -73,9 +78,7 @@ class Asker:
 
     def close(self) -> None:
         """End every query, as failed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._alarm.cancel()
         for query in self.queries.all():
             self.queries.close(query)
             query.ended(None)
@@ -129,7 +132,7 @@ class Asker:
         if self.queries.full:
             self._counters["pending_queries_full"] += 1
             return None
-        message_id = self._settings.entropy(MESSAGE_ID_BYTES)
+        message_id = self._new_message_id()
         data = query_datagram(message_id, body)
         sent = OpenQuery(message_id, address, contact, query, data, ended, tries)
         now = sent.sent_at = self._loop.time()
@@ -140,9 +143,16 @@ class Asker:
         """Send once what has no reply."""
         self._counters[_SENT[query.method]] += 1
         self._note_sent(address)
-        self.transport.sendto(
-            query_datagram(self._settings.entropy(MESSAGE_ID_BYTES), query_body(query)), address
-        )
+        self.transport.sendto(query_datagram(self._new_message_id(), query_body(query)), address)
+
+    def _new_message_id(self) -> bytes:
+        if not self._message_ids:
+            drawn = self._settings.entropy(MESSAGE_IDS_AT_ONCE * MESSAGE_ID_BYTES)
+            self._message_ids = [
+                drawn[start : start + MESSAGE_ID_BYTES]
+                for start in range(0, len(drawn), MESSAGE_ID_BYTES)
+            ]
+        return self._message_ids.pop()
 
     def forget(self, query: OpenQuery) -> None:
         """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
@@ -204,7 +214,7 @@ class Asker:
         self.queries.wait(query, due_at)
         self._note_sent(query.address)
         self.transport.sendto(query.data, query.address)
-        self._wake_at(due_at)
+        self._alarm.set(due_at)
 
     def _note_sent(self, address: SocketAddress) -> None:
         reachability, settings = self._reachability, self._settings
@@ -219,15 +229,7 @@ class Asker:
         query.tries_left = max(1, query.tries_left)
         self._transmit(query, self._loop.time())
 
-    def _wake_at(self, when: float) -> None:
-        if self._timer is not None:
-            if self._timer.when() <= when:
-                return  # Too early costs less than a timer for every query.
-            self._timer.cancel()
-        self._timer = self._loop.call_at(when, self._time_passed)
-
     def _time_passed(self) -> None:
-        self._timer = None
         now = self._loop.time()
         for query in self.queries.due(now):
             if query.tries_left:
@@ -237,7 +239,7 @@ class Asker:
                 self._end(query, None)
         next_due_at = self.queries.next_due_at
         if next_due_at is not None:
-            self._wake_at(next_due_at)
+            self._alarm.set(next_due_at)
 
     def _end(self, query: OpenQuery, reply: Reply | None) -> None:
         self.queries.close(query)

@@ -34,18 +34,16 @@ class Bucket:
     """By id, in order of their last answer, the longest silent one first."""
     replacements: dict[bytes, Contact] = field(default_factory=dict)
     """Contacts that have answered too, and wait for a place; the latest last."""
-    live: list[tuple[int, bytes]] | None = None
-    """Number and compact form of the contacts without a strike. None when something has changed:
-    others ask for these far more often than they change."""
+    live: list[int] | None = None
+    """The numbers of the contacts without a strike. None when something has changed: others ask
+    for these far more often than they change."""
 
     def __post_init__(self) -> None:
         self.bit = 1 << (ID_BITS - 1 - self.index)
 
-    def live_ones(self) -> list[tuple[int, bytes]]:
+    def live_ones(self) -> list[int]:
         if self.live is None:
             self.live = [
-                (entry.contact.long_id, entry.contact.compact)
-                for entry in self.entries.values()
-                if not entry.strikes
+                entry.contact.long_id for entry in self.entries.values() if not entry.strikes
             ]
         return self.live

@@ -120,7 +120,10 @@ class AddressPolicy:
         if len(packed) == 4:
             if self._private_addresses or packed[0] not in _PRIVATE_V4_BY_FIRST:
                 return 0 < packed[0] < 224  # not unspecified, multicast, reserved, broadcast
-            return not any(low <= packed <= high for low, high in _PRIVATE_V4_BY_FIRST[packed[0]])
+            for low, high in _PRIVATE_V4_BY_FIRST[packed[0]]:  # noqa: SIM110  (a generator costs more)
+                if low <= packed <= high:
+                    return False
+            return True
         if packed[0] == 0xFF:  # multicast
             return False
         if packed.startswith(_V4_IN_V6_PREFIXES):

@@ -61,6 +61,11 @@ class Findings:
             and self.record.sequence > newer_than
         )
 
+    def token_of(self, node: Contact) -> bytes:
+        """What is needed to store at that node; empty if it was not heard."""
+        holder = self.holders.get(node.compact)
+        return b"" if holder is None else holder.token
+
     def lacking(self) -> list[Holder]:
         """The nodes that had an older record than the newest, or none."""
         if self.record is None:

@@ -17,7 +17,7 @@ from typing import Final
 from egtp.identity import NODE_ID_BYTES
 from lookup_dht.contact import Contact
 
-__all__ = ["GIVERS", "inheritances", "is_among"]
+__all__ = ["GIVERS", "RANK_LIKELY", "inheritances", "is_among"]
 
 GIVERS: Final = 2
 """How many of the nodes next after the newcomer give it a record: one may be gone, or lie."""
@@ -33,23 +33,23 @@ def inheritances(
     closest: Callable[[int, int], list[Contact]],
     surveyed: Callable[[int], bool],
     replication: int,
-    expected_rank: Callable[[int], float],
+    reach: int,
 ) -> list[bytes]:
     """The ``keys`` of records held here that ``newcomer`` should have, and that are this node's
     to give. ``closest`` gives the contacts closest to a number, as many as told; ``surveyed`` says
     whether there are hardly others there: elsewhere, this node cannot judge who is close.
-    ``expected_rank`` says how many nodes are closer to a key than a distance, by the size of the
-    network; 0 if that is unknown.
+    ``reach`` is the distance within which there are :data:`RANK_LIKELY` times ``replication``
+    nodes, by the size of the network.
 
     A newcomer farther from the key than this node gets nothing from it: there is somebody closer
     to the newcomer's rank to do that, or it is not among the closest at all.
     """
     found = []
-    rank_max = RANK_LIKELY * replication
+    newcomer_id = newcomer.long_id
     for key in keys:
         target = int.from_bytes(key, "big")
-        distance, own_distance = newcomer.long_id ^ target, own_id ^ target
-        if distance >= own_distance or expected_rank(distance) > rank_max or not surveyed(target):
+        distance, own_distance = newcomer_id ^ target, own_id ^ target
+        if distance >= own_distance or distance > reach or not surveyed(target):
             continue
         near = [contact.long_id ^ target for contact in closest(target, replication + GIVERS + 1)]
         closer = sum(it < distance for it in near)

@@ -9,6 +9,7 @@ from typing import Any
 
 from kademlia.crawling import SpiderCrawl
 
+from lookup_dht.alarm import Alarm
 from lookup_dht.asking import SameForAll
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
@@ -49,7 +50,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         """By the compact form of who was asked."""
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._move_on)
         self._ends_at = 0.0
         self._asker = protocol.asker
         self._query: SameForAll
@@ -81,8 +82,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             await self._over
         finally:
             self._over.cancel()
-            if self._timer is not None:
-                self._timer.cancel()
+            self._alarm.cancel()
             for query in self._open.values():
                 self._asker.forget(query)
             self._open.clear()
@@ -109,19 +109,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         if over or now >= self._ends_at:
             self._over.set_result(None)
         else:
-            self._wake_at(min(self._ends_at, self.walk.deadline() or self._ends_at))
-
-    def _wake_at(self, when: float) -> None:
-        """A timer that goes off too early costs less than setting one for every query."""
-        if self._timer is None:
-            self._timer = self._loop.call_at(when, self._woken)
-        elif self._timer.when() > when:
-            self._timer.cancel()
-            self._timer = self._loop.call_at(when, self._woken)
-
-    def _woken(self) -> None:
-        self._timer = None
-        self._move_on()
+            self._alarm.set(min(self._ends_at, self.walk.deadline() or self._ends_at))
 
     def _query_ended(self, contact: Contact, reply: Reply | None) -> None:
         self._open.pop(contact.compact, None)

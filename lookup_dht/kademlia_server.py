@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import logging
 import os
 from collections.abc import Coroutine, Iterable
 from typing import Any, NoReturn
@@ -25,6 +26,7 @@ from lookup_dht.settings import NodeSettings
 
 __all__ = ["LookupServer"]
 
+log = logging.getLogger("lookup_dht")
 
 PROOF_HELPERS = 3
 """Contacts enough to ask for the proof of being reachable, one after the other."""
@@ -88,7 +90,10 @@ class LookupServer(Server):  # type: ignore[misc]
         new address. Raises :class:`InvalidConfig`."""
         old = self.transport
         try:
-            await super().listen(port, interface)
+            if ":" in interface and self._settings.ipv6_socket is not None:
+                await self._listen_on(self._settings.ipv6_socket(interface, port))
+            else:
+                await super().listen(port, interface)
         except OSError as error:
             # The loops' own texts repeat the address, as a tuple; uvloop has the number below it.
             number = error.errno or getattr(error.__cause__, "errno", None)
@@ -100,6 +105,11 @@ class LookupServer(Server):  # type: ignore[misc]
         if old is not None:
             self.protocol.reachability.moved()
             old.close()
+
+    async def _listen_on(self, bound: Any) -> None:
+        loop = asyncio.get_running_loop()
+        self.transport, _ = await loop.create_datagram_endpoint(self._create_protocol, sock=bound)
+        self.refresh_table()
 
     def _create_protocol(self) -> LookupProtocol:
         return self.protocol
@@ -242,13 +252,18 @@ class LookupServer(Server):  # type: ignore[misc]
         host_of = self._settings.host_of
         # Who is left alone becomes a stranger, and those are needed.
         others = [it for it in contacts if not reachability.is_stranger(host_of(it.address), now)]
-        strangers = len(others) < len(contacts)
+        strangers = 1 - len(others) / len(contacts)
+        if reachability.proven and not strangers:
+            return  # Nobody could prove it anew, and to be left alone is what makes a stranger.
         if len(others) < PROOF_HELPERS:
             others = contacts
         self._proof_asked += 1
         self.protocol.check(others[self._proof_asked % len(others)])
         if reachability.requested(strangers):
             self.counters["not_reachable_any_more"] += 1
+            log.warning(
+                "no stranger can reach this node at its UDP port: it serves nobody until one can"
+            )
 
     def _met_newcomer(self) -> None:
         """Several come together, so what they should have is given a little later."""

@@ -13,7 +13,7 @@ from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidRecord
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.record_file import RecordFile
-from lookup_dht.record_verifier import RecordVerifier, SequenceFloor
+from lookup_dht.record_verifier import RecordVerifier, SequenceFloor, Storable
 from lookup_dht.settings import NodeSettings
 
 __all__ = ["RecordStore"]
@@ -22,9 +22,7 @@ __all__ = ["RecordStore"]
 class _Held:
     __slots__ = ("care_at", "data", "expiry_unix_s", "sequence", "source")
 
-    def __init__(
-        self, record: SignedCommRecord, data: bytes, source: bytes, care_at: float
-    ) -> None:
+    def __init__(self, record: Storable, data: bytes, source: bytes, care_at: float) -> None:
         self.sequence = record.sequence
         self.expiry_unix_s = record.expiry_unix_s
         self.data = data
@@ -85,7 +83,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             self._stored_again(key, held, source)
             return StoreStatus.STORED
         try:
-            record = self._verifier.verify_new(key, data)
+            record = self._verifier.check(key, data)
         except InvalidRecord:
             return StoreStatus.REFUSED
         refusal = self._refusal(record)
@@ -119,9 +117,12 @@ class RecordStore(IStorage):  # type: ignore[misc]
         return held.sequence, held.data
 
     def record(self, key: bytes) -> SignedCommRecord | None:
-        """The record of that peer, unless it has expired."""
+        """The record of that peer, unless it has expired, or says what nobody can read."""
         held = self.held(key)
-        return None if held is None else self._verifier.verify(key, held[1])
+        try:
+            return None if held is None else self._verifier.verify(key, held[1])
+        except InvalidRecord:
+            return None
 
     def drop_expired(self) -> None:
         for key in [key for key, held in self._records.items() if self._expired(held)]:
@@ -184,9 +185,9 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self.drop_expired()
         return iter([(key, held.data) for key, held in self._records.items()])
 
-    def _refusal(self, record: SignedCommRecord) -> str | None:
+    def _refusal(self, record: Storable) -> str | None:
         now = self._settings.unix_time()
-        if record.expired(now):
+        if now >= record.expiry_unix_s:
             return "record_expired"
         if record.sequence > now + self._limits.sequence_ahead_max_s:
             return "record_sequence_too_high"

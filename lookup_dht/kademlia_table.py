@@ -56,7 +56,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
         """By index, in that order: the farthest first."""
+        self._bits = 0
+        """Of all buckets together."""
         self._at: dict[SocketAddress, Entry] = {}
+        self._compact: dict[int, bytes] = {}
+        """By number, the compact form."""
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
@@ -213,16 +217,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
-        near: dict[int, bytes] = {}
+        known = self._at.get(asker)
+        near: list[int] = []
         for bucket in self._by_distance(target):
-            for number, compact in bucket.live_ones():
-                near[number ^ target] = compact
+            near += sorted(bucket.live or bucket.live_ones(), key=target.__xor__)
             if len(near) > self.ksize:
                 break
-        known = self.at(asker)
-        if known is not None:
-            near.pop(known.long_id ^ target, None)
-        return tuple([near[distance] for distance in sorted(near)[: self.ksize]])
+        if known is not None and known.contact.long_id in near:
+            near.remove(known.contact.long_id)
+        compact = self._compact
+        return tuple([compact[number] for number in near[: self.ksize]])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
         """The buckets, closest first: no contact of one is as close to the target as any of an
@@ -231,13 +235,17 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         The ids in a bucket differ from ours at its bit first. Where the target does too, they are
         on its side, closer than all in later buckets; where it does not, they are farther.
         """
-        difference = target ^ self.node.long_id
-        for bucket in self.buckets.values():
-            if difference & bucket.bit:
-                yield bucket
-        for bucket in reversed(self.buckets.values()):
-            if not difference & bucket.bit:
-                yield bucket
+        buckets = self.buckets
+        differing = (target ^ self.node.long_id) & self._bits
+        same = self._bits ^ differing
+        while differing:
+            bucket = buckets[ID_BITS - differing.bit_length()]
+            yield bucket
+            differing ^= bucket.bit
+        while same:
+            lowest = same & -same
+            yield buckets[ID_BITS - lowest.bit_length()]
+            same ^= lowest
 
     def surveyed(self, target: int) -> bool:
         """Whether nobody was left out around ``target`` for want of places."""
@@ -311,6 +319,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if bucket is None:
             bucket = self.buckets[index] = Bucket(index, self._settings.elapsed())
             self.buckets = dict(sorted(self.buckets.items()))
+            self._bits |= bucket.bit
         return bucket
 
     def _group_full(self, bucket: Bucket, contact: Contact) -> bool:
@@ -326,6 +335,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def _place(self, bucket: Bucket, contact: Contact) -> None:
         entry = Entry(contact, bucket, self._settings.elapsed())
         bucket.entries[contact.id] = self._at[contact.address] = entry
+        self._compact[contact.long_id] = contact.compact
         bucket.live = None
         bucket.replacements.pop(contact.id, None)
         self._groups[contact.group] += 1
@@ -345,7 +355,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
         contact = self.buckets[shared].entries.pop(node_id).contact
         self.buckets[shared].live = None
-        del self._at[contact.address]
+        del self._at[contact.address], self._compact[contact.long_id]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
             del self._groups[contact.group]

@@ -61,10 +61,11 @@ class NetworkSize:
         expected = self._k + (2 if len(samples) >= SAMPLES_SURE else 1) * math.sqrt(self._k)
         return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
 
-    def expected_rank(self, now: float) -> Callable[[int], float]:
-        """How many nodes are probably closer to anything than a distance; 0 if nothing is known."""
-        nodes = self.nodes(now) or 0.0
-        return lambda distance: nodes * (distance / SPACE)
+    def reach(self, rank: float, now: float) -> int:
+        """The distance within which there are probably ``rank`` nodes; everything, if nothing is
+        known."""
+        nodes = self.nodes(now)
+        return SPACE if nodes is None else int(SPACE * (rank / max(nodes, rank)))
 
     def crowding(
         self, target: bytes, distances: Sequence[int], now: float, *, since: float | None = None

@@ -1,13 +1,12 @@
 """The queries that wait for a reply, and when each is sent again or given up. Pure.
 
-One table and one heap for a whole node, so that a node has one timer however many queries are
-open, and a reply costs a look into a dict. A query that was answered stays in the heap until its
-time comes; these are few, since nobody waits for longer than a second.
+One table for a whole node, so that a node has one timer however many queries are open, and a reply
+costs a look into a dict. When the timer goes off all are looked through: most are answered long
+before they are due, so keeping them in order would cost more. There are a dozen as a rule.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -55,8 +54,6 @@ class OpenQueries:
     def __init__(self, queries_max: int) -> None:
         self._queries_max = queries_max
         self._open: dict[bytes, OpenQuery] = {}
-        self._due: list[tuple[float, int, OpenQuery]] = []
-        self._number = 0  # Entries of the same time are in order, and never compared further.
 
     def __len__(self) -> int:
         return len(self._open)
@@ -75,8 +72,6 @@ class OpenQueries:
         """``query`` was sent, and something has to happen at ``due_at`` if there is no reply."""
         self._open[query.message_id] = query
         query.due_at = due_at
-        self._number += 1
-        heapq.heappush(self._due, (due_at, self._number, query))
 
     def close(self, query: OpenQuery) -> None:
         """It is over. Doing it twice is allowed."""
@@ -86,18 +81,11 @@ class OpenQueries:
 
     @property
     def next_due_at(self) -> float | None:
-        while self._due and not self._waits(self._due[0]):
-            heapq.heappop(self._due)
-        return self._due[0][0] if self._due else None
+        return min([query.due_at for query in self._open.values()], default=None)
 
     def due(self, now: float) -> Iterator[OpenQuery]:
-        """Those whose time has come. The caller sends each again, or closes it."""
-        while self._due and self._due[0][0] <= now:
-            entry = heapq.heappop(self._due)
-            if self._waits(entry):
-                yield entry[2]
-
-    @staticmethod
-    def _waits(entry: tuple[float, int, OpenQuery]) -> bool:
-        due_at, _, query = entry
-        return query.open and query.due_at == due_at
+        """Those whose time has come. The caller sends each again, or closes it, and perhaps others
+        with it."""
+        for query in list(self._open.values()):
+            if query.open and query.due_at <= now:
+                yield query

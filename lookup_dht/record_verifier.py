@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import collections
 import hashlib
-from typing import Final
+from typing import Final, NamedTuple
 
-from egtp.comm_record import SignedCommRecord
+from egtp.comm_record import SignedCommRecord, read_format_and_expiry
 from egtp.errors import InvalidRecord
 from egtp.identity import KEY_BYTES, NodeId
+from egtp.mutable_item import MutableItem
 from lookup_dht.record_file import RecordFile
 
-__all__ = ["RecordVerifier", "SequenceFloor"]
+__all__ = ["RecordVerifier", "SequenceFloor", "Storable"]
 
 _KEY_PREFIX: Final = b"\x94\xc4\x20"
 """How every canonical record begins: an array of four, a byte string of 32 that is the key."""
+
+
+class Storable(NamedTuple):
+    """What a node has to know of a record that it keeps for others."""
+
+    sequence: int
+    expiry_unix_s: int
 
 
 class RecordVerifier:
@@ -31,26 +39,36 @@ class RecordVerifier:
         digest = hashlib.sha256(data).digest()
         record = self._verified.pop(digest, None)
         if record is None or record.peer_id != peer_id:
-            record = self.verify_new(peer_id, data)
+            self._check_owner(peer_id, data)
+            try:
+                record = SignedCommRecord.decode(data)
+            except InvalidRecord:
+                self._counters["record_invalid"] += 1
+                raise
         self._verified[digest] = record
         if len(self._verified) > self._entries_max:
             del self._verified[next(iter(self._verified))]
         return record
 
-    def verify_new(self, peer_id: bytes, data: bytes) -> SignedCommRecord:
-        """The same for one who keeps the bytes and will not ask for them again: decoded, a record
-        takes eight times as much."""
+    def check(self, peer_id: bytes, data: bytes) -> Storable:
+        """For one who keeps the bytes: whether that peer has signed them, and until when they are
+        good. What else they say, in this format or a later one, is for who reads them. Raises
+        :class:`InvalidRecord`."""
+        self._check_owner(peer_id, data)
+        try:
+            item = MutableItem.decode(data)
+            return Storable(item.sequence, read_format_and_expiry(item.value)[1])
+        except InvalidRecord:
+            self._counters["record_invalid"] += 1
+            raise
+
+    def _check_owner(self, peer_id: bytes, data: bytes) -> None:
         if not data.startswith(_KEY_PREFIX) or (
             NodeId.of_key(data[len(_KEY_PREFIX) :][:KEY_BYTES]) != peer_id
         ):
             # Checked first because it is cheap: anybody can sign a record of his own.
             self._counters["record_of_another_peer"] += 1
             raise InvalidRecord("the record is not of the peer that it is stored under")
-        try:
-            return SignedCommRecord.decode(data)
-        except InvalidRecord:
-            self._counters["record_invalid"] += 1
-            raise
 
 
 class SequenceFloor:

@@ -20,57 +20,23 @@ from egtp.errors import InvalidRecord
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
 from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import inheritances, is_among
+from lookup_dht.inheritance import RANK_LIKELY, inheritances, is_among
 from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSize
+from lookup_dht.search import Search
 from lookup_dht.settings import NodeSettings
 from lookup_dht.store_round import StoreRound
 
-__all__ = ["RecordWalks", "Search", "Stored"]
+__all__ = ["RecordWalks", "Stored"]
 
 
 PUBLISHED_MAX: Final = 64
 """Peers whose records this node publishes: itself, as a rule."""
-
-
-class Search:
-    """A walk for the record of one peer, while it goes on and after it has ended."""
-
-    def __init__(self, peer_id: bytes, findings: Findings) -> None:
-        self.peer_id: Final = peer_id
-        self.findings: Final = findings
-        self.over = False
-        self.asked = 0
-        self.heard = 0
-        self.closest: list[Contact] = []
-        """The neighbourhood, as far as it answered; empty until it is over."""
-        self._error: BaseException | None = None
-        self._waiting: dict[asyncio.Future[None], None] = {}  # not a set, whose order is random
-
-    async def changed(self) -> None:
-        """Return when a newer record was found, one more node agreed, or it is over. Raises what
-        the search ended with, if it did not end well; CancelledError if it was cancelled."""
-        if self._error is not None:
-            raise self._error
-        change = asyncio.get_running_loop().create_future()
-        self._waiting[change] = None
-        try:
-            await change
-        finally:
-            del self._waiting[change]
-
-    def tell(self) -> None:
-        for change in self._waiting:
-            if not change.done():
-                change.set_result(None)
-
-    def ended(self, task: asyncio.Task[None]) -> None:
-        """What carried it out has ended; a callback of that task."""
-        self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        self.tell()
+SEARCHED_MAX: Final = 8
+"""Of peers who are searched for and published at the same moment there is hardly more than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +68,8 @@ class RecordWalks:
         self._limits = settings.limits
         self._counters = counters
         self._met: dict[bytes, Contact] = {}
+        self._searched: dict[bytes, tuple[Search, float]] = {}
+        """By peerId, the searches that asked everybody, and when each was over; the latest few."""
         self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
         """By peerId and compact form, who stored what this node published last."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
@@ -164,6 +132,10 @@ class RecordWalks:
         finally:
             search.asked = crawl.walk.asked
         search.over = True
+        self._searched.pop(search.peer_id, None)
+        self._searched[search.peer_id] = (search, self._settings.elapsed())
+        if len(self._searched) > SEARCHED_MAX:
+            del self._searched[next(iter(self._searched))]
         search.tell()
 
     def _record_in(
@@ -225,29 +197,25 @@ class RecordWalks:
         and so is where the neighbourhood ends: a few that were left with the older record, just
         outside, would agree on it when somebody who comes from there asks.
         """
-        findings = Findings(None, record.sequence + 1)
-        tokens: dict[bytes, bytes] = {}
-        outdated = dict(self._stored_by.get(peer_id, {}))
-
-        def on_reply(contact: Contact, reply: Reply) -> None:
-            tokens[contact.compact] = reply.token
-            if 0 < reply.sequence < record.sequence:
-                outdated[contact.compact] = contact
-            newer = self._record_in(reply, peer_id, findings)
-            if newer is not None:
-                findings.add(newer)
-
-        crawl = self._crawl(peer_id, on_reply, whole_region=True)
-        nodes = await self._walk(crawl, record.sequence)
-        if findings.record is not None:
+        search = await self._neighbourhood(peer_id, record.sequence)
+        nodes, findings = search.closest, search.findings
+        if findings.record is not None and findings.record.sequence > record.sequence:
             return Stored(len(nodes), 0, 1, 0)
+        outdated = {
+            **self._stored_by.get(peer_id, {}),
+            **{
+                compact: holder.contact
+                for compact, holder in findings.holders.items()
+                if 0 < holder.sequence < record.sequence
+            },
+        }
         data = record.encode()
         self._keep_if_close(peer_id, data, nodes)
         store_round = StoreRound(self._protocol, peer_id, data, self._limits)
         targets = list({**{node.compact: node for node in nodes}, **outdated}.values())
         crowding, _ = await asyncio.gather(
-            self._crowding(crawl.node, nodes),
-            store_round.run([(node, tokens.get(node.compact, b"")) for node in targets]),
+            self._crowding(peer_id, nodes),
+            store_round.run([(node, findings.token_of(node)) for node in targets]),
         )
         self._note_stored(peer_id, store_round.stored_by)
         return Stored(
@@ -257,6 +225,16 @@ class RecordWalks:
             networks=len({contact.group for contact in store_round.stored_by}),
             crowding=crowding,
         )
+
+    async def _neighbourhood(self, peer_id: bytes, sequence: int) -> Search:
+        """A search of all of it, whose records up to ``sequence`` need not be sent; or one that was
+        over a moment ago, as when a node has looked for its own record before it publishes one."""
+        search, over_at = self._searched.pop(peer_id, (None, 0.0))
+        if search is None or self._settings.elapsed() - over_at > self._limits.search_reused_s:
+            search = Search(peer_id, Findings(None, sequence + 1))
+            await self.search(search, sequence)
+            self._searched.pop(peer_id, None)  # After a store it is not true any more.
+        return search
 
     def _note_stored(self, peer_id: bytes, nodes: Iterable[Contact]) -> None:
         target = int.from_bytes(peer_id, "big")
@@ -268,18 +246,19 @@ class RecordWalks:
         if len(self._stored_by) > PUBLISHED_MAX:
             del self._stored_by[next(iter(self._stored_by))]
 
-    async def _crowding(self, target: Any, nodes: Iterable[Contact]) -> float:
-        """How many times as dense as elsewhere the nodes around ``target`` are. Before it says that
+    async def _crowding(self, key: bytes, nodes: Iterable[Contact]) -> float:
+        """How many times as dense as elsewhere the nodes around ``key`` are. Before it says that
         they are suspiciously so, it looks what elsewhere is like now."""
-        distances = [it.long_id ^ target.long_id for it in nodes]
+        target = int.from_bytes(key, "big")
+        distances = [it.long_id ^ target for it in nodes]
         began_at = self._settings.elapsed()
-        crowding = self.size.crowding(target.id, distances, began_at)
+        crowding = self.size.crowding(key, distances, began_at)
         if crowding < CROWDING_MIN:
             return crowding
         self._counters["crowding_looked_into"] += 1
-        elsewhere = [self._settings.entropy(len(target.id)) for _ in range(SAMPLES_SURE)]
+        elsewhere = [self._settings.entropy(len(key)) for _ in range(SAMPLES_SURE)]
         await asyncio.gather(*map(self.find_nodes, elsewhere))
-        return self.size.crowding(target.id, distances, self._settings.elapsed(), since=began_at)
+        return self.size.crowding(key, distances, self._settings.elapsed(), since=began_at)
 
     def _keep_if_close(self, peer_id: bytes, data: bytes, nodes: list[Contact]) -> None:
         if not self._protocol.reachability.proven:
@@ -311,21 +290,23 @@ class RecordWalks:
         await self._give_to_all(met.values())
 
     async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
-        router = self._protocol.router
-        expected_rank = self.size.expected_rank(self._settings.elapsed())
+        router, replication = self._protocol.router, self._limits.replication
+        keys = list(self._storage.keys())
+        reach = self.size.reach(RANK_LIKELY * replication, self._settings.elapsed())
         for newcomer in newcomers:
             if router.is_new_node(newcomer):
                 continue  # It is gone already.
-            keys = inheritances(
+            due = inheritances(
                 newcomer,
-                list(self._storage.keys()),
+                keys,
                 self._protocol.source_node.long_id,
                 router.closest,
                 router.surveyed,
-                self._limits.replication,
-                expected_rank,
+                replication,
+                reach,
             )
-            await self._offer(newcomer, keys[: self._limits.hand_over_max])
+            if due:
+                await self._offer(newcomer, due[: self._limits.hand_over_max])
 
     async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
         """Ask for each record whether it is there, which also brings the token; a few at once."""

@@ -11,7 +11,7 @@ from egtp.identity import NodeId
 from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.record_walks import Search
+from lookup_dht.search import Search
 from lookup_dht.settings import NodeSettings
 
 __all__ = ["SharedSearches"]

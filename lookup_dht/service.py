@@ -20,23 +20,20 @@ from egtp.environment import Environment
 from egtp.errors import (
     InvalidConfig,
     LocalProtocolError,
-    LookupFailed,
-    LookupFailure,
     NodeClosed,
     PublishFailed,
 )
 from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
-from lookup_dht.answer_cache import AnswerCache
+from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
 from lookup_dht.record_file import open_or_set_aside
-from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.record_walks import Search, Stored
-from lookup_dht.searches import SharedSearches
+from lookup_dht.record_walks import Stored
+from lookup_dht.resolving import Resolver
 from lookup_dht.seeds import parse_seed
-from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings
+from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
 from lookup_dht.state_file import NodeState
 from lookup_dht.statistics import Traffic
 
@@ -72,17 +69,21 @@ class DHTLookup:
         unix_time: Clock = time.time,
         elapsed: Clock | None = None,
         entropy: Entropy = os.urandom,
+        ipv6_socket: SocketOpener | None = ipv6_only_socket,
         resolve_name: NameResolver | None = None,
     ) -> None:
         """``bootstrap`` are addresses of nodes to join through, IP:PORT, and NAME:PORT if there is
         a ``resolve_name``; with none, others join us.
 
         ``server=False`` for a node that others cannot reach, None to find that out: such a node
-        serves when a node that it has never sent anything to has reached it. With
+        serves when a node that it has never sent anything to has reached it. True is the promise
+        that others can, which the first nodes of a network need: such a node serves at once, and
+        no longer if its network has strangers to it and none of them reaches it. With
         ``private_addresses`` loopback and private addresses can be nodes: for tests and labs.
         ``state`` is what :attr:`state` was when this node ran last. ``store`` is a file for the
         records held and for the highest sequences seen, which survives a kill; without it they
         are in memory only. A corrupt one is set aside with a warning.
+        ``ipv6_socket=None`` is for loops whose sockets on ``::`` leave IPv4 alone.
 
         Raises :class:`InvalidConfig`.
         """
@@ -97,6 +98,7 @@ class DHTLookup:
             server,
             private_addresses,
             limits or DHTLimits(),
+            ipv6_socket,
             resolve_name,
         )
         seeds = [
@@ -120,11 +122,7 @@ class DHTLookup:
         self._node = LookupServer(self._settings, node_id, seeds, file, counters)
         self._node.protocol.statistics = self.statistics
         self._traffic = Traffic(self._settings.elapsed())
-        self._floor = SequenceFloor(self._settings.limits.sequences_max, "resolved", file)
-        self._answers = AnswerCache(self._settings.limits)
-        self._searches = SharedSearches(
-            self._node, self._settings, self._floor, self._answers, self._begin
-        )
+        self._resolver = Resolver(self._node, self._settings, file, self._begin)
         self._calls: set[asyncio.Task[Any]] = set()
         self._started = False
         self._closed = False
@@ -144,7 +142,7 @@ class DHTLookup:
     async def close(self) -> None:
         """Afterwards no task, timer or socket is left; open calls end with NodeClosed."""
         self._closed = True
-        self._searches.close()
+        self._resolver.close()
         for call in self._calls:
             call.cancel()
         if self._calls:
@@ -252,16 +250,8 @@ class DHTLookup:
         ``newer_than``. ``fresh`` waits until the whole neighbourhood of the peerId was asked.
         """
         self._check_running()
-        if not fresh:
-            known = self._cached(peer_id)
-            if known is not None and known.sequence > newer_than:
-                return known
-            self._fail_if_absent(peer_id)
-        agreement = self._settings.limits.agreement
-        with self._node_closed_if_closed(), self._searches.join(peer_id) as search:
-            while not search.over and (fresh or not search.findings.agreed(agreement, newer_than)):
-                await search.changed()
-            return self._outcome(search, newer_than)
+        with self._node_closed_if_closed():
+            return await self._resolver.resolve(peer_id, newer_than, fresh=fresh)
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
@@ -274,26 +264,10 @@ class DHTLookup:
         ``aclosing``, ends the search.
         """
         self._check_running()
-        told = newer_than
-        known = self._cached(peer_id)
-        if known is None:
-            self._fail_if_absent(peer_id)
-        elif known.sequence > told:
-            told = known.sequence
-            yield known
-        with self._node_closed_if_closed(), self._searches.join(peer_id) as search:
-            while True:
-                over, record = search.over, search.findings.record
-                if record is not None and record.sequence > told and not self._expired(record):
-                    told = record.sequence
-                    self._floor.note(peer_id, told)
+        with self._node_closed_if_closed():
+            async with contextlib.aclosing(self._resolver.stream(peer_id, newer_than)) as records:
+                async for record in records:
                     yield record
-                elif over:
-                    break
-                else:
-                    await search.changed()
-            if told == newer_than:
-                self._outcome(search, newer_than)
 
     async def publish(self, record: SignedCommRecord) -> Published:
         """Store ``record`` on the nodes closest to its peer.
@@ -302,7 +276,7 @@ class DHTLookup:
         number is of other nodes. Raises :class:`PublishFailed` if that would be zero.
         """
         self._check_running()
-        if self._expired(record):
+        if record.expired(self._settings.unix_time()):
             raise PublishFailed("the record has expired; sign a new one")
         with self._node_closed_if_closed():
             stored = await self._begin(self._put(record))
@@ -320,43 +294,12 @@ class DHTLookup:
             if stored.asked:
                 raise PublishFailed(f"none of {stored.asked} nodes stored the record")
             raise PublishFailed("no node of the network answers")
-        self._floor.note(record.peer_id, record.sequence)
-        self._answers.found(record, self._settings.elapsed())
+        self._resolver.learn(record)
         return Published(stored.stored, stored.asked, stored.networks)
 
     async def _put(self, record: SignedCommRecord) -> Stored:
         await self._node.ensure_contacts()
         return await self._node.walks.put(bytes(record.peer_id), record)
-
-    def _outcome(self, search: Search, newer_than: int) -> SignedCommRecord:
-        """Raises :class:`LookupFailed`."""
-        findings = search.findings
-        record = findings.record
-        # Looked at again: the machine may have been asleep for hours in the middle of the search.
-        if record is not None and not self._expired(record):
-            if record.sequence > newer_than:
-                return record
-            raise LookupFailed(LookupFailure.SUPERSEDED)
-        if findings.below_floor:
-            self.counters["record_below_floor"] += 1
-            raise LookupFailed(LookupFailure.SUPERSEDED)
-        if findings.invalid:
-            raise LookupFailed(LookupFailure.INVALID)
-        if search.heard:
-            raise LookupFailed(LookupFailure.NOT_FOUND)
-        raise LookupFailed(LookupFailure.NO_RESPONSES if search.asked else LookupFailure.NO_NODES)
-
-    def _cached(self, peer_id: NodeId) -> SignedCommRecord | None:
-        settings = self._settings
-        return self._answers.record(peer_id, settings.elapsed(), settings.unix_time())
-
-    def _fail_if_absent(self, peer_id: NodeId) -> None:
-        if self._answers.known_absent(peer_id, self._settings.elapsed()):
-            self.counters["absent_from_cache"] += 1
-            raise LookupFailed(LookupFailure.NOT_FOUND)
-
-    def _expired(self, record: SignedCommRecord) -> bool:
-        return record.expired(self._settings.unix_time())
 
     async def _restore(self, state: NodeState | None) -> None:
         """Go on where an earlier run ended, believing nothing that it wrote."""

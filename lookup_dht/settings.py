@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from egtp.identity import Entropy
 
-__all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings"]
+__all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 
 Clock = Callable[[], float]
 """Seconds: unix seconds, or seconds since an arbitrary moment that never run backward."""
 
 NameResolver = Callable[[str, int], Awaitable[list[tuple[str, int]]]]
 """From a host name and a port to (IP address, port) pairs. May raise OSError."""
+
+SocketOpener = Callable[[str, int], Any]
+"""From an IP address and a port to a bound UDP socket. May raise OSError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,9 @@ class DHTLimits:
     loop cost little, short enough that who comes up is found at once."""
     cached_max: int = 1024
     """Answers remembered, of either kind."""
+    search_reused_s: float = 10.0
+    """Who publishes so soon after a search of the whole neighbourhood does not walk it again:
+    tokens are good for five minutes, and few nodes come and go meanwhile."""
     repairs_max: int = 8
     """Stores that follow one lookup, to nodes that it found to lack the newest record."""
     hand_over_delay_s: float = 1.0
@@ -111,9 +118,10 @@ class DHTLimits:
     proof_holds_s: float = 1200.0
     """A node that found out that it can be reached, and that no stranger has asked anything since,
     doubts it after this long..."""
-    proof_requests_max: int = 20
-    """...and is a client again if it asked to be pinged by a stranger so often, in vain. It asks at
-    each look around: a server that was carried behind a router is none half an hour later."""
+    proofs_missed_max: float = 10.0
+    """...and is a client again if it asked to be pinged so often, in vain, that so many of those
+    who were to do it must have been strangers. It asks at each look around: a server that was
+    carried behind a router is none half an hour later."""
     greet_interval_s: float = 120.0
     """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
@@ -133,10 +141,14 @@ class NodeSettings:
     """Nodes of another network are not heard; frozen into every datagram."""
     server: bool | None = True
     """False for a node that cannot be reached: it asks, is not asked, and stays out of tables.
-    None to be that until a stranger is seen to reach it."""
+    None to be that until a stranger is seen to reach it. True to serve until strangers could have
+    reached it and none did."""
     private_addresses: bool = False
     """Whether loopback and private addresses are nodes: in a lab yes, on the internet never."""
     limits: DHTLimits = field(default_factory=DHTLimits)
+    ipv6_socket: SocketOpener | None = None
+    """What opens the socket of a node on IPv6. None leaves it to the loop, which may take the port
+    of IPv4 too."""
     resolve_name: NameResolver | None = None
     """What turns the host names of seeds into addresses. None: there are none."""
 

@@ -38,21 +38,24 @@ class _State(enum.Enum):
     FAILED = "did not answer, twice"
 
 
+_NEW, _ASKED, _SLOW, _HEARD, _FAILED = _State
+"""Looked up in the class, each costs as much as a comparison of numbers."""
+
+
 class _Candidate:
     """Somebody who could be asked. Most never are, so it is no contact until it is."""
 
-    __slots__ = ("asked_at", "compact", "contact", "distance", "group", "home", "state")
+    __slots__ = ("asked_at", "compact", "contact", "distance", "group", "state")
 
-    def __init__(self, compact: bytes, distance: int) -> None:
+    def __init__(self, compact: bytes, distance: int, contact: Contact | None) -> None:
         self.compact: Final = compact
         self.distance: Final = distance
-        self.home: Final = compact[NODE_ID_BYTES:]
-        """Where it is: packed IP address and port."""
-        self.group: Final = group_of(self.home[:-2])
-        self.contact: Contact | None = None
+        self.contact = contact
         """Known of those that the walk began with, and of those that have answered."""
-        self.state = _State.NEW
+        self.state = _NEW
         self.asked_at = 0.0
+        self.group = b""
+        """Looked up when it is needed, which is seldom."""
 
 
 class Walk:
@@ -111,9 +114,9 @@ class Walk:
             return [], False
         chosen, open_ones = self._scan(min(places, self._queries_left))
         for candidate in chosen:
-            candidate.state, candidate.asked_at = _State.ASKED, now
+            candidate.state, candidate.asked_at = _ASKED, now
             self._quick[candidate.compact] = candidate
-            self._asked_homes.add(candidate.home)
+            self._asked_homes.add(candidate.compact[NODE_ID_BYTES:])
         self.asked += len(chosen)
         over = not chosen and self._over(open_ones)
         return [it.contact or Contact.unpack(it.compact) for it in chosen], over
@@ -125,7 +128,7 @@ class Walk:
         address; so nobody can hide a node from a walk by suggesting its address under another id.
         """
         self.failed(contact)
-        self._add(actual.compact, actual).state = _State.HEARD
+        self._add(actual.compact, actual).state = _HEARD
         self.heard += 1
         known = self._known
         limit = self._nearest[CANDIDATES_MAX - 1].distance if self._full else None
@@ -146,8 +149,8 @@ class Walk:
         candidate = self._known[contact.compact]
         if candidate is not None:
             self._quick.pop(contact.compact, None)
-            self._slow -= candidate.state is _State.SLOW
-            candidate.state = _State.FAILED
+            self._slow -= candidate.state is _SLOW
+            candidate.state = _FAILED
 
     def deadline(self) -> float | None:
         """When the next query becomes slow; None if none is open, or all are slow."""
@@ -157,7 +160,7 @@ class Walk:
 
     def closest(self) -> list[Contact]:
         """The k closest that have answered, and the others within the radius that have."""
-        heard = [it for it in self._nearest if it.state is _State.HEARD]
+        heard = [it for it in self._nearest if it.state is _HEARD]
         k = self._limits.replication
         within = itertools.takewhile(lambda it: it.distance <= self._radius, heard[k:])
         chosen = [*heard[:k], *within][: self._limits.region_nodes_max]
@@ -167,11 +170,11 @@ class Walk:
         candidate = self._known.get(compact)
         if candidate is None:
             distance = int.from_bytes(compact[:NODE_ID_BYTES], "big") ^ self._target
-            candidate = self._known[compact] = _Candidate(compact, distance)
+            candidate = self._known[compact] = _Candidate(compact, distance, contact)
             place = bisect.bisect(self._distances, distance)
             self._distances.insert(place, distance)
             self._nearest.insert(place, candidate)
-        if contact is not None:
+        elif contact is not None:
             candidate.contact = contact
         return candidate
 
@@ -183,9 +186,9 @@ class Walk:
         """Those not asked yet; that they were suggested stays known, which costs less."""
         far = self._nearest[CANDIDATES_MAX:]
         for candidate in far:
-            if candidate.state is _State.NEW:
+            if candidate.state is _NEW:
                 self._known[candidate.compact] = None
-        self._nearest[CANDIDATES_MAX:] = [it for it in far if it.state is not _State.NEW]
+        self._nearest[CANDIDATES_MAX:] = [it for it in far if it.state is not _NEW]
         self._distances = [it.distance for it in self._nearest]
 
     def _pass_time(self, now: float) -> None:
@@ -195,7 +198,7 @@ class Walk:
             if now < candidate.asked_at + self._soft_timeout_s:
                 return
             del quick[compact]
-            candidate.state = _State.SLOW
+            candidate.state = _SLOW
             self._slow += 1
 
     @property
@@ -217,40 +220,46 @@ class Walk:
         the share of another's network by inventing addresses in it.
         """
         new: list[_Candidate] = []
-        open_ones, count, within = False, 0, 0
+        open_ones, count, count_within = False, 0, 0
         homes = self._asked_homes
         added: set[bytes] = set()
         groups: dict[bytes, int] = {}
         k, most = self._limits.replication, self._limits.region_nodes_max
+        within = bisect.bisect(self._distances, self._radius)
         # Far fewer within the radius than there must be: others are being kept from us.
         enough = k * 3 // 4 if self._radius else 0
         groups_limited, group_max = self._groups_limited, self._limits.group_candidates_per_walk
-        unasked, asked, failed, slow = _State.NEW, _State.ASKED, _State.FAILED, _State.SLOW
-        for candidate in self._nearest:
+        for place, candidate in enumerate(self._nearest):
             state = candidate.state
-            if state is failed or state is slow:
+            if state is _FAILED or state is _SLOW:
                 continue
-            outside = candidate.distance > self._radius
-            if count >= most or (count >= k and outside and within >= enough):
+            if count >= most or (count >= k and place >= within and count_within >= enough):
                 break
-            if state is unasked:
-                home = candidate.home
+            if state is _NEW:
+                home = candidate.compact[NODE_ID_BYTES:]
                 if home in homes or home in added:
                     continue
-                if groups_limited and groups.get(candidate.group, 0) >= group_max:
+                if groups_limited and groups.get(_group(candidate), 0) >= group_max:
                     continue
                 added.add(home)
                 new.append(candidate)
                 if len(new) == wanted:
                     return new, open_ones
-            elif state is asked:
+            elif state is _ASKED:
                 open_ones = True
             if groups_limited:
-                groups[candidate.group] = groups.get(candidate.group, 0) + 1
+                group = _group(candidate)
+                groups[group] = groups.get(group, 0) + 1
             count += 1
-            within += not outside
+            count_within += place < within
         for witness in self._witnesses:
-            if witness.state is unasked and witness not in new:
+            if witness.state is _NEW and witness not in new:
                 new.append(witness)
-            open_ones = open_ones or witness.state is asked
+            open_ones = open_ones or witness.state is _ASKED
         return new[:wanted], open_ones
+
+
+def _group(candidate: _Candidate) -> bytes:
+    if not candidate.group:
+        candidate.group = group_of(candidate.compact[NODE_ID_BYTES:-2])
+    return candidate.group

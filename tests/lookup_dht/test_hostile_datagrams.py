@@ -23,6 +23,7 @@ from egtp.comm_record import SignedCommRecord
 from egtp.errors import LookupFailed, LookupFailure
 from egtp.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.alarm import Alarm
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import (
     Method,
@@ -482,7 +483,7 @@ async def test_a_cancelled_lookup_leaves_nothing_pending(start: Start, open_raw:
             *asyncio.all_tasks() - tasks - node._node._tasks, return_exceptions=True
         )
     assert len(node._node.protocol.asker.queries) == 0
-    assert len(node._searches) == 0
+    assert len(node._resolver._searches) == 0
 
 
 async def test_one_source_over_its_rate_is_not_answered_and_others_are(
@@ -602,3 +603,20 @@ async def test_a_store_needs_the_token_of_its_key_and_address(
     stored = await owner.ask(Method.STORE, node, key=key, record=data, token=token)
     assert decode_reply(stored).status is StoreStatus.STORED
     assert node.counters["store_without_token"] == 4
+
+
+async def test_an_alarm_that_is_due_at_once_can_be_set_to_an_earlier_time() -> None:
+    """Of a time less than half a millisecond ahead uvloop gives a handle that knows no time: what
+    came in at that moment was lost, and with it at times a walk."""
+    loop, rung = asyncio.get_running_loop(), asyncio.Event()
+    alarm = Alarm(rung.set)
+    for ahead_s in (10.0, 0.0001, 0.0, -1.0, 5.0):
+        alarm.set(loop.time() + ahead_s)
+    async with asyncio.timeout(5):
+        await rung.wait()
+    alarm.set(loop.time() + 1e-6)
+    alarm.cancel()
+    alarm.cancel()
+    rung.clear()
+    await asyncio.sleep(0.01)
+    assert not rung.is_set()

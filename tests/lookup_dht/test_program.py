@@ -201,6 +201,23 @@ async def test_both_families_are_two_nodes_with_files_of_their_own(
     assert six is not None
     assert [it.address for it in six.contacts] == [("::1", Address.parse(seed.address).port)]
     assert read_state(state) is not None
+
+
+async def test_both_families_listen_everywhere_on_one_port(run: Run) -> None:
+    """Whichever comes first: a socket on ``::`` does not take the port of IPv4."""
+    six = await run("--listen", "[::]:0")
+    port = Address.parse(six.address).port
+    four = await run("--listen", f"0.0.0.0:{port}")
+    assert await six.end(signal.SIGTERM) == (0, "")
+    six = await run("--listen", f"[::]:{port}")
+    for host, node in (("127.0.0.1", four), ("[::1]", six)):
+        stdout, _ = await (await spawn("stats", f"{host}:{port}")).communicate()
+        assert node.node_id in stdout.decode()
+    for program in (four, six):
+        assert await program.end(signal.SIGTERM) == (0, "")
+
+
+async def test_a_program_has_one_node_for_each_family() -> None:
     two = await complaint("--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0")
     assert "one IPv4 and one IPv6" in two
 

@@ -231,7 +231,7 @@ def test_a_newcomer_gets_each_record_from_two_nodes_if_it_should_have_it_at_all(
             return sorted(others, key=lambda it: it.long_id ^ target)[:wanted]
 
         return inheritances(
-            newcomer, [key], node.long_id, closest, lambda _: True, K, lambda _: K
+            newcomer, [key], node.long_id, closest, lambda _: True, K, 1 << 160
         ) == [key]  # fmt: skip
 
     givers = [node for node in everybody if node is not newcomer and gives(node)]
@@ -252,13 +252,9 @@ def test_who_is_hardly_one_of_the_closest_by_the_size_of_the_network_inherits_no
 
 def gives_to(newcomer: Contact, *, surveyed: bool = True) -> bool:
     """Whether a node that knows nobody else gives it a record whose key is zero."""
-
-    def rank(distance: int) -> float:
-        return 26.0 if distance > 1 << 80 else 24.0
-
     key, own_id = bytes(20), 9 << 100
     return inheritances(
-        newcomer, [key], own_id, lambda *_: [], lambda _: surveyed, K, rank
+        newcomer, [key], own_id, lambda *_: [], lambda _: surveyed, K, 1 << 80
     ) == [key]  # fmt: skip
 
 
@@ -337,7 +333,7 @@ def test_silent_sources_take_no_memory() -> None:
     limit = RateLimit(10.0, 1e9)
     for number in range(10_000):
         assert limit.allow(number, number * 0.1)
-    assert len(limit) <= BURST_S / 0.1 + 1
+    assert len(limit) <= 2 * BURST_S / 0.1 + 1  # of this turn and the last
 
 
 def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:

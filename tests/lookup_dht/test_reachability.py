@@ -35,7 +35,7 @@ def test_what_is_proven_is_doubted_in_time_and_void_only_if_nobody_proves_it_aga
     reachability = Reachability(None, LIMITS)
     sent_at: dict[int, float] = {}
     now = proven_at = 0.0
-    requests = 0
+    missed = 0
     for kind, host, passed_s in events:
         now += passed_s
         before = reachability.proven
@@ -47,21 +47,25 @@ def test_what_is_proven_is_doubted_in_time_and_void_only_if_nobody_proves_it_aga
             assert reachability.heard_from(host, now) == (stranger and not before)
             assert reachability.proven == (stranger or before)
             if stranger:
-                proven_at, requests = now, 0
+                proven_at, missed = now, 0
                 assert not reachability.open
+            if reachability.proven:
+                sent_at[host] = now
         elif kind == "sent":
             reachability.sent_to(host, now)
             sent_at[host] = now
         elif reachability.open:
-            requests += host > 0
-            void = reachability.requested(host > 0)
-            assert void == (before and requests > LIMITS.proof_requests_max)
+            missed += host
+            void = reachability.requested(float(host))
+            assert void == (before and missed > LIMITS.proofs_missed_max)
             assert reachability.proven == (before and not void)
         if reachability.proven and now - proven_at < LIMITS.proof_holds_s:
             assert not reachability.open
 
 
-def test_a_proof_that_nobody_repeats_is_void_after_a_number_of_requests() -> None:
+def test_a_proof_that_nobody_repeats_is_void_when_requests_should_have_brought_it_ten_times() -> (
+    None
+):
     reachability = Reachability(None, LIMITS)
     assert reachability.heard_from("stranger", 100.0)
     opened = []
@@ -70,11 +74,11 @@ def test_a_proof_that_nobody_repeats_is_void_after_a_number_of_requests() -> Non
         opened.append(reachability.open)
     assert opened == [False, True]
     for _ in range(1000):
-        assert not reachability.requested(strangers=False)  # Nobody could have proved it.
-    for _ in range(LIMITS.proof_requests_max):
-        assert not reachability.requested(strangers=True)
+        assert not reachability.requested(strangers=0.0)  # Nobody could have proved it.
+    for _ in range(int(2 * LIMITS.proofs_missed_max)):
+        assert not reachability.requested(strangers=0.5)
         assert reachability.proven
-    assert reachability.requested(strangers=True)
+    assert reachability.requested(strangers=0.5)
     assert (reachability.proven, reachability.open) == (False, True)
 
 
@@ -83,20 +87,39 @@ def test_who_moves_has_proven_nothing() -> None:
     assert reachability.heard_from("stranger", 0.0)
     reachability.moved()
     assert (reachability.proven, reachability.open) == (False, True)
-    assert reachability.heard_from("stranger", 1.0)
+    assert not reachability.heard_from("stranger", 1.0)  # It was answered a moment ago.
+    assert reachability.heard_from("another", 1.0)
 
 
-@pytest.mark.parametrize("server", [True, False])
-def test_what_the_user_says_needs_no_proof(server: bool) -> None:
-    reachability = Reachability(server, LIMITS)
+def test_who_is_said_to_be_no_server_is_none() -> None:
+    reachability = Reachability(False, LIMITS)
     assert not reachability.open
     reachability.sent_to("host", 0.0)
     assert not reachability.heard_from("other", 0.0)
     reachability.moved()
     reachability.time_passed(1e9)
-    assert not reachability.requested(strangers=True)
+    assert not reachability.requested(strangers=0.5)
     assert not reachability.open
-    assert reachability.proven is server
+    assert not reachability.proven
+
+
+def test_a_promise_holds_until_strangers_could_have_proven_it_and_none_did() -> None:
+    reachability = Reachability(True, LIMITS)
+    assert (reachability.proven, reachability.open) == (True, False)
+    reachability.time_passed(1e9)
+    assert (reachability.proven, reachability.open) == (True, True)
+    for _ in range(1000):
+        assert not reachability.requested(strangers=0.0)
+    reachability.moved()
+    assert (reachability.proven, reachability.open) == (True, False)
+    reachability.time_passed(1e9)
+    for _ in range(int(2 * LIMITS.proofs_missed_max)):
+        assert not reachability.requested(strangers=0.5)
+        assert reachability.proven
+    assert reachability.requested(strangers=0.5)
+    assert (reachability.proven, reachability.open) == (False, True)
+    assert reachability.heard_from("stranger", 0.0)
+    assert (reachability.proven, reachability.open) == (True, False)
 
 
 def test_the_hosts_remembered_are_bounded() -> None:
@@ -254,3 +277,40 @@ def test_a_server_behind_a_new_firewall_is_a_client_within_the_hour_and_serves_a
 
     network = Network(1)
     run_in(network, story(network), limit_s=40_000)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_first_nodes_of_a_network_serve_on_the_promise_of_their_users(count: int) -> None:
+    async def story(network: Network) -> None:
+        servers = await servers_in(network, count)
+        await asyncio.sleep(12 * 3600)
+        for server in servers:
+            assert server.statistics()["server"]
+            assert server.contacts == count - 1
+            assert server.counters["not_reachable_any_more"] == 0
+
+    network = Network(1)
+    run_in(network, story(network), limit_s=50_000)
+
+
+def test_whose_promise_strangers_find_empty_is_a_client(caplog: pytest.LogCaptureFixture) -> None:
+    async def story(network: Network) -> None:
+        servers = await servers_in(network, 8)
+        home = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "11.1.0.1"))
+        host = network.host("hidden", "192.168.0.2", behind=home)
+        hidden = node_on(host, "192.168.0.2", server=True)
+        await host.run(hidden.start())
+        assert hidden.statistics()["server"]
+        await asyncio.sleep(3600)
+        assert not hidden.statistics()["server"]
+        assert hidden.counters["not_reachable_any_more"] == 1
+        await asyncio.sleep(1800)
+        assert listed_by(servers, "11.1.0.1") == 0
+        assert hidden.contacts > 4
+        assert all(it.statistics()["server"] for it in servers)
+
+    network = Network(1)
+    run_in(network, story(network), limit_s=10_000)
+    assert [record.message for record in caplog.records] == [
+        "no stranger can reach this node at its UDP port: it serves nobody until one can"
+    ]

@@ -8,9 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
+from egtp import canonical
 from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import InvalidRecord
 from egtp.identity import Identity
+from egtp.mutable_item import MutableItem
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.record_verifier import RecordVerifier, SequenceFloor
@@ -87,6 +89,19 @@ def test_a_record_with_a_wrong_signature_is_dropped_and_counted(
     assert store.put(bytes(identity.node_id), bytes(data)) is StoreStatus.REFUSED
     assert counters["record_invalid"] == 1
     assert len(store) == 0
+
+
+def test_what_a_record_says_is_for_its_readers_and_it_is_kept_for_them_until_its_end(
+    store: RecordStore, clock: Clock, identity: Identity
+) -> None:
+    """A node of this version stores records of the next one."""
+    for sequence, value in enumerate(((2, NOW + 60, "new"), (1, NOW + 60, "unreadable")), 1):
+        data = MutableItem.sign(identity, sequence, canonical.encode(value)).encode()
+        assert store.put(identity.node_id, data) is StoreStatus.STORED
+        assert store.held(identity.node_id) == (sequence, data)
+    assert store.record(identity.node_id) is None
+    clock.now += 60
+    assert store.held(identity.node_id) is None
 
 
 def test_an_older_sequence_is_dropped_and_counted(

@@ -57,8 +57,8 @@ async def test_the_first_record_comes_before_the_slow_have_answered(
         contextlib.aclosing(node.resolve_stream(identity.node_id)) as stream,
     ):
         assert await anext(stream) == record
-        assert len(node._searches) == 1
-    assert len(node._searches) == 0
+        assert len(node._resolver._searches) == 1
+    assert len(node._resolver._searches) == 0
     while node._calls:
         await asyncio.wait(node._calls)
     assert len(node._node.protocol.asker.queries) == 0
@@ -86,12 +86,12 @@ async def test_what_a_stream_told_is_not_gone_below(
     client = await start(server, server=False)
     server._node.storage.put(identity.node_id, sign(identity, 6).encode())
     assert await sequences(client, identity) == [6]
-    assert client._floor[identity.node_id] == 6
+    assert client._resolver._floor[identity.node_id] == 6
     server._node.storage._drop(identity.node_id)
     server._node.storage._floor._highest.clear()
     server._node.storage.put(identity.node_id, sign(identity, 5).encode())
     assert await sequences(client, identity) == [6]  # from a moment ago
-    client._answers.forget(identity.node_id)
+    client._resolver._answers.forget(identity.node_id)
     with pytest.raises(LookupFailed):
         await sequences(client, identity)
 

@@ -1,0 +1,48 @@
+"""One search for the record of a peer, as those see it who wait for what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from lookup_dht.contact import Contact
+from lookup_dht.findings import Findings
+
+__all__ = ["Search"]
+
+
+class Search:
+    """A walk for the record of one peer, while it goes on and after it has ended."""
+
+    def __init__(self, peer_id: bytes, findings: Findings) -> None:
+        self.peer_id: Final = peer_id
+        self.findings: Final = findings
+        self.over = False
+        self.asked = 0
+        self.heard = 0
+        self.closest: list[Contact] = []
+        """The neighbourhood, as far as it answered; empty until it is over."""
+        self._error: BaseException | None = None
+        self._waiting: dict[asyncio.Future[None], None] = {}  # not a set, whose order is random
+
+    async def changed(self) -> None:
+        """Return when a newer record was found, one more node agreed, or it is over. Raises what
+        the search ended with, if it did not end well; CancelledError if it was cancelled."""
+        if self._error is not None:
+            raise self._error
+        change = asyncio.get_running_loop().create_future()
+        self._waiting[change] = None
+        try:
+            await change
+        finally:
+            del self._waiting[change]
+
+    def tell(self) -> None:
+        for change in self._waiting:
+            if not change.done():
+                change.set_result(None)
+
+    def ended(self, task: asyncio.Task[None]) -> None:
+        """What carried it out has ended; a callback of that task."""
+        self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        self.tell()
