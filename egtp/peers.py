@@ -41,6 +41,15 @@ def preferred(old: Path, new: Path, me: NodeId) -> Path:
     return new
 
 
+def outlasting(one: Path, other: Path, me: NodeId) -> Path:
+    """Which of two paths is used when it turns out that the two ends have not come to the same
+    answer: whether dials crossed is a matter of seconds, and each end counts them by itself. So
+    this goes by what both see alike."""
+    if one.dialled == other.dialled:
+        return max(one, other, key=_order_of_dialling)
+    return one if one.dialled == (me < one.peer_id) else other
+
+
 def _order_of_dialling(path: Path) -> tuple[int, int]:
     """Of two in the same millisecond, either will do, if only it is the same at both ends."""
     session = path.session
@@ -105,8 +114,8 @@ class Peer:
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
         self.relayed: Path | None = None
-        self.superseded: list[Path] = []
-        """Older paths that still receive, and may be used again."""
+        self.superseded: dict[Path, float] = {}
+        """Older paths that still receive, and may be used again; and since when that is so."""
         self.retired: list[Path] = []
         """Paths that the peer wants to be left alone on: they only receive."""
         self.waiting: dict[Outgoing, None] = {}
@@ -148,7 +157,7 @@ class Peer:
     @property
     def others(self) -> list[Path]:
         """Paths that only receive, and end when nothing comes any more."""
-        return self.superseded + self.retired
+        return [*self.superseded, *self.retired]
 
     def learn(self, record: SignedCommRecord, source: str, now_s: float) -> bool:
         """Take a verified record of this peer. False if it is not newer than what is known."""
@@ -165,7 +174,7 @@ class Peer:
                 return contact
         return self.hearsay
 
-    def add_path(self, path: Path, me: NodeId) -> None:
+    def add_path(self, path: Path, me: NodeId, now_s: float) -> None:
         """A path was confirmed; of two alike, one from now on only receives."""
         old = self.relayed if path.relayed else self.direct
         stays = path if old is None else preferred(old, path, me)
@@ -175,7 +184,21 @@ class Peer:
             self.direct = stays
         loser = old if stays is path else path
         if loser is not None:
-            self.superseded.append(loser)
+            self.superseded[loser] = now_s
+
+    def settle(self, path: Path, me: NodeId, now_s: float) -> None:
+        """The other end goes on using a path that this end has superseded: agree on one."""
+        rival = self.relayed if path.relayed else self.direct
+        if rival is None or rival.incarnation != path.incarnation:
+            return
+        self.superseded[path] = now_s
+        if outlasting(path, rival, me) is path:
+            del self.superseded[path]
+            self.superseded[rival] = now_s
+            if path.relayed:
+                self.relayed = path
+            else:
+                self.direct = path
 
     def retire(self, path: Path) -> None:
         """The peer asks to be left alone on a path: it only receives from now on."""
@@ -185,13 +208,15 @@ class Peer:
 
     def remove_path(self, path: Path) -> None:
         """A path is gone. One that was superseded takes its place if it still lives."""
-        for others in (self.superseded, self.retired):
-            if path in others:
-                others.remove(path)
-                return
+        if path in self.superseded:
+            del self.superseded[path]
+            return
+        if path in self.retired:
+            self.retired.remove(path)
+            return
         successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
         if successor is not None:
-            self.superseded.remove(successor)
+            del self.superseded[successor]
         if path is self.direct:
             self.direct = successor
         elif path is self.relayed:

@@ -170,7 +170,7 @@ class Routes:
     def confirmed(self, path: Path) -> None:
         """The peer at the other end of ``path`` is proven and lives."""
         peer = self._book.get(path.peer_id)
-        peer.add_path(path, self._me)
+        peer.add_path(path, self._me, self._host.now())
         self._watched[peer] = None
         peer.failed_searches = 0
         peer.seek_again_s = float("inf")
@@ -387,6 +387,9 @@ class Routes:
         self._renew_when_old(peer, now)
         for path in peer.paths:
             path.look(now)
+        for path, since_s in list(peer.superseded.items()):
+            if path.heard_s - since_s > DRAIN_S:
+                peer.settle(path, self._me, now)
         for path in peer.others:
             if not path.outbox and now - path.used_s > DRAIN_S:
                 self.lose(path, "superseded by another path")

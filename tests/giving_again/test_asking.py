@@ -157,7 +157,7 @@ class Recorder:
             peer_started_s=self.now_s - up_s,
         )
         path.confirmed = True
-        self.peer.add_path(path, ME)
+        self.peer.add_path(path, ME, 0.0)
         self.asking.path_opened(self.peer, path)
         return path
 

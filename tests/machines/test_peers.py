@@ -25,6 +25,13 @@ TWO = NodeId(bytes([2]) * 20)
 DELAY_S_MAX = 0.5
 
 
+class FakePath(SimpleNamespace):
+    """Itself, and no other, like a path."""
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__  # type: ignore[assignment]
+
+
 def fake_path(
     *,
     started_s: float = 0.0,
@@ -37,7 +44,7 @@ def fake_path(
     """What this module looks at of a path, without the keys and the sockets."""
     return cast(
         "Path",
-        SimpleNamespace(
+        FakePath(
             session=SimpleNamespace(started_s=started_s, index=1, remote_index=1),
             dialled=dialled,
             dialled_at_ms=dialled_at_ms,
@@ -154,8 +161,8 @@ def best(peer: Peer) -> Path | None:
 def test_a_superseded_path_still_receives_and_takes_over_when_the_better_one_dies() -> None:
     peer = Peer(TWO)
     old, new = fake_path(started_s=0.0), fake_path(started_s=100.0)
-    peer.add_path(old, ONE)
-    peer.add_path(new, ONE)
+    peer.add_path(old, ONE, 0.0)
+    peer.add_path(new, ONE, 0.0)
     assert best(peer) is new
     assert peer.paths == [new, old]
     peer.remove_path(new)
@@ -166,11 +173,28 @@ def test_a_superseded_path_still_receives_and_takes_over_when_the_better_one_die
     assert not peer.in_use
 
 
+@pytest.mark.parametrize("me", [ONE, TWO])
+@pytest.mark.parametrize("mine_is_used", [True, False])
+def test_ends_that_disagree_settle_on_the_one_dialled_by_the_smaller_node_id(
+    me: NodeId, mine_is_used: bool
+) -> None:
+    other = TWO if me is ONE else ONE
+    mine = fake_path(peer_id=other, dialled=True)
+    theirs = fake_path(peer_id=other, dialled=False, started_s=100.0)
+    peer = Peer(other)
+    used, superseded = (mine, theirs) if mine_is_used else (theirs, mine)
+    peer.direct, peer.superseded = used, {superseded: 0.0}
+    peer.settle(superseded, me, 7.0)
+    assert peer.direct is (mine if me < other else theirs)
+    assert peer.superseded == {theirs if me < other else mine: 7.0}
+    assert sorted(map(id, peer.paths)) == sorted(map(id, (mine, theirs)))
+
+
 def test_direct_paths_go_before_relayed_ones_and_never_replace_them() -> None:
     peer = Peer(TWO)
     relayed, direct = fake_path(relayed=True), fake_path()
-    peer.add_path(relayed, ONE)
-    peer.add_path(direct, ONE)
+    peer.add_path(relayed, ONE, 0.0)
+    peer.add_path(direct, ONE, 0.0)
     assert best(peer) is direct
     assert set(map(id, peer.paths)) == {id(relayed), id(direct)}
     peer.remove_path(direct)
@@ -180,8 +204,8 @@ def test_direct_paths_go_before_relayed_ones_and_never_replace_them() -> None:
 def test_a_path_of_one_sort_does_not_take_over_from_one_of_the_other() -> None:
     peer = Peer(TWO)
     for relayed in (False, True):
-        peer.add_path(fake_path(started_s=0.0, relayed=relayed), ONE)
-    peer.add_path(fake_path(started_s=100.0, relayed=True), ONE)
+        peer.add_path(fake_path(started_s=0.0, relayed=relayed), ONE, 0.0)
+    peer.add_path(fake_path(started_s=100.0, relayed=True), ONE, 0.0)
     direct = peer.direct
     assert direct is not None
     peer.remove_path(direct)
@@ -193,7 +217,7 @@ def test_a_path_of_one_sort_does_not_take_over_from_one_of_the_other() -> None:
 def test_a_path_that_the_peer_wants_to_be_left_alone_on_only_receives() -> None:
     peer = Peer(TWO)
     path = fake_path()
-    peer.add_path(path, ONE)
+    peer.add_path(path, ONE, 0.0)
     peer.retire(path)
     assert best(peer) is None
     assert peer.paths == [path]
@@ -204,9 +228,9 @@ def test_a_path_that_the_peer_wants_to_be_left_alone_on_only_receives() -> None:
 def test_a_path_that_was_retired_does_not_come_back_when_a_newer_one_dies() -> None:
     peer = Peer(TWO)
     retired, newer = fake_path(started_s=0.0), fake_path(started_s=100.0)
-    peer.add_path(retired, ONE)
+    peer.add_path(retired, ONE, 0.0)
     peer.retire(retired)
-    peer.add_path(newer, ONE)
+    peer.add_path(newer, ONE, 0.0)
     peer.remove_path(newer)
     assert best(peer) is not retired
 
@@ -215,7 +239,7 @@ def test_retiring_two_paths_brings_neither_back() -> None:
     peer = Peer(TWO)
     paths = [fake_path(started_s=0.0), fake_path(started_s=100.0)]
     for path in paths:
-        peer.add_path(path, ONE)
+        peer.add_path(path, ONE, 0.0)
         peer.retire(path)
     assert best(peer) is None
     assert sorted(map(id, peer.paths)) == sorted(map(id, paths)), "they still receive"
@@ -224,7 +248,7 @@ def test_retiring_two_paths_brings_neither_back() -> None:
 async def test_a_suspect_path_is_not_used_only_while_a_search_goes_on() -> None:
     peer = Peer(TWO)
     path = fake_path()
-    peer.add_path(path, ONE)
+    peer.add_path(path, ONE, 0.0)
     path.suspect = True
     assert best(peer) is path
 
@@ -387,7 +411,7 @@ class BookMachine(RuleBasedStateMachine):
         elif use == 1:
             peer.wait(Outgoing(b"message", 0.0))
         elif peer.direct is None:
-            peer.add_path(fake_path(peer_id=peer_id), ONE)
+            peer.add_path(fake_path(peer_id=peer_id), ONE, 0.0)
 
     @rule(data=st.data())
     def use_no_more(self, data: st.DataObject) -> None:

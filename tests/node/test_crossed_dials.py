@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from egtp import Node
+from egtp.peers import CROSSED_S
 from simulations.lab import Lab
 from simulations.virtual import Link, Network, Uniform, run_in
 
@@ -92,6 +93,35 @@ def test_a_peer_that_dials_twice_at_once_is_answered_on_the_one_that_it_uses(see
         assert await line.query(line.left, line.right.node_id) == b"x"
         assert await line.query(line.right, line.left.node_id) == b"x"
         await asyncio.sleep(15)
+        assert len(engine.comms) == 1, "the other one was drained"
+
+    play(seed, story)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_ends_that_judge_otherwise_what_crossed_agree_in_the_end(seed: int) -> None:
+    """Whether two dials crossed is a matter of five seconds, which each end counts by itself."""
+
+    async def story(line: Line) -> None:
+        async def dial(from_node: Node, to_node: Node, after_s: float) -> None:
+            await asyncio.sleep(after_s)
+            engine: Any = from_node._engine
+            contact = engine.book.get(to_node.node_id).contact(engine.unix_time())
+            await engine.dialler.attempt(contact.tcp[0], contact)
+
+        async def talk(from_node: Node, to_node: Node) -> None:
+            for _ in range(30):
+                assert await line.query(from_node, to_node.node_id) == b"x"
+                await asyncio.sleep(1)
+
+        one, other = (line.left, line.right) if seed % 2 else (line.right, line.left)
+        line.hosts[one].spawn(dial(one, other, 0))
+        line.hosts[other].spawn(dial(other, one, CROSSED_S + (seed - 30) / 300))
+        await asyncio.sleep(1)
+        await asyncio.gather(talk(line.left, line.right), talk(line.right, line.left))
+        assert await line.is_one()
+        await asyncio.sleep(10)
+        engine: Any = line.left._engine
         assert len(engine.comms) == 1, "the other one was drained"
 
     play(seed, story)
