@@ -35,8 +35,6 @@ __all__ = ["RecordWalks", "Stored"]
 
 PUBLISHED_MAX: Final = 64
 """Peers whose records this node publishes: itself, as a rule."""
-SEARCHED_MAX: Final = 8
-"""Of peers who are searched for and published at the same moment there is hardly more than one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +66,6 @@ class RecordWalks:
         self._limits = settings.limits
         self._counters = counters
         self._met: dict[bytes, Contact] = {}
-        self._searched: dict[bytes, tuple[Search, float]] = {}
-        """By peerId, the searches that asked everybody, and when each was over; the latest few."""
         self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
         """By peerId and compact form, who stored what this node published last."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
@@ -132,10 +128,6 @@ class RecordWalks:
         finally:
             search.asked = crawl.walk.asked
         search.over = True
-        self._searched.pop(search.peer_id, None)
-        self._searched[search.peer_id] = (search, self._settings.elapsed())
-        if len(self._searched) > SEARCHED_MAX:
-            del self._searched[next(iter(self._searched))]
         search.tell()
 
     def _record_in(
@@ -197,9 +189,10 @@ class RecordWalks:
         and so is where the neighbourhood ends: a few that were left with the older record, just
         outside, would agree on it when somebody who comes from there asks.
         """
-        search = await self._neighbourhood(peer_id, record.sequence)
+        search = Search(peer_id, Findings(None, record.sequence + 1))
+        await self.search(search, record.sequence)
         nodes, findings = search.closest, search.findings
-        if findings.record is not None and findings.record.sequence > record.sequence:
+        if findings.record is not None:
             return Stored(len(nodes), 0, 1, 0)
         outdated = {
             **self._stored_by.get(peer_id, {}),
@@ -225,16 +218,6 @@ class RecordWalks:
             networks=len({contact.group for contact in store_round.stored_by}),
             crowding=crowding,
         )
-
-    async def _neighbourhood(self, peer_id: bytes, sequence: int) -> Search:
-        """A search of all of it, whose records up to ``sequence`` need not be sent; or one that was
-        over a moment ago, as when a node has looked for its own record before it publishes one."""
-        search, over_at = self._searched.pop(peer_id, (None, 0.0))
-        if search is None or self._settings.elapsed() - over_at > self._limits.search_reused_s:
-            search = Search(peer_id, Findings(None, sequence + 1))
-            await self.search(search, sequence)
-            self._searched.pop(peer_id, None)  # After a store it is not true any more.
-        return search
 
     def _note_stored(self, peer_id: bytes, nodes: Iterable[Contact]) -> None:
         target = int.from_bytes(peer_id, "big")

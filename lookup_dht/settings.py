@@ -90,9 +90,6 @@ class DHTLimits:
     loop cost little, short enough that who comes up is found at once."""
     cached_max: int = 1024
     """Answers remembered, of either kind."""
-    search_reused_s: float = 10.0
-    """Who publishes so soon after a search of the whole neighbourhood does not walk it again:
-    tokens are good for five minutes, and few nodes come and go meanwhile."""
     repairs_max: int = 8
     """Stores that follow one lookup, to nodes that it found to lack the newest record."""
     hand_over_delay_s: float = 1.0

@@ -477,23 +477,6 @@ async def test_upstreams_names_work_with_raw_keys(
     assert reply.status is StoreStatus.NEWER_HELD
 
 
-async def test_who_publishes_after_a_search_does_not_walk_once_more(
-    network: Callable[..., Awaitable[list[DHTLookup]]], identity: Identity, sign: Sign
-) -> None:
-    nodes = await network(12)
-    with pytest.raises(LookupFailed):
-        await nodes[3].resolve(identity.node_id)
-    asked = nodes[3].counters["sent_find_value"]
-    assert (await nodes[3].publish(sign(identity, 5))).stored >= 10
-    assert nodes[3].counters["sent_find_value"] == asked
-    assert nodes[3].counters["store_without_token"] == 0
-    assert (await nodes[3].publish(sign(identity, 6))).stored >= 10
-    assert nodes[3].counters["sent_find_value"] >= asked + 10
-    assert (await nodes[7].resolve(identity.node_id, fresh=True)).sequence == 6
-    with pytest.raises(PublishFailed, match="newer"):
-        await nodes[7].publish(sign(identity, 5))
-
-
 async def test_a_port_of_ipv6_that_is_taken_is_complained_of_and_left_alone(start: Start) -> None:
     taken = await start(listen="[::]:0", private_addresses=True)
     with pytest.raises(InvalidConfig, match="in use"):
