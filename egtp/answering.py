@@ -226,7 +226,7 @@ class Answering:
             code, body = ReplyCode.TOO_LARGE, b""
         # Nothing else happened while a handler ran that never waited.
         made_s = incoming._came_s if incoming._worker is None else self._now()
-        fields = 2, self._nonce(), incoming._reference, int(code), body
+        fields = 2, self._nonce(), incoming._reference, code, body
         reply = Outgoing(pack_message(fields), made_s)
         if answer is not None and asker is not None:
             if incoming._kind.idempotent:

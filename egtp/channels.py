@@ -279,7 +279,9 @@ class SecureChannels:
             else:
                 self._events.reject(arrival)
             return
-        if not path.relayed and path.strategy != arrival.strategy:
+        strategy = path.strategy
+        # Of a connection it is the same object; comparing addresses takes as long as unsealing.
+        if strategy is not arrival.strategy and not path.relayed and strategy != arrival.strategy:
             raise InvalidPacket("a data packet of another connection's session")
         try:
             sealed, transit_ms = path.open(packet)

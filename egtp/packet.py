@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import struct
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from egtp.comm_record import SUITE_AESGCM
 from egtp.errors import InvalidPacket
@@ -92,8 +92,7 @@ class Response:
         return self.header + self.noise
 
 
-@dataclass(frozen=True, slots=True)
-class Data:
+class Data(NamedTuple):
     """``[receiver index, counter, ciphertext]``"""
 
     receiver_index: int

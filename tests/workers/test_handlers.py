@@ -340,6 +340,7 @@ async def test_a_handler_that_goes_on_after_the_end_is_named(answers: Answers) -
     assert await answers.end_of(incoming) == (0, b"late")
 
 
+@pytest.mark.reaches_in
 async def test_a_handler_that_waits_takes_room_of_its_peer_and_gives_it_back(
     answers: Answers,
 ) -> None:
