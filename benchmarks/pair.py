@@ -53,7 +53,7 @@ class _Station:
             if node
             else [sys.executable, "-m", f"benchmarks.contestants.{contestant.module}"]
         )
-        cores = sorted(os.sched_getaffinity(0))
+        cores, environment = sorted(os.sched_getaffinity(0)), _environment(contestant)
         self._complaints = tempfile.TemporaryFile()  # noqa: SIM115 - it lives as the process does
         try:
             self.process = subprocess.Popen(  # noqa: S603
@@ -63,11 +63,12 @@ class _Station:
                 stderr=self._complaints,
                 text=True,
                 cwd=HERE.parent,
-                env=_environment(contestant),
+                env=environment,
                 start_new_session=True,
                 preexec_fn=lambda: os.sched_setaffinity(0, {cores[min(core, len(cores) - 1)]}),  # noqa: PLW1509
             )
         except FileNotFoundError:
+            self._complaints.close()
             raise Absent(f"no {program[0]} on this machine") from None
         self._said: queue.Queue[dict[str, Any]] = queue.Queue()
         self._listener = threading.Thread(target=self._listen, daemon=True)
