@@ -19,7 +19,7 @@ from egtp.workers import Worker, Workers
 
 __all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
 
-RUNNING_BYTES: Final = 2048
+RUNNING_BYTES: Final = 3072
 """What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
 with something for what its application holds. A test measures that it is no more."""
 
