@@ -186,6 +186,7 @@ def test_a_record_whose_holders_die_one_after_another_lives_on() -> None:
     tell(story, limit_s=30_000)
 
 
+@pytest.mark.reaches_in
 @pytest.mark.parametrize("networks", [2, 25])
 def test_sybils_next_to_a_key_do_not_hide_what_its_owner_publishes(networks: int) -> None:
     """KADEMLIA.md 4.5: 25 nodes closer to the key than any honest one hold on to the old record,
