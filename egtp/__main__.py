@@ -331,7 +331,9 @@ def _tell_published(event: Event) -> None:
     """Tell who runs the node from when on, and how, others find it."""
     if isinstance(event, RecordPublished):
         ways = ", ".join(map(str, event.record.strategies)) or "no way to reach it"
-        print(f"record stored by {event.published.stored} nodes: {ways}", flush=True)
+        stored = event.published.stored
+        nodes = "1 node" if stored == 1 else f"{stored} nodes"
+        print(f"record stored by {nodes}: {ways}", flush=True)
 
 
 def _made(folder: Path) -> Path:

@@ -78,14 +78,14 @@ async def test_a_peer_comes_back_as_itself_and_without_being_told_whom_to_join(
         first = await program("echo", *join)
         peer = await line(first)
         await line(first)
-        assert (await line(first)).startswith("record stored by 1 nodes")
+        assert (await line(first)).startswith("record stored by 1 node:")
         before = await seed.resolve(next(iter(seed._node.storage))[0], fresh=True)  # type: ignore[arg-type]
         await end(first, number)
 
         again = await program("echo", "--state", state, "--listen", "127.0.0.1:0")
         assert await line(again) == peer
         await line(again)
-        assert (await line(again)).startswith("record stored by 1 nodes")
+        assert (await line(again)).startswith("record stored by 1 node:")
         after = await seed.resolve(before.peer_id, fresh=True)
         assert after.sequence > before.sequence
         await end(again, signal.SIGTERM)
