@@ -37,6 +37,16 @@ class Alarm:
             self._timer.cancel()
             self._timer = None
 
+    def close(self) -> None:
+        """It is not set any more. Whoever it called is let go: they hold each other otherwise, and
+        wait for the garbage collector with all that they have."""
+        self.cancel()
+        self._ring = _nobody
+
     def _due(self) -> None:
         self._timer = None
         self._ring()
+
+
+def _nobody() -> None:
+    pass

@@ -82,7 +82,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
             await self._over
         finally:
             self._over.cancel()
-            self._alarm.cancel()
+            self._alarm.close()
             for query in self._open.values():
                 self._asker.forget(query)
             self._open.clear()

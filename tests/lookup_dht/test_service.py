@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import socket
 import time
@@ -26,7 +27,9 @@ from egtp.lookup import LookupService, Published
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, StoreStatus
+from lookup_dht.kademlia_crawl import LookupCrawl
 from lookup_dht.state_file import NodeState
+from lookup_dht.walk import Walk
 
 Start = Callable[..., Awaitable[DHTLookup]]
 Network = Callable[..., Awaitable[list[DHTLookup]]]
@@ -256,6 +259,24 @@ async def test_publishing_to_nobody_or_below_what_is_stored_fails(
     far = sign(identity, int(time.time()) + 2 * 24 * 3600)
     with pytest.raises(PublishFailed, match="none of 1"):
         await other.publish(far)
+
+
+async def test_a_walk_that_is_over_does_not_wait_for_the_garbage_collector(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    """It has met hundreds of nodes; with thousands of walks that is most of the memory."""
+    nodes = await network(5)
+    gc.collect()
+    gc.disable()
+    try:
+        await nodes[0].publish(sign(identity, 5))
+        await nodes[1].resolve(identity.node_id, fresh=True)
+        with pytest.raises(LookupFailed):
+            await nodes[1].resolve(NodeId(bytes(20)))
+        left = [one for one in gc.get_objects() if isinstance(one, LookupCrawl | Walk)]
+    finally:
+        gc.enable()
+    assert left == []
 
 
 async def test_resolves_of_one_peer_at_a_time_share_one_walk(
