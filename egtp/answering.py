@@ -76,6 +76,8 @@ class Answering:
         self.unread: Final = Unread(
             config.unread_bytes_max, config.strangers_unread_bytes_max, self._relieve
         )
+        self._little = min(LITTLE_BYTES, config.waiting_bytes_max)
+        """So much may wait on any path, and nobody needs to be asked."""
         self.handlers = Handlers(self._ended, counters, self.room)
         self._now = host.now
         self._ask = self.answers.ask
@@ -244,13 +246,14 @@ class Answering:
     def _send(self, path: Path | None, reply: Outgoing) -> None:
         if path is None:
             self._host.answer_own(bytes(reply.message))
-        elif path.closed:
+            return
+        if path.closed:
             self._host.answer_by_another_path(path, reply)
-        elif path.outbox.waiting_bytes + len(
-            reply.message
-        ) > LITTLE_BYTES and not self._may_wait_unread(path, reply):
-            pass  # its asker does not read: whoever asks on and on must not fill our memory
-        elif len(reply.message) > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
+            return
+        size = len(reply.message)
+        if path.outbox.waiting_bytes + size > self._little and not self._may_wait(path, size):
+            return
+        if size > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             self._counters["reply dropped: it could not be sent"] += 1
         elif not path.confirmed and not self._may_wait_for_proof(reply):
             # If somebody is there, he asks again by another path; recordings may fill no memory.
@@ -259,8 +262,8 @@ class Answering:
         else:
             path.queue(reply)
 
-    def _may_wait_unread(self, path: Path, reply: Outgoing) -> bool:
-        size = len(reply.message)
+    def _may_wait(self, path: Path, size: int) -> bool:
+        """Its asker may not read: whoever asks on and on must not fill our memory."""
         if path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
             self._counters["reply dropped: too much waits for the peer"] += 1
         elif not self.unread.admits(path, size, self._now()):

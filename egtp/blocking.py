@@ -338,6 +338,10 @@ class Node:
         """What was dropped, refused or closed until now, by reason: a copy."""
         return self.call(lambda node: node.counters.copy())
 
+    def statistics(self) -> dict[str, Any]:
+        """See :meth:`egtp.node.Node.statistics`."""
+        return self.call(lambda node: node.statistics())
+
     def published(self, *, timeout_s: float = 30.0) -> Published:
         """Wait until the lookup service has stored this node's record as it is now.
 

@@ -195,6 +195,7 @@ class Relaying:
             self.say(path, kind, body, lifetime_ms)
 
     def is_stranger(self, peer_id: NodeId) -> bool:
+        # A lease here makes a peer known to all else; whether it may have one must not follow.
         peer = self._host.book.find(peer_id)
         return peer is None or not peer.is_wanted
 

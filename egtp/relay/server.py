@@ -88,8 +88,9 @@ class RelayServer:
         if left_ms <= 0:
             self.counters["dropped: too old"] += 1
             return
-        if self._host.queued_bytes(recipient) is not None:
-            if not self._takes(recipient, len(packet)):
+        queued_bytes = self._host.queued_bytes(recipient)
+        if queued_bytes is not None:
+            if not self._takes(recipient, queued_bytes, len(packet)):
                 self._refuse(sender, packet, TOO_MUCH, "dropped: the recipient is too slow")
                 return
             self._deliver(recipient, sender, packet, left_ms)
@@ -129,13 +130,9 @@ class RelayServer:
         self.counters[reason] += 1
         # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
         hint = Hint(digest_of(packet), code).encode()
-        if self._takes(sender, len(hint)):
+        queued_bytes = self._host.queued_bytes(sender)
+        if queued_bytes is not None and self._takes(sender, queued_bytes, len(hint)):
             self._host.push(sender, HINT_KIND, hint, 5000)
 
-    def _takes(self, peer_id: NodeId, size: int) -> bool:
-        queued_bytes = self._host.queued_bytes(peer_id)
-        return (
-            queued_bytes is not None
-            and queued_bytes <= self._limits.queue_bytes_max
-            and self._host.may_push(peer_id, size)
-        )
+    def _takes(self, peer_id: NodeId, queued_bytes: int, size: int) -> bool:
+        return queued_bytes <= self._limits.queue_bytes_max and self._host.may_push(peer_id, size)

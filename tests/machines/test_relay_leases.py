@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -182,14 +183,12 @@ def test_leases_and_mailboxes_do_what_a_plain_model_does() -> None:
     run_state_machine_as_test(LeasesMachine)
 
 
-NARROW = RelayLimits(
+NARROW = replace(
+    LIMITS,
     leases_max=3,
-    lease_s_max=30.0,
-    mailbox_packets_max=3,
-    mailbox_bytes_max=100,
+    mailbox_sender_packets_max=3,
     mailboxes_bytes_max=150,
-    mailbox_s_max=20.0,
-    queue_bytes_max=1000,
+    sender_bytes_max=150,
 )
 
 

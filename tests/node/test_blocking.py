@@ -141,6 +141,7 @@ def test_all_that_the_node_tells_of_itself_is_told_here_too(start: Make) -> None
     counters = node.counters
     counters["mine"] += 1
     assert "mine" not in node.counters
+    assert node.statistics()["peer_id"] == str(node.node_id)
     assert node.published().stored == 1
 
 
