@@ -403,3 +403,29 @@ def test_what_is_passed_on_is_never_cut_and_keeps_its_order() -> None:
         (ItemType.PING, 0, bytes(8)),
         *((ItemType.MESSAGE, 0, message) for message in messages),
     ]
+
+
+class Own(Outgoing):
+    """What this node asks itself, as queries and sends are."""
+
+    __slots__ = ()
+
+
+def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_stays() -> None:
+    outbox, receiver = Outbox(REASSEMBLY_BYTES_MAX), Receiver()
+    begun = Outgoing(bytes(CHUNK_BYTES_MAX * 2), 0.0)
+    outbox.push(begun)
+    receiver.take(outbox.next_batch(0.0))
+    replies = [Outgoing(b"reply", 0.0), Outgoing(bytes(CHUNK_BYTES_MAX + 1), 0.0)]
+    given_up = Outgoing(b"given up", 0.0)
+    own = Own(b"own", 0.0)
+    for one in (*replies, PassedOn(b"passed on", 0.0), given_up, own):
+        outbox.push(one)
+    outbox.take_back(given_up)
+    assert outbox.drop_unread() == 4
+    assert [outbox.holds(one) for one in (begun, *replies, own)] == [False, False, False, True]
+    while outbox:
+        receiver.take(outbox.next_batch(0.0))
+    assert [message for _, message in receiver.messages] == [b"own"]
+    assert receiver.ended == 1, "the other side is told that the rest does not come"
+    assert outbox.waiting_bytes == 0
