@@ -411,6 +411,7 @@ class Own(Outgoing):
     __slots__ = ()
 
 
+@pytest.mark.reaches_in
 def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_stays() -> None:
     outbox, receiver = Outbox(REASSEMBLY_BYTES_MAX), Receiver()
     begun = Outgoing(bytes(CHUNK_BYTES_MAX * 2), 0.0)
