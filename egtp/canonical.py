@@ -52,6 +52,8 @@ FLAT_BYTES_MAX: Final = 65_536
 _FLAT: Final = {"max_array_len": 8, "max_map_len": 0, "max_ext_len": 0}
 BYTES_8, BYTES_16, BYTES_32 = 0xC4, 0xC5, 0xC6
 """The first byte of a byte string whose length has so many bits."""
+INTEGER_16: Final = 0xCD
+"""The first byte of a number from 256 to 65,535."""
 
 
 def encode(value: Value) -> bytes:

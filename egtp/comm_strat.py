@@ -81,8 +81,12 @@ class Address:
 class Carrier(Protocol):
     """Moves packets to one peer. What a strategy is handed to send with.
 
-    Both methods raise :class:`egtp.errors.NotSent` if the packet cannot leave that way.
+    Sending raises :class:`egtp.errors.NotSent` if the packet cannot leave that way.
     """
+
+    def takes_more(self, strategy: CommStrat) -> bool:
+        """Whether a packet sent now would leave at once. A way that is gone takes everything: the
+        write then says that it failed."""
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         """Put ``packet`` into a connection's buffer, opening a connection if there is none."""

@@ -37,7 +37,7 @@ class DialHost(Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
-    def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
+    def carrier(self, peer_id: NodeId, early: Early | None = None) -> Carrier:
         """What moves packets to a peer; ``early`` is what travels with them, which is marked given
         before one goes to a socket."""
 

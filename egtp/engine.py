@@ -19,16 +19,17 @@ from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking
 from egtp.attempts import AttemptReason
+from egtp.carriers import ConnectionCarrier, PeerCarrier
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
-from egtp.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.comm_strat import Address, Carrier, CommStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
 from egtp.dialling import Dialler
 from egtp.discovery_service import Introduction
 from egtp.early import Early
 from egtp.environment import Environment, nonces
-from egtp.errors import FastFail, FastFailReason, NotSent, RemoteProtocolError
+from egtp.errors import FastFail, FastFailReason, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
@@ -37,13 +38,13 @@ from egtp.identity import Identity, NodeId
 from egtp.large_message import Arrived
 from egtp.lookup import LookupService
 from egtp.message import Message, Query, Reply, Send
+from egtp.message_reader import MessageReader
 from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.own_record import OwnRecord, SequenceStore
 from egtp.path import Path
 from egtp.peers import Peer, PeerBook
 from egtp.publishing import Publisher
-from egtp.query_reader import QueryReader
 from egtp.reaching import Reacher
 from egtp.relaying import Relaying, strategy_of
 from egtp.routes import Routes
@@ -72,27 +73,6 @@ DRAIN_LOOK_S: Final = 0.05
 """How often a node that is about to close looks whether it is done."""
 
 
-class _PeerCarrier:
-    """Moves packets to one peer, by whatever strategy it is told to."""
-
-    __slots__ = ("_early", "_engine", "_peer_id", "_written")
-
-    def __init__(self, engine: Engine, peer_id: NodeId | None, early: Early | None = None) -> None:
-        self._engine = engine
-        self._peer_id = peer_id
-        self._early = early
-        self._written = None if early is None else early.given
-
-    def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
-        self._engine.comms.open(strategy).send(packet, self._written)
-
-    def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
-        if self._peer_id is None:
-            raise NotSent("a relay needs to be told whom a packet is for")
-        until_s = None if self._early is None else self._early.deadline_s
-        self._engine.relaying.send(strategy.relay_id, self._peer_id, packet, until_s)
-
-
 class Engine:
     """All state of a node. :class:`egtp.node.Node` is its public face."""
 
@@ -116,6 +96,7 @@ class Engine:
         self.loop: Final = asyncio.get_running_loop()
         self._turns: Final = Turns(self.loop.call_soon)
         self.soon: Final = self._turns.soon
+        self.at_once: Final = self._turns.at_once
         self.is_closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
@@ -124,10 +105,10 @@ class Engine:
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
 
-        nonce = nonces(environment.entropy).__next__
+        self.nonce: Final = nonces(environment.entropy).__next__
         self.book: Final = PeerBook(config.peers_max, config.known_strangers_max, self._is_needed)
-        self.asking: Final = Asking(self, self.me, self.book, config, self.counters, nonce)
-        self.answering: Final = Answering(self, self.me, config, self.counters, nonce)
+        self.asking: Final = Asking(self, self.me, self.book, config, self.counters, self.nonce)
+        self.answering: Final = Answering(self, self.me, config, self.counters, self.nonce)
         self.comms: Final = TCPCommsHandler(
             self, config, environment.elapsed, self.counters, observer
         )
@@ -178,7 +159,7 @@ class Engine:
             self.counters,
             observer,
         )
-        self._read_message: Final = QueryReader().read
+        self._read_message: Final = MessageReader().read
         self._takers: Final = self._item_takers()
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
@@ -190,7 +171,6 @@ class Engine:
         self.not_sought: Final = self.routes.not_sought
         self.connect: Final = self.routes.connect
         self.connect_relay: Final = self.routes.connect_relay
-        self.path_is_writable: Final = self.routes.is_writable
         self.writable: Final = self.routes.writable
         self.why_keep: Final = self.routes.why_keep
         self.session_unknown: Final = self.routes.session_unknown
@@ -251,8 +231,8 @@ class Engine:
     def entropy(self, size: int) -> bytes:
         return self.environment.entropy(size)
 
-    def carrier(self, peer_id: NodeId | None, early: Early | None = None) -> Carrier:
-        return _PeerCarrier(self, peer_id, early)
+    def carrier(self, peer_id: NodeId, early: Early | None = None) -> Carrier:
+        return PeerCarrier(peer_id, self.comms, self.relaying, early)
 
     def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
         return self.exchanges.find(peer_id, reference) is not None
@@ -414,7 +394,8 @@ class Engine:
         self._turns.reading_begins()
         arrival = self._arrivals.get(connection.number)
         if arrival is None:
-            arrival = Arrival(connection.strategy, self.carrier(None), connection.remote)
+            carrier = ConnectionCarrier(connection)
+            arrival = Arrival(connection.strategy, carrier, connection.remote)
             self._arrivals[connection.number] = arrival
         self.channels.receive(packet, arrival)
 
@@ -469,7 +450,7 @@ class Engine:
                         reference = sha256(data).digest()
                         answering.receive(path, peer_id, message, reference, age_ms + transit_ms)
                     else:
-                        self._deliver(path, peer_id, data, age_ms + transit_ms)
+                        self._dispatch(path, peer_id, message, b"", age_ms + transit_ms)
                 elif kind in self._takers:
                     self._takers[kind](path, data, transit_ms)
             except RemoteProtocolError as error:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import hmac
+import struct
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
@@ -36,9 +37,8 @@ INITIATION_OVERHEAD: Final = KEY_BYTES + (KEY_BYTES + TAG_BYTES) + TAG_BYTES
 RESPONSE_OVERHEAD: Final = KEY_BYTES + TAG_BYTES
 
 
-def nonce_of(counter: int) -> bytes:
-    """The AES-GCM nonce of a counter: four zero bytes, then the counter, big-endian."""
-    return b"\0\0\0\0" + counter.to_bytes(8, "big")
+nonce_of: Final = struct.Struct(">4xQ").pack
+"""The AES-GCM nonce of a counter: four zero bytes, then the counter, big-endian."""
 
 
 class Handshake:

@@ -18,6 +18,7 @@ from egtp.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD
 
 __all__ = [
     "DATA_HEADER",
+    "DATA_START",
     "END_TO_END_BYTES_MAX",
     "PACKET_BYTES_MAX",
     "VERSION",
@@ -39,10 +40,14 @@ NOTE_BYTES: Final = 16
 
 INITIATION, RESPONSE, DATA, UNKNOWN_SESSION = 1, 2, 3, 4
 
-DATA_HEADER: Final = struct.Struct(">BBBBQQ")
+DATA_START: Final = bytes((DATA, VERSION, SUITE_AESGCM, 0))
+DATA_HEADER: Final = struct.Struct(">4sQQ")
+"""``DATA_START``, the index of the receiver's session, the packet's counter: 20 bytes."""
+_DATA_NUMBERS: Final = struct.Struct(">4xQQ")
 _INITIATION_HEADER: Final = struct.Struct(">BBBBQ")
 _RESPONSE_HEADER: Final = struct.Struct(">BBBBQQ")
 _NOTE_HEADER: Final = struct.Struct(">BBBBQ")
+_new: Final = tuple.__new__
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +127,13 @@ def decode_packet(data: bytes) -> Packet:
     """Raises :class:`InvalidPacket` for an unknown type, version or suite, or a wrong length."""
     if len(data) < 12:
         raise InvalidPacket("a packet is too short")
+    if data[:4] == DATA_START and len(data) >= DATA_HEADER.size + TAG_BYTES:
+        # Nearly all packets are this.
+        receiver, counter = _DATA_NUMBERS.unpack_from(data)
+        return _new(Data, (receiver, counter, data[:20], data[20:]))
     kind, version, suite, zero = data[:4]
     if version != VERSION or suite != SUITE_AESGCM or zero:
         raise InvalidPacket("unknown version or suite")
-    if kind == DATA and len(data) >= DATA_HEADER.size + TAG_BYTES:
-        _, _, _, _, receiver, counter = DATA_HEADER.unpack_from(data)
-        return Data(receiver, counter, data[: DATA_HEADER.size], data[DATA_HEADER.size :])
     if kind == INITIATION and len(data) >= 12 + INITIATION_OVERHEAD + MAC_BYTES:
         _, _, _, _, sender = _INITIATION_HEADER.unpack_from(data)
         return Initiation(sender, data[12:-MAC_BYTES], data[-MAC_BYTES:])

@@ -59,14 +59,14 @@ class PathOwner(Protocol):
         """Call back when what is being read has been taken, or at the end of this turn of the event
         loop."""
 
+    def at_once(self, callback: Callable[[], None], /) -> object:
+        """Call back now, and what that puts off to the end of a turn as soon as it has returned."""
+
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
 
     def settled_except(self, peer_id: NodeId) -> bytes | None:
         """An item that tells of numbers finished above the settled mark, if it is time for one."""
-
-    def path_is_writable(self, path: Path) -> bool:
-        """Whether the transport below takes more now."""
 
     def path_waits(self, path: Path) -> None:
         """The peer must say that it has read before more may be sent: look at the path again."""
@@ -200,6 +200,11 @@ class Path:
             return None
         return self.strategy.address
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether the transport below takes more now."""
+        return self._carrier.takes_more(self._strategy.lower)
+
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
         if strategy != self._strategy.lower:
@@ -214,7 +219,11 @@ class Path:
         outbox = self.outbox
         outbox.push(outgoing)
         if alone and self._goes_alone and not self._flush_is_due:
-            self.flush()
+            if self.relayed:
+                # The packet is a message to the relay, which is not to wait either.
+                self._owner.at_once(self.flush)
+            else:
+                self.flush()
             return
         if not self._flush_is_due:
             self._flush_is_due = True
@@ -245,7 +254,7 @@ class Path:
     def flush(self) -> None:
         """Seal and write what waits, as far as the transport and the peer take it."""
         outbox, owner = self.outbox, self._owner
-        while outbox and not self.closed and owner.path_is_writable(self):
+        while outbox and not self.closed and self.is_writable:
             if not self.confirmed and self._unconfirmed_bytes <= 0:
                 return
             if self._window is not None and not self._window.has_room:

@@ -9,13 +9,14 @@ from typing import Final, Protocol
 
 from egtp.accept_limits import RelayedInitiations
 from egtp.attempts import AttemptReason, Cause
+from egtp.canonical import pack
 from egtp.channels import Arrival
-from egtp.comm_record import SUITE_AESGCM
+from egtp.comm_record import SUITE_AESGCM, SignedCommRecord
 from egtp.comm_strat import Carrier, RelayStrat
 from egtp.errors import InvalidMessage, NotSent
 from egtp.handlers import Incoming
 from egtp.identity import NodeId
-from egtp.message import NONCE_BYTES, Send
+from egtp.message import Send
 from egtp.outgoing import PassedOn
 from egtp.packet import INITIATION
 from egtp.path import Path
@@ -52,7 +53,7 @@ class RelayingHost(Protocol):
 
     def now(self) -> float: ...
 
-    def entropy(self, size: int) -> bytes: ...
+    def nonce(self) -> bytes: ...
 
     def carrier(self, peer_id: NodeId) -> Carrier: ...
 
@@ -74,6 +75,8 @@ class Relaying:
         self.server: RelayServer | None = None
         self._used: set[NodeId] = set()
         """Relays that we send through: the answers come back through them."""
+        self._ways: dict[NodeId, tuple[SignedCommRecord, RelayStrat]] = {}
+        """The strategies "through this relay" that were made of its record."""
         self._expected_hints: dict[bytes, Callable[[Cause], None]] = {}
 
     # Sending
@@ -95,10 +98,10 @@ class Relaying:
         self._used.add(relay_id)
         self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
 
-    def takes_more(self, strategy: RelayStrat, is_writable: Callable[[Path], bool]) -> bool:
+    def takes_more(self, relay_id: NodeId) -> bool:
         """Whether the way to the relay is free. One that is gone is, too: the write then fails."""
-        path = self._path_to(strategy.relay_id)
-        return path is None or is_writable(path)
+        path = self._path_to(relay_id)
+        return path is None or path.is_writable
 
     def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
         """Call ``tell`` if a relay that we use says it could not pass ``packet`` on."""
@@ -112,8 +115,8 @@ class Relaying:
 
     def say(self, path: Path, kind: str, body: bytes, lifetime_ms: int) -> None:
         """Send a message of the engine's own down a path."""
-        send = Send(self._host.entropy(NONCE_BYTES), kind, lifetime_ms, body)
-        path.queue(PassedOn(send.encode(), self._host.now()))
+        message = pack((3, self._host.nonce(), None, kind, lifetime_ms, body))
+        path.queue(PassedOn(message, self._host.now()))
 
     def _path_to(self, relay_id: NodeId) -> Path | None:
         relay = self._host.book.find(relay_id)
@@ -155,10 +158,20 @@ class Relaying:
             # Whoever means it sends it again in a second.
             self._host.counters["dropped: too many handshakes through relays"] += 1
             return
-        strategy = strategy_of(relay)
+        strategy = self._way_through(relay)
         if strategy is not None:
             arrival = Arrival(strategy, self._host.carrier(delivery.sender))
             self._host.receive_packet(delivery.packet, arrival)
+
+    def _way_through(self, relay: Peer) -> RelayStrat | None:
+        """As :func:`strategy_of`; for the same record it is the same object."""
+        known = self._ways.get(relay.peer_id)
+        if known is not None and known[0] is relay.record:
+            return known[1]
+        strategy = strategy_of(relay)
+        if strategy is not None and relay.record is not None:
+            self._ways[relay.peer_id] = relay.record, strategy
+        return strategy
 
     def _receive_hint(self, path: Path, hint: Hint) -> None:
         tell = self._expected_hints.get(hint.digest)
@@ -226,6 +239,7 @@ class Relaying:
             self.server.leases.left(peer_id)
         was_relay = self.is_relay(peer_id)
         self._used.discard(peer_id)
+        self._ways.pop(peer_id, None)
         for peer in self._host.book.all() if was_relay else ():
             path = peer.relayed
             if (

@@ -312,15 +312,6 @@ class Routes:
 
     # Upkeep
 
-    def is_writable(self, path: Path) -> bool:
-        """Whether the transport below a path takes more now."""
-        strategy = path.strategy
-        if isinstance(strategy, RelayStrat):
-            return self._relaying.takes_more(strategy, self.is_writable)
-        connection = self._comms.connection(strategy.connection or 0)
-        # A connection that is gone takes everything: the write then says that it failed.
-        return connection is None or connection.takes_more
-
     def watch(self, path: Path) -> None:
         """Look at the path next time, though nobody may wait for a reply on it."""
         peer = self._book.find(path.peer_id)

@@ -45,6 +45,7 @@ _CHUNK: Final = struct.Struct(">BIIII")
 _CHUNK_HEADER: Final = struct.Struct(">III")
 _U32: Final = struct.Struct(">I")
 _GOAWAY: Final = struct.Struct(">II")
+_new: Final = tuple.__new__
 GOAWAY_CLOSING: Final = 1
 """Reason of a goaway: the node is about to close."""
 
@@ -171,7 +172,7 @@ def parse_sealed(plaintext: bytes) -> Sealed:
         elif kind < IGNORABLE_FROM:
             raise InvalidPacket(f"unknown critical item {kind}")
         position += length
-    return Sealed(t_ms, settled, items)
+    return _new(Sealed, (t_ms, settled, items))
 
 
 def write_goaway(reason: int, retry_after_s: float) -> bytes:

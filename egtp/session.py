@@ -12,10 +12,9 @@ from typing import Final, Protocol
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from egtp.comm_record import SUITE_AESGCM
 from egtp.errors import InvalidPacket
 from egtp.noise import nonce_of
-from egtp.packet import DATA, DATA_HEADER, VERSION, Data
+from egtp.packet import DATA_HEADER, DATA_START, Data
 
 __all__ = ["COUNTER_LIMIT", "InOrder", "ReplayWindow", "Session", "SlidingWindow"]
 
@@ -109,7 +108,7 @@ class Session:
         """A whole data packet. No two packets of a session have the same counter."""
         counter = self._sent
         self._sent = counter + 1
-        header = DATA_HEADER.pack(DATA, VERSION, SUITE_AESGCM, 0, self.remote_index, counter)
+        header = DATA_HEADER.pack(DATA_START, self.remote_index, counter)
         return header + self._seal.encrypt(nonce_of(counter), plaintext, header)
 
     def open(self, packet: Data) -> bytes:

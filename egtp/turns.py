@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 __all__ = ["Turns"]
+
+ROUNDS: Final = 2
+"""What a callback puts off is done in the same turn, too: a packet for a peer becomes a message to
+a relay. What that puts off again is left to the loop, so that every turn has an end."""
 
 
 class Turns:
@@ -14,28 +20,50 @@ class Turns:
     would come later: it looks at all sockets in between, which takes as long as some ten messages.
     """
 
-    __slots__ = ("_after_reading", "_call_soon", "_reading")
+    __slots__ = ("_call_soon", "_is_on", "_put_off")
 
     def __init__(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
         self._call_soon = call_soon
-        self._reading = False
-        self._after_reading: list[Callable[[], None]] = []
+        self._is_on = False
+        self._put_off: deque[Callable[[], None]] = deque()
 
     def soon(self, callback: Callable[[], None], /) -> None:
         """Call back at the end of this turn."""
-        if self._reading:
-            self._after_reading.append(callback)
-        else:
-            self._call_soon(callback)
+        if not self._is_on and not self._put_off:
+            self._call_soon(self._end)
+        self._put_off.append(callback)
+
+    def at_once(self, callback: Callable[[], None], /) -> None:
+        """Call back now. What it puts off is done before this returns, or at the end of the turn
+        that is on."""
+        if self._is_on:
+            callback()
+            return
+        self._is_on = True
+        try:
+            callback()
+        finally:
+            self._end()
 
     def reading_begins(self) -> None:
         """A packet is about to be taken. Must be followed by :meth:`reading_ends`."""
-        self._reading = True
+        self._is_on = True
 
     def reading_ends(self) -> None:
-        """All is taken that was read at once. What a callback puts off is left to the loop."""
-        self._reading = False
-        if self._after_reading:
-            after, self._after_reading = self._after_reading, []
-            for callback in after:
-                callback()
+        """All is taken that was read at once."""
+        if self._put_off:
+            self._end()
+        else:
+            self._is_on = False
+
+    def _end(self) -> None:
+        self._is_on = True
+        put_off = self._put_off
+        try:
+            for _ in range(ROUNDS):
+                for _ in range(len(put_off)):
+                    put_off.popleft()()
+        finally:
+            self._is_on = False
+            if put_off:
+                self._call_soon(self._end)

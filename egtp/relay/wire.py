@@ -10,6 +10,7 @@ import hashlib
 from typing import Final, NamedTuple
 
 from egtp import canonical
+from egtp.canonical import INTEGER_16, body_at
 from egtp.errors import CanonicalError, InvalidMessage
 from egtp.identity import NodeId
 from egtp.message import U32_LIMIT
@@ -35,6 +36,11 @@ DELIVERY_KIND: Final = "egtp.relay.delivery"
 HINT_KIND: Final = "egtp.relay.hint"
 LEASE_KIND: Final = "egtp.relay.lease"
 
+RELAY_HEAD: Final = b"\x93\xc4\x14"
+DELIVERY_HEAD: Final = b"\x92\xc4\x14"
+"""How the array begins whose first element is a nodeId: 20 bytes."""
+_new: Final = tuple.__new__
+
 NO_LEASE: Final = 1
 """Hint: the recipient is not registered here."""
 TOO_MUCH: Final = 2
@@ -49,10 +55,15 @@ class Relay(NamedTuple):
     packet: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode((self.recipient, self.lifetime_ms, self.packet))
+        return canonical.pack(self)
 
     @classmethod
     def decode(cls, body: bytes) -> Relay:
+        # On the path of every packet: in its one form, with a lifetime of some seconds.
+        if body[:3] == RELAY_HEAD and len(body) > 27 and body[23] == INTEGER_16 and body[24]:
+            data = body_at(body, 26)
+            if data is not None and len(data) <= END_TO_END_BYTES_MAX:
+                return _new(cls, (NodeId(body[3:23]), body[24] << 8 | body[25], data))
         match _decode(body):
             case [bytes(recipient), int(lifetime_ms), bytes(packet), *_] if (
                 len(recipient) == 20
@@ -72,10 +83,14 @@ class Delivery(NamedTuple):
     packet: bytes
 
     def encode(self) -> bytes:
-        return canonical.encode((self.sender, self.packet))
+        return canonical.pack(self)
 
     @classmethod
     def decode(cls, body: bytes) -> Delivery:
+        if body[:3] == DELIVERY_HEAD and len(body) > 24:
+            data = body_at(body, 23)
+            if data is not None and len(data) <= END_TO_END_BYTES_MAX:
+                return _new(cls, (NodeId(body[3:23]), data))
         match _decode(body):
             case [bytes(sender), bytes(packet), *_] if (
                 len(sender) == 20 and len(packet) <= END_TO_END_BYTES_MAX
@@ -91,7 +106,7 @@ class Hint(NamedTuple):
     code: int
 
     def encode(self) -> bytes:
-        return canonical.encode((self.digest, self.code))
+        return canonical.pack(self)
 
     @classmethod
     def decode(cls, body: bytes) -> Hint:

@@ -150,6 +150,9 @@ class Host:
     def soon(self, callback: Callable[[], None]) -> None:
         self.turn.append(callback)
 
+    def at_once(self, callback: Callable[[], None], /) -> None:
+        callback()
+
     def settled(self, peer_id: NodeId) -> int:
         return 0
 
@@ -162,7 +165,7 @@ class Host:
     def early_accepted(self, path: Path, early: Early) -> None:
         self.accepted.append((path, early))
 
-    def path_is_writable(self, path: Path) -> bool:
+    def takes_more(self, _: CommStrat) -> bool:
         return True
 
     def path_waits(self, path: Path) -> None:

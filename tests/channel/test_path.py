@@ -55,6 +55,9 @@ class Owner:
     def soon(self, callback: Callable[[], None]) -> None:
         self.turn.append(callback)
 
+    def at_once(self, callback: Callable[[], None], /) -> None:
+        callback()
+
     def settled(self, peer_id: NodeId) -> int:
         assert peer_id == PEER
         return 77
@@ -62,7 +65,7 @@ class Owner:
     def settled_except(self, peer_id: NodeId) -> None:
         return None
 
-    def path_is_writable(self, path: Path) -> bool:
+    def takes_more(self, _: CommStrat) -> bool:
         return self.writable
 
     def path_waits(self, path: Path) -> None:

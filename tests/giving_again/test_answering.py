@@ -85,13 +85,16 @@ class Recorder:
     def soon(self, callback: Callable[[], None], /) -> None:
         """Turns do not matter here: what is large does not wait for their ends."""
 
+    def at_once(self, callback: Callable[[], None], /) -> None:
+        callback()
+
     def settled(self, _: NodeId) -> int:
         return 0
 
     def settled_except(self, _: NodeId) -> bytes | None:
         return None
 
-    def path_is_writable(self, _: Path) -> bool:
+    def takes_more(self, _: CommStrat) -> bool:
         self.takes -= 1
         return self.takes >= 0
 

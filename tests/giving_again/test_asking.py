@@ -99,17 +99,20 @@ class Recorder:
     def soon(self, callback: Callable[[], None], /) -> None:
         self.turn.append(callback)
 
+    def at_once(self, callback: Callable[[], None], /) -> None:
+        callback()
+
     def settled(self, peer_id: NodeId) -> int:
         return self.asking.exchanges.settled(peer_id)
 
     def settled_except(self, peer_id: NodeId) -> bytes | None:
         return self.asking.settled_except(peer_id)
 
-    def path_is_writable(self, path: Path) -> bool:
+    def takes_more(self, _: CommStrat) -> bool:
         if self.takes is not None:
             self.takes -= 1
             return self.takes >= 0
-        return not path.closed
+        return True
 
     def path_waits(self, path: Path) -> None:
         pass

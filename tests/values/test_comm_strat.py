@@ -177,6 +177,9 @@ class Recorder:
 
     moved: list[tuple[str, CommStrat, bytes]] = field(default_factory=list)
 
+    def takes_more(self, _: CommStrat) -> bool:
+        raise AssertionError
+
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         self.moved.append(("tcp", strategy, packet))
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from egtp.errors import InvalidMessage
 from egtp.message import Message, Query, Reply, Send, decode_message
-from egtp.query_reader import KINDS_MAX, QueryReader
+from egtp.message_reader import KINDS_MAX, MessageReader
 
 NONCE = bytes(range(16))
 U32 = st.one_of(st.sampled_from([0, 127, 128, 255, 256, 65_535, 65_536, 2**32 - 1]))
@@ -32,7 +32,7 @@ def decoded(data: bytes) -> Message | None:
         return None
 
 
-def read(reader: QueryReader, data: bytes) -> Message | None:
+def read(reader: MessageReader, data: bytes) -> Message | None:
     try:
         return reader.read(data)
     except InvalidMessage:
@@ -41,7 +41,7 @@ def read(reader: QueryReader, data: bytes) -> Message | None:
 
 @given(st.lists(MESSAGES, max_size=6), MESSAGES)
 def test_what_was_read_before_changes_nothing(before: list[Message], message: Message) -> None:
-    reader = QueryReader()
+    reader = MessageReader()
     for one in before:
         assert reader.read(one.encode()) == one
     for _ in range(2):
@@ -50,7 +50,7 @@ def test_what_was_read_before_changes_nothing(before: list[Message], message: Me
 
 @given(QUERIES, st.data())
 def test_a_changed_query_is_read_as_decoding_has_it(query: Query, data: st.DataObject) -> None:
-    reader, whole = QueryReader(), query.encode()
+    reader, whole = MessageReader(), query.encode()
     reader.read(whole)
     changed = bytearray(whole)
     head_bytes = len(whole) - len(query.body)
@@ -65,7 +65,7 @@ def test_a_changed_query_is_read_as_decoding_has_it(query: Query, data: st.DataO
 @example(b"")
 @given(st.binary(max_size=60).map(lambda rest: b"\x98\x01\xc4\x10" + NONCE + b"\xc0" + rest))
 def test_what_is_no_query_is_refused_as_by_decoding(data: bytes) -> None:
-    reader = QueryReader()
+    reader = MessageReader()
     reader.read(Query(NONCE, 1, "a", 1000, 1000, b"").encode())
     assert read(reader, data) == decoded(data)
 
@@ -75,7 +75,7 @@ def test_what_is_no_query_is_refused_as_by_decoding(data: bytes) -> None:
 )
 def test_a_number_in_a_longer_form_is_refused(number: str) -> None:
     whole = Query(NONCE, 1, "echo", 1000, 1000, b"body").encode()
-    reader = QueryReader()
+    reader = MessageReader()
     reader.read(whole)
     data = whole[:21] + bytes.fromhex(number) + whole[22:]
     assert (read(reader, data) is None) == (number != "ccff")
@@ -83,7 +83,7 @@ def test_a_number_in_a_longer_form_is_refused(number: str) -> None:
 
 
 def test_kinds_that_strangers_invent_are_forgotten() -> None:
-    reader = QueryReader()
+    reader = MessageReader()
     for number in range(3 * KINDS_MAX):
         query: Any = Query(NONCE, number, f"kind-{number}", 1000, 1000, b"")
         assert reader.read(query.encode()) == query
