@@ -266,14 +266,14 @@ class SecureChannels:
             self._counters["answer not sent: the way back is gone"] += 1
 
     def _receive_data(self, packet: Data, arrival: Arrival, data: bytes) -> None:
-        path = self._paths.get(packet.receiver_index)
-        if path is None and arrival.relayed and packet.receiver_index in self._dials:
+        path, relayed = self._paths.get(packet.receiver_index), arrival.relayed
+        if path is None and relayed and packet.receiver_index in self._dials:
             # An answer to early data has overtaken the response. It is asked for again.
             self._counters["data packet before its session"] += 1
             return
-        if path is None or path.relayed != arrival.relayed:
+        if path is None or path.relayed != relayed:
             self._counters["data packet of an unknown session"] += 1
-            if arrival.relayed:
+            if relayed:
                 note = UnknownSession(packet.receiver_index, data[-16:])
                 arrival.strategy.send(note.encode(), arrival.carrier)
             else:

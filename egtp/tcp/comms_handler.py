@@ -76,6 +76,9 @@ class TCPCommsHandler:
     ) -> None:
         self._observer = observer
         self._owner = owner
+        # What connections tell, and is the owner's affair alone.
+        self.received: Final = owner.received
+        self.read: Final = owner.read
         self._config = config
         self._elapsed = elapsed
         self._counters = counters
@@ -269,12 +272,6 @@ class TCPCommsHandler:
         if reason is not None:
             self._counters[f"connection refused: {reason}"] += 1
             connection.abort(reason)
-
-    def received(self, connection: TCPConnection, packet: bytes) -> None:
-        self._owner.received(connection, packet)
-
-    def read(self, connection: TCPConnection) -> None:
-        self._owner.read(connection)
 
     def writable(self, connection: TCPConnection) -> None:
         self._owner.writable(connection)

@@ -352,6 +352,7 @@ def test_r12_a_node_id_is_the_sha1_of_the_public_key_and_a_fixed_string() -> Non
 # Relays
 
 
+@pytest.mark.reaches_in
 def test_r13_a_relayed_message_is_a_message_to_the_relay_that_names_the_recipient() -> None:
     async def story(lab: Lab) -> None:
         relay = await lab.node(relay_server=True)
