@@ -139,20 +139,32 @@ class Dialler:
             return Cause(AttemptReason.BAD_KEY, str(error))
         forget_hint = self._host.expect_hint(dial.packet, done)
         deadline_s = self._host.now() + timeout_s
-        try:
-            while (left_s := deadline_s - self._host.now()) > 0:
-                step_s = min(left_s, INITIATION_AGAIN_S) if dial.relayed else left_s
-                await asyncio.wait([result], timeout=step_s)
-                if result.done():
-                    outcome = result.result()
-                    return outcome if isinstance(outcome, Cause) else None
-                if dial.relayed:
+        timer: asyncio.TimerHandle | None = None
+
+        def go_on(*, again: bool = True) -> None:
+            nonlocal timer
+            left_s = deadline_s - self._host.now()
+            if left_s <= 0:
+                done(Cause(AttemptReason.SILENT))
+                return
+            if dial.relayed and again:
+                try:
                     dial.send()
-        except NotSent as error:
-            return Cause.of(error.reason)
+                except NotSent as error:
+                    done(Cause.of(error.reason))
+                    return
+            timer = loop.call_later(
+                min(left_s, INITIATION_AGAIN_S) if dial.relayed else left_s, go_on
+            )
+
+        go_on(again=False)
+        try:
+            outcome = await result
         finally:
+            if timer is not None:
+                timer.cancel()
             forget_hint()
             self._channels.abandon(dial)
             if early is not None:
                 self._host.early_is_over(contact, early)
-        return Cause(AttemptReason.SILENT)
+        return outcome if isinstance(outcome, Cause) else None

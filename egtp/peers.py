@@ -89,15 +89,20 @@ class Explanation:
 
 
 class Search:
-    """A search for a path that is under way. ``found`` is set when there is one."""
+    """A search for a path that is under way. ``found`` is done when there is one."""
 
     __slots__ = ("found", "task")
 
     def __init__(
-        self, run: Callable[[asyncio.Event], Coroutine[None, None, FastFail | None]]
+        self, run: Callable[[asyncio.Future[None]], Coroutine[None, None, FastFail | None]]
     ) -> None:
-        self.found: Final = asyncio.Event()
-        self.task: Final = asyncio.get_running_loop().create_task(run(self.found))
+        loop = asyncio.get_running_loop()
+        self.found: Final[asyncio.Future[None]] = loop.create_future()
+        self.task: Final = loop.create_task(run(self.found))
+
+    def path_opened(self) -> None:
+        if not self.found.done():
+            self.found.set_result(None)
 
 
 class Peer:
