@@ -16,6 +16,7 @@ from egtp.bulk_window import BulkWindow
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
+from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
 from egtp.large_message import Arrived
@@ -39,6 +40,8 @@ TAILS_KEPT: Final = 64
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024
 """What is written to somebody who has not proven that he lives: answers to his early data. The rest
 of them waits for the proof, which an honest peer sends at once."""
+PROOF_BYTES_MAX: Final = UNCONFIRMED_FRAME_BYTES_MAX - 256
+"""Of the plaintext of a first packet."""
 _MILLISECONDS: Final = struct.Struct(">Q")
 
 
@@ -265,12 +268,17 @@ class Path:
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch)
 
-    def confirm(self) -> None:
-        """Write an empty packet: it proves to the other side that we live, and is small enough
-        for somebody who has not seen the proof yet. Then what waits."""
-        if not self.closed:
+    def prove(self) -> None:
+        """Write what waits, or else an empty packet: the first one proves to the other side that
+        we live."""
+        self.flush()
+        if not (self.closed or self.session.sent):
             self._write(Batch())
-            self.flush()
+
+    def _prove_before_large(self) -> None:
+        """Until it has the proof, the other side takes small frames only."""
+        if self.dialled and not self.session.sent:
+            self._write(Batch())
 
     def _write(self, batch: Batch) -> None:
         owner = self._owner
@@ -297,15 +305,21 @@ class Path:
             parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
+        if len(plaintext) > PROOF_BYTES_MAX:
+            self._prove_before_large()
         self.used_s = now
-        if self._window is not None:
-            self._window.sent(len(plaintext))
-        if not self.confirmed:
-            self._unconfirmed_bytes -= len(plaintext)
+        if self._window is not None or not self.confirmed:
+            self._count(len(plaintext))
         try:
             self._strategy.send(plaintext, self._carrier)
         except NotSent as error:
             owner.path_failed(self, str(error))
+
+    def _count(self, size: int) -> None:
+        if self._window is not None:
+            self._window.sent(size)
+        if not self.confirmed:
+            self._unconfirmed_bytes -= size
 
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""

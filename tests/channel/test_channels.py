@@ -163,7 +163,7 @@ class Host:
         self.accepted.append((path, early))
 
     def path_is_writable(self, path: Path) -> bool:
-        return True
+        return not self.broken
 
     def path_waits(self, path: Path) -> None:
         raise AssertionError("nothing here is that large")
