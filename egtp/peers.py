@@ -115,6 +115,8 @@ class Peer:
         self.record: SignedCommRecord | None = None
         self.source = ""
         self.learned_s = 0.0
+        self._contact: Contact | None = None
+        """As of the record, when it was last asked for."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
@@ -169,15 +171,15 @@ class Peer:
         if not supersedes(record, self.record):
             return False
         self.record, self.source, self.learned_s = record, source, now_s
+        self._contact = None
         return True
 
     def contact(self, unix_s: float) -> Contact | None:
         """How to dial the peer, as far as is known."""
-        if self.record is not None:
-            contact = Contact.of_record(self.record, unix_s)
-            if contact is not None:
-                return contact
-        return self.hearsay
+        record, contact = self.record, self._contact
+        if record is not None and (contact is None or contact.expired != record.expired(unix_s)):
+            contact = self._contact = Contact.of_record(record, unix_s)
+        return contact or self.hearsay
 
     def add_path(self, path: Path, me: NodeId, now_s: float) -> None:
         """A path was confirmed; of two alike, one from now on only receives."""

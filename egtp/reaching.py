@@ -91,8 +91,10 @@ class Reacher:
             await race.run(self._look_up(self._lookups, peer, race))
             if found.done() or self._contact(peer) == known:
                 break
+        if found.done():
+            return
         last = self._contact(peer)
-        if last is not None and not found.done():
+        if last is not None:
             # It may have expired, and nothing newer be known to anybody: better than nothing.
             race.join(last)
             await race.run()
