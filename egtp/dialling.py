@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from egtp.attempts import Attempt, AttemptReason, Cause
-from egtp.channels import SecureChannels
+from egtp.channels import Dial, SecureChannels
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.early import Early
@@ -53,6 +53,41 @@ class DialHost(Protocol):
     def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
         """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
         function that ends the expectation."""
+
+
+class Patience:
+    """How long an answer to a dial is waited for, and when it is sent again meanwhile."""
+
+    __slots__ = ("_deadline_s", "_dial", "_now", "_timer")
+
+    def __init__(self, dial: Dial, now: Callable[[], float], deadline_s: float) -> None:
+        self._dial = dial
+        self._now = now
+        self._deadline_s = deadline_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        left_s = self._deadline_s - self._now()
+        if left_s <= 0:
+            self._dial.done(Cause(AttemptReason.SILENT))
+            return
+        step_s = min(left_s, INITIATION_AGAIN_S) if self._dial.relayed else left_s
+        self._timer = asyncio.get_running_loop().call_later(step_s, self._is_over)
+
+    def _is_over(self) -> None:
+        if self._dial.relayed and self._now() < self._deadline_s:
+            try:
+                self._dial.send()
+            except NotSent as error:
+                self._dial.done(Cause.of(error.reason))
+                return
+        self._wait()
 
 
 class Dialler:
@@ -138,31 +173,11 @@ class Dialler:
                 return Cause.of(error.reason)
             return Cause(AttemptReason.BAD_KEY, str(error))
         forget_hint = self._host.expect_hint(dial.packet, done)
-        deadline_s = self._host.now() + timeout_s
-        timer: asyncio.TimerHandle | None = None
-
-        def go_on(*, again: bool = True) -> None:
-            nonlocal timer
-            left_s = deadline_s - self._host.now()
-            if left_s <= 0:
-                done(Cause(AttemptReason.SILENT))
-                return
-            if dial.relayed and again:
-                try:
-                    dial.send()
-                except NotSent as error:
-                    done(Cause.of(error.reason))
-                    return
-            timer = loop.call_later(
-                min(left_s, INITIATION_AGAIN_S) if dial.relayed else left_s, go_on
-            )
-
-        go_on(again=False)
+        patience = Patience(dial, self._host.now, self._host.now() + timeout_s)
         try:
             outcome = await result
         finally:
-            if timer is not None:
-                timer.cancel()
+            patience.end()
             forget_hint()
             self._channels.abandon(dial)
             if early is not None:

@@ -78,6 +78,21 @@ class PathOwner(Protocol):
         """The path is of no more use."""
 
 
+class Tails:
+    """Seals for a relayed path, and keeps what an honest "unknown session" note would say of it."""
+
+    __slots__ = ("_session", "kept")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.kept: Final[deque[bytes]] = deque(maxlen=TAILS_KEPT)
+
+    def seal(self, plaintext: bytes) -> bytes:
+        packet = self._session.seal(plaintext)
+        self.kept.append(packet[-16:])
+        return packet
+
+
 class Path:
     """One way to one peer, with its own session."""
 
@@ -166,7 +181,9 @@ class Path:
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
-        self._strategy = CryptoStrat(strategy, self)
+        self._tails = Tails(session) if relayed else None
+        # Not the path itself: a path that is over is to leave no cycle for the garbage collector.
+        self._strategy = CryptoStrat(strategy, self._tails or session)
         self._carrier = carrier
         self._owner = owner
         self._ours = ours
@@ -175,7 +192,6 @@ class Path:
         self._batch_bytes = BATCH_BYTES
         self._goes_alone = True
         self._least_offset_ms: int | None = None
-        self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
         self._bulk: BulkWindow | None = None
         """Of a connection that has carried a large message."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
@@ -206,7 +222,7 @@ class Path:
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
         if strategy != self._strategy.lower:
-            self._strategy = CryptoStrat(strategy, self)
+            self._strategy = CryptoStrat(strategy, self._strategy.sealer)
 
     # Sending
 
@@ -421,18 +437,9 @@ class Path:
             if total is not None:
                 self.queue_control(item(ItemType.PING, total))
 
-    # Sealing
-
-    def seal(self, plaintext: bytes) -> bytes:
-        """A data packet, of which what an honest "unknown session" note would say is kept."""
-        packet = self.session.seal(plaintext)
-        if self._tails is not None:
-            self._tails.append(packet[-16:])
-        return packet
-
     def sent_lately(self, tail: bytes) -> bool:
         """Whether one of the last packets sent ended so."""
-        return self._tails is not None and tail in self._tails
+        return self._tails is not None and tail in self._tails.kept
 
     def say_close(self) -> None:
         """Tell the other side that this path ends, after what is queued."""
