@@ -149,7 +149,7 @@ class TCPCommsHandler:
         local = None if self.dial_from is None else (self.dial_from, 0)
         loop = asyncio.get_running_loop()
         # Whatever ends the connection ends this task, too.
-        timer = loop.call_later(self._config.dial_timeout_s, connection.fail, AttemptReason.SILENT)
+        timer = loop.call_later(self._config.dial_timeout_s, connection.abort, AttemptReason.SILENT)
         try:
             await loop.create_connection(
                 lambda: connection, address.host, address.port, local_addr=local
