@@ -174,7 +174,9 @@ def _check(value: object, depth: int, error: type[CanonicalError | LocalProtocol
             raise error(f"arrays have at most {ARRAY_LENGTH_MAX} elements")
         arrays = 1
         for element in value:  # type: ignore[attr-defined]
-            arrays += _check(element, depth - 1, error)
+            # Most are of these, and a call for each would be most of the work.
+            if (leaf := type(element)) is not bytes and leaf is not int and element is not None:
+                arrays += _check(element, depth - 1, error)
         return arrays
     # A NodeId is a byte string, a ReplyCode an integer.
     if not isinstance(value, bytes | int):

@@ -416,14 +416,17 @@ class SecureChannels:
         )
         path.record = record
         path.observed = payload.observed
-        # First the proof that we live: until it has it, the other side takes small frames only.
-        path.confirm()
-        if path.closed:
-            dial.done(Cause(AttemptReason.LOST))
-            return
+        if arrival.relayed or not self._events.path_is_writable(path):
+            # Nobody is told of a path on which the proof that we live cannot be sent.
+            path.prove()
+            if path.closed:
+                dial.done(Cause(AttemptReason.LOST))
+                return
         if dial.early is not None and payload.early_accepted:
             self._events.early_accepted(path, dial.early)
         self._confirm(path)
+        # What waits proves it as well, and saves a packet.
+        path.prove()
         dial.done(path)
 
     def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:

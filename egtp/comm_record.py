@@ -157,11 +157,11 @@ class SignedCommRecord:
 
     @property
     def tcp(self) -> tuple[TCPStrat, ...]:
-        return tuple(s for s in self.strategies if isinstance(s, TCPStrat))
+        return tuple([s for s in self.strategies if isinstance(s, TCPStrat)])
 
     @property
     def relays(self) -> tuple[RelayStrat, ...]:
-        return tuple(s for s in self.strategies if isinstance(s, RelayStrat))
+        return tuple([s for s in self.strategies if isinstance(s, RelayStrat)])
 
     def channel_key(self, suite: int = SUITE_AESGCM) -> bytes | None:
         """The peer's channel key for ``suite``, if the record lists one that fits."""
@@ -185,7 +185,7 @@ class SignedCommRecord:
 def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
     """Whether ``new`` replaces ``old``: the higher sequence, or among equal ones with other
     bytes the item whose SHA-256 is lower, so that everybody settles on the same one."""
-    if old is None or new.sequence != old.sequence:
+    if old is None or new is old or new.sequence != old.sequence:
         return old is None or new.sequence > old.sequence
     ours, theirs = old.encode(), new.encode()
     return ours != theirs and hashlib.sha256(theirs).digest() < hashlib.sha256(ours).digest()

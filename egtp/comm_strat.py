@@ -72,6 +72,8 @@ class Address:
     @property
     def host(self) -> str:
         """The IP address as text, as socket calls take it."""
+        if len(self.ip) == 4:
+            return "{}.{}.{}.{}".format(*self.ip)
         return str(ipaddress.ip_address(self.ip))
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from egtp.attempts import Attempt, AttemptReason, Cause
-from egtp.channels import SecureChannels
+from egtp.channels import Dial, SecureChannels
 from egtp.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.early import Early
@@ -53,6 +53,41 @@ class DialHost(Protocol):
     def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
         """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
         function that ends the expectation."""
+
+
+class Patience:
+    """How long an answer to a dial is waited for, and when it is sent again meanwhile."""
+
+    __slots__ = ("_deadline_s", "_dial", "_now", "_timer")
+
+    def __init__(self, dial: Dial, now: Callable[[], float], deadline_s: float) -> None:
+        self._dial = dial
+        self._now = now
+        self._deadline_s = deadline_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        left_s = self._deadline_s - self._now()
+        if left_s <= 0:
+            self._dial.done(Cause(AttemptReason.SILENT))
+            return
+        step_s = min(left_s, INITIATION_AGAIN_S) if self._dial.relayed else left_s
+        self._timer = asyncio.get_running_loop().call_later(step_s, self._is_over)
+
+    def _is_over(self) -> None:
+        if self._dial.relayed and self._now() < self._deadline_s:
+            try:
+                self._dial.send()
+            except NotSent as error:
+                self._dial.done(Cause.of(error.reason))
+                return
+        self._wait()
 
 
 class Dialler:
@@ -138,21 +173,13 @@ class Dialler:
                 return Cause.of(error.reason)
             return Cause(AttemptReason.BAD_KEY, str(error))
         forget_hint = self._host.expect_hint(dial.packet, done)
-        deadline_s = self._host.now() + timeout_s
+        patience = Patience(dial, self._host.now, self._host.now() + timeout_s)
         try:
-            while (left_s := deadline_s - self._host.now()) > 0:
-                step_s = min(left_s, INITIATION_AGAIN_S) if dial.relayed else left_s
-                await asyncio.wait([result], timeout=step_s)
-                if result.done():
-                    outcome = result.result()
-                    return outcome if isinstance(outcome, Cause) else None
-                if dial.relayed:
-                    dial.send()
-        except NotSent as error:
-            return Cause.of(error.reason)
+            outcome = await result
         finally:
+            patience.end()
             forget_hint()
             self._channels.abandon(dial)
             if early is not None:
                 self._host.early_is_over(contact, early)
-        return Cause(AttemptReason.SILENT)
+        return outcome if isinstance(outcome, Cause) else None

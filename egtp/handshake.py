@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -95,7 +95,7 @@ class InitiationPayload:
     wanted of the handshake, and it is not answered."""
 
     def encode(self) -> bytes:
-        return canonical.encode(
+        return canonical.pack(
             (
                 self.record,
                 self.time_ms,
@@ -149,7 +149,7 @@ class ResponsePayload:
 
     def encode(self) -> bytes:
         observed = None if self.observed is None else (self.observed.ip, self.observed.port)
-        return canonical.encode(
+        return canonical.pack(
             (
                 self.incarnation,
                 self.uptime_ms,
@@ -181,8 +181,7 @@ class ResponsePayload:
         raise HandshakeFailed("the response's payload is malformed")
 
 
-@dataclass(frozen=True, slots=True)
-class SessionKeys:
+class SessionKeys(NamedTuple):
     """What a finished handshake leaves, seen from one side."""
 
     send: bytes
@@ -208,7 +207,7 @@ class Initiator:
         )
 
     def initiate(self, payload: InitiationPayload, ephemeral: X25519PrivateKey) -> Initiation:
-        self._noise.mix_header(Initiation(self._sender_index, b"", b"").header)
+        self._noise.mix_header(Initiation.header_of(self._sender_index))
         noise = self._noise.write_initiation(
             ephemeral, self._responder_channel_key, payload.encode()
         )
@@ -268,8 +267,7 @@ class Responder:
         encoded = payload.encode()
         if len(encoded) > self._room - 80 and payload.record is not None:
             encoded = replace(payload, record=None).encode()
-        header = Response(self._receiver_index, sender_index, b"").header
-        self._noise.mix_header(header)
+        self._noise.mix_header(Response.header_of(self._receiver_index, sender_index))
         noise = self._noise.write_response(ephemeral, encoded)
         theirs, ours = self._noise.split()
         response = Response(self._receiver_index, sender_index, noise)

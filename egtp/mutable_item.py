@@ -61,7 +61,7 @@ class MutableItem:
 
     def encode(self) -> bytes:
         """Canonical ``[k, seq, v, sig]``, at most 920 bytes."""
-        return canonical.encode((self.key, self.sequence, self.value, self.signature))
+        return canonical.pack((self.key, self.sequence, self.value, self.signature))
 
     @classmethod
     def decode(cls, data: bytes) -> MutableItem:

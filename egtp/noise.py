@@ -15,15 +15,15 @@ message (:meth:`Handshake.mix_header`); with an empty header this is plain Noise
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import hmac
 import struct
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from egtp.errors import HandshakeFailed
 from egtp.static_key import StaticKey, agree
@@ -35,6 +35,7 @@ KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
 INITIATION_OVERHEAD: Final = KEY_BYTES + (KEY_BYTES + TAG_BYTES) + TAG_BYTES
 RESPONSE_OVERHEAD: Final = KEY_BYTES + TAG_BYTES
+_SHA256: Final = hashes.SHA256()
 
 
 nonce_of: Final = struct.Struct(">4xQ").pack
@@ -68,7 +69,7 @@ class Handshake:
         self._cipher: AESGCM | None = None
         self._counter = 0
         self._ephemeral: X25519PrivateKey | None = None
-        self._remote_ephemeral = b""
+        self._remote_ephemeral: X25519PublicKey | None = None
         self.remote = b""
         """The other side's static key, once it is known."""
         self._mix_hash(prologue)
@@ -76,7 +77,10 @@ class Handshake:
 
     def copy(self) -> Self:
         """The same state again: to try a message that may turn out to be forged."""
-        return copy.copy(self)
+        other = object.__new__(type(self))
+        for name in self.__slots__:
+            setattr(other, name, getattr(self, name))
+        return other
 
     def mix_header(self, header: bytes) -> None:
         """Bind what travels in clear before the next message."""
@@ -91,7 +95,7 @@ class Handshake:
         self.remote = responder_static
         public = ephemeral.public_key().public_bytes_raw()
         self._mix_hash(public)
-        self._mix_key(agree(ephemeral, responder_static))
+        self._mix_key(agree(ephemeral, X25519PublicKey.from_public_bytes(responder_static)))
         static = self._encrypt_and_hash(self._static.public)
         self._mix_key(self._static.agree(responder_static))
         return public + static + self._encrypt_and_hash(payload)
@@ -100,8 +104,8 @@ class Handshake:
         """The payload; :attr:`remote` is then the initiator's static key."""
         if len(message) < INITIATION_OVERHEAD:
             raise HandshakeFailed("the initiation is too short")
-        self._remote_ephemeral = message[:32]
-        self._mix_hash(self._remote_ephemeral)
+        self._mix_hash(message[:32])
+        self._remote_ephemeral = X25519PublicKey.from_public_bytes(message[:32])
         self._mix_key(agree(self._static.secret, self._remote_ephemeral))
         self.remote = self._decrypt_and_hash(message[32:80])
         self._mix_key(self._static.agree(self.remote))
@@ -110,17 +114,18 @@ class Handshake:
     # <- e, ee, se
 
     def write_response(self, ephemeral: X25519PrivateKey, payload: bytes) -> bytes:
+        assert self._remote_ephemeral is not None  # noqa: S101 - the initiation was read before
         public = ephemeral.public_key().public_bytes_raw()
         self._mix_hash(public)
         self._mix_key(agree(ephemeral, self._remote_ephemeral))
-        self._mix_key(agree(ephemeral, self.remote))
+        self._mix_key(agree(ephemeral, X25519PublicKey.from_public_bytes(self.remote)))
         return public + self._encrypt_and_hash(payload)
 
     def read_response(self, message: bytes) -> bytes:
         if len(message) < RESPONSE_OVERHEAD or self._ephemeral is None:
             raise HandshakeFailed("the response is too short, or answers nothing")
-        remote_ephemeral = message[:32]
-        self._mix_hash(remote_ephemeral)
+        self._mix_hash(message[:32])
+        remote_ephemeral = X25519PublicKey.from_public_bytes(message[:32])
         self._mix_key(agree(self._ephemeral, remote_ephemeral))
         self._mix_key(agree(self._static.secret, remote_ephemeral))
         return self._decrypt_and_hash(message[32:])
@@ -158,6 +163,6 @@ class Handshake:
 
 
 def _hkdf(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:
-    secret = hmac.digest(chaining_key, material, "sha256")
-    first = hmac.digest(secret, b"\x01", "sha256")
-    return first, hmac.digest(secret, first + b"\x02", "sha256")
+    """Noise's HKDF is that of RFC 5869, the chaining key its salt, without any info."""
+    keys = HKDF(_SHA256, 2 * KEY_BYTES, chaining_key, None).derive(material)
+    return keys[:KEY_BYTES], keys[KEY_BYTES:]

@@ -72,6 +72,8 @@ class ObservedAddress:
     def elect(self, now_s: float) -> bytes | None:
         """Count. Returns the winner: the one before if nobody else has won."""
         self.forget_before(now_s - self._vote_s)
+        if len(self._votes) < NETWORKS_MIN:
+            return self.winner
         counts = Counter(vote.ip for vote in self._votes.values())
         for ip, count in counts.most_common(1):
             if count >= NETWORKS_MIN and 2 * count > len(self._votes):

@@ -59,17 +59,21 @@ class Initiation:
     mac1: bytes
     suite: int = SUITE_AESGCM
 
+    @staticmethod
+    def header_of(sender_index: int, suite: int = SUITE_AESGCM) -> bytes:
+        return _INITIATION_HEADER.pack(INITIATION, VERSION, suite, 0, sender_index)
+
     @property
     def header(self) -> bytes:
-        return _INITIATION_HEADER.pack(INITIATION, VERSION, self.suite, 0, self.sender_index)
+        return self.header_of(self.sender_index, self.suite)
 
     def encode(self) -> bytes:
         return self.header + self.noise + self.mac1
 
     @classmethod
     def with_mac(cls, sender_index: int, noise: bytes, responder_channel_key: bytes) -> Initiation:
-        unsigned = cls(sender_index, noise, b"")
-        return cls(sender_index, noise, mac1(responder_channel_key, unsigned.encode()))
+        covered = cls.header_of(sender_index) + noise
+        return cls(sender_index, noise, mac1(responder_channel_key, covered))
 
     def mac_is_right(self, responder_channel_key: bytes) -> bool:
         """Checked before any Diffie-Hellman: it costs a stranger who does not even know this
@@ -87,11 +91,13 @@ class Response:
     noise: bytes
     suite: int = SUITE_AESGCM
 
+    @staticmethod
+    def header_of(receiver_index: int, sender_index: int, suite: int = SUITE_AESGCM) -> bytes:
+        return _RESPONSE_HEADER.pack(RESPONSE, VERSION, suite, 0, receiver_index, sender_index)
+
     @property
     def header(self) -> bytes:
-        return _RESPONSE_HEADER.pack(
-            RESPONSE, VERSION, self.suite, 0, self.receiver_index, self.sender_index
-        )
+        return self.header_of(self.receiver_index, self.sender_index, self.suite)
 
     def encode(self) -> bytes:
         return self.header + self.noise

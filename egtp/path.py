@@ -16,6 +16,7 @@ from egtp.bulk_window import BulkWindow
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
+from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
 from egtp.large_message import Arrived
@@ -39,6 +40,8 @@ TAILS_KEPT: Final = 64
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024
 """What is written to somebody who has not proven that he lives: answers to his early data. The rest
 of them waits for the proof, which an honest peer sends at once."""
+PROOF_BYTES_MAX: Final = UNCONFIRMED_FRAME_BYTES_MAX - 256
+"""Of the plaintext of a first packet."""
 _MILLISECONDS: Final = struct.Struct(">Q")
 
 
@@ -73,6 +76,21 @@ class PathOwner(Protocol):
 
     def path_failed(self, path: Path, reason: str) -> None:
         """The path is of no more use."""
+
+
+class Tails:
+    """Seals for a relayed path, and keeps what an honest "unknown session" note would say of it."""
+
+    __slots__ = ("_session", "kept")
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.kept: Final[deque[bytes]] = deque(maxlen=TAILS_KEPT)
+
+    def seal(self, plaintext: bytes) -> bytes:
+        packet = self._session.seal(plaintext)
+        self.kept.append(packet[-16:])
+        return packet
 
 
 class Path:
@@ -163,7 +181,9 @@ class Path:
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
-        self._strategy = CryptoStrat(strategy, self)
+        self._tails = Tails(session) if relayed else None
+        # Not the path itself: a path that is over is to leave no cycle for the garbage collector.
+        self._strategy = CryptoStrat(strategy, self._tails or session)
         self._carrier = carrier
         self._owner = owner
         self._ours = ours
@@ -172,7 +192,6 @@ class Path:
         self._batch_bytes = BATCH_BYTES
         self._goes_alone = True
         self._least_offset_ms: int | None = None
-        self._tails: deque[bytes] | None = deque(maxlen=TAILS_KEPT) if relayed else None
         self._bulk: BulkWindow | None = None
         """Of a connection that has carried a large message."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
@@ -208,7 +227,7 @@ class Path:
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
         if strategy != self._strategy.lower:
-            self._strategy = CryptoStrat(strategy, self)
+            self._strategy = CryptoStrat(strategy, self._strategy.sealer)
 
     # Sending
 
@@ -274,12 +293,17 @@ class Path:
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch)
 
-    def confirm(self) -> None:
-        """Write an empty packet: it proves to the other side that we live, and is small enough
-        for somebody who has not seen the proof yet. Then what waits."""
-        if not self.closed:
+    def prove(self) -> None:
+        """Write what waits, or else an empty packet: the first one proves to the other side that
+        we live."""
+        self.flush()
+        if not (self.closed or self.session.sent):
             self._write(Batch())
-            self.flush()
+
+    def _prove_before_large(self) -> None:
+        """Until it has the proof, the other side takes small frames only."""
+        if self.dialled and not self.session.sent:
+            self._write(Batch())
 
     def _write(self, batch: Batch) -> None:
         owner = self._owner
@@ -306,15 +330,21 @@ class Path:
             parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
+        if len(plaintext) > PROOF_BYTES_MAX:
+            self._prove_before_large()
         self.used_s = now
-        if self._window is not None:
-            self._window.sent(len(plaintext))
-        if not self.confirmed:
-            self._unconfirmed_bytes -= len(plaintext)
+        if self._window is not None or not self.confirmed:
+            self._count(len(plaintext))
         try:
             self._strategy.send(plaintext, self._carrier)
         except NotSent as error:
             owner.path_failed(self, str(error))
+
+    def _count(self, size: int) -> None:
+        if self._window is not None:
+            self._window.sent(size)
+        if not self.confirmed:
+            self._unconfirmed_bytes -= size
 
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""
@@ -416,18 +446,9 @@ class Path:
             if total is not None:
                 self.queue_control(item(ItemType.PING, total))
 
-    # Sealing
-
-    def seal(self, plaintext: bytes) -> bytes:
-        """A data packet, of which what an honest "unknown session" note would say is kept."""
-        packet = self.session.seal(plaintext)
-        if self._tails is not None:
-            self._tails.append(packet[-16:])
-        return packet
-
     def sent_lately(self, tail: bytes) -> bool:
         """Whether one of the last packets sent ended so."""
-        return self._tails is not None and tail in self._tails
+        return self._tails is not None and tail in self._tails.kept
 
     def say_close(self) -> None:
         """Tell the other side that this path ends, after what is queued."""

@@ -89,15 +89,20 @@ class Explanation:
 
 
 class Search:
-    """A search for a path that is under way. ``found`` is set when there is one."""
+    """A search for a path that is under way. ``found`` is done when there is one."""
 
     __slots__ = ("found", "task")
 
     def __init__(
-        self, run: Callable[[asyncio.Event], Coroutine[None, None, FastFail | None]]
+        self, run: Callable[[asyncio.Future[None]], Coroutine[None, None, FastFail | None]]
     ) -> None:
-        self.found: Final = asyncio.Event()
-        self.task: Final = asyncio.get_running_loop().create_task(run(self.found))
+        loop = asyncio.get_running_loop()
+        self.found: Final[asyncio.Future[None]] = loop.create_future()
+        self.task: Final = loop.create_task(run(self.found))
+
+    def path_opened(self) -> None:
+        if not self.found.done():
+            self.found.set_result(None)
 
 
 class Peer:
@@ -110,6 +115,8 @@ class Peer:
         self.record: SignedCommRecord | None = None
         self.source = ""
         self.learned_s = 0.0
+        self._contact: Contact | None = None
+        """As of the record, when it was last asked for."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
@@ -164,15 +171,15 @@ class Peer:
         if not supersedes(record, self.record):
             return False
         self.record, self.source, self.learned_s = record, source, now_s
+        self._contact = None
         return True
 
     def contact(self, unix_s: float) -> Contact | None:
         """How to dial the peer, as far as is known."""
-        if self.record is not None:
-            contact = Contact.of_record(self.record, unix_s)
-            if contact is not None:
-                return contact
-        return self.hearsay
+        record, contact = self.record, self._contact
+        if record is not None and (contact is None or contact.expired != record.expired(unix_s)):
+            contact = self._contact = Contact.of_record(record, unix_s)
+        return contact or self.hearsay
 
     def add_path(self, path: Path, me: NodeId, now_s: float) -> None:
         """A path was confirmed; of two alike, one from now on only receives."""

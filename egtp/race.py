@@ -28,12 +28,12 @@ class Race:
         attempt: Callable[[CommStrat, Contact], Coroutine[Any, Any, Attempt | None]],
         plan: Callable[[Contact], Plan],
         stagger_s: float,
-        found: asyncio.Event,
+        found: asyncio.Future[None],
     ) -> None:
         """
         :param attempt: tries a strategy; see :meth:`egtp.dialling.Dialler.attempt`.
         :param plan: what to try of a contact, and in what order.
-        :param found: set when there is a path, whoever opened it.
+        :param found: done when there is a path, whoever opened it.
         """
         self._attempt = attempt
         self._plan = plan
@@ -45,7 +45,9 @@ class Race:
         """Whether it is the turn of the next."""
         self._patient_until_s = 0.0
         """On the loop's clock: when the stagger of the one who began last is over."""
-        self._changed = asyncio.Event()
+        self._has_changed = False
+        self._change: asyncio.Future[None] | None = None
+        """Done when something has changed; there is one only while that is waited for."""
         self._faltered = asyncio.Event()
         self.contact: Contact | None = None
         """Whose strategies were the last to join."""
@@ -64,7 +66,7 @@ class Race:
         self._to_begin = [way for way in ways if (way, contact.channel_key) not in racing]
         self._may_begin = True
         self._faltered.clear()
-        self._changed.set()
+        self._wake()
 
     async def faltered(self) -> None:
         """Return when the one who joined last has not won in its first stagger, or has failed."""
@@ -73,28 +75,30 @@ class Race:
     async def run(self, scout: Awaitable[None] | None = None) -> None:
         """Return when there is a path, or when everything has failed and ``scout`` has ended, who
         may bring others to join. What is under way then is given up, the scout too."""
-        helpers: list[asyncio.Future[Any]] = [asyncio.ensure_future(self._found.wait())]
-        if scout is not None:
-            helpers.append(asyncio.ensure_future(scout))
-        for helper in helpers:
-            helper.add_done_callback(self._wake)
+        scouts = [] if scout is None else [asyncio.ensure_future(scout)]
+        for one in (self._found, *scouts):
+            one.add_done_callback(self._wake)
         try:
-            while not self._found.is_set():
+            while not self._found.done():
                 if self._to_begin and self._may_begin:
                     self._begin(self._to_begin.pop(0))
                 elif not (self._to_begin or self._racing):
                     self._faltered.set()
-                    if all(helper.done() for helper in helpers[1:]):
+                    if all(one.done() for one in scouts):
                         break
-                await self._wait()
+                # Only who is next to begin, and a scout, want to know that a stagger is over.
+                is_timed = self._to_begin or (scouts and not self._faltered.is_set())
+                await self._wait(self._patient_until_s if is_timed else None)
                 self._collect()
         finally:
-            tasks = [*helpers, *self._racing]
+            self._found.remove_done_callback(self._wake)
+            tasks = [*scouts, *(task for task in self._racing if not task.done())]
             self._racing.clear()
             self._to_begin.clear()
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, strategy: CommStrat) -> None:
         assert self.contact is not None  # noqa: S101 - the strategy is one of its own
@@ -104,18 +108,28 @@ class Race:
         self._may_begin = False
         self._patient_until_s = asyncio.get_running_loop().time() + self._stagger_s
 
-    def _wake(self, _: asyncio.Future[Any]) -> None:
-        self._changed.set()
+    def _wake(self, _: asyncio.Future[Any] | None = None) -> None:
+        self._has_changed = True
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
 
-    async def _wait(self) -> None:
+    async def _wait(self, until_s: float | None) -> None:
         """Until something has changed, or the one who began last has had its stagger."""
-        nothing_is_due = not self._to_begin and self._faltered.is_set()
-        try:
-            async with asyncio.timeout_at(None if nothing_is_due else self._patient_until_s):
-                await self._changed.wait()
-        except TimeoutError:
-            self._goes_on()
-        self._changed.clear()
+        if not self._has_changed:
+            loop = asyncio.get_running_loop()
+            self._change = loop.create_future()
+            timer = None if until_s is None else loop.call_at(until_s, self._is_late)
+            try:
+                await self._change
+            finally:
+                self._change = None
+                if timer is not None:
+                    timer.cancel()
+        self._has_changed = False
+
+    def _is_late(self) -> None:
+        self._goes_on()
+        self._wake()
 
     def _goes_on(self) -> None:
         self._may_begin = True

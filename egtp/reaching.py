@@ -62,8 +62,10 @@ class Reacher:
         )
         self._config = config
 
-    async def reach(self, peer: Peer, found: asyncio.Event, *, with_relays: bool = True) -> None:
-        """Return once ``peer`` has a path, whoever opened it; ``found`` is set when it has.
+    async def reach(
+        self, peer: Peer, found: asyncio.Future[None], *, with_relays: bool = True
+    ) -> None:
+        """Return once ``peer`` has a path, whoever opened it; ``found`` is done when it has.
 
         Raises :class:`FastFail` with every attempt. Cancelling it closes what it has opened.
         """
@@ -84,17 +86,19 @@ class Reacher:
             if known is not None and not known.expired:
                 race.join(known)
                 await race.run()
-            if found.is_set() or self._lookups is None:
+            if found.done() or self._lookups is None:
                 break
             await race.run(self._look_up(self._lookups, peer, race))
-            if found.is_set() or self._contact(peer) == known:
+            if found.done() or self._contact(peer) == known:
                 break
+        if found.done():
+            return
         last = self._contact(peer)
-        if last is not None and not found.is_set():
+        if last is not None:
             # It may have expired, and nothing newer be known to anybody: better than nothing.
             race.join(last)
             await race.run()
-        if not found.is_set():
+        if not found.done():
             raise FastFail(f"no way to reach {peer.peer_id}", tuple(race.attempts))
 
     def _contact(self, peer: Peer) -> Contact | None:

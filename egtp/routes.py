@@ -105,7 +105,7 @@ class Routes:
             peer.search.task.cancel()
             peer.search = None
 
-    async def _search(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
+    async def _search(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         failure = None
         try:
             await self._reacher.reach(peer, found)
@@ -147,7 +147,7 @@ class Routes:
         if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
             peer.direct_search = Search(partial(self._search_direct, peer))
 
-    async def _search_direct(self, peer: Peer, found: asyncio.Event) -> FastFail | None:
+    async def _search_direct(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         try:
             await self._reacher.reach(peer, found, with_relays=False)
         except FastFail as error:
@@ -182,9 +182,9 @@ class Routes:
             if connection is not None:
                 self._comms.proven(connection, path.peer_id)
             if peer.direct_search is not None:
-                peer.direct_search.found.set()
+                peer.direct_search.path_opened()
         if peer.search is not None:
-            peer.search.found.set()
+            peer.search.path_opened()
         self._asking.path_opened(peer, path)
         self._end_dead_others(peer, path)
         if path.closed:

@@ -30,17 +30,17 @@ class StaticKey:
         """With another static key, 32 bytes. Raises :class:`HandshakeFailed`."""
         agreed = self._agreed.pop(static, None)
         if agreed is None:
-            agreed = agree(self.secret, static)
+            agreed = agree(self.secret, X25519PublicKey.from_public_bytes(static))
         self._agreed[static] = agreed
         if len(self._agreed) > REMEMBERED_MAX:
             del self._agreed[next(iter(self._agreed))]
         return agreed
 
 
-def agree(secret: X25519PrivateKey, public: bytes) -> bytes:
+def agree(secret: X25519PrivateKey, public: X25519PublicKey) -> bytes:
     """X25519 (RFC 7748), about 40 microseconds. Raises :class:`HandshakeFailed`."""
     try:
-        return secret.exchange(X25519PublicKey.from_public_bytes(public))
+        return secret.exchange(public)
     except ValueError:
         # The library refuses an all-zero result, which is what a point of low order gives.
         raise HandshakeFailed("a key of low order") from None

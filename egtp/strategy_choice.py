@@ -77,10 +77,13 @@ class Backoff:
             del self._until[next(iter(self._until))]
 
     def worked(self, address: Address) -> None:
-        self._until.pop(address, None)
+        if self._until:
+            self._until.pop(address, None)
 
     def remaining_s(self, address: Address, now_s: float) -> float:
         """0 if the address may be tried now."""
+        if not self._until:
+            return 0.0
         until, _ = self._until.get(address, (now_s, 0.0))
         return max(0.0, until - now_s)
 

@@ -151,6 +151,6 @@ def in_lab(
 def kept(node: Node) -> list[Any]:
     """What a node holds for the sake of messages of its own that are under way."""
     engine: Any = node._engine
-    searches = [p.search for p in engine.book.all() if p.search and not p.search.found.is_set()]
+    searches = [p.search for p in engine.book.all() if p.search and not p.search.found.done()]
     waiting = [outgoing for peer in engine.book.all() for outgoing in peer.waiting]
     return [*engine.exchanges.all(), *waiting, *searches]

@@ -149,13 +149,14 @@ class TCPCommsHandler:
         return connection
 
     async def _open(self, connection: TCPConnection, address: Address) -> None:
-        timeout_s = self._config.dial_timeout_s
         local = None if self.dial_from is None else (self.dial_from, 0)
+        loop = asyncio.get_running_loop()
+        # Whatever ends the connection ends this task, too.
+        timer = loop.call_later(self._config.dial_timeout_s, connection.abort, AttemptReason.SILENT)
         try:
-            async with asyncio.timeout(timeout_s):
-                await asyncio.get_running_loop().create_connection(
-                    lambda: connection, address.host, address.port, local_addr=local
-                )
+            await loop.create_connection(
+                lambda: connection, address.host, address.port, local_addr=local
+            )
         except TimeoutError:
             connection.fail(AttemptReason.SILENT)
         except OSError as error:
@@ -163,6 +164,7 @@ class TCPCommsHandler:
             refused = error.errno == errno.ECONNREFUSED
             connection.fail(AttemptReason.REFUSED if refused else words(error))
         finally:
+            timer.cancel()
             del self._openings[connection.number]
 
     def _new_connection(self, dialled: Address | None) -> TCPConnection:

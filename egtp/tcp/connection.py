@@ -8,6 +8,7 @@ ended. It knows nothing of peers or sessions.
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
@@ -343,7 +344,7 @@ class TCPConnection(asyncio.Protocol):
             transport.abort()
             return
         self.local_host = sockname[0]
-        self.remote = self.dialled or Address.of(*peername[:2])
+        self.remote = self.dialled or _address_of(*peername[:2])
         self.state = CONNECTION_LIFE.after(self.state, ConnectionEvent.CONNECTED)
         if self.throttle is not None:
             self.throttle.opened(self)
@@ -384,6 +385,11 @@ class TCPConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(_reason(exc) if exc is not None else ENDED)
+
+
+def _address_of(host: str, port: int) -> Address:
+    """Of a socket, whose texts need no checking."""
+    return Address.of(host, port) if ":" in host else Address(socket.inet_aton(host), port)
 
 
 def _reason(exc: Exception) -> str:

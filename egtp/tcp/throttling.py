@@ -88,6 +88,8 @@ class Throttling:
 
     def add(self, connection: TCPConnection) -> None:
         """A new connection, or one whose limits are others now."""
+        if self._all == NO_LIMIT and not self._peers and connection.throttle is None:
+            return
         send_rate = self._sending.rate_of(connection)
         read_rate = self._receiving.rate_of(connection)
         was_limited = connection.throttle is not None

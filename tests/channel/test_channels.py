@@ -166,7 +166,7 @@ class Host:
         self.accepted.append((path, early))
 
     def takes_more(self, _: CommStrat) -> bool:
-        return True
+        return not self.broken
 
     def path_waits(self, path: Path) -> None:
         raise AssertionError("nothing here is that large")

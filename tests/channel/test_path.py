@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from egtp.bulk_window import BYTES_MIN, OVERDUE_S
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
+from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX
 from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
 from egtp.outgoing import Outgoing
@@ -205,6 +206,11 @@ def test_what_the_transport_does_not_take_stays_queued_and_unsealed() -> None:
     assert len(owner.sent) == 1
 
 
+def say_something(path: Path) -> None:
+    path.queue_control(item(ItemType.PADDING))
+    path.flush()
+
+
 def test_a_message_counts_as_given_before_the_write_that_may_fail() -> None:
     owner, token = Owner(broken=True), waiting(b"message")
     path = path_of(owner)
@@ -220,27 +226,50 @@ def test_a_closed_path_writes_nothing_and_keeps_what_has_not_left() -> None:
     path.queue(token)
     path.on(PathEvent.END)
     owner.end_turn()
-    path.confirm()
+    path.prove()
     path.say_close()
     assert (owner.sent, token.given) == ([], False)
     assert path.outbox.take_unsent() == [token]
 
 
-def test_a_confirmation_is_an_empty_packet_and_then_what_waits() -> None:
+def test_the_proof_that_this_side_lives_is_what_waits() -> None:
     owner = Owner()
     path = path_of(owner)
     path.queue(waiting(b"message"))
-    path.confirm()
-    first, second = (parse_sealed(plaintext) for plaintext in plaintexts(owner))
-    assert first.items == []
-    assert [kind for kind, _, _ in second.items] == [ItemType.MESSAGE]
+    path.prove()
+    (only,) = (parse_sealed(plaintext) for plaintext in plaintexts(owner))
+    assert [kind for kind, _, _ in only.items] == [ItemType.MESSAGE]
 
 
-def test_a_confirmation_is_written_even_if_the_transport_is_full() -> None:
+def test_the_proof_is_an_empty_packet_if_nothing_waits_and_is_written_once() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.prove()
+    path.prove()
+    (only,) = (parse_sealed(plaintext) for plaintext in plaintexts(owner))
+    assert only.items == []
+
+
+@pytest.mark.parametrize("size", [16_000, 16_384])
+def test_what_is_too_large_before_the_proof_comes_after_an_empty_packet(size: int) -> None:
+    owner = Owner()
+    path = path_of(owner)
+    path.queue(waiting(bytes(size)))
+    path.prove()
+    frames = [len(packet) for _, packet in owner.sent]
+    assert frames[0] <= UNCONFIRMED_FRAME_BYTES_MAX
+    assert (len(frames) == 1) == (size == 16_000)
+    items = [parse_sealed(plaintext).items for plaintext in plaintexts(owner)]
+    assert [kind for kind, _, _ in items[-1]] == [ItemType.MESSAGE]
+
+
+def test_the_proof_is_written_even_if_the_transport_is_full() -> None:
     owner = Owner(writable=False)
     path = path_of(owner)
-    path.confirm()
-    assert len(owner.sent) == 1
+    path.queue(waiting(b"message"))
+    path.prove()
+    (only,) = (parse_sealed(plaintext) for plaintext in plaintexts(owner))
+    assert only.items == []
 
 
 def test_goodbye_comes_after_what_was_said_before() -> None:
@@ -259,9 +288,9 @@ def test_a_path_keeps_its_session_when_it_goes_by_another_relay(
     owner = Owner()
     other = RelayStrat(alice.key, 1, alice.channel_key)
     path = path_of(owner, relay)
-    path.confirm()
+    say_something(path)
     path.reroute(other)
-    path.confirm()
+    say_something(path)
     assert [strategy for strategy, _ in owner.sent] == [relay, other]
     assert [data(packet).counter for _, packet in owner.sent] == [0, 1]
     assert path.strategy == other
@@ -271,7 +300,7 @@ def test_a_relayed_path_knows_its_last_64_packets(relay: RelayStrat) -> None:
     owner = Owner()
     path = path_of(owner, relay)
     for _ in range(70):
-        path.confirm()
+        say_something(path)
     known = [path.sent_lately(packet[-16:]) for _, packet in owner.sent]
     assert known == [False] * 6 + [True] * 64
     assert not path.sent_lately(bytes(16))
@@ -281,7 +310,7 @@ def test_a_relayed_path_knows_its_last_64_packets(relay: RelayStrat) -> None:
 def test_a_path_on_a_connection_keeps_no_tails() -> None:
     owner = Owner()
     path = path_of(owner)
-    path.confirm()
+    say_something(path)
     assert not path.sent_lately(owner.sent[0][1][-16:])
 
 
@@ -303,7 +332,7 @@ def test_transit_is_the_excess_over_the_fastest_packet_whatever_the_clocks_say(
     for pause_ms, delay_ms in steps:
         sent_at_ms += pause_ms
         sender.now_s = 50.0 + sent_at_ms / 1000
-        sending.confirm()
+        say_something(sending)
         receiver.now_s = receiving.session.started_s + (sent_at_ms + delay_ms) / 1000
         sealed, transit_ms = receiving.open(data(sender.sent[-1][1]))
         assert sealed.settled == 77
@@ -316,7 +345,7 @@ def test_transit_is_the_excess_over_the_fastest_packet_whatever_the_clocks_say(
 @pytest.mark.parametrize("started_s", [50.0, 49.0])
 def test_a_packet_that_does_not_open_is_no_use_of_the_path(started_s: float) -> None:
     sender, receiver = Owner(), Owner(now_s=60.0)
-    path_of(sender).confirm()
+    path_of(sender).prove()
     packet = sender.sent[0][1]
     receiving = path_of(receiver, index=2, remote=1, started_s=started_s)
     with pytest.raises(InvalidPacket):

@@ -15,7 +15,7 @@ def static(number: int) -> StaticKey:
 
 def test_both_agree_on_what_x25519_says_and_again_on_the_same() -> None:
     ours, theirs = static(1), static(2)
-    agreed = agree(ours.secret, theirs.public)
+    agreed = agree(ours.secret, theirs.secret.public_key())
     assert [ours.agree(theirs.public) for _ in range(3)] == [agreed] * 3
     assert theirs.agree(ours.public) == agreed
     assert ours.agree(static(3).public) != agreed

@@ -252,13 +252,13 @@ async def test_a_suspect_path_is_not_used_only_while_a_search_goes_on() -> None:
     path.suspect = True
     assert best(peer) is path
 
-    async def search(found: asyncio.Event) -> None:
-        await found.wait()
+    async def search(found: asyncio.Future[None]) -> None:
+        await found
 
     peer.search = Search(search)
     assert best(peer) is None
     assert peer.in_use
-    peer.search.found.set()
+    peer.search.path_opened()
     await peer.search.task
     peer.search = None
     assert best(peer) is path

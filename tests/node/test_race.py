@@ -36,7 +36,7 @@ class Track:
         self.begun: list[tuple[float, int, int]] = []
         """When, which strategy, and of the record of which sequence."""
         self.given_up: list[int] = []
-        self.found = asyncio.Event()
+        self.found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.race = Race(self.attempt, self.plan, STAGGER_S, self.found)
 
     def plan(self, contact: Contact) -> Plan:
@@ -142,7 +142,7 @@ def test_a_path_ends_it_at_once_and_the_rest_is_given_up() -> None:
             await asyncio.sleep(100)
 
         track.race.join(contact(1, 1, 2))
-        asyncio.get_running_loop().call_later(0.3, track.found.set)
+        asyncio.get_running_loop().call_later(0.3, track.found.set_result, None)
         assert await track.run(scout()) == pytest.approx(0.3)
         assert (track.given_up, track.failed) == ([1, 2], [])
         assert len(asyncio.all_tasks()) == 1
