@@ -21,7 +21,7 @@ test: $(READY)
 # Without ARGS, the tests of the modules that pyproject.toml names for compiling.
 test-compiled: $(COMPILED)/.ready
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -m pytest -m "not reaches_in" \
-		$(or $(ARGS),-n 2 $(addprefix tests/,channel giving_again lookup_dht machines node rules tcp values workers))
+		$(or $(ARGS),-n 2 $(addprefix tests/,channel giving_again lookup_dht machines node rules tcp values virtual workers))
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -45,7 +45,7 @@ $(VENV)-bench/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt 
 	touch $@
 
 # The package with its busiest modules compiled (hatch_build.py), beside the environment.
-$(COMPILED)/.ready: $(READY) hatch_build.py pyproject.toml $(wildcard egtp/*.py egtp/*/*.py lookup_dht/*.py)
+$(COMPILED)/.ready: $(READY) hatch_build.py pyproject.toml $(wildcard egtp/*.py egtp/*/*.py lookup_dht/*.py simulations/virtual/*.py)
 	rm -rf $(COMPILED)
 	EGTP_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(COMPILED) .

@@ -80,14 +80,17 @@ class Environment:
     look: then ``connections_max`` is what the settings say."""
 
 
+NONCES_AT_FIRST: Final = 16
 NONCES_AT_A_TIME: Final = 256
+"""Four KiB, which who asks little does not need."""
 
 
 def nonces(entropy: Entropy) -> Iterator[bytes]:
     """Nonces of messages, unique for ever (R1), taken from entropy in larger pieces: asking the
     system for each costs more than all the rest of making a message."""
-    ends = range(NONCE_BYTES, NONCES_AT_A_TIME * NONCE_BYTES + 1, NONCE_BYTES)
+    count = NONCES_AT_FIRST
     while True:
-        stock = entropy(NONCES_AT_A_TIME * NONCE_BYTES)
-        for end in ends:
+        stock = entropy(count * NONCE_BYTES)
+        for end in range(NONCE_BYTES, count * NONCE_BYTES + 1, NONCE_BYTES):
             yield stock[end - NONCE_BYTES : end]
+        count = NONCES_AT_A_TIME

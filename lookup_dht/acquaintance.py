@@ -15,7 +15,7 @@ from lookup_dht.asking import Asker
 from lookup_dht.contact import AddressPolicy, Contact, SocketAddress
 from lookup_dht.datagram import Method, Reply
 from lookup_dht.kademlia_table import LookupTable
-from lookup_dht.node_id import AddressVotes, fits
+from lookup_dht.node_id import AddressVotes, fits, fits_public
 from lookup_dht.rate_limit import RateLimit
 from lookup_dht.settings import NodeSettings
 
@@ -38,6 +38,7 @@ class Acquaintances:
         self._router = router
         self._settings = settings
         self._counters = counters
+        self._fits = fits if settings.private_addresses else fits_public
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
         self._probe_rate = RateLimit(1.0, settings.limits.probes_per_s)
 
@@ -58,7 +59,7 @@ class Acquaintances:
         if not self._policy.allows(packed):
             self._counters["contact_at_refused_address"] += 1
             return False
-        if not fits(node_id, packed) and Contact.unpack(compact).address not in self.seeds:
+        if not self._fits(node_id, packed) and Contact.unpack(compact).address not in self.seeds:
             self._counters["contact_id_does_not_fit"] += 1
             return False
         return True
@@ -77,7 +78,7 @@ class Acquaintances:
         if reply.sender != contact.id:
             self._counters["reply_of_another_id"] += 1
             router.remove_contact(contact)
-            answered = Contact(reply.sender, contact.packed, contact.port)
+            answered = Contact(reply.sender, contact.packed, contact.port, contact.address)
         if not reply.server:
             router.remove_contact(answered)
         elif not router.heard(answered) and self.believe(answered.compact):
@@ -119,8 +120,7 @@ class Acquaintances:
         number = int.from_bytes(self._settings.entropy(NODE_ID_BYTES), "big")
         for helper in self._router.closest(number):
             if host_of(helper.address) != host_of(asker.address):
-                home = asker.compact[NODE_ID_BYTES:]
-                query = self.asker.query(Method.REACH)._replace(address=home)
+                query = self.asker.query(Method.REACH)._replace(address=asker.home)
                 self.asker.tell(helper.address, query)
                 return
 

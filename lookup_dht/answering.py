@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any, Final
 
-from egtp.identity import NODE_ID_BYTES
 from lookup_dht.acquaintance import Acquaintances
 from lookup_dht.checked_transport import CheckedTransport
 from lookup_dht.contact import Contact, SocketAddress, pack_ip
@@ -78,7 +77,7 @@ class Answerer:
         if known is not None and known.id == query.sender:
             sender = known
         else:
-            sender = Contact(query.sender, packed, source[1])
+            sender = Contact(query.sender, packed, source[1], source)
         if query.method is Method.REACH:
             self._acquaintances.reach(sender, query.address)
             return
@@ -120,15 +119,13 @@ class Answerer:
     def _reply_to(self, query: Query, sender: Contact, now: float) -> Reply:
         method, handlers = query.method, self._handlers
         self._counters[_RECEIVED[method]] += 1
-        observed = sender.compact[NODE_ID_BYTES:]
+        observed = sender.home
         head = (method, self._settings.network, self._router.node.id, True, observed)
         if method is Method.PING:
             handlers.rpc_ping(sender, query.sender)
             return Reply(*head)
-        token = self._tokens.token(sender.packed, sender.port, query.key, now)
-        proven = token == query.token or self._tokens.knows(
-            query.token, sender.packed, sender.port, query.key, now
-        )
+        token = self._tokens.token(observed, query.key, now)
+        proven = token == query.token or self._tokens.knows(query.token, observed, query.key, now)
         if method is Method.STORE:
             if proven:
                 status = handlers.rpc_store(sender, query.sender, query.key, query.record)

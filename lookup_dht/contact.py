@@ -48,17 +48,21 @@ _LOOPBACK_V6: Final = bytes(15) + b"\x01"
 class Contact:
     """Twenty bytes of id, an IP address and a port. Immutable by convention."""
 
-    __slots__ = ("address", "compact", "id", "long_id", "packed")
+    # A node knows a hundred; what follows from the rest in no time is not kept.
+    __slots__ = ("address", "compact", "id", "long_id")
 
-    def __init__(self, node_id: bytes, packed: bytes, port: int) -> None:
-        """``packed`` is 4 or 16 bytes. Raises ValueError for anything that cannot be a node."""
+    def __init__(
+        self, node_id: bytes, packed: bytes, port: int, address: SocketAddress | None = None
+    ) -> None:
+        """``packed`` is 4 or 16 bytes; ``address`` says the same with the port, if it is at hand.
+        Raises ValueError for anything that cannot be a node."""
         if len(node_id) != NODE_ID_BYTES or type(port) is not int or not 1 <= port <= 65535:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
-        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        if address is None:
+            family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+            address = socket.inet_ntop(family, packed), port
         self.id: Final = node_id
-        self.packed: Final = packed
-        """The 4 or 16 bytes of the IP address."""
-        self.address: Final[SocketAddress] = (socket.inet_ntop(family, packed), port)
+        self.address: Final[SocketAddress] = address
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
         """The 26 or 38 bytes of it in a datagram."""
         self.long_id: Final = int.from_bytes(node_id, "big")
@@ -71,6 +75,16 @@ class Contact:
             compact[NODE_ID_BYTES:-2],
             int.from_bytes(compact[-2:], "big"),
         )
+
+    @property
+    def packed(self) -> bytes:
+        """The 4 or 16 bytes of the IP address."""
+        return self.compact[NODE_ID_BYTES:-2]
+
+    @property
+    def home(self) -> bytes:
+        """The 6 or 18 bytes of the IP address and port."""
+        return self.compact[NODE_ID_BYTES:]
 
     @property
     def ip(self) -> str:

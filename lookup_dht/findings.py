@@ -42,6 +42,10 @@ class Findings:
 
     def add(self, record: SignedCommRecord) -> bool:
         """A valid record of the peer, from a node not heard before. True if it is the newest."""
+        if record is self.record:
+            # As nearly always: whoever verified it gives the same one for the same bytes.
+            self._copies += 1
+            return False
         if record.sequence < self.floor:
             self.below_floor += 1
             return False

@@ -326,11 +326,13 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if self._settings.private_addresses:
             return False
         group = contact.group
+        in_table = self._groups.get(group, 0)
+        if in_table >= self._limits.group_contacts_max:
+            return True
+        if in_table < self._limits.group_contacts_per_bucket:
+            return False  # As nearly always: nobody in the bucket has to be looked at.
         here = sum(entry.contact.group == group for entry in bucket.entries.values())
-        return (
-            here >= self._limits.group_contacts_per_bucket
-            or self._groups[group] >= self._limits.group_contacts_max
-        )
+        return here >= self._limits.group_contacts_per_bucket
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
         entry = Entry(contact, bucket, self._settings.elapsed())

@@ -13,9 +13,8 @@ from typing import Final
 from egtp.identity import Entropy
 from lookup_dht.contact import AddressPolicy
 
-__all__ = ["AddressVotes", "fits", "new_node_id"]
+__all__ = ["AddressVotes", "fits", "fits_public", "new_node_id"]
 
-_MASK_V4: Final = bytes.fromhex("030f3fff")
 _MASK_V6: Final = bytes.fromhex("0103070f1f3f7fff")
 _PUBLIC: Final = AddressPolicy(private_addresses=False)
 
@@ -37,8 +36,13 @@ def _prefix(packed: bytes, choice: int) -> int:
     """The checksum whose first 21 bits the id begins with."""
     table, crc = _CRC32C, 0xFFFFFFFF
     first = (choice & 7) << 5
-    # Every node that somebody suggests is checked, so this is written for speed.
-    for byte, mask in zip(packed, _MASK_V4 if len(packed) == 4 else _MASK_V6, strict=False):
+    if len(packed) == 4:
+        # Every node that somebody suggests is checked: the same without a loop, in half the time.
+        crc = 0xFFFFFF ^ table[0xFF ^ (packed[0] & 0x03 | first)]
+        crc = crc >> 8 ^ table[(crc ^ packed[1] & 0x0F) & 0xFF]
+        crc = crc >> 8 ^ table[(crc ^ packed[2] & 0x3F) & 0xFF]
+        return crc >> 8 ^ table[(crc ^ packed[3]) & 0xFF] ^ 0xFFFFFFFF
+    for byte, mask in zip(packed, _MASK_V6, strict=False):
         crc = crc >> 8 ^ table[(crc ^ (byte & mask | first)) & 0xFF]
         first = 0
     return crc ^ 0xFFFFFFFF
@@ -56,8 +60,11 @@ def new_node_id(packed: bytes | None, entropy: Entropy) -> bytes:
 def fits(node_id: bytes, packed: bytes) -> bool:
     """Whether a node at this address may have this id. Private addresses are exempt: behind
     them nobody has a public one to bind the id to."""
-    if not _PUBLIC.allows(packed):
-        return True
+    return not _PUBLIC.allows(packed) or fits_public(node_id, packed)
+
+
+def fits_public(node_id: bytes, packed: bytes) -> bool:
+    """The same of an address that is known to be public."""
     crc = _prefix(packed, node_id[19])
     return int.from_bytes(node_id[:3], "big") >> 3 == crc >> 11
 

@@ -8,6 +8,8 @@ __all__ = ["RateLimit"]
 
 BURST_S = 4.0
 """A bucket holds this many seconds' worth: a walk comes as a burst."""
+FULL_IN_S = BURST_S + 1e-6
+"""The sum of many parts is not quite the whole."""
 
 
 class RateLimit:
@@ -20,15 +22,16 @@ class RateLimit:
 
     def __init__(self, per_source: float, overall: float, sources_max: int = 4096) -> None:
         """Rates are in units per second."""
-        self._per_source = per_source
         self._overall = overall
-        self._full, self._full_overall = per_source * BURST_S, overall * BURST_S
+        self._full_overall = overall * BURST_S
         self._turn_sources_max = sources_max // 2
         self._tokens = self._full_overall
         self._filled_at = self._turned_at = 0.0
-        self._this_turn: dict[Hashable, tuple[float, float]] = {}
-        """What was left in the bucket of a source, and when."""
-        self._last_turn: dict[Hashable, tuple[float, float]] = {}
+        self._unit_s = 1 / per_source
+        self._this_turn: dict[Hashable, float] = {}
+        """When the bucket of a source is full again, which also tells what is in it now: one number
+        each, where thousands of sources are remembered."""
+        self._last_turn: dict[Hashable, float] = {}
 
     def __len__(self) -> int:
         """Sources that are remembered."""
@@ -48,13 +51,15 @@ class RateLimit:
         if overall > self._full_overall:
             overall = self._full_overall
         self._filled_at = now
-        tokens = full = self._full
-        bucket = self._this_turn.get(source) or self._last_turn.get(source)
-        if bucket is not None:
-            tokens = bucket[0] + (now - bucket[1]) * self._per_source
-            if tokens > full:
-                tokens = full
-        allowed = tokens >= 1 and overall >= 1
-        self._tokens = overall - allowed
-        self._this_turn[source] = (tokens - allowed, now)
+        full_at = self._this_turn.get(source) or self._last_turn.get(source, now)
+        if full_at < now:
+            full_at = now
+        # A bucket is filled in BURST_S, and holds a unit if it is that much less from being full.
+        allowed = full_at + self._unit_s - now <= FULL_IN_S and overall >= 1
+        if allowed:
+            self._tokens = overall - 1
+            full_at += self._unit_s
+        else:
+            self._tokens = overall
+        self._this_turn[source] = full_at
         return allowed

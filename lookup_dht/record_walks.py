@@ -68,6 +68,8 @@ class RecordWalks:
         self._met: dict[bytes, Contact] = {}
         self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
         """By peerId and compact form, who stored what this node published last."""
+        self._last_search: tuple[Search, float] | None = None
+        """The one that came to its end last, and when."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
 
     # Walking
@@ -128,7 +130,28 @@ class RecordWalks:
         finally:
             search.asked = crawl.walk.asked
         search.over = True
+        self._last_search = search, self._settings.elapsed()
         search.tell()
+
+    def _found_nothing(self, peer_id: bytes) -> Search | None:
+        """The search of a moment ago in which nobody had any record of the peer. It is given once.
+
+        A node that starts looks first whether its record is there already: it knows then whom to
+        give it to, and has their tokens.
+        """
+        last, self._last_search = self._last_search, None
+        if last is None:
+            return None
+        search, ended_at = last
+        findings = search.findings
+        empty = (
+            search.peer_id == peer_id
+            and self._settings.elapsed() < ended_at + self._limits.absent_cache_s
+            and findings.record is None
+            and not findings.invalid
+            and not any(holder.sequence for holder in findings.holders.values())
+        )
+        return search if empty and search.closest else None
 
     def _record_in(
         self, reply: Reply, peer_id: bytes, findings: Findings
@@ -189,8 +212,10 @@ class RecordWalks:
         and so is where the neighbourhood ends: a few that were left with the older record, just
         outside, would agree on it when somebody who comes from there asks.
         """
-        search = Search(peer_id, Findings(None, record.sequence + 1))
-        await self.search(search, record.sequence)
+        search = self._found_nothing(peer_id)
+        if search is None:
+            search = Search(peer_id, Findings(None, record.sequence + 1))
+            await self.search(search, record.sequence)
         nodes, findings = search.closest, search.findings
         if findings.record is not None:
             return Stored(len(nodes), 0, 1, 0)

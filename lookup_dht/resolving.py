@@ -56,8 +56,8 @@ class Resolver:
             self._fail_if_absent(peer_id)
         agreement = self._settings.limits.agreement
         with self._searches.join(peer_id) as search:
-            while not search.over and (fresh or not search.findings.agreed(agreement, newer_than)):
-                await search.changed()
+            findings = search.findings
+            await search.until(lambda: not fresh and findings.agreed(agreement, newer_than))
             return self._outcome(search, newer_than)
 
     async def stream(
@@ -73,16 +73,21 @@ class Resolver:
             told = known.sequence
             yield known
         with self._searches.join(peer_id) as search:
-            while True:
-                over, record = search.over, search.findings.record
-                if record is not None and record.sequence > told and not self._expired(record):
+            findings, over = search.findings, False
+
+            def news() -> SignedCommRecord | None:
+                record = findings.record
+                if record is None or record.sequence <= told or self._expired(record):
+                    return None
+                return record
+
+            while not over:
+                await search.until(lambda: news() is not None)
+                over, record = search.over, news()
+                if record is not None:
                     told = record.sequence
                     self._floor.note(peer_id, told)
                     yield record
-                elif over:
-                    break
-                else:
-                    await search.changed()
             if told == newer_than:
                 self._outcome(search, newer_than)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from lookup_dht.contact import Contact
@@ -23,23 +24,27 @@ class Search:
         self.closest: list[Contact] = []
         """The neighbourhood, as far as it answered; empty until it is over."""
         self._error: BaseException | None = None
-        self._waiting: dict[asyncio.Future[None], None] = {}  # not a set, whose order is random
+        self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
+        """Who waits, and what for."""
 
-    async def changed(self) -> None:
-        """Return when a newer record was found, one more node agreed, or it is over. Raises what
-        the search ended with, if it did not end well; CancelledError if it was cancelled."""
-        if self._error is not None:
-            raise self._error
-        change = asyncio.get_running_loop().create_future()
-        self._waiting[change] = None
-        try:
-            await change
-        finally:
-            del self._waiting[change]
+    async def until(self, enough: Callable[[], bool]) -> None:
+        """Return when it is over, or what it has found is enough. Raises what the search ended
+        with, if it did not end well; CancelledError if it was cancelled."""
+        while not (self.over or enough()):
+            if self._error is not None:
+                raise self._error
+            change = asyncio.get_running_loop().create_future()
+            self._waiting[change] = enough
+            try:
+                await change
+            finally:
+                del self._waiting[change]
 
     def tell(self) -> None:
-        for change in self._waiting:
-            if not change.done():
+        """Something was found, or it has ended: wake up those for whom that is enough."""
+        ended = self.over or self._error is not None
+        for change, enough in self._waiting.items():
+            if not change.done() and (ended or enough()):
                 change.set_result(None)
 
     def ended(self, task: asyncio.Task[None]) -> None:

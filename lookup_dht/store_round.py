@@ -33,7 +33,10 @@ class StoreRound:
         self._loop = asyncio.get_running_loop()
         self._open: dict[bytes, OpenQuery] = {}
         self._tries: dict[bytes, int] = {}
-        self._progress: asyncio.Future[None] = self._loop.create_future()
+        self._enough = 0
+        self._half: asyncio.Future[None] = self._loop.create_future()
+        """Until enough have stored it, or nobody is left who might."""
+        self._over: asyncio.Future[None] = self._loop.create_future()
         self.stored_by: list[Contact] = []
         self.newer_held = 0
 
@@ -46,24 +49,23 @@ class StoreRound:
         began_at = self._loop.time()
         for contact, token in nodes:
             self._ask(contact, token)
-        enough = (min(len(nodes), self._limits.replication) + 1) // 2
-        ends_at: float | None = None
+        self._enough = (min(len(nodes), self._limits.replication) + 1) // 2
+        timer: asyncio.TimerHandle | None = None
         try:
-            while self._open and (ends_at is None or self._loop.time() < ends_at):
-                if ends_at is None and len(self.stored_by) >= enough:
-                    took_s = self._loop.time() - began_at
-                    ends_at = began_at + took_s + max(took_s, self._limits.soft_timeout_min_s)
-                self._progress = self._loop.create_future()
-                timer = self._loop.call_at(ends_at, self._tell) if ends_at is not None else None
-                try:
-                    await self._progress
-                finally:
-                    if timer is not None:
-                        timer.cancel()
+            self._look()
+            await self._half
+            if self._open:
+                took_s = self._loop.time() - began_at
+                delay_s = max(took_s, self._limits.soft_timeout_min_s)
+                timer = self._loop.call_later(delay_s, _settle, self._over)
+                await self._over
         except asyncio.CancelledError:
             for query in self._open.values():
                 self._protocol.asker.forget(query)
             raise
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _ask(self, contact: Contact, token: bytes) -> None:
         compact = contact.compact
@@ -86,8 +88,17 @@ class StoreRound:
             self.stored_by.append(contact)
         elif reply is not None and reply.status is StoreStatus.NEWER_HELD:
             self.newer_held += 1
-        self._tell()
+        self._look()
 
-    def _tell(self) -> None:
-        if not self._progress.done():
-            self._progress.set_result(None)
+    def _look(self) -> None:
+        """Who waits is woken up for nothing else."""
+        if not self._open:
+            _settle(self._half)
+            _settle(self._over)
+        elif len(self.stored_by) >= self._enough:
+            _settle(self._half)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

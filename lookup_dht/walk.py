@@ -224,6 +224,7 @@ class Walk:
         homes = self._asked_homes
         added: set[bytes] = set()
         groups: dict[bytes, int] = {}
+        group, of_group = b"", 0
         k, most = self._limits.replication, self._limits.region_nodes_max
         within = bisect.bisect(self._distances, self._radius)
         # Far fewer within the radius than there must be: others are being kept from us.
@@ -235,11 +236,12 @@ class Walk:
                 continue
             if count >= most or (count >= k and place >= within and count_within >= enough):
                 break
+            if groups_limited:
+                group = candidate.group or _group(candidate)
+                of_group = groups.get(group, 0)
             if state is _NEW:
                 home = candidate.compact[NODE_ID_BYTES:]
-                if home in homes or home in added:
-                    continue
-                if groups_limited and groups.get(_group(candidate), 0) >= group_max:
+                if home in homes or home in added or of_group >= group_max:
                     continue
                 added.add(home)
                 new.append(candidate)
@@ -248,8 +250,7 @@ class Walk:
             elif state is _ASKED:
                 open_ones = True
             if groups_limited:
-                group = _group(candidate)
-                groups[group] = groups.get(group, 0) + 1
+                groups[group] = of_group + 1
             count += 1
             count_within += place < within
         for witness in self._witnesses:
@@ -260,6 +261,5 @@ class Walk:
 
 
 def _group(candidate: _Candidate) -> bytes:
-    if not candidate.group:
-        candidate.group = group_of(candidate.compact[NODE_ID_BYTES:-2])
-    return candidate.group
+    group = candidate.group = group_of(candidate.compact[NODE_ID_BYTES:-2])
+    return group

@@ -28,19 +28,19 @@ class TokenMint:
         self._secret = self._former = b""
         self._rotated_at: float | None = None
 
-    def token(self, packed: bytes, port: int, key: bytes, now: float) -> bytes:
-        """For a node at this address that asks about ``key``."""
+    def token(self, home: bytes, key: bytes, now: float) -> bytes:
+        """For a node at this address and port, packed, that asks about ``key``."""
         self._rotate(now)
-        return _token(self._secret, packed, port, key)
+        return _token(self._secret, home, key)
 
-    def knows(self, token: bytes, packed: bytes, port: int, key: bytes, now: float) -> bool:
+    def knows(self, token: bytes, home: bytes, key: bytes, now: float) -> bool:
         """Whether it was made here, for this address and key, and not long ago."""
         if len(token) != TOKEN_BYTES:
             return False
         self._rotate(now)
         return token in (
-            _token(self._secret, packed, port, key),
-            _token(self._former, packed, port, key),
+            _token(self._secret, home, key),
+            _token(self._former, home, key),
         )
 
     def _rotate(self, now: float) -> None:
@@ -52,6 +52,5 @@ class TokenMint:
         self._rotated_at = now
 
 
-def _token(secret: bytes, packed: bytes, port: int, key: bytes) -> bytes:
-    body = packed + port.to_bytes(2, "big") + key
-    return hashlib.blake2s(body, digest_size=TOKEN_BYTES, key=secret).digest()
+def _token(secret: bytes, home: bytes, key: bytes) -> bytes:
+    return hashlib.blake2s(home + key, digest_size=TOKEN_BYTES, key=secret).digest()

@@ -121,8 +121,10 @@ async def _away_for_long(
     expect.that("nobody finds an expired record", not found, str(found or "not found"))
     await dave.restart()
     await cluster.published(dave)
-    found, newest = await _found(alice, dave), dave.node.record.sequence
-    expect.that("his new one is found", found == newest, f"{found} of {newest}")
+    # The one that is stored: while it is looked for, a relay may give him cause for another.
+    newest = dave.node.record.sequence
+    found = await _found(alice, dave)
+    expect.that("his new one is found", found >= newest, f"{found} of {newest}")
 
 
 def _known(member: Member, other: Member) -> int:

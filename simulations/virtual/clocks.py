@@ -22,6 +22,9 @@ class Clocks:
         self.asleep_s = 0.0
         """How long the machine has been asleep, in all, up to the last time that it woke up."""
         self._made_s = self._booted_s = now_s
+        self._is_plain = now_s == 0.0 and rate == 1.0
+        """Whether it has been up since the world began. Then all that is noted of a moment is one
+        number: of thousands of machines, millions of others would be kept."""
         self._fell_asleep_s = now_s
         self._epoch_s = epoch_s
         self._offset_s = 0.0
@@ -34,6 +37,8 @@ class Clocks:
 
     def elapsed(self, now_s: float) -> float:
         """Seconds since it was started, time asleep included (CLOCK_BOOTTIME)."""
+        if self._is_plain:
+            return now_s
         return (now_s - self._booted_s) * self.rate
 
     def monotonic(self, now_s: float) -> float:
@@ -55,6 +60,7 @@ class Clocks:
 
     def boot(self, now_s: float) -> None:
         self._booted_s = now_s
+        self._is_plain = False
 
     def stop(self, now_s: float) -> None:
         """It falls asleep."""

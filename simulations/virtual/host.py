@@ -181,12 +181,12 @@ class Host:
             yield EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
 
     def listener(self, address: str, port: int) -> Listener | None:
-        everywhere = self.listeners.get((wildcard_like(address), port))
-        return self.listeners.get((address, port)) or everywhere
+        here = self.listeners.get((address, port))
+        return here or self.listeners.get((wildcard_like(address), port))
 
     def datagram_socket(self, address: str, port: int) -> DatagramTransport | None:
-        everywhere = self.datagrams.get((wildcard_like(address), port))
-        return self.datagrams.get((address, port)) or everywhere
+        here = self.datagrams.get((address, port))
+        return here or self.datagrams.get((wildcard_like(address), port))
 
     # What happens to it
 

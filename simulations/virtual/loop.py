@@ -83,7 +83,8 @@ class VirtualLoop(Unthreaded):
         """How many times round so far. Tells a watchdog that the loop is alive."""
         self.machines = 0
         """How many the world has."""
-        self._now = 0.0
+        self.now = 0.0
+        """Seconds since the start of the world, for everybody."""
         self._timers: list[_Due] = []
         self._cancelled_timers = 0
         self._orders = itertools.count()
@@ -101,8 +102,10 @@ class VirtualLoop(Unthreaded):
     def time(self) -> float:
         """Seconds, as the monotonic clock of the machine counts them that the caller runs on: it
         stands still while that machine is asleep."""
+        if not self._some_clock_differs:
+            return self.now
         clocks = self._clocks()
-        return self._now if clocks is None else clocks.monotonic(self._now)
+        return self.now if clocks is None else clocks.monotonic(self.now)
 
     def clocks_differ(self) -> None:
         """There is a machine whose monotonic clock is not that of the world."""
@@ -114,11 +117,6 @@ class VirtualLoop(Unthreaded):
             return None
         process = current_process()
         return None if process is None else process.clocks
-
-    @property
-    def now(self) -> float:
-        """Seconds since the start of the world, for everybody."""
-        return self._now
 
     def call_at(
         self,
@@ -132,12 +130,12 @@ class VirtualLoop(Unthreaded):
         timer._scheduled = True
         clocks = self._clocks()
         if clocks is None:
-            ahead_s = when - self._now
+            ahead_s = when - self.now
         else:
-            ahead_s = (when - clocks.monotonic(self._now)) / clocks.rate
+            ahead_s = (when - clocks.monotonic(self.now)) / clocks.rate
         # A clock that stands still between two turns would let a program that waits for the rest
         # of a time, which rounds to nothing, wait for ever.
-        due = _after(self._now, ahead_s) if ahead_s > 0 else self._now
+        due = _after(self.now, ahead_s) if ahead_s > 0 else self.now
         heapq.heappush(self._timers, (due, next(self._orders), timer))
         return timer
 
@@ -176,8 +174,8 @@ class VirtualLoop(Unthreaded):
             self._let_time_pass()
         self._turns_at_now += 1
         if self._turns_at_now > TURNS_MAX:
-            raise Stalled(f"going round in circles at {self._now:g} s; {who_waits(self)}")
-        now = self._now
+            raise Stalled(f"going round in circles at {self.now:g} s; {who_waits(self)}")
+        now = self.now
         while timers and timers[0][0] <= now:
             timer = heapq.heappop(timers)[2]
             if timer._cancelled:
@@ -201,10 +199,10 @@ class VirtualLoop(Unthreaded):
             self._cancelled_timers -= 1
         if not timers or timers[0][0] == math.inf:
             raise Stalled(f"nothing is left that could happen; {who_waits(self)}")
-        if timers[0][0] > self._now:
-            self._now = timers[0][0]
+        if timers[0][0] > self.now:
+            self.now = timers[0][0]
             self._turns_at_now = 0
-            if self.limit_s is not None and self._now > self.limit_s:
+            if self.limit_s is not None and self.now > self.limit_s:
                 raise Overdue(f"not at its end after {self.limit_s:g} s; {who_waits(self)}")
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
@@ -239,12 +237,12 @@ class VirtualLoop(Unthreaded):
         self._some_process_stopped = True
         self.clocks_differ()
         asleep = self._take_timers(process)
-        process.timers = [(due - self._now, order, timer) for due, order, timer in asleep]
+        process.timers = [(due - self.now, order, timer) for due, order, timer in asleep]
 
     def wake(self, process: Process) -> None:
         """The clocks of its timers go on where they stood."""
         for left_s, order, timer in process.timers:
-            heapq.heappush(self._timers, (self._now + left_s, order, timer))
+            heapq.heappush(self._timers, (self.now + left_s, order, timer))
         process.timers = []
         self._ready.extend(process.kept)
         process.kept.clear()

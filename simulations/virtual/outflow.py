@@ -10,7 +10,6 @@ Acknowledgements take no time unless somebody waits for them.
 from __future__ import annotations
 
 import enum
-from collections import deque
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from simulations.virtual.routing import Gateway, Route
@@ -57,7 +56,7 @@ class Outflow:
         self._last_arrival_s = 0.0
         self._told_of_room = False
         # Trouble, while there is any: the kernel tries again, and gives up after a while.
-        self._stuck: deque[Piece] = deque()
+        self._stuck: list[Piece] = []
         """What got nowhere, in order."""
         self._unanswered = False
         """Something got there, and no acknowledgement came back."""
@@ -217,7 +216,7 @@ class Outflow:
             return
         if self._gets_there():
             while self._stuck:
-                self._hand_over(self._stuck.popleft())
+                self._hand_over(self._stuck.pop(0))
             self._unanswered = True
             if self._hears_back():
                 self._hear()

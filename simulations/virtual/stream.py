@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -51,7 +50,7 @@ class StreamTransport(asyncio.Transport):
         """By the program."""
         self._said_end = False
         # In.
-        self._unread: deque[Piece] = deque()
+        self._unread: list[Piece] = []
         self._reading = True
         self._heard_end = False
         # Life.
@@ -225,11 +224,11 @@ class StreamTransport(asyncio.Transport):
         while self._unread and self._reading and self._started and not self._ended:
             if self.host.is_asleep:
                 return
-            piece = self._unread.popleft()
+            piece = self._unread.pop(0)
             if isinstance(piece, bytes):
                 # A stream has no borders: what has waited comes together.
                 while self._unread and isinstance(self._unread[0], bytes):
-                    piece += self._unread.popleft()  # type: ignore[operator]
+                    piece += self._unread.pop(0)  # type: ignore[operator]
                 if isinstance(self._protocol, asyncio.BufferedProtocol):
                     self._context.run(self._fill_buffer, piece)
                     continue
@@ -248,7 +247,7 @@ class StreamTransport(asyncio.Transport):
         size = min(len(buffer), len(piece))
         memoryview(buffer)[:size] = piece[:size]
         if size < len(piece):
-            self._unread.appendleft(piece[size:])
+            self._unread.insert(0, piece[size:])
         self.remote.outflow.read(size)
         self._call(self._protocol.buffer_updated, size)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final
 
 from simulations.virtual.outflow import End, Outflow, Piece
@@ -18,7 +17,8 @@ class WriteBuffer:
 
     def __init__(self, outflow: Outflow) -> None:
         self._outflow = outflow
-        self._pieces: deque[Piece] = deque()
+        self._pieces: list[Piece] = []
+        """Few at a time as a rule, and none for most of a life: a deque has room for 64."""
         self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
         self._is_paused = False
         self.size = 0
@@ -67,7 +67,7 @@ class WriteBuffer:
         while pieces:
             piece = pieces[0]
             if isinstance(piece, End):
-                pieces.popleft()
+                pieces.pop(0)
                 outflow.send(piece)
                 continue
             room = outflow.room
@@ -75,7 +75,7 @@ class WriteBuffer:
                 outflow.wait_for_room()
                 return
             if len(piece) <= room:
-                pieces.popleft()
+                pieces.pop(0)
             else:
                 pieces[0], piece = piece[room:], piece[:room]
             self.size -= len(piece)

@@ -15,6 +15,8 @@ from benchmarks.promises import Compared, compare, draw, memory_table, remembere
 from benchmarks.stack import stacked_chart
 from benchmarks.without import ALL, PROMISES, take_away
 from egtp import Environment, Identity, Incoming, MemoryLookup, Node
+from egtp.environment import NONCES_AT_FIRST
+from egtp.message import NONCE_BYTES
 from simulations.virtual import Host, Network, run_in
 from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint
@@ -80,8 +82,8 @@ def _kept(promise: str | None) -> dict[str, bool]:
 
         await here.run(ask())
         await there.run(answerer.close())
-        # Nonces are taken from entropy in stocks of 256.
-        kept["nonce"] = drawn.count(256 * 16) > 0
+        # Nonces are taken from entropy in stocks.
+        kept["nonce"] = drawn.count(NONCES_AT_FIRST * NONCE_BYTES) > 0
         kept["encryption"] = BODY not in reader.read
 
     with take_away(promise) if promise else contextlib.nullcontext():

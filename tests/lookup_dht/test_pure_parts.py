@@ -42,26 +42,26 @@ def mint(seed: int = 1) -> TokenMint:
 @given(st.floats(0, 1e6), st.floats(0, TOKEN_ROTATION_S))
 def test_a_token_is_taken_for_five_minutes_at_least(now: float, later: float) -> None:
     tokens = mint()
-    token = tokens.token(b"\1\2\3\4", 9, b"key", now)
-    assert tokens.knows(token, b"\1\2\3\4", 9, b"key", now + later)
+    token = tokens.token(b"\1\2\3\4\0\11", b"key", now)
+    assert tokens.knows(token, b"\1\2\3\4\0\11", b"key", now + later)
 
 
 def test_a_token_is_bound_to_address_key_and_time_and_node() -> None:
     tokens = mint()
-    token = tokens.token(b"\1\2\3\4", 9, b"key", 0.0)
-    assert not tokens.knows(token, b"\1\2\3\5", 9, b"key", 0.0)
-    assert not tokens.knows(token, b"\1\2\3\4", 8, b"key", 0.0)
-    assert not tokens.knows(token, b"\1\2\3\4", 9, b"kex", 0.0)
-    assert not tokens.knows(token[:7], b"\1\2\3\4", 9, b"key", 0.0)
-    assert not tokens.knows(b"", b"\1\2\3\4", 9, b"key", 0.0)
-    assert not mint(2).knows(token, b"\1\2\3\4", 9, b"key", 0.0)
-    assert not tokens.knows(token, b"\1\2\3\4", 9, b"key", 2 * TOKEN_ROTATION_S)
+    token = tokens.token(b"\1\2\3\4\0\11", b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\5\0\11", b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4\0\10", b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4\0\11", b"kex", 0.0)
+    assert not tokens.knows(token[:7], b"\1\2\3\4\0\11", b"key", 0.0)
+    assert not tokens.knows(b"", b"\1\2\3\4\0\11", b"key", 0.0)
+    assert not mint(2).knows(token, b"\1\2\3\4\0\11", b"key", 0.0)
+    assert not tokens.knows(token, b"\1\2\3\4\0\11", b"key", 2 * TOKEN_ROTATION_S)
     asked_now_and_then = mint()
-    token = asked_now_and_then.token(b"\1\2\3\4", 9, b"key", 0.0)
-    asked_now_and_then.token(b"", 1, b"", TOKEN_ROTATION_S)
-    assert asked_now_and_then.knows(token, b"\1\2\3\4", 9, b"key", TOKEN_ROTATION_S + 1)
-    asked_now_and_then.token(b"", 1, b"", 2 * TOKEN_ROTATION_S)
-    assert not asked_now_and_then.knows(token, b"\1\2\3\4", 9, b"key", 2 * TOKEN_ROTATION_S + 1)
+    token = asked_now_and_then.token(b"\1\2\3\4\0\11", b"key", 0.0)
+    asked_now_and_then.token(b"\0\1", b"", TOKEN_ROTATION_S)
+    assert asked_now_and_then.knows(token, b"\1\2\3\4\0\11", b"key", TOKEN_ROTATION_S + 1)
+    asked_now_and_then.token(b"\0\1", b"", 2 * TOKEN_ROTATION_S)
+    assert not asked_now_and_then.knows(token, b"\1\2\3\4\0\11", b"key", 2 * TOKEN_ROTATION_S + 1)
 
 
 # Open queries

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import socket
@@ -277,6 +278,37 @@ async def test_a_walk_that_is_over_does_not_wait_for_the_garbage_collector(
     finally:
         gc.enable()
     assert left == []
+
+
+async def test_who_found_out_a_moment_ago_that_nobody_has_a_record_publishes_without_a_walk(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    """As a node does when it starts."""
+    nodes = await network(20)
+    with pytest.raises(LookupFailed):
+        await nodes[3].resolve(identity.node_id)
+    before = nodes[3].counters["sent_find_value"]
+    assert await nodes[3].publish(sign(identity, 5)) == Published(stored=19, asked=19)
+    assert nodes[3].counters["sent_find_value"] == before
+    await nodes[3].publish(sign(identity, 6))  # What was known counts once.
+    assert nodes[3].counters["sent_find_value"] == before + 19
+
+
+@pytest.mark.parametrize("why", ["somebody has one", "of another peer", "too long ago"])
+async def test_what_another_search_found_does_not_spare_who_publishes_the_walk(
+    network: Network, identity: Identity, sign: Sign, why: str
+) -> None:
+    now = [0.0]
+    nodes = await network(20, elapsed=lambda: now[0])
+    if why == "somebody has one":
+        await nodes[0].publish(sign(identity, 5))
+    sought = NodeId(bytes(20)) if why == "of another peer" else identity.node_id
+    with contextlib.suppress(LookupFailed):
+        await nodes[3].resolve(sought, fresh=True)
+    now[0] += nodes[3]._settings.limits.absent_cache_s if why == "too long ago" else 0.0
+    before = nodes[3].counters["sent_find_value"]
+    await nodes[3].publish(sign(identity, 6))
+    assert nodes[3].counters["sent_find_value"] == before + 19
 
 
 async def test_resolves_of_one_peer_at_a_time_share_one_walk(

@@ -233,7 +233,7 @@ def _move_next_to(node: DHTLookup, key: bytes, rng: random.Random) -> None:
 @pytest.fixture(autouse=True)
 def ids_may_be_anything(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "sybils" in request.node.name:
-        monkeypatch.setattr("lookup_dht.acquaintance.fits", lambda *_: True)
+        monkeypatch.setattr("lookup_dht.acquaintance.fits_public", lambda *_: True)
         monkeypatch.setattr("lookup_dht.kademlia_server.fits", lambda *_: True)
 
 
