@@ -416,7 +416,7 @@ class SecureChannels:
         )
         path.record = record
         path.observed = payload.observed
-        if arrival.relayed or not self._events.path_is_writable(path):
+        if arrival.relayed or not path.is_writable:
             # Nobody is told of a path on which the proof that we live cannot be sent.
             path.prove()
             if path.closed:
