@@ -839,6 +839,7 @@ def test_the_relay_says_that_it_does_not_know_the_peer() -> None:
     play(story)
 
 
+@pytest.mark.reaches_in
 def test_the_relay_lies_about_every_packet_it_was_given() -> None:
     """It passes them on, and says of each that it does not know the peer."""
 

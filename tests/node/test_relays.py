@@ -456,6 +456,7 @@ async def test_who_has_left_a_full_relay_makes_way(start: Start, hidden: Hidden)
     assert not server.leases.has(node.node_id, engine_of(full).now())
 
 
+@pytest.mark.reaches_in
 async def test_a_relay_that_repeats_every_packet_runs_no_handler_twice(
     start: Start, relay: Node, hidden: Hidden, eventually: Eventually
 ) -> None:
@@ -480,6 +481,7 @@ async def test_a_relay_that_repeats_every_packet_runs_no_handler_twice(
     assert told == [b"%d" % number for number in range(20)]
 
 
+@pytest.mark.reaches_in
 async def test_a_relay_that_drops_packets_loses_queries_but_not_the_session(
     start: Start, relay: Node, hidden: Hidden
 ) -> None:
@@ -496,6 +498,7 @@ async def test_a_relay_that_drops_packets_loses_queries_but_not_the_session(
     assert path_to(asker, node).session is session
 
 
+@pytest.mark.reaches_in
 async def test_a_relay_that_reorders_packets_loses_nothing(
     start: Start, relay: Node, hidden: Hidden, eventually: Eventually
 ) -> None:
