@@ -115,6 +115,7 @@ class Relaying:
 
     def say(self, path: Path, kind: str, body: bytes, lifetime_ms: int) -> None:
         """Send a message of the engine's own down a path."""
+        # As Send(...).encode() would say it.
         message = pack((3, self._host.nonce(), None, kind, lifetime_ms, body))
         path.queue(PassedOn(message, self._host.now()))
 

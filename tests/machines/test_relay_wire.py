@@ -46,6 +46,38 @@ def test_a_delivery_survives_the_round_trip(sender: NodeId, packet: bytes) -> No
     assert Delivery.decode(Delivery(sender, packet).encode()) == Delivery(sender, packet)
 
 
+@given(
+    IDS,
+    st.one_of(st.none(), st.sampled_from([0, 127, 255, 256, 30_000, 65_535, 65_536])),
+    st.binary(max_size=300),
+    st.data(),
+)
+def test_changed_bytes_are_a_message_only_if_they_are_the_canonical_form_of_one(
+    node_id: NodeId, lifetime_ms: int | None, packet: bytes, data: st.DataObject
+) -> None:
+    """However it is read: most are read without decoding them."""
+    kind: Any = Delivery if lifetime_ms is None else Relay
+    message = (
+        Delivery(node_id, packet) if lifetime_ms is None else Relay(node_id, lifetime_ms, packet)
+    )
+    changed = bytearray(message.encode())
+    for _ in range(data.draw(st.integers(0, 2))):
+        at = data.draw(st.integers(0, min(30, len(changed) - 1)))
+        changed[at] = data.draw(st.integers(0, 255))
+    body = (
+        bytes(changed[: data.draw(st.integers(0, len(changed)))])
+        if data.draw(st.booleans())
+        else bytes(changed)
+    )
+    try:
+        read = kind.decode(body)
+    except InvalidMessage:
+        return
+    fields = canonical.decode(body)
+    assert isinstance(fields, list)
+    assert fields[: len(read)] == list(read)
+
+
 @given(st.binary(), st.integers(0, 255))
 def test_a_hint_survives_the_round_trip_and_names_its_packet(packet: bytes, code: int) -> None:
     hint = Hint(digest_of(packet), code)

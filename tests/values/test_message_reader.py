@@ -18,10 +18,11 @@ NUMBERS = st.one_of(U32, st.sampled_from([2**32, 2**64 - 1]), st.integers(0, 2**
 KINDS = st.sampled_from(["a", "echo", "k" * 31, "k" * 32, "k" * 64])
 BODIES = st.sampled_from([b"", b"x", bytes(255), bytes(256), bytes(65_535), bytes(65_536)])
 QUERIES = st.builds(Query, st.just(NONCE), NUMBERS, KINDS, U32, U32, BODIES)
+SENDS = st.builds(Send, st.just(NONCE), KINDS, U32, BODIES)
 MESSAGES = st.one_of(
     QUERIES,
     st.builds(Reply, st.just(NONCE), st.just(bytes(32)), st.just(0), BODIES),
-    st.builds(Send, st.just(NONCE), KINDS, U32, BODIES),
+    SENDS,
 )
 
 
@@ -48,12 +49,14 @@ def test_what_was_read_before_changes_nothing(before: list[Message], message: Me
         assert reader.read(message.encode()) == message
 
 
-@given(QUERIES, st.data())
-def test_a_changed_query_is_read_as_decoding_has_it(query: Query, data: st.DataObject) -> None:
-    reader, whole = MessageReader(), query.encode()
+@given(st.one_of(QUERIES, SENDS), st.data())
+def test_a_changed_message_is_read_as_decoding_has_it(
+    message: Query | Send, data: st.DataObject
+) -> None:
+    reader, whole = MessageReader(), message.encode()
     reader.read(whole)
     changed = bytearray(whole)
-    head_bytes = len(whole) - len(query.body)
+    head_bytes = len(whole) - len(message.body)
     for _ in range(data.draw(st.integers(1, 3))):
         at = data.draw(st.integers(0, min(head_bytes + 2, len(changed) - 1)))
         changed[at] = data.draw(st.integers(0, 255))
@@ -82,9 +85,23 @@ def test_a_number_in_a_longer_form_is_refused(number: str) -> None:
     assert read(reader, data) == decoded(data)
 
 
+@pytest.mark.parametrize("lifetime", ["ccff", "cd0001", "cd00ff", "cd0100", "ce00000100", "d103e8"])
+def test_a_lifetime_in_a_longer_form_is_refused(lifetime: str) -> None:
+    whole = Send(NONCE, "echo", 1000, b"body").encode()
+    reader = MessageReader()
+    reader.read(whole)
+    at = whole.index(bytes.fromhex("cd03e8"))
+    data = whole[:at] + bytes.fromhex(lifetime) + whole[at + 3 :]
+    assert (read(reader, data) is None) == (lifetime not in ("ccff", "cd0100"))
+    assert read(reader, data) == decoded(data)
+
+
 def test_kinds_that_strangers_invent_are_forgotten() -> None:
     reader = MessageReader()
     for number in range(3 * KINDS_MAX):
         query: Any = Query(NONCE, number, f"kind-{number}", 1000, 1000, b"")
         assert reader.read(query.encode()) == query
+        send = Send(NONCE, f"kind-{number}", 1000, b"")
+        assert reader.read(send.encode()) == send
         assert len(reader._terms) <= KINDS_MAX
+        assert len(reader._kinds) <= KINDS_MAX
