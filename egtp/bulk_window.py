@@ -18,10 +18,14 @@ from collections import deque
 from math import inf
 from typing import Final
 
+from egtp.sealed import CHUNK_BYTES_MAX
+
 __all__ = ["BulkWindow"]
 
 _TOTAL: Final = struct.Struct(">Q")
-BYTES_MIN: Final = 48 * 1024
+PACKETS_MIN: Final = 2
+"""A packet of several chunks is at most this part of the window."""
+BYTES_MIN: Final = 3 * CHUNK_BYTES_MAX
 """Three chunks: with less under way, both ends of a path would wait for each other."""
 BYTES_MAX: Final = 64 * 1024 * 1024
 """A path of 100 ms carries 5 Gbit/s with it."""
@@ -37,7 +41,7 @@ OVERDUE_S: Final = 2.0
 
 
 class BulkWindow:
-    """Invariant: if :meth:`has_room` is asked before each packet, less than :attr:`bytes_max` and a
+    """Invariant: if :meth:`chunks` is asked before each packet, less than :attr:`bytes_max` and a
     packet more of large messages is under way, as far as is known."""
 
     __slots__ = (
@@ -65,17 +69,23 @@ class BulkWindow:
         """A small message is being sent on the same connection."""
         self._beside_until_s = now_s + BESIDE_S
 
-    def has_room(self, now_s: float) -> bool:
-        if self._sent - self._acknowledged < self.bytes_max or not self._pings:
-            # Without a ping under way nobody would say how far the peer has read: the next packet
-            # has one, since the window has shrunk.
-            return True
-        if self._pings and now_s - self._pings[-1][1] >= OVERDUE_S:
+    def chunks(self, now_s: float) -> int:
+        """How many chunks the next packet may have; 0 if no large message may go now.
+
+        More than one, if they are little of what is under way, so that no slow path is silent for
+        longer; and none is to be in the way of small messages.
+        """
+        if self._sent - self._acknowledged >= self.bytes_max and self._pings:
+            if now_s - self._pings[-1][1] < OVERDUE_S:
+                return 0
             # Nobody is to wait for ever on a pong that does not come.
             self._acknowledged = self._sent
             self._pings.clear()
-            return True
-        return False
+        # Without a ping under way nobody would say how far the peer has read: the next packet
+        # has one, since the window has shrunk.
+        if now_s < self._beside_until_s:
+            return 1
+        return max(self.bytes_max // (PACKETS_MIN * CHUNK_BYTES_MAX), 1)
 
     def sent(self, size: int, now_s: float) -> bytes | None:
         """So much of large messages is being sent. The bytes of a ping to send behind it, if it is

@@ -34,7 +34,7 @@ _NO_BODY: Final = pack(b"")
 class LargeMessage:
     """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
 
-    __slots__ = ("_body", "_hash", "_hashed", "_head", "_tell")
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell")
 
     def __init__(
         self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
@@ -45,15 +45,16 @@ class LargeMessage:
         before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
         self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
         self._body = body
+        self._size = len(self._head) + len(body)
         self._tell = tell
         self._hash = None if tell is None else sha256()
         self._hashed = 0
 
     def __len__(self) -> int:
-        return len(self._head) + len(self._body)
+        return self._size
 
     def __getitem__(self, piece: slice) -> bytes:
-        start, stop, _ = piece.indices(len(self))
+        start, stop, _ = piece.indices(self._size)
         body_at = len(self._head)
         if start >= body_at:
             data = self._body[start - body_at : stop - body_at]
@@ -63,7 +64,7 @@ class LargeMessage:
             # It may leave a second time, by another path, before it has left once.
             self._hash.update(data[self._hashed - start :])
             self._hashed = stop
-            if stop == len(self) and self._tell is not None:
+            if stop == self._size and self._tell is not None:
                 digest, self._hash = self._hash.digest(), None
                 self._tell(digest)
         return data

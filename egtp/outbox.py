@@ -1,8 +1,8 @@
 """What waits to be sent on one path, and in what order it goes (pure).
 
 Small messages go first come, first served. A message too large for one item is cut into chunks,
-and a few large messages at a time take turns, one chunk per batch, so a body of many megabytes
-delays a small query by a chunk, and not by the body. (What the kernels have taken already goes
+and a few large messages at a time take turns, a packet each, so a body of many megabytes delays a
+small query by a packet, and not by the body. (What the kernels have taken already goes
 first all the same; :mod:`egtp.bulk_window` bounds that.) How many take turns is bounded by what the
 other side is willing to put together at a time. What is passed on for others is never cut, and so
 keeps its order. Nothing here is sealed yet: whatever has not been taken when a path dies can go by
@@ -21,9 +21,9 @@ from egtp.sealed import (
     MESSAGE,
     U32_MAX,
     ItemType,
+    chunk_head,
     item,
     message_head,
-    write_chunk,
 )
 
 __all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox"]
@@ -35,6 +35,8 @@ BATCH_BYTES_MAX: Final = 16_384
 """When much is queued in one turn, each batch is twice as large as the one before, up to this: the
 other side has enough to do by then, and fewer seals cost less."""
 
+CHUNKS_MAX: Final = 3
+"""Of a packet: more do not fit into one that a relay can wrap."""
 TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
 
@@ -161,11 +163,11 @@ class Outbox:
         size_max: int = BATCH_BYTES,
         *,
         only_control: bool = False,
-        chunks: bool = True,
+        chunks: int = 1,
     ) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, messages up to
-        about ``size_max`` bytes, and at most three chunks' worth in all. Without ``chunks`` large
-        messages wait."""
+        about ``size_max`` bytes, and chunks of a large message: one beside other items, alone up to
+        ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages wait."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -204,7 +206,7 @@ class Outbox:
         if chunks and batch.has_room and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
             if self._begun:
-                self._take_chunk(batch)
+                self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
         return batch
 
     def _begin_chunked(self, batch: Batch, now_s: float) -> None:
@@ -230,16 +232,19 @@ class Outbox:
         self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, age))
         batch.begun.append(outgoing)
 
-    def _take_chunk(self, batch: Batch) -> None:
+    def _take_chunks(self, batch: Batch, most: int) -> None:
         chunking = self._begun.popleft()
-        offset, data = chunking.offset, chunking.next()
-        batch.parts.append(write_chunk(chunking.chunk_id, chunking.size, offset, data))
-        batch.chunk_bytes = len(data)
-        self.waiting_bytes -= len(data)
-        if chunking.offset < chunking.size:
+        before, size, parts = chunking.offset, chunking.size, batch.parts
+        while most and (offset := chunking.offset) < size:
+            data = chunking.next()
+            parts += (chunk_head(chunking.chunk_id, size, offset, len(data)), data)
+            most -= 1
+        batch.chunk_bytes = taken = chunking.offset - before
+        self.waiting_bytes -= taken
+        if chunking.offset < size:
             self._begun.append(chunking)
         else:
-            self._begun_bytes -= chunking.size
+            self._begun_bytes -= size
 
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more. One that has begun to leave ends in the middle, and the

@@ -283,12 +283,12 @@ class Path:
                     return
                 self._write(outbox.next_batch(owner.now(), only_control=True))
             else:
-                now, chunks = owner.now(), True
-                if self._bulk is not None and not self._bulk.has_room(now):
-                    if outbox.has_chunks_only:
+                now, chunks = owner.now(), 1
+                if self._bulk is not None:
+                    chunks = self._bulk.chunks(now)
+                    if not chunks and outbox.has_chunks_only:
                         owner.path_waits(self)
                         return
-                    chunks = False
                 batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch)

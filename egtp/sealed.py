@@ -24,6 +24,7 @@ __all__ = [
     "Item",
     "ItemType",
     "Sealed",
+    "chunk_head",
     "item",
     "message_head",
     "parse_age",
@@ -126,16 +127,20 @@ def parse_age(data: bytes | bytearray) -> tuple[int, bytes]:
     return _U32.unpack_from(data)[0], bytes(memoryview(data)[AGE_BYTES:])
 
 
+def chunk_head(message_id: int, total: int, offset: int, length: int) -> bytes:
+    """What stands before a chunk of that length."""
+    return _CHUNK.pack(ItemType.CHUNK, _CHUNK_HEADER.size + length, message_id, total, offset)
+
+
 def write_chunk(message_id: int, total: int, offset: int, data: bytes) -> bytes:
-    size = _CHUNK_HEADER.size + len(data)
-    return _CHUNK.pack(ItemType.CHUNK, size, message_id, total, offset) + data
+    return chunk_head(message_id, total, offset, len(data)) + data
 
 
 def parse_chunk(data: bytes) -> Chunk:
     if not _CHUNK_HEADER.size < len(data) <= _CHUNK_HEADER.size + CHUNK_BYTES_MAX:
         raise InvalidPacket("a chunk of a wrong size")
     message_id, total, offset = _CHUNK_HEADER.unpack_from(data)
-    return Chunk(message_id, total, offset, data[_CHUNK_HEADER.size :])
+    return _new(Chunk, (message_id, total, offset, data[_CHUNK_HEADER.size :]))
 
 
 def write_sealed(t_ms: int, settled: int, items: Iterable[bytes]) -> bytes:
