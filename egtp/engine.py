@@ -248,7 +248,7 @@ class Engine:
 
     def deliver_to_self(self, message: PeerExchange | Sending) -> None:
         # In a turn of its own: handlers are begun outside of any task.
-        self.loop.call_soon(self._deliver, None, self.me, message.message[:], 0)
+        self.loop.call_soon(self._deliver, None, self.me, bytes(message.message[:]), 0)
 
     def cancel_own(self, reference: bytes) -> None:
         self.answering.cancel(self.me, reference)

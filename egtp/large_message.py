@@ -24,6 +24,8 @@ LARGE_BYTES: Final = 65_536
 """A body from here on has a head of five bytes in canonical form."""
 HEAD_BYTES_MAX: Final = 512
 """What stands before a body is shorter than this."""
+SIZE_BYTES_MAX: Final = 4
+"""Behind the byte that a body begins with."""
 _BODY_HEAD: Final = bytes((BYTES_32,))
 _BODY_HEADS: Final = ((bytes((BYTES_32,)), 5, LARGE_BYTES), (bytes((BYTES_16,)), 3, 256))
 """How a body begins: the byte, how many there are with the size, and the smallest body of that
@@ -34,7 +36,7 @@ _NO_BODY: Final = pack(b"")
 class LargeMessage:
     """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
 
-    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell")
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell", "_view")
 
     def __init__(
         self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
@@ -45,6 +47,7 @@ class LargeMessage:
         before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
         self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
         self._body = body
+        self._view = memoryview(body)
         self._size = len(self._head) + len(body)
         self._tell = tell
         self._hash = None if tell is None else sha256()
@@ -53,11 +56,12 @@ class LargeMessage:
     def __len__(self) -> int:
         return self._size
 
-    def __getitem__(self, piece: slice) -> bytes:
+    def __getitem__(self, piece: slice) -> bytes | memoryview:
         start, stop, _ = piece.indices(self._size)
         body_at = len(self._head)
+        data: bytes | memoryview
         if start >= body_at:
-            data = self._body[start - body_at : stop - body_at]
+            data = self._view[start - body_at : stop - body_at]
         else:
             data = self._head[start:stop] + self._body[: max(0, stop - body_at)]
         if self._hash is not None and start <= self._hashed < stop:
@@ -103,9 +107,10 @@ class Arriving:
         self._hash = sha256(head) if type(message) is Query else None
 
     @classmethod
-    def begin(cls, first: bytes, total: int) -> Arriving | None:
-        """What begins with the piece ``first`` and has ``total`` bytes, age included. None if that
+    def begin(cls, piece: bytes | memoryview, total: int) -> Arriving | None:
+        """What begins with that piece and has ``total`` bytes, age included. None if that
         is no message with a body of 256 bytes, or cannot be told from the first piece."""
+        first = bytes(piece[: HEAD_BYTES_MAX + SIZE_BYTES_MAX])
         for body_head, head_bytes, size_min in _BODY_HEADS:
             at = first.find(body_head, AGE_BYTES, HEAD_BYTES_MAX)
             while at >= 0:
@@ -119,12 +124,12 @@ class Arriving:
                         pass
                     else:
                         arriving = cls(first[:AGE_BYTES], message, first[AGE_BYTES:body_at])
-                        arriving.feed(first[body_at:])
+                        arriving.feed(piece[body_at:])
                         return arriving
                 at = first.find(body_head, at + 1, HEAD_BYTES_MAX)
         return None
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         if self._body is not None:
             self._body.write(piece)
         if self._hash is not None:

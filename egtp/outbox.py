@@ -58,7 +58,7 @@ class Batch:
         """Whether there is a message in it that is not large."""
         self.has_room = True
         """Whether a chunk, and a little more, may be added to its messages."""
-        self.parts: list[bytes] = []
+        self.parts: list[bytes | memoryview] = []
         """Items, one after the other; an item may be several parts."""
         self.begun: list[Outgoing] = []
 
@@ -76,13 +76,13 @@ class _Chunking:
         """Of the whole of a message item's bytes: the age, then the message."""
         self.offset = 0
 
-    def next(self) -> bytes:
+    def next(self) -> bytes | memoryview:
         """The next piece of these bytes; they are never put together, for they may be many."""
         start = self.offset - AGE_BYTES
         end = start + CHUNK_BYTES_MAX
         self.offset = min(self.offset + CHUNK_BYTES_MAX, self.size)
         message = self.outgoing.message
-        return message[start:end] if start >= 0 else self.age + message[:end]
+        return message[start:end] if start >= 0 else b"".join((self.age, message[:end]))
 
 
 class Outbox:

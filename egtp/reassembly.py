@@ -47,7 +47,7 @@ class _Part:
         self.room = 0
         """What was taken for it."""
 
-    def add(self, data: bytes) -> None:
+    def add(self, data: bytes | memoryview) -> None:
         if not self.size:
             self.reader = Arriving.begin(data, self.total)
             if self.reader is None:

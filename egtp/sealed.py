@@ -106,7 +106,7 @@ class Chunk(NamedTuple):
     message_id: int
     total: int
     offset: int
-    data: bytes
+    data: bytes | memoryview
 
 
 def item(kind: int, data: bytes = b"") -> bytes:
@@ -140,10 +140,10 @@ def parse_chunk(data: bytes) -> Chunk:
     if not _CHUNK_HEADER.size < len(data) <= _CHUNK_HEADER.size + CHUNK_BYTES_MAX:
         raise InvalidPacket("a chunk of a wrong size")
     message_id, total, offset = _CHUNK_HEADER.unpack_from(data)
-    return _new(Chunk, (message_id, total, offset, data[_CHUNK_HEADER.size :]))
+    return _new(Chunk, (message_id, total, offset, memoryview(data)[_CHUNK_HEADER.size :]))
 
 
-def write_sealed(t_ms: int, settled: int, items: Iterable[bytes]) -> bytes:
+def write_sealed(t_ms: int, settled: int, items: Iterable[bytes | memoryview]) -> bytes:
     return _PREFIX.pack(min(t_ms, U32_MAX), settled) + b"".join(items)
 
 

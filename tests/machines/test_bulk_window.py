@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.bulk_window import BYTES_MAX, BYTES_MIN, OVERDUE_S, QUEUE_S, BulkWindow
+from egtp.outbox import CHUNKS_MAX
 
 PIECE = 16_384
 
@@ -23,7 +24,7 @@ def carry(
     small_ones_after_s: float = inf,
 ) -> tuple[float, float]:
     """Send as much as the window allows over a path of that rate and delay; the share of the rate
-    that was used in the second half, and the longest that a piece waited there."""
+    that was used in the second half, and the longest that a packet waited there."""
     now_s = free_s = 0.0
     pongs: deque[tuple[float, bytes]] = deque()
     carried, longest_s = 0, 0.0
@@ -32,17 +33,18 @@ def carry(
             window.pong(pongs.popleft()[1], now_s)
         if now_s > small_ones_after_s:
             window.small_one_passes(now_s)
-        if not window.has_room(now_s):
+        packet = PIECE * min(window.chunks(now_s), CHUNKS_MAX)
+        if not packet:
             now_s = pongs[0][0]
             continue
         if free_s - now_s > 10:
             break
-        free_s = max(free_s, now_s) + PIECE / bytes_per_s
-        ping = window.sent(PIECE, now_s)
+        free_s = max(free_s, now_s) + packet / bytes_per_s
+        ping = window.sent(packet, now_s)
         if ping is not None:
             pongs.append((free_s + delay_s, ping))
         if now_s > for_s / 2:
-            carried += PIECE
+            carried += packet
             longest_s = max(longest_s, free_s - now_s)
         now_s += 1e-6
     return carried / (bytes_per_s * for_s / 2), longest_s
@@ -89,7 +91,7 @@ def test_a_window_that_shrinks_never_waits_for_a_pong_that_nobody_asked_for() ->
     window, now_s = BulkWindow(), 0.0
     asked: list[bytes] = []
     for round_trip_s in [0.0001] * 40 + [0.5] * 40:
-        while window.has_room(now_s):
+        while window.chunks(now_s):
             ping = window.sent(PIECE, now_s)
             if ping is not None:
                 asked.append(ping)
@@ -103,10 +105,10 @@ def test_a_window_that_shrinks_never_waits_for_a_pong_that_nobody_asked_for() ->
 
 def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
     window = BulkWindow()
-    while window.has_room(0.0):
+    while window.chunks(0.0):
         window.sent(PIECE, 0.0)
-    assert not window.has_room(OVERDUE_S / 2)
-    assert window.has_room(OVERDUE_S)
+    assert not window.chunks(OVERDUE_S / 2)
+    assert window.chunks(OVERDUE_S)
 
 
 @given(

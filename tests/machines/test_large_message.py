@@ -62,9 +62,9 @@ def messages(draw: st.DrawFn) -> tuple[Message, tuple[object, ...]]:
 def cut(data: bytes | LargeMessage, pieces: list[int]) -> list[bytes]:
     parts, at = [], 0
     for size in pieces:
-        parts.append(data[at : at + size])
+        parts.append(bytes(data[at : at + size]))
         at += size
-    return [part for part in (*parts, data[at : len(data)]) if part]
+    return [part for part in (*parts, bytes(data[at : len(data)])) if part]
 
 
 @given(messages(), PIECES)

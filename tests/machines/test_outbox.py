@@ -184,7 +184,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert len(taken) == len(self.unsent)
         for small in (True, False):
             serials = [
-                outgoing.message[:8]
+                bytes(outgoing.message[:8])
                 for outgoing in taken
                 if (len(outgoing.message) <= CHUNK_BYTES_MAX) == small
             ]
