@@ -84,11 +84,11 @@ class Asking:
         self._host = host
         self._me = me
         self._book = book
-        self._config = config
         self._counters = counters
         self._nonce = nonce
         self._reply_bytes_max = config.body_bytes_max
         self._exchanges_max = config.exchanges_max
+        self._waiting_bytes_max = config.waiting_bytes_max
         self._last_bucket: object = None
         self._last_timeout_s = 0.0
         """Where the last deadline is, and of which timeout. With the same ones no time has passed
@@ -166,7 +166,7 @@ class Asking:
             self._give(path, outgoing)
         elif (
             not outgoing.given
-            and peer.waiting_bytes + len(outgoing.message) > self._config.waiting_bytes_max
+            and peer.waiting_bytes + len(outgoing.message) > self._waiting_bytes_max
         ):
             too_much = f"too much waits for {peer.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
@@ -179,28 +179,30 @@ class Asking:
         if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
             self._fail(outgoing, FastFail(too_large, reason=FastFailReason.TOO_LARGE))
-        elif outgoing.given and type(outgoing) is Exchange:
+            return
+        alone = False
+        if outgoing.given and type(outgoing) is Exchange:
             # It had its place when it was given first, and may have run: no limit ends it now.
-            if self._may_run_there(outgoing, path):
-                outgoing.working = False
-                outgoing.resent = 0
-                self._queue(path, outgoing)
-        elif path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
+            if not self._may_run_there(outgoing, path):
+                return
+            outgoing.working = False
+            outgoing.resent = 0
+        elif path.outbox.waiting_bytes + size > self._waiting_bytes_max:
             too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
-        elif type(outgoing) is not Exchange:
-            path.queue(outgoing)
-        elif (open_queries := len(outgoing.numbers.open)) > limits.open_queries_max:
-            too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
-            self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
-        else:
+            return
+        elif type(outgoing) is Exchange:
+            open_queries = len(outgoing.numbers.open)
+            if open_queries > limits.open_queries_max:
+                too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
+                self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
+                return
             # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
-            self._queue(path, outgoing, alone=open_queries == 1)
-
-    def _queue(self, path: Path, exchange: PeerExchange, *, alone: bool = False) -> None:
-        exchange.handed_to = path.incarnation
-        exchange.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
-        path.queue(exchange, alone=alone)
+            alone = open_queries == 1
+        if type(outgoing) is Exchange:
+            outgoing.handed_to = path.incarnation
+            outgoing.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
+        path.queue(outgoing, alone=alone)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of

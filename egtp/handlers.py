@@ -25,7 +25,8 @@ with something for what its application holds. A test measures that it is no mor
 
 
 class Incoming:
-    """A query or a send that a handler is called with."""
+    """A query or a send that a handler is called with. Its maker fills it in: as arguments, all
+    this takes as long again."""
 
     __slots__ = (
         "_answer",
@@ -65,9 +66,6 @@ class Incoming:
     _asked_again: bool
     """It came once more, so the path that it came by first may lead to nobody any more."""
     _worker: Worker[Incoming] | None
-
-    def __init__(self) -> None:
-        """Its maker fills it in: as arguments, all this takes as long again."""
 
     @property
     def kind(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from egtp.canonical import INTEGER_16, body_at, pack
-from egtp.message import QUERY_HEAD, SEND_HEAD, Message, Query, Send, decode_message
+from egtp.message import QUERY_HEAD, REPLY_HEAD, SEND_HEAD, Message, Query, Send, decode_message
 
 __all__ = ["MessageReader"]
 
@@ -44,6 +44,8 @@ class MessageReader:
                 message = None
             if message is not None:
                 return message
+        elif data[:4] == REPLY_HEAD:
+            return decode_message(data)
         return self._decode(data)
 
     def _read_query(self, data: bytes) -> Query | None:

@@ -88,6 +88,7 @@ class Node:
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
+        self._body_bytes_max = self.config.body_bytes_max
         self._environment = environment or Environment(
             local_addresses=local_addresses, open_files_max=open_files_max
         )
@@ -296,7 +297,7 @@ class Node:
             _check_timeout(hard_timeout_s)
         if soft_timeout_s is not None:
             _check_soft_timeout(soft_timeout_s, hard_timeout_s)
-        if not self._fits(body):
+        if type(body) is not bytes or len(body) > self._body_bytes_max:
             outcome.set_exception(self._too_large(body))
             return None
         if type(peer_id) is not NodeId:
@@ -325,7 +326,7 @@ class Node:
         check_kind(kind)
         hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
         _check_timeout(hard_s)
-        if not self._fits(body):
+        if type(body) is not bytes or len(body) > self._body_bytes_max:
             raise self._too_large(body)
         peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
@@ -603,13 +604,10 @@ class Node:
         if len(self._kinds_asked) < KINDS_KEPT:
             self._kinds_asked.add(kind)
 
-    def _fits(self, body: bytes) -> bool:
+    def _too_large(self, body: object) -> FastFail:
         if type(body) is not bytes:
             raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
-        return len(body) <= self.config.body_bytes_max
-
-    def _too_large(self, body: bytes) -> FastFail:
-        most = self.config.body_bytes_max
+        most = self._body_bytes_max
         return FastFail(
             f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
             reason=FastFailReason.TOO_LARGE,

@@ -192,7 +192,9 @@ class Outbox:
                 break
             outgoing.queued = False
             age_s = now_s - outgoing.born_s
-            age_ms = 0 if age_s < 0.001 else min(int(age_s * 1000), U32_MAX)
+            age_ms = 0 if age_s < 0.001 else int(age_s * 1000)
+            if age_ms > U32_MAX:
+                age_ms = U32_MAX
             length = len(message)
             taken += length
             size += length

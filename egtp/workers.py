@@ -77,12 +77,6 @@ class Worker(Generic[Job]):
         self.stands_by: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None]
 
-    @property
-    def is_over(self) -> bool:
-        """Whether it was cancelled while it stood by: by a coroutine that it had carried, or by
-        somebody who still knew the task as that coroutine's."""
-        return self.stands_by is not None and self.stands_by.done()
-
 
 _NOT_BEGUN: Final = object()
 
@@ -117,7 +111,9 @@ class Workers(Generic[Job]):
             self._done(job, None, asyncio.CancelledError())
             return None
         idle = self._idle
-        while idle and idle[-1].is_over:
+        # Those that stand by no more were cancelled: by a coroutine that they had carried, or by
+        # somebody who still knew the task as that coroutine's.
+        while idle and (stands_by := idle[-1].stands_by) is not None and stands_by.done():
             idle.pop()
         if not idle:
             worker: Worker[Job] = Worker()
