@@ -161,7 +161,9 @@ class Asking:
 
     def post(self, peer: Peer, outgoing: Outgoing) -> None:
         """Give a message to the best path, or let it wait for one."""
-        path = peer.best_path
+        path = peer.direct
+        if path is None or path.suspect:  # as a rule it is neither, and the best
+            path = peer.best_path
         if path is not None:
             self._give(path, outgoing)
         elif (

@@ -22,7 +22,6 @@ __all__ = [
     "ARRAY_LENGTH_MAX",
     "DEPTH_MAX",
     "Value",
-    "body_at",
     "decode",
     "decode_with_body",
     "encode",
@@ -50,8 +49,6 @@ packer serves all; it keeps nothing from one call to the next.)"""
 FLAT_BYTES_MAX: Final = 65_536
 """Below this, a flat array needs no guard against arrays in it: they cannot cost much."""
 _FLAT: Final = {"max_array_len": 8, "max_map_len": 0, "max_ext_len": 0}
-BYTES_8, BYTES_16, BYTES_32 = 0xC4, 0xC5, 0xC6
-"""The first byte of a byte string whose length has so many bits."""
 INTEGER_16: Final = 0xCD
 """The first byte of a number from 256 to 65,535."""
 
@@ -110,23 +107,6 @@ def decode_with_body(data: bytes) -> list[Any]:
     if len(data) != len(before_body) + head_bytes + size or not data.startswith(before_body):
         raise CanonicalError("not the shortest form")
     return fields
-
-
-def body_at(data: bytes, at: int) -> bytes | None:
-    """The byte string that begins at ``at`` and ends where ``data`` ends; None if there is none in
-    its shortest form. ``data`` must reach to ``at + 1`` at least."""
-    form = data[at]
-    if form == BYTES_8:
-        if len(data) - at - 2 == data[at + 1]:
-            return data[at + 2 :]
-    elif form == BYTES_16:
-        if 256 <= len(data) - at - 3 == int.from_bytes(data[at + 1 : at + 3], "big"):
-            return data[at + 3 :]
-    elif form == BYTES_32 and 65_536 <= len(data) - at - 5 == int.from_bytes(
-        data[at + 1 : at + 5], "big"
-    ):
-        return data[at + 5 :]
-    return None
 
 
 def _unpack(data: bytes, lists_max: int) -> Value:

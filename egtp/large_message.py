@@ -13,7 +13,8 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from egtp.canonical import BYTES_16, BYTES_32, pack
+from egtp.bodies import BYTES_16, BYTES_32
+from egtp.canonical import pack
 from egtp.errors import InvalidMessage
 from egtp.message import Message, Query, decode_message
 from egtp.sealed import AGE_BYTES

@@ -14,7 +14,8 @@ import re
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
-from egtp.canonical import body_at, decode_with_body, pack
+from egtp.bodies import body_at
+from egtp.canonical import decode_with_body, pack
 from egtp.errors import CanonicalError, InvalidMessage, LocalProtocolError
 
 __all__ = [

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from egtp.canonical import INTEGER_16, body_at, pack
+from egtp.bodies import body_at
+from egtp.canonical import INTEGER_16, pack
 from egtp.message import QUERY_HEAD, REPLY_HEAD, SEND_HEAD, Message, Query, Send, decode_message
 
 __all__ = ["MessageReader"]
@@ -64,7 +65,7 @@ class MessageReader:
             terms, kind, lifetime_ms, reply_bytes_max = known
             body_head = end + len(terms)
             if (
-                data.startswith(terms, end)
+                data[end:body_head] == terms
                 and body_head + 1 < len(data)
                 and (form < 0x80 or number >> (8 if form == INTEGER_16 else 16))
                 and (body := body_at(data, body_head)) is not None

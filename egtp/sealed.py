@@ -53,8 +53,12 @@ GOAWAY_CLOSING: Final = 1
 U32_MAX: Final = 2**32 - 1
 CHUNK_BYTES_MAX: Final = 16 * 1024
 """How much of a message one chunk carries at most."""
-ITEM_OVERHEAD: Final = _MESSAGE.size
-SEALED_OVERHEAD: Final = _PREFIX.size
+PREFIX_BYTES: Final = 12
+ITEM_HEAD_BYTES: Final = 5
+MESSAGE_HEAD_BYTES: Final = 9
+"""Its age included."""
+CHUNK_HEAD_BYTES: Final = 12
+"""What stands before its bytes within the item."""
 message_head: Final = _MESSAGE.pack
 """``message_head(MESSAGE, len(message) + 4, age_ms)``: what stands before a message. For the path
 of every message; :func:`write_message` is the whole."""
@@ -129,7 +133,7 @@ def parse_age(data: bytes | bytearray) -> tuple[int, bytes]:
 
 def chunk_head(message_id: int, total: int, offset: int, length: int) -> bytes:
     """What stands before a chunk of that length."""
-    return _CHUNK.pack(ItemType.CHUNK, _CHUNK_HEADER.size + length, message_id, total, offset)
+    return _CHUNK.pack(ItemType.CHUNK, CHUNK_HEAD_BYTES + length, message_id, total, offset)
 
 
 def write_chunk(message_id: int, total: int, offset: int, data: bytes) -> bytes:
@@ -137,10 +141,10 @@ def write_chunk(message_id: int, total: int, offset: int, data: bytes) -> bytes:
 
 
 def parse_chunk(data: bytes) -> Chunk:
-    if not _CHUNK_HEADER.size < len(data) <= _CHUNK_HEADER.size + CHUNK_BYTES_MAX:
+    if not CHUNK_HEAD_BYTES < len(data) <= CHUNK_HEAD_BYTES + CHUNK_BYTES_MAX:
         raise InvalidPacket("a chunk of a wrong size")
     message_id, total, offset = _CHUNK_HEADER.unpack_from(data)
-    return _new(Chunk, (message_id, total, offset, memoryview(data)[_CHUNK_HEADER.size :]))
+    return _new(Chunk, (message_id, total, offset, memoryview(data)[CHUNK_HEAD_BYTES:]))
 
 
 def write_sealed(t_ms: int, settled: int, items: Iterable[bytes | memoryview]) -> bytes:
@@ -150,25 +154,26 @@ def write_sealed(t_ms: int, settled: int, items: Iterable[bytes | memoryview]) -
 def parse_sealed(plaintext: bytes) -> Sealed:
     """Raises :class:`InvalidPacket` for what cannot be read, and for an unknown critical item."""
     end = len(plaintext)
-    if end < _PREFIX.size:
+    if end < PREFIX_BYTES:
         raise InvalidPacket("a sealed packet without its clock")
     t_ms, settled = _PREFIX.unpack_from(plaintext)
     items: list[tuple[int, int, bytes]] = []
-    position = _PREFIX.size
+    position = PREFIX_BYTES
+    length: int
     while position < end:
-        if end - position >= _MESSAGE.size and plaintext[position] == MESSAGE:
+        if end - position >= MESSAGE_HEAD_BYTES and plaintext[position] == MESSAGE:
             # Nearly all items are messages, so these are read in one step.
             _, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
-            start, position = position + _MESSAGE.size, position + _ITEM.size + length
+            start, position = position + MESSAGE_HEAD_BYTES, position + ITEM_HEAD_BYTES + length
             if position > end:
                 raise InvalidPacket("an item longer than its packet")
             # One without its whole age has no message either, so it is dropped as no message.
             items.append((MESSAGE, age_ms, plaintext[start:position]))
             continue
-        if end - position < _ITEM.size:
+        if end - position < ITEM_HEAD_BYTES:
             raise InvalidPacket("half an item")
         kind, length = _ITEM.unpack_from(plaintext, position)
-        position += _ITEM.size
+        position += ITEM_HEAD_BYTES
         if end - position < length:
             raise InvalidPacket("an item longer than its packet")
         if kind in KNOWN_TYPES:

@@ -10,7 +10,8 @@ import hashlib
 from typing import Final, NamedTuple
 
 from egtp import canonical
-from egtp.canonical import INTEGER_16, body_at
+from egtp.bodies import body_at
+from egtp.canonical import INTEGER_16
 from egtp.errors import CanonicalError, InvalidMessage
 from egtp.identity import NodeId
 from egtp.message import U32_LIMIT
