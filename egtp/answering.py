@@ -80,7 +80,6 @@ class Answering:
         """So much may wait on any path, and nobody needs to be asked."""
         self.handlers = Handlers(self._ended, counters, self.room)
         self._now = host.now
-        self._ask = self.answers.ask
         self._open_queries_max = config.open_queries_max
         self._age_ms_max = config.answers.lifetime_s_max * 1000
         self.own = Asker(me, b"")
@@ -116,7 +115,7 @@ class Answering:
                 self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
                 return
             if path is not None:
-                verdict, answer = self._ask(asker, query.number, reference, left_s, now_s)
+                verdict, answer = self.answers.ask(asker, query.number, reference, left_s, now_s)
                 if verdict is not RUN:
                     self._seen_before(verdict, answer, path, reference)
                     return

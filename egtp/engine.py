@@ -159,7 +159,7 @@ class Engine:
             self.counters,
             observer,
         )
-        self._read_message: Final = MessageReader().read
+        self._reader: Final = MessageReader()
         self._takers: Final = self._item_takers()
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
@@ -443,7 +443,7 @@ class Engine:
         for kind, age_ms, data in sealed.items:
             try:
                 if kind == MESSAGE:
-                    message = self._read_message(data)
+                    message = self._reader.read(data)
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)
                     elif type(message) is Query:
@@ -505,7 +505,7 @@ class Engine:
         self.relaying.said_goodbye(path)
 
     def _deliver(self, path: Path | None, peer_id: NodeId, data: bytes, age_ms: int) -> None:
-        message = self._read_message(data)
+        message = self._reader.read(data)
         reference = sha256(data).digest() if type(message) is Query else b""
         self._dispatch(path, peer_id, message, reference, age_ms)
 
