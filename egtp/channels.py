@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -53,8 +52,7 @@ from egtp.unconfirmed import UnconfirmedSessions
 __all__ = ["Arrival", "ChannelEvents", "Dial", "SecureChannels"]
 
 
-@dataclass(frozen=True, slots=True)
-class Arrival:
+class Arrival(NamedTuple):
     """How a packet came: the strategy that leads back, and who is said to have sent it."""
 
     strategy: CommStrat

@@ -226,7 +226,9 @@ class Path:
 
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
-        if strategy != self._strategy.lower:
+        known = self._strategy.lower
+        # As a rule it is the very same; to compare two relays takes longer than all the rest.
+        if strategy is not known and strategy != known:
             self._strategy = CryptoStrat(strategy, self._strategy.sealer)
 
     # Sending
