@@ -33,7 +33,7 @@ from egtp.open_query import PeerExchange, Sending
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.peers import Peer, PeerBook
-from egtp.sealed import CHUNK_BYTES_MAX, ItemType, item, write_settled_except
+from egtp.sealed import CHUNK_BYTES_MAX, ItemType, item
 from egtp.strategy_choice import Contact
 
 __all__ = ["Asking", "AskingHost"]
@@ -331,14 +331,6 @@ class Asking:
             exchange.working = True
             if exchange.path is not None and exchange.path.relayed:
                 exchange.again_s = self._host.now() + AGAIN_MAX_S
-
-    # Settled numbers
-
-    def settled_except(self, peer_id: NodeId) -> bytes | None:
-        news = self.exchanges.settled_except(peer_id)
-        if news is None:
-            return None
-        return item(ItemType.SETTLED_EXCEPT, write_settled_except(*news))
 
     # Time
 

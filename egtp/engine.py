@@ -163,7 +163,7 @@ class Engine:
         self._takers: Final = self._item_takers()
         self.ask: Final = self.asking.ask
         self.settled: Final = self.exchanges.settled
-        self.settled_except: Final = self.asking.settled_except
+        self.settled_except: Final = self.exchanges.settled_except
         self.early_for: Final = self.asking.early_for
         self.early_is_over: Final = self.asking.early_is_over
         self.early_accepted: Final = self.asking.early_accepted

@@ -16,6 +16,7 @@ from egtp.bulk_window import BulkWindow
 from egtp.comm_record import SignedCommRecord
 from egtp.comm_strat import Address, Carrier, CommStrat, CryptoStrat, TCPStrat
 from egtp.errors import InvalidPacket, NotSent
+from egtp.exchange import SettledExcept
 from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX
 from egtp.handshake import PeerLimits
 from egtp.identity import NodeId
@@ -27,7 +28,15 @@ from egtp.packet import Data
 from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.reassembly import Reassembly
 from egtp.relayed_window import RelayedWindow
-from egtp.sealed import ItemType, Sealed, item, parse_chunk, parse_sealed, write_sealed
+from egtp.sealed import (
+    ItemType,
+    Sealed,
+    item,
+    parse_chunk,
+    parse_sealed,
+    write_sealed,
+    write_settled_except,
+)
 from egtp.session import Session
 from egtp.shares import Shares
 from egtp.silence import Silence
@@ -68,8 +77,8 @@ class PathOwner(Protocol):
     def settled(self, peer_id: NodeId) -> int:
         """All queries to the peer with a lower number are finished."""
 
-    def settled_except(self, peer_id: NodeId) -> bytes | None:
-        """An item that tells of numbers finished above the settled mark, if it is time for one."""
+    def settled_except(self, peer_id: NodeId) -> SettledExcept | None:
+        """What is to be told of numbers finished above the settled mark, if it is time for it."""
 
     def path_waits(self, path: Path) -> None:
         """The peer must say that it has read before more may be sent: look at the path again."""
@@ -274,8 +283,8 @@ class Path:
 
     def flush(self) -> None:
         """Seal and write what waits, as far as the transport and the peer take it."""
-        outbox, owner = self.outbox, self._owner
-        while outbox and not self.closed and self.is_writable:
+        outbox, owner, carrier = self.outbox, self._owner, self._carrier
+        while outbox.waiting_bytes and not self.closed and carrier.takes_more(self._strategy.lower):
             if not self.confirmed and self._unconfirmed_bytes <= 0:
                 return
             if self._window is not None and not self._window.has_room:
@@ -315,9 +324,9 @@ class Path:
             outgoing.leave()
         parts = batch.parts
         if batch.has_room:
-            finished = owner.settled_except(self.peer_id)
-            if finished is not None:
-                parts.append(finished)
+            news = owner.settled_except(self.peer_id)
+            if news is not None:
+                parts.append(item(ItemType.SETTLED_EXCEPT, write_settled_except(*news)))
         if self._window is not None:
             total = self._window.ping(now)
         elif batch.chunk_bytes:

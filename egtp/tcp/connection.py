@@ -217,10 +217,11 @@ class TCPConnection(asyncio.Protocol):
     def _write(self, packet: bytes, written: Callable[[], None] | None) -> None:
         if written is not None:
             written()
-        self.bytes_out += LENGTH_BYTES + len(packet)
-        self._transport.write(frame(packet))  # type: ignore[union-attr]  # open: there is one
+        framed = frame(packet)
+        self.bytes_out += len(framed)
+        self._transport.write(framed)  # type: ignore[union-attr]  # open: there is one
         if self.throttle is not None:
-            self.throttle.sent(self, LENGTH_BYTES + len(packet))
+            self.throttle.sent(self, len(framed))
             self._may_send()
 
     def _may_send(self) -> bool:

@@ -91,7 +91,7 @@ class Recorder:
     def settled(self, _: NodeId) -> int:
         return 0
 
-    def settled_except(self, _: NodeId) -> bytes | None:
+    def settled_except(self, _: NodeId) -> None:
         return None
 
     def takes_more(self, _: CommStrat) -> bool:

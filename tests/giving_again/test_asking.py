@@ -16,7 +16,7 @@ from egtp.comm_record import SUITE_AESGCM
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import FastFail, HardTimeout, NotSent, OutcomeUnknown
-from egtp.exchange import GAP_MAX
+from egtp.exchange import GAP_MAX, SettledExcept
 from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
 from egtp.message import NONCE_BYTES, Reply, reference_of
@@ -105,8 +105,8 @@ class Recorder:
     def settled(self, peer_id: NodeId) -> int:
         return self.asking.exchanges.settled(peer_id)
 
-    def settled_except(self, peer_id: NodeId) -> bytes | None:
-        return self.asking.settled_except(peer_id)
+    def settled_except(self, peer_id: NodeId) -> SettledExcept | None:
+        return self.asking.exchanges.settled_except(peer_id)
 
     def takes_more(self, _: CommStrat) -> bool:
         if self.takes is not None:
