@@ -1,5 +1,4 @@
-"""docs/threat-model.md and docs/operations.md name tests, settings, options, counters and sections
-that exist."""
+"""The pages of docs/ name tests, settings, options, counters, sections and modules that exist."""
 
 from __future__ import annotations
 
@@ -149,3 +148,16 @@ def test_each_limit_of_a_relay_is_in_the_threat_model() -> None:
     named = set(re.findall(r"`(\w+)`", TEXTS["threat-model"]))
     assert {field.name for field in fields(RelayLimits)} <= named
     assert {field.name for field in fields(AnswerLimits)} <= named
+
+
+def test_the_architecture_has_a_room_for_each_module_of_the_engine_and_for_no_other() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    rooms = "\n".join(line for line in page.splitlines() if line.startswith("| "))
+    named = set(re.findall(r"`(\w+(?:/\w+)*)`", rooms))
+    package = ROOT / "egtp"
+    modules = {
+        str(file.relative_to(package).with_suffix(""))
+        for file in package.rglob("*.py")
+        if file.name != "__init__.py"
+    }
+    assert named == modules
