@@ -98,6 +98,7 @@ class Outbox:
         "_control",
         "_control_bytes",
         "_next_chunk_id",
+        "_others_turn",
         "_reassembly_bytes_max",
         "_small",
         "_taken_back",
@@ -115,6 +116,8 @@ class Outbox:
         self._taken_back = 0
         """How many in the two queues are not wanted any more; they are passed over."""
         self._next_chunk_id = 0
+        self._others_turn = False
+        """The last packet had all of a large message: the next one is for what began before it."""
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
@@ -216,10 +219,11 @@ class Outbox:
         while self._chunked and not self._chunked[0].queued:
             self._chunked.popleft()
             self._taken_back -= 1
-        if not self._chunked or len(self._begun) >= TURNS_MAX:
+        begun = len(self._begun)
+        if not self._chunked or begun >= TURNS_MAX or (begun and self._others_turn):
             return
         size = len(self._chunked[0].message) + AGE_BYTES
-        if self._begun and self._begun_bytes + size > self._reassembly_bytes_max:
+        if begun and self._begun_bytes + size > self._reassembly_bytes_max:
             return
         outgoing = self._chunked.popleft()
         outgoing.queued = False
@@ -243,6 +247,8 @@ class Outbox:
             most -= 1
         batch.chunk_bytes = taken = chunking.offset - before
         self.waiting_bytes -= taken
+        # Newcomers that stay are TURNS_MAX soon; of those that are over at once there is no end.
+        self._others_turn = taken == size
         if chunking.offset < size:
             self._begun.append(chunking)
         else:

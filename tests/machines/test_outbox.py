@@ -280,14 +280,17 @@ def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one(
     assert receiver.messages == [(0, short)]
 
 
-def test_newcomers_do_not_starve_those_whose_turn_it_is(ample_room: RoomForChunks) -> None:
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_newcomers_do_not_starve_those_whose_turn_it_is(
+    ample_room: RoomForChunks, chunks: int
+) -> None:
     outbox = Outbox(32 * MIB)
     receiver = Receiver(ample_room, 32 * MIB)
     first = message_of(0, 10 * CHUNK_BYTES_MAX)
     outbox.push(Outgoing(first, 0.0))
     for serial in range(1, 400):
-        outbox.push(Outgoing(message_of(serial, 2 * CHUNK_BYTES_MAX), 0.0))
-        receiver.take(outbox.next_batch(0.0))
+        outbox.push(Outgoing(message_of(serial, 2 * CHUNK_BYTES_MAX - 4), 0.0))
+        receiver.take(outbox.next_batch(0.0, chunks=chunks))
         if (0, first) in receiver.messages:
             break
     else:
