@@ -11,14 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from egtp.exchange import EXCEPTIONS_MAX
 from egtp.large_message import Arrived
-from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
+from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, TURNS_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
 from egtp.reassembly import Reassembly, RoomForChunks
 from egtp.sealed import (
     CHUNK_BYTES_MAX,
     U32_MAX,
+    Chunk,
     ItemType,
     item,
     parse_age,
@@ -30,6 +32,8 @@ from egtp.sealed import (
 MIB = 1024 * 1024
 PLAINTEXT_BYTES_MAX = END_TO_END_BYTES_MAX - DATA_HEADER.size - 16
 """What a packet that a relay can wrap has room for, header and tag taken off."""
+ADDED_BYTES_MAX = {False: 13, True: 13 + 5 + 8 * (1 + EXCEPTIONS_MAX)}
+"""What a path may add: a ping and, if there is room, what is settled."""
 MESSAGE_BYTES_MIN = 26
 """The smallest message there is: a send of one-letter kind and no body."""
 REASSEMBLY_BYTES_MAX = 200_000
@@ -69,14 +73,17 @@ class Receiver:
         self.ended = 0
         self.chunk_bytes = 0
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch) -> list[Chunk]:
+        """Returns the chunks among what the packet has."""
         plaintext = plaintext_of(batch)
-        assert len(plaintext) <= PLAINTEXT_BYTES_MAX
+        assert len(plaintext) + ADDED_BYTES_MAX[batch.has_room] <= PLAINTEXT_BYTES_MAX
+        chunks = []
         for kind, age_ms, data in parse_sealed(plaintext).items:
             if kind == ItemType.MESSAGE:
                 self.messages.append((age_ms, data))
             elif kind == ItemType.CHUNK:
                 chunk = parse_chunk(data)
+                chunks.append(chunk)
                 self.chunk_bytes += len(chunk.data)
                 whole = self.reassembly.feed(chunk)
                 assert not isinstance(whole, Arrived)
@@ -90,6 +97,7 @@ class Receiver:
                 self.ended += 1
             else:
                 self.controls.append(item(kind, data))
+        return chunks
 
 
 def message_of(serial: int, size: int) -> bytes:
@@ -127,18 +135,29 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.push_control(control)
         self.controls.append(control)
 
-    @rule(times=st.integers(1, 5))
-    def next_batch(self, times: int) -> None:
+    @rule(
+        times=st.integers(1, 5),
+        size_max=st.sampled_from([BATCH_BYTES, BATCH_BYTES_MAX]),
+        chunks=st.integers(0, 5),
+    )
+    def next_batch(self, times: int, size_max: int, chunks: int) -> None:
         for _ in range(times):
-            self._one_batch()
+            self._one_batch(size_max, chunks)
 
-    def _one_batch(self) -> None:
-        had = bool(self.outbox)
+    def _one_batch(self, size_max: int = BATCH_BYTES, chunks: int = 1) -> None:
+        had, waits = bool(self.outbox), self._waits(chunks)
         arrived = len(self.receiver.messages)
-        batch = self.outbox.next_batch(0.0)
+        batch = self.outbox.next_batch(0.0, size_max, chunks=chunks)
         assert had or not batch.parts
-        assert sum(map(len, batch.parts)) <= 3 * CHUNK_BYTES_MAX
-        self.receiver.take(batch)
+        assert batch.parts or not waits
+        pieces = self.receiver.take(batch)
+        # Each chunk is two parts, and so is a small message.
+        most = chunks if len(batch.parts) == 2 * len(pieces) else 1
+        assert len(pieces) <= min(most, chunks, 3)
+        assert len({piece.message_id for piece in pieces}) <= 1, "a packet each"
+        assert all(len(piece.data) == CHUNK_BYTES_MAX for piece in pieces[:-1])
+        assert batch.chunk_bytes == sum(len(piece.data) for piece in pieces)
+        assert batch.has_small == any(len(self.unsent[o]) <= CHUNK_BYTES_MAX for o in batch.begun)
         for outgoing in batch.begun:
             message = self.unsent.pop(
                 outgoing
@@ -150,6 +169,15 @@ class OutboxMachine(RuleBasedStateMachine):
             (outgoing,) = [t for t, m in self.begun.items() if m == message]
             del self.begun[outgoing]
             self.finished.append(outgoing)
+
+    def _waits(self, chunks: int) -> bool:
+        """Whether there is something for the next packet."""
+        return (
+            len(self.controls) > len(self.receiver.controls)
+            or self.to_end > self.receiver.ended
+            or any(chunks or len(message) <= CHUNK_BYTES_MAX for message in self.unsent.values())
+            or bool(chunks and self.begun)
+        )
 
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
