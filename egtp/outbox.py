@@ -212,6 +212,7 @@ class Outbox:
             self._begin_chunked(batch, now_s)
             if self._begun:
                 self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
+            self._drop_empty()
         return batch
 
     def _begin_chunked(self, batch: Batch, now_s: float) -> None:
@@ -254,6 +255,12 @@ class Outbox:
         else:
             self._begun_bytes -= size
 
+    def _drop_empty(self) -> None:
+        if not self._chunked:
+            self._chunked = _NOTHING
+        if not self._begun:
+            self._begun = _NOTHING
+
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more. One that has begun to leave ends in the middle, and the
         other side is told."""
@@ -269,6 +276,7 @@ class Outbox:
                 self._begun.remove(chunking)
                 self._begun_bytes -= chunking.size
                 self.waiting_bytes -= chunking.size - chunking.offset
+                self._drop_empty()
                 chunk_id = chunking.chunk_id.to_bytes(4, "big")
                 self.push_control(item(ItemType.CHUNKS_END, chunk_id))
                 return

@@ -456,3 +456,22 @@ def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_s
     assert [message for _, message in receiver.messages] == [b"own"]
     assert receiver.ended == 1, "the other side is told that the rest does not come"
     assert outbox.waiting_bytes == 0
+
+
+@pytest.mark.reaches_in
+@pytest.mark.parametrize("end", ["left", "taken back while it leaves", "taken back before"])
+@pytest.mark.parametrize("size", [100, 2 * CHUNK_BYTES_MAX])
+def test_a_path_at_rest_has_no_queues(size: int, end: str) -> None:
+    """An empty one takes more memory than all the rest of it."""
+    outbox, fresh = Outbox(MIB), Outbox(MIB)
+    outgoing = Outgoing(bytes(size), 0.0)
+    outbox.push_control(item(ItemType.PING, bytes(8)))
+    outbox.push(outgoing)
+    if end != "taken back before":
+        outbox.next_batch(0.0)
+    if end != "left":
+        outbox.take_back(outgoing)
+    while outbox:
+        outbox.next_batch(0.0)
+    queues = ("_begun", "_chunked", "_control", "_small")
+    assert [name for name in queues if getattr(outbox, name) is not getattr(fresh, name)] == []
