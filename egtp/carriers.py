@@ -25,6 +25,9 @@ class ConnectionCarrier:
         connection = self._connection
         return connection.takes_more or connection.is_closed
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        return self._connection.throttle is not None
+
     def send_tcp(self, _: TCPStrat, packet: bytes) -> None:
         self._connection.send(packet)
 
@@ -55,6 +58,12 @@ class PeerCarrier:
             return self._relaying.takes_more(strategy.relay_id)
         connection = self._comms.connection(strategy.connection or 0)
         return connection is None or connection.takes_more
+
+    def is_throttled(self, strategy: CommStrat) -> bool:
+        if isinstance(strategy, RelayStrat):
+            return False
+        connection = self._comms.connection(strategy.connection or 0)
+        return connection is not None and connection.throttle is not None
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         self._comms.open(strategy).send(packet, self._written)

@@ -90,6 +90,9 @@ class Carrier(Protocol):
         """Whether a packet sent now would leave at once. A way that is gone takes everything: the
         write then says that it failed."""
 
+    def is_throttled(self, strategy: CommStrat) -> bool:
+        """Whether a rate is kept: the larger a packet, the longer nothing comes after it."""
+
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         """Put ``packet`` into a connection's buffer, opening a connection if there is none."""
 

@@ -25,8 +25,8 @@ class LoopThread:
     """Runs ``async with life():`` on a loop in a thread, from :meth:`start` to :meth:`close`.
 
     Invariant: while ``_open``, the loop runs, and carries out whatever it is given. It turns
-    false under the lock, on the loop or before the loop is told to end; so every call that was
-    let in has an end.
+    false under the lock, on the loop or as the loop is told to end; so every call that was let in
+    has an end.
     """
 
     def __init__(
@@ -75,26 +75,28 @@ class LoopThread:
         :class:`WrongLoop` on the loop itself, and in another process.
         """
         self._check_thread()
-        with self._lock:
-            if not self._open:
-                raise NodeClosed(
-                    "this node was not started: use `with node:` or start()"
-                    if self._thread.ident is None
-                    else "this node is closed"
-                )
-            future = asyncio.run_coroutine_threadsafe(work(), self._loop)
+        # It is there before the work is: an interrupt may come as soon as that is handed over.
+        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
-            return future.result(timeout_s)
+            with self._lock:
+                if not self._open:
+                    raise NodeClosed(
+                        "this node was not started: use `with node:` or start()"
+                        if self._thread.ident is None
+                        else "this node is closed"
+                    )
+                self._loop.call_soon_threadsafe(_begin, work, outcome)
+            return outcome.result(timeout_s)
         except concurrent.futures.CancelledError:
             if self._open:
                 raise
             raise NodeClosed(may_have_run=True) from None
         except concurrent.futures.TimeoutError:
-            if future.done():
+            if outcome.done():
                 raise  # the work's own
             raise TimeoutError(f"not done within {timeout_s:g} s") from None
         finally:
-            future.cancel()
+            outcome.cancel()
 
     def close(self) -> None:
         """End life, and wait for it. Calls under way end, at the latest by being cancelled. In a
@@ -104,8 +106,9 @@ class LoopThread:
         self._check_thread()
         with self._lock:
             if self._open:
-                self._open = False
+                # In this order: who is interrupted in between can still close it.
                 self._loop.call_soon_threadsafe(self._stop.set)
+                self._open = False
         self._thread.join()
         error, self._ended_with = self._ended_with, None
         if error is not None:
@@ -167,3 +170,27 @@ class LoopThread:
                 self._open = False
             # What was let in is a task after this, and the runner cancels all that are left.
             await asyncio.sleep(0)
+
+
+def _begin(
+    work: Callable[[], Coroutine[Any, Any, T]], outcome: concurrent.futures.Future[T]
+) -> None:
+    """On the loop. Who cancels the outcome cancels the work, from any thread, even before this."""
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work())
+
+    def give_up(_: object) -> None:
+        if outcome.cancelled():
+            loop.call_soon_threadsafe(task.cancel)
+
+    def end(_: object) -> None:
+        error = concurrent.futures.CancelledError() if task.cancelled() else task.exception()
+        if not outcome.set_running_or_notify_cancel():
+            return
+        if error is None:
+            outcome.set_result(task.result())
+        else:
+            outcome.set_exception(error)
+
+    task.add_done_callback(end)
+    outcome.add_done_callback(give_up)

@@ -98,6 +98,7 @@ class Outbox:
         "_control",
         "_control_bytes",
         "_next_chunk_id",
+        "_others_turn",
         "_reassembly_bytes_max",
         "_small",
         "_taken_back",
@@ -115,6 +116,8 @@ class Outbox:
         self._taken_back = 0
         """How many in the two queues are not wanted any more; they are passed over."""
         self._next_chunk_id = 0
+        self._others_turn = False
+        """The last packet had all of a large message: the next one is for what began before it."""
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
@@ -209,6 +212,7 @@ class Outbox:
             self._begin_chunked(batch, now_s)
             if self._begun:
                 self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
+            self._drop_empty()
         return batch
 
     def _begin_chunked(self, batch: Batch, now_s: float) -> None:
@@ -216,10 +220,11 @@ class Outbox:
         while self._chunked and not self._chunked[0].queued:
             self._chunked.popleft()
             self._taken_back -= 1
-        if not self._chunked or len(self._begun) >= TURNS_MAX:
+        begun = len(self._begun)
+        if not self._chunked or begun >= TURNS_MAX or (begun and self._others_turn):
             return
         size = len(self._chunked[0].message) + AGE_BYTES
-        if self._begun and self._begun_bytes + size > self._reassembly_bytes_max:
+        if begun and self._begun_bytes + size > self._reassembly_bytes_max:
             return
         outgoing = self._chunked.popleft()
         outgoing.queued = False
@@ -243,10 +248,18 @@ class Outbox:
             most -= 1
         batch.chunk_bytes = taken = chunking.offset - before
         self.waiting_bytes -= taken
+        # Newcomers that stay are TURNS_MAX soon; of those that are over at once there is no end.
+        self._others_turn = taken == size
         if chunking.offset < size:
             self._begun.append(chunking)
         else:
             self._begun_bytes -= size
+
+    def _drop_empty(self) -> None:
+        if not self._chunked:
+            self._chunked = _NOTHING
+        if not self._begun:
+            self._begun = _NOTHING
 
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more. One that has begun to leave ends in the middle, and the
@@ -263,6 +276,7 @@ class Outbox:
                 self._begun.remove(chunking)
                 self._begun_bytes -= chunking.size
                 self.waiting_bytes -= chunking.size - chunking.offset
+                self._drop_empty()
                 chunk_id = chunking.chunk_id.to_bytes(4, "big")
                 self.push_control(item(ItemType.CHUNKS_END, chunk_id))
                 return

@@ -300,6 +300,9 @@ class Path:
                     if not chunks and outbox.has_chunks_only:
                         owner.path_waits(self)
                         return
+                    if chunks > 1 and carrier.is_throttled(self._strategy.lower):
+                        # The window cannot see that: what has left at last is read soon.
+                        chunks = 1
                 batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch)

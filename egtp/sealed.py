@@ -164,12 +164,12 @@ def parse_sealed(plaintext: bytes) -> Sealed:
         if end - position >= MESSAGE_HEAD_BYTES and plaintext[position] == MESSAGE:
             # Nearly all items are messages, so these are read in one step.
             _, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
-            start, position = position + MESSAGE_HEAD_BYTES, position + ITEM_HEAD_BYTES + length
-            if position > end:
-                raise InvalidPacket("an item longer than its packet")
-            # One without its whole age has no message either, so it is dropped as no message.
-            items.append((MESSAGE, age_ms, plaintext[start:position]))
-            continue
+            if length >= AGE_BYTES:
+                start, position = position + MESSAGE_HEAD_BYTES, position + ITEM_HEAD_BYTES + length
+                if position > end:
+                    raise InvalidPacket("an item longer than its packet")
+                items.append((MESSAGE, age_ms, plaintext[start:position]))
+                continue
         if end - position < ITEM_HEAD_BYTES:
             raise InvalidPacket("half an item")
         kind, length = _ITEM.unpack_from(plaintext, position)
@@ -177,6 +177,7 @@ def parse_sealed(plaintext: bytes) -> Sealed:
         if end - position < length:
             raise InvalidPacket("an item longer than its packet")
         if kind in KNOWN_TYPES:
+            # A message without its whole age is none.
             data = b"" if kind == MESSAGE else plaintext[position : position + length]
             items.append((kind, 0, data))
         elif kind < IGNORABLE_FROM:

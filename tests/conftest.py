@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
+
+from egtp.message import Reply
+from egtp.reassembly import RoomForChunks
 
 DEFAULT = "ci" if os.environ.get("CI") else "dev"
 
@@ -24,3 +28,22 @@ settings.register_profile(
     "thorough", settings.get_profile("dev"), max_examples=2_000, stateful_step_count=100
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", DEFAULT))
+
+
+class AmpleRoom:
+    """As much as anybody wants."""
+
+    def take_room(self, size: int) -> bool:
+        return True
+
+    def give_room_back(self, size: int) -> None:
+        pass
+
+    def is_awaited(self, reply: Reply) -> bool:
+        return True
+
+
+@pytest.fixture(scope="session")
+def ample_room() -> RoomForChunks:
+    """For the chunks of a path that no limit of its node stops."""
+    return AmpleRoom()

@@ -168,6 +168,9 @@ class Host:
     def takes_more(self, _: CommStrat) -> bool:
         return not self.broken
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        return False
+
     def path_waits(self, path: Path) -> None:
         raise AssertionError("nothing here is that large")
 

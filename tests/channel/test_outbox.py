@@ -6,35 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.large_message import Arrived
-from egtp.message import Reply
 from egtp.outbox import Outbox
 from egtp.outgoing import Outgoing
-from egtp.reassembly import Reassembly
+from egtp.reassembly import Reassembly, RoomForChunks
 from egtp.sealed import ItemType, parse_age, parse_chunk, parse_sealed, write_chunk, write_sealed
 
 MIB = 1024 * 1024
 
 
-class Room:
-    """As much as anybody wants."""
-
-    def take_room(self, size: int) -> bool:
-        return True
-
-    def give_room_back(self, size: int) -> None:
-        pass
-
-    def is_awaited(self, reply: Reply) -> bool:
-        return True
-
-
 @given(st.lists(st.integers(1, 70_000), max_size=120))
-def test_every_message_arrives_whole_whatever_its_size(sizes: list[int]) -> None:
+def test_every_message_arrives_whole_whatever_its_size(
+    ample_room: RoomForChunks, sizes: list[int]
+) -> None:
     outbox = Outbox(2 * MIB)
     pushed = [Outgoing(n.to_bytes(2, "big") * size, 0.0) for n, size in enumerate(sizes)]
     for outgoing in pushed:
         outbox.push(outgoing)
-    reassembly = Reassembly(2 * MIB + 256, MIB, Room())
+    reassembly = Reassembly(2 * MIB + 256, MIB, ample_room)
     arrived: list[bytes] = []
     begun: list[Outgoing] = []
     while outbox:
@@ -66,8 +54,8 @@ def test_a_small_message_waits_for_one_batch_of_a_large_one_at_most() -> None:
     assert outbox.next_batch(0.0).begun == [small]
 
 
-def test_a_promise_of_much_costs_nothing() -> None:
-    reassembly = Reassembly(1000, 10 * MIB, Room())
+def test_a_promise_of_much_costs_nothing(ample_room: RoomForChunks) -> None:
+    reassembly = Reassembly(1000, 10 * MIB, ample_room)
     chunk = parse_chunk(
         parse_sealed(write_sealed(0, 0, [write_chunk(1, 9 * MIB, 0, b"x")])).items[0][2]
     )

@@ -69,6 +69,9 @@ class Owner:
     def takes_more(self, _: CommStrat) -> bool:
         return self.writable
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        return False
+
     def path_waits(self, path: Path) -> None:
         self.waits += 1
 

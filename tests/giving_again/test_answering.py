@@ -98,6 +98,9 @@ class Recorder:
         self.takes -= 1
         return self.takes >= 0
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        return False
+
     def path_waits(self, path: Path) -> None:
         raise AssertionError(path)
 

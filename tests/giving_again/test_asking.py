@@ -114,6 +114,9 @@ class Recorder:
             return self.takes >= 0
         return True
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        return False
+
     def path_waits(self, path: Path) -> None:
         pass
 

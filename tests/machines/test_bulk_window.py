@@ -9,7 +9,7 @@ from math import inf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.bulk_window import BYTES_MAX, BYTES_MIN, OVERDUE_S, QUEUE_S, BulkWindow
+from egtp.bulk_window import BESIDE_S, BYTES_MAX, BYTES_MIN, OVERDUE_S, QUEUE_S, BulkWindow
 from egtp.outbox import CHUNKS_MAX
 
 PIECE = 16_384
@@ -139,3 +139,51 @@ def test_whatever_pongs_a_peer_makes_up_the_window_is_within_its_bounds(
             assert not window.pong(event, now_s)
             assert window.bytes_max == before
         assert BYTES_MIN <= window.bytes_max <= BYTES_MAX
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just("send"),
+            st.just("send"),
+            st.just("pong"),
+            st.just("small"),
+            st.sampled_from([0.000_01, 0.001, 0.1, BESIDE_S, OVERDUE_S]),
+        ),
+        max_size=200,
+    )
+)
+def test_large_messages_wait_while_the_window_is_full_and_a_packet_is_little_of_it(
+    events: list[str | float],
+) -> None:
+    window, now_s, small_s = BulkWindow(), 0.0, -inf
+    sent = read = 0
+    asked: deque[tuple[float, bytes]] = deque()
+    for event in events:
+        if isinstance(event, float):
+            now_s += event
+        elif event == "small":
+            window.small_one_passes(now_s)
+            small_s = now_s
+        elif event == "pong" and asked:
+            _, pong = asked.popleft()
+            (read,) = struct.unpack(">Q", pong)
+            window.pong(pong, now_s)
+        elif event == "send":
+            chunks = window.chunks(now_s)
+            if chunks and asked and sent - read >= window.bytes_max:
+                assert now_s - asked[-1][0] >= OVERDUE_S
+                read = sent
+                asked.clear()
+            assert (chunks == 0) == (sent - read >= window.bytes_max and bool(asked))
+            if now_s < small_s + BESIDE_S:
+                assert chunks <= 1, "in the way of small ones"
+            assert chunks * PIECE <= max(window.bytes_max // 2, PIECE)
+            # A packet may have less than it might, and the last chunk may be short.
+            size = min(chunks, CHUNKS_MAX) * PIECE
+            if size:
+                sent += size
+                ping = window.sent(size, now_s)
+                if ping is not None:
+                    asked.append((now_s, ping))
+                assert asked, "nobody would say how far the peer has read"

@@ -13,7 +13,7 @@ from egtp.exchange import ExchangeTable
 from egtp.identity import NodeId
 from egtp.large_message import LARGE_BYTES, Arrived, LargeMessage, pack_message
 from egtp.message import Message, Query, Reply, Send, decode_message, reference_of
-from egtp.reassembly import Reassembly
+from egtp.reassembly import Reassembly, RoomForChunks
 from egtp.sealed import Chunk
 
 MIB = 1024 * 1024
@@ -23,19 +23,6 @@ KINDS = st.text("abcdefghij.", min_size=1, max_size=60).map(lambda text: "k" + t
 U32 = st.integers(0, 2**32 - 1)
 SIZES = st.integers(LARGE_BYTES - 3, LARGE_BYTES + 40_000)
 PIECES = st.lists(st.integers(1, 30_000), max_size=12)
-
-
-class Room:
-    """As much as anybody wants."""
-
-    def take_room(self, size: int) -> bool:
-        return True
-
-    def give_room_back(self, size: int) -> None:
-        pass
-
-    def is_awaited(self, reply: Reply) -> bool:
-        return True
 
 
 @st.composite
@@ -106,11 +93,14 @@ def test_a_message_that_begins_again_before_it_has_left_once_has_its_reference(
 
 @given(messages(), PIECES, st.integers(0, 2**32 - 1))
 def test_what_arrives_in_pieces_is_the_message_however_it_was_cut(
-    made: tuple[Message, tuple[object, ...]], pieces: list[int], age_ms: int
+    ample_room: RoomForChunks,
+    made: tuple[Message, tuple[object, ...]],
+    pieces: list[int],
+    age_ms: int,
 ) -> None:
     message, _ = made
     whole = age_ms.to_bytes(4, "big") + message.encode()
-    reassembly = Reassembly(MIB, MIB, Room())
+    reassembly = Reassembly(MIB, MIB, ample_room)
     at, came = 0, None
     for part in cut(whole, pieces):
         assert came is None
@@ -129,12 +119,12 @@ def test_what_arrives_in_pieces_is_the_message_however_it_was_cut(
 
 @given(messages(), st.integers(4, 200), st.integers(0, 255))
 def test_what_is_no_message_is_none_in_pieces_either(
-    made: tuple[Message, tuple[object, ...]], at: int, byte: int
+    ample_room: RoomForChunks, made: tuple[Message, tuple[object, ...]], at: int, byte: int
 ) -> None:
     """Exactly what is a message in one piece is one in several, and the same."""
     whole = bytearray(bytes(4) + made[0].encode())
     whole[min(at, len(whole) - 1)] = byte
-    reassembly = Reassembly(MIB, MIB, Room())
+    reassembly = Reassembly(MIB, MIB, ample_room)
     assert reassembly.feed(Chunk(1, len(whole), 0, bytes(whole[:16_384]))) is None
     came = reassembly.feed(Chunk(1, len(whole), 16_384, bytes(whole[16_384:])))
     if isinstance(came, Arrived):

@@ -11,15 +11,16 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
+from egtp.exchange import EXCEPTIONS_MAX
 from egtp.large_message import Arrived
-from egtp.message import Reply
-from egtp.outbox import BATCH_BYTES, TURNS_MAX, Batch, Outbox
+from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, TURNS_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import DATA_HEADER, END_TO_END_BYTES_MAX
-from egtp.reassembly import Reassembly
+from egtp.reassembly import Reassembly, RoomForChunks
 from egtp.sealed import (
     CHUNK_BYTES_MAX,
     U32_MAX,
+    Chunk,
     ItemType,
     item,
     parse_age,
@@ -31,6 +32,8 @@ from egtp.sealed import (
 MIB = 1024 * 1024
 PLAINTEXT_BYTES_MAX = END_TO_END_BYTES_MAX - DATA_HEADER.size - 16
 """What a packet that a relay can wrap has room for, header and tag taken off."""
+ADDED_BYTES_MAX = {False: 13, True: 13 + 5 + 8 * (1 + EXCEPTIONS_MAX)}
+"""What a path may add: a ping and, if there is room, what is settled."""
 MESSAGE_BYTES_MIN = 26
 """The smallest message there is: a send of one-letter kind and no body."""
 REASSEMBLY_BYTES_MAX = 200_000
@@ -60,37 +63,27 @@ def plaintext_of(batch: Batch) -> bytes:
     return write_sealed(0, 0, batch.parts)
 
 
-class Room:
-    """As much as anybody wants."""
-
-    def take_room(self, size: int) -> bool:
-        return True
-
-    def give_room_back(self, size: int) -> None:
-        pass
-
-    def is_awaited(self, reply: Reply) -> bool:
-        return True
-
-
 class Receiver:
     """The other end: parses packets and puts chunks together under the limits that it told."""
 
-    def __init__(self, bytes_max: int = REASSEMBLY_BYTES_MAX) -> None:
-        self.reassembly = Reassembly(bytes_max, bytes_max, Room())
+    def __init__(self, room: RoomForChunks, bytes_max: int = REASSEMBLY_BYTES_MAX) -> None:
+        self.reassembly = Reassembly(bytes_max, bytes_max, room)
         self.messages: list[tuple[int, bytes]] = []
         self.controls: list[bytes] = []
         self.ended = 0
         self.chunk_bytes = 0
 
-    def take(self, batch: Batch) -> None:
+    def take(self, batch: Batch) -> list[Chunk]:
+        """Returns the chunks among what the packet has."""
         plaintext = plaintext_of(batch)
-        assert len(plaintext) <= PLAINTEXT_BYTES_MAX
+        assert len(plaintext) + ADDED_BYTES_MAX[batch.has_room] <= PLAINTEXT_BYTES_MAX
+        chunks = []
         for kind, age_ms, data in parse_sealed(plaintext).items:
             if kind == ItemType.MESSAGE:
                 self.messages.append((age_ms, data))
             elif kind == ItemType.CHUNK:
                 chunk = parse_chunk(data)
+                chunks.append(chunk)
                 self.chunk_bytes += len(chunk.data)
                 whole = self.reassembly.feed(chunk)
                 assert not isinstance(whole, Arrived)
@@ -104,6 +97,7 @@ class Receiver:
                 self.ended += 1
             else:
                 self.controls.append(item(kind, data))
+        return chunks
 
 
 def message_of(serial: int, size: int) -> bytes:
@@ -115,10 +109,10 @@ def message_of(serial: int, size: int) -> bytes:
 class OutboxMachine(RuleBasedStateMachine):
     """The model: messages that have not begun to leave, those that have, and those that arrived."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: RoomForChunks) -> None:
         super().__init__()
         self.outbox = Outbox(REASSEMBLY_BYTES_MAX)
-        self.receiver = Receiver()
+        self.receiver = Receiver(room)
         self.serial = count()
         self.unsent: dict[Outgoing, bytes] = {}
         self.begun: dict[Outgoing, bytes] = {}
@@ -141,18 +135,29 @@ class OutboxMachine(RuleBasedStateMachine):
         self.outbox.push_control(control)
         self.controls.append(control)
 
-    @rule(times=st.integers(1, 5))
-    def next_batch(self, times: int) -> None:
+    @rule(
+        times=st.integers(1, 5),
+        size_max=st.sampled_from([BATCH_BYTES, BATCH_BYTES_MAX]),
+        chunks=st.integers(0, 5),
+    )
+    def next_batch(self, times: int, size_max: int, chunks: int) -> None:
         for _ in range(times):
-            self._one_batch()
+            self._one_batch(size_max, chunks)
 
-    def _one_batch(self) -> None:
-        had = bool(self.outbox)
+    def _one_batch(self, size_max: int = BATCH_BYTES, chunks: int = 1) -> None:
+        had, waits = bool(self.outbox), self._waits(chunks)
         arrived = len(self.receiver.messages)
-        batch = self.outbox.next_batch(0.0)
+        batch = self.outbox.next_batch(0.0, size_max, chunks=chunks)
         assert had or not batch.parts
-        assert sum(map(len, batch.parts)) <= 3 * CHUNK_BYTES_MAX
-        self.receiver.take(batch)
+        assert batch.parts or not waits
+        pieces = self.receiver.take(batch)
+        # Each chunk is two parts, and so is a small message.
+        most = chunks if len(batch.parts) == 2 * len(pieces) else 1
+        assert len(pieces) <= min(most, chunks, 3)
+        assert len({piece.message_id for piece in pieces}) <= 1, "a packet each"
+        assert all(len(piece.data) == CHUNK_BYTES_MAX for piece in pieces[:-1])
+        assert batch.chunk_bytes == sum(len(piece.data) for piece in pieces)
+        assert batch.has_small == any(len(self.unsent[o]) <= CHUNK_BYTES_MAX for o in batch.begun)
         for outgoing in batch.begun:
             message = self.unsent.pop(
                 outgoing
@@ -164,6 +169,15 @@ class OutboxMachine(RuleBasedStateMachine):
             (outgoing,) = [t for t, m in self.begun.items() if m == message]
             del self.begun[outgoing]
             self.finished.append(outgoing)
+
+    def _waits(self, chunks: int) -> bool:
+        """Whether there is something for the next packet."""
+        return (
+            len(self.controls) > len(self.receiver.controls)
+            or self.to_end > self.receiver.ended
+            or any(chunks or len(message) <= CHUNK_BYTES_MAX for message in self.unsent.values())
+            or bool(chunks and self.begun)
+        )
 
     @rule(data=st.data())
     def take_back(self, data: st.DataObject) -> None:
@@ -237,8 +251,11 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.receiver.ended == self.to_end
 
 
-def test_every_message_leaves_once_and_whole_or_has_not_begun_to_leave() -> None:
-    run_state_machine_as_test(OutboxMachine)
+def test_every_message_leaves_once_and_whole_or_has_not_begun_to_leave(
+    ample_room: RoomForChunks,
+) -> None:
+    # Any factory will do.
+    run_state_machine_as_test(lambda: OutboxMachine(ample_room))  # type: ignore[arg-type]
 
 
 def batches(outbox: Outbox) -> Iterator[Batch]:
@@ -246,9 +263,9 @@ def batches(outbox: Outbox) -> Iterator[Batch]:
         yield outbox.next_batch(0.0)
 
 
-def test_a_huge_message_delays_a_small_one_by_one_batch_at_most() -> None:
+def test_a_huge_message_delays_a_small_one_by_one_batch_at_most(ample_room: RoomForChunks) -> None:
     outbox = Outbox(32 * MIB)
-    receiver = Receiver(32 * MIB)
+    receiver = Receiver(ample_room, 32 * MIB)
     huge = message_of(1, 16 * MIB)
     outbox.push(Outgoing(huge, 0.0))
     smalls = 0
@@ -264,10 +281,10 @@ def test_a_huge_message_delays_a_small_one_by_one_batch_at_most() -> None:
     assert receiver.messages[-1] == (0, huge)
 
 
-def test_a_stream_of_small_messages_does_not_stop_a_large_one() -> None:
+def test_a_stream_of_small_messages_does_not_stop_a_large_one(ample_room: RoomForChunks) -> None:
     """While less than a batch of small ones comes each time, the large one goes on."""
     outbox = Outbox(32 * MIB)
-    receiver = Receiver(32 * MIB)
+    receiver = Receiver(ample_room, 32 * MIB)
     large = message_of(0, 10 * CHUNK_BYTES_MAX)
     outbox.push(Outgoing(large, 0.0))
     for serial in range(1, 12):
@@ -276,9 +293,11 @@ def test_a_stream_of_small_messages_does_not_stop_a_large_one() -> None:
     assert (0, large) in receiver.messages
 
 
-def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one() -> None:
+def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one(
+    ample_room: RoomForChunks,
+) -> None:
     outbox = Outbox(32 * MIB)
-    receiver = Receiver(32 * MIB)
+    receiver = Receiver(ample_room, 32 * MIB)
     long, short = message_of(1, 8 * MIB), message_of(2, 3 * CHUNK_BYTES_MAX)
     outbox.push(Outgoing(long, 0.0))
     for _ in range(3):
@@ -289,27 +308,32 @@ def test_large_messages_take_turns_so_a_short_one_overtakes_a_long_one() -> None
     assert receiver.messages == [(0, short)]
 
 
-def test_newcomers_do_not_starve_those_whose_turn_it_is() -> None:
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_newcomers_do_not_starve_those_whose_turn_it_is(
+    ample_room: RoomForChunks, chunks: int
+) -> None:
     outbox = Outbox(32 * MIB)
-    receiver = Receiver(32 * MIB)
+    receiver = Receiver(ample_room, 32 * MIB)
     first = message_of(0, 10 * CHUNK_BYTES_MAX)
     outbox.push(Outgoing(first, 0.0))
     for serial in range(1, 400):
-        outbox.push(Outgoing(message_of(serial, 2 * CHUNK_BYTES_MAX), 0.0))
-        receiver.take(outbox.next_batch(0.0))
+        outbox.push(Outgoing(message_of(serial, 2 * CHUNK_BYTES_MAX - 4), 0.0))
+        receiver.take(outbox.next_batch(0.0, chunks=chunks))
         if (0, first) in receiver.messages:
             break
     else:
         pytest.fail("the first one never came to its end")
 
 
-def test_a_message_larger_than_the_other_side_holds_does_not_stop_the_queue() -> None:
+def test_a_message_larger_than_the_other_side_holds_does_not_stop_the_queue(
+    ample_room: RoomForChunks,
+) -> None:
     """Whether it may be sent at all is decided before; here it goes alone."""
     outbox = Outbox(1000)
     sent = [message_of(serial, 40_000) for serial in (1, 2)]
     for message in sent:
         outbox.push(Outgoing(message, 0.0))
-    receiver = Receiver(MIB)
+    receiver = Receiver(ample_room, MIB)
     for batch in batches(outbox):
         receiver.take(batch)
         assert receiver.reassembly.held_bytes <= 40_004
@@ -336,11 +360,11 @@ def test_a_batch_fits_into_a_packet_however_large_the_controls_are(
     st.sampled_from([MESSAGE_BYTES_MIN, CHUNK_BYTES_MAX, CHUNK_BYTES_MAX + 1]),
 )
 def test_the_age_is_the_time_waited_and_fits_its_field(
-    born_s: float, now_s: float, size: int
+    ample_room: RoomForChunks, born_s: float, now_s: float, size: int
 ) -> None:
     outbox = Outbox(MIB)
     outbox.push(Outgoing(message_of(1, size), born_s))
-    receiver = Receiver(MIB)
+    receiver = Receiver(ample_room, MIB)
     receiver.take(outbox.next_batch(now_s))
     while outbox:
         receiver.take(outbox.next_batch(now_s + 100))
@@ -348,26 +372,26 @@ def test_the_age_is_the_time_waited_and_fits_its_field(
     assert age_ms == min(max(0, int((now_s - born_s) * 1000)), U32_MAX)
 
 
-def test_a_message_that_moves_to_another_path_is_as_old_as_it_is() -> None:
+def test_a_message_that_moves_to_another_path_is_as_old_as_it_is(ample_room: RoomForChunks) -> None:
     first = Outbox(MIB)
     second = Outbox(MIB)
     for size in (100, 20_000):
         first.push(Outgoing(message_of(size, size), 1.0))
     for outgoing in first.take_unsent():
         second.push(outgoing)
-    receiver = Receiver(MIB)
+    receiver = Receiver(ample_room, MIB)
     while second:
         receiver.take(second.next_batch(4.0))
     assert receiver.messages == [(3000, message_of(size, size)) for size in (100, 20_000)]
 
 
-def test_chunk_numbers_go_round_without_meeting_each_other() -> None:
+def test_chunk_numbers_go_round_without_meeting_each_other(ample_room: RoomForChunks) -> None:
     outbox = Outbox(MIB)
     outbox._next_chunk_id = U32_MAX - 1
     sent = [message_of(serial, 2 * CHUNK_BYTES_MAX) for serial in range(4)]
     for message in sent:
         outbox.push(Outgoing(message, 0.0))
-    receiver = Receiver(MIB)
+    receiver = Receiver(ample_room, MIB)
     for batch in batches(outbox):
         receiver.take(batch)
     assert sorted(message for _, message in receiver.messages) == sorted(sent)
@@ -412,8 +436,10 @@ class Own(Outgoing):
 
 
 @pytest.mark.reaches_in
-def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_stays() -> None:
-    outbox, receiver = Outbox(REASSEMBLY_BYTES_MAX), Receiver()
+def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_stays(
+    ample_room: RoomForChunks,
+) -> None:
+    outbox, receiver = Outbox(REASSEMBLY_BYTES_MAX), Receiver(ample_room)
     begun = Outgoing(bytes(CHUNK_BYTES_MAX * 2), 0.0)
     outbox.push(begun)
     receiver.take(outbox.next_batch(0.0))
@@ -430,3 +456,22 @@ def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_s
     assert [message for _, message in receiver.messages] == [b"own"]
     assert receiver.ended == 1, "the other side is told that the rest does not come"
     assert outbox.waiting_bytes == 0
+
+
+@pytest.mark.reaches_in
+@pytest.mark.parametrize("end", ["left", "taken back while it leaves", "taken back before"])
+@pytest.mark.parametrize("size", [100, 2 * CHUNK_BYTES_MAX])
+def test_a_path_at_rest_has_no_queues(size: int, end: str) -> None:
+    """An empty one takes more memory than all the rest of it."""
+    outbox, fresh = Outbox(MIB), Outbox(MIB)
+    outgoing = Outgoing(bytes(size), 0.0)
+    outbox.push_control(item(ItemType.PING, bytes(8)))
+    outbox.push(outgoing)
+    if end != "taken back before":
+        outbox.next_batch(0.0)
+    if end != "left":
+        outbox.take_back(outgoing)
+    while outbox:
+        outbox.next_batch(0.0)
+    queues = ("_begun", "_chunked", "_control", "_small")
+    assert [name for name in queues if getattr(outbox, name) is not getattr(fresh, name)] == []

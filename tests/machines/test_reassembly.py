@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import sys
 import tracemalloc
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -22,7 +23,15 @@ from egtp.message import Query, Reply, Send, reference_of
 from egtp.outgoing import Outgoing
 from egtp.path import Path, PathOwner
 from egtp.reassembly import MESSAGES_MAX, Reassembly
-from egtp.sealed import CHUNK_BYTES_MAX, U32_MAX, Chunk, parse_chunk, parse_sealed, write_sealed
+from egtp.sealed import (
+    CHUNK_BYTES_MAX,
+    U32_MAX,
+    Chunk,
+    parse_chunk,
+    parse_sealed,
+    write_chunk,
+    write_sealed,
+)
 from egtp.session import Session
 from egtp.shares import Shares
 
@@ -323,6 +332,30 @@ def test_what_cannot_be_read_in_pieces_and_has_no_room_ends_the_path() -> None:
         reassembly.feed(Chunk(1, 300, 100, bytes(100)))
     reassembly.abandon_all()
     assert (room.left, reassembly.held_bytes) == (100, 0)
+
+
+@pytest.mark.parametrize("left", [0, U32_MAX], ids=["refused", "kept"])
+@pytest.mark.parametrize("size", [1, 300, 5000, 16_000])
+def test_of_the_packet_in_which_a_chunk_came_nothing_is_kept(size: int, left: int) -> None:
+    """Its bytes were looked at where they lay; a view of one of them would keep them all."""
+    body = bytes(50_000)
+    messages = [
+        Query(NONCE, 5, "kind", 1000, 2000, body).encode(),
+        Reply(NONCE, REFERENCE, 0, body).encode(),
+        Send(NONCE, "kind", 1000, body).encode(),
+    ]
+    if left:
+        messages.append(b"no message" + body)
+    reassembly = Reassembly(MIB, MIB, Room(left, awaited=left > 0))
+    for number, message in enumerate(messages):
+        whole = bytes(4) + message
+        # What begins with a piece too small to be read is refused with its path.
+        first = size if left or size > 200 else 200
+        for at, end in ((0, first), (first, first + size), (first + size, first + 2 * size)):
+            data = write_chunk(number, len(whole), at, whole[at:end])[5:]
+            holders = sys.getrefcount(data)
+            reassembly.feed(parse_chunk(data))
+            assert sys.getrefcount(data) == holders
 
 
 @given(

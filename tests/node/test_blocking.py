@@ -495,6 +495,31 @@ def test_r15_a_handler_that_closes_its_node_raises_instead_of_waiting_for_itself
     assert asker.query(greeter.node_id, "close") == b"still here"
 
 
+def test_an_interrupt_in_the_moment_in_which_a_call_is_handed_over_ends_the_call(
+    start: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.new_event_loop()
+    node = start(loop_factory=lambda: loop)
+    hand_over = loop.call_soon_threadsafe
+    ended = threading.Event()
+
+    def interrupted(*call: Any) -> None:
+        monkeypatch.undo()
+        hand_over(*call)
+        raise KeyboardInterrupt
+
+    async def without_end(_: egtp.Node) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        node.run(without_end)
+    assert ended.wait(LIMIT_S)
+
+
 # Whole processes
 
 
@@ -539,13 +564,14 @@ async def stuck(query):
 peer, asker = node(listen="127.0.0.1:0"), node()
 peer.handle("stuck", stuck)
 peer.published()
-threading.Thread(target=lambda: called.wait() and os.kill(os.getpid(), signal.SIGINT)).start()
+killer = threading.Thread(target=lambda: called.wait() and os.kill(os.getpid(), signal.SIGINT))
+killer.start()
 try:
     asker.query(peer.node_id, "stuck")
 except KeyboardInterrupt:
     assert asker.why(peer.node_id).open_queries == 0
     assert cancelled.wait(5)
-    asker.close(), peer.close()
+    asker.close(), peer.close(), killer.join()
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
 """,
@@ -566,6 +592,28 @@ class Slow:
 try:
     node(services=[Slow()])
 except KeyboardInterrupt:
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+def test_ctrl_c_as_a_node_is_told_to_end_leaves_one_that_can_be_closed() -> None:
+    done = run(
+        PREFACE
+        + """
+loop = egtp.blocking.asyncio.new_event_loop()
+made = node(loop_factory=lambda: loop)
+def interrupted(*call):
+    del loop.call_soon_threadsafe
+    raise KeyboardInterrupt
+loop.call_soon_threadsafe = interrupted
+try:
+    made.close()
+except KeyboardInterrupt:
+    made.close()
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
 """,

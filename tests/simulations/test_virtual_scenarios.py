@@ -171,9 +171,7 @@ class TakesOthersAlong(Cluster):
 
 
 def test_somebody_who_notices_the_others_coming_and_going_fails_the_churn() -> None:
-    told = failed("churn", TakesOthersAlong)
-    # How soon a query to who is cut off fails is left to chance.
-    assert told - {"within 5 s"} == {"those who stay always reach each other", LIVENESS}
+    assert failed("churn", TakesOthersAlong) == {"those who stay always reach each other", LIVENESS}
 
 
 # Rolling IP

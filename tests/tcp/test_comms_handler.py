@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from egtp.attempts import AttemptReason
 from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidConfig, NotSent
 from egtp.identity import NodeId
@@ -88,6 +89,47 @@ async def test_a_port_where_nobody_listens_refuses(make_end: Any) -> None:
     assert not dialled.was_open
     with pytest.raises(NotSent, match="the connection is closed"):
         client.comms.open(dialled.strategy)
+
+
+async def test_a_dial_that_runs_out_of_time_in_the_turn_in_which_it_connects_leaves_no_socket(
+    make_end: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    called_later: dict[float, tuple[Any, ...]] = {}
+    call_later = loop.call_later
+
+    def note(delay_s: float, *call: Any, **options: Any) -> asyncio.TimerHandle:
+        called_later[delay_s] = call
+        return call_later(delay_s, *call, **options)
+
+    monkeypatch.setattr(loop, "call_later", note)
+    # It reads next to nothing, so what the dial has written cannot leave.
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), SERVER, 0)
+    writers: list[asyncio.StreamWriter] = []
+    transports: list[Any] = []
+    client = make_end(dial_timeout_s=4.5, connection_buffer_bytes_max=64 << 20)
+    address = Address.of(*server.sockets[0].getsockname()[:2])
+    dialled = client.comms.open(TCPStrat(address))
+
+    def written() -> None:
+        # It is connected, and whoever dialled has yet to hear of it.
+        transports.append(dialled._transport)
+        loop.call_soon(*called_later[4.5])
+
+    dialled.send(b"first", written)
+    for _ in range(500):
+        dialled.send(bytes(1 << 16))
+    await client.until(lambda: dialled.is_closed and writers)
+    assert client.reasons == {dialled.number: AttemptReason.SILENT}
+    (transport,) = transports
+    await client.until(lambda: not client.comms._openings)
+    is_closing, left_bytes = transport.is_closing(), transport.get_write_buffer_size()
+    transport.abort()
+    writers[0].transport.abort()
+    server.close()
+    await server.wait_closed()
+    assert is_closing
+    assert left_bytes == 0
 
 
 async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) -> None:

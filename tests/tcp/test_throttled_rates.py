@@ -145,6 +145,25 @@ def test_a_low_rate_is_a_trickle_and_not_a_flood_now_and_then() -> None:
     with_nodes(story)
 
 
+def test_a_low_rate_is_a_trickle_also_on_a_path_that_has_been_fast() -> None:
+    """Packets of several chunks are for those that are."""
+
+    async def story(network: Network, here: Node, there: Node) -> None:
+        assert await seconds_for(network, here, there.node_id, 4_000_000) < 2
+        here.throttle(send_bytes_per_s=20_000)
+        slow = asyncio.ensure_future(seconds_for(network, here, there.node_id, 500_000))
+        await asyncio.sleep(2)
+        assert there._engine is not None
+        (connection,) = there._engine.comms.all()
+        for _ in range(20):
+            before = connection.bytes_in
+            await asyncio.sleep(1)
+            assert connection.bytes_in > before
+        assert await slow == pytest.approx(25, rel=0.03)
+
+    with_nodes(story)
+
+
 # Through the API of a node
 
 

@@ -180,6 +180,9 @@ class Recorder:
     def takes_more(self, _: CommStrat) -> bool:
         raise AssertionError
 
+    def is_throttled(self, _: CommStrat) -> bool:
+        raise AssertionError
+
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         self.moved.append(("tcp", strategy, packet))
 
