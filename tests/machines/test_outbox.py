@@ -388,7 +388,7 @@ def test_of_a_large_message_no_copy_is_made_while_it_leaves() -> None:
 
 
 @pytest.mark.parametrize("only_control", [False, True])
-def test_beside_what_fills_a_packet_there_is_no_room(only_control: bool) -> None:  # noqa: FBT001
+def test_beside_what_fills_a_packet_there_is_no_room(only_control: bool) -> None:
     outbox = Outbox(REASSEMBLY_BYTES_MAX)
     outbox.push_control(item(ItemType.PONG, bytes(60_000)))
     assert not outbox.next_batch(0.0, only_control=only_control).has_room
