@@ -30,7 +30,7 @@ from egtp.exchange import Exchange, ExchangeTable, Passed
 from egtp.identity import NodeId
 from egtp.message import Reply, ReplyCode
 from egtp.open_query import PeerExchange, Sending
-from egtp.outgoing import Outgoing
+from egtp.outgoing import Outgoing, PassedOn
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.peers import Peer, PeerBook
 from egtp.sealed import CHUNK_BYTES_MAX, ItemType, item
@@ -257,7 +257,11 @@ class Asking:
     def path_is_gone(self, peer: Peer, path: Path) -> None:
         """What was given to a path, and what still waited there, goes by another one."""
         for outgoing in path.outbox.take_unsent():
-            self.post(peer, outgoing)
+            if type(outgoing) is PassedOn and peer.direct is None:
+                # Nobody is dialled for what others say; its sender gives it again.
+                self._counters["dropped: the connection to pass it on by is gone"] += 1
+            else:
+                self.post(peer, outgoing)
         for exchange in self.exchanges.of(peer.peer_id):
             if exchange.path is path and not exchange.queued:
                 self._counters["query sent again: its path is gone"] += 1

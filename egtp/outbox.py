@@ -182,6 +182,7 @@ class Outbox:
         if not self._control:
             self._control = _NOTHING
         if only_control:
+            batch.has_room = size < CHUNK_BYTES_MAX
             return batch
         small, begun, taken = self._small, batch.begun, 0
         while small and size < size_max:

@@ -239,6 +239,9 @@ class Path:
         # As a rule it is the very same; to compare two relays takes longer than all the rest.
         if strategy is not known and strategy != known:
             self._strategy = CryptoStrat(strategy, self._strategy.sealer)
+            if self.outbox:
+                # It may wait for the other relay, which will not say any more that it takes more.
+                self._flush_soon()
 
     # Sending
 
@@ -452,8 +455,9 @@ class Path:
                 self.round_trip_s = round_trip_s
 
     def look(self, now_s: float) -> None:
-        """Now and then: a ping or pong of the window may have been lost."""
-        if self._bulk is not None and self.outbox:
+        """Now and then: a ping or pong of the window may have been lost, or the connection to a
+        relay replaced before it took more."""
+        if self.outbox:
             self.flush()
         if self._window is not None and self.outbox and not self._window.has_room:
             total = self._window.ping(now_s)

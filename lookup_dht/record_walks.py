@@ -216,6 +216,7 @@ class RecordWalks:
         if search is None:
             search = Search(peer_id, Findings(None, record.sequence + 1))
             await self.search(search, record.sequence)
+            self._last_search = None  # From now on somebody has a record.
         nodes, findings = search.closest, search.findings
         if findings.record is not None:
             return Stored(len(nodes), 0, 1, 0)

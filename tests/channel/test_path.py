@@ -299,6 +299,35 @@ def test_a_path_keeps_its_session_when_it_goes_by_another_relay(
     assert path.strategy == other
 
 
+def test_what_waits_for_a_relay_that_is_gone_leaves_by_the_next_one(
+    relay: RelayStrat, alice: Identity
+) -> None:
+    owner = Owner(writable=False)
+    path = path_of(owner, relay)
+    path.queue(waiting(b"a send, and nobody asks after it"))
+    owner.end_turn()
+    assert not owner.sent
+    owner.writable = True
+    other = RelayStrat(alice.key, 1, alice.channel_key)
+    path.reroute(other)
+    owner.end_turn()
+    assert [strategy for strategy, _ in owner.sent] == [other]
+    assert not path.outbox
+
+
+def test_what_waits_leaves_at_the_next_look_if_nobody_says_that_the_way_is_free(
+    relay: RelayStrat,
+) -> None:
+    owner = Owner(writable=False)
+    path = path_of(owner, relay)
+    path.queue(waiting(b"it waits for a connection that was replaced"))
+    owner.end_turn()
+    owner.writable = True
+    path.look(owner.now())
+    assert len(owner.sent) == 1
+    assert not path.outbox
+
+
 def test_a_relayed_path_knows_its_last_64_packets(relay: RelayStrat) -> None:
     owner = Owner()
     path = path_of(owner, relay)

@@ -21,6 +21,7 @@ from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
 from egtp.message import NONCE_BYTES, Reply, reference_of
 from egtp.open_query import OpenQuery, Sending
+from egtp.outgoing import PassedOn
 from egtp.packet import Data, decode_packet
 from egtp.path import Path
 from egtp.peers import Peer, PeerBook
@@ -284,6 +285,17 @@ async def test_when_every_path_breaks_everything_waits() -> None:
     assert not node.peer.paths
     assert not any(query.done() for query in queries)
     assert len(node.peer.waiting) == 3
+
+
+async def test_nobody_is_dialled_for_what_others_wanted_to_be_passed_on() -> None:
+    recorder = Recorder()
+    recorder.takes = 0
+    path = recorder.path(DIRECT)
+    path.queue(PassedOn(b"a packet of somebody else", recorder.now()))
+    recorder.end_turn()
+    recorder.lose(path)
+    assert recorder.sought == []
+    assert not recorder.peer.waiting
 
 
 async def test_what_a_relay_lost_is_given_again_by_the_direct_path_that_came_meanwhile() -> None:

@@ -294,7 +294,9 @@ async def test_who_found_out_a_moment_ago_that_nobody_has_a_record_publishes_wit
     assert nodes[3].counters["sent_find_value"] == before + 19
 
 
-@pytest.mark.parametrize("why", ["somebody has one", "of another peer", "too long ago"])
+@pytest.mark.parametrize(
+    "why", ["somebody has one", "we gave it one", "of another peer", "too long ago"]
+)
 async def test_what_another_search_found_does_not_spare_who_publishes_the_walk(
     network: Network, identity: Identity, sign: Sign, why: str
 ) -> None:
@@ -304,7 +306,10 @@ async def test_what_another_search_found_does_not_spare_who_publishes_the_walk(
         await nodes[0].publish(sign(identity, 5))
     sought = NodeId(bytes(20)) if why == "of another peer" else identity.node_id
     with contextlib.suppress(LookupFailed):
-        await nodes[3].resolve(sought, fresh=True)
+        if why == "we gave it one":
+            await nodes[3].publish(sign(identity, 5))
+        else:
+            await nodes[3].resolve(sought, fresh=True)
     now[0] += nodes[3]._settings.limits.absent_cache_s if why == "too long ago" else 0.0
     before = nodes[3].counters["sent_find_value"]
     await nodes[3].publish(sign(identity, 6))

@@ -411,6 +411,13 @@ def test_of_a_large_message_no_copy_is_made_while_it_leaves() -> None:
     assert peak < 10 * CHUNK_BYTES_MAX
 
 
+@pytest.mark.parametrize("only_control", [False, True])
+def test_beside_what_fills_a_packet_there_is_no_room(only_control: bool) -> None:
+    outbox = Outbox(REASSEMBLY_BYTES_MAX)
+    outbox.push_control(item(ItemType.PONG, bytes(60_000)))
+    assert not outbox.next_batch(0.0, only_control=only_control).has_room
+
+
 def test_what_is_passed_on_is_never_cut_and_keeps_its_order() -> None:
     """A packet of 65,000 bytes and what wraps it fills a packet of its own."""
     outbox, items = Outbox(REASSEMBLY_BYTES_MAX), []
