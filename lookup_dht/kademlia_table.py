@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ __all__ = ["NEWCOMERS_MAX", "LookupTable"]
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
 """More than a node meets between two looks, unless somebody makes them up."""
+_COMPACT: Final = operator.attrgetter("contact.compact")
+"""Of an entry."""
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]
@@ -219,11 +222,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         compact form."""
         known = self._at.get(asker)
         near: list[bytes] = []
+        wanted = self.ksize + 1
         for bucket in self._by_distance(target):
-            entries = bucket.entries
             numbers = sorted(bucket.live or bucket.live_ones(), key=target.__xor__)
-            near += [entries[number].contact.compact for number in numbers]
-            if len(near) > self.ksize:
+            near += map(_COMPACT, map(bucket.entries.__getitem__, numbers[: wanted - len(near)]))
+            if len(near) == wanted:
                 break
         if known is not None and known.contact.compact in near:
             near.remove(known.contact.compact)
