@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
-from collections import Counter, deque
+from collections import Counter
 from typing import Any, Final, NamedTuple, Protocol
 
 from egtp import canonical
@@ -86,7 +86,7 @@ class CheckQuota:
     def __init__(self, per_minute: int, interval_s: float) -> None:
         self._per_minute = per_minute
         self._interval_s = interval_s
-        self._dialled: deque[float] = deque()
+        self._dialled: list[float] = []
         self._last: dict[bytes, float] = {}
 
     def __len__(self) -> int:
@@ -94,8 +94,7 @@ class CheckQuota:
 
     def take(self, peer_id: NodeId, ip: bytes, now_s: float, *, stranger: bool) -> bool:
         """Whether there may be a dial now; if so, it counts."""
-        while self._dialled and now_s - self._dialled[0] >= MINUTE_S:
-            self._dialled.popleft()
+        self._dialled = [at_s for at_s in self._dialled if now_s - at_s < MINUTE_S]
         # In order of time, so the old ones are in front.
         for key, last_s in list(self._last.items()):
             if now_s - last_s < self._interval_s:

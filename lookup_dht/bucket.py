@@ -30,9 +30,9 @@ class Bucket:
     refreshed_at: float
     bit: int = field(init=False)
     """The one of the ids that is the first to differ."""
-    entries: dict[bytes, Entry] = field(default_factory=dict)
-    """By id, in order of their last answer, the longest silent one first."""
-    replacements: dict[bytes, Contact] = field(default_factory=dict)
+    entries: dict[int, Entry] = field(default_factory=dict)
+    """By the number that the id is, in order of their last answer, the longest silent one first."""
+    replacements: dict[int, Contact] = field(default_factory=dict)
     """Contacts that have answered too, and wait for a place; the latest last."""
     live: list[int] | None = None
     """The numbers of the contacts without a strike. None when something has changed: others ask
@@ -43,7 +43,5 @@ class Bucket:
 
     def live_ones(self) -> list[int]:
         if self.live is None:
-            self.live = [
-                entry.contact.long_id for entry in self.entries.values() if not entry.strikes
-            ]
+            self.live = [number for number, entry in self.entries.items() if not entry.strikes]
         return self.live

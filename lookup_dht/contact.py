@@ -49,7 +49,7 @@ class Contact:
     """Twenty bytes of id, an IP address and a port. Immutable by convention."""
 
     # A node knows a hundred; what follows from the rest in no time is not kept.
-    __slots__ = ("address", "compact", "id", "long_id")
+    __slots__ = ("address", "compact", "long_id")
 
     def __init__(
         self, node_id: bytes, packed: bytes, port: int, address: SocketAddress | None = None
@@ -61,7 +61,6 @@ class Contact:
         if address is None:
             family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
             address = socket.inet_ntop(family, packed), port
-        self.id: Final = node_id
         self.address: Final[SocketAddress] = address
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
         """The 26 or 38 bytes of it in a datagram."""
@@ -75,6 +74,10 @@ class Contact:
             compact[NODE_ID_BYTES:-2],
             int.from_bytes(compact[-2:], "big"),
         )
+
+    @property
+    def id(self) -> bytes:
+        return self.compact[:NODE_ID_BYTES]
 
     @property
     def packed(self) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import collections
 import heapq
+import operator
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
@@ -23,6 +24,8 @@ __all__ = ["NEWCOMERS_MAX", "LookupTable"]
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
 """More than a node meets between two looks, unless somebody makes them up."""
+_COMPACT: Final = operator.attrgetter("contact.compact")
+"""Of an entry."""
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]
@@ -59,8 +62,6 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._bits = 0
         """Of all buckets together."""
         self._at: dict[SocketAddress, Entry] = {}
-        self._compact: dict[int, bytes] = {}
-        """By number, the compact form."""
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
@@ -97,47 +98,49 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
     def is_new_node(self, node: Contact) -> bool:
         """Whether this contact, at this address, is not in the table."""
         entry = self._at.get(node.address)
-        return entry is None or entry.contact.id != node.id
+        return entry is None or entry.contact.long_id != node.long_id
 
     def heard(self, contact: Contact) -> bool:
         """It has answered. False if it is not in the table."""
         entry = self._at.get(contact.address)
-        if entry is None or entry.contact.id != contact.id:
+        number = contact.long_id
+        if entry is None or entry.contact.long_id != number:
             return False
         entry.answered_at = self._settings.elapsed()
         bucket = entry.bucket
-        bucket.entries[contact.id] = bucket.entries.pop(contact.id)
+        bucket.entries[number] = bucket.entries.pop(number)
         if entry.strikes:
             entry.strikes, bucket.live = 0, None
         # Somebody elsewhere with its id waited for this one to be silent.
-        bucket.replacements.pop(contact.id, None)
+        bucket.replacements.pop(number, None)
         return True
 
     def wants(self, contact: Contact) -> bool:
         """Whether it is worth a ping to learn if this stranger answers."""
-        if contact.id == self.node.id or not self.is_new_node(contact):
+        number = contact.long_id
+        if number == self.node.long_id or not self.is_new_node(contact):
             return False
         bucket = self.buckets.get(self.get_bucket_for(contact))
         if bucket is None:
             return True
-        if contact.id in bucket.entries or contact.id in bucket.replacements:
-            return bucket.replacements.get(contact.id) != contact
+        if number in bucket.entries or number in bucket.replacements:
+            return bucket.replacements.get(number) != contact
         # The others are found by this node's own walks, which costs nothing.
         few = len(bucket.entries) < max(1, self.ksize // 2)
         return few and not self._group_full(bucket, contact)
 
     def add_contact(self, node: Contact) -> bool:
         """Take a contact that has just answered. False if there is no place for it now."""
-        if node.id == self.node.id:
+        if node.long_id == self.node.long_id:
             self._counters["contact_with_own_id"] += 1
             return False
         if self.heard(node):
             return True
         at_address = self._at.get(node.address)
         if at_address is not None:
-            self._remove(at_address.contact.id)  # What answers there has another id now.
+            self._remove(at_address.contact.long_id)  # What answers there has another id now.
         bucket = self._bucket(self.get_bucket_for(node))
-        elsewhere = bucket.entries.get(node.id)
+        elsewhere = bucket.entries.get(node.long_id)
         if elsewhere is not None:
             self._wait_for_place(bucket, node)
             self.protocol.check(elsewhere.contact)
@@ -158,9 +161,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """Drop this contact at this address; one that waited takes its place."""
         if self.is_new_node(node):
             return
-        self._remove(node.id)
+        self._remove(node.long_id)
         self.remember(node)
-        self._promote(self._bucket(self.get_bucket_for(node)), node.id)
+        self._promote(self._bucket(self.get_bucket_for(node)), node.long_id)
 
     def remember(self, node: Contact) -> None:
         """Greet it when this node joins again."""
@@ -174,11 +177,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if self.is_new_node(node):
             return
         bucket = self._bucket(self.get_bucket_for(node))
-        entry = bucket.entries[node.id]
+        entry = bucket.entries[node.long_id]
         entry.strikes += 1
         bucket.live = None
         # Its successor at another address has answered already: one strike is enough then.
-        if entry.strikes >= self._limits.strikes_max or node.id in bucket.replacements:
+        if entry.strikes >= self._limits.strikes_max or node.long_id in bucket.replacements:
             self.remove_contact(node)
 
     def find_neighbors(
@@ -218,15 +221,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         """The k closest to a number that others are told of, without whoever asks: good ones, in
         compact form."""
         known = self._at.get(asker)
-        near: list[int] = []
+        near: list[bytes] = []
+        wanted = self.ksize + 1
         for bucket in self._by_distance(target):
-            near += sorted(bucket.live or bucket.live_ones(), key=target.__xor__)
-            if len(near) > self.ksize:
+            numbers = sorted(bucket.live or bucket.live_ones(), key=target.__xor__)
+            near += map(_COMPACT, map(bucket.entries.__getitem__, numbers[: wanted - len(near)]))
+            if len(near) == wanted:
                 break
-        if known is not None and known.contact.long_id in near:
-            near.remove(known.contact.long_id)
-        compact = self._compact
-        return tuple([compact[number] for number in near[: self.ksize]])
+        if known is not None and known.contact.compact in near:
+            near.remove(known.contact.compact)
+        return tuple(near[: self.ksize])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
         """The buckets, closest first: no contact of one is as close to the target as any of an
@@ -336,10 +340,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
         entry = Entry(contact, bucket, self._settings.elapsed())
-        bucket.entries[contact.id] = self._at[contact.address] = entry
-        self._compact[contact.long_id] = contact.compact
+        bucket.entries[contact.long_id] = self._at[contact.address] = entry
         bucket.live = None
-        bucket.replacements.pop(contact.id, None)
+        bucket.replacements.pop(contact.long_id, None)
         self._groups[contact.group] += 1
         self.former.pop(contact.address, None)
         if len(self.newcomers) < NEWCOMERS_MAX:
@@ -348,25 +351,25 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
                 self.on_newcomer()
 
     def _wait_for_place(self, bucket: Bucket, contact: Contact) -> None:
-        bucket.replacements.pop(contact.id, None)
-        bucket.replacements[contact.id] = contact
+        bucket.replacements.pop(contact.long_id, None)
+        bucket.replacements[contact.long_id] = contact
         if len(bucket.replacements) > self.ksize:
             del bucket.replacements[next(iter(bucket.replacements))]
 
-    def _remove(self, node_id: bytes) -> None:
-        shared = ID_BITS - (int.from_bytes(node_id, "big") ^ self.node.long_id).bit_length()
-        contact = self.buckets[shared].entries.pop(node_id).contact
+    def _remove(self, number: int) -> None:
+        shared = ID_BITS - (number ^ self.node.long_id).bit_length()
+        contact = self.buckets[shared].entries.pop(number).contact
         self.buckets[shared].live = None
-        del self._at[contact.address], self._compact[contact.long_id]
+        del self._at[contact.address]
         self._groups[contact.group] -= 1
         if not self._groups[contact.group]:
             del self._groups[contact.group]
 
-    def _promote(self, bucket: Bucket, removed_id: bytes) -> None:
+    def _promote(self, bucket: Bucket, removed: int) -> None:
         waiting = list(reversed(bucket.replacements.values()))
-        waiting.sort(key=lambda contact: contact.id != removed_id)  # its own successor first
+        waiting.sort(key=lambda contact: contact.long_id != removed)  # its own successor first
         for contact in waiting:
-            taken = contact.id in bucket.entries or contact.address in self._at
+            taken = contact.long_id in bucket.entries or contact.address in self._at
             if not taken and not self._group_full(bucket, contact):
                 self._place(bucket, contact)
                 return
