@@ -15,7 +15,7 @@ from egtp.canonical import pack
 from egtp.config import NodeConfig
 from egtp.handlers import RUNNING_BYTES, Handlers, Incoming, Kind
 from egtp.identity import NodeId
-from egtp.large_message import LARGE_BYTES, LargeMessage
+from egtp.large_message import pack_message
 from egtp.message import Query, ReplyCode, Send
 from egtp.outgoing import Outgoing
 from egtp.path import MESSAGE_OVERHEAD_MAX, Path
@@ -228,8 +228,7 @@ class Answering:
         # Nothing else happened while a handler ran that never waited.
         made_s = incoming._came_s if incoming._worker is None else self._now()
         fields = 2, self._nonce(), incoming._reference, code, body
-        message = pack(fields) if len(body) < LARGE_BYTES else LargeMessage(fields)
-        reply = Outgoing(message, made_s)
+        reply = Outgoing(pack_message(fields), made_s)
         if answer is not None and asker is not None:
             if incoming._kind.idempotent:
                 self.answers.forget(asker, answer)

@@ -75,14 +75,14 @@ class BulkWindow:
         More than one, if they are little of what is under way, so that no slow path is silent for
         longer; and none is to be in the way of small messages.
         """
+        # Without a ping under way nobody would say how far the peer has read: the next packet then
+        # has one, since the window has shrunk.
         if self._sent - self._acknowledged >= self.bytes_max and self._pings:
             if now_s - self._pings[-1][1] < OVERDUE_S:
                 return 0
             # Nobody is to wait for ever on a pong that does not come.
             self._acknowledged = self._sent
             self._pings.clear()
-        # Without a ping under way nobody would say how far the peer has read: the next packet
-        # has one, since the window has shrunk.
         if now_s < self._beside_until_s:
             return 1
         return max(self.bytes_max // (PACKETS_MIN * CHUNK_BYTES_MAX), 1)
