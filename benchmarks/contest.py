@@ -71,6 +71,7 @@ SUITES = {
 
 _ALL = frozenset({"query", "bulk", "sessions", "idle"})
 _TALK = frozenset({"query", "bulk"})
+_POLLING = frozenset({"query", "relay"})
 
 CONTESTANTS = (
     Contestant("EGTP", "egtp_node", _ALL | {"mixed", "relay", "deadline"}, "nothing: all is on"),
@@ -79,6 +80,21 @@ CONTESTANTS = (
         "egtp_node",
         _ALL | {"mixed", "relay"},
         "nothing: all is on; its busiest modules went through a C compiler",
+        compiled=True,
+    ),
+    Contestant(
+        "EGTP, busy polling",
+        "egtp_node",
+        _POLLING,
+        "nothing: all is on; every node looks for more for 0.5 ms before it sleeps",
+        form="busy polling",
+    ),
+    Contestant(
+        "EGTP, compiled, busy polling",
+        "egtp_node",
+        _POLLING,
+        "nothing: all is on; both of the above",
+        form="busy polling",
         compiled=True,
     ),
     Contestant(

@@ -12,6 +12,8 @@ from egtp.handshake import PeerLimits
 __all__ = ["NodeConfig"]
 
 MIB = 1024 * 1024
+BUSY_POLL_LIMIT_S = 0.01
+"""To sleep and wake up takes a hundredth of that at most."""
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
 CLOSING_MIN = 16
@@ -19,7 +21,7 @@ CLOSING_MIN = 16
 FILES_SPARE = 64
 """What a process has open beside connections: the event loop, a DHT node, a database, its own."""
 MAY_BE_ZERO = frozenset({
-    "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute",
+    "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute", "busy_poll_s",
 })  # fmt: skip
 
 
@@ -167,6 +169,12 @@ class NodeConfig:
     relay_lease_s: float = 60.0
     """How long a relay may think that this node is there; renewed at a third of it."""
 
+    # The event loop
+    busy_poll_s: float = 0.0
+    """How long to look for more instead of sleeping, after something came or left; 0 never does.
+    Where peers answer each other within this time, a query takes about a third of the time, and
+    the loop a whole core; where they do not, nothing changes. See docs/operations.md."""
+
     # Clean-up
     clean_up_interval_s: float = 1.0
     """How often idle and unproven connections are looked for."""
@@ -182,6 +190,8 @@ class NodeConfig:
             raise InvalidConfig("relay_lease_s is at least 1: leases are counted in seconds")
         if self.strangers_share > 1:
             raise InvalidConfig("strangers_share is a share of all: at most 1")
+        if self.busy_poll_s > BUSY_POLL_LIMIT_S:
+            raise InvalidConfig(f"busy_poll_s is at most {BUSY_POLL_LIMIT_S}: it keeps a core busy")
         if self.body_bytes_max > BODY_BYTES_LIMIT:
             raise InvalidConfig(f"body_bytes_max is at most {BODY_BYTES_LIMIT}")
         if self.body_bytes_max > self.reassembly_bytes_max:

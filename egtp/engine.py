@@ -19,6 +19,7 @@ from egtp.address_watch import AddressWatch
 from egtp.answering import Answering
 from egtp.asking import Asking
 from egtp.attempts import AttemptReason
+from egtp.busy_poll import BusyPoll, PollingTurns
 from egtp.carriers import ConnectionCarrier, PeerCarrier
 from egtp.channels import Arrival, SecureChannels
 from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
@@ -94,7 +95,7 @@ class Engine:
         self.incarnation: Final = environment.entropy(INCARNATION_BYTES)
         self.now: Final = environment.elapsed
         self.loop: Final = asyncio.get_running_loop()
-        self._turns: Final = Turns(self.loop.call_soon)
+        self._turns: Final = self._make_turns()
         self.soon: Final = self._turns.soon
         self.at_once: Final = self._turns.at_once
         self.is_closed = False
@@ -183,6 +184,14 @@ class Engine:
             self, self.channels, self.comms, self.book, config, self.counters
         )
         self._answer_reserved_kinds(friends)
+
+    def _make_turns(self) -> Turns:
+        call_soon, give_way = self.loop.call_soon, self.environment.give_way
+        if not self.config.busy_poll_s or give_way is None:
+            return Turns(call_soon)
+        return PollingTurns(
+            call_soon, BusyPoll(self.config.busy_poll_s, self.now, call_soon, give_way)
+        )
 
     def _answer_reserved_kinds(self, friends: Friends | None) -> None:
         self.handlers.add(CHECK_KIND, self.verifier.check, reserved=True, early=False)

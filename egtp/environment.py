@@ -18,7 +18,7 @@ from typing import Final
 from egtp.identity import Entropy
 from egtp.message import NONCE_BYTES
 
-__all__ = ["Environment", "local_addresses", "nonces", "open_files_max"]
+__all__ = ["Environment", "give_way", "local_addresses", "nonces", "open_files_max"]
 
 SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses that are nobody's (RFC 5737, RFC 3849), reached by the default route if by any."""
@@ -55,6 +55,10 @@ def open_files_max() -> int | None:
     return None if soft == resource.RLIM_INFINITY else soft
 
 
+give_way: Final[Callable[[], object]] = getattr(os, "sched_yield", partial(time.sleep, 0))
+"""Let whoever else is ready have this processor first."""
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Time and entropy: by default the machine's own. And its addresses and limits, if they are
@@ -78,6 +82,9 @@ class Environment:
     open_files_max: Callable[[], int | None] | None = None
     """How many files the process may have open; see :func:`open_files_max`. None if nobody is to
     look: then ``connections_max`` is what the settings say."""
+    give_way: Callable[[], object] | None = None
+    """Called again and again while the node is busy polling; see :func:`give_way`. None where time
+    stands still until the event loop sleeps: then nobody polls."""
 
 
 NONCES_AT_FIRST: Final = 16

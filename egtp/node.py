@@ -16,7 +16,7 @@ from egtp.comm_strat import Address
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
-from egtp.environment import Environment, local_addresses, open_files_max
+from egtp.environment import Environment, give_way, local_addresses, open_files_max
 from egtp.errors import FastFail, FastFailReason, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
 from egtp.friends import Friends
@@ -90,7 +90,7 @@ class Node:
         self.config: Final = config or NodeConfig()
         self._body_bytes_max = self.config.body_bytes_max
         self._environment = environment or Environment(
-            local_addresses=local_addresses, open_files_max=open_files_max
+            local_addresses=local_addresses, open_files_max=open_files_max, give_way=give_way
         )
         self._observer = observer
         self._listen = _addresses(listen)

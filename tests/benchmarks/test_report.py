@@ -85,6 +85,17 @@ def test_the_goals_say_whether_they_are_met(results: dict[str, Any]) -> None:
     assert "| 1. 64 in flight, R | >= 0.9 | - | not measured | 0.75 (0.74-0.76) | no |" in goals
 
 
+def test_busy_polling_has_goals_of_its_own_and_does_not_meet_those_without(
+    results: dict[str, Any],
+) -> None:
+    for row in results["rows"]:
+        row["contestant"] = row["contestant"].replace("EGTP", "EGTP, busy polling")
+    goals = report(results)["goals"]
+    assert "| 4. one at a time, p50 x bare | <= 1.3 | - | not measured |" in goals
+    assert "| 4. the same, busy polling | <= 1.3 | 1.20 (1.20-1.20) | yes |" in goals
+    assert "| 10. the same, busy polling | <= 3 | 1.20 (1.20-1.20) | yes |" in goals
+
+
 def test_what_was_not_run_is_said(results: dict[str, Any]) -> None:
     results["rows"] = [row for row in results["rows"] if row["suite"] == "query"]
     tables = report(results)

@@ -17,7 +17,9 @@ NUMBERS = [field.name for field in fields(NodeConfig) if field.type in ("int", "
 COUNTS = [field.name for field in fields(NodeConfig) if field.type == "int"]
 FLAGS = [field.name for field in fields(NodeConfig) if field.type == "bool"]
 RATES = [field.name for field in fields(NodeConfig) if field.type == "float | None"]
-MAY_BE_ZERO = {"relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute"}
+MAY_BE_ZERO = {
+    "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute", "busy_poll_s",
+}  # fmt: skip
 
 
 def taken(names: list[str], *values: object) -> list[str]:
@@ -119,6 +121,13 @@ def test_a_network_may_be_as_long_as_the_handshake_says(network: str) -> None:
 def test_a_record_lives_for_a_day_at_most() -> None:
     assert NodeConfig(record_lifetime_s=24 * 3600).record_lifetime_s == 24 * 3600
     assert taken(["record_lifetime_s"], 24 * 3600 + 1) == []
+
+
+def test_a_loop_is_kept_awake_for_milliseconds_at_most() -> None:
+    """Whoever takes them for microseconds is told."""
+    assert NodeConfig().busy_poll_s == 0
+    assert NodeConfig(busy_poll_s=0.01).busy_poll_s == 0.01
+    assert taken(["busy_poll_s"], 0.011, 50) == []
 
 
 def test_there_is_room_to_put_a_largest_body_together() -> None:

@@ -139,7 +139,7 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     secret = ("--identity", str(keys), "--passphrase-file", str(passphrase))
     relay = start(
         *("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--leases", "7", *secret, *join),
-        *("--connections", "50", "--stats-every", "0.2"),
+        *("--connections", "50", "--stats-every", "0.2", "--busy-poll", "0.0005"),
     )
     peer_id = line(relay).removeprefix("relay ")
     told: dict[str, Any] = {}
@@ -158,6 +158,9 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     assert wrong.stderr.count("\n") == 1
     missing = run("-m", "egtp", "echo", *secret[:3], str(tmp_path / "none"), *join)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
+    eager = run("-m", "egtp", "relay", "--busy-poll", "500", *join)
+    assert (eager.returncode, eager.stderr.count("\n")) == (2, 1)
+    assert "busy_poll_s is at most 0.01" in eager.stderr
     useless = run("-m", "egtp", "echo", *secret[2:], *join)
     assert "--identity or --state" in useless.stderr
 
