@@ -192,6 +192,7 @@ class Routes:
         path.flush()
         if not path.relayed:
             self._relaying.connected(peer)
+            self._flush_through(peer.peer_id)
         elif path.dialled and path.record is not None and path.record.tcp:
             # The handshake brought a newer record, with addresses that were not tried yet.
             self.seek_direct(peer)
@@ -324,7 +325,11 @@ class Routes:
         if path is None:
             return
         path.flush()
-        if self._relaying.is_relay(path.peer_id):
+        self._flush_through(path.peer_id)
+
+    def _flush_through(self, relay_id: NodeId) -> None:
+        """If the peer is a relay: what waited for it goes on."""
+        if self._relaying.is_relay(relay_id):
             for peer in self._book.all():
                 if peer.relayed is not None and peer.relayed.outbox:
                     peer.relayed.flush()

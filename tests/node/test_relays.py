@@ -391,6 +391,31 @@ async def test_a_hidden_node_that_listens_again_is_reached_directly(
 # Lies
 
 
+async def test_what_waits_for_a_relays_connection_leaves_by_the_one_that_replaces_it(
+    start: Start, config: Config, relay: Node, hidden: Hidden, eventually: Eventually
+) -> None:
+    node, heard = await hidden(relay), asyncio.Event()
+
+    @node.handler("note")
+    async def note(query: Incoming) -> bytes:
+        heard.set()
+        return b""
+
+    # Nobody looks after what waits now and then.
+    asker = await start(listen=(), config=config(clean_up_interval_s=3600.0))
+    await asker.query(node.node_id, "greet", b"")
+    engine = engine_of(asker)
+    to_relay = engine.book.find(relay.node_id)
+    connection = engine.comms.connection(to_relay.direct.strategy.connection)
+    connection.pause_writing()
+    sending = asyncio.ensure_future(asker.send(node.node_id, "note", b"at last"))
+    await eventually(lambda: path_to(asker, node).outbox)
+    assert not heard.is_set()
+    engine.routes._renew(to_relay, to_relay.direct, engine.now())
+    await eventually(heard.is_set)
+    await sending
+
+
 async def test_a_relay_message_inside_a_relay_message_is_dropped(
     start: Start, relay: Node, hidden: Hidden, eventually: Eventually
 ) -> None:
