@@ -93,6 +93,18 @@ def _parser() -> argparse.ArgumentParser:
         "--relays", metavar="FILE", help="TOML file of relay servers to be reached through"
     )
 
+    renew = _command(
+        commands,
+        "renew-key",
+        _renew_key,
+        "give a peer a new channel key, for its next start",
+    )
+    renew.add_argument("--identity", metavar="FILE", help="the peer's private keys")
+    renew.add_argument(
+        "--state", metavar="DIR", type=Path, help="the folder in which they are (identity.pem)"
+    )
+    _add_passphrase_option(renew)
+
     ask = _command(commands, "ask", _ask, "send one query and print the reply")
     _add_node_options(ask, listen=None)
     ask.add_argument("peer", metavar="PEER", help="a peerId, or a contact link egtp:...")
@@ -146,12 +158,7 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         help="private keys, made if there is no such file (default: those of --state, or new ones "
         "at each start)",
     )
-    parser.add_argument(
-        "--passphrase-file",
-        metavar="FILE",
-        type=Path,
-        help="its first line encrypts the private keys on disk",
-    )
+    _add_passphrase_option(parser)
     parser.add_argument(
         "--state",
         metavar="DIR",
@@ -165,6 +172,15 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         action="store_true",
         help="dial loopback and private addresses too: for a lab or a local network "
         "(implied by a loopback --listen or --bootstrap)",
+    )
+
+
+def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--passphrase-file",
+        metavar="FILE",
+        type=Path,
+        help="its first line encrypts the private keys on disk",
     )
 
 
@@ -213,7 +229,7 @@ async def _node(
     six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
     async with contextlib.AsyncExitStack() as stack:
         folder = None if options.state is None else _made(options.state)
-        keys = options.identity or (folder and folder / "identity.pem")
+        keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
         if options.passphrase_file and keys is None:
             raise InvalidConfig("--passphrase-file is of use with --identity or --state only")
@@ -256,6 +272,21 @@ async def _node(
             observer=observer,
         )
         yield await stack.enter_async_context(node)
+
+
+def _key_file(options: argparse.Namespace) -> Path | None:
+    if options.identity is not None:
+        return Path(options.identity)
+    return None if options.state is None else Path(options.state, "identity.pem")
+
+
+async def _renew_key(options: argparse.Namespace) -> None:
+    keys = _key_file(options)
+    if keys is None:
+        raise InvalidConfig("say whose key with --identity FILE or --state DIR")
+    passphrase = _passphrase(options.passphrase_file)
+    node_id = IdentityFile.renew_channel_key(keys, passphrase=passphrase)
+    print(f"peer {node_id} has a new channel key, and uses it when it is started")
 
 
 async def _serve_relay(options: argparse.Namespace) -> None:

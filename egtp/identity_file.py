@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from egtp.errors import InvalidConfig
-from egtp.identity import Entropy, Identity
+from egtp.identity import KEY_BYTES, Entropy, Identity, NodeId
 from egtp.mutable_item import SEQUENCE_LIMIT
 
 __all__ = ["IdentityFile"]
@@ -69,11 +69,43 @@ class IdentityFile:
         try:
             with _explained(where):
                 _lock(where, lock)
+                if not os.path.samestat(os.fstat(lock.fileno()), where.stat()):
+                    # Its channel key was renewed meanwhile: this is the old file.
+                    raise _in_use(where)
                 identity = _parse(where, lock.read(FILE_BYTES_MAX), passphrase)
         except BaseException:
             lock.close()
             raise
         return cls(where, identity, lock)
+
+    @classmethod
+    def renew_channel_key(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        passphrase: bytes | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> NodeId:
+        """Give the peer of the file at ``path`` a new channel key, and return its nodeId, which
+        stays.
+
+        What was recorded of initiations and early data cannot be read any more by whoever steals
+        the file later. The new key is in use once a node was started with the file and has
+        published its record; others look it up.
+
+        Raises :class:`InvalidConfig` as :meth:`open` does, and if there is no file; the file is
+        then what it was.
+        """
+        where = Path(path)
+        if not where.exists():
+            raise InvalidConfig(f"there is no identity file at {where}")
+        with cls.open(where, passphrase=passphrase) as old:
+            channel = X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES))
+            new = Identity(old.identity.signing_key, channel)
+            with _explained(where):
+                # Not a link in place of which the file would lie.
+                _replace(where.resolve(), _encoded(new, passphrase))
+            return new.node_id
 
     @property
     def _sequence_path(self) -> Path:
@@ -122,9 +154,11 @@ def _lock(path: Path, file: IO[bytes]) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise InvalidConfig(
-            f"{path} is in use by another process; an identity runs once at a time"
-        ) from None
+        raise _in_use(path) from None
+
+
+def _in_use(path: Path) -> InvalidConfig:
+    return InvalidConfig(f"{path} is in use by another process; an identity runs once at a time")
 
 
 def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
@@ -142,14 +176,19 @@ def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
     return Identity(signing, channel)
 
 
-def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
-    """Write a new identity, unless another process was quicker."""
+def _encoded(identity: Identity, passphrase: bytes | None) -> bytes:
     encryption: KeySerializationEncryption = (
         NoEncryption() if passphrase is None else BestAvailableEncryption(passphrase)
     )
     keys = (identity.signing_key, identity.channel.secret)
-    blocks = [key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption) for key in keys]
-    temporary = _write_aside(path, b"".join(blocks))
+    return b"".join(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption) for key in keys
+    )
+
+
+def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
+    """Write a new identity, unless another process was quicker."""
+    temporary = _write_aside(path, _encoded(identity, passphrase))
     try:
         with contextlib.suppress(FileExistsError):
             os.link(temporary, path)

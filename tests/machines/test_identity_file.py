@@ -10,6 +10,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa, x448
@@ -22,6 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
+from egtp import identity_file
 from egtp.errors import InvalidConfig
 from egtp.identity_file import IdentityFile
 from egtp.mutable_item import SEQUENCE_LIMIT
@@ -247,6 +249,73 @@ def test_a_folder_that_may_not_be_written_is_told(
     tmp_path.chmod(0o500)
     request.getfixturevalue("stranger")
     assert "permission denied" in refused(tmp_path / "identity")
+
+
+# A new channel key
+
+
+@pytest.mark.parametrize("passphrase", [None, PASSPHRASE])
+def test_a_new_channel_key_leaves_the_peer_who_it_is(path: Path, passphrase: bytes | None) -> None:
+    with IdentityFile.open(path, passphrase=passphrase) as before:
+        before.store_sequence(5)
+    node_id = IdentityFile.renew_channel_key(path, passphrase=passphrase)
+    with IdentityFile.open(path, passphrase=passphrase) as after:
+        assert after.identity.node_id == node_id == before.identity.node_id
+        assert after.identity.channel_key != before.identity.channel_key
+        assert after.load_sequence() == 5
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert sorted(os.listdir(path.parent)) == ["identity", "identity.sequence"]
+    assert before.identity.channel.secret.private_bytes_raw() not in path.read_bytes()
+
+
+def test_a_new_channel_key_is_made_of_the_entropy_that_the_caller_gives(existing: Path) -> None:
+    keys = set()
+    for _ in range(2):
+        IdentityFile.renew_channel_key(existing, entropy=lambda size: b"e" * size)
+        with IdentityFile.open(existing) as file:
+            keys.add(file.identity.channel_key)
+    assert len(keys) == 1
+
+
+def test_behind_a_link_it_is_the_file_that_gets_the_new_key(existing: Path) -> None:
+    link = existing.with_name("link")
+    link.symlink_to(existing)
+    with IdentityFile.open(existing) as file:
+        before = file.identity.channel_key
+    IdentityFile.renew_channel_key(link)
+    assert link.is_symlink()
+    with IdentityFile.open(existing) as file:
+        assert file.identity.channel_key != before
+
+
+def test_a_key_that_cannot_be_renewed_stays_what_it_is(existing: Path, tmp_path: Path) -> None:
+    content = existing.read_bytes()
+    with (
+        IdentityFile.open(existing),
+        pytest.raises(InvalidConfig, match="in use by another process"),
+    ):
+        IdentityFile.renew_channel_key(existing)
+    with pytest.raises(InvalidConfig, match="has no passphrase"):
+        IdentityFile.renew_channel_key(existing, passphrase=PASSPHRASE)
+    assert existing.read_bytes() == content
+    with pytest.raises(InvalidConfig, match="there is no identity file"):
+        IdentityFile.renew_channel_key(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_who_opened_the_file_before_it_had_a_new_key_does_not_get_the_old_one(
+    existing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = identity_file._lock
+
+    def lock_late(path: Path, file: IO[bytes]) -> None:
+        monkeypatch.setattr(identity_file, "_lock", lock)
+        IdentityFile.renew_channel_key(existing)
+        lock(path, file)
+
+    monkeypatch.setattr(identity_file, "_lock", lock_late)
+    assert "in use by another process" in refused(existing)
+    IdentityFile.open(existing).close()
 
 
 # The sequence

@@ -165,6 +165,35 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     assert "--identity or --state" in useless.stderr
 
 
+def test_a_peer_with_a_new_key_is_the_same_peer(start: Start, tmp_path: Path) -> None:
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    options = ("-m", "egtp", "echo", "--listen", "127.0.0.1:0", "--state", str(tmp_path), *join)
+    echo = start(*options)
+    peer_id = line(echo).removeprefix("peer ")
+    renew = ("-m", "egtp", "renew-key", "--state", str(tmp_path))
+    busy = run(*renew)
+    assert (busy.returncode, busy.stderr.count("\n")) == (2, 1)
+    assert "in use by another process" in busy.stderr
+    stop(echo)
+    before = (tmp_path / "identity.pem").read_bytes()
+    done = run(*renew)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"peer {peer_id} has a new channel key, and uses it when it is started\n"
+    assert (tmp_path / "identity.pem").read_bytes() != before
+    echo = start(*options)
+    assert line(echo) == f"peer {peer_id}"
+    while not line(echo).startswith("record stored"):
+        pass
+    asked = run("-m", "egtp", "ask", peer_id, "echo", "still you?", *join)
+    assert (asked.returncode, asked.stdout) == (0, "still you?\n"), asked.stderr
+    stop(echo)
+    nobody = run("-m", "egtp", "renew-key")
+    assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1)
+    assert "--identity FILE or --state DIR" in nobody.stderr
+    stop(bootstrap)
+
+
 def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start: Start) -> None:
     """The usual limit is one that a process may raise."""
     code = (
