@@ -17,6 +17,7 @@ import os
 import resource
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import uvloop
@@ -59,19 +60,20 @@ async def serve() -> None:
         await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
         )
-        while (await reader.readline()).strip():
-            gc.collect()
-            usage = resource.getrusage(resource.RUSAGE_SELF)
-            print(pss_kib(), usage.ru_utime + usage.ru_stime, len(node.counters), flush=True)
+        while what := (await reader.readline()).strip():
+            if what == b"memory":
+                gc.collect()
+                print(pss_kib(), flush=True)
+            else:
+                print(time.process_time(), flush=True)
 
 
-def ask(server: subprocess.Popen[str]) -> tuple[int, float]:
-    """The server's memory in KiB and its processor time so far."""
+def ask(server: subprocess.Popen[str], what: str) -> float:
+    """The server's ``memory`` in KiB, or its ``seconds`` of processor time so far."""
     assert server.stdin is not None
     assert server.stdout is not None
-    print("now", file=server.stdin, flush=True)
-    kib, cpu_s, _ = server.stdout.readline().split()
-    return int(kib), float(cpu_s)
+    print(what, file=server.stdin, flush=True)
+    return float(server.stdout.readline())
 
 
 async def hold(server: subprocess.Popen[str], count: int, seconds: float) -> None:
@@ -87,12 +89,13 @@ async def hold(server: subprocess.Popen[str], count: int, seconds: float) -> Non
             assert await node.query(contact.peer_id, "echo", b"x") == b"x"
 
     await connect(nodes[0])
-    before_kib, _ = await asyncio.to_thread(ask, server)
+    before_kib = await asyncio.to_thread(ask, server, "memory")
     await asyncio.gather(*map(connect, nodes[1:]))
     await asyncio.sleep(5)  # for what is cleaned up now and then
-    after_kib, before_s = await asyncio.to_thread(ask, server)
+    after_kib = await asyncio.to_thread(ask, server, "memory")
+    before_s = await asyncio.to_thread(ask, server, "seconds")
     await asyncio.sleep(seconds)
-    _, after_s = await asyncio.to_thread(ask, server)
+    after_s = await asyncio.to_thread(ask, server, "seconds")
     print(f"{count} connections held")
     print(f"  {(after_kib - before_kib) / (count - 1):.1f} KiB each (PSS of the server)")
     print(f"  {100 * (after_s - before_s) / seconds:.2f} % of a core while nothing happens")

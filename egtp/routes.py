@@ -7,6 +7,7 @@ gone silent. What waits for a path or is lost with it is the business of :mod:`e
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import Counter
 from functools import partial
 from typing import Any, Final, Protocol
@@ -87,7 +88,9 @@ class Routes:
         self._observer = observer
         self._watched: dict[Peer, None] = {}
         """Peers with whom something is going on that wants to be looked at."""
-        self._all_looked_at_s = float("-inf")
+        self._at_rest: list[Peer] = []
+        """Of whom else there is, those who have not been looked at in this round."""
+        self._looked_at_s = float("-inf")
 
     # Searching
 
@@ -352,7 +355,7 @@ class Routes:
     def look(self, now: float) -> None:
         """Now and then: silent peers, superseded paths without work, searches to repeat.
 
-        Peers at rest are left at rest: only once in a while all of them are looked at.
+        Peers at rest are left at rest: each of them is looked at once in a while, a few at a time.
         """
         relays = self._relays_in_use()
         watched = self._watched
@@ -360,21 +363,34 @@ class Routes:
             asked = self._book.find(peer_id)
             if asked is not None:
                 watched[asked] = None
-        if now >= self._all_looked_at_s + ALL_AGAIN_S:
-            self._all_looked_at_s = now
-            watched.update(dict.fromkeys(self._book.all()))
+        for peer in self._next_at_rest(now):
+            if self._is_restless(peer):
+                watched[peer] = None
+            else:
+                self._renew_when_old(peer, now)
         for peer in list(watched):
             self._look_at(peer, now, is_relay=peer.peer_id in relays)
             if not self._is_restless(peer):
                 del watched[peer]
 
+    def _next_at_rest(self, now: float) -> list[Peer]:
+        """As many as it takes to have seen all of them in ``ALL_AGAIN_S``: thousands at once would
+        hold up the loop."""
+        share = min(1.0, (now - self._looked_at_s) / ALL_AGAIN_S)
+        self._looked_at_s = now
+        if not self._at_rest:
+            self._at_rest = self._book.all()
+        count = math.ceil(share * len(self._book))
+        some, self._at_rest = self._at_rest[:count], self._at_rest[count:]
+        return some
+
     def _is_restless(self, peer: Peer) -> bool:
-        return bool(
-            peer.others
-            or peer.waiting
-            or any(path.silence.is_asked for path in peer.paths)
-            or any(path.outbox for path in peer.paths)
-        )
+        if peer.waiting or peer.superseded or peer.retired:
+            return True
+        for path in (peer.direct, peer.relayed):
+            if path is not None and (path.outbox or path.silence.is_asked):
+                return True
+        return False
 
     def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         if peer.search is None and peer.waiting and now >= peer.seek_again_s:
