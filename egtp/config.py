@@ -13,7 +13,7 @@ __all__ = ["NodeConfig"]
 
 MIB = 1024 * 1024
 BUSY_POLL_LIMIT_S = 0.01
-"""To sleep and wake up takes a hundredth of that at most."""
+"""To fall asleep and wake up takes about a hundredth of that."""
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
 CLOSING_MIN = 16

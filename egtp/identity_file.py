@@ -97,8 +97,9 @@ class IdentityFile:
         then what it was.
         """
         where = Path(path)
-        if not where.exists():
-            raise InvalidConfig(f"there is no identity file at {where}")
+        with _explained(where):
+            if not where.exists():
+                raise InvalidConfig(f"there is no identity file at {where}")
         with cls.open(where, passphrase=passphrase) as old:
             channel = X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES))
             new = Identity(old.identity.signing_key, channel)

@@ -243,6 +243,16 @@ def test_a_file_that_may_not_be_read_is_told(
     assert "permission denied" in refused(existing)
 
 
+def test_a_folder_that_may_not_be_searched_is_told(
+    existing: Path, request: pytest.FixtureRequest
+) -> None:
+    existing.parent.chmod(0o000)
+    request.getfixturevalue("stranger")
+    for use in (IdentityFile.open, IdentityFile.renew_channel_key):
+        with pytest.raises(InvalidConfig, match="permission denied"):
+            use(existing)
+
+
 def test_a_folder_that_may_not_be_written_is_told(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
