@@ -24,7 +24,7 @@ class AttemptReason(enum.StrEnum):
     NO_RESPONSES = "no node answered"
     NOT_FOUND = "no record found"
     INVALID = "only invalid records found"
-    SUPERSEDED = "only records older than the one known"
+    SUPERSEDED = "no record newer than the one known"
     LOOKUP_SILENT = "no result in time"
     LOOKUP_RAISED = "the lookup service raised"
     LOOKUP_CONFUSED = "a record of another peer"

@@ -188,7 +188,7 @@ class LookupFailure(enum.Enum):
     NO_RESPONSES = "no node answered"
     NOT_FOUND = "no record found"
     INVALID = "only invalid records found"
-    SUPERSEDED = "only records older than the one known"
+    SUPERSEDED = "no record newer than the one known"
 
 
 class LookupFailed(EgtpError):

@@ -99,7 +99,9 @@ class Reacher:
             race.join(last)
             await race.run()
         if not found.done():
-            raise FastFail(f"no way to reach {peer.peer_id}", tuple(race.attempts))
+            names_none = last is not None and not (last.tcp or last.relays)
+            why = ": its record names none" if names_none else ""
+            raise FastFail(f"no way to reach {peer.peer_id}{why}", tuple(race.attempts))
 
     def _contact(self, peer: Peer) -> Contact | None:
         return peer.contact(self._host.unix_time())

@@ -192,6 +192,7 @@ def test_the_record_names_no_strategy() -> None:
         asker = await world.node()
         failure, took_s = await world.fails(asker, unreachable.node_id)
         assert said(failure) == [(None, AttemptReason.SUPERSEDED)]
+        assert failure.summary.endswith("its record names none")
         assert took_s == 0
 
     play(story)
