@@ -39,7 +39,7 @@ class ListenerHost(Protocol):
         """Elapsed seconds."""
 
     def leases_changed(self) -> None:
-        """The set of relays that hold a lease is another one: publish it."""
+        """Relays that hold a lease, or the ways to them, may be others: if so, publish them."""
 
 
 @dataclass(slots=True)
@@ -137,9 +137,9 @@ class RelayListener:
                 self._counters[f"relay lease failed: {type(error).__name__}"] += 1
                 return
             candidate.failures = 0
-            if relay_id not in self._confirmed:
-                self._confirmed[relay_id] = None
-                self._host.leases_changed()
+            self._confirmed.setdefault(relay_id)
+            # It may have been there before, and have another address or channel key now.
+            self._host.leases_changed()
             try:
                 async with asyncio.timeout(granted_s / 3):
                     await wake.wait()
