@@ -10,6 +10,10 @@ from egtp import Environment, Identity, Incoming, MemoryLookup, Node, NodeConfig
 from egtp.environment import give_way
 from simulations.virtual import Fixed, Link, Network, run_in
 
+Start = Callable[..., Awaitable[Node]]
+Config = Callable[..., NodeConfig]
+Eventually = Callable[..., Awaitable[None]]
+
 
 async def echo(query: Incoming) -> bytes:
     return query.body
@@ -33,12 +37,9 @@ class Watched:
 
 
 async def test_a_reply_keeps_the_loop_awake_for_as_long_as_was_said(
-    start: Callable[..., Awaitable[Node]],
-    config: Callable[..., NodeConfig],
-    eventually: Callable[..., Awaitable[None]],
+    start: Start, config: Config, eventually: Eventually
 ) -> None:
-    watched = Watched()
-    server = await start()
+    server, watched = await start(), Watched()
     server.handle("echo", echo)
     asker = await start(config=config(busy_poll_s=0.01), environment=watched.environment)
     assert await asker.query(server.node_id, "echo", b"body") == b"body"
@@ -50,12 +51,9 @@ async def test_a_reply_keeps_the_loop_awake_for_as_long_as_was_said(
 
 
 async def test_a_reply_that_took_longer_lets_the_loop_sleep(
-    start: Callable[..., Awaitable[Node]],
-    config: Callable[..., NodeConfig],
-    eventually: Callable[..., Awaitable[None]],
+    start: Start, config: Config, eventually: Eventually
 ) -> None:
-    watched = Watched()
-    server = await start()
+    server, watched = await start(), Watched()
 
     @server.handler("slow")
     async def slow(query: Incoming) -> bytes:
@@ -71,9 +69,7 @@ async def test_a_reply_that_took_longer_lets_the_loop_sleep(
     assert watched.polls == polls
 
 
-async def test_bodies_arrive_as_they_do_without(
-    start: Callable[..., Awaitable[Node]], config: Callable[..., NodeConfig]
-) -> None:
+async def test_bodies_arrive_as_they_do_without(start: Start, config: Config) -> None:
     options: dict[str, Any] = {
         "config": config(busy_poll_s=0.001),
         "environment": Environment(give_way=give_way),
