@@ -200,6 +200,18 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         help="when stopped, how long to go on with what was begun, at most (default: %(default)s)",
     )
     parser.add_argument(
+        "--rate",
+        metavar="BYTES",
+        type=float,
+        help="bytes per second that all peers together may send and receive (default: no limit)",
+    )
+    parser.add_argument(
+        "--peer-rate",
+        metavar="BYTES",
+        type=float,
+        help="the same for each connection of a peer: nobody takes up all (default: no limit)",
+    )
+    parser.add_argument(
         "--busy-poll",
         metavar="SECONDS",
         type=float,
@@ -256,6 +268,7 @@ async def _node(
         if relays is not None:
             discovery = DiscoveryMan(Path(relays), on_error=_complain)
             await stack.enter_async_context(discovery)
+        rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
         node = Node(
             identity,
             listen=options.listen or (),
@@ -267,6 +280,10 @@ async def _node(
                 network=options.network,
                 private_addresses=private,
                 connections_max=getattr(options, "connections", NodeConfig().connections_max),
+                send_bytes_per_s=rate,
+                receive_bytes_per_s=rate,
+                peer_send_bytes_per_s=peer_rate,
+                peer_receive_bytes_per_s=peer_rate,
                 busy_poll_s=getattr(options, "busy_poll", 0.0),
             ),
             observer=observer,

@@ -98,6 +98,11 @@ class NodeConfig:
     """What all connections together may send; None for no limit. Can be changed while running."""
     receive_bytes_per_s: float | None = None
     """What all connections together may receive; None for no limit."""
+    peer_send_bytes_per_s: float | None = None
+    """What each connection to a peer may send beside that, so that none takes up all; None for no
+    limit. Can be another for some peers while running."""
+    peer_receive_bytes_per_s: float | None = None
+    """What each connection to a peer may receive beside that; None for no limit."""
 
     # What this node takes from others, told to them in the handshake
     body_bytes_max: int = 16 * MIB

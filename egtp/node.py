@@ -563,8 +563,9 @@ class Node:
         send_bytes_per_s: float | None = None,
         receive_bytes_per_s: float | None = None,
     ) -> None:
-        """As :meth:`throttle`, for each TCP connection to one peer, now and later, beside the
-        limit of all. What goes through a relay counts for the connection to the relay."""
+        """As :meth:`throttle`, for each TCP connection to one peer, now and later: beside the limit
+        of all, and instead of the configured one of each peer. What goes through a relay counts
+        for the connection to the relay."""
         rates = _rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle_peer(NodeId(peer_id), rates)
 

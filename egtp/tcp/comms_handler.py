@@ -92,8 +92,11 @@ class TCPCommsHandler:
         self._policy: IdlePolicy[NodeId] = IdlePolicy(
             idle_timeout_s=config.idle_timeout_s, idle_timeout_max_s=config.idle_timeout_max_s
         )
-        rates = Rates(config.send_bytes_per_s, config.receive_bytes_per_s)
-        self._throttling = Throttling(elapsed, rates)
+        self._throttling = Throttling(
+            elapsed,
+            Rates(config.send_bytes_per_s, config.receive_bytes_per_s),
+            Rates(config.peer_send_bytes_per_s, config.peer_receive_bytes_per_s),
+        )
         self._connections: dict[int, TCPConnection] = {}
         self._closing_until_s: dict[int, float] = {}
         """In order: all are given the same time."""

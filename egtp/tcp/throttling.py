@@ -43,9 +43,13 @@ NO_LIMIT: Final = Rates()
 class Throttling:
     """The limits of a node in both directions, and one timer for all who wait."""
 
-    def __init__(self, elapsed: Callable[[], float], rates: Rates) -> None:
-        """:param rates: of all connections together."""
+    def __init__(self, elapsed: Callable[[], float], rates: Rates, each: Rates = NO_LIMIT) -> None:
+        """
+        :param rates: of all connections together.
+        :param each: of each connection to a peer that has no limit of its own.
+        """
         self._elapsed = elapsed
+        self._each = each
         self._sending: Throttler[TCPConnection] = Throttler()
         self._receiving: Throttler[TCPConnection] = Throttler(READ_RESERVE_BYTES)
         self._peers: dict[NodeId, Rates] = {}
@@ -72,12 +76,13 @@ class Throttling:
     def limit_peer(
         self, peer_id: NodeId, rates: Rates, connections: Iterable[TCPConnection]
     ) -> None:
-        """Of each connection to a peer, now and later; ``connections`` are those now.
+        """Of each connection to a peer, now and later, whatever others have; ``connections`` are
+        those now.
 
         Raises :class:`LocalProtocolError` if too many peers have a limit of their own.
         """
         self._peers.pop(peer_id, None)
-        if rates != NO_LIMIT:
+        if rates != self._each:
             if len(self._peers) >= PEERS_MAX:
                 raise LocalProtocolError(f"{PEERS_MAX} peers have a limit of their own already")
             self._peers[peer_id] = rates
@@ -88,7 +93,7 @@ class Throttling:
 
     def add(self, connection: TCPConnection) -> None:
         """A new connection, or one whose limits are others now."""
-        if self._all == NO_LIMIT and not self._peers and connection.throttle is None:
+        if self._is_off and connection.throttle is None:
             return
         send_rate = self._sending.rate_of(connection)
         read_rate = self._receiving.rate_of(connection)
@@ -97,6 +102,10 @@ class Throttling:
         connection.throttle = self if is_limited else None
         if was_limited or is_limited:
             connection.read_into(self._buffer_for(read_rate))
+
+    @property
+    def _is_off(self) -> bool:
+        return self._all == self._each == NO_LIMIT and not self._peers
 
     def opened(self, connection: TCPConnection) -> None:
         """Its socket is connected."""
@@ -111,7 +120,7 @@ class Throttling:
 
     def prove(self, connection: TCPConnection, peer_id: NodeId) -> None:
         """The connection is one to this peer; or the peer's limit is another one."""
-        rates = self._peers.get(peer_id, NO_LIMIT)
+        rates = self._peers.get(peer_id, self._each)
         if rates == NO_LIMIT and connection.throttle is None:
             return
         now = self._elapsed()

@@ -17,5 +17,5 @@ def test_every_setting_of_connections_is_on_the_page_with_its_default() -> None:
     defaults = {field.name: str(field.default) for field in fields(NodeConfig)}
     assert told == {name: defaults[name] for name in told}
     names = list(defaults)
-    about_tcp = names[names.index("connections_max") : names.index("receive_bytes_per_s") + 1]
+    about_tcp = names[names.index("connections_max") : names.index("peer_receive_bytes_per_s") + 1]
     assert set(about_tcp) <= set(told)

@@ -140,6 +140,7 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     relay = start(
         *("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--leases", "7", *secret, *join),
         *("--connections", "50", "--stats-every", "0.2", "--busy-poll", "0.0005"),
+        *("--rate", "1e6", "--peer-rate", "1e5"),
     )
     peer_id = line(relay).removeprefix("relay ")
     told: dict[str, Any] = {}
@@ -161,6 +162,10 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     eager = run("-m", "egtp", "relay", "--busy-poll", "500", *join)
     assert (eager.returncode, eager.stderr.count("\n")) == (2, 1)
     assert "busy_poll_s is at most 0.01" in eager.stderr
+    for option, setting in (("--rate", "send_bytes_per_s"), ("--peer-rate", "peer_send_bytes")):
+        still = run("-m", "egtp", "relay", option, "0", *join)
+        assert (still.returncode, still.stderr.count("\n")) == (2, 1)
+        assert still.stderr.startswith(f"egtp: {setting}")
     useless = run("-m", "egtp", "echo", *secret[2:], *join)
     assert "--identity or --state" in useless.stderr
 

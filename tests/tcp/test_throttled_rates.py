@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -132,15 +133,8 @@ def test_a_low_rate_is_a_trickle_and_not_a_flood_now_and_then() -> None:
 
     async def story(network: Network, here: Node, there: Node) -> None:
         there.throttle(receive_bytes_per_s=20_000)
-        slow = asyncio.ensure_future(seconds_for(network, here, there.node_id, 500_000))
-        await asyncio.sleep(2)
-        assert there._engine is not None
-        (connection,) = there._engine.comms.all()
-        for _ in range(20):
-            before = connection.bytes_in
-            await asyncio.sleep(0.5)
-            assert connection.bytes_in - before == pytest.approx(10_000, rel=0.2)
-        assert await slow == pytest.approx(25, rel=0.03)
+        for arrived in await a_trickle(network, here, there, every_s=0.5):
+            assert arrived == pytest.approx(10_000, rel=0.2)
 
     with_nodes(story)
 
@@ -151,15 +145,7 @@ def test_a_low_rate_is_a_trickle_also_on_a_path_that_has_been_fast() -> None:
     async def story(network: Network, here: Node, there: Node) -> None:
         assert await seconds_for(network, here, there.node_id, 4_000_000) < 2
         here.throttle(send_bytes_per_s=20_000)
-        slow = asyncio.ensure_future(seconds_for(network, here, there.node_id, 500_000))
-        await asyncio.sleep(2)
-        assert there._engine is not None
-        (connection,) = there._engine.comms.all()
-        for _ in range(20):
-            before = connection.bytes_in
-            await asyncio.sleep(1)
-            assert connection.bytes_in > before
-        assert await slow == pytest.approx(25, rel=0.03)
+        assert min(await a_trickle(network, here, there, every_s=1)) > 0
 
     with_nodes(story)
 
@@ -200,6 +186,20 @@ def with_nodes(story: Any, **settings: Any) -> None:
         await one.run(here.close())
 
     simulate(run, seed=1)
+
+
+async def a_trickle(network: Network, here: Node, there: Node, *, every_s: float) -> list[int]:
+    """What arrived in each of twenty periods of a query that takes 25 s at 20 kB/s."""
+    slow = asyncio.ensure_future(seconds_for(network, here, there.node_id, 500_000))
+    await asyncio.sleep(2)
+    assert there._engine is not None
+    (connection,) = there._engine.comms.all()
+    marks = [connection.bytes_in]
+    for _ in range(20):
+        await asyncio.sleep(every_s)
+        marks.append(connection.bytes_in)
+    assert await slow == pytest.approx(25, rel=0.03)
+    return [after - before for before, after in pairwise(marks)]
 
 
 async def seconds_for(network: Network, node: Node, peer_id: NodeId, size: int) -> float:
@@ -254,6 +254,43 @@ def test_a_peer_can_be_throttled_alone() -> None:
         assert await seconds_for(network, here, there.node_id, 1_000_000) < 1
 
     with_nodes(story)
+
+
+@pytest.mark.parametrize(
+    "limit", [{"peer_receive_bytes_per_s": 100_000.0}, {"peer_send_bytes_per_s": 100_000.0}]
+)
+def test_each_peer_has_the_configured_rate_whatever_others_take(limit: dict[str, float]) -> None:
+    """A relay, say, and two of its clients: they bring it a megabyte each, or fetch it."""
+
+    async def story(network: Network) -> None:
+        lookup = MemoryLookup(network.story.unix_time)
+        hosts = [network.host(f"host {number}", f"5.0.{number}.1") for number in range(3)]
+        served, one, two = (
+            node_on(host, lookup, **(limit if host is hosts[0] else {})) for host in hosts
+        )
+        for host, node in zip(hosts, (served, one, two), strict=True):
+            await host.run(node.start())
+
+        async def seconds(node: Node) -> float:
+            began = network.loop.now
+            await node.query(served.node_id, "echo", bytes(1_000_000), hard_timeout_s=60)
+            return network.loop.now - began
+
+        together = [hosts[1].run(seconds(one)), hosts[2].run(seconds(two))]
+        assert await asyncio.gather(*together) == pytest.approx([10, 10], rel=0.03)
+
+        async def trust_one() -> None:
+            served.throttle_peer(one.node_id)
+
+        await hosts[0].run(trust_one())
+        together = [hosts[1].run(seconds(one)), hosts[2].run(seconds(two))]
+        trusted_s, other_s = await asyncio.gather(*together)
+        assert trusted_s < 1
+        assert other_s == pytest.approx(10, rel=0.03)
+        for host, node in zip(hosts, (served, one, two), strict=True):
+            await host.run(node.close())
+
+    simulate(story, seed=1)
 
 
 def test_small_queries_get_through_beside_a_throttled_bulk() -> None:
