@@ -237,6 +237,9 @@ class Answers:
         self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
         self._of_peer: dict[NodeId, list[Asker]] = {}
+        self._restless: dict[Asker, None] = {}
+        """Those who have answers kept, or no session any more and were not found idle yet. Of
+        others, who may be thousands, nothing becomes due by time alone."""
         self._strangers = 0
         self.entries = 0
         self.bytes = 0
@@ -294,6 +297,8 @@ class Answers:
         if not (asker.sessions or remembered):
             # It never asked anything, and nothing runs for it.
             self._remove(asker)
+        elif not asker.sessions:
+            self._restless[asker] = None
 
     # Queries
 
@@ -348,6 +353,8 @@ class Answers:
             return
         answer.state = _REPLIED[answer.state]
         answer.reply = reply
+        if not asker.bytes:
+            self._restless[asker] = None
         asker.bytes += size
         self.bytes += size
         if asker.bytes > self._asker_bytes_max:
@@ -442,15 +449,15 @@ class Answers:
     def look(self, now_s: float, sequence: int) -> None:
         """To be called now and then, with the sequence of the own record. Askers that have no
         session and no query within its lifetime are idle from now on."""
-        for asker in self._askers.values():
+        for asker in list(self._restless):
             if asker.until_s <= now_s and asker.bytes:
                 # Nobody may want these any more; that the queries ran is not forgotten.
                 for answer in asker.answers.values():
                     self._free(asker, answer)
-            if asker.sessions or asker.running or asker.until_s > now_s:
-                asker.idle_since = None
-            elif asker.idle_since is None:
+            if not (asker.sessions or asker.running or asker.until_s > now_s):
                 asker.idle_since = sequence
+            if (asker.sessions and not asker.bytes) or asker.idle_since is not None:
+                del self._restless[asker]
 
     def signed_anew(self, before: int) -> None:
         """The own record has another sequence than ``before`` now. Those who know only records
@@ -477,6 +484,7 @@ class Answers:
 
     def _remove(self, asker: Asker) -> None:
         del self._askers[asker.peer_id, asker.incarnation]
+        self._restless.pop(asker, None)
         of_peer = self._of_peer[asker.peer_id]
         of_peer.remove(asker)
         if not of_peer:

@@ -345,6 +345,13 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         assert self.answers.bytes <= LIMITS.bytes_max
 
     @invariant()
+    def whoever_time_alone_may_change_is_looked_at(self) -> None:
+        for asker in self.answers._askers.values():
+            gone = not asker.sessions and asker.idle_since is None
+            assert asker in self.answers._restless or not (asker.bytes or gone)
+        assert set(self.answers._restless) <= set(self.answers._askers.values())
+
+    @invariant()
     def who_has_a_session_or_a_handler_is_remembered(self) -> None:
         known = list(map(id, self.answers._askers.values()))
         for session in self.sessions:
@@ -809,13 +816,13 @@ def test_who_has_something_going_on_again_is_not_idle_any_more(what: str) -> Non
     answers = responder.answers
     answers.look(1000.0, 1)
     assert [asker.idle_since for asker in answers._askers.values()] == [1]
+    responder.comes_back()
     if what == "a handler":
         responder.asker.running += 1
-    else:
-        responder.comes_back()
-        if what == "a query":
-            assert responder.ask(1, now_s=1000.0) is Verdict.RUN
-            responder.leaves()
+    elif what == "a query":
+        assert responder.ask(1, now_s=1000.0) is Verdict.RUN
+    if what != "a session":
+        responder.leaves()
     answers.look(1000.0, 2)
     assert [asker.idle_since for asker in answers._askers.values()] == [None]
     answers.signed_anew(2)
@@ -833,6 +840,17 @@ def test_who_comes_back_is_not_forgotten_before_anybody_has_looked_again() -> No
     responder.answers.signed_anew(2)
     assert len(responder.answers) == 1
     assert responder.ask(0) is Verdict.SETTLED
+
+
+def test_who_is_at_rest_is_not_looked_at_however_many_there_are() -> None:
+    """A look is taken each second, and there may be twenty thousand of them."""
+    here, idle = Responder(), Responder()
+    here.answer(0)
+    settled_and_gone(idle)
+    for one in (here, idle):
+        assert len(one.answers._restless) == 1
+        one.answers.look(1000.0, 1)
+        assert (len(one.answers), len(one.answers._restless)) == (1, 0)
 
 
 def test_bodies_that_nobody_may_ask_for_are_let_go() -> None:
