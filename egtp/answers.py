@@ -64,7 +64,7 @@ class AnswerLimits:
     entries_max: int = 262_144
     """Queries of all askers, and exceptions: about 100 MB if none is ever settled."""
     lifetime_s_max: float = 3600.0
-    """A query older than this is refused whatever lifetime it names: otherwise it would have to be
+    """A query older than this is dropped whatever lifetime it names: otherwise it would have to be
     remembered for as long as its asker likes."""
     bytes_max: int = 64 * 1024 * 1024
     """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""

@@ -362,7 +362,8 @@ class SecureChannels:
     def _accept_early(self, responder: Responder) -> Sealed | None:
         """The early data of an initiation, if it may be looked at."""
         payload = responder.payload
-        if not payload.early:
+        if not (payload.early and payload.responder_sequence):
+            # Who knows no record of ours says nothing early: that is room for it in the response.
             return None
         early = read_early(
             payload,

@@ -72,7 +72,8 @@ class Environment:
     )
     """Seconds since any fixed moment, never going back, counting time spent suspended."""
     unix_time: Callable[[], float] = time.time
-    """Seconds since 1970. May be wrong and may jump: only expiry of records depends on it."""
+    """Seconds since 1970. May be wrong and may jump: the expiry and the numbers of records depend
+    on it, and whether early data is taken."""
     entropy: Entropy = os.urandom
     """Unpredictable bytes."""
     local_addresses: Callable[[], Sequence[str]] | None = None

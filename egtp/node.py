@@ -161,7 +161,7 @@ class Node:
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
-        or socket is left. A second call does nothing.
+        or socket is left. What was accepted has half a second to leave. A second call does nothing.
 
         With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
         asked to send nothing more and to come back later, what is new is refused as "busy", and
@@ -209,8 +209,8 @@ class Node:
         twice does no harm; then it is also sent to a peer that was restarted meanwhile.
         ``early=True`` lets it travel in the first packet to a peer: a round trip less, but no fast
         fail once anybody has taken that packet, and whoever steals the peer's channel key later can
-        read it. By default only what was given to a socket before travels so, when its path was
-        lost; ``early=False`` forbids that too.
+        read it; what does not fit into 8 KiB waits for the path. By default only what was given to
+        a socket before travels so, when its path was lost; ``early=False`` forbids that too.
 
         Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
         :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the

@@ -1,7 +1,8 @@
 """A path: one session to one peer over one route, and the queue of what goes there.
 
 A route is a TCP connection, or the relays to the peer taken together. The path gathers messages
-and seals and writes them once per turn of the event loop, or as soon as a batch is full.
+and seals and writes them once per turn of the event loop, or as soon as a batch is full; a message
+that is alone does not wait.
 """
 
 from __future__ import annotations

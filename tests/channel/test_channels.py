@@ -800,6 +800,18 @@ def test_a_note_on_a_connection_is_rejected_whatever_it_is_about(relayed: bool) 
 
 
 @ROUTES
+def test_what_makes_room_for_an_unknown_record_is_no_early_data(relayed: bool) -> None:
+    _, bob = pair()
+    room = write_sealed(0, 0, [item(ItemType.PADDING, bytes(1100))])
+    packet = forge_initiation(
+        bob, payload=lambda payload: replace(payload, early=room, responder_sequence=0)
+    )
+    bob.receive(packet, ends(relayed)[1])
+    assert bob.channels.unconfirmed == 1
+    assert bob.counters == {}
+
+
+@ROUTES
 @pytest.mark.parametrize(
     "early",
     [write_sealed(0, 0, [item(ItemType.PING, b"early")]), b"garbage", bytes(12_000)],
@@ -807,7 +819,9 @@ def test_a_note_on_a_connection_is_rejected_whatever_it_is_about(relayed: bool) 
 )
 def test_early_data_is_challenged_and_not_looked_at(relayed: bool, early: bytes) -> None:
     _, bob = pair()
-    packet = forge_initiation(bob, payload=lambda payload: replace(payload, early=early))
+    packet = forge_initiation(
+        bob, payload=lambda payload: replace(payload, early=early, responder_sequence=1)
+    )
     bob.receive(packet, ends(relayed)[1])
     assert bob.told() == (0,) * 7
     assert bob.counters["early data challenged"] == 1
@@ -819,7 +833,7 @@ def test_early_data_is_challenged_and_not_looked_at(relayed: bool, early: bytes)
     content = CommRecord(2_000_000_000, b"incarnat", ((1, attacker.channel_key),))
     record = SignedCommRecord.sign(attacker, 1, content).encode()
     initiator.initiate(
-        InitiationPayload(record, 0, 0, None, b"incarnat", LIMITS, early),
+        InitiationPayload(record, 0, 1, None, b"incarnat", LIMITS, early),
         X25519PrivateKey.from_private_bytes((1).to_bytes(32, "big")),
     )
     assert initiator.finish(response)[0].early_accepted is False
