@@ -139,7 +139,7 @@ class Peer:
         """When to search again, for messages that an earlier path was given."""
         self.failed_searches = 0
         self.away_until_s = float("-inf")
-        """Until when the peer asked to be left alone."""
+        """Until when the peer asked to be left alone: not beyond the path that it said so on."""
         self.renewal: asyncio.Task[None] | None = None
         """A handshake under way that replaces an old session."""
         self.renewed_s = float("-inf")
@@ -220,6 +220,9 @@ class Peer:
             return
         if path in self.retired:
             self.retired.remove(path)
+            if not self.retired:
+                # It has closed by now, and may be there again already.
+                self.away_until_s = float("-inf")
             return
         successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
         if successor is not None:

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable
 
 import pytest
 
-from egtp import FastFail, HandlerFailed, Incoming, Node, NodeConfig, ReplyCode
+from discovery import StaticDiscovery
+from egtp import (
+    FastFail,
+    HandlerFailed,
+    Identity,
+    Incoming,
+    Introduction,
+    Node,
+    NodeConfig,
+    ReplyCode,
+)
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -58,6 +69,35 @@ async def test_a_peer_that_goes_away_is_not_asked_any_more(
     release.set()
     assert await query == b"done"
     await closing
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+async def test_a_peer_that_is_back_is_asked_at_once_however_long_it_wanted_to_be_left_alone(
+    start: Start, eventually: Eventually, relayed: bool
+) -> None:
+    me, way = Identity.generate(os.urandom), {}
+    if relayed:
+        relay = await start(relay_server=True)
+        introduction = Introduction(relay.node_id, relay.record)
+        way = {"listen": (), "discovery": StaticDiscovery([introduction])}
+
+    async def come() -> Node:
+        node = await start(me, **way)
+        node.handle("greet", greet)
+        await eventually(lambda: node.relays or not relayed)
+        await node.published()
+        return node
+
+    node, other = await come(), await start(listen=())
+    assert await other.query(node.node_id, "greet") == b"hello"
+    await node.close(drain_s=60)
+    await come()
+    await eventually(lambda: not other.why(node.node_id).paths)
+    assert await other.query(node.node_id, "greet") == b"hello"
+
+
+async def greet(_: Incoming) -> bytes:
+    return b"hello"
 
 
 def other_knows(other: Node, node: Node) -> bool:
