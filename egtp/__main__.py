@@ -24,13 +24,16 @@ from egtp import (
     EgtpError,
     FastFail,
     HandlerFailed,
+    HardTimeout,
     Identity,
     IdentityFile,
     Incoming,
     InvalidConfig,
+    LocalProtocolError,
     Node,
     NodeConfig,
     NodeId,
+    OutcomeUnknown,
     RelayLimits,
     __version__,
 )
@@ -40,7 +43,8 @@ from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
 
-FAILED, USAGE = 1, 2
+FAILED, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
+STDIN = "-"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,21 +55,28 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 0 if all went well, 1 for an outcome that is no reply, 2 for a mistake of
-    the user's. Errors are one line on stderr."""
+    the user's, 130 for a question that was interrupted. Errors are one line on stderr."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], object] = options.run
     raise_open_files_max()
+    if options.serves:
+        # As ctrl-C does, from the first moment on: it may take long to join.
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         with asyncio.Runner(loop_factory=program_loop()) as runner:
             return int(bool(runner.run(run(options))))  # type: ignore[arg-type]
-    except InvalidConfig as error:
+    except (InvalidConfig, LocalProtocolError) as error:
         print(f"egtp: {error}", file=sys.stderr)
         return USAGE
     except EgtpError as error:
         print(f"egtp: {error}", file=sys.stderr)
         return FAILED
+    except BrokenPipeError:
+        # Who read what this prints is gone; nothing is to be written when Python ends, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except KeyboardInterrupt:
-        return 0
+        return 0 if options.serves else INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +120,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_node_options(ask, listen=None)
     ask.add_argument("peer", metavar="PEER", help="a peerId, or a contact link egtp:...")
     ask.add_argument("kind", metavar="KIND", nargs="?", default="echo", help="default: %(default)s")
-    ask.add_argument("body", metavar="BODY", nargs="?", default="", help="default: empty")
+    ask.add_argument(
+        "body", metavar="BODY", nargs="?", default="", help="default: empty; - reads it from stdin"
+    )
     ask.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s"
     )
@@ -123,7 +136,7 @@ def _command(
     summary: str,
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, serves=False)
     return parser
 
 
@@ -131,9 +144,11 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--listen",
         metavar="IP:PORT",
-        default=listen,
-        help=f"TCP address to accept connections on (default: {listen or 'none'})",
+        action="append",
+        help="TCP address to accept connections on; may be given several times "
+        f"(default: {listen or 'none'})",
     )
+    parser.set_defaults(listen_by_default=[] if listen is None else [listen])
     parser.add_argument(
         "--announce",
         metavar="IP:PORT",
@@ -185,6 +200,7 @@ def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(serves=True)
     parser.add_argument(
         "--connections",
         metavar="N",
@@ -236,9 +252,21 @@ async def _node(
     observer: Observer | None = None,
 ) -> AsyncIterator[Node]:
     """A running node with a DHT below it, as the options say."""
-    addresses = [Address.parse(text) for text in (options.listen, *options.bootstrap) if text]
+    listen = options.listen or options.listen_by_default
+    addresses = [Address.parse(text) for text in (*listen, *options.bootstrap)]
     private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
     six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
+    rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
+    config = NodeConfig(
+        network=options.network,
+        private_addresses=private,
+        connections_max=getattr(options, "connections", NodeConfig().connections_max),
+        send_bytes_per_s=rate,
+        receive_bytes_per_s=rate,
+        peer_send_bytes_per_s=peer_rate,
+        peer_receive_bytes_per_s=peer_rate,
+        busy_poll_s=getattr(options, "busy_poll", 0.0),
+    )
     async with contextlib.AsyncExitStack() as stack:
         folder = None if options.state is None else _made(options.state)
         keys = _key_file(options)
@@ -252,6 +280,10 @@ async def _node(
         state = None if kept is None else kept.read()
         if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
             raise InvalidConfig("name a DHT node to join with --bootstrap IP:PORT")
+        discovery = None
+        if relays is not None:
+            discovery = DiscoveryMan(Path(relays), on_error=_complain)
+            await stack.enter_async_context(discovery)
         lookup = DHTLookup(
             options.dht_listen or ("[::]:0" if six else "0.0.0.0:0"),
             options.bootstrap,
@@ -264,28 +296,16 @@ async def _node(
         await stack.enter_async_context(lookup)
         if kept is not None:
             await stack.enter_async_context(kept.of(lookup))
-        discovery = None
-        if relays is not None:
-            discovery = DiscoveryMan(Path(relays), on_error=_complain)
-            await stack.enter_async_context(discovery)
-        rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
+        if options.bootstrap and not lookup.statistics()["contacts"]:
+            _complain("no DHT node has answered yet; it goes on trying")
         node = Node(
             identity,
-            listen=options.listen or (),
+            listen=listen,
             announce=options.announce,
             lookup=lookup,
             discovery=discovery,
             relay_server=relay_server,
-            config=NodeConfig(
-                network=options.network,
-                private_addresses=private,
-                connections_max=getattr(options, "connections", NodeConfig().connections_max),
-                send_bytes_per_s=rate,
-                receive_bytes_per_s=rate,
-                peer_send_bytes_per_s=peer_rate,
-                peer_receive_bytes_per_s=peer_rate,
-                busy_poll_s=getattr(options, "busy_poll", 0.0),
-            ),
+            config=config,
             observer=observer,
         )
         yield await stack.enter_async_context(node)
@@ -329,11 +349,11 @@ async def _serve_echo(options: argparse.Namespace) -> None:
 
 async def _ask(options: argparse.Namespace) -> bool:
     contact = _contact(options.peer)
+    body = sys.stdin.buffer.read() if options.body == STDIN else os.fsencode(options.body)
     async with _node(options) as node:
         if contact.record is not None:
             node.add_contact(contact)
         try:
-            body = options.body.encode()
             reply = await node.query(
                 contact.peer_id, options.kind, body, hard_timeout_s=options.timeout
             )
@@ -344,8 +364,15 @@ async def _ask(options: argparse.Namespace) -> bool:
             for attempt in error.attempts:
                 print(f"  {attempt}", file=sys.stderr)
             return True
+        except (HardTimeout, OutcomeUnknown) as error:
+            effect = "it may have run" if error.may_have_run else "it has not left this machine"
+            print(f"egtp: {error}; {effect}", file=sys.stderr)
+            for attempt in node.why(contact.peer_id).attempts:
+                print(f"  {attempt}", file=sys.stderr)
+            return True
         except HandlerFailed as error:
-            print(f"egtp: {error}: {error.body.decode(errors='replace')}", file=sys.stderr)
+            said = error.body.decode(errors="replace")
+            print(f"egtp: {error}{': ' if said else ''}{said}", file=sys.stderr)
             return True
     sys.stdout.buffer.write(reply + b"\n")
     sys.stdout.flush()
@@ -390,7 +417,8 @@ def _tell_published(event: Event) -> None:
         ways = ", ".join(map(str, event.record.strategies)) or "no way to reach it"
         stored = event.published.stored
         nodes = "1 node" if stored == 1 else f"{stored} nodes"
-        print(f"record stored by {nodes}: {ways}", flush=True)
+        with contextlib.suppress(BrokenPipeError):
+            print(f"record stored by {nodes}: {ways}", flush=True)
 
 
 def _made(folder: Path) -> Path:

@@ -425,5 +425,9 @@ def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
 
 def _handler_failed(reply: Reply) -> HandlerFailed:
     # Codes of later versions mean that the handler failed, whatever else they say.
-    known = reply.code in ReplyCode._value2member_map_ or reply.code >= 64
-    return HandlerFailed(reply.code if known else ReplyCode.HANDLER_ERROR, reply.body)
+    if reply.code >= 64:
+        return HandlerFailed(reply.code, reply.body)
+    known = reply.code in ReplyCode._value2member_map_
+    code = ReplyCode(reply.code) if known else ReplyCode.HANDLER_ERROR
+    phrase = code.name.lower().replace("_", " ")
+    return HandlerFailed(code, reply.body, f"the peer answered with code {code:d}, {phrase}")

@@ -30,7 +30,7 @@ What a *stranger* sends is never raised to a user: it is dropped and counted. Th
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from egtp.attempts import Attempt
@@ -60,6 +60,10 @@ __all__ = [
     "RemoteProtocolError",
     "WrongLoop",
 ]
+
+
+NOT_RUN: Final = (1, 3)
+"""The codes "no such kind" and "busy"."""
 
 
 class EgtpError(Exception):
@@ -152,6 +156,11 @@ class HandlerFailed(EgtpError):
         super().__init__(summary or f"the peer answered with code {code}")
         self.code = code
         self.body = body
+
+    @property
+    def may_have_run(self) -> bool:
+        """False if the peer says that no handler of its ran: there is none, or it was too busy."""
+        return self.code not in NOT_RUN
 
 
 class HedgeFailed(EgtpError):

@@ -76,13 +76,14 @@ async def hedge(
             one_more = bool(to_ask) and (left_s > 0 or not asked)
             if one_more and (newest is None or newest.done() or impatient.done()):
                 peer_id, impatient = to_ask.pop(0), loop.create_future()
+                is_timed = soft_timeout_s < left_s or not asked
                 newest = asked[peer_id] = node.open_query(
                     peer_id,
                     kind,
                     body(peer_id) if callable(body) else body,
                     hard_timeout_s=left_s,
-                    soft_timeout_s=soft_timeout_s if soft_timeout_s < left_s or not asked else None,
-                    on_soft_timeout=partial(impatient.set_result, None),
+                    soft_timeout_s=soft_timeout_s if is_timed else None,
+                    on_soft_timeout=partial(impatient.set_result, None) if is_timed else None,
                     idempotent=idempotent,
                     early=early,
                 )

@@ -7,17 +7,26 @@ import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from inspect import iscoroutinefunction
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self
 
+from egtp.address_policy import why_not_dial
 from egtp.comm_record import ContactLink, SignedCommRecord
 from egtp.comm_strat import Address
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
 from egtp.environment import Environment, give_way, local_addresses, open_files_max
-from egtp.errors import FastFail, FastFailReason, LocalProtocolError, NodeClosed, WrongLoop
+from egtp.errors import (
+    FastFail,
+    FastFailReason,
+    InvalidConfig,
+    LocalProtocolError,
+    NodeClosed,
+    WrongLoop,
+)
 from egtp.events import Observer
 from egtp.friends import Friends
 from egtp.handlers import Handler
@@ -85,6 +94,7 @@ class Node:
 
         Raises :class:`InvalidConfig`.
         """
+        _check_parts(identity, lookup, friends, discovery, relay_server)
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
@@ -94,7 +104,7 @@ class Node:
         )
         self._observer = observer
         self._listen = _addresses(listen)
-        self._announce = None if announce is None else _addresses(announce)
+        self._announce = None if announce is None else _announced(announce)
         self._dial_from = dial_from
         self._friends = friends
         self._lookup = _chain(lookup, friends)
@@ -221,6 +231,7 @@ class Node:
         engine = self._running()
         on_soft: Callable[[], object] | None = None
         if on_soft_timeout is not None:
+            _check_notice(on_soft_timeout, soft_timeout_s)
             # In a turn of its own: what it raises is the application's affair.
             on_soft = partial(engine.loop.call_soon, on_soft_timeout)
         outcome: asyncio.Future[bytes] = engine.loop.create_future()
@@ -259,6 +270,8 @@ class Node:
         ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments
         that no query can have."""
         engine = self._running()
+        if on_soft_timeout is not None:
+            _check_notice(on_soft_timeout, soft_timeout_s)
         query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
         return query.is_asked_by(
             self._ask(
@@ -363,6 +376,8 @@ class Node:
         Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken.
         """
         check_kind(kind)
+        if not callable(handler):
+            raise LocalProtocolError(f"the handler of {kind!r} is a function, not {handler!r}")
         if kind in self._handlers:
             raise LocalProtocolError(f"kind {kind!r} has a handler already")
         if at_once_max is not None and at_once_max < 1:
@@ -374,6 +389,7 @@ class Node:
 
     def handler(self, kind: str, **options: Any) -> Callable[[Handler], Handler]:
         """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
+        check_kind(kind)  # at once: without its parentheses it would be given the function
 
         def decorate(handler: Handler) -> Handler:
             self.handle(kind, handler, **options)
@@ -409,7 +425,7 @@ class Node:
 
     def why(self, peer_id: NodeId) -> Explanation:
         """What is known of a peer, how it is reached now, and what was tried in vain."""
-        engine = self._running()
+        engine = self._started()
         peer = engine.book.find(peer_id)
         open_queries = engine.exchanges.count_of(peer_id)
         if peer is None:
@@ -442,7 +458,7 @@ class Node:
     @property
     def record(self) -> SignedCommRecord:
         """This node's own record, as last signed."""
-        return self._running().own.current
+        return self._started().own.current
 
     @property
     def link(self) -> str:
@@ -469,26 +485,28 @@ class Node:
     @property
     def relay_server(self) -> RelayServer | None:
         """This node as a relay of others, with its counters; None if it is none."""
-        return self._running().relaying.server
+        return self._started().relaying.server
 
     @property
     def remembered(self) -> tuple[int, int, int]:
         """What is remembered of the queries of others, so that none runs twice: askers, queries,
         and bytes of replies. Bounded by :class:`AnswerLimits`."""
-        answers = self._running().answering.answers
+        answers = self._started().answering.answers
         return len(answers), answers.entries, answers.bytes
 
     @property
     def counters(self) -> Counter[str]:
-        """What was dropped, refused or closed, by reason. Every silent drop is counted here."""
-        return self._running().counters
+        """What was dropped, refused or closed, by reason. Every silent drop is counted here. They
+        can be read after the end, too, as :meth:`statistics`, :attr:`record` and :meth:`why`."""
+        return self._started().counters
 
     def statistics(self) -> dict[str, Any]:
         """How the node is, as numbers by name: for people and for what watches it. Names may change
         with any version; ``counters`` are those of :attr:`counters`, and of the relay if it is
         one."""
-        engine = self._running()
+        engine = self._started()
         answers, server = engine.answering.answers, engine.relaying.server
+        listener = engine.relaying.listener
         statistics: dict[str, Any] = {
             "peer_id": str(self.node_id),
             "record_sequence": engine.own.current.sequence,
@@ -503,7 +521,7 @@ class Node:
             "askers_remembered": len(answers),
             "queries_remembered": answers.entries,
             "replies_remembered_bytes": answers.bytes,
-            "relays": [str(relay_id) for relay_id in self.relays],
+            "relays": list(map(str, () if listener is None else listener.confirmed)),
             "counters": dict(engine.counters),
         }
         if server is not None:
@@ -587,6 +605,11 @@ class Node:
             raise NodeClosed("this node was not started: use `async with node:` or start()")
         raise NodeClosed()
 
+    def _started(self) -> Engine:
+        """The engine, for what may be read when the node is closed, too."""
+        engine = self._engine
+        return engine if engine is not None and engine.is_closed else self._running()
+
     def _check_loop(self) -> None:
         if self._loop is None:
             return
@@ -621,8 +644,37 @@ def _chain(lookup: LookupService | None, friends: Friends | None) -> LookupServi
     return LookupRace(lookup, friends)
 
 
+def _check_parts(
+    identity: object, lookup: object, friends: object, discovery: object, relay_server: object
+) -> None:
+    """Raises :class:`InvalidConfig` for what cannot be meant, before it fails somewhere inside."""
+    if not isinstance(identity, Identity | IdentityFile):
+        raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
+    if isinstance(lookup, Friends):
+        raise InvalidConfig("friends are given as friends=, whatever lookup= is")
+    if lookup is not None and not (hasattr(lookup, "resolve") and hasattr(lookup, "publish")):
+        raise InvalidConfig(f"lookup is a lookup service, such as a DHTLookup, not {lookup!r}")
+    if friends is not None and not isinstance(friends, Friends):
+        raise InvalidConfig(f"friends is a Friends, not {friends!r}")
+    if discovery is not None and not hasattr(discovery, "meet_relay_servers"):
+        raise InvalidConfig(f"discovery is a discovery service, not {discovery!r}")
+    if not isinstance(relay_server, bool | RelayLimits | None):
+        raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
+
+
 def _addresses(texts: str | Sequence[str]) -> list[Address]:
-    return [Address.parse(text) for text in ([texts] if isinstance(texts, str) else texts)]
+    texts = [texts] if isinstance(texts, str) else texts
+    if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
+        raise InvalidConfig(f"addresses are texts of the form IP:PORT, not {texts!r}")
+    return [Address.parse(text) for text in texts]
+
+
+def _announced(texts: str | Sequence[str]) -> list[Address]:
+    addresses = _addresses(texts)
+    for address in addresses:
+        if not address.port or why_not_dial(address, private_addresses=True) is not None:
+            raise InvalidConfig(f"nobody can dial {address}: announce an address of this machine")
+    return addresses
 
 
 def _rates(send: float | None, receive: float | None) -> Rates:
@@ -648,3 +700,10 @@ def _check_soft_timeout(soft_s: float, hard_s: float) -> None:
         raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
     if not 0 < soft_s < hard_s:
         raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
+
+
+def _check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
+    if soft_timeout_s is None:
+        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
+    if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
+        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")

@@ -672,5 +672,5 @@ def test_the_example_runs_as_it_stands() -> None:
         "hello, Alice",
         "hello, Bob",
         "hello, Carol",
-        "the peer answered with code 1",
+        "the peer answered with code 1, no such kind",
     ]

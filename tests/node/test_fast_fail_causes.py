@@ -18,6 +18,7 @@ import pytest
 
 from discovery import StaticDiscovery
 from egtp import (
+    Address,
     Attempt,
     AttemptReason,
     CommRecord,
@@ -412,8 +413,10 @@ def test_an_address_must_not_be_dialled() -> None:
 
 def test_an_address_is_nobodys() -> None:
     async def story(world: World) -> None:
-        peer = await world.node(announce="0.0.0.0:4000")
-        failure, took_s = await world.fails(await world.asker(peer), peer.node_id)
+        peer, asker = await world.node(), await world.asker()
+        nobody, key = TCPStrat(Address.parse("0.0.0.0:4000")), (1, peer.identity.channel_key)
+        asker.add_contact(world.sign(peer, key, nobody))
+        failure, took_s = await world.fails(asker, peer.node_id)
         assert said(failure) == [(TCPStrat, AttemptReason.NEVER_DIALLED)]
         assert took_s == 0
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -216,3 +218,83 @@ def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start
     assert told["connections_max"] == (900 - 64) * 16 // 17
     assert told["counters"]["connections_max is less: too few files may be open"] == 1
     stop(relay)
+
+
+@pytest.mark.parametrize(
+    ("command", "number", "status"),
+    [
+        (("relay", "--listen", "127.0.0.1:0"), signal.SIGTERM, 0),
+        (("echo",), signal.SIGINT, 0),
+        (("ask", "a" * 32), signal.SIGINT, 130),
+        (("ask", "a" * 32), signal.SIGTERM, -signal.SIGTERM),
+    ],
+)
+def test_a_program_that_still_joins_ends_at_a_signal_and_a_question_says_so(
+    start: Start, command: tuple[str, ...], number: int, status: int
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(20)
+        program = start(
+            "-m", "egtp", *command, "--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}"
+        )
+        silent.recv(1500)
+        program.send_signal(number)
+        said, errors = program.communicate(timeout=10)
+    assert (program.returncode, said, errors) == (status, "", "")
+
+
+def test_who_is_not_in_the_network_is_told_so(start: Start) -> None:
+    relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--bootstrap", "127.0.0.1:9")
+    assert relay.stderr is not None
+    assert relay.stderr.readline() == "egtp: no DHT node has answered yet; it goes on trying\n"
+    assert line(relay).startswith("relay ")
+
+
+def test_nobody_reads_what_a_program_prints(start: Start) -> None:
+    relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--dht-listen", "127.0.0.1:0")
+    assert relay.stdout is not None
+    assert relay.stderr is not None
+    relay.stdout.close()
+    assert relay.wait(timeout=20) == 1
+    assert relay.stderr.read() == ""
+
+
+def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    echo = start(
+        *("-m", "egtp", "echo", "--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0"), *join
+    )
+    peer_id = line(echo).removeprefix("peer ")
+    assert [line(echo).rpartition(":")[0] for _ in range(2)] == [
+        "listening on 127.0.0.1",
+        "listening on 127.0.0.2",
+    ]
+    assert line(echo).startswith("record stored")
+    ask = [sys.executable, "-m", "egtp", "ask", peer_id, "echo"]
+    for body, given in ((os.fsdecode(b"\xff\xfe"), b""), ("-", b"\xff\xfe")):
+        asked = subprocess.run(  # noqa: S603
+            [*ask, body, *join], input=given, capture_output=True, timeout=60, check=True, cwd=ROOT
+        )
+        assert asked.stdout == b"\xff\xfe\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("relay", "--listen", ""), "an address is IP:PORT"),
+        (("relay", "--announce", "0.0.0.0:4000"), "nobody can dial 0.0.0.0:4000"),
+        (("relay", "--announce", "127.0.0.1:0"), "nobody can dial 127.0.0.1:0"),
+        (("relay", "--connections", "-1"), "connections_max"),
+        (("echo", "--relays", "none.toml"), "none.toml"),
+        (("ask", "a" * 32, "Bad Kind"), "a kind is 1 to 64"),
+        (("ask", "a" * 32, "echo", "--timeout", "-1"), "a hard timeout is above 0"),
+    ],
+)
+def test_what_a_user_does_wrong_is_one_line(options: tuple[str, ...], message: str) -> None:
+    done = run("-m", "egtp", *options, "--bootstrap", "127.0.0.1:9")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("egtp: ")
