@@ -54,8 +54,9 @@ class FriendsHost(Protocol):
 
 
 class Friends:
-    """A :class:`LookupService`, and the other side of it. Given to ``Node(friends=...)``, each node
-    its own."""
+    """What ``Node(friends=...)`` takes, each node its own: it finds records at the friends of those
+    looked for, tells this node's to its friends, and keeps those of others. It needs no ``lookup``;
+    beside one, both are asked. See ``examples/friends.py``."""
 
     def __init__(
         self,

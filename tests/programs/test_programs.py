@@ -71,6 +71,12 @@ def test_the_quickstart_works_as_printed(start: Start) -> None:
     assert "says 'stranger'" in line(greeter)
 
 
+def test_friends_find_each_other_without_a_dht_wherever_they_move() -> None:
+    done = run("-W", "error", "examples/friends.py")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == ["hello, Carol", "hello, Carol, again"]
+
+
 def test_a_peer_behind_a_relay_answers_and_its_death_is_told(start: Start, tmp_path: Path) -> None:
     bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
     address = line(bootstrap).removeprefix("listening on ")
