@@ -131,6 +131,7 @@ class Engine:
             config.record_lifetime_s,
             self.answering.answers.signed_anew,
             friends=() if friends is None else friends.announced,
+            not_stored=self._own_record_not_stored,
         )
         self.publisher: Final = Publisher(
             self.me,
@@ -301,10 +302,13 @@ class Engine:
 
     def own_record(self) -> SignedCommRecord:
         if self.own.current.expired(self.unix_time()):
-            # The machine was suspended past the renewal, for instance.
-            self.own.renew()
-            self.publisher.signed_anew()
+            # The machine was suspended past the renewal, for instance. If it cannot be signed now,
+            # a handshake with the old one still makes a session.
+            self.publisher.renew()
         return self.own.current
+
+    def _own_record_not_stored(self) -> None:
+        self.publisher.not_signed()
 
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
         peer = self.book.find(peer_id)

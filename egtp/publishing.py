@@ -1,4 +1,5 @@
-"""Publishing this node's record: when it changes, and again at half of its life."""
+"""Publishing this node's record: when it changes, and again at half of its life; and signing it
+again soon when that could not be done."""
 
 from __future__ import annotations
 
@@ -25,6 +26,8 @@ HOLDERS_FEW: Final = 3
 """A record that fewer hold is soon lost with them, as after a network was cut. It is published
 again after a minute, and then after twice as long each time: the network may just be that small."""
 FEW_FIRST_S: Final = 60.0
+SIGN_AGAIN_FIRST_S: Final = 0.5
+SIGN_AGAIN_MAX_S: Final = 60.0
 
 
 class Publisher:
@@ -56,6 +59,9 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[Published]] = []
         self._published: tuple[SignedCommRecord, Published] | None = None
+        self._signing: asyncio.TimerHandle | None = None
+        self._sign_again_s = SIGN_AGAIN_FIRST_S
+        self._is_closed = False
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
@@ -63,8 +69,7 @@ class Publisher:
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
         """This node is reached otherwise from now on."""
         if self._own.change(strategies):
-            self._push(self._own.current)
-            self._changed.set()
+            self.signed_anew()
 
     async def published(self) -> Published:
         """Wait until the record as it is now is stored somewhere.
@@ -73,7 +78,7 @@ class Publisher:
         """
         if self._lookup is None:
             raise PublishFailed("this node has no lookup service")
-        if self._published is not None and self._published[0] is self._own.current:
+        if self._published is not None and self._is_newest(self._published[0]):
             return self._published[1]
         waiter: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
         self._waiters.append(waiter)
@@ -140,16 +145,39 @@ class Publisher:
         """Time has passed that timers did not count: renew and publish what is due."""
         self._changed.set()
 
+    def renew(self) -> None:
+        """Sign the record again now, to last for another lifetime."""
+        if self._own.renew():
+            self.signed_anew()
+
     def signed_anew(self) -> None:
-        """The record is another one, though it says the same."""
+        """The record is another one, though it may say the same."""
         self._push(self._own.current)
         self._changed.set()
+
+    def not_signed(self) -> None:
+        """There should be a new record, but its sequence could not be stored: on a disk that is
+        full for a moment, for instance. The one before is used on meanwhile."""
+        self._counters["own record not signed: its sequence could not be stored"] += 1
+        if self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        self._signing = loop.call_later(self._sign_again_s, self._sign_again)
+        self._sign_again_s = min(2 * self._sign_again_s, SIGN_AGAIN_MAX_S)
+
+    def _sign_again(self) -> None:
+        if self._own.try_again():
+            self._sign_again_s = SIGN_AGAIN_FIRST_S
+            self.signed_anew()
+
+    def _is_newest(self, record: SignedCommRecord) -> bool:
+        return record is self._own.current and not self._own.is_behind
 
     def _tell(self, record: SignedCommRecord, published: Published) -> None:
         self._published = (record, published)
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
-        if record is self._own.current:
+        if self._is_newest(record):
             for waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_result(published)
@@ -160,6 +188,9 @@ class Publisher:
         return self._config.record_lifetime_s / 2 * (1 - 0.1 * jitter)
 
     async def close(self) -> None:
+        self._is_closed = True
+        if self._signing is not None:
+            self._signing.cancel()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(PublishFailed("this node is closed"))

@@ -43,6 +43,8 @@ class Disk:
         return self.sequence
 
     def store_sequence(self, sequence: int) -> None:
+        if self.fails == "full":
+            raise InvalidConfig("no space left")
         if self.fails == "before":
             raise PowerFailure
         self.sequence = sequence
@@ -121,6 +123,20 @@ class OwnRecordMachine(RuleBasedStateMachine):
             seen = max(1, before + ahead)
             assert self.own.saw(seen) == (seen >= before)
             assert self.own.current.sequence > seen or seen < before
+
+    @rule(port=st.integers(1, 3), ahead=st.integers(0, 1000))
+    def the_disk_is_full_for_a_while(self, port: int, ahead: int) -> None:
+        if self.own is None:
+            return
+        self.disk.fails, current = "full", self.own.current
+        assert not self.own.saw(current.sequence + ahead)
+        assert not self.own.change(strategies(port))
+        assert not self.own.try_again()
+        assert self.own.current is current
+        self.disk.fails = None
+        assert self.own.try_again()
+        assert self.own.current.sequence > current.sequence + ahead
+        assert self.own.current.strategies == strategies(port)
 
     @rule(when=st.sampled_from(["before", "after"]), what=st.sampled_from(["renew", "saw"]))
     def crash(self, when: str, what: str) -> None:
@@ -223,13 +239,46 @@ def test_a_memory_sequence_remembers_within_its_process() -> None:
     assert store.load_sequence() == 7
 
 
-def test_a_number_that_cannot_be_stored_is_an_error_and_signs_nothing(tmp_path: Path) -> None:
+def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
+    tmp_path: Path,
+) -> None:
+    """A disk that is full for a moment: the record before is used on, and nothing is forgotten of
+    what the next one is to say."""
+    folder, told = tmp_path / "folder", list[str]()
+    folder.mkdir()
+    with IdentityFile.open(folder / "identity") as file:
+        own = OwnRecord(
+            file.identity,
+            bytes(8),
+            file,
+            lambda: NOW,
+            LIFETIME_S,
+            lambda before: told.append(f"signed after {before}"),
+            not_stored=lambda: told.append("not stored"),
+        )
+        before = own.current
+        folder.rename(tmp_path / "elsewhere")
+        assert not own.change(strategies(1))
+        assert own.is_behind
+        # The store is not asked each time.
+        assert not any([own.renew(), own.saw(NOW + 5), own.change(strategies(2))])
+        assert told == ["not stored"]
+        assert not own.try_again()
+        assert own.current is before
+        assert told == ["not stored"] * 2
+        (tmp_path / "elsewhere").rename(folder)
+        assert file.load_sequence() == NOW
+        assert own.try_again()
+        assert own.current.strategies == strategies(2)
+        assert own.current.sequence == file.load_sequence() == NOW + 6
+        assert told[2:] == [f"signed after {NOW}"]
+        assert own.renew()
+
+
+def test_without_a_first_record_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     with IdentityFile.open(folder / "identity") as file:
-        own = own_record(file.identity, file)
-        before = own.current
         folder.rename(tmp_path / "elsewhere")
         with pytest.raises(InvalidConfig, match="cannot use"):
-            own.renew()
-        assert own.current is before
+            own_record(file.identity, file)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from egtp import (
     SignedCommRecord,
 )
 from egtp.events import Event, RecordPublished
+from egtp.identity_file import IdentityFile
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -299,3 +301,102 @@ async def test_an_identity_that_runs_twice_warns_both(start: Start, lookup: Memo
     assert second.record.sequence > first.record.sequence
     first.add_contact(second.record)
     assert first.counters["this identity runs elsewhere"] == 1
+
+
+class Disk:
+    """An identity file on a disk that is full while it is told so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = IdentityFile.open(folder / "identity")
+        self._folder, self._aside = folder, folder.with_name("aside")
+
+    def is_full(self) -> None:
+        # Root may write wherever there is a folder.
+        self._folder.rename(self._aside)
+
+    def has_room(self) -> None:
+        self._aside.rename(self._folder)
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Disk]:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    disk = Disk(folder)
+    yield disk
+    disk.file.close()
+
+
+NOT_SIGNED = "own record not signed: its sequence could not be stored"
+
+
+async def test_a_record_that_could_not_be_renewed_is_renewed_once_there_is_room(
+    start: Start, config: Config, eventually: Eventually, disk: Disk
+) -> None:
+    watched = Watched()
+    node = await start(disk.file, lookup=watched, config=config(record_lifetime_s=2))
+    await published(node)
+    before = node.record
+    disk.is_full()
+    await eventually(lambda: node.counters[NOT_SIGNED])
+    assert node.record is before
+    disk.has_room()
+    await eventually(lambda: watched.published[-1].sequence > before.sequence)
+    assert node.record == watched.published[-1]
+    assert node.record.sequence == disk.file.load_sequence()
+
+
+async def test_a_change_that_could_not_be_signed_is_published_once_there_is_room(
+    start: Start, disk: Disk
+) -> None:
+    watched = Watched()
+    node = await start(disk.file, lookup=watched)
+    await published(node)
+    before = node.record
+    disk.is_full()
+    await node.listen("127.0.0.2:0")
+    await node.listen("127.0.0.3:0")
+    assert node.record is before
+    assert node.counters[NOT_SIGNED] == 1, "each attempt costs a full disk a write"
+    waiting = asyncio.ensure_future(node.published())
+    disk.has_room()
+    async with asyncio.timeout(4):
+        await waiting
+    assert [s.address.host for s in watched.published[-1].tcp] == ["127.0.0.3"]
+
+
+async def test_queries_go_both_ways_while_an_expired_record_cannot_be_signed_again(
+    start: Start, disk: Disk
+) -> None:
+    """A machine wakes up on the morning after, with its disk full."""
+    shift_s = 0.0
+    environment = Environment(unix_time=lambda: time.time() + shift_s)
+    node = await start(disk.file, lookup=None, environment=environment)
+    others = [await start(lookup=None) for _ in range(2)]
+
+    async def greet(query: Any) -> bytes:
+        return b"hello"
+
+    for one in (node, *others):
+        one.handle("greet", greet)
+    disk.is_full()
+    shift_s = 3 * 3600.0
+    node.add_contact(others[0].link)
+    assert await node.query(others[0].node_id, "greet") == b"hello"
+    others[1].add_contact(node.link)
+    assert await others[1].query(node.node_id, "greet") == b"hello"
+    assert node.counters[NOT_SIGNED] == 1
+    disk.has_room()
+
+
+async def test_a_node_that_closes_while_its_record_cannot_be_signed_leaves_no_timer(
+    start: Start, disk: Disk
+) -> None:
+    node = await start(disk.file)
+    disk.is_full()
+    await node.listen("127.0.0.2:0")
+    await node.close()
+    disk.has_room()
+    signing = node._engine.publisher._signing  # type: ignore[union-attr]
+    assert signing is not None
+    assert signing.cancelled()
