@@ -10,13 +10,14 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from egtp.comm_record import SignedCommRecord, supersedes
-from egtp.errors import LookupFailed, LookupFailure, PublishFailed
+from egtp.errors import EgtpError, LookupFailed, LookupFailure, PublishFailed
 from egtp.identity import NodeId
 
 __all__ = [
+    "PUBLISH_TIMEOUT_S",
     "LookupChain",
     "LookupRace",
     "LookupService",
@@ -26,6 +27,10 @@ __all__ = [
     "ending",
     "resolve_stream",
 ]
+
+PUBLISH_TIMEOUT_S: Final = 8.0
+"""Of each service of several: less than a node gives all of them (``lookup_timeout_s``), so that
+what one of them stored counts though another one hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,11 +143,36 @@ class MemoryLookup:
         return Published(stored=1, asked=1)
 
 
-class LookupChain:
-    """Several services as one: asked in order, the first usable record wins; published to all."""
+def _failure(error: Exception) -> LookupFailed:
+    """A service of several that raises something else, as one that is closed or has a bug, has
+    failed like any other; nobody is kept from what the others know."""
+    if isinstance(error, LookupFailed):
+        return error
+    _tell_of_bug(error)
+    return LookupFailed(LookupFailure.NO_RESPONSES, _named(error))
 
-    def __init__(self, *services: LookupService) -> None:
+
+def _tell_of_bug(error: Exception) -> None:
+    if not isinstance(error, EgtpError | TimeoutError):
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": "a lookup service raised", "exception": error}
+        )
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+class LookupChain:
+    """Several services as one: asked in order, the first usable record wins; published to all at
+    once."""
+
+    def __init__(
+        self, *services: LookupService, publish_timeout_s: float = PUBLISH_TIMEOUT_S
+    ) -> None:
+        """``publish_timeout_s`` is what each service may take to store a record."""
         self._services = services
+        self._publish_timeout_s = publish_timeout_s
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
@@ -153,8 +183,8 @@ class LookupChain:
         for service in self._services:
             try:
                 record = await _resolve(service, peer_id, newer_than, fresh=fresh)
-            except LookupFailed as error:
-                failure = error
+            except Exception as error:
+                failure = _failure(error)
                 continue
             if not fresh:
                 return record
@@ -177,26 +207,37 @@ class LookupChain:
                     async for record in stream:
                         told = record.sequence
                         yield record
-            except LookupFailed as error:
-                failure = error
+            except Exception as error:
+                failure = _failure(error)
         if told == newer_than:
             raise failure
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        stored = asked = networks = 0
-        failures = []
-        for service in self._services:
-            try:
-                published = await service.publish(record)
-            except PublishFailed as error:
-                failures.append(str(error))
-            else:
-                stored += published.stored
-                asked += published.asked
-                networks += published.networks
-        if not stored:
+        """To all at once, each with its own time. Raises :class:`PublishFailed`, with what became
+        of each, if none has stored it."""
+        outcomes = await asyncio.gather(*(self._publish(one, record) for one in self._services))
+        done = [one for one in outcomes if isinstance(one, Published)]
+        if not any(one.stored for one in done):
+            failures = [one for one in outcomes if isinstance(one, str)]
             raise PublishFailed("; ".join(failures) or "no lookup service to publish to")
-        return Published(stored, asked, networks)
+        return Published(
+            sum(one.stored for one in done),
+            sum(one.asked for one in done),
+            sum(one.networks for one in done),
+        )
+
+    async def _publish(self, service: LookupService, record: SignedCommRecord) -> Published | str:
+        """What was stored, or why nothing was."""
+        try:
+            async with asyncio.timeout(self._publish_timeout_s):
+                return await service.publish(record)
+        except PublishFailed as error:
+            return str(error)
+        except TimeoutError:
+            return f"{type(service).__name__} did not answer in time"
+        except Exception as error:
+            _tell_of_bug(error)
+            return _named(error)
 
 
 class LookupRace(LookupChain):
@@ -217,8 +258,8 @@ class LookupRace(LookupChain):
             for search in asyncio.as_completed(searches):
                 try:
                     record = await search
-                except LookupFailed as error:
-                    failure = error
+                except Exception as error:
+                    failure = _failure(error)
                     continue
                 if not fresh:
                     return record

@@ -107,7 +107,7 @@ class Node:
         self._announce = None if announce is None else _announced(announce)
         self._dial_from = dial_from
         self._friends = friends
-        self._lookup = _chain(lookup, friends)
+        self._lookup = _several(lookup, friends, self.config.lookup_timeout_s)
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
@@ -638,10 +638,15 @@ class Node:
         )
 
 
-def _chain(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
-    if lookup is None or friends is None:
-        return lookup or friends
-    return LookupRace(lookup, friends)
+def _several(
+    lookup: LookupService | None, friends: Friends | None, timeout_s: float
+) -> LookupService | None:
+    if lookup is None:
+        return friends
+    if friends is None:
+        return lookup
+    # Less than all of them have, so that what one stored counts though the other one hangs.
+    return LookupRace(lookup, friends, publish_timeout_s=0.8 * timeout_s)
 
 
 def _check_parts(

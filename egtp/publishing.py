@@ -96,10 +96,10 @@ class Publisher:
             record, pause_s = self._own.current, self._half_life_s()
             if lookup is not None:
                 try:
+                    if not asked:
+                        await self._go_above(lookup)
+                        asked, record = True, self._own.current
                     async with asyncio.timeout(self._config.lookup_timeout_s):
-                        if not asked:
-                            await self._go_above(lookup)
-                            asked, record = True, self._own.current
                         published = await lookup.publish(record)
                 except Exception as error:
                     # Whatever the service raises, this node must be found again when it is back;
@@ -128,7 +128,9 @@ class Publisher:
     async def _go_above(self, lookup: LookupService) -> None:
         """A copy of this identity restored from an old backup would sign numbers already used."""
         try:
-            found = await lookup.resolve(self._me)
+            # In its own time: a service that finds nothing in all of it can be published to still.
+            async with asyncio.timeout(self._config.lookup_timeout_s):
+                found = await lookup.resolve(self._me)
         except Exception:
             # That nothing is found is the usual case; what is broken, publishing will tell.
             return

@@ -20,6 +20,8 @@ from egtp import (
     MemoryLookup,
     Node,
     NodeId,
+    Published,
+    SignedCommRecord,
     canonical,
 )
 from egtp.friends import ASKED_MAX, FIND_KIND, STORE_KIND
@@ -73,6 +75,24 @@ async def test_r9_friends_are_told_and_whoever_knows_them_finds_a_peer_through_t
     asker.add_contact(friend.record)
     assert await asker.query(subject.node_id, "greet", b"you") == b"hello you"
     assert asker.why(subject.node_id).source == "lookup"
+
+
+async def test_friends_are_told_though_the_lookup_service_hangs(
+    start: Start, config: Callable[..., Any], friend: Node
+) -> None:
+    class Hangs(MemoryLookup):
+        async def publish(self, record: SignedCommRecord) -> Published:
+            await asyncio.Event().wait()
+            return await super().publish(record)
+
+    mine = Friends([friend.node_id])
+    made = await start(lookup=Hangs(), friends=mine, config=config(lookup_timeout_s=0.5))
+    made.add_contact(friend.record)
+    await made.published()
+    asker = await start(lookup=None, friends=Friends(friends_of={made.node_id: [friend.node_id]}))
+    asker.add_contact(friend.record)
+    answer(made)
+    assert await asker.query(made.node_id, "greet", b"you") == b"hello you"
 
 
 async def test_r9_friends_are_told_again_when_the_address_changes(

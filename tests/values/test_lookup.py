@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from egtp.comm_record import CommRecord, SignedCommRecord, supersedes
-from egtp.errors import LookupFailed, LookupFailure, PublishFailed
+from egtp.errors import LookupFailed, LookupFailure, NodeClosed, PublishFailed
 from egtp.identity import Identity, NodeId
 from egtp.lookup import (
     LookupChain,
@@ -327,6 +327,91 @@ async def test_a_service_of_a_race_that_raises_takes_no_record_from_the_others(
     assert await anext(stream) == good.answer
     with pytest.raises(OSError, match="database"):
         await anext(stream)
+
+
+class Broken(Recorded):
+    """Raises what no lookup service should."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        raise self.error
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        raise self.error
+
+
+class Hanging(Recorded):
+    async def publish(self, record: SignedCommRecord) -> Published:
+        await asyncio.Event().wait()
+        return await super().publish(record)
+
+
+@pytest.fixture
+async def told() -> list[BaseException]:
+    """What the event loop was told of."""
+    errors: list[BaseException] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: errors.append(context["exception"])
+    )
+    return errors
+
+
+@pytest.mark.parametrize("kind", [LookupChain, LookupRace])
+async def test_a_service_that_raises_keeps_nobody_from_the_record_of_another(
+    alice: Identity, kind: type[LookupChain], told: list[BaseException]
+) -> None:
+    bug, good = OSError("the database is gone"), Recorded(made(alice, 3))
+    for broken in (Broken(bug), Broken(NodeClosed("the service is closed"))):
+        assert await kind(broken, good).resolve(alice.node_id) == good.answer
+    assert told == [bug], "a bug is told of, what a service may well raise is not"
+    with pytest.raises(LookupFailed, match="OSError: the database is gone"):
+        await kind(Broken(bug)).resolve(alice.node_id)
+
+
+async def test_a_stream_of_a_chain_goes_on_after_a_service_that_raises(
+    alice: Identity, told: list[BaseException]
+) -> None:
+    bug, good = OSError("the database is gone"), Recorded(made(alice, 3))
+    stream = LookupChain(Broken(bug), good).resolve_stream(alice.node_id)
+    assert [record async for record in stream] == [good.answer]
+    assert told == [bug]
+
+
+@pytest.mark.parametrize("kind", [LookupChain, LookupRace])
+@pytest.mark.parametrize(
+    "bad",
+    [Hanging(), Broken(OSError("the database is gone")), Broken(NodeClosed("it is closed"))],
+    ids=["hangs", "has a bug", "is closed"],
+)
+@pytest.mark.usefixtures("told")
+async def test_a_service_that_stores_nothing_keeps_no_record_from_the_others(
+    alice: Identity, kind: type[LookupChain], bad: Recorded
+) -> None:
+    good, record = Recorded(), made(alice, 1)
+    published = await kind(bad, good, publish_timeout_s=0.01).publish(record)
+    assert published == Published(1, 1)
+    assert good.records == [record]
+
+
+@pytest.mark.usefixtures("told")
+async def test_all_are_published_to_at_once_and_what_became_of_each_is_said(
+    alice: Identity,
+) -> None:
+    both_asked = asyncio.Barrier(2)
+
+    class Waits(Recorded):
+        async def publish(self, record: SignedCommRecord) -> Published:
+            await both_asked.wait()
+            return await super().publish(record)
+
+    full = "the table is full"
+    services = [Waits(published=full), Waits(published=full), Hanging(), Broken(OSError("gone"))]
+    with pytest.raises(PublishFailed) as caught:
+        await LookupChain(*services, publish_timeout_s=0.5).publish(made(alice, 1))
+    assert str(caught.value) == f"{full}; {full}; Hanging did not answer in time; OSError: gone"
 
 
 def test_who_is_dropped_while_a_stream_is_awaited_ends_quietly(alice: Identity) -> None:
