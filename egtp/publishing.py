@@ -26,6 +26,8 @@ HOLDERS_FEW: Final = 3
 """A record that fewer hold is soon lost with them, as after a network was cut. It is published
 again after a minute, and then after twice as long each time: the network may just be that small."""
 FEW_FIRST_S: Final = 60.0
+CLOCK_SLACK_S: Final = 60.0
+"""So far a clock may be put back before what it has signed is signed again."""
 SIGN_AGAIN_FIRST_S: Final = 0.5
 SIGN_AGAIN_MAX_S: Final = 60.0
 
@@ -139,9 +141,11 @@ class Publisher:
 
     @property
     def is_due(self) -> bool:
-        """Whether the record has lived for about half of its time."""
+        """Whether the record has lived for about half of its time; or has more left than it could
+        have, since the clock was ahead when it was signed. Nobody stores such a record."""
         left_s = self._own.current.expiry_unix_s - self._environment.unix_time()
-        return left_s < 0.6 * self._config.record_lifetime_s
+        lifetime_s = self._config.record_lifetime_s
+        return not 0.6 * lifetime_s <= left_s <= lifetime_s + CLOCK_SLACK_S
 
     def look_again(self) -> None:
         """Time has passed that timers did not count: renew and publish what is due."""

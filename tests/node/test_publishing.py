@@ -239,6 +239,29 @@ async def test_the_record_is_renewed_while_publishing_fails(
     assert watched.published[-1] == node.record
 
 
+async def test_a_record_signed_while_the_clock_was_ahead_is_signed_again_when_it_is_right(
+    start: Start, eventually: Eventually
+) -> None:
+    """As every node of the DHT, this service refuses what ends too late."""
+    ahead_s = 30 * 86_400.0
+
+    class Strict(Watched):
+        async def publish(self, record: SignedCommRecord) -> Published:
+            if record.expiry_unix_s > time.time() + 86_400:
+                self.attempts += 1
+                raise PublishFailed("it ends too late")
+            return await super().publish(record)
+
+    strict = Strict()
+    node = await start(
+        lookup=strict, environment=Environment(unix_time=lambda: time.time() + ahead_s)
+    )
+    await eventually(lambda: strict.attempts)
+    ahead_s = 0.0
+    await published(node)
+    assert node.record.expiry_unix_s <= time.time() + node.config.record_lifetime_s
+
+
 async def test_a_node_without_a_lookup_service_renews_its_record_too(
     start: Start, config: Config, eventually: Eventually
 ) -> None:
