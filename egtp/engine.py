@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from hashlib import sha256
-from typing import Final
+from typing import Any, Final
 
 from egtp.accept_limits import RelayedInitiations
 from egtp.address_policy import Interface
@@ -30,13 +31,14 @@ from egtp.dialling import Dialler
 from egtp.discovery_service import Introduction
 from egtp.early import Early
 from egtp.environment import Environment, nonces
-from egtp.errors import FastFail, FastFailReason, RemoteProtocolError
+from egtp.errors import FastFail, FastFailReason, NodeClosed, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
 from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
 from egtp.large_message import Arrived
+from egtp.later import begin_later
 from egtp.lookup import LookupService
 from egtp.message import Message, Query, Reply, Send
 from egtp.message_reader import MessageReader
@@ -77,6 +79,10 @@ DRAIN_LOOK_S: Final = 0.05
 class Engine:
     """All state of a node. :class:`egtp.node.Node` is its public face."""
 
+    is_closed = False
+    _closing: asyncio.Task[None] | None = None
+    """What closes it, once for all who ask."""
+
     def __init__(
         self,
         identity: Identity,
@@ -98,7 +104,6 @@ class Engine:
         self._turns: Final = self._make_turns()
         self.soon: Final = self._turns.soon
         self.at_once: Final = self._turns.at_once
-        self.is_closed = False
         self._addresses: tuple[Address, ...] = ()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s, self._timer_ahead_s = float("inf"), float("inf")
@@ -283,6 +288,8 @@ class Engine:
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
         """A query of the engine's own, by any path."""
+        if self.is_closed:
+            raise NodeClosed
         outcome: asyncio.Future[bytes] = self.loop.create_future()
         exchange = self.ask(peer_id, kind, body, timeout_s, None, outcome)
         try:
@@ -625,28 +632,42 @@ class Engine:
         return bool(len(self.handlers) or len(self.exchanges) or outboxes)
 
     async def close(self) -> None:
-        """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing."""
-        if self.is_closed:
-            return
-        self.is_closed = True
-        for timer in (self._timer, self._cleaner):
-            if timer is not None:
-                timer.cancel()
-        await self.addresses.close()
-        await self.publisher.close()
-        if self.relaying.listener is not None:
-            await self.relaying.listener.close()
-        searches = self.routes.tasks()
-        for task in searches:
-            task.cancel()
-        await asyncio.gather(*searches, return_exceptions=True)
-        self.asking.close()
-        self.answering.refuses_new = True
-        await self.handlers.close()
-        # Relayed paths first: their goodbye travels over the direct paths to the relays.
-        paths = [path for peer in self.book.all() for path in peer.paths]
-        for path in sorted(paths, key=lambda path: not path.relayed):
-            path.say_close()
-        await self.comms.close()
-        for path in paths:
-            self.channels.close(path)
+        """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing.
+
+        It is done once, in a task of its own that all who call this wait for: any of them may be
+        cancelled, and the node is closed all the same.
+        """
+        caller = asyncio.current_task()
+        if self._closing is None:
+            self.is_closed = True
+            for timer in (self._timer, self._cleaner):
+                if timer is not None:
+                    timer.cancel()
+            self.asking.close()
+            self.answering.refuses_new = True
+            self._closing = begin_later(partial(self._close, caller))
+        elif self.handlers.runs_in(caller):
+            return  # a handler is not to wait for what waits for it
+        if not self._closing.done():
+            await asyncio.shield(self._closing)
+
+    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
+        try:
+            await self.addresses.close()
+            await self.publisher.close()
+            if self.relaying.listener is not None:
+                await self.relaying.listener.close()
+            searches = self.routes.tasks()
+            for task in searches:
+                task.cancel()
+            await asyncio.gather(*searches, return_exceptions=True)
+            await self.handlers.close(caller)
+        finally:
+            # Cancelled too, as all is when the program ends: then nothing else is waited for.
+            # Relayed paths first: their goodbye travels over the direct paths to the relays.
+            paths = [path for peer in self.book.all() for path in peer.paths]
+            for path in sorted(paths, key=lambda path: not path.relayed):
+                path.say_close()
+            await self.comms.close()
+            for path in paths:
+                self.channels.close(path)

@@ -260,12 +260,17 @@ class Handlers:
         if incoming._worker is not None:
             self._workers.cancel(incoming._worker, incoming)
 
-    async def close(self) -> None:
-        """Cancel what runs, and wait for it; what goes on in spite of that is left alone."""
+    def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether the task is that of a handler."""
+        return self._workers.has(task)
+
+    async def close(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """Cancel what runs, and wait for it; what goes on in spite of that is left alone. So is
+        the handler that ``caller`` is the task of, if it is one's: it closes its node."""
         self._closed = True
         for incoming in self._waiting:
             incoming._cancelled = True
-        for incoming in await self._workers.close():
+        for incoming in await self._workers.close(caller):
             self._counters["handler goes on after its node was closed"] += 1
             asyncio.get_running_loop().call_exception_handler(
                 {"message": f"handler of kind {incoming.kind!r} was cancelled, and goes on"}

@@ -171,7 +171,11 @@ class Node:
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
-        or socket is left. What was accepted has half a second to leave. A second call does nothing.
+        or socket is left. What was accepted has half a second to leave.
+
+        Once begun it comes to its end, even if this call is cancelled; further calls wait for the
+        same end. A handler may close its node: all is closed but the handler itself. One that does
+        so while the node is being closed already does not wait.
 
         With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
         asked to send nothing more and to come back later, what is new is refused as "busy", and
@@ -182,9 +186,11 @@ class Node:
         self._check_loop()
         if drain_s > 0 and not self._engine.is_closed:
             await self._engine.drain(drain_s)
-        if self._discovery is not None and self._introduce is not None:
-            self._discovery.forget(self._introduce)
-        await self._engine.close()
+        try:
+            if self._discovery is not None and self._introduce is not None:
+                self._discovery.forget(self._introduce)
+        finally:
+            await self._engine.close()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -206,12 +206,19 @@ class Workers(Generic[Job]):
                 return
             self._idle.append(worker)
 
-    async def close(self) -> list[Job]:
-        """Cancel everything, and wait for it, but not for ever: those that go on all the same."""
+    def has(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether a coroutine that runs in the task is one of these."""
+        return any(w.task is task for w in (*self._busy.values(), *self._idle))
+
+    async def close(self, caller: asyncio.Task[Any] | None = None) -> list[Job]:
+        """Cancel everything, and wait for it, but not for ever: those that go on all the same.
+
+        A coroutine may be the one that closes, itself or, as the ``caller``, by another task: it
+        goes on, and is not waited for.
+        """
         self._closed = True
-        # A coroutine may be the one that closes; it is not to wait for itself.
-        this = asyncio.current_task()
-        workers = [w for w in (*self._busy.values(), *self._idle) if w.task is not this]
+        closing = (caller, asyncio.current_task())
+        workers = [w for w in (*self._busy.values(), *self._idle) if w.task not in closing]
         for worker in workers:
             self._cancel(worker)
         self._idle.clear()

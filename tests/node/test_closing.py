@@ -1,0 +1,149 @@
+"""The end of a node: it is one, whoever asks for it, and whatever happens to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+import pytest
+
+from egtp import Incoming, MemoryLookup, Node, NodeClosed, Published, SignedCommRecord
+from egtp.engine import Engine
+
+Start: TypeAlias = Callable[..., Awaitable[Node]]
+Problems: TypeAlias = list[dict[str, Any]]
+
+
+def engine_of(node: Node) -> Engine:
+    assert node._engine is not None
+    return node._engine
+
+
+class Slow:
+    """A handler that is told to end, and ends when it is let."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def __call__(self, _: Incoming) -> bytes:
+        self.begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled.set()
+            await self.may_end.wait()
+        return b""
+
+
+async def ends(task: Awaitable[Any]) -> None:
+    async with asyncio.timeout(2):
+        await task
+
+
+async def test_a_close_that_is_cancelled_comes_to_its_end_all_the_same(
+    start: Start, greeter: Node
+) -> None:
+    node, slow = await start(), Slow()
+    node.handle("slow", slow)
+    await node.query(greeter.node_id, "greet")
+    await node.send(node.node_id, "slow")
+    await slow.begun.wait()
+    first = asyncio.ensure_future(node.close())
+    await slow.cancelled.wait()
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    second = asyncio.ensure_future(node.close())
+    slow.may_end.set()
+    await ends(second)
+    assert (len(engine_of(node).comms), engine_of(node).comms.listening) == (0, [])
+
+
+async def test_who_closes_a_node_that_is_being_closed_waits_for_the_same_end(start: Start) -> None:
+    node, slow = await start(), Slow()
+    node.handle("slow", slow)
+    await node.send(node.node_id, "slow")
+    await slow.begun.wait()
+    closes = [asyncio.ensure_future(node.close()) for _ in range(2)]
+    await slow.cancelled.wait()
+    assert not any(one.done() for one in closes)
+    slow.may_end.set()
+    for one in closes:
+        await ends(one)
+    assert engine_of(node).comms.listening == []
+
+
+async def test_what_a_closing_node_waits_for_does_not_hold_up_open_queries(
+    start: Start, greeter: Node
+) -> None:
+    asked, may_end = asyncio.Event(), asyncio.Event()
+
+    class SlowToEnd(MemoryLookup):
+        async def publish(self, record: SignedCommRecord) -> Published:
+            asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await may_end.wait()
+            return await super().publish(record)
+
+    slow = Slow()
+    slow.may_end.set()
+    greeter.handle("slow", slow)
+    node = await start(listen=(), lookup=SlowToEnd())
+    node.add_contact(greeter.record)
+    query = asyncio.ensure_future(node.query(greeter.node_id, "slow"))
+    await slow.begun.wait()
+    await asked.wait()
+    closing = asyncio.ensure_future(node.close())
+    with pytest.raises(NodeClosed) as closed:
+        await ends(query)
+    assert closed.value.may_have_run
+    assert not closing.done()
+    may_end.set()
+    await ends(closing)
+
+
+async def test_a_handler_that_closes_a_node_that_is_being_closed_does_not_wait_for_itself(
+    start: Start,
+) -> None:
+    node = await start()
+    begun, closed = asyncio.Event(), asyncio.Event()
+
+    @node.handler("tidy")
+    async def tidy(_: Incoming) -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await node.close()
+            closed.set()
+
+    await node.send(node.node_id, "tidy")
+    await begun.wait()
+    await ends(node.close())
+    assert closed.is_set()
+
+
+async def test_a_program_that_ends_while_a_node_is_being_closed_leaves_no_socket(
+    start: Start, greeter: Node
+) -> None:
+    """As ``asyncio.run`` ends it: everything is cancelled, the closing of the node too."""
+    node, slow = await start(), Slow()
+    node.handle("slow", slow)
+    await node.query(greeter.node_id, "greet")
+    await node.send(node.node_id, "slow")
+    await slow.begun.wait()
+    closing = asyncio.ensure_future(node.close())
+    await slow.cancelled.wait()
+    closing_task = engine_of(node)._closing
+    assert closing_task is not None
+    closing_task.cancel()
+    slow.may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await ends(closing)
+    assert (len(engine_of(node).comms), engine_of(node).comms.listening) == (0, [])
+    await node.close()
