@@ -124,7 +124,8 @@ class Node:
     async def start(self) -> None:
         """Listen, publish, and look for relays.
 
-        Raises :class:`InvalidConfig` if an address cannot be listened on; nothing is left then.
+        Raises :class:`InvalidConfig` if an address cannot be listened on, :class:`NodeClosed` if
+        the node is closed meanwhile, or what its services raise; nothing is left then.
         """
         if self._engine is not None:
             raise LocalProtocolError("this node was started already; make another one")
@@ -142,32 +143,38 @@ class Node:
             self._friends,
         )
         self._engine = engine
-        if config != self.config:
-            engine.counters["connections_max is less: too few files may be open"] += 1
-        engine.comms.dial_from = self._dial_from
-        for kind, (handler, options) in self._handlers.items():
-            engine.handlers.add(kind, handler, **options)
-        if self._relay_limits is not None:
-            engine.relaying.server = RelayServer(engine.relaying, self._relay_limits)
-            engine.handlers.add(LEASE_KIND, engine.relaying.lease, reserved=True)
         try:
+            if config != self.config:
+                engine.counters["connections_max is less: too few files may be open"] += 1
+            engine.comms.dial_from = self._dial_from
+            for kind, (handler, options) in self._handlers.items():
+                engine.handlers.add(kind, handler, **options)
+            if self._relay_limits is not None:
+                engine.relaying.server = RelayServer(engine.relaying, self._relay_limits)
+                engine.handlers.add(LEASE_KIND, engine.relaying.lease, reserved=True)
             await engine.comms.listen(self._listen)
+            if engine.is_closed:
+                raise NodeClosed
+            engine.addresses.listen(engine.comms.listening, self._announce)
+            engine.start()
+            self._meet_relays(engine)
         except BaseException:
-            await engine.close()
+            await self.close()
             raise
-        engine.addresses.listen(engine.comms.listening, self._announce)
-        engine.start()
-        if self._discovery is not None and self.config.relays_wanted:
-            listener = RelayListener(
-                engine,
-                self.node_id,
-                self.config.relays_wanted,
-                self.config.relay_lease_s,
-                engine.counters,
-            )
-            engine.relaying.listener = listener
-            self._introduce = listener.introduce
-            self._discovery.meet_relay_servers(self._introduce)
+
+    def _meet_relays(self, engine: Engine) -> None:
+        if self._discovery is None or not self.config.relays_wanted:
+            return
+        listener = RelayListener(
+            engine,
+            self.node_id,
+            self.config.relays_wanted,
+            self.config.relay_lease_s,
+            engine.counters,
+        )
+        engine.relaying.listener = listener
+        self._introduce = listener.introduce
+        self._discovery.meet_relay_servers(self._introduce)
 
     async def close(self, *, drain_s: float = 0.0) -> None:
         """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
@@ -547,11 +554,13 @@ class Node:
         """Accept connections on these addresses and no others, and say so in a new record.
 
         Open connections stay. Raises :class:`InvalidConfig` if one cannot be used; then all is
-        as it was.
+        as it was. Raises :class:`NodeClosed` if the node is closed meanwhile.
         """
         engine = self._running()
         wanted = _addresses(addresses)
         await engine.comms.listen(wanted)
+        if engine.is_closed:
+            raise NodeClosed
         self._listen = wanted
         engine.addresses.listen(engine.comms.listening, self._announce)
 

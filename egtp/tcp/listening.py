@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 
 from egtp.comm_strat import Address
-from egtp.errors import InvalidConfig
+from egtp.errors import InvalidConfig, NodeClosed
 
 __all__ = ["Listeners", "words"]
 
@@ -17,12 +17,14 @@ class Listeners:
     def __init__(self, accept: Callable[[], asyncio.Protocol]) -> None:
         self._accept = accept
         self._servers: dict[Address, asyncio.Server] = {}
+        self._closed = False
 
     async def listen(self, addresses: Iterable[Address]) -> list[Address]:
         """Listen on these addresses and no others; connections that are open stay open.
 
         Port 0 takes a free one. Returns where it really listens. Raises :class:`InvalidConfig`
-        naming the address that cannot be used, and then listens as before.
+        naming the address that cannot be used, and then listens as before; and
+        :class:`NodeClosed` when all was closed meanwhile.
         """
         kept: dict[Address, asyncio.Server] = {}
         new: dict[Address, asyncio.Server] = {}
@@ -39,6 +41,8 @@ class Listeners:
                     )
                 except OSError as error:
                     raise InvalidConfig(f"cannot listen on {address}: {words(error)}") from None
+                if self._closed:
+                    raise NodeClosed
         except BaseException:
             for server in new.values():
                 server.close()
@@ -56,6 +60,7 @@ class Listeners:
         return [Address.of(*name[:2]) for name in names]
 
     def close(self) -> None:
+        self._closed = True
         for server in self._servers.values():
             server.close()
         self._servers = {}

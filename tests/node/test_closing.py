@@ -8,7 +8,16 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from egtp import Incoming, MemoryLookup, Node, NodeClosed, Published, SignedCommRecord
+from egtp import (
+    Identity,
+    Incoming,
+    MemoryLookup,
+    Node,
+    NodeClosed,
+    NodeConfig,
+    Published,
+    SignedCommRecord,
+)
 from egtp.engine import Engine
 
 Start: TypeAlias = Callable[..., Awaitable[Node]]
@@ -147,3 +156,55 @@ async def test_a_program_that_ends_while_a_node_is_being_closed_leaves_no_socket
         await ends(closing)
     assert (len(engine_of(node).comms), engine_of(node).comms.listening) == (0, [])
     await node.close()
+
+
+# Closed while it starts
+
+
+async def test_a_node_that_is_closed_while_it_starts_has_not_started(
+    problems: Problems, identity: Callable[[], Identity], config: Callable[..., NodeConfig]
+) -> None:
+    node = Node(identity(), listen="127.0.0.1:0", lookup=MemoryLookup(), config=config())
+    starting = asyncio.ensure_future(node.start())
+    await asyncio.sleep(0)
+    await node.close()
+    with pytest.raises(NodeClosed):
+        await ends(starting)
+    assert engine_of(node).comms.listening == []
+    assert problems == []
+
+
+async def test_a_node_whose_start_fails_when_it_listens_already_is_closed(
+    problems: Problems, identity: Callable[[], Identity], config: Callable[..., NodeConfig]
+) -> None:
+    class Broken:
+        def __init__(self) -> None:
+            self.forgotten: list[object] = []
+
+        def meet_relay_servers(self, introduce: object) -> None:
+            raise RuntimeError("no")
+
+        def forget(self, introduce: object) -> None:
+            self.forgotten.append(introduce)
+
+    broken = Broken()
+    node = Node(identity(), listen="127.0.0.1:0", discovery=broken, config=config())
+    with pytest.raises(RuntimeError, match="no"):
+        await node.start()
+    assert engine_of(node).comms.listening == []
+    assert len(broken.forgotten) == 1
+    with pytest.raises(NodeClosed):
+        _ = node.listening
+    assert problems == []
+
+
+async def test_a_node_that_is_closed_while_it_begins_to_listen_elsewhere_listens_nowhere(
+    start: Start,
+) -> None:
+    node = await start()
+    listening = asyncio.ensure_future(node.listen(["127.0.0.1:0", "127.0.0.2:0"]))
+    await asyncio.sleep(0)
+    await node.close()
+    with pytest.raises(NodeClosed):
+        await ends(listening)
+    assert engine_of(node).comms.listening == []
