@@ -179,6 +179,9 @@ class SecureChannels:
         self._started_s = environment.elapsed()
         self._paths: dict[int, Path] = {}
         self._by_connection: dict[int, Path] = {}
+        self._by_remote: dict[int, Path] = {}
+        """The confirmed relayed paths, by what the other side calls their session. It chose that at
+        random: of two that are called alike one is made up, and only the newer one gets notes."""
         self._dials: dict[int, Dial] = {}
         self._unconfirmed: UnconfirmedSessions[Path] = UnconfirmedSessions()
 
@@ -429,16 +432,12 @@ class SecureChannels:
         dial.done(path)
 
     def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:
-        # Its index is of the session as *we* are known by there; only the tail can tell which.
-        for path in self._paths.values() if arrival.relayed else ():
-            if (
-                path.relayed
-                and path.confirmed
-                and path.session.remote_index == note.receiver_index
-                and path.sent_lately(note.tail)
-            ):
-                self._events.session_unknown(path)
-                return
+        # Its index is of the session as *we* are known by there; only the tail can tell whether it
+        # was asked for. Notes are free to send, so one must not cost a look at all paths.
+        path = self._by_remote.get(note.receiver_index) if arrival.relayed else None
+        if path is not None and path.sent_lately(note.tail):
+            self._events.session_unknown(path)
+            return
         self._counters["unknown-session note that matches nothing sent"] += 1
         if not arrival.relayed:
             self._events.reject(arrival)
@@ -450,6 +449,8 @@ class SecureChannels:
         path.on(PathEvent.END)
         if self._paths.pop(path.session.index, None) is not None:
             self._unconfirmed.remove(path)
+            if self._by_remote.get(path.session.remote_index) is path:
+                del self._by_remote[path.session.remote_index]
             if path.asker is not None:
                 self._answers.session_ended(path.asker)
             strategy = path.strategy
@@ -548,6 +549,8 @@ class SecureChannels:
 
     def _confirm(self, path: Path) -> None:
         path.on(PathEvent.PROOF)
+        if path.relayed:
+            self._by_remote[path.session.remote_index] = path
         if path.record is not None:
             self._events.learned_record(path.record)
         self._events.confirmed(path)

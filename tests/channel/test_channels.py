@@ -11,7 +11,7 @@ import struct
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -794,6 +794,38 @@ def test_a_note_on_a_connection_is_rejected_whatever_it_is_about(relayed: bool) 
     assert both.alice.unknown == []
     assert [arrival.strategy for arrival in both.alice.rejected] == [tcp(1)]
     assert both.alice.take() == []
+
+
+class NotLookedThrough(dict[int, Path]):
+    """Finds single paths only."""
+
+    def values(self) -> Any:
+        raise AssertionError("all paths are looked at")
+
+    items = __iter__ = values
+
+
+def test_a_note_costs_no_look_at_all_paths() -> None:
+    """Notes are free to send, so what one costs must not grow with the sessions of a node."""
+    both = talk(relayed=True)
+    both.alice.channels._paths = NotLookedThrough(both.alice.channels._paths)
+    packet = both.alice.say(both.alices)
+    index = both.alices.session.remote_index
+    both.alice.receive(UnknownSession(index ^ 1, packet[-16:]).encode(), RELAYS[0])
+    both.alice.receive(UnknownSession(index, bytes(16)).encode(), RELAYS[0])
+    assert both.alice.unknown == []
+    both.alice.receive(UnknownSession(index, packet[-16:]).encode(), RELAYS[0])
+    assert both.alice.unknown == [both.alices]
+
+
+def test_a_session_that_is_over_gets_no_notes() -> None:
+    both = talk(relayed=True)
+    packet = both.alice.say(both.alices)
+    both.alice.channels.close(both.alices)
+    note = UnknownSession(both.alices.session.remote_index, packet[-16:])
+    both.alice.receive(note.encode(), RELAYS[0])
+    assert both.alice.unknown == []
+    assert both.alice.channels._by_remote == {}
 
 
 # Early data.
