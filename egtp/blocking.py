@@ -349,6 +349,14 @@ class Node:
         """
         return self.run(lambda node: node.published(), timeout_s=timeout_s)
 
+    def reachable(self, *, timeout_s: float = 30.0) -> Published:
+        """Wait until a record is stored that names a way to this node; see
+        :meth:`egtp.node.Node.reachable`.
+
+        Raises :class:`PublishFailed` without a lookup service, or :class:`TimeoutError`.
+        """
+        return self.run(lambda node: node.reachable(), timeout_s=timeout_s)
+
     def listen(self, addresses: str | Sequence[str]) -> None:
         """Accept connections on these addresses and no others, and say so in a new record.
 

@@ -544,11 +544,21 @@ class Node:
         return statistics
 
     async def published(self) -> Published:
-        """Wait until the lookup service has stored this node's record as it is now.
+        """Wait until the lookup service has stored this node's record as it is now. It may still
+        name no way to this node; see :meth:`reachable`.
 
         Raises :class:`PublishFailed` without a lookup service, or when the node is closed.
         """
         return await self._running().publisher.published()
+
+    async def reachable(self) -> Published:
+        """Wait until a record is stored that names a way to this node: an address, or a relay that
+        has granted a lease. From then on others find it by its peerId, as far as this node knows.
+
+        Raises :class:`PublishFailed` as :meth:`published` does. A node that neither listens nor has
+        a relay waits for ever: ``async with asyncio.timeout(...)`` ends that.
+        """
+        return await self._running().publisher.published(reachable=True)
 
     async def listen(self, addresses: str | Sequence[str]) -> None:
         """Accept connections on these addresses and no others, and say so in a new record.

@@ -59,7 +59,7 @@ class Publisher:
         self._counters = counters
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._waiters: list[asyncio.Future[Published]] = []
+        self._waiters: list[asyncio.Future[None]] = []
         self._published: tuple[SignedCommRecord, Published] | None = None
         self._signing: asyncio.TimerHandle | None = None
         self._sign_again_s = SIGN_AGAIN_FIRST_S
@@ -73,21 +73,25 @@ class Publisher:
         if self._own.change(strategies):
             self.signed_anew()
 
-    async def published(self) -> Published:
-        """Wait until the record as it is now is stored somewhere.
+    async def published(self, *, reachable: bool = False) -> Published:
+        """Wait until the record as it is now is stored somewhere; if it is to be ``reachable``,
+        until one is that names a way to this node.
 
         Raises :class:`PublishFailed` if there is no lookup service to store it.
         """
         if self._lookup is None:
             raise PublishFailed("this node has no lookup service")
-        if self._published is not None and self._is_newest(self._published[0]):
-            return self._published[1]
-        waiter: asyncio.Future[Published] = asyncio.get_running_loop().create_future()
-        self._waiters.append(waiter)
-        try:
-            return await waiter
-        finally:
-            self._waiters.remove(waiter)
+        while True:
+            if self._published is not None:
+                record, published = self._published
+                if self._is_newest(record) and (record.strategies or not reachable):
+                    return published
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
 
     async def _run(self, lookup: LookupService | None) -> None:
         retry_s, few_s, asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False
@@ -183,10 +187,9 @@ class Publisher:
         self._published = (record, published)
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
-        if self._is_newest(record):
-            for waiter in self._waiters:
-                if not waiter.done():
-                    waiter.set_result(published)
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _half_life_s(self) -> float:
         # Up to a tenth earlier, so that nodes that started together do not publish together.

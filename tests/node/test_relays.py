@@ -21,6 +21,7 @@ from egtp import (
     MemoryLookup,
     Node,
     NodeConfig,
+    PublishFailed,
     RelayLimits,
     RelayStrat,
     SignedCommRecord,
@@ -213,6 +214,24 @@ async def test_small_queries_are_answered_beside_a_large_body_through_a_relay(
 
 
 # Relays die
+
+
+async def test_who_waits_to_be_reachable_is_when_his_first_lease_is_published(
+    start: Start, lookup: MemoryLookup
+) -> None:
+    relay, other = await start(relay_server=True), await start(listen=())
+    hidden = answer(await start(listen=(), discovery=StaticDiscovery(introductions([relay]))))
+    async with asyncio.timeout(10):
+        await hidden.reachable()
+    assert hidden.relays == (relay.node_id,)
+    assert (await lookup.resolve(hidden.node_id)).relays
+    assert await other.query(hidden.node_id, "greet", b"") == b"hello "
+    assert (await relay.reachable()).stored == 1
+    nowhere = asyncio.ensure_future(other.reachable())
+    await asyncio.sleep(0)
+    await other.close()
+    with pytest.raises(PublishFailed):
+        await nowhere
 
 
 async def test_another_relay_takes_over_and_a_new_record_is_published(
