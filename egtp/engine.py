@@ -74,6 +74,8 @@ PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
 """A peer that pings and reads nothing gets no more pongs than this."""
 DRAIN_LOOK_S: Final = 0.05
 """How often a node that is about to close looks whether it is done."""
+HANDSHAKE: Final = "handshake"
+PUSHED: Final = "pushed by the peer"
 
 
 class Engine:
@@ -322,7 +324,7 @@ class Engine:
         return None if peer is None else peer.record
 
     def learned_record(self, record: SignedCommRecord) -> None:
-        self.learn(record, "handshake")
+        self.learn(record, HANDSHAKE)
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
         """Take a verified record. True if it is news."""
@@ -336,15 +338,17 @@ class Engine:
             return False
         peer = self.book.get(record.peer_id)
         news = peer.learn(record, source, self.now())
-        if news:
-            # The peer has just said that it is there: what failed before says nothing any more.
+        if news and (peer.is_wanted if source == HANDSHAKE else source != PUSHED):
+            # The peer has just said that it is there: what failed before says nothing any more. But
+            # the addresses may be of a third party, so what a stranger says counts for nothing, nor
+            # does what can be said again and again without a handshake.
             for strategy in record.tcp:
                 self.dialler.backoff.worked(strategy.address)
         if news and peer.waiting and peer.best_path is None:
             self.routes.seek(peer)
         if news and record.tcp and peer.relayed is not None:
             # The peer may be reachable without its relays again; what is in flight stays there.
-            self.routes.seek_direct(peer)
+            self.routes.heard_where(peer)
         if news and self.observer is not None:
             self.observer(RecordLearned(record, source))
         return news
@@ -518,7 +522,7 @@ class Engine:
         if record.peer_id != path.peer_id:
             self.counters["dropped: pushed record of somebody else"] += 1
         else:
-            self.learn(record, "pushed by the peer")
+            self.learn(record, PUSHED)
 
     def _take_close(self, path: Path, _: bytes, __: int) -> None:
         self.routes.lose(path, "closed by the peer")

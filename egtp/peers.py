@@ -131,6 +131,10 @@ class Peer:
         """For any path, on behalf of the messages that wait."""
         self.direct_search: Search | None = None
         """For a direct path, on behalf of what goes through this peer as a relay."""
+        self.direct_due_s = float("inf")
+        """When to search for a direct path, since the peer has said where there may be one."""
+        self.direct_again_s = float("-inf")
+        """No sooner than this at the peer's word."""
         self.attempts: tuple[Attempt, ...] = ()
         self.last_note_s = float("-inf")
         self.early: Early | None = None

@@ -29,6 +29,7 @@ from egtp.silence import Verdict
 from egtp.strategy_choice import Contact
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
+from egtp.throttle import TokenBucket
 
 __all__ = ["Routes", "RoutesHost"]
 
@@ -46,6 +47,15 @@ ALL_AGAIN_S: Final = 10.0
 RENEW_AGAIN_S: Final = 60.0
 """A session that could not be replaced, or whose peer goes silent again, is tried again after this
 long."""
+
+
+HEARD_AGAIN_S: Final = 10.0
+"""At a peer's word its addresses are dialled this often at most: a record costs its signer nothing,
+and may name a third party. Until then the peer is reached through its relays."""
+HEARD_PER_S: Final = 10.0
+"""The same of all peers together; a search may dial eight addresses."""
+HEARD_BURST_S: Final = 5.0
+"""After an outage many have something to say."""
 
 
 class RoutesHost(Protocol):
@@ -91,6 +101,7 @@ class Routes:
         self._at_rest: list[Peer] = []
         """Of whom else there is, those who have not been looked at in this round."""
         self._looked_at_s = float("-inf")
+        self._heard = TokenBucket(HEARD_PER_S, HEARD_BURST_S, host.now())
 
     # Searching
 
@@ -150,6 +161,23 @@ class Routes:
         if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
             peer.direct_search = Search(partial(self._search_direct, peer))
 
+    def heard_where(self, peer: Peer) -> None:
+        """A peer that is reached through relays has said where else it may be: search there, as
+        soon as its turn comes. For strangers nobody is dialled."""
+        if peer.is_wanted:
+            peer.direct_due_s = max(self._host.now(), peer.direct_again_s)
+            self._watched[peer] = None
+            self._seek_direct_when_due(peer, self._host.now())
+
+    def _seek_direct_when_due(self, peer: Peer, now: float) -> None:
+        if peer.direct is not None or peer.relayed is None:
+            # There is a path by now; or there is none at all, and the next search tries everything.
+            peer.direct_due_s = math.inf
+        elif now >= peer.direct_due_s and peer.direct_search is None and now >= self._heard.ready_s:
+            self._heard.take(1, now)
+            peer.direct_due_s, peer.direct_again_s = math.inf, now + HEARD_AGAIN_S
+            self.seek_direct(peer)
+
     async def _search_direct(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         try:
             await self._reacher.reach(peer, found, with_relays=False)
@@ -198,7 +226,7 @@ class Routes:
             self._flush_through(peer.peer_id)
         elif path.dialled and path.record is not None and path.record.tcp:
             # The handshake brought a newer record, with addresses that were not tried yet.
-            self.seek_direct(peer)
+            self.heard_where(peer)
 
     # Paths go
 
@@ -385,7 +413,7 @@ class Routes:
         return some
 
     def _is_restless(self, peer: Peer) -> bool:
-        if peer.waiting or peer.superseded or peer.retired:
+        if peer.waiting or peer.superseded or peer.retired or peer.direct_due_s < math.inf:
             return True
         for path in (peer.direct, peer.relayed):
             if path is not None and (path.outbox or path.silence.is_asked):
@@ -395,6 +423,7 @@ class Routes:
     def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         if peer.search is None and peer.waiting and now >= peer.seek_again_s:
             self.seek(peer)
+        self._seek_direct_when_due(peer, now)
         self._listen(peer, now, is_relay=is_relay)
         self._renew_when_old(peer, now)
         for path in peer.paths:
