@@ -22,6 +22,7 @@ from egtp.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.sealed import ItemType, item
 from egtp.shares import Shares
 from egtp.unread import LITTLE_BYTES, Unread
+from egtp.uploads import Uploads
 
 __all__ = ["Answering", "AnsweringHost"]
 
@@ -71,6 +72,7 @@ class Answering:
             peer_max=config.peer_queries_bytes_max,
         )
         """The memory that the queries and sends of others may take up."""
+        self.uploads: Final = Uploads(self.room, config.strangers_queries_bytes_max, counters)
         self._roomy = config.peer_queries_bytes_max - config.body_bytes_max - RUNNING_BYTES
         """With no more than this taken there is room for one more of anybody."""
         self.unread: Final = Unread(
@@ -124,7 +126,7 @@ class Answering:
             kind is None
             or self.refuses_new
             or refused
-            or (self.room.taken > self._roomy and not self._has_room(path, message))
+            or (self.room.taken > self._roomy and not self._finds_room(path, message))
             or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
             or (asker is not None and asker.running >= self._open_queries_max)
         ):
@@ -146,6 +148,14 @@ class Answering:
         incoming._asked_again = False
         incoming._worker = None
         self.handlers.run(incoming)
+
+    def _finds_room(self, path: Path | None, message: Query | Send) -> bool:
+        if self._has_room(path, message):
+            return True
+        assert path is not None  # noqa: S101 - what this node asks itself needs no room
+        size = RUNNING_BYTES + len(message.body)
+        self.uploads.make_way(size, self._now(), stranger=path.is_strangers)
+        return self._has_room(path, message)
 
     def _has_room(self, path: Path | None, message: Query | Send) -> bool:
         size = RUNNING_BYTES + len(message.body)
@@ -287,4 +297,5 @@ class Answering:
         """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""
         self.handlers.expire(now_s)
         self.unread.look(now_s)
+        self.uploads.look(now_s)
         self.answers.look(now_s, sequence)

@@ -65,6 +65,7 @@ from egtp.sealed import (
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 from egtp.turns import Turns
+from egtp.uploads import Uploads
 
 __all__ = ["Engine"]
 
@@ -239,6 +240,10 @@ class Engine:
     @property
     def handlers(self) -> Handlers:
         return self.answering.handlers
+
+    @property
+    def uploads(self) -> Uploads:
+        return self.answering.uploads
 
     # The world
 

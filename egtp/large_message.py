@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 from egtp.bodies import BYTES_16, BYTES_32
 from egtp.canonical import pack
 from egtp.errors import InvalidMessage
-from egtp.message import Message, Query, decode_message
+from egtp.message import Message, Query, Reply, decode_message
 from egtp.sealed import AGE_BYTES
 
 __all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "pack_message"]
@@ -137,8 +137,11 @@ class Arriving:
             self._hash.update(piece)
 
     @property
-    def is_refused(self) -> bool:
-        return self._body is None
+    def left_s(self) -> float:
+        """What was left of its lifetime when it began to leave; without end for a reply."""
+        if isinstance(self.message, Reply):
+            return float("inf")
+        return (self.message.lifetime_ms - int.from_bytes(self._age, "big")) / 1000
 
     def refuse(self) -> None:
         """Keep nothing of the body, what is there included. The reference can be told all the same,
@@ -152,5 +155,5 @@ class Arriving:
             int.from_bytes(self._age, "big"),
             self.message._replace(body=body),
             b"" if self._hash is None else self._hash.digest(),
-            self.is_refused,
+            self._body is None,
         )

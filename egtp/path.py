@@ -39,8 +39,8 @@ from egtp.sealed import (
     write_settled_except,
 )
 from egtp.session import Session
-from egtp.shares import Shares
 from egtp.silence import Silence
+from egtp.uploads import Uploads
 
 __all__ = ["MESSAGE_OVERHEAD_MAX", "Path", "PathOwner"]
 
@@ -59,8 +59,8 @@ class PathOwner(Protocol):
     """What a path needs from the node it belongs to."""
 
     @property
-    def room(self) -> Shares:
-        """The memory that the queries and sends of others may take up, in bytes."""
+    def uploads(self) -> Uploads:
+        """What comes in chunks, and the memory that there is for it."""
 
     def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
         """Whether somebody here waits for the peer's reply to the query of that reference."""
@@ -411,7 +411,10 @@ class Path:
                 self._ours.body_bytes_max + MESSAGE_OVERHEAD_MAX,
                 self,
             )
-        return self._reassembly.feed(parse_chunk(data))
+        whole = self._reassembly.feed(parse_chunk(data), self.heard_s)
+        if whole is None:
+            self._owner.uploads.goes_on(self._reassembly)
+        return whole
 
     def end_chunks(self, data: bytes) -> None:
         """The rest of a message will not come. Raises :class:`InvalidPacket`."""
@@ -426,10 +429,11 @@ class Path:
         return self.asker is None or self.asker.stranger
 
     def take_room(self, size: int) -> bool:
-        return self._owner.room.take(self.peer_id, size, stranger=self.is_strangers)
+        uploads, now_s = self._owner.uploads, self.heard_s
+        return uploads.take(self.peer_id, size, now_s, stranger=self.is_strangers)
 
     def give_room_back(self, size: int) -> None:
-        self._owner.room.give_back(self.peer_id, size)
+        self._owner.uploads.room.give_back(self.peer_id, size)
 
     def is_awaited(self, reply: Reply) -> bool:
         return self._owner.is_awaited(self.peer_id, reply.reference)

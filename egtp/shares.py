@@ -54,6 +54,11 @@ class Shares:
         held = self._held.get(peer_id)
         return 0 if held is None else held.amount
 
+    def left(self, *, stranger: bool) -> int:
+        """What one more peer could take."""
+        left = self._all_max - self.taken
+        return min(left, self._strangers_max - self._strangers) if stranger else left
+
     def fits(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
         """Whether :meth:`take` would let the peer have so much more."""
         held = self._held.get(peer_id)

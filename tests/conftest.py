@@ -39,6 +39,8 @@ class AmpleRoom:
     def give_room_back(self, size: int) -> None:
         pass
 
+    is_strangers = True
+
     def is_awaited(self, reply: Reply) -> bool:
         return True
 

@@ -42,6 +42,7 @@ from egtp.path import Path
 from egtp.sealed import ItemType, Sealed, item, write_sealed
 from egtp.shares import Shares
 from egtp.strategy_choice import Contact
+from egtp.uploads import Uploads
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
 UNIX_S = 1_800_000_000.0
@@ -97,7 +98,8 @@ class Host:
         self.dialled_backs: list[tuple[NodeId, bytes, Arrival]] = []
         self.failed: list[tuple[Path, str]] = []
         self.ended: list[Path | Cause] = []
-        self.room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
+        room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
+        self.uploads = Uploads(room, 10**9, Counter())
         self.record = self.sign(1)
         self.channels = self.start()
 

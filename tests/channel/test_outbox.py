@@ -32,7 +32,7 @@ def test_every_message_arrives_whole_whatever_its_size(
         assert len(plaintext) < 65_000 - 36
         for kind, age_ms, data in parse_sealed(plaintext).items:
             if kind == ItemType.CHUNK:
-                whole = reassembly.feed(parse_chunk(data))
+                whole = reassembly.feed(parse_chunk(data), 0.0)
                 if whole is None:
                     continue
                 assert not isinstance(whole, Arrived)
@@ -59,5 +59,5 @@ def test_a_promise_of_much_costs_nothing(ample_room: RoomForChunks) -> None:
     chunk = parse_chunk(
         parse_sealed(write_sealed(0, 0, [write_chunk(1, 9 * MIB, 0, b"x")])).items[0][2]
     )
-    assert reassembly.feed(chunk) is None
+    assert reassembly.feed(chunk, 0.0) is None
     assert reassembly.held_bytes == 1

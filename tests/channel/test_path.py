@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
@@ -23,6 +24,7 @@ from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.sealed import ItemType, item, parse_sealed, write_chunk, write_sealed
 from egtp.session import InOrder, Session, SlidingWindow
 from egtp.shares import Shares
+from egtp.uploads import Uploads
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
 PEER = NodeId(bytes(20))
@@ -45,7 +47,11 @@ class Owner:
     turn: list[Callable[[], None]] = field(default_factory=list)
     sent: list[tuple[CommStrat, bytes]] = field(default_factory=list)
     failed: list[tuple[Path, str]] = field(default_factory=list)
-    room: Shares = field(default_factory=lambda: Shares(10**9, strangers_max=10**9, peer_max=10**9))
+    uploads: Uploads = field(
+        default_factory=lambda: Uploads(
+            Shares(10**9, strangers_max=10**9, peer_max=10**9), 10**9, Counter()
+        )
+    )
 
     def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
         return True

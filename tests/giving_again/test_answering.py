@@ -40,7 +40,7 @@ class Recorder:
         self.counters: Counter[str] = Counter()
         config = NodeConfig(waiting_bytes_max=waiting_bytes_max)
         self.answering = Answering(self, ME, config, self.counters, self.nonce)
-        self.room = self.answering.room
+        self.uploads = self.answering.uploads
         self.answering.handlers.add("large", self.large)
         self.ran = 0
         self.packets = 0

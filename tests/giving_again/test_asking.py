@@ -29,6 +29,7 @@ from egtp.routes import Routes
 from egtp.sealed import ItemType, parse_sealed
 from egtp.session import InOrder, Session, SlidingWindow
 from egtp.shares import Shares
+from egtp.uploads import Uploads
 
 ME = NodeId(bytes(20))
 PEER = NodeId(bytes(19) + b"\1")
@@ -45,7 +46,8 @@ class Recorder:
     def __init__(self) -> None:
         self.now_s = 100.0
         self.is_closed = False
-        self.room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
+        room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
+        self.uploads = Uploads(room, 10**9, Counter())
         self.counters: Counter[str] = Counter()
         self.book = PeerBook(100, 50, lambda _: False)
         nonces = count()

@@ -104,7 +104,7 @@ def test_what_arrives_in_pieces_is_the_message_however_it_was_cut(
     at, came = 0, None
     for part in cut(whole, pieces):
         assert came is None
-        came = reassembly.feed(Chunk(1, len(whole), at, part))
+        came = reassembly.feed(Chunk(1, len(whole), at, part), 0.0)
         at += len(part)
         assert reassembly.held_bytes == (0 if at == len(whole) else at)
     if isinstance(came, Arrived):
@@ -125,8 +125,8 @@ def test_what_is_no_message_is_none_in_pieces_either(
     whole = bytearray(bytes(4) + made[0].encode())
     whole[min(at, len(whole) - 1)] = byte
     reassembly = Reassembly(MIB, MIB, ample_room)
-    assert reassembly.feed(Chunk(1, len(whole), 0, bytes(whole[:16_384]))) is None
-    came = reassembly.feed(Chunk(1, len(whole), 16_384, bytes(whole[16_384:])))
+    assert reassembly.feed(Chunk(1, len(whole), 0, bytes(whole[:16_384])), 0.0) is None
+    came = reassembly.feed(Chunk(1, len(whole), 16_384, bytes(whole[16_384:])), 0.0)
     if isinstance(came, Arrived):
         assert came.message == decode_message(bytes(whole[4:]))
     else:

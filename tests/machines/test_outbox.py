@@ -85,7 +85,7 @@ class Receiver:
                 chunk = parse_chunk(data)
                 chunks.append(chunk)
                 self.chunk_bytes += len(chunk.data)
-                whole = self.reassembly.feed(chunk)
+                whole = self.reassembly.feed(chunk, 0.0)
                 assert not isinstance(whole, Arrived)
                 if whole is not None:
                     self.chunk_bytes -= len(whole)

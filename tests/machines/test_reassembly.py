@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import sys
 import tracemalloc
+from collections import Counter
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import cast
@@ -34,12 +35,15 @@ from egtp.sealed import (
 )
 from egtp.session import Session
 from egtp.shares import Shares
+from egtp.uploads import Uploads
 
 MIB = 1024 * 1024
 
 
 class Room:
     """So many bytes, and every reply is awaited, or none."""
+
+    is_strangers = True
 
     def __init__(self, left: int = U32_MAX, *, awaited: bool = True) -> None:
         self.left = left
@@ -86,7 +90,7 @@ def test_messages_come_out_whole_however_their_chunks_are_interleaved(
         number = order.choice(list(left))
         chunk = left[number].pop(0)
         held[number] += len(chunk.data)
-        message = reassembly.feed(chunk)
+        message = reassembly.feed(chunk, 0.0)
         if not left[number]:
             del left[number]
             held[number] = 0
@@ -136,9 +140,9 @@ class ReassemblyMachine(RuleBasedStateMachine):
         )
         if not right:
             with pytest.raises(InvalidPacket):
-                self.reassembly.feed(chunk)
+                self.reassembly.feed(chunk, 0.0)
             return
-        whole = self.reassembly.feed(chunk)
+        whole = self.reassembly.feed(chunk, 0.0)
         if len(grown) == total:
             assert whole == grown
             self.model.pop(chunk.message_id, None)
@@ -159,31 +163,31 @@ def test_whatever_comes_the_limits_hold_and_a_refused_chunk_changes_nothing() ->
 
 
 def test_a_message_at_the_limit_passes_and_one_byte_more_does_not() -> None:
-    assert reassembly_of(10, 10).feed(Chunk(1, 10, 0, bytes(10))) == bytes(10)
+    assert reassembly_of(10, 10).feed(Chunk(1, 10, 0, bytes(10)), 0.0) == bytes(10)
     with pytest.raises(InvalidPacket, match="limit"):
-        reassembly_of(100, 10).feed(Chunk(1, 11, 0, b"x"))
+        reassembly_of(100, 10).feed(Chunk(1, 11, 0, b"x"), 0.0)
 
 
 def test_all_that_is_under_way_may_be_as_much_as_the_limit_and_not_a_byte_more() -> None:
     reassembly = reassembly_of(10, 100)
-    assert reassembly.feed(Chunk(1, 20, 0, bytes(6))) is None
-    assert reassembly.feed(Chunk(2, 20, 0, bytes(4))) is None
+    assert reassembly.feed(Chunk(1, 20, 0, bytes(6)), 0.0) is None
+    assert reassembly.feed(Chunk(2, 20, 0, bytes(4)), 0.0) is None
     assert reassembly.held_bytes == 10
     for chunk in (Chunk(1, 20, 6, b"x"), Chunk(3, 1, 0, b"x")):
         with pytest.raises(InvalidPacket, match="too much"):
-            reassembly.feed(chunk)
+            reassembly.feed(chunk, 0.0)
     assert reassembly.held_bytes == 10
 
 
 def test_so_many_messages_may_be_under_way_and_not_one_more() -> None:
     reassembly = reassembly_of(MIB, MIB)
     for number in range(MESSAGES_MAX):
-        assert reassembly.feed(Chunk(number, 2, 0, b"a")) is None
+        assert reassembly.feed(Chunk(number, 2, 0, b"a"), 0.0) is None
     with pytest.raises(InvalidPacket, match="too many"):
-        reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a"))
+        reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a"), 0.0)
     # Those under way still come to their end, and make room.
-    assert reassembly.feed(Chunk(7, 2, 1, b"b")) == b"ab"
-    assert reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a")) is None
+    assert reassembly.feed(Chunk(7, 2, 1, b"b"), 0.0) == b"ab"
+    assert reassembly.feed(Chunk(MESSAGES_MAX, 2, 0, b"a"), 0.0) is None
 
 
 def test_promises_of_huge_messages_cost_nothing() -> None:
@@ -191,7 +195,7 @@ def test_promises_of_huge_messages_cost_nothing() -> None:
     tracemalloc.start()
     try:
         for number in range(MESSAGES_MAX):
-            reassembly.feed(Chunk(number, U32_MAX, 0, b"x"))
+            reassembly.feed(Chunk(number, U32_MAX, 0, b"x"), 0.0)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -213,16 +217,16 @@ def test_promises_of_huge_messages_cost_nothing() -> None:
 )
 def test_a_chunk_that_does_not_follow_the_last_is_refused(second: Chunk) -> None:
     reassembly = reassembly_of(100, 100)
-    reassembly.feed(Chunk(1, 10, 0, b"abc"))
+    reassembly.feed(Chunk(1, 10, 0, b"abc"), 0.0)
     with pytest.raises(InvalidPacket):
-        reassembly.feed(second)
+        reassembly.feed(second, 0.0)
     assert reassembly.held_bytes == 3
 
 
 def test_a_first_chunk_from_the_middle_is_refused_and_leaves_nothing() -> None:
     reassembly = reassembly_of(100, 100)
     with pytest.raises(InvalidPacket):
-        reassembly.feed(Chunk(1, 10, 3, b"abc"))
+        reassembly.feed(Chunk(1, 10, 3, b"abc"), 0.0)
     assert not reassembly._parts
 
 
@@ -238,12 +242,13 @@ def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
     """A message is larger than its body, and so is what its chunks add up to: a real path leaves
     room for that even if reassembly is given no more than a body."""
     limits = NodeConfig(body_bytes_max=20_000, reassembly_bytes_max=20_000).limits
+    room = Shares(MIB, strangers_max=MIB, peer_max=MIB)
     path = Path(
         NodeId(bytes(20)),
         cast("Session", SimpleNamespace(started_s=0.0)),
         TCPStrat(Address(bytes(4), 1)),
         cast("Carrier", None),
-        cast("PathOwner", SimpleNamespace(room=Shares(MIB, strangers_max=MIB, peer_max=MIB))),
+        cast("PathOwner", SimpleNamespace(uploads=Uploads(room, MIB, Counter()))),
         relayed=False,
         dialled=True,
         theirs=limits,
@@ -274,7 +279,7 @@ def arrives(reassembly: Reassembly, message: Query | Reply | Send) -> Arrived:
     pieces, at = pieces_of(message), 0
     total = sum(map(len, pieces))
     for piece in pieces:
-        whole = reassembly.feed(Chunk(7, total, at, piece))
+        whole = reassembly.feed(Chunk(7, total, at, piece), 0.0)
         at += len(piece)
     assert isinstance(whole, Arrived)
     return whole
@@ -303,7 +308,7 @@ def test_what_is_refused_keeps_no_memory_while_the_rest_of_it_comes() -> None:
     tracemalloc.start()
     try:
         for piece in pieces[:-1]:
-            reassembly.feed(Chunk(1, total, at, piece))
+            reassembly.feed(Chunk(1, total, at, piece), 0.0)
             at += len(piece)
         held, _ = tracemalloc.get_traced_memory()
     finally:
@@ -327,9 +332,9 @@ def test_a_large_reply_is_kept_if_somebody_waits_for_it_and_takes_no_room_of_oth
 def test_what_cannot_be_read_in_pieces_and_has_no_room_ends_the_path() -> None:
     room = Room(100)
     reassembly = Reassembly(MIB, MIB, room)
-    assert reassembly.feed(Chunk(1, 300, 0, bytes(100))) is None
+    assert reassembly.feed(Chunk(1, 300, 0, bytes(100)), 0.0) is None
     with pytest.raises(InvalidPacket, match="no room"):
-        reassembly.feed(Chunk(1, 300, 100, bytes(100)))
+        reassembly.feed(Chunk(1, 300, 100, bytes(100)), 0.0)
     reassembly.abandon_all()
     assert (room.left, reassembly.held_bytes) == (100, 0)
 
@@ -354,7 +359,7 @@ def test_of_the_packet_in_which_a_chunk_came_nothing_is_kept(size: int, left: in
         for at, end in ((0, first), (first, first + size), (first + size, first + 2 * size)):
             data = write_chunk(number, len(whole), at, whole[at:end])[5:]
             holders = sys.getrefcount(data)
-            reassembly.feed(parse_chunk(data))
+            reassembly.feed(parse_chunk(data), 0.0)
             assert sys.getrefcount(data) == holders
 
 
@@ -393,7 +398,7 @@ def test_whatever_becomes_of_messages_all_room_is_given_back(
     while any(under_way.values()):
         number = order.choice([number for number, pieces in under_way.items() if pieces])
         try:
-            reassembly.feed(under_way[number].pop(0))
+            reassembly.feed(under_way[number].pop(0), 0.0)
         except InvalidPacket:
             under_way[number].clear()
             reassembly.abandon(number)

@@ -56,6 +56,9 @@ class SharesMachine(RuleBasedStateMachine):
     @invariant()
     def all_is_accounted_for(self) -> None:
         assert self.shares.taken == self.has.total() <= ALL_MAX
+        left = ALL_MAX - self.has.total()
+        assert self.shares.left(stranger=False) == left
+        assert self.shares.left(stranger=True) == min(left, STRANGERS_MAX - self._strangers())
         for peer_id in PEERS:
             assert self.shares.of(peer_id) == self.has[peer_id] <= PEER_MAX
         assert len(self.shares) == sum(amount > 0 for amount in self.has.values())
