@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Final
 
@@ -13,6 +14,7 @@ from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.early import Early
 from egtp.errors import FastFail
 from egtp.identity import NodeId
+from egtp.later import begin_later
 from egtp.outgoing import Outgoing
 from egtp.path import Path
 from egtp.strategy_choice import Contact
@@ -96,9 +98,9 @@ class Search:
     def __init__(
         self, run: Callable[[asyncio.Future[None]], Coroutine[None, None, FastFail | None]]
     ) -> None:
-        loop = asyncio.get_running_loop()
-        self.found: Final[asyncio.Future[None]] = loop.create_future()
-        self.task: Final = loop.create_task(run(self.found))
+        self.found: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
+        # It may end without waiting, and is to be known as the search by then.
+        self.task: Final = begin_later(partial(run, self.found))
 
     def path_opened(self) -> None:
         if not self.found.done():

@@ -12,6 +12,7 @@ import contextlib
 import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final, Protocol
 
 from egtp.accept_limits import AcceptLimits, origin
@@ -22,6 +23,7 @@ from egtp.errors import NotSent
 from egtp.events import Dialling, Observer
 from egtp.identity import NodeId
 from egtp.idle_policy import IdlePolicy, Standing, Use
+from egtp.later import begin_later
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.listening import Listeners, words
 from egtp.tcp.throttling import Rates, Throttling
@@ -147,8 +149,10 @@ class TCPCommsHandler:
             self._observer(Dialling(strategy.address))
         connection = self._new_connection(strategy.address)
         self._policy.add(connection.number, Standing.OPENING, connection.started_s)
-        task = asyncio.get_running_loop().create_task(self._open(connection, strategy.address))
-        self._openings[connection.number] = task
+        number, open_it = connection.number, partial(self._open, connection, strategy.address)
+        self._openings[number] = task = begin_later(open_it)
+        # Not by the task itself: one that is cancelled before its first turn does nothing at all.
+        task.add_done_callback(lambda _: self._openings.pop(number))
         return connection
 
     async def _open(self, connection: TCPConnection, address: Address) -> None:
@@ -168,7 +172,6 @@ class TCPCommsHandler:
             connection.fail(AttemptReason.REFUSED if refused else words(error))
         finally:
             timer.cancel()
-            del self._openings[connection.number]
 
     def _new_connection(self, dialled: Address | None) -> TCPConnection:
         number = self._next_number

@@ -132,6 +132,14 @@ async def test_a_dial_that_runs_out_of_time_in_the_turn_in_which_it_connects_lea
     assert left_bytes == 0
 
 
+async def test_a_dial_that_is_given_up_before_its_first_turn_leaves_nothing(make_end: Any) -> None:
+    server, client = make_end(), make_end()
+    dialled = client.comms.open(await server.listen())
+    dialled.abort("not wanted any more")
+    await client.until(lambda: not client.comms._openings)
+    assert len(client.comms) == 0
+
+
 async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) -> None:
     server = make_end()
     address = await server.listen()
