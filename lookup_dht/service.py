@@ -124,33 +124,36 @@ class DHTLookup:
         self._traffic = Traffic(self._settings.elapsed())
         self._resolver = Resolver(self._node, self._settings, file, self._begin)
         self._calls: set[asyncio.Task[Any]] = set()
+        self._binding = asyncio.Lock()
+        """Held while the socket is opened, exchanged or closed: each of these finds what the one
+        before it has left."""
         self._started = False
         self._closed = False
 
     async def start(self) -> None:
         """Bind, and try to join. A network that does not answer is no error: the node goes on
         trying. Raises :class:`InvalidConfig` if the address cannot be listened on."""
-        if self._started:
-            raise LocalProtocolError("a DHTLookup is started once")
-        await self._node.listen(self._listen.port, self._listen.host)
-        self._started = True
+        async with self._binding:
+            if self._closed:
+                raise NodeClosed("the lookup service is closed")
+            if self._started:
+                raise LocalProtocolError("a DHTLookup is started once")
+            await self._node.listen(self._listen.port, self._listen.host)
+            self._started = True
         with self._node_closed_if_closed():
-            await self._restore(self._state)
-            self._state = None
-            await self._node.bootstrap()
+            await self._begin(self._join())
 
     async def close(self) -> None:
-        """Afterwards no task, timer or socket is left; open calls end with NodeClosed."""
+        """Afterwards no task, timer or socket is left; open calls end with NodeClosed. If it is
+        cancelled, another call goes on."""
         self._closed = True
-        self._resolver.close()
-        for call in self._calls:
-            call.cancel()
-        if self._calls:
-            await asyncio.wait(self._calls)
-        if self._started:
+        async with self._binding:
+            self._resolver.close()
+            for call in self._calls:
+                call.cancel()
+            if self._calls:
+                await asyncio.wait(self._calls)
             await self._node.close()
-        else:
-            self._node.storage.close()
 
     async def __aenter__(self) -> Self:
         try:
@@ -171,12 +174,13 @@ class DHTLookup:
     async def rebind(self, listen: str) -> None:
         """Move to another address of this machine, keeping the id and everything known, and
         greet the contacts from there. Raises :class:`InvalidConfig` and stays if it cannot."""
-        self._check_running()
         address = Address.parse(listen)
-        if len(address.ip) != len(self._listen.ip):
-            raise InvalidConfig(f"a node cannot move between IPv4 and IPv6, as to {listen}")
-        await self._node.listen(address.port, address.host)
-        self._listen = address
+        async with self._binding:
+            self._check_running()
+            if len(address.ip) != len(self._listen.ip):
+                raise InvalidConfig(f"a node cannot move between IPv4 and IPv6, as to {listen}")
+            await self._node.listen(address.port, address.host)
+            self._listen = address
         with self._node_closed_if_closed():
             await self._node.bootstrap()
 
@@ -300,6 +304,11 @@ class DHTLookup:
     async def _put(self, record: SignedCommRecord) -> Stored:
         await self._node.ensure_contacts()
         return await self._node.walks.put(bytes(record.peer_id), record)
+
+    async def _join(self) -> None:
+        await self._restore(self._state)
+        self._state = None
+        await self._node.bootstrap()
 
     async def _restore(self, state: NodeState | None) -> None:
         """Go on where an earlier run ended, believing nothing that it wrote."""

@@ -485,6 +485,61 @@ async def test_closing_ends_open_calls_and_leaves_no_task(
             await attempt
 
 
+async def test_moves_at_the_same_time_follow_each_other_and_leave_one_socket(start: Start) -> None:
+    node = await start()
+    await asyncio.gather(node.rebind("127.0.5.1:0"), node.rebind("127.0.5.2:0"))
+    assert node.address.host == "127.0.5.2"
+    assert node._node.protocol._sockets_open == 1
+    async with asyncio.timeout(5):
+        await node.close()
+    assert node._node.protocol._sockets_open == 0
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("doing", ["starting", "moving"])
+async def test_closing_meanwhile_leaves_neither_socket_nor_task(doing: str, turns: int) -> None:
+    """Whether the socket is open by then or not."""
+    tasks = asyncio.all_tasks()
+    node = DHTLookup("127.0.5.3:0", private_addresses=True)
+    if doing == "moving":
+        await node.start()
+        call = asyncio.ensure_future(node.rebind("127.0.5.4:0"))
+    else:
+        call = asyncio.ensure_future(node.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await node.close()
+        (outcome,) = await asyncio.gather(call, return_exceptions=True)
+    assert outcome is None or isinstance(outcome, NodeClosed)
+    assert node._node.protocol._sockets_open == 0
+    assert asyncio.all_tasks() == tasks
+
+
+async def test_who_starts_twice_at_the_same_time_is_told_and_starts_once() -> None:
+    node = DHTLookup("127.0.5.5:0", private_addresses=True)
+    outcomes = await asyncio.gather(node.start(), node.start(), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [type(None), LocalProtocolError]
+    assert node._node.protocol._sockets_open == 1
+    await node.close()
+    with pytest.raises(NodeClosed):
+        await node.start()
+
+
+@pytest.mark.parametrize("turns", range(4))
+async def test_a_close_that_was_cancelled_is_ended_by_the_next(start: Start, turns: int) -> None:
+    node = await start()
+    closing = asyncio.ensure_future(node.close())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    closing.cancel()
+    await asyncio.gather(closing, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await node.close()
+    assert node._node.protocol._sockets_open == 0
+    assert not node._node._tasks
+
+
 async def test_a_node_that_is_not_running_says_so() -> None:
     node = DHTLookup()
     with pytest.raises(NodeClosed, match="start"):
