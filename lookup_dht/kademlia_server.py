@@ -49,7 +49,10 @@ class LookupServer(Server):  # type: ignore[misc]
         counters: collections.Counter[str] | None = None,
     ) -> None:
         """The hosts of ``seeds`` are IP addresses, or names if the settings can resolve them."""
-        self.counters: collections.Counter[str] = counters or collections.Counter()
+        # An empty one is false, and the one that the record file counts into is empty.
+        self.counters: collections.Counter[str] = (
+            collections.Counter() if counters is None else counters
+        )
         self._settings = settings
         self._limits = settings.limits
         self._seeds = tuple(seeds)

@@ -218,3 +218,13 @@ async def test_the_records_of_a_whole_store_are_read_while_others_have_the_loop(
     counting.cancel()
     assert node.statistics()["records"] == 30
     assert turns >= 30
+
+
+async def test_a_file_that_cannot_be_written_is_seen_in_the_counters_of_the_node(
+    start: Start, tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    node = await start(store=tmp_path / "records")
+    assert node._node.storage._file is not None
+    node._node.storage._file.close()
+    node._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    assert node.counters["record_file_failed"] == 2
