@@ -156,7 +156,7 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     )
     parser.add_argument(
         "--bootstrap",
-        metavar="IP:PORT",
+        metavar="HOST:PORT",
         action="append",
         default=[],
         help="a DHT node to join through; may be given several times; not needed once --state "
@@ -253,7 +253,8 @@ async def _node(
 ) -> AsyncIterator[Node]:
     """A running node with a DHT below it, as the options say."""
     listen = options.listen or options.listen_by_default
-    addresses = [Address.parse(text) for text in (*listen, *options.bootstrap)]
+    addresses = [Address.parse(text) for text in listen]
+    addresses += [found for text in options.bootstrap if (found := _numbers(text)) is not None]
     private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
     six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
     rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
@@ -279,7 +280,7 @@ async def _node(
         kept = None if folder is None else KeptState(folder / "dht", _complain)
         state = None if kept is None else kept.read()
         if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
-            raise InvalidConfig("name a DHT node to join with --bootstrap IP:PORT")
+            raise InvalidConfig("name a DHT node to join with --bootstrap HOST:PORT")
         discovery = None
         if relays is not None:
             discovery = DiscoveryMan(Path(relays), on_error=_complain)
@@ -309,6 +310,13 @@ async def _node(
             observer=observer,
         )
         yield await stack.enter_async_context(node)
+
+
+def _numbers(text: str) -> Address | None:
+    """An address, if it is one and not a name."""
+    with contextlib.suppress(EgtpError):
+        return Address.parse(text)
+    return None
 
 
 def _key_file(options: argparse.Namespace) -> Path | None:

@@ -151,7 +151,6 @@ class _Node:
         """With ``alone``, a bootstrap address of the other family is a mistake."""
         path = _path_of(options.state, listen)
         self.kept = None if path is None else KeptState(path, _complain)
-        family = socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6
         loopback = ipaddress.ip_address(listen.ip).is_loopback
         self.lookup = DHTLookup(
             str(listen),
@@ -160,7 +159,6 @@ class _Node:
             private_addresses=options.private_addresses or loopback,
             state=None if self.kept is None else self.kept.read(),
             store=None if self.kept is None else self.kept.records,
-            resolve_name=lambda name, port: _resolve(name, port, family),
         )
 
     def began(self) -> None:
@@ -196,13 +194,6 @@ def _of_family(seed: str, listen: Address) -> bool:
         return len(Address.parse(seed).ip) == len(listen.ip)
     except InvalidConfig:
         return True
-
-
-async def _resolve(name: str, port: int, family: socket.AddressFamily) -> list[tuple[str, int]]:
-    found = await asyncio.get_running_loop().getaddrinfo(
-        name, port, family=family, type=socket.SOCK_DGRAM
-    )
-    return [(str(address[0]), port) for *_, address in found]
 
 
 def _ask_statistics(arguments: Sequence[str]) -> dict[str, Any]:

@@ -16,17 +16,18 @@ _NAME: Final = re.compile(
 )
 
 
-def parse_seed(
-    text: str, listen: Address, *, private_addresses: bool, names: bool
-) -> SocketAddress:
-    """The host and port of IP:PORT, or of NAME:PORT if ``names`` can be resolved, for a node that
-    listens on ``listen``. Raises :class:`InvalidConfig` with what to do instead."""
-    named = _NAME.fullmatch(text) if names else None
+def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> SocketAddress:
+    """The host and port of IP:PORT or NAME:PORT, for a node that listens on ``listen``. Raises
+    :class:`InvalidConfig` with what to do instead."""
+    named = _NAME.fullmatch(text)
     if named is not None and not named["name"].replace(".", "").isdigit():
         if not 1 <= int(named["port"]) <= 65535:
             raise InvalidConfig(f"a bootstrap address needs a port, unlike {text}")
         return named["name"], int(named["port"])
-    seed = Address.parse(text)
+    try:
+        seed = Address.parse(text)
+    except InvalidConfig:
+        raise InvalidConfig(f"a node to join through is HOST:PORT, not {text!r}") from None
     if seed.port == 0:
         raise InvalidConfig(f"a bootstrap address needs a port, unlike {seed}")
     if len(seed.ip) != len(listen.ip):

@@ -27,6 +27,7 @@ from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
 from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
+from lookup_dht.names import system_names
 from lookup_dht.network_size import CROWDING_MIN
 from lookup_dht.node_id import fits, new_node_id
 from lookup_dht.record_file import open_or_set_aside
@@ -72,8 +73,8 @@ class DHTLookup:
         ipv6_socket: SocketOpener | None = ipv6_only_socket,
         resolve_name: NameResolver | None = None,
     ) -> None:
-        """``bootstrap`` are addresses of nodes to join through, IP:PORT, and NAME:PORT if there is
-        a ``resolve_name``; with none, others join us.
+        """``bootstrap`` are addresses of nodes to join through, IP:PORT or NAME:PORT; with none,
+        others join us. Names are looked up by the system, or by ``resolve_name``.
 
         ``server=False`` for a node that others cannot reach, None to find that out: such a node
         serves when a node that it has never sent anything to has reached it. True is the promise
@@ -99,14 +100,13 @@ class DHTLookup:
             private_addresses,
             limits or DHTLimits(),
             ipv6_socket,
-            resolve_name,
+            resolve_name or system_names(self._listen),
         )
         seeds = [
             parse_seed(
                 str(text),
                 self._listen,
                 private_addresses=private_addresses,
-                names=resolve_name is not None,
             )
             for text in bootstrap
         ]

@@ -540,6 +540,13 @@ async def test_a_close_that_was_cancelled_is_ended_by_the_next(start: Start, tur
     assert not node._node._tasks
 
 
+async def test_a_node_joins_through_another_by_its_name() -> None:
+    async with DHTLookup(private_addresses=True) as one:
+        port = one.address.port
+        async with DHTLookup(bootstrap=[f"localhost:{port}"], private_addresses=True) as two:
+            assert two.statistics()["contacts"] == 1
+
+
 async def test_a_node_that_is_not_running_says_so() -> None:
     node = DHTLookup()
     with pytest.raises(NodeClosed, match="start"):
@@ -554,7 +561,7 @@ async def test_a_node_that_is_not_running_says_so() -> None:
     ("arguments", "options", "message"),
     [
         (("nonsense",), {}, "IP:PORT"),
-        (("127.0.0.1:0", ["localhost:9100"]), {}, "IP:PORT"),
+        (("127.0.0.1:0", ["localhost"]), {}, "HOST:PORT, not 'localhost'"),
         (("127.0.0.1:0", ["127.0.0.1:9100"]), {}, "private"),
         (("127.0.0.1:0", ["10.1.1.1:9100"]), {}, "private"),
         (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port"),

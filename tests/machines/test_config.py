@@ -69,7 +69,8 @@ def test_no_number_is_negative_or_infinite_or_none_at_all() -> None:
 
 
 def test_a_rate_is_a_positive_number_or_none_for_no_limit() -> None:
-    assert RATES == ["send_bytes_per_s", "receive_bytes_per_s"]
+    of_all = ["send_bytes_per_s", "receive_bytes_per_s"]
+    assert [*of_all, *(f"peer_{rate}" for rate in of_all)] == RATES
     assert taken(RATES, 0, -1, float("inf"), float("nan"), True, "fast") == []
     assert NodeConfig(send_bytes_per_s=None).send_bytes_per_s is None
     assert NodeConfig(receive_bytes_per_s=1000).receive_bytes_per_s == 1000
