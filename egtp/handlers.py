@@ -15,7 +15,7 @@ from egtp.identity import NodeId
 from egtp.message import ReplyCode, check_kind
 from egtp.path import Path
 from egtp.shares import Shares
-from egtp.workers import Worker, Workers
+from egtp.workers import ENDS_THE_PROGRAM, Worker, Workers
 
 __all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
 
@@ -180,8 +180,10 @@ class Handlers:
             asker.running += 1
         try:
             coroutine = kind.handler(incoming)
-        except Exception as error:
+        except BaseException as error:
             self._done(incoming, None, error)
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
             return
         if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
             coroutine = _awaited(coroutine)

@@ -23,6 +23,8 @@ IDLE_MAX: Final = 64
 """Tasks that stand by for coroutines that wait; more end when they have nothing to do."""
 ENDS_WITHIN_S: Final = 5.0
 """How long a coroutine that was cancelled is waited for: it may clean up, but not for ever."""
+ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
+"""What is raised on, though the job that raised it has ended as well. All else is its failure."""
 
 Job = TypeVar("Job")
 
@@ -83,7 +85,8 @@ _NOT_BEGUN: Final = object()
 
 class Workers(Generic[Job]):
     """``done(job, value, error)`` is called once for each job, when its coroutine has ended; with a
-    :class:`asyncio.CancelledError` if it was cancelled by :meth:`cancel` or by itself.
+    :class:`asyncio.CancelledError` if it was cancelled by :meth:`cancel` or by itself. Whatever it
+    raises is its ``error``; :data:`ENDS_THE_PROGRAM` go on to the event loop, too.
 
     Invariant: a worker is in ``_idle`` exactly while its task stands by, and in ``_busy`` exactly
     while it has a job.
@@ -129,8 +132,10 @@ class Workers(Generic[Job]):
         except StopIteration as end:
             self._done(job, end.value, None)
             return None
-        except (Exception, asyncio.CancelledError) as error:
+        except BaseException as error:
             self._done(job, None, error)
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
             return None
         finally:
             asyncio._leave_task(loop, task)
@@ -193,13 +198,17 @@ class Workers(Generic[Job]):
                     value = await coroutine
                 else:
                     value = await _Rest(coroutine, waits_for, cancel=cancel)
-            except (Exception, asyncio.CancelledError) as raised:
+            except BaseException as raised:
+                if asyncio.current_task(self._loop) is not this:
+                    raise  # the task is thrown away, with a loop that has ended
                 error = raised
             while worker.task.cancelling():
                 worker.task.uncancel()
             worker.job = None
             del self._busy[id(worker)]
             self._done(job, value, error)
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise error
             # Nothing of it is kept while the worker stands by.
             del job, coroutine, waits_for, value, error
             if self._closed or len(self._idle) >= IDLE_MAX:

@@ -197,6 +197,12 @@ async def test_what_is_cancelled_in_the_turn_in_which_it_came_is_over(
         (StopAsyncIteration, (ReplyCode.HANDLER_ERROR, b""), True),
         (asyncio.CancelledError, (ReplyCode.HANDLER_ERROR, b""), True),
         (lambda: ExceptionGroup("all", [ValueError()]), (ReplyCode.HANDLER_ERROR, b""), True),
+        (
+            lambda: BaseExceptionGroup("all", [asyncio.CancelledError()]),
+            (ReplyCode.HANDLER_ERROR, b""),
+            True,
+        ),
+        (GeneratorExit, (ReplyCode.HANDLER_ERROR, b""), True),
     ],
 )
 @pytest.mark.parametrize("turns", [None, 0, 1])
@@ -219,13 +225,47 @@ async def test_what_a_handler_raises_is_told_to_the_asker_as_a_code_only(
         raise raises()
 
     answers.handlers.add("fails", handler if turns is not None else no_coroutine)
-    if turns is None and isinstance(raises(), asyncio.CancelledError):
-        return  # nothing runs yet that could be cancelled
     for _ in range(2):
         assert await answers.end_of(await answers.come("fails")) == end
         answers.ends.clear()
     assert len(answers.problems) == (2 if told else 0)
     assert answers.counters == ({"handler raised": 2} if told else {})
+    answers.problems.clear()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("is_coroutine", [True, False])
+async def test_what_ends_the_program_goes_on_and_leaves_no_handler_that_runs(
+    answers: Answers, error: type[BaseException], *, is_coroutine: bool
+) -> None:
+    async def nothing(_: Incoming) -> None:
+        await asyncio.sleep(0)
+
+    async def coroutine(_: Incoming) -> bytes:
+        raise error
+
+    def plain(_: Incoming) -> Any:
+        raise error
+
+    answers.handlers.add("nothing", nothing)
+    await answers.end_of(await answers.come("nothing"))  # whose worker stands by from now on
+    answers.handlers.add("exits", coroutine if is_coroutine else plain)
+    incoming = Incoming.example(PEER, "exits")
+    kind = answers.handlers.find("exits")
+    assert kind is not None
+    incoming._kind = kind
+    raised: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def run() -> None:
+        try:
+            answers.handlers.run(incoming)
+        except BaseException as one:
+            raised.set_result(one)
+
+    asyncio.get_running_loop().call_soon(run)
+    async with asyncio.timeout(LIMIT_S):
+        assert isinstance(await raised, error)
+    assert await answers.end_of(incoming) == (ReplyCode.HANDLER_ERROR, b"")
     answers.problems.clear()
 
 

@@ -748,6 +748,41 @@ async def test_who_swallows_its_cancellation_is_not_waited_for_for_ever() -> Non
         await ended.of[job]
 
 
+def test_what_ends_the_program_ends_its_job_first() -> None:
+    told: list[object] = []
+
+    async def exits() -> None:
+        await asyncio.sleep(0)
+        raise SystemExit(3)
+
+    async def program() -> None:
+        running: Workers[str] = Workers(lambda job, _, error: told.append((job, repr(error))))
+        asyncio.get_running_loop().call_soon(running.run, "job", exits())
+        await asyncio.Event().wait()
+
+    with pytest.raises(SystemExit):
+        asyncio.run(program())
+    assert told == [("job", "SystemExit(3)")]
+
+
+def test_a_job_of_a_loop_that_is_thrown_away_is_told_nobody() -> None:
+    told: list[object] = []
+
+    async def program() -> None:
+        running: Workers[str] = Workers(lambda *end: told.append(end))
+        asyncio.get_running_loop().call_soon(running.run, "job", asyncio.Event().wait())
+        for _ in range(3):
+            await asyncio.sleep(0)
+        (worker,) = running._busy.values()
+        # As it is when a pending task is collected.
+        worker.task.get_coro().close()
+        running._busy.clear()
+        worker.task.cancel()
+
+    asyncio.run(program())
+    assert told == []
+
+
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="came with Python 3.12")
 @pytest.mark.parametrize("work", [returns_at_once, raises_at_once, waits_a_turn])
 async def test_with_eager_tasks_a_job_that_ends_in_its_first_step_is_over(work: Work) -> None:
