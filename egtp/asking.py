@@ -356,11 +356,10 @@ class Asking:
             peer = self._book.find(peer_id)
             if peer is None or not any(path.relayed for path in peer.paths):
                 continue
-            path = peer.best_path
-            if path is None:
-                continue
             for exchange in self.exchanges.of(peer_id):
-                on = exchange.path
+                on, path = exchange.path, peer.best_path  # which may break at any of them
+                if path is None:
+                    break
                 if now_s < exchange.again_s or on is None or on.outbox.holds(exchange):
                     continue
                 self._counters["query sent again: no answer through relays"] += 1

@@ -65,6 +65,8 @@ class Recorder:
         self.packets: list[tuple[CommStrat, bytes]] = []
         self.writes_left: int | None = None
         """How many packets more are written before one breaks the path."""
+        self.broken: CommStrat | None = None
+        """By which none is written any more."""
         self.takes: int | None = None
         """How many packets more may be written; the rest has to wait."""
         self.turn: list[Callable[[], None]] = []
@@ -137,6 +139,8 @@ class Recorder:
             self.writes_left -= 1
             if self.writes_left < 0:
                 raise NotSent("broken")
+        if strategy == self.broken:
+            raise NotSent("broken")
         self.packets.append((strategy, packet))
 
     # What a test does
@@ -321,6 +325,23 @@ async def test_what_a_relay_lost_is_given_again_by_the_direct_path_that_came_mea
     assert len(node.queries(DIRECT)) == 1
     node.answer()
     assert query.done()
+
+
+async def test_when_the_direct_path_breaks_as_queries_are_given_again_none_lies_on_it() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    queries = [node.ask() for _ in range(8)]
+    node.end_turn()
+    direct = node.path(DIRECT)
+    node.packets.clear()
+    node.now_s += AGAIN_FIRST_S
+    node.broken = DIRECT
+    node.asking.look(node.now_s)
+    node.end_turn()
+    assert direct.closed
+    assert not direct.outbox
+    assert len(set(node.queries(RELAYED))) == 8
+    assert not any(query.done() for query in queries)
 
 
 async def test_what_had_not_left_by_a_relay_is_not_given_twice_by_the_direct_path() -> None:
