@@ -407,14 +407,17 @@ class Asking:
             peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
 
     def close(self) -> None:
-        """End every exchange with :class:`NodeClosed`."""
+        """End every exchange and send with :class:`NodeClosed`; none of them leaves after that."""
         for peer in self._book.all():
-            for outgoing in peer.take_waiting():
-                if isinstance(outgoing, Sending):
+            unsent = peer.take_waiting()
+            for path in peer.paths:
+                unsent += path.outbox.unsent
+            for outgoing in unsent:
+                if type(outgoing) is Sending:
+                    self._free(peer.peer_id, outgoing)
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
-            self.exchanges.close(exchange)
-            _end_in(exchange, NodeClosed(may_have_run=exchange.may_leave))
+            self._end(exchange, NodeClosed(may_have_run=exchange.may_leave))
 
 
 def _end_in(exchange: PeerExchange, error: EgtpError) -> None:

@@ -302,9 +302,14 @@ class Outbox:
             self.take_back(outgoing)
         return len(dropped)
 
+    @property
+    def unsent(self) -> list[Outgoing]:
+        """The messages of which nothing has left."""
+        return [one for one in (*self._small, *self._chunked) if one.queued]
+
     def take_unsent(self) -> list[Outgoing]:
         """Take out the messages of which nothing has left: they can go by another path."""
-        unsent = [one for one in (*self._small, *self._chunked) if one.queued]
+        unsent = self.unsent
         for outgoing in unsent:
             outgoing.queued = False
             self.waiting_bytes -= len(outgoing.message)

@@ -15,7 +15,7 @@ from egtp.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
 from egtp.comm_record import SUITE_AESGCM
 from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
-from egtp.errors import FastFail, HardTimeout, NotSent, OutcomeUnknown
+from egtp.errors import FastFail, HardTimeout, NodeClosed, NotSent, OutcomeUnknown
 from egtp.exchange import GAP_MAX, SettledExcept
 from egtp.handshake import PeerLimits
 from egtp.identity import Identity, NodeId
@@ -530,3 +530,24 @@ async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_it
     routes.look(node.now_s)
     node.end_turn()
     assert older.session.sent == sent + 1
+
+
+async def test_what_waits_as_the_node_is_closed_ends_and_never_leaves() -> None:
+    node = Recorder()
+    waiting = [node.tell(), node.tell()]
+    path = node.path(DIRECT)
+    node.takes = 0
+    sendings = [*waiting, node.tell()]
+    queries = [node.ask(), node.ask(100_000)]
+    node.end_turn()
+    assert path.outbox.messages == 5
+    node.asking.close()
+    assert [type(one.left.exception()) for one in sendings] == [NodeClosed] * 3
+    errors = [outcome(query) for query in queries]
+    assert [type(error) for error in errors] == [NodeClosed] * 2
+    assert not any(isinstance(error, NodeClosed) and error.may_have_run for error in errors)
+    node.takes = None
+    path.flush()
+    node.end_turn()
+    assert not path.outbox
+    assert node.packets == []

@@ -23,6 +23,8 @@ from egtp.engine import Engine
 Start: TypeAlias = Callable[..., Awaitable[Node]]
 Problems: TypeAlias = list[dict[str, Any]]
 
+BUFFER_BYTES = 5_000
+
 
 def engine_of(node: Node) -> Engine:
     assert node._engine is not None
@@ -156,6 +158,25 @@ async def test_a_program_that_ends_while_a_node_is_being_closed_leaves_no_socket
         await ends(closing)
     assert (len(engine_of(node).comms), engine_of(node).comms.listening) == (0, [])
     await node.close()
+
+
+async def test_sends_that_wait_on_a_path_end_at_once(
+    start: Start, greeter: Node, config: Callable[..., NodeConfig]
+) -> None:
+    node = await start(listen=(), config=config(connection_buffer_bytes_max=BUFFER_BYTES))
+    await node.query(greeter.node_id, "greet")
+    node.throttle(send_bytes_per_s=1)
+    path = engine_of(node).book.get(greeter.node_id).best_path
+    assert path is not None
+    body = bytes(BUFFER_BYTES)
+    sends = [asyncio.ensure_future(node.send(greeter.node_id, "tell", body)) for _ in range(8)]
+    await asyncio.sleep(0)
+    assert path.outbox.messages
+    await node.close()
+    for send in sends[1:]:
+        with pytest.raises(NodeClosed) as closed:
+            await ends(send)
+        assert not closed.value.may_have_run
 
 
 # Closed while it starts
