@@ -666,10 +666,7 @@ class Engine:
             await self.publisher.close()
             if self.relaying.listener is not None:
                 await self.relaying.listener.close()
-            searches = self.routes.tasks()
-            for task in searches:
-                task.cancel()
-            await asyncio.gather(*searches, return_exceptions=True)
+            await self.routes.close()
             await self.handlers.close(caller)
         finally:
             # Cancelled too, as all is when the program ends: then nothing else is waited for.

@@ -102,6 +102,8 @@ class Routes:
         """Of whom else there is, those who have not been looked at in this round."""
         self._looked_at_s = float("-inf")
         self._heard = TokenBucket(HEARD_PER_S, HEARD_BURST_S, host.now())
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """Searches and renewals that have not ended, wanted or not."""
 
     # Searching
 
@@ -111,6 +113,7 @@ class Routes:
         if peer.search is None and not self._host.is_closed:
             peer.seek_again_s = float("inf")
             peer.search = Search(partial(self._search, peer))
+            self._keep(peer.search.task)
 
     def not_sought(self, peer: Peer) -> None:
         """Nobody waits for a path to the peer any more."""
@@ -160,6 +163,7 @@ class Routes:
         """Search for a direct path, unless there is one or a search is under way."""
         if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
             peer.direct_search = Search(partial(self._search_direct, peer))
+            self._keep(peer.direct_search.task)
 
     def heard_where(self, peer: Peer) -> None:
         """A peer that is reached through relays has said where else it may be: search there, as
@@ -325,6 +329,7 @@ class Routes:
         peer.renewed_s = now
         renewal = self._reacher.renew(peer, path)
         peer.renewal = asyncio.get_running_loop().create_task(renewal)
+        self._keep(peer.renewal)
         peer.renewal.add_done_callback(partial(self._renewed, peer))
 
     def _renewed(self, peer: Peer, task: asyncio.Task[None]) -> None:
@@ -334,13 +339,18 @@ class Routes:
                 {"message": "renewing a session failed", "exception": error, "task": task}
             )
 
-    def tasks(self) -> list[asyncio.Task[Any]]:
-        """All searches and renewals under way."""
-        tasks: list[asyncio.Task[Any]] = []
-        for peer in self._book.all():
-            tasks += [s.task for s in (peer.search, peer.direct_search) if s is not None]
-            tasks += [peer.renewal] if peer.renewal is not None else []
-        return tasks
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Until it has ended: one that is cancelled may take its time."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all searches and renewals, and wait for those that were ended before."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            if not task.cancelling():  # a second time would disturb it as it cleans up
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     # Upkeep
 

@@ -15,6 +15,7 @@ from egtp import (
     Node,
     NodeClosed,
     NodeConfig,
+    NodeId,
     Published,
     SignedCommRecord,
 )
@@ -177,6 +178,38 @@ async def test_sends_that_wait_on_a_path_end_at_once(
         with pytest.raises(NodeClosed) as closed:
             await ends(send)
         assert not closed.value.may_have_run
+
+
+async def test_a_search_that_nobody_wants_any_more_is_waited_for(
+    start: Start, identity: Callable[[], Identity]
+) -> None:
+    """What it asks of a lookup service takes its time to end."""
+    unknown = identity().node_id
+    asked, cancelled, may_end = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class SlowToEnd(MemoryLookup):
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            if peer_id == unknown:
+                asked.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    cancelled.set()
+                    await may_end.wait()
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+    node = await start(listen=(), lookup=SlowToEnd())
+    await node.published()
+    query = node.open_query(unknown, "x")
+    await asked.wait()
+    query.cancel()
+    await cancelled.wait()
+    closing = asyncio.ensure_future(node.close())
+    for _ in range(100):  # many more turns than it takes to close a node that does nothing
+        await asyncio.sleep(0)
+    assert not closing.done()
+    may_end.set()
+    await ends(closing)
 
 
 # Closed while it starts
