@@ -29,6 +29,15 @@ CREATE TABLE IF NOT EXISTS sequences (
     kind TEXT NOT NULL, peer_id BLOB NOT NULL, sequence INTEGER NOT NULL, noted INTEGER NOT NULL,
     PRIMARY KEY (kind, peer_id)) WITHOUT ROWID;
 """
+_MISFITS: Final = """
+SELECT EXISTS (SELECT 1 FROM records WHERE NOT (
+    typeof(peer_id) = 'blob' AND typeof(source) = 'blob' AND typeof(data) = 'blob'))
+OR EXISTS (SELECT 1 FROM sequences WHERE NOT (
+    typeof(kind) = 'text' AND typeof(peer_id) = 'blob' AND typeof(sequence) = 'integer'
+    AND typeof(noted) = 'integer' AND noted BETWEEN 0 AND 1 << 62))
+"""
+"""Whether any value is of another type than its column, which SQLite lets anybody write, or leaves
+no number to be noted after it."""
 
 
 class CorruptFile(Exception):
@@ -36,8 +45,8 @@ class CorruptFile(Exception):
 
 
 class RecordFile:
-    """Rows in, rows out. An error while writing is counted and does not stop the node: it goes on
-    with what it has in memory."""
+    """Rows in, rows out. Once it is open, an error is counted and does not stop the node: it goes
+    on with what it has in memory."""
 
     def __init__(self, path: Path, counters: Counter[str]) -> None:
         """Raises :class:`CorruptFile`, and :class:`InvalidConfig` if another process has it open
@@ -75,8 +84,17 @@ class RecordFile:
         run("COMMIT")
         if run("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise CorruptFile("its pages are damaged")
+        ours, found = _ours(), _tables(self._connection)
+        if not found <= ours:
+            raise CorruptFile("its tables are others")
         self._connection.executescript(_SCHEMA)
         run(f"PRAGMA user_version = {FORMAT}")
+        if run(_MISFITS).fetchone() != (0,):
+            raise CorruptFile("its rows are none of a record file")
+        for table in ("records", "sequences"):
+            # What cannot be read is found out now, while the file can be set aside.
+            for _ in run(f"SELECT * FROM {table}"):  # noqa: S608 - one of the two above
+                pass
         self._noted = run("SELECT coalesce(max(noted), 0) FROM sequences").fetchone()[0]
 
     def records(self) -> Iterator[tuple[bytes, bytes, bytes]]:
@@ -109,8 +127,9 @@ class RecordFile:
     def _rows(self, query: str, values: tuple[object, ...] = ()) -> list[Any]:
         try:
             return self._connection.execute(query, values).fetchall()
-        except sqlite3.Error as error:
-            raise CorruptFile(str(error)) from None
+        except sqlite3.Error:
+            self._counters["record_file_failed"] += 1
+            return []
 
     def _write(self, statement: str, rows: list[tuple[object, ...]]) -> None:
         try:
@@ -120,10 +139,22 @@ class RecordFile:
                 self._connection.execute("BEGIN")
                 self._connection.executemany(statement, rows)
                 self._connection.execute("COMMIT")
-        except sqlite3.Error:
+        except (sqlite3.Error, OverflowError):
             self._counters["record_file_failed"] += 1
             with contextlib.suppress(sqlite3.Error):
                 self._connection.execute("ROLLBACK")
+
+
+def _tables(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
+    """Everything that is in the file, whatever it is, and how it was made."""
+    rows = connection.execute("SELECT type, name, sql FROM sqlite_master")
+    return {(kind, name, " ".join((sql or "").split())) for kind, name, sql in rows}
+
+
+def _ours() -> set[tuple[str, ...]]:
+    with contextlib.closing(sqlite3.connect(":memory:")) as empty:
+        empty.executescript(_SCHEMA)
+        return _tables(empty)
 
 
 def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, str | None]:

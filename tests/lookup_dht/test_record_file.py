@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -137,6 +138,59 @@ async def test_a_corrupt_file_is_set_aside_with_a_clear_message(
     assert "records.corrupt" in line
     assert (tmp_path / "records.corrupt").exists()
     assert node.state.records == ()
+
+
+PEER = "x'0102030405060708090a0b0c0d0e0f1011121314'"
+
+
+@pytest.mark.parametrize(
+    "tampering",
+    [
+        "INSERT INTO records VALUES (PEER, x'00', 'text')",
+        "INSERT INTO records VALUES (PEER, x'00', 17)",
+        "INSERT INTO records VALUES (PEER, x'00', CAST(x'fffe' AS TEXT))",
+        "INSERT INTO records VALUES (PEER, 'text', x'00')",
+        "INSERT INTO records VALUES ('text', x'00', x'00')",
+        "INSERT INTO sequences VALUES ('stored', PEER, 'text', 1)",
+        "INSERT INTO sequences VALUES ('stored', PEER, 1e300, 1)",
+        "INSERT INTO sequences VALUES ('stored', PEER, 1, 'text')",
+        "INSERT INTO sequences VALUES ('stored', PEER, 1, 9223372036854775807)",
+        "INSERT INTO sequences VALUES ('stored', 'text', 1, 1)",
+        "DROP TABLE records; CREATE TABLE records (a, b)",
+        "DROP TABLE records; CREATE VIEW records AS SELECT x'00' peer_id, x'00' source, x'' data",
+        "CREATE TABLE others (a)",
+        "CREATE TRIGGER no BEFORE INSERT ON records BEGIN SELECT RAISE(ABORT, 'no'); END",
+    ],
+)
+async def test_a_file_that_somebody_tampered_with_is_set_aside(
+    start: Start,
+    tmp_path: Path,
+    tampering: str,
+    caplog: pytest.LogCaptureFixture,
+    identity: Identity,
+    sign: Sign,
+) -> None:
+    path = tmp_path / "records"
+    store_on(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.executescript(tampering.replace("PEER", PEER))
+    node = await start(store=path)
+    (line,) = [it.getMessage() for it in caplog.records]
+    assert "is corrupt" in line
+    assert (tmp_path / "records.corrupt").exists()
+    stored = node._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    assert stored is StoreStatus.STORED
+    assert not node.counters["record_file_failed"]
+
+
+def test_a_number_that_sqlite_cannot_hold_stops_nobody(tmp_path: Path) -> None:
+    counters: collections.Counter[str] = collections.Counter()
+    file = RecordFile(tmp_path / "records", counters)
+    file.note("stored", bytes(20), 2**63)
+    assert counters["record_file_failed"] == 1
+    file.close()
+    assert list(file.records()) == []
+    assert counters["record_file_failed"] == 2
 
 
 async def test_a_file_has_one_user(start: Start, tmp_path: Path) -> None:
