@@ -8,14 +8,17 @@ from dataclasses import dataclass, field, fields, replace
 from egtp.answers import AnswerLimits
 from egtp.errors import InvalidConfig
 from egtp.handshake import PeerLimits
+from egtp.message import U64_LIMIT
 
-__all__ = ["NodeConfig"]
+__all__ = ["TIMEOUT_S_MAX", "NodeConfig"]
 
 MIB = 1024 * 1024
 BUSY_POLL_LIMIT_S = 0.01
 """To fall asleep and wake up takes about a hundredth of that."""
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
+TIMEOUT_S_MAX = 2**32 / 1000 - 1
+"""Lifetimes are 32 bits of milliseconds on the wire: some seven weeks."""
 CLOSING_MIN = 16
 """Connections may be on their way out beside however few others."""
 FILES_SPARE = 64
@@ -189,6 +192,9 @@ class NodeConfig:
             _check(setting.name, str(setting.type), getattr(self, setting.name))
         if not 1 <= len(self.network) <= 32 or not self.network.isascii():
             raise InvalidConfig("network is 1 to 32 ASCII characters")
+        if not isinstance(self.answers, AnswerLimits):
+            raise InvalidConfig(f"answers are AnswerLimits, not {self.answers!r}")
+        self._check_what_travels()
         if self.record_lifetime_s > 24 * 3600:
             raise InvalidConfig("record_lifetime_s is at most a day: DHT nodes refuse more")
         if self.relay_lease_s < 1:
@@ -203,6 +209,14 @@ class NodeConfig:
             raise InvalidConfig("reassembly_bytes_max must be at least body_bytes_max")
         if self.body_bytes_max > self.queries_bytes_max // 4:
             raise InvalidConfig("queries_bytes_max must be at least four times body_bytes_max")
+
+    def _check_what_travels(self) -> None:
+        """Others could not be told more."""
+        if self.hard_timeout_s > TIMEOUT_S_MAX:
+            raise InvalidConfig(f"hard_timeout_s is at most {TIMEOUT_S_MAX:.0f}: about seven weeks")
+        for name in ("reassembly_bytes_max", "open_queries_max", "relayed_bytes_max"):
+            if getattr(self, name) >= U64_LIMIT:
+                raise InvalidConfig(f"{name} is less than 2**64, since peers are told it")
 
     @property
     def strangers_max(self) -> int:

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from egtp.address_policy import why_not_dial
 from egtp.comm_record import ContactLink, SignedCommRecord
 from egtp.comm_strat import Address
-from egtp.config import NodeConfig
+from egtp.config import TIMEOUT_S_MAX, NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
 from egtp.environment import Environment, give_way, local_addresses, open_files_max
@@ -47,7 +47,6 @@ from egtp.tcp.throttling import Rates
 
 __all__ = ["Node"]
 
-TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
 KINDS_KEPT: Final = 1024
 
 
@@ -722,7 +721,9 @@ def _check_timeout(hard_s: float) -> None:
     if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
         raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
     if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
-        raise LocalProtocolError(f"a hard timeout is above 0 and finite, not {hard_s!r}")
+        raise LocalProtocolError(
+            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
+        )
 
 
 def _check_soft_timeout(soft_s: float, hard_s: float) -> None:

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.config import NodeConfig
+from egtp import canonical
+from egtp.config import TIMEOUT_S_MAX, NodeConfig
 from egtp.errors import InvalidConfig
+from egtp.handshake import PeerLimits
 from egtp.relay.leases import RelayLimits
 
 NUMBERS = [field.name for field in fields(NodeConfig) if field.type in ("int", "float")]
@@ -102,6 +104,23 @@ def test_a_number_is_not_a_truth_value_nor_missing() -> None:
 def test_sizes_and_counts_are_whole() -> None:
     """They travel in the handshake, where there are no fractions."""
     assert taken(COUNTS, 1.5, 1e6) == []
+
+
+def test_a_query_may_wait_for_as_long_as_the_wire_can_say() -> None:
+    assert NodeConfig(hard_timeout_s=TIMEOUT_S_MAX).hard_timeout_s == TIMEOUT_S_MAX
+    assert taken(["hard_timeout_s"], TIMEOUT_S_MAX + 1, 5_000_000) == []
+
+
+def test_what_peers_are_told_is_a_number_that_the_handshake_can_say() -> None:
+    told = ["reassembly_bytes_max", "open_queries_max", "relayed_bytes_max"]
+    assert taken([*told, "body_bytes_max"], 2**64, 2**65) == []
+    most = NodeConfig(**dict.fromkeys(told, 2**64 - 1))  # type: ignore[arg-type]
+    packed = canonical.encode(most.limits.fields())
+    assert PeerLimits.parse(canonical.decode(packed)) == most.limits
+
+
+def test_what_is_remembered_of_answers_has_limits() -> None:
+    assert taken(["answers"], None, {"window": 5}) == []
 
 
 def test_a_switch_is_a_truth_value() -> None:
