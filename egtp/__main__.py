@@ -38,7 +38,7 @@ from egtp import (
     __version__,
 )
 from egtp.events import Event, Observer, RecordPublished
-from egtp.program_loop import program_loop, raise_open_files_max
+from egtp.program_loop import interval_s, program_loop, raise_open_files_max
 from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
@@ -238,7 +238,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stats-every",
         metavar="SECONDS",
-        type=float,
+        type=interval_s,
         help="print statistics, a line of JSON, so often",
     )
 

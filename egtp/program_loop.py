@@ -1,16 +1,19 @@
-"""What a program runs on: uvloop where it is installed, and as many open files as it may have.
+"""What a program runs on: uvloop where it is installed, and as many open files as it may have; and
+how it reads what it is told in seconds.
 
 Only programs choose; the library runs on whatever loop it is given.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import importlib
+import math
 from collections.abc import Callable
 
-__all__ = ["program_loop", "raise_open_files_max"]
+__all__ = ["interval_s", "program_loop", "raise_open_files_max"]
 
 
 def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -34,3 +37,14 @@ def raise_open_files_max() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def interval_s(text: str) -> float:
+    """The type of an option that says how often something is done: all the time is no answer."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds

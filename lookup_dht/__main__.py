@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from egtp.comm_strat import Address
 from egtp.errors import EgtpError, InvalidConfig
-from egtp.program_loop import program_loop
+from egtp.program_loop import interval_s, program_loop
 from lookup_dht.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stats-every",
         metavar="SECONDS",
-        type=float,
+        type=interval_s,
         help="print statistics, a line of JSON for each node, so often",
     )
     return parser

@@ -159,8 +159,10 @@ async def test_wrong_options_are_one_clear_line() -> None:
         complaint("--listen", "127.0.0.1:0", "--bootstrap", "example.org"),
         complaint("--listen", "127.0.0.1:0", "--network", "A B"),
         complaint("--listen", "0.0.0.0:0", "--bootstrap", "10.0.0.1:9100"),
+        complaint("--listen", "127.0.0.1:0", "--stats-every", "0"),
+        complaint("--listen", "127.0.0.1:0", "--stats-every", "-1"),
     )
-    expected = ("--bla", "IP:PORT", "HOST:PORT", "network", "private")
+    expected = ("--bla", "IP:PORT", "HOST:PORT", "network", "private", "above 0", "above 0")
     assert [word for word, line in zip(expected, lines, strict=True) if word not in line] == []
 
 
