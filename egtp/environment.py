@@ -9,16 +9,24 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from egtp.identity import Entropy
 from egtp.message import NONCE_BYTES
 
-__all__ = ["Environment", "give_way", "local_addresses", "nonces", "open_files_max"]
+__all__ = [
+    "Environment",
+    "clock_counting_sleep",
+    "give_way",
+    "local_addresses",
+    "nonces",
+    "open_files_max",
+]
 
 SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
 """Addresses that are nobody's (RFC 5737, RFC 3849), reached by the default route if by any."""
@@ -59,17 +67,35 @@ give_way: Final[Callable[[], object]] = getattr(os, "sched_yield", partial(time.
 """Let whoever else is ready have this processor first."""
 
 
+def clock_counting_sleep(system: str, clocks: Any = time) -> Callable[[], float]:
+    """The clock of ``system`` (``sys.platform``) that counts the time in which a machine sleeps, of
+    those that the module ``clocks`` has: a laptop that slept for an hour must find its deadlines
+    passed.
+
+    Linux has CLOCK_BOOTTIME for that, and its CLOCK_MONOTONIC and CLOCK_MONOTONIC_RAW stand still.
+    On macOS it is CLOCK_MONOTONIC_RAW: Apple's clock_gettime(3) says that CLOCK_MONOTONIC "will
+    continue to increment while the system is asleep", that CLOCK_MONOTONIC_RAW is like it but not
+    adjusted, and that CLOCK_UPTIME_RAW does not count sleep, being mach_absolute_time(), which is
+    what Python's ``time.monotonic`` reads there (python/cpython#86273). Elsewhere it is
+    ``time.monotonic``, whatever that counts.
+    """
+    if hasattr(clocks, "CLOCK_BOOTTIME"):
+        return partial(clocks.clock_gettime, clocks.CLOCK_BOOTTIME)
+    if system == "darwin" and hasattr(clocks, "CLOCK_MONOTONIC_RAW"):
+        return partial(clocks.clock_gettime, clocks.CLOCK_MONOTONIC_RAW)
+    monotonic: Callable[[], float] = clocks.monotonic
+    return monotonic
+
+
+ELAPSED: Final = clock_counting_sleep(sys.platform)
+
+
 @dataclass(frozen=True, slots=True)
 class Environment:
     """Time and entropy: by default the machine's own. And its addresses and limits, if they are
     told."""
 
-    # A laptop that slept for an hour must find its deadlines passed; CLOCK_MONOTONIC stands still.
-    elapsed: Callable[[], float] = (
-        partial(time.clock_gettime, time.CLOCK_BOOTTIME)
-        if hasattr(time, "CLOCK_BOOTTIME")
-        else time.monotonic
-    )
+    elapsed: Callable[[], float] = ELAPSED
     """Seconds since any fixed moment, never going back, counting time spent suspended."""
     unix_time: Callable[[], float] = time.time
     """Seconds since 1970. May be wrong and may jump: the expiry and the numbers of records depend

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import FrozenInstanceError
+from types import SimpleNamespace
 
 import pytest
 
-from egtp.environment import Environment
+from egtp.environment import Environment, clock_counting_sleep
 
 
 def test_the_elapsed_clock_never_goes_back_and_moves() -> None:
@@ -21,6 +22,28 @@ def test_the_elapsed_clock_counts_time_spent_suspended() -> None:
     """A laptop that slept finds its deadlines passed."""
     boottime = time.clock_gettime(time.CLOCK_BOOTTIME)
     assert 0 <= Environment().elapsed() - boottime < 5
+
+
+@pytest.mark.parametrize(
+    ("system", "names", "chosen"),
+    [
+        ("linux", ["CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW"], "CLOCK_BOOTTIME"),
+        ("darwin", ["CLOCK_MONOTONIC", "CLOCK_MONOTONIC_RAW"], "CLOCK_MONOTONIC_RAW"),
+        ("darwin", [], "monotonic"),
+        ("linux", ["CLOCK_MONOTONIC_RAW"], "monotonic"),
+        ("win32", [], "monotonic"),
+    ],
+)
+def test_each_system_has_a_clock_of_its_own_that_counts_sleep(
+    system: str, names: list[str], chosen: str
+) -> None:
+    clocks = SimpleNamespace(
+        **{name: name for name in names},
+        clock_gettime=["CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW"].index,
+        monotonic=lambda: 2,
+    )
+    read = clock_counting_sleep(system, clocks)()
+    assert ["CLOCK_BOOTTIME", "CLOCK_MONOTONIC_RAW", "monotonic"][int(read)] == chosen
 
 
 def test_unix_time_is_the_machines() -> None:
