@@ -1,7 +1,8 @@
 """The identity file: the private keys on disk, for one process at a time.
 
 Two PKCS#8 PEM blocks (Ed25519, then X25519), readable by the owner only, encrypted if there is a
-passphrase. Beside it, ``<file>.sequence`` holds the highest sequence of a record ever signed.
+passphrase. Beside it, or beside what a link leads to, ``<file>.sequence`` holds the highest
+sequence of a record ever signed.
 """
 
 from __future__ import annotations
@@ -43,6 +44,9 @@ class IdentityFile:
 
     def __init__(self, path: Path, identity: Identity, lock: IO[bytes]) -> None:
         self.path: Final = path
+        # Of the file itself: by whatever link it is opened, its numbers are the same.
+        real = path.resolve()
+        self._sequence_path: Final = real.with_name(real.name + ".sequence")
         self.identity: Final = identity
         self._lock = lock
 
@@ -107,10 +111,6 @@ class IdentityFile:
                 # Not a link in place of which the file would lie.
                 _replace(where.resolve(), _encoded(new, passphrase))
             return new.node_id
-
-    @property
-    def _sequence_path(self) -> Path:
-        return self.path.with_name(self.path.name + ".sequence")
 
     def load_sequence(self) -> int:
         """The highest sequence that was ever used; 0 if none."""

@@ -128,8 +128,13 @@ def test_a_link_to_an_identity_file_is_followed(existing: Path) -> None:
     link.symlink_to(existing)
     with IdentityFile.open(existing) as file:
         node_id = file.identity.node_id
+        file.store_sequence(7)
     with IdentityFile.open(link) as file:
         assert file.identity.node_id == node_id
+        assert file.load_sequence() == 7, "one identity has one sequence, by whatever name"
+        file.store_sequence(8)
+    with IdentityFile.open(existing) as file:
+        assert file.load_sequence() == 8
 
 
 # Passphrases
