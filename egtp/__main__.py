@@ -38,7 +38,7 @@ from egtp import (
     __version__,
 )
 from egtp.events import Event, Observer, RecordPublished
-from egtp.program_loop import interval_s, program_loop, raise_open_files_max
+from egtp.program_loop import duration_s, interval_s, program_loop, raise_open_files_max
 from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
@@ -211,7 +211,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--drain",
         metavar="SECONDS",
-        type=float,
+        type=duration_s,
         default=5.0,
         help="when stopped, how long to go on with what was begun, at most (default: %(default)s)",
     )

@@ -13,7 +13,7 @@ import importlib
 import math
 from collections.abc import Callable
 
-__all__ = ["interval_s", "program_loop", "raise_open_files_max"]
+__all__ = ["duration_s", "interval_s", "program_loop", "raise_open_files_max"]
 
 
 def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -41,10 +41,18 @@ def raise_open_files_max() -> None:
 
 def interval_s(text: str) -> float:
     """The type of an option that says how often something is done: all the time is no answer."""
+    seconds = duration_s(text)
+    if seconds == 0:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return seconds
+
+
+def duration_s(text: str) -> float:
+    """The type of an option that says how long something may take, or not at all."""
     try:
         seconds = float(text)
     except ValueError:
-        seconds = 0.0
-    if not 0 < seconds < math.inf:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
     return seconds

@@ -296,6 +296,8 @@ def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
         (("relay", "--announce", "0.0.0.0:4000"), "nobody can dial 0.0.0.0:4000"),
         (("relay", "--announce", "127.0.0.1:0"), "nobody can dial 127.0.0.1:0"),
         (("relay", "--connections", "-1"), "connections_max"),
+        (("relay", "--drain", "nan"), "nan is no number of seconds"),
+        (("echo", "--stats-every", "0"), "0 is no number of seconds above 0"),
         (("echo", "--relays", "none.toml"), "none.toml"),
         (("ask", "a" * 32, "Bad Kind"), "a kind is 1 to 64"),
         (("ask", "a" * 32, "echo", "--timeout", "-1"), "a hard timeout is above 0"),
