@@ -283,8 +283,12 @@ async def _nobody(_: Incoming) -> bytes:
     return b""
 
 
-async def _awaited(awaitable: Awaitable[bytes | None]) -> bytes | None:
-    return await awaitable
+async def _awaited(result: object) -> bytes | None:
+    if not isinstance(result, Awaitable):
+        wrong = type(result).__name__
+        raise TypeError(f"a handler is made with `async def`: it returned {wrong}")
+    answer: bytes | None = await result
+    return answer
 
 
 def _code_that_travels(code: object) -> int:

@@ -281,6 +281,16 @@ async def test_what_is_no_body_is_an_error_of_the_handler(answers: Answers, body
     answers.problems.clear()
 
 
+async def test_a_plain_function_is_told_that_it_is_no_handler(answers: Answers) -> None:
+    """Its return value is what it would have answered, so the slip is an easy one."""
+    plain: Any = lambda _: b"hello"  # noqa: E731
+    answers.handlers.add("plain", plain)
+    assert await answers.end_of(await answers.come("plain")) == (ReplyCode.HANDLER_ERROR, b"")
+    (problem,) = answers.problems
+    answers.problems.clear()
+    assert "made with `async def`: it returned bytes" in str(problem["exception"])
+
+
 async def test_nothing_is_an_empty_body_and_any_awaitable_will_do(answers: Answers) -> None:
     class Bytes(bytes):
         pass
