@@ -128,6 +128,10 @@ class ChannelEvents(PathOwner, Protocol):
     def learned_record(self, record: SignedCommRecord) -> None:
         """A peer proved itself, and this is its record, or a newer one that it gave."""
 
+    def admits(self, path: Path) -> bool:
+        """The peer at the other end of ``path`` has just proven itself: whether there is room for
+        one more. If not, nothing is learned from it, and it is closed without a word."""
+
     def confirmed(self, path: Path) -> None:
         """The peer at the other end of ``path`` is proven and lives."""
 
@@ -426,7 +430,9 @@ class SecureChannels:
                 return
         if dial.early is not None and payload.early_accepted:
             self._events.early_accepted(path, dial.early)
-        self._confirm(path)
+        if not self._confirm(path):
+            dial.done(Cause(AttemptReason.LOST))
+            return
         # What waits proves it as well, and saves a packet.
         path.prove()
         dial.done(path)
@@ -547,13 +553,18 @@ class SecureChannels:
             self._by_connection[arrival.connection] = path
         return path
 
-    def _confirm(self, path: Path) -> None:
+    def _confirm(self, path: Path) -> bool:
+        """The other end is proven. False if there is no room for it."""
         path.on(PathEvent.PROOF)
+        if not self._events.admits(path):
+            self.close(path)
+            return False
         if path.relayed:
             self._by_remote[path.session.remote_index] = path
         if path.record is not None:
             self._events.learned_record(path.record)
         self._events.confirmed(path)
+        return True
 
     def _check_not_superseded(self, record: SignedCommRecord) -> None:
         known = self._events.known_record(record.peer_id)

@@ -220,8 +220,17 @@ class NodeConfig:
 
     @property
     def strangers_max(self) -> int:
-        """Proven connections of peers whom nobody here has asked for."""
-        return max(1, int(self.connections_max * self.strangers_share))
+        """Proven connections of peers whom nobody here has asked for. No more than such peers are
+        remembered: each connection keeps its peer from being forgotten."""
+        return min(
+            max(1, int(self.connections_max * self.strangers_share)), self.known_strangers_max
+        )
+
+    @property
+    def relayed_strangers_max(self) -> int:
+        """Paths of strangers through relays: half as many as connections, since they cost whoever
+        makes them less."""
+        return max(1, self.strangers_max // 2)
 
     @property
     def known_strangers_max(self) -> int:

@@ -397,6 +397,9 @@ class Engine:
     def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         self.routes.lose(path, reason, at_once=at_once)
 
+    def admits(self, path: Path) -> bool:
+        return self.routes.admits(path)
+
     def confirmed(self, path: Path) -> None:
         self.routes.confirmed(path)
         self.addresses.opened(path)
@@ -452,6 +455,7 @@ class Engine:
         if not peer.is_wanted:
             self.book.want(peer)
             self.comms.want(peer_id)
+            self.routes.want(peer_id)
         return peer
 
     def knows(self, peer_id: NodeId) -> bool:

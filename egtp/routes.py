@@ -19,10 +19,12 @@ from egtp.config import NodeConfig
 from egtp.errors import FastFail, FastFailReason
 from egtp.events import Observer, PathLost, PathOpened, SearchFailed
 from egtp.identity import NodeId
+from egtp.idle_policy import Standing
 from egtp.path import Path
 from egtp.path_life import PathEvent
 from egtp.peers import Peer, PeerBook, Search
 from egtp.reaching import Reacher
+from egtp.relayed_paths import RelayedPaths
 from egtp.relaying import Relaying
 from egtp.session import COUNTER_LIMIT
 from egtp.silence import Verdict
@@ -67,6 +69,9 @@ class RoutesHost(Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here has to do with the peer; others are strangers."""
+
 
 class Routes:
     """All paths of a node."""
@@ -96,6 +101,12 @@ class Routes:
         self._config = config
         self._counters = counters
         self._observer = observer
+        self._relayed: RelayedPaths[Path] = RelayedPaths(
+            strangers_max=config.relayed_strangers_max,
+            idle_timeout_s=config.idle_timeout_s,
+            idle_timeout_max_s=config.idle_timeout_max_s,
+            why_keep=self._why_keep,
+        )
         self._watched: dict[Peer, None] = {}
         """Peers with whom something is going on that wants to be looked at."""
         self._at_rest: list[Peer] = []
@@ -202,6 +213,41 @@ class Routes:
 
     # Paths come
 
+    def admits(self, path: Path) -> bool:
+        """Whether there is room for a path that has just been proven. For connections there is
+        :meth:`TCPCommsHandler.proven`; here is who needs none."""
+        if not path.relayed:
+            return True
+        now, peer_id = self._host.now(), path.peer_id
+        of_peer = self._relayed.of_peer(peer_id)
+        if len(of_peer) >= self._config.peer_connections_max:
+            peer = self._book.find(peer_id)
+            used = None if peer is None else peer.relayed
+            oldest = next(older for older in of_peer if older is not used)
+            self._make_way(oldest, "its peer has newer ones")
+        known = self._host.knows(peer_id)
+        if not known and self._relayed.is_full and not self._another_makes_way(now):
+            # Without a word: whoever means it asks again, and need not do so at once.
+            self._counters["relayed path refused: too many strangers"] += 1
+            return False
+        self._relayed.add(path, Standing.KNOWN if known else Standing.STRANGER, now)
+        return True
+
+    def want(self, peer_id: NodeId) -> None:
+        """Somebody here has to do with the peer from now on: its paths are no stranger's."""
+        self._relayed.want(peer_id, self._host.now())
+
+    def _another_makes_way(self, now: float) -> bool:
+        path = self._relayed.least_used(now)
+        if path is not None:
+            self._make_way(path, "another stranger needs the place")
+        return path is not None
+
+    def _make_way(self, path: Path, reason: str) -> None:
+        self._counters[f"relayed path closed: {reason}"] += 1
+        path.say_close()
+        self.lose(path, reason)
+
     def confirmed(self, path: Path) -> None:
         """The peer at the other end of ``path`` is proven and lives."""
         peer = self._book.get(path.peer_id)
@@ -273,6 +319,8 @@ class Routes:
 
     def _is_gone(self, path: Path, reason: str) -> None:
         path.on(PathEvent.END)
+        if path.relayed:
+            self._relayed.remove(path)
         peer = self._book.find(path.peer_id)
         if peer is None or path not in peer.paths:
             return
@@ -380,14 +428,18 @@ class Routes:
         path = self._channels.path_of(connection.number)
         if path is None:
             return None
+        why = self._why_keep(path)
+        if why is None and self._relaying.keeps(path.peer_id):
+            why = "this node is reached through it"
+        return why
+
+    def _why_keep(self, path: Path) -> str | None:
         if path.outbox:
             return "messages wait for it"
         if self._asking.exchanges.count_of(path.peer_id):
             return "replies are awaited"
         if path.asker is not None and path.asker.running:
             return "its queries are being answered"
-        if self._relaying.keeps(path.peer_id):
-            return "this node is reached through it"
         return None
 
     def look(self, now: float) -> None:
@@ -410,6 +462,9 @@ class Routes:
             self._look_at(peer, now, is_relay=peer.peer_id in relays)
             if not self._is_restless(peer):
                 del watched[peer]
+        for path in self._relayed.idle(now):
+            path.say_close()
+            self.lose(path, "idle")
 
     def _next_at_rest(self, now: float) -> list[Peer]:
         """As many as it takes to have seen all of them in ``ALL_AGAIN_S``: thousands at once would

@@ -87,6 +87,7 @@ class Host:
         self.known: dict[NodeId, SignedCommRecord] = {}
         self.sent: list[Sent] = []
         self.broken = False
+        self.admitting = True
         self.turn: list[Callable[[], None]] = []
         self.learned: list[SignedCommRecord] = []
         self.confirmations: list[Path] = []
@@ -191,6 +192,9 @@ class Host:
 
     def learned_record(self, record: SignedCommRecord) -> None:
         self.learned.append(record)
+
+    def admits(self, path: Path) -> bool:
+        return self.admitting
 
     def confirmed(self, path: Path) -> None:
         self.confirmations.append(path)
@@ -718,6 +722,35 @@ def test_a_proven_peer_that_breaks_the_protocol_ends_the_path(
         assert both.bobs.closed
     else:
         assert [arrival.strategy for arrival in both.bob.rejected] == [both.at_bob]
+
+
+@pytest.mark.parametrize("with_a_message", [False, True])
+def test_a_proven_session_for_which_there_is_no_room_leaves_nothing_and_is_closed_in_silence(
+    with_a_message: bool,
+) -> None:
+    alice, bob = pair()
+    bob.admitting = False
+    alice.dial(bob, RELAYS[0])
+    bob.receive(alice.take_one(INITIATION), RELAYS[0])
+    alice.receive(bob.take_one(RESPONSE), RELAYS[0])
+    first = alice.take_one(DATA)
+    bob.receive(alice.say(alice.confirmations[0]) if with_a_message else first, RELAYS[0])
+    assert bob.take() == []
+    assert bob.told() == (0,) * len(bob.told())
+    assert not bob.channels._paths
+    assert not bob.channels._by_remote
+    assert bob.channels.unconfirmed == 0
+
+
+def test_a_dial_fails_if_there_is_no_room_for_the_session_that_it_gave() -> None:
+    alice, bob = pair()
+    alice.admitting = False
+    alice.dial(bob, RELAYS[0])
+    bob.receive(alice.take_one(INITIATION), RELAYS[0])
+    alice.receive(bob.take_one(RESPONSE), RELAYS[0])
+    assert alice.ended == [Cause(AttemptReason.LOST)]
+    assert not alice.confirmations
+    assert not alice.channels._paths
 
 
 # Unknown sessions.

@@ -79,6 +79,9 @@ class Recorder:
     def now(self) -> float:
         return self.now_s
 
+    def knows(self, peer_id: NodeId) -> bool:
+        return True
+
     def seek(self, peer: Peer) -> None:
         self.sought.append(peer)
 

@@ -15,6 +15,7 @@ from egtp.channels import SecureChannels
 from egtp.exchange import Exchange
 from egtp.outgoing import Outgoing
 from egtp.path import Path
+from egtp.relayed_paths import RelayedPaths
 from egtp.routes import Routes
 from egtp.session import SlidingWindow
 from simulations.mallory.attacks import ATTACKS, attack
@@ -112,6 +113,7 @@ def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
     settled_is_ignored(patch)
     patch.setattr(SlidingWindow, "fits", lambda *_: True)
     patch.setattr(Routes, "_renew_when_old", lambda *_: None)
+    patch.setattr(RelayedPaths, "idle", lambda *_: [])
     receive = Answering.receive
 
     def broken(
