@@ -204,6 +204,9 @@ class Asking:
         if type(outgoing) is Exchange:
             outgoing.handed_to = path.incarnation
             outgoing.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
+        elif type(outgoing) is PassedOn and outgoing.sender is not None:
+            path.pass_on(outgoing)
+            return
         path.queue(outgoing, alone=alone)
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:

@@ -5,8 +5,8 @@ and a few large messages at a time take turns, a packet each, so a body of many 
 small query by a packet, and not by the body. (What the kernels have taken already goes
 first all the same; :mod:`egtp.bulk_window` bounds that.) How many take turns is bounded by what the
 other side is willing to put together at a time. What is passed on for others is never cut, and so
-keeps its order. Nothing here is sealed yet: whatever has not been taken when a path dies can go by
-another.
+keeps its order; its senders take turns, and it goes behind the small messages of this node itself.
+Nothing here is sealed yet: whatever has not been taken when a path dies can go by another.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any, Final
 
+from egtp.fair_queue import FairQueue
+from egtp.identity import NodeId
 from egtp.outgoing import Outgoing, PassedOn
 from egtp.sealed import (
     AGE_BYTES,
@@ -49,13 +51,13 @@ a path at rest has none."""
 class Batch:
     """What goes into one packet, and which messages have thereby begun to leave."""
 
-    __slots__ = ("begun", "chunk_bytes", "has_room", "has_small", "parts")
+    __slots__ = ("begun", "bulk_bytes", "has_room", "has_small", "parts")
 
     def __init__(self) -> None:
-        self.chunk_bytes = 0
-        """How much of it is of a large message."""
+        self.bulk_bytes = 0
+        """How much of it is of a large message, or passed on."""
         self.has_small = False
-        """Whether there is a message in it that is not large."""
+        """Whether there is any other message in it."""
         self.has_room = True
         """Whether a chunk, and a little more, may be added to its messages."""
         self.parts: list[bytes | memoryview] = []
@@ -99,6 +101,7 @@ class Outbox:
         "_control_bytes",
         "_next_chunk_id",
         "_others_turn",
+        "_passed_on",
         "_reassembly_bytes_max",
         "_small",
         "_taken_back",
@@ -113,6 +116,8 @@ class Outbox:
         self._control_bytes = 0
         self._small: deque[Outgoing] = _NOTHING
         self._chunked: deque[Outgoing] = _NOTHING
+        self._passed_on: FairQueue | None = None
+        """Most paths are to no client of a relay, and have none."""
         self._taken_back = 0
         """How many in the two queues are not wanted any more; they are passed over."""
         self._next_chunk_id = 0
@@ -121,16 +126,17 @@ class Outbox:
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
-        return bool(self._small or self._begun or self._chunked or self._control)
+        return bool(self._small or self._begun or self._chunked or self._control or self._passed_on)
 
     @property
     def messages(self) -> int:
         """How many messages wait of which nothing has left, those included that were taken back."""
-        return len(self._small) + len(self._chunked)
+        passed_on = 0 if self._passed_on is None else len(self._passed_on)
+        return len(self._small) + len(self._chunked) + passed_on
 
     @property
-    def has_chunks_only(self) -> bool:
-        """Whether nothing waits but large messages."""
+    def has_bulk_only(self) -> bool:
+        """Whether nothing waits but large messages and what is passed on."""
         return not (self._small or self._control)
 
     @property
@@ -152,6 +158,18 @@ class Outbox:
                 self._chunked = deque()
             self._chunked.append(outgoing)
 
+    def pass_on(self, packet: PassedOn) -> None:
+        """Queue a packet of somebody else, behind those of the same sender."""
+        self.waiting_bytes += len(packet.message)
+        packet.queued = True
+        if self._passed_on is None:
+            self._passed_on = FairQueue()
+        self._passed_on.append(packet)
+
+    def waiting_of(self, sender: NodeId) -> int:
+        """How many bytes of one sender wait to be passed on."""
+        return 0 if self._passed_on is None else self._passed_on.bytes_of(sender)
+
     def push_control(self, item: bytes) -> None:
         """Queue an item of the engine's own; these go before all messages."""
         self.waiting_bytes += len(item)
@@ -170,7 +188,8 @@ class Outbox:
     ) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, messages up to
         about ``size_max`` bytes, and chunks of a large message: one beside other items, alone up to
-        ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages wait."""
+        ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages wait, and what is passed
+        on."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -208,6 +227,9 @@ class Outbox:
         if not small:
             self._small = _NOTHING
         batch.has_small = taken > 0
+        if chunks and self._passed_on is not None:
+            self._take_passed_on(batch, size, size_max, now_s)
+            size += batch.bulk_bytes
         batch.has_room = size < CHUNK_BYTES_MAX
         if chunks and batch.has_room and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
@@ -215,6 +237,24 @@ class Outbox:
                 self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
             self._drop_empty()
         return batch
+
+    def _take_passed_on(self, batch: Batch, size: int, size_max: int, now_s: float) -> None:
+        """Beside ``size`` bytes of others."""
+        queue, parts, taken = self._passed_on, batch.parts, 0
+        while queue and size + taken < size_max:
+            if parts and len(queue.next.message) > CHUNK_BYTES_MAX:
+                break  # it fills a packet of its own
+            packet = queue.popleft()
+            message = packet.message
+            packet.queued = False
+            age_ms = min(max(0, int((now_s - packet.born_s) * 1000)), U32_MAX)
+            parts += (message_head(MESSAGE, len(message) + AGE_BYTES, age_ms), message)  # type: ignore[arg-type]
+            batch.begun.append(packet)
+            taken += len(message)
+        self.waiting_bytes -= taken
+        batch.bulk_bytes = taken
+        if not queue:
+            self._passed_on = None
 
     def _begin_chunked(self, batch: Batch, now_s: float) -> None:
         """Let the next large message take its turns, if there is room for it at the other side."""
@@ -247,7 +287,8 @@ class Outbox:
             data = chunking.next()
             parts += (chunk_head(chunking.chunk_id, size, offset, len(data)), data)
             most -= 1
-        batch.chunk_bytes = taken = chunking.offset - before
+        taken = chunking.offset - before
+        batch.bulk_bytes += taken
         self.waiting_bytes -= taken
         # Newcomers that stay are TURNS_MAX soon; of those that are over at once there is no end.
         self._others_turn = taken == size
@@ -297,10 +338,18 @@ class Outbox:
         this node asks itself stays. Returns how many there were."""
         waiting = [one for one in (*self._small, *self._chunked) if one.queued]
         waiting += [chunking.outgoing for chunking in self._begun]
-        dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
+        dropped = [one for one in waiting if type(one) is Outgoing]
         for outgoing in dropped:
             self.take_back(outgoing)
-        return len(dropped)
+        return len(dropped) + len(self._take_all_passed_on())
+
+    def _take_all_passed_on(self) -> list[PassedOn]:
+        packets = [] if self._passed_on is None else list(self._passed_on)
+        self._passed_on = None
+        for packet in packets:
+            packet.queued = False
+            self.waiting_bytes -= len(packet.message)
+        return packets
 
     @property
     def unsent(self) -> list[Outgoing]:
@@ -315,4 +364,5 @@ class Outbox:
             self.waiting_bytes -= len(outgoing.message)
         self._small = self._chunked = _NOTHING
         self._taken_back = 0
+        unsent += self._take_all_passed_on()
         return unsent

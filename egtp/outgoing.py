@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from egtp.identity import NodeId
+
 if TYPE_CHECKING:
     from egtp.large_message import LargeMessage
     from egtp.path import Path
@@ -39,4 +41,9 @@ class PassedOn(Outgoing):
     """A packet between two others, on its way to or from a relay. It is never cut, however large it
     is, so that it overtakes none of theirs and is overtaken by none."""
 
-    __slots__ = ()
+    __slots__ = ("sender",)
+
+    def __init__(self, message: bytes, born_s: float, sender: NodeId | None = None) -> None:
+        super().__init__(message, born_s)
+        self.sender = sender
+        """Whose it is, at a relay; None for what a relay is asked, or says itself."""

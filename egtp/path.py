@@ -24,7 +24,7 @@ from egtp.identity import NodeId
 from egtp.large_message import Arrived
 from egtp.message import Reply
 from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
-from egtp.outgoing import Outgoing
+from egtp.outgoing import Outgoing, PassedOn
 from egtp.packet import Data
 from egtp.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.reassembly import Reassembly
@@ -203,7 +203,7 @@ class Path:
         self._goes_alone = True
         self._least_offset_ms: int | None = None
         self._bulk: BulkWindow | None = None
-        """Of a connection that has carried a large message."""
+        """Of a connection that has carried a large message, or what was passed on."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
@@ -266,6 +266,15 @@ class Path:
             self.flush()
             self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES_MAX)
 
+    def pass_on(self, packet: PassedOn) -> None:
+        """Send a packet of somebody else, soon."""
+        packet.path = self
+        self.outbox.pass_on(packet)
+        self._flush_soon()
+        if self.outbox.waiting_bytes >= self._batch_bytes:
+            self.flush()
+            self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES_MAX)
+
     def queue_control(self, data: bytes) -> None:
         """Send an item of the engine's own, soon."""
         self.outbox.push_control(data)
@@ -301,7 +310,7 @@ class Path:
                 now, chunks = owner.now(), 1
                 if self._bulk is not None:
                     chunks = self._bulk.chunks(now)
-                    if not chunks and outbox.has_chunks_only:
+                    if not chunks and outbox.has_bulk_only:
                         owner.path_waits(self)
                         return
                     if chunks > 1 and carrier.is_throttled(self._strategy.lower):
@@ -336,10 +345,10 @@ class Path:
                 parts.append(item(ItemType.SETTLED_EXCEPT, write_settled_except(*news)))
         if self._window is not None:
             total = self._window.ping(now)
-        elif batch.chunk_bytes:
+        elif batch.bulk_bytes:
             if self._bulk is None:
                 self._bulk = BulkWindow()
-            total = self._bulk.sent(batch.chunk_bytes, now)
+            total = self._bulk.sent(batch.bulk_bytes, now)
         else:
             total = None
         if self._bulk is not None and batch.has_small:

@@ -113,11 +113,17 @@ class Relaying:
 
         return forget
 
-    def say(self, path: Path, kind: str, body: bytes, lifetime_ms: int) -> None:
-        """Send a message of the engine's own down a path."""
+    def say(
+        self, path: Path, kind: str, body: bytes, lifetime_ms: int, sender: NodeId | None = None
+    ) -> None:
+        """Send a message of the engine's own down a path: a packet of that sender, or about one."""
         # As Send(...).encode() would say it.
         message = pack((3, self._host.nonce(), None, kind, lifetime_ms, body))
-        path.queue(PassedOn(message, self._host.now()))
+        packet = PassedOn(message, self._host.now(), sender)
+        if sender is None:
+            path.queue(packet)
+        else:
+            path.pass_on(packet)
 
     def _path_to(self, relay_id: NodeId) -> Path | None:
         relay = self._host.book.find(relay_id)
@@ -203,10 +209,21 @@ class Relaying:
         path = self._path_to(peer_id)
         return path is not None and self._host.may_wait(path, size)
 
-    def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
+    def queued_bytes_of(self, sender: NodeId, peer_id: NodeId) -> int:
+        path = self._path_to(peer_id)
+        return 0 if path is None else path.outbox.waiting_of(sender)
+
+    def push(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        lifetime_ms: int,
+        sender: NodeId | None = None,
+    ) -> None:
         path = self._path_to(peer_id)
         if path is not None:
-            self.say(path, kind, body, lifetime_ms)
+            self.say(path, kind, body, lifetime_ms, sender)
 
     def is_stranger(self, peer_id: NodeId) -> bool:
         # A lease here makes a peer known to all else; whether it may have one must not follow.

@@ -35,8 +35,19 @@ class RelayHost(Protocol):
     def queued_bytes(self, peer_id: NodeId) -> int | None:
         """How much waits on the peer's own confirmed connection; None if there is none."""
 
-    def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
-        """Send a message down the peer's own connection. Never dials."""
+    def queued_bytes_of(self, sender: NodeId, peer_id: NodeId) -> int:
+        """How much of that waits to be passed on for one sender."""
+
+    def push(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        lifetime_ms: int,
+        sender: NodeId | None = None,
+    ) -> None:
+        """Send a message down the peer's own connection: a packet of that sender, behind its
+        others, or one of the relay's own. Never dials."""
 
     def may_push(self, peer_id: NodeId, size: int) -> bool:
         """Whether there is memory for so much more to wait for the peer, who may not read."""
@@ -90,7 +101,7 @@ class RelayServer:
             return
         queued_bytes = self._host.queued_bytes(recipient)
         if queued_bytes is not None:
-            if not self._takes(recipient, queued_bytes, len(packet)):
+            if not self._passes(sender, recipient, queued_bytes, len(packet)):
                 self._refuse(sender, packet, TOO_MUCH, "dropped: the recipient is too slow")
                 return
             self._deliver(recipient, sender, packet, left_ms)
@@ -124,7 +135,8 @@ class RelayServer:
     def _deliver(self, recipient: NodeId, sender: NodeId, packet: bytes, left_ms: int) -> None:
         self.counters["relayed packets"] += 1
         self.counters["relayed bytes"] += len(packet)
-        self._host.push(recipient, DELIVERY_KIND, Delivery(sender, packet).encode(), left_ms)
+        body = Delivery(sender, packet).encode()
+        self._host.push(recipient, DELIVERY_KIND, body, left_ms, sender)
 
     def _refuse(self, sender: NodeId, packet: bytes, code: int, reason: str) -> None:
         self.counters[reason] += 1
@@ -133,6 +145,13 @@ class RelayServer:
         queued_bytes = self._host.queued_bytes(sender)
         if queued_bytes is not None and self._takes(sender, queued_bytes, len(hint)):
             self._host.push(sender, HINT_KIND, hint, 5000)
+
+    def _passes(self, sender: NodeId, recipient: NodeId, queued_bytes: int, size: int) -> bool:
+        """Nobody may have more waiting than stays free: so one sender fills half of the queue, and
+        however many there are, they leave as much to whoever comes as each of them has."""
+        own_bytes = self._host.queued_bytes_of(sender, recipient) + size
+        fits = not queued_bytes or queued_bytes + own_bytes <= self._limits.queue_bytes_max
+        return fits and self._host.may_push(recipient, size)
 
     def _takes(self, peer_id: NodeId, queued_bytes: int, size: int) -> bool:
         return queued_bytes <= self._limits.queue_bytes_max and self._host.may_push(peer_id, size)

@@ -156,7 +156,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert len(pieces) <= min(most, chunks, 3)
         assert len({piece.message_id for piece in pieces}) <= 1, "a packet each"
         assert all(len(piece.data) == CHUNK_BYTES_MAX for piece in pieces[:-1])
-        assert batch.chunk_bytes == sum(len(piece.data) for piece in pieces)
+        assert batch.bulk_bytes == sum(len(piece.data) for piece in pieces)
         assert batch.has_small == any(len(self.unsent[o]) <= CHUNK_BYTES_MAX for o in batch.begun)
         for outgoing in batch.begun:
             message = self.unsent.pop(
@@ -424,7 +424,7 @@ def test_what_is_passed_on_is_never_cut_and_keeps_its_order() -> None:
     sizes = [100, 65_060, 100, 17_000, 65_060, 16_384, 300]
     messages = [message_of(serial, size) for serial, size in enumerate(sizes)]
     for message in messages:
-        outbox.push(PassedOn(message, 0.0))
+        outbox.pass_on(PassedOn(message, 0.0))
     outbox.push_control(item(ItemType.PING, bytes(8)))
     while outbox:
         batch = outbox.next_batch(0.0, 16_384)
@@ -453,8 +453,9 @@ def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_s
     replies = [Outgoing(b"reply", 0.0), Outgoing(bytes(CHUNK_BYTES_MAX + 1), 0.0)]
     given_up = Outgoing(b"given up", 0.0)
     own = Own(b"own", 0.0)
-    for one in (*replies, PassedOn(b"passed on", 0.0), given_up, own):
+    for one in (*replies, given_up, own):
         outbox.push(one)
+    outbox.pass_on(PassedOn(b"passed on", 0.0))
     outbox.take_back(given_up)
     assert outbox.drop_unread() == 4
     assert [outbox.holds(one) for one in (begun, *replies, own)] == [False, False, False, True]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -50,6 +51,7 @@ class Host:
 
     now_s: float = 0.0
     queues: dict[NodeId, int] = field(default_factory=dict)
+    of_senders: Counter[tuple[NodeId | None, NodeId]] = field(default_factory=Counter)
     pushed: list[tuple[NodeId, str, bytes, int]] = field(default_factory=list)
     memory: int = 10**6
     known: set[NodeId] = field(default_factory=lambda: set(PEERS))
@@ -66,10 +68,21 @@ class Host:
     def queued_bytes(self, peer_id: NodeId) -> int | None:
         return self.queues.get(peer_id)
 
-    def push(self, peer_id: NodeId, kind: str, body: bytes, lifetime_ms: int) -> None:
+    def queued_bytes_of(self, sender: NodeId, peer_id: NodeId) -> int:
+        return self.of_senders[sender, peer_id]
+
+    def push(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        lifetime_ms: int,
+        sender: NodeId | None = None,
+    ) -> None:
         assert peer_id in self.queues, "pushed to somebody who is not connected"
         assert 0 <= lifetime_ms < U32_LIMIT
         self.queues[peer_id] += len(body)
+        self.of_senders[sender, peer_id] += len(body)
         self.pushed.append((peer_id, kind, body, lifetime_ms))
 
     def take(self) -> list[tuple[NodeId, str, bytes, int]]:
@@ -190,7 +203,9 @@ class RelayMachine(RuleBasedStateMachine):
     ) -> None:
         packet = (bytes((kind,)) + b"%8d" % next(self.serial) * 30)[:size]
         before = self.server.counters.copy()
-        room = self.host.queues.get(recipient, 0) <= LIMITS.queue_bytes_max
+        queued = self.host.queues.get(recipient, 0)
+        own = self.host.of_senders[sender, recipient] + size
+        room = not queued or own <= LIMITS.queue_bytes_max - queued
         relay(self.server, sender, recipient, packet, lifetime_ms, age_ms)
         self.asked += 1
         counted = self.server.counters - before
@@ -237,10 +252,14 @@ class RelayMachine(RuleBasedStateMachine):
 
     @rule(peer_id=st.sampled_from(PEERS))
     def connect(self, peer_id: NodeId) -> None:
-        self.host.queues[peer_id] = 0
+        self.a_queue_is_empty(peer_id)
         live = self._live(peer_id)
         self.server.came_back(peer_id)
         self._check_mailbox_emptied(peer_id, live)
+
+    def a_queue_is_empty(self, peer_id: NodeId) -> None:
+        self.host.queues[peer_id] = 0
+        self.a_queue_moves(peer_id, 0)
 
     @rule(peer_id=st.sampled_from(PEERS))
     def disconnect(self, peer_id: NodeId) -> None:
@@ -252,6 +271,8 @@ class RelayMachine(RuleBasedStateMachine):
     def a_queue_moves(self, peer_id: NodeId, queued: int) -> None:
         if peer_id in self.host.queues:
             self.host.queues[peer_id] = queued
+            for sender in (*PEERS, None):
+                self.host.of_senders[sender, peer_id] = queued // 5
 
     @rule(delay_s=st.floats(0.0, 15.0))
     def time_passes(self, delay_s: float) -> None:
@@ -343,10 +364,11 @@ def test_a_message_is_as_old_on_arrival_as_its_sender_says(host: Host, server: R
 def test_the_quota_of_a_slow_recipient_is_told_to_the_sender(
     host: Host, server: RelayServer
 ) -> None:
-    host.queues = {A: 0, B: LIMITS.queue_bytes_max}
+    host.queues = {A: 0, B: LIMITS.queue_bytes_max - 30}
     relay(server, A, B, first())
     assert host.take()[0][1] == DELIVERY_KIND
-    host.queues[B] = LIMITS.queue_bytes_max + 1
+    host.queues[B] = LIMITS.queue_bytes_max - 29
+    host.of_senders.clear()
     relay(server, A, B, first())
     ((whom, kind, body, _),) = host.take()
     assert (whom, kind, Hint.decode(body).code) == (A, HINT_KIND, TOO_MUCH)
@@ -438,3 +460,33 @@ async def test_a_relay_that_nobody_talks_to_holds_nothing_beyond_its_lifetime() 
         async with asyncio.timeout(1.0):
             while server.leases.held_bytes:
                 await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("flooders", [1, 2, 9, 100])
+def test_however_many_flood_a_slow_recipient_whoever_comes_is_taken_too(
+    host: Host, flooders: int
+) -> None:
+    most = 100_000
+    server = RelayServer(host, RelayLimits(queue_bytes_max=most))
+    host.queues = {B: 0}
+    crowd = [NodeId(bytes([number]) * 20) for number in range(100, 100 + flooders)]
+    for serial in range(10_000):
+        relay(server, crowd[serial % flooders], B, first(serial))
+    has = [host.of_senders[sender, B] for sender in crowd]
+    assert max(has) - min(has) < 100
+    assert host.queues[B] == sum(has) < most
+    assert server.counters["dropped: the recipient is too slow"] > 0
+    # As much as each of them has is left to whoever comes.
+    for serial in range(10):
+        before = server.counters["relayed packets"]
+        relay(server, A, B, first(serial, size=20))
+        assert server.counters["relayed packets"] == before + 1
+
+
+def test_the_first_packet_of_all_is_taken_however_large_it_is(
+    host: Host, server: RelayServer
+) -> None:
+    host.queues = {B: 0}
+    relay(server, A, B, bytes(2 * LIMITS.queue_bytes_max))
+    relay(server, A, B, first())
+    assert server.counters["relayed packets"] == 1
