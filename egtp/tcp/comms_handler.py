@@ -84,7 +84,7 @@ class TCPCommsHandler:
         self._config = config
         self._elapsed = elapsed
         self._counters = counters
-        self._listeners = Listeners(lambda: self._new_connection(None))
+        self._listeners = Listeners(lambda: self._make(None))
         self._accepts = AcceptLimits(
             per_s=config.accepts_per_s,
             per_origin_per_s=config.accepts_per_ip_per_s,
@@ -147,7 +147,8 @@ class TCPCommsHandler:
             raise NotSent(AttemptReason.TOO_MANY_CONNECTIONS)
         if self._observer is not None:
             self._observer(Dialling(strategy.address))
-        connection = self._new_connection(strategy.address)
+        connection = self._make(strategy.address)
+        self._enter(connection)
         self._policy.add(connection.number, Standing.OPENING, connection.started_s)
         number, open_it = connection.number, partial(self._open, connection, strategy.address)
         self._openings[number] = task = begin_later(open_it)
@@ -173,19 +174,21 @@ class TCPCommsHandler:
         finally:
             timer.cancel()
 
-    def _new_connection(self, dialled: Address | None) -> TCPConnection:
+    def _make(self, dialled: Address | None) -> TCPConnection:
         number = self._next_number
         self._next_number += 1
-        connection = TCPConnection(
+        return TCPConnection(
             number,
             self,
             dialled=dialled,
             held_bytes_max=self._config.connection_buffer_bytes_max,
             started_s=self._elapsed(),
         )
-        self._connections[number] = connection
+
+    def _enter(self, connection: TCPConnection) -> None:
+        """It counts from now on, until it is closed."""
+        self._connections[connection.number] = connection
         self._throttling.add(connection)
-        return connection
 
     # Limits
 
@@ -276,6 +279,12 @@ class TCPCommsHandler:
     def opened(self, connection: TCPConnection) -> None:
         if connection.dialled is not None:
             return
+        # Not entered as it was accepted: if its listening socket is closed in that moment, asyncio
+        # drops it, and tells nobody.
+        if self._closed:
+            connection.abort("this node is closed")
+            return
+        self._enter(connection)
         reason = self._admit(connection)
         if reason is not None:
             self._counters[f"connection refused: {reason}"] += 1
@@ -295,7 +304,8 @@ class TCPCommsHandler:
 
     def closed(self, connection: TCPConnection, reason: str) -> None:
         number = connection.number
-        del self._connections[number]
+        if self._connections.pop(number, None) is None:
+            return  # it was accepted, and gone before it was open
         if not self._connections:
             self._all_gone.set()
         self._policy.remove(number)

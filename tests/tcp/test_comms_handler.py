@@ -140,6 +140,45 @@ async def test_a_dial_that_is_given_up_before_its_first_turn_leaves_nothing(make
     assert len(client.comms) == 0
 
 
+class AcceptedTransport(asyncio.Transport):
+    """Of a connection that was accepted in a moment that no test can choose."""
+
+    def __init__(self) -> None:
+        super().__init__({"peername": (SERVER, 4000), "sockname": (SERVER, 5000)})
+        self.aborted = False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+async def test_what_is_accepted_as_its_socket_is_closed_and_never_opened_does_not_count(
+    make_end: Any,
+) -> None:
+    server = make_end()
+    await server.listen()
+    accepted = server.comms._listeners._accept()
+    await server.comms.listen([])
+    assert len(server.comms) == 0
+    accepted.connection_lost(None)
+    assert server.reasons == {}
+
+
+@pytest.mark.parametrize("is_made_before", [True, False])
+async def test_what_was_accepted_and_is_open_after_all_was_closed_is_closed_too(
+    make_end: Any, *, is_made_before: bool
+) -> None:
+    server = make_end()
+    await server.listen()
+    accept, transport = server.comms._listeners._accept, AcceptedTransport()
+    made = accept() if is_made_before else None
+    await server.comms.close()
+    accepted = made or accept()
+    accepted.connection_made(transport)
+    assert transport.aborted
+    assert accepted.is_closed
+    assert len(server.comms) == 0
+
+
 async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) -> None:
     server = make_end()
     address = await server.listen()
