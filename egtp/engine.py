@@ -591,6 +591,9 @@ class Engine:
 
     def _clean_up(self) -> None:
         """Now and then: what is idle, unproven, or was superseded and has nothing left to do."""
+        # First of all: whatever is raised below must not end the cleaning up.
+        interval_s = self.config.clean_up_interval_s
+        self._cleaner = self.loop.call_later(interval_s, self._clean_up)
         now = self.now()
         self._notice_sleep(now)
         self.asking.expire(now)
@@ -601,8 +604,6 @@ class Engine:
         self.asking.look(now)
         self.answering.look(now, self.own.current.sequence)
         self.comms.clean_up()
-        interval_s = self.config.clean_up_interval_s
-        self._cleaner = self.loop.call_later(interval_s, self._clean_up)
 
     def _notice_sleep(self, now: float) -> None:
         """A machine that slept has connections of yesterday, and nobody told its timers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -82,3 +83,27 @@ async def test_a_peer_with_whom_something_goes_on_is_watched_from_then_on(routes
     peer.superseded.clear()
     routes.look(100)
     assert not routes._watched
+
+
+async def test_cleaning_up_goes_on_after_what_was_raised_once(
+    start: Start,
+    config: Config,
+    problems: list[dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks: list[float] = []
+    went_on = asyncio.Event()
+
+    def look(_: Routes, now_s: float) -> None:
+        looks.append(now_s)
+        if len(looks) == 2:
+            raise RuntimeError("once")
+        if len(looks) == 4:
+            went_on.set()
+
+    monkeypatch.setattr(Routes, "look", look)
+    await start(config=config(clean_up_interval_s=0.01))
+    async with asyncio.timeout(2):
+        await went_on.wait()
+    assert [str(problem["exception"]) for problem in problems] == ["once"]
+    problems.clear()
