@@ -385,7 +385,8 @@ class Node:
         :param early: queries may be run before their asker has proven that it lives, which saves a
             round trip; with False they are asked for again inside the session.
 
-        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken.
+        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken, and
+        :class:`NodeClosed` after the end.
         """
         check_kind(kind)
         if not callable(handler):
@@ -396,7 +397,7 @@ class Node:
             raise LocalProtocolError("at_once_max is at least 1, or None for no limit")
         options = {"at_once_max": at_once_max, "idempotent": idempotent, "early": early}
         if self._engine is not None:
-            self._engine.handlers.add(kind, handler, **options)  # type: ignore[arg-type]
+            self._running().handlers.add(kind, handler, **options)  # type: ignore[arg-type]
         self._handlers[kind] = handler, options
 
     def handler(self, kind: str, **options: Any) -> Callable[[Handler], Handler]:

@@ -942,6 +942,13 @@ async def test_a_wrong_kind_is_refused_with_a_reason(greeter: Node, kind: Any) -
         greeter.handle(kind, Stuck())
 
 
+async def test_a_node_that_is_closed_takes_no_handler_any_more(start: Start) -> None:
+    node = await start()
+    await node.close()
+    with pytest.raises(NodeClosed):
+        node.handle("late", Stuck())
+
+
 async def test_a_kind_has_one_handler(greeter: Node) -> None:
     with pytest.raises(LocalProtocolError):
         greeter.handle("greet", Stuck())
@@ -997,6 +1004,7 @@ async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> Non
             lambda: greeter.record,
             lambda: greeter.why(greeter.node_id),
             lambda: greeter.add_contact(greeter.link),
+            lambda: greeter.handle("elsewhere", Stuck()),
         ):
             try:
                 call()
@@ -1006,7 +1014,7 @@ async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> Non
     thread = threading.Thread(target=elsewhere)
     thread.start()
     await asyncio.to_thread(thread.join)
-    assert [type(error) for error in caught] == [WrongLoop] * 8
+    assert [type(error) for error in caught] == [WrongLoop] * 9
     assert await greeter.query(greeter.node_id, "greet") == b"hello "
 
 
