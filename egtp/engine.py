@@ -33,7 +33,7 @@ from egtp.early import Early
 from egtp.environment import Environment, nonces
 from egtp.errors import FastFail, FastFailReason, NodeClosed, RemoteProtocolError
 from egtp.events import Observer, RecordLearned
-from egtp.exchange import EXCEPTIONS_MAX, ExchangeTable
+from egtp.exchange import EXCEPTIONS_MAX, Exchange, ExchangeTable
 from egtp.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.handlers import Handlers
 from egtp.identity import Identity, NodeId
@@ -270,7 +270,12 @@ class Engine:
 
     def deliver_to_self(self, message: PeerExchange | Sending) -> None:
         # In a turn of its own: handlers are begun outside of any task.
-        self.loop.call_soon(self._deliver, None, self.me, bytes(message.message[:]), 0)
+        self.loop.call_soon(self._deliver_to_self, message)
+
+    def _deliver_to_self(self, message: PeerExchange | Sending) -> None:
+        if isinstance(message, Exchange) and not self.exchanges.is_open(message):
+            return  # its caller has thought better of it meanwhile
+        self._deliver(None, self.me, bytes(message.message[:]), 0)
 
     def cancel_own(self, reference: bytes) -> None:
         self.answering.cancel(self.me, reference)

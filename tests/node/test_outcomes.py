@@ -851,6 +851,21 @@ async def test_a_send_given_just_before_closing_still_arrives(
     await eventually(lambda: told == [1000])
 
 
+@pytest.mark.parametrize("size", [0, MIB])
+async def test_a_query_to_itself_that_is_cancelled_before_its_turn_does_not_run(
+    start: Start, size: int
+) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+    for _ in range(2):
+        assert node.open_query(node.node_id, "stuck", bytes(size)).cancel()
+    last = node.open_query(node.node_id, "stuck", bytes(size))
+    await stuck.called.wait()
+    assert stuck.calls == 1
+    last.cancel()
+    await stuck.cancelled.wait()
+
+
 # Closing
 
 
