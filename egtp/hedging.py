@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from egtp.errors import EgtpError, HedgeFailed, LocalProtocolError, NodeClosed
 from egtp.identity import NodeId
-from egtp.node import Node
+from egtp.node import Node, check_soft_timeout, check_timeout
 from egtp.open_query import OpenQuery
 
 __all__ = ["HedgedReply", "hedge"]
@@ -62,6 +62,8 @@ async def hedge(
         raise LocalProtocolError("hedge needs a peer to ask")
     if hard_timeout_s is None:
         hard_timeout_s = node.config.hard_timeout_s
+    check_timeout(hard_timeout_s)
+    check_soft_timeout(soft_timeout_s, hard_timeout_s)
     loop, ends_s = asyncio.get_running_loop(), node.elapsed_s + hard_timeout_s
     asked: dict[NodeId, OpenQuery] = {}
     newest: OpenQuery | None = None

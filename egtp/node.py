@@ -45,7 +45,7 @@ from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
 from egtp.tcp.throttling import Rates
 
-__all__ = ["Node"]
+__all__ = ["Node", "check_soft_timeout", "check_timeout"]
 
 KINDS_KEPT: Final = 1024
 
@@ -319,9 +319,9 @@ class Node:
         if hard_timeout_s is None:
             hard_timeout_s = self.config.hard_timeout_s
         else:
-            _check_timeout(hard_timeout_s)
+            check_timeout(hard_timeout_s)
         if soft_timeout_s is not None:
-            _check_soft_timeout(soft_timeout_s, hard_timeout_s)
+            check_soft_timeout(soft_timeout_s, hard_timeout_s)
         if type(body) is not bytes or len(body) > self._body_bytes_max:
             outcome.set_exception(self._too_large(body))
             return None
@@ -350,7 +350,7 @@ class Node:
         engine = self._running()
         check_kind(kind)
         hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
-        _check_timeout(hard_s)
+        check_timeout(hard_s)
         if type(body) is not bytes or len(body) > self._body_bytes_max:
             raise self._too_large(body)
         peer_id = NodeId(peer_id)
@@ -718,7 +718,8 @@ def _rates(send: float | None, receive: float | None) -> Rates:
     return Rates(send, receive)
 
 
-def _check_timeout(hard_s: float) -> None:
+def check_timeout(hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
     if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
         raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
     if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
@@ -727,7 +728,8 @@ def _check_timeout(hard_s: float) -> None:
         )
 
 
-def _check_soft_timeout(soft_s: float, hard_s: float) -> None:
+def check_soft_timeout(soft_s: float, hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
     if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
         raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
     if not 0 < soft_s < hard_s:

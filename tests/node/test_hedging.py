@@ -223,6 +223,9 @@ async def test_closing_the_node_is_told_as_that_and_says_that_something_may_have
         (2, {"soft_timeout_s": 0}),
         (2, {"soft_timeout_s": 2, "hard_timeout_s": 2}),
         (2, {"soft_timeout_s": 1, "hard_timeout_s": float("nan")}),
+        (2, {"soft_timeout_s": "1"}),
+        (2, {"soft_timeout_s": None}),
+        (2, {"soft_timeout_s": 1, "hard_timeout_s": "3"}),
         (2, {"soft_timeout_s": 1, "body": "text"}),
     ],
 )
