@@ -102,7 +102,12 @@ class Node:
         Raises what they raise, :class:`InvalidConfig` for one; nothing is left then.
         """
         atexit.register(self.close)
-        self._loop.start()
+        try:
+            self._loop.start()
+        except BaseException:
+            if not self._loop.is_alive:  # it is, if it was started before
+                atexit.unregister(self.close)
+            raise
         self._started = True
 
     def close(self) -> None:

@@ -124,6 +124,11 @@ class LoopThread:
         """Whether this process was forked from the one that the thread is in."""
         return os.getpid() != self._pid
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread is, in this process: there is something to close."""
+        return self._thread.is_alive()
+
     # Checks
 
     def _check_thread(self) -> None:

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -255,6 +256,28 @@ def test_a_start_that_fails_says_why_and_leaves_nothing(make: Make, greeter: Nod
         node.query(greeter.node_id, "greet")
     with pytest.raises(LocalProtocolError, match="make another one"):
         node.start()
+
+
+def test_a_node_whose_start_failed_is_not_kept_for_the_end_of_the_process(greeter: Node) -> None:
+    def fails() -> weakref.ref[Node]:
+        node = Node(Identity.generate(os.urandom), listen=greeter.listening)
+        with pytest.raises(InvalidConfig):
+            node.start()
+        return weakref.ref(node)
+
+    node = fails()
+    gc.collect()
+    assert node() is None
+
+
+def test_a_node_that_runs_is_closed_at_the_end_of_the_process_though_started_again(
+    greeter: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_alone: list[object] = []
+    monkeypatch.setattr("atexit.unregister", left_alone.append)
+    with pytest.raises(LocalProtocolError, match="make another one"):
+        greeter.start()
+    assert left_alone == []
 
 
 def test_before_the_start_a_call_says_what_to_do(make: Make) -> None:
