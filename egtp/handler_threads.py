@@ -41,12 +41,13 @@ class HandlerThreads:
         """The plain handler as one for the event loop. With no room it answers "busy"."""
 
         async def in_a_thread(incoming: Incoming) -> bytes | None:
+            # Before there is something for it to do: if it cannot start, no room is taken.
+            if len(self._threads) < self._threads_max:
+                self._start_thread()
             if not self._room.acquire(blocking=False):
                 raise HandlerFailed(ReplyCode.BUSY)
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[Any] = loop.create_future()
-            if len(self._threads) < self._threads_max:
-                self._start_thread()
             self._calls.put(lambda: self._call(handler, incoming, answer, loop))
             value: bytes | Awaitable[bytes | None] | None = await answer
             return await value if inspect.isawaitable(value) else value
@@ -70,8 +71,14 @@ class HandlerThreads:
         name = f"{self._name} handler {len(self._threads) + 1}"
         # A daemon: a handler that never returns must not keep the process from ending.
         thread = threading.Thread(target=self._work, name=name, daemon=True)
-        thread.start()
-        self._threads.append(thread)
+        try:
+            thread.start()
+        except RuntimeError:
+            # The system gives no more. Those that there are have the more to do.
+            if not self._threads:
+                raise
+        else:
+            self._threads.append(thread)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -389,6 +389,31 @@ def test_more_plain_handlers_than_may_run_or_wait_are_answered_busy(
         assert [reply.result() for reply in accepted] == [b"stuck no more"] * 3
 
 
+@pytest.mark.parametrize("there_are", [0, 1])
+def test_when_no_thread_can_be_started_no_place_is_lost(
+    start: Make, asker: Node, monkeypatch: pytest.MonkeyPatch, there_are: int
+) -> None:
+    node = start(handler_threads=2, handlers_waiting_max=1)
+    node.call(lambda _: asyncio.get_running_loop().set_exception_handler(lambda *_: None))
+    node.handle("greet", greet)
+    for _ in range(there_are):
+        asker.query(node.node_id, "greet")
+
+    def cannot_start(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as no_threads:
+        no_threads.setattr(threading.Thread, "start", cannot_start)
+        for _ in range(5):
+            if there_are:
+                assert asker.query(node.node_id, "greet") == b"hello "
+                continue
+            with pytest.raises(HandlerFailed) as failed:
+                asker.query(node.node_id, "greet")
+            assert failed.value.code == ReplyCode.HANDLER_ERROR
+    assert asker.query(node.node_id, "greet") == b"hello "
+
+
 def test_a_plain_handler_whose_asker_gave_up_before_its_turn_does_not_run(
     start: Make, asker: Node
 ) -> None:
