@@ -144,7 +144,7 @@ class Engine:
         self.publisher: Final = Publisher(
             self.me,
             self.own,
-            lookup,
+            _published_to(lookup, friends),
             self._push_record,
             config,
             environment,
@@ -687,3 +687,10 @@ class Engine:
             await self.comms.close()
             for path in paths:
                 self.channels.close(path)
+
+
+def _published_to(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
+    """Friends who only keep records have nobody to tell this node's own."""
+    if friends is not None and lookup is friends and not friends.told:
+        return None
+    return lookup

@@ -547,7 +547,8 @@ class Node:
         """Wait until the lookup service has stored this node's record as it is now. It may still
         name no way to this node; see :meth:`reachable`.
 
-        Raises :class:`PublishFailed` without a lookup service, or when the node is closed.
+        Raises :class:`PublishFailed` without a lookup service or friends to be told, or when the
+        node is closed.
         """
         return await self._running().publisher.published()
 

@@ -21,6 +21,7 @@ from egtp import (
     Node,
     NodeId,
     Published,
+    PublishFailed,
     SignedCommRecord,
     canonical,
 )
@@ -75,6 +76,20 @@ async def test_r9_friends_are_told_and_whoever_knows_them_finds_a_peer_through_t
     asker.add_contact(friend.record)
     assert await asker.query(subject.node_id, "greet", b"you") == b"hello you"
     assert asker.why(subject.node_id).source == "lookup"
+
+
+async def test_who_only_keeps_records_of_others_has_nowhere_to_publish_his_own(
+    start: Start, config: Callable[..., Any], eventually: Eventually
+) -> None:
+    keeper = await start(
+        lookup=None, friends=Friends(keep_for=new_ids(1)), config=config(record_lifetime_s=1)
+    )
+    with pytest.raises(PublishFailed, match="no lookup service"):
+        await keeper.published()
+    # Its record is renewed all the same, for handshakes.
+    first = keeper.record
+    await eventually(lambda: keeper.record.sequence > first.sequence)
+    assert not keeper.counters["publish failed"]
 
 
 async def test_friends_are_told_though_the_lookup_service_hangs(
