@@ -144,11 +144,18 @@ class OwnRecord:
         return sequence
 
     def _sign(self, sequence: int) -> SignedCommRecord:
-        content = CommRecord(
-            expiry_unix_s=int(self._unix_time()) + int(self._lifetime_s),
-            incarnation=self._incarnation,
-            channels=((SUITE_AESGCM, self._identity.channel_key),),
-            strategies=self._strategies,
-            friends=self._friends,
-        )
-        return SignedCommRecord.sign(self._identity, sequence, content)
+        """What does not fit into a record is left out, relays that came last first: a node that is
+        reached in some of its ways is better than one that says none of them."""
+        for count in range(len(self._strategies), -1, -1):
+            content = CommRecord(
+                expiry_unix_s=int(self._unix_time()) + int(self._lifetime_s),
+                incarnation=self._incarnation,
+                channels=((SUITE_AESGCM, self._identity.channel_key),),
+                strategies=self._strategies[:count],
+                friends=self._friends,
+            )
+            try:
+                return SignedCommRecord.sign(self._identity, sequence, content)
+            except InvalidRecord as error:
+                too_large = error
+        raise too_large
