@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from egtp.attempts import Attempt
 from egtp.comm_record import SignedCommRecord, supersedes
@@ -19,10 +19,13 @@ from egtp.outgoing import Outgoing
 from egtp.path import Path
 from egtp.strategy_choice import Contact
 
-__all__ = ["CROSSED_S", "Explanation", "Peer", "PeerBook", "Search", "preferred"]
+__all__ = ["CROSSED_S", "LOOKS", "Explanation", "Peer", "PeerBook", "Search", "preferred"]
 
 CROSSED_S: Final = 5.0
 """Two connections to one peer that begin this close together were dialled from both ends."""
+LOOKS: Final = 16
+"""Peers that are looked at to find one that may be forgotten, beside those that are. To look at all
+of them would let strangers keep the node busy."""
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
@@ -275,7 +278,8 @@ class PeerBook:
     """The peers of a node, those least recently used first; bounded.
 
     Strangers have a share of it. Above that they make room for each other, so that no crowd of
-    them makes this node forget where those are that somebody here has to do with.
+    them makes this node forget where those are that somebody here has to do with. If all of them
+    are in use, the book grows: those who let them in see to it that there are not too many.
     """
 
     def __init__(
@@ -317,15 +321,32 @@ class PeerBook:
         """For one more stranger."""
         too_many = len(self._peers) + 1 - self._peers_max
         if too_many > 0:
-            above_share = len(self._strangers) + 1 - self._strangers_max
-            too_many -= self._forget(self._strangers, min(too_many, above_share))
-            self._forget(self._peers, too_many)
+            above_share = min(too_many, max(0, self._strangers_above))
+            self._forget(self._strangers, above_share)
+            # Strangers above their share who are in use cost nobody else his place.
+            self._forget(self._peers, too_many - above_share)
 
-    def _forget(self, those: Iterable[NodeId], count: int) -> int:
-        """Forget the first of those that are not in use. Returns how many were forgotten."""
-        unused = (i for i in those if not (self._peers[i].in_use or self._is_needed(i)))
-        gone = list(islice(unused, max(0, count)))
-        for peer_id in gone:
+    def has_room_for_stranger(self, peer_id: NodeId) -> bool:
+        """Whether a stranger may come and stay without the book growing for it."""
+        if peer_id in self._peers or len(self._peers) < self._peers_max:
+            return True
+        self._forget(self._strangers, self._strangers_above)
+        return self._strangers_above <= 0
+
+    @property
+    def _strangers_above(self) -> int:
+        """How many strangers there are above their share, if one more comes."""
+        return len(self._strangers) + 1 - self._strangers_max
+
+    def _forget(self, those: dict[NodeId, Any], count: int) -> None:
+        """Forget the first of those that are not in use. Those that are in use have just been
+        used, and are looked at last the next time."""
+        for peer_id in list(islice(those, LOOKS + count)) if count > 0 else ():
+            if self._peers[peer_id].in_use or self._is_needed(peer_id):
+                those[peer_id] = those.pop(peer_id)
+                continue
             del self._peers[peer_id]
             self._strangers.pop(peer_id, None)
-        return len(gone)
+            count -= 1
+            if not count:
+                break

@@ -226,7 +226,7 @@ class Routes:
             oldest = next(older for older in of_peer if older is not used)
             self._make_way(oldest, "its peer has newer ones")
         known = self._host.knows(peer_id)
-        if not known and self._relayed.is_full and not self._another_makes_way(now):
+        if not (known or self._has_room_for_stranger(peer_id, now)):
             # Without a word: whoever means it asks again, and need not do so at once.
             self._counters["relayed path refused: too many strangers"] += 1
             return False
@@ -237,7 +237,9 @@ class Routes:
         """Somebody here has to do with the peer from now on: its paths are no stranger's."""
         self._relayed.want(peer_id, self._host.now())
 
-    def _another_makes_way(self, now: float) -> bool:
+    def _has_room_for_stranger(self, peer_id: NodeId, now: float) -> bool:
+        if not self._relayed.is_full and self._book.has_room_for_stranger(peer_id):
+            return True
         path = self._relayed.least_used(now)
         if path is not None:
             self._make_way(path, "another stranger needs the place")

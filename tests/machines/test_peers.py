@@ -17,7 +17,7 @@ from egtp.identity import Identity, NodeId
 from egtp.outbox import Outbox
 from egtp.outgoing import Outgoing
 from egtp.path import Path
-from egtp.peers import CROSSED_S, Peer, PeerBook, Search, preferred
+from egtp.peers import CROSSED_S, LOOKS, Peer, PeerBook, Search, preferred
 from egtp.strategy_choice import Contact
 
 ONE = NodeId(bytes([1]) * 20)
@@ -341,8 +341,8 @@ def peer_id_of(number: int) -> NodeId:
 
 
 class BookMachine(RuleBasedStateMachine):
-    """The model is a list of the peers that must still be known, in order of their use, and the
-    set of those whom somebody here wants."""
+    """The model is a list of the peers that must still be known, in order of their use, another of
+    those of them who are strangers, and the set of those whom somebody here wants."""
 
     PEERS_MAX = 5
     STRANGERS_MAX = 2
@@ -352,6 +352,7 @@ class BookMachine(RuleBasedStateMachine):
         self.needed: set[NodeId] = set()
         self.book = PeerBook(self.PEERS_MAX, self.STRANGERS_MAX, self.needed.__contains__)
         self.order: list[NodeId] = []
+        self.strangers: list[NodeId] = []
         self.wanted: set[NodeId] = set()
 
     @rule(number=st.integers(0, 14))
@@ -367,22 +368,33 @@ class BookMachine(RuleBasedStateMachine):
             assert len(self.book) == size
             self.order.remove(peer_id)
         elif size >= self.PEERS_MAX:
-            gone = [i for i in self.order if self.book.find(i) is None]
-            assert gone == self._next_to_go(size + 1 - self.PEERS_MAX, protected)
-            self.order = [i for i in self.order if i not in gone]
-            self.wanted -= set(gone)
+            self._make_room(size + 1 - self.PEERS_MAX, protected)
         self.order.append(peer_id)
+        if peer_id not in self.wanted:
+            self.strangers = [i for i in self.strangers if i != peer_id] + [peer_id]
         assert all(self.book.find(i) is not None for i in protected), "forgot one in use"
 
-    def _next_to_go(self, count: int, protected: list[NodeId]) -> list[NodeId]:
-        """Strangers above their share, the newcomer counted, and then whoever was used longest
-        ago; in order of use."""
-        free = [i for i in self.order if i not in protected]
-        strangers = [i for i in self.order if i not in self.wanted]
-        above_share = max(0, len(strangers) + 1 - self.STRANGERS_MAX)
-        first = [i for i in free if i in strangers][: min(count, above_share)]
-        then = [i for i in free if i not in first][: count - len(first)]
-        return [i for i in self.order if i in first or i in then]
+    def _make_room(self, count: int, in_use: list[NodeId]) -> None:
+        """Strangers above their share, the newcomer counted, go and cost nobody else the place;
+        beyond them whoever was used longest ago."""
+        above_share = min(count, max(0, len(self.strangers) + 1 - self.STRANGERS_MAX))
+        self._forget(self.strangers, above_share, in_use)
+        self._forget(self.order, count - above_share, in_use)
+
+    def _forget(self, those: list[NodeId], count: int, in_use: list[NodeId]) -> None:
+        """Who is looked at and in use was used just now."""
+        gone: list[NodeId] = []
+        for peer_id in list(those):
+            if len(gone) == count:
+                break
+            if peer_id in in_use:
+                those.remove(peer_id)
+                those.append(peer_id)
+            else:
+                gone.append(peer_id)
+        self.order = [i for i in self.order if i not in gone]
+        self.strangers = [i for i in self.strangers if i not in gone]
+        self.wanted -= set(gone)
 
     @rule(data=st.data())
     def want(self, data: st.DataObject) -> None:
@@ -392,6 +404,7 @@ class BookMachine(RuleBasedStateMachine):
             assert peer is not None
             self.book.want(peer)
             self.wanted.add(peer_id)
+            self.strangers = [i for i in self.strangers if i != peer_id]
 
     @rule(number=st.integers(0, 14))
     def find(self, number: int) -> None:
@@ -458,6 +471,55 @@ def test_strangers_cannot_make_the_book_forget_whom_somebody_here_has_to_do_with
     for number in range(20):
         book.want(book.get(peer_id_of(number)))
     assert len(book) == 10
+
+
+def test_strangers_who_are_all_in_use_cost_nobody_his_place_who_is_wanted() -> None:
+    in_use: set[NodeId] = set()
+    book = PeerBook(10, 5, in_use.__contains__)
+    friends = [book.get(peer_id_of(number)) for number in range(5)]
+    for friend in friends:
+        book.want(friend)
+    for number in range(1000, 1020):
+        peer_id = peer_id_of(number)
+        assert book.has_room_for_stranger(peer_id) == (number < 1005)
+        in_use.add(peer_id)
+        book.get(peer_id)
+        assert book.has_room_for_stranger(peer_id), "it is here"
+    assert all(book.find(friend.peer_id) is friend for friend in friends)
+    in_use.clear()
+    assert book.has_room_for_stranger(peer_id_of(2000))
+    book.get(peer_id_of(2000))
+    assert len(book) == 10
+    assert all(book.find(friend.peer_id) is friend for friend in friends)
+
+
+def test_those_who_are_wanted_make_room_for_each_other_beside_strangers_in_use() -> None:
+    strangers = {peer_id_of(number) for number in range(1000, 1008)}
+    book = PeerBook(10, 5, strangers.__contains__)
+    for peer_id in strangers:
+        book.get(peer_id)
+    for number in range(100):
+        book.want(book.get(peer_id_of(number)))
+    assert strangers <= {peer.peer_id for peer in book.all()}
+    assert len(book) <= len(strangers) + 10 - 5 + 1
+    assert book.find(peer_id_of(99)) is not None
+
+
+def test_a_crowd_that_is_in_use_is_not_looked_through_for_each_newcomer() -> None:
+    looks: list[NodeId] = []
+
+    def is_needed(peer_id: NodeId) -> bool:
+        looks.append(peer_id)
+        return True
+
+    book = PeerBook(1000, 1000, is_needed)
+    for number in range(1000):
+        book.get(peer_id_of(number))
+    for number in range(1000, 1010):
+        looks.clear()
+        book.has_room_for_stranger(peer_id_of(number))
+        book.get(peer_id_of(number))
+        assert len(looks) <= 2 * (LOOKS + len(book) - 1000)
 
 
 def test_a_book_that_had_to_grow_shrinks_again_when_its_peers_are_not_in_use_any_more() -> None:

@@ -253,6 +253,34 @@ def test_a_stranger_is_refused_while_all_of_their_places_are_in_use_and_is_let_i
     play(story, connections_max=16)
 
 
+def test_strangers_who_stay_make_nobody_forgotten_whom_somebody_here_has_to_do_with() -> None:
+    """They have all of their places among the peers by connections; a relayed path is no way to
+    more."""
+
+    async def story(world: World) -> None:
+        contacts = [await world.asker() for _ in range(5)]
+        for contact in contacts:
+            await world.want(contact)
+        host = world.hosts[world.listener]
+        await host.run(world.listener.listen(f"{host.addresses[0]}:4000"))
+        for _ in range(6):
+            stranger = await world.asker()
+            stranger.add_contact(world.listener.record)
+            await world.query(stranger, world.listener.node_id)
+        assert len(world.engine.book) == 12
+        for _ in range(4):
+            newcomer = await world.asker(world.listener)
+            with pytest.raises((HardTimeout, FastFail)):
+                await world.query(newcomer, world.listener.node_id, hard_timeout_s=3)
+        assert world.sessions == 0
+        assert world.listener.counters["relayed path refused: too many strangers"] >= 4
+        assert len(world.engine.book) == 12
+        for contact in contacts:
+            assert world.engine.book.find(contact.node_id) is not None
+
+    play(story, peers_max=12)
+
+
 def test_who_is_wanted_takes_no_place_of_strangers() -> None:
     async def story(world: World) -> None:
         wanted = [await world.asker(world.listener) for _ in range(2)]
