@@ -8,6 +8,7 @@ in the machines it drives, and in three parts with an idea each: :mod:`egtp.rout
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -671,22 +672,25 @@ class Engine:
             await asyncio.shield(self._closing)
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        try:
-            await self.addresses.close()
-            await self.publisher.close()
-            if self.relaying.listener is not None:
-                await self.relaying.listener.close()
-            await self.routes.close()
-            await self.handlers.close(caller)
-        finally:
-            # Cancelled too, as all is when the program ends: then nothing else is waited for.
-            # Relayed paths first: their goodbye travels over the direct paths to the relays.
-            paths = [path for peer in self.book.all() for path in peer.paths]
-            for path in sorted(paths, key=lambda path: not path.relayed):
-                path.say_close()
-            await self.comms.close()
-            for path in paths:
-                self.channels.close(path)
+        # Cancelled, as all is when the program ends: then nothing of that is waited for. (No
+        # "finally": compiled, what is awaited in one leaves its exception behind for others.)
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._end_work(caller)
+        # Relayed paths first: their goodbye travels over the direct paths to the relays.
+        paths = [path for peer in self.book.all() for path in peer.paths]
+        for path in sorted(paths, key=lambda path: not path.relayed):
+            path.say_close()
+        await self.comms.close()
+        for path in paths:
+            self.channels.close(path)
+
+    async def _end_work(self, caller: asyncio.Task[Any] | None) -> None:
+        await self.addresses.close()
+        await self.publisher.close()
+        if self.relaying.listener is not None:
+            await self.relaying.listener.close()
+        await self.routes.close()
+        await self.handlers.close(caller)
 
 
 def _published_to(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
