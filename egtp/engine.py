@@ -567,10 +567,12 @@ class Engine:
         return None if peer is None else peer.best_path
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
-        if gone.confirmed or self.best_path(gone.peer_id) is not None:
+        is_sought = gone.confirmed and self.knows(gone.peer_id)
+        if is_sought or self.best_path(gone.peer_id) is not None:
             self.asking.post(self.book.get(gone.peer_id), reply)
         else:
-            # The query may have been a recording: nobody is looked up and dialled for that.
+            # The query may have been a recording, and what a stranger says where it is may be the
+            # address of a third party: nobody is looked up and dialled for that. It asks again.
             self.counters["reply kept until its asker comes"] += 1
 
     # Time

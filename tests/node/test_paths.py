@@ -351,6 +351,7 @@ async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one
 
     first = await start(who)
     address = first.listening[0]
+    node.add_contact(first.record)
     query = asyncio.ensure_future(first.query(node.node_id, "wait"))
     await eventually(lambda: len(engine_of(node).handlers) == 1)
     await first.close()
@@ -359,6 +360,32 @@ async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one
     release.set()
     await eventually(lambda: second.counters["reply with unknown reference"] == 1)
     assert await node.query(second.node_id, "greet") == b"hello "
+
+
+async def test_a_stranger_who_has_gone_is_not_dialled_to_be_given_a_reply(
+    start: Start, eventually: Eventually
+) -> None:
+    """Where he says that he is may be where somebody else is. An honest one asks again."""
+    node = await start()
+    release = asyncio.Event()
+
+    @node.handler("wait")
+    async def wait(query: Incoming) -> bytes:
+        await release.wait()
+        return b"for the one who is gone"
+
+    stranger = await start()
+    query = asyncio.ensure_future(stranger.query(node.node_id, "wait"))
+    await eventually(lambda: len(engine_of(node).handlers) == 1)
+    for connection in engine_of(stranger).comms.all():
+        connection.pause_reading()
+    engine_of(node).comms.drop_all("lost")
+    release.set()
+    await eventually(lambda: node.counters["reply kept until its asker comes"])
+    assert engine_of(node).book.get(stranger.node_id).search is None
+    for connection in engine_of(stranger).comms.all():
+        connection.resume_reading()
+    assert await query == b"for the one who is gone"
 
 
 async def test_the_sequence_goes_on_after_a_restart(
