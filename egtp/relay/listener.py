@@ -22,6 +22,11 @@ __all__ = ["ListenerHost", "RelayListener"]
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
+HELD_S: Final = 5.0
+"""A connection that ends later after its first lease has the relay asked again at once, which may
+just have been restarted. One that ends sooner does so once, since it may be this node that has
+moved; then the relay is left alone as one that refuses. So a relay that grants and hangs up is
+dialled once in so long at most, however it does so."""
 LEASE_TIMEOUT_S: Final = 6.0
 """How long a relay may take to answer: time to find and dial it included."""
 
@@ -126,25 +131,42 @@ class RelayListener:
     async def _keep(self, relay_id: NodeId, candidate: _Candidate) -> None:
         """Hold a lease until the relay does not confirm it any more."""
         wake = self._wake[relay_id]
+        held_since_s: float | None = None
+        may_be_us = not candidate.failures
         while True:
             wake.clear()
             try:
                 granted_s = await self._ask_for_lease(relay_id)
             except (EgtpError, InvalidMessage) as error:
-                candidate.failures += 1
-                pause_s = min(RETRY_FIRST_S * 2 ** (candidate.failures - 1), RETRY_MAX_S)
-                candidate.retry_at_s = self._host.now() + pause_s
-                self._counters[f"relay lease failed: {type(error).__name__}"] += 1
+                self._failed(candidate, type(error).__name__)
                 return
-            candidate.failures = 0
+            if held_since_s is None:
+                held_since_s = self._host.now()
             self._confirmed.setdefault(relay_id)
             # It may have been there before, and have another address or channel key now.
             self._host.leases_changed()
+            hung_up = True
             try:
                 async with asyncio.timeout(granted_s / 3):
                     await wake.wait()
             except TimeoutError:
-                pass
+                hung_up = False
+            if self._host.now() - held_since_s >= HELD_S:
+                candidate.failures, may_be_us = 0, True
+            elif hung_up and not may_be_us:
+                self._failed(candidate, "hung up at once")
+                return
+            elif hung_up:
+                may_be_us = False
+            if hung_up:
+                held_since_s = None
+
+    def _failed(self, candidate: _Candidate, reason: str) -> None:
+        """Leave a relay alone for a while, for longer each time."""
+        pause_s = min(RETRY_FIRST_S * 2.0**candidate.failures, RETRY_MAX_S)
+        candidate.failures += 1
+        candidate.retry_at_s = self._host.now() + pause_s
+        self._counters[f"relay lease failed: {reason}"] += 1
 
     async def _ask_for_lease(self, relay_id: NodeId) -> int:
         body = encode_lease(int(self._lease_s))
