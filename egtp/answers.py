@@ -403,15 +403,22 @@ class Answers:
         """The asker has finished all numbers below ``upto``, but for the exceptions. What was
         finished once stays so, whatever is said later. Without room for the exceptions it is as if
         nothing had been said."""
-        if upto <= max(asker.upto, asker.floor):
+        above = max(asker.upto, asker.floor)
+        if upto <= above:
             return
         exceptions = frozenset(n for n in exceptions if n < upto and not asker.is_settled(n))
         more = len(exceptions) - len(asker.exceptions)
-        if more > 0 and not self._has_room(asker, more):
+        if more > 0 and self.entries + more > self._crowded and not self._has_room(asker, more):
             return
         self.entries += more
+        answers, ended = asker.answers, asker.exceptions - exceptions
         asker.upto, asker.exceptions = upto, exceptions
-        for number in [n for n in asker.answers if n < upto and n not in exceptions]:
+        numbers: Iterable[int] = answers
+        if upto - above + len(ended) < len(answers):
+            # Nothing is remembered of what was finished before: in whatever small steps an asker
+            # goes, only what is news is looked at.
+            numbers = [*range(above, upto), *[n for n in ended if n < above]]
+        for number in [n for n in numbers if n < upto and n in answers and n not in exceptions]:
             self._drop(asker, number, AnswerEvent.FINISHED)
 
     def _drop(self, asker: Asker, number: int, event: AnswerEvent) -> None:

@@ -8,6 +8,7 @@ and an early one is looked at only if it names a sequence that is not below the 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -377,8 +378,8 @@ def test_whatever_copies_come_in_whatever_order_nothing_runs_twice() -> None:
 class Responder:
     """Answers, and one asker of it with a session."""
 
-    def __init__(self) -> None:
-        self.answers = Answers(LIMITS)
+    def __init__(self, limits: AnswerLimits = LIMITS) -> None:
+        self.answers = Answers(limits)
         self.comes_back()
 
     def comes_back(self) -> None:
@@ -496,6 +497,54 @@ def test_what_was_settled_once_stays_so_whatever_is_said_later() -> None:
     responder.answers.settle_except(responder.asker, 9, frozenset((0, 4)))
     assert responder.ask(0) is Verdict.SETTLED
     assert responder.ask(4) is Verdict.RUN
+
+
+class Walked(dict[int, Answer]):
+    """Counts how often all of it is looked at."""
+
+    walks = 0
+
+    def __iter__(self) -> Iterator[int]:
+        self.walks += 1
+        return super().__iter__()
+
+
+def test_a_mark_that_rises_by_one_costs_nothing_for_all_that_is_remembered_above_it() -> None:
+    responder = Responder(AnswerLimits())
+    for number in range(2000, 4000):
+        responder.ask(number)
+    answers, asker = responder.answers, responder.asker
+    asker.answers = walked = Walked(asker.answers)
+    for upto in range(1, 2010):
+        answers.settle_except(asker, upto, frozenset((upto - 1,)))
+    assert walked.walks == 0
+    assert min(walked) == 2008, "the last exception"
+    answers.settle_except(asker, 2**63, frozenset({3999}))
+    assert walked.walks == 2, "whatever the jump, no more than what is there"
+    assert (list(walked), answers.entries) == ([3999], 2)
+
+
+@given(
+    st.lists(st.integers(0, 30), max_size=12, unique=True),
+    st.lists(
+        st.tuples(st.booleans(), st.integers(0, 40), st.frozensets(st.integers(0, 40))),
+        max_size=8,
+    ),
+)
+def test_however_it_is_looked_for_all_that_is_finished_goes_and_nothing_else(
+    asked: list[int], marks: list[tuple[bool, int, frozenset[int]]]
+) -> None:
+    responder = Responder(AnswerLimits())
+    answers, asker = responder.answers, responder.asker
+    for number in asked:
+        responder.ask(number)
+    for alone, mark, exceptions in marks:
+        if alone:
+            answers.settle(asker, mark)
+        else:
+            answers.settle_except(asker, mark, exceptions)
+        assert list(asker.answers) == [n for n in asked if not asker.is_settled(n)]
+        assert answers.entries == len(asker.answers) + len(asker.exceptions)
 
 
 @given(st.lists(st.tuples(st.sampled_from("aserf"), NUMBERS, NUMBERS), max_size=40))
