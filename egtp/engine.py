@@ -24,7 +24,7 @@ from egtp.attempts import AttemptReason
 from egtp.busy_poll import BusyPoll, PollingTurns
 from egtp.carriers import ConnectionCarrier, PeerCarrier
 from egtp.channels import Arrival, SecureChannels
-from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord
+from egtp.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord, claims_of
 from egtp.comm_strat import Address, Carrier, CommStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.dial_back import CHECK_KIND, Verifier
@@ -533,11 +533,16 @@ class Engine:
             path.queue_control(item(ItemType.PONG, data))
 
     def _take_record(self, path: Path, data: bytes, _: int) -> None:
-        record = SignedCommRecord.decode(data)
-        if record.peer_id != path.peer_id:
+        peer_id, sequence = claims_of(data)
+        peer = self.book.find(path.peer_id)
+        known = None if peer is None else peer.record
+        if peer_id != path.peer_id:
             self.counters["dropped: pushed record of somebody else"] += 1
+        elif known is not None and (sequence < known.sequence or data == known.encode()):
+            # Whoever says the same again and again has no signature verified each time.
+            self.counters["dropped: pushed record that is no news"] += 1
         else:
-            self.learn(record, PUSHED)
+            self.learn(SignedCommRecord.decode(data), PUSHED)
 
     def _take_close(self, path: Path, _: bytes, __: int) -> None:
         self.routes.lose(path, "closed by the peer")

@@ -66,6 +66,11 @@ class MutableItem:
     @classmethod
     def decode(cls, data: bytes) -> MutableItem:
         """Parse and verify. Raises :class:`InvalidRecord`; checks what is cheap first."""
+        return cls.verified(*cls.fields_of(data))
+
+    @staticmethod
+    def fields_of(data: bytes) -> tuple[bytes, int, bytes, bytes]:
+        """Parse, and verify nothing. Raises :class:`InvalidRecord`."""
         if len(data) > ITEM_BYTES_MAX:
             raise InvalidRecord(f"a record has at most {ITEM_BYTES_MAX} bytes")
         try:
@@ -76,7 +81,7 @@ class MutableItem:
             case [bytes(key), int(sequence), bytes(value), bytes(signature)] if (
                 type(sequence) is int and len(signature) == SIGNATURE_BYTES
             ):
-                return cls.verified(key, sequence, value, signature)
+                return key, sequence, value, signature
         raise InvalidRecord("a record is [key, sequence, value, signature]")
 
     @classmethod

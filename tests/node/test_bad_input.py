@@ -72,9 +72,11 @@ def record_of(identity: Identity, sequence: int, expiry_unix_s: int) -> SignedCo
     return SignedCommRecord.sign(identity, sequence, content)
 
 
-async def pushed(start: Start, greeter: Node, data: bytes) -> Node:
+async def pushed(
+    start: Start, greeter: Node, data: bytes, identity: Identity | None = None
+) -> Node:
     """A peer pushes ``data`` as its record; returns after the greeter has seen it."""
-    node = await start(listen=())
+    node = await start(identity, listen=())
     await node.query(greeter.node_id, "greet")
     path = _path(node, greeter)
     path.queue_control(item(ItemType.RECORD, data))
@@ -83,9 +85,10 @@ async def pushed(start: Start, greeter: Node, data: bytes) -> Node:
 
 
 async def test_a_record_with_a_wrong_signature_is_dropped(greeter: Node, start: Start) -> None:
-    data = bytearray(record_of(Identity.generate(os.urandom), 5, 2**40).encode())
+    identity = Identity.generate(os.urandom)
+    data = bytearray(record_of(identity, 2**47, 2**40).encode())
     data[-1] ^= 1
-    await pushed(start, greeter, bytes(data))
+    await pushed(start, greeter, bytes(data), identity)
     await _counted(greeter, "dropped: the signature is wrong")
 
 
@@ -94,6 +97,34 @@ async def test_a_record_of_somebody_else_is_dropped(greeter: Node, start: Start)
     await pushed(start, greeter, record_of(stranger, 2**47, 2**40).encode())
     await _counted(greeter, "dropped: pushed record of somebody else")
     assert greeter.why(stranger.node_id).record is None
+
+
+async def test_a_record_that_is_no_news_is_not_verified(
+    greeter: Node, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identity = Identity.generate(os.urandom)
+    news = record_of(identity, 2**47, 2**40).encode()
+    node = await pushed(start, greeter, news, identity)
+    await node.query(greeter.node_id, "greet")
+    assert greeter.why(node.node_id).record == SignedCommRecord.decode(news)
+    verified: list[bytes] = []
+    decode = SignedCommRecord.decode
+
+    def counted(data: bytes) -> SignedCommRecord:
+        verified.append(data)
+        return decode(data)
+
+    monkeypatch.setattr(SignedCommRecord, "decode", counted)
+    path = _path(node, greeter)
+    somebody = record_of(Identity.generate(os.urandom), 2**47, 2**40).encode()
+    for data in (news, record_of(identity, 2**47 - 1, 2**40).encode(), somebody) * 10:
+        path.queue_control(item(ItemType.RECORD, data))
+    newer = record_of(identity, 2**47 + 1, 2**40).encode()
+    path.queue_control(item(ItemType.RECORD, newer))
+    await node.query(greeter.node_id, "greet")
+    assert verified == [newer]
+    assert greeter.counters["dropped: pushed record that is no news"] >= 20
+    assert greeter.counters["dropped: pushed record of somebody else"] == 10
 
 
 async def test_an_expired_and_an_older_record_change_nothing(greeter: Node, start: Start) -> None:
