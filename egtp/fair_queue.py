@@ -41,6 +41,10 @@ class FairQueue:
     def __len__(self) -> int:
         return self._count
 
+    def __bool__(self) -> bool:
+        # Compiled, a length alone does not make it empty.
+        return self._count > 0
+
     def __iter__(self) -> Iterator[PassedOn]:
         for sender in self._turns:
             yield from sender.packets

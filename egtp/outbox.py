@@ -338,7 +338,7 @@ class Outbox:
         this node asks itself stays. Returns how many there were."""
         waiting = [one for one in (*self._small, *self._chunked) if one.queued]
         waiting += [chunking.outgoing for chunking in self._begun]
-        dropped = [one for one in waiting if type(one) is Outgoing]
+        dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
         for outgoing in dropped:
             self.take_back(outgoing)
         return len(dropped) + len(self._take_all_passed_on())

@@ -111,8 +111,8 @@ class Reassembly:
         """No lifetime is over before: to look through all parts earlier would be in vain."""
 
     def __bool__(self) -> bool:
-        """Whether something is unfinished."""
-        return bool(self._parts)
+        """Whether something is kept of what is unfinished."""
+        return any(part.is_kept for part in self._parts.values())
 
     @property
     def is_strangers(self) -> bool:

@@ -37,7 +37,7 @@ class Uploads:
         self._not_again_before_s = float("-inf")
 
     def __len__(self) -> int:
-        """On how many paths something is unfinished, or was when they were last looked at."""
+        """On how many paths something is kept unfinished, or was when they were last looked at."""
         return len(self._unfinished)
 
     def goes_on(self, reassembly: Reassembly) -> None:

@@ -39,7 +39,8 @@ class RelayLimits:
     mailbox_s_max: float = 600.0
     """How long anything is held, whatever lifetime it names."""
     queue_bytes_max: int = 4 * 1024 * 1024
-    """Bytes waiting to be pushed down one recipient's connection."""
+    """Bytes waiting to be pushed down one recipient's connection. No sender may have more of them
+    than stays free."""
 
     def __post_init__(self) -> None:
         if not self.mailbox_s_max <= 600:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from egtp.exchange import EXCEPTIONS_MAX
+from egtp.identity import NodeId
 from egtp.large_message import Arrived
 from egtp.outbox import BATCH_BYTES, BATCH_BYTES_MAX, TURNS_MAX, Batch, Outbox
 from egtp.outgoing import Outgoing, PassedOn
@@ -418,13 +419,17 @@ def test_beside_what_fills_a_packet_there_is_no_room(only_control: bool) -> None
     assert not outbox.next_batch(0.0, only_control=only_control).has_room
 
 
-def test_what_is_passed_on_is_never_cut_and_keeps_its_order() -> None:
+@pytest.mark.parametrize("at_a_relay", [False, True])
+def test_what_is_passed_on_is_never_cut_and_keeps_its_order(at_a_relay: bool) -> None:
     """A packet of 65,000 bytes and what wraps it fills a packet of its own."""
     outbox, items = Outbox(REASSEMBLY_BYTES_MAX), []
     sizes = [100, 65_060, 100, 17_000, 65_060, 16_384, 300]
     messages = [message_of(serial, size) for serial, size in enumerate(sizes)]
     for message in messages:
-        outbox.pass_on(PassedOn(message, 0.0))
+        if at_a_relay:
+            outbox.pass_on(PassedOn(message, 0.0, NodeId(bytes(20))))
+        else:
+            outbox.push(PassedOn(message, 0.0))
     outbox.push_control(item(ItemType.PING, bytes(8)))
     while outbox:
         batch = outbox.next_batch(0.0, 16_384)
@@ -453,11 +458,11 @@ def test_for_who_does_not_read_what_others_made_is_dropped_and_what_is_our_own_s
     replies = [Outgoing(b"reply", 0.0), Outgoing(bytes(CHUNK_BYTES_MAX + 1), 0.0)]
     given_up = Outgoing(b"given up", 0.0)
     own = Own(b"own", 0.0)
-    for one in (*replies, given_up, own):
+    for one in (*replies, PassedOn(b"a hint", 0.0), given_up, own):
         outbox.push(one)
-    outbox.pass_on(PassedOn(b"passed on", 0.0))
+    outbox.pass_on(PassedOn(b"passed on", 0.0, NodeId(bytes(20))))
     outbox.take_back(given_up)
-    assert outbox.drop_unread() == 4
+    assert outbox.drop_unread() == 5
     assert [outbox.holds(one) for one in (begun, *replies, own)] == [False, False, False, True]
     while outbox:
         receiver.take(outbox.next_batch(0.0))
