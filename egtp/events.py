@@ -1,12 +1,13 @@
 """What an observer of a node is told: the turning points, never the traffic.
 
 An observer is for people and tests who want to see what a node does. It is called on the event
-loop, in the middle of the node's work: it must be quick, must not call the node, and must not
-raise. A node without one spends nothing on it.
+loop, in the middle of the node's work: it must be quick, and must not call the node. What it raises
+is told to the exception handler of the event loop. A node without one spends nothing on it.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -26,6 +27,7 @@ __all__ = [
     "RecordLearned",
     "RecordPublished",
     "SearchFailed",
+    "guarded",
 ]
 
 
@@ -79,3 +81,15 @@ class SearchFailed:
 
 Event: TypeAlias = Dialling | PathOpened | PathLost | RecordLearned | RecordPublished | SearchFailed
 Observer: TypeAlias = Callable[[Event], None]
+
+
+def guarded(observer: Observer, loop: asyncio.AbstractEventLoop) -> Observer:
+    """The same observer, whose mistakes are no part of what it observes."""
+
+    def tell(event: Event) -> None:
+        try:
+            observer(event)
+        except Exception as error:
+            loop.call_exception_handler({"message": "an observer raised", "exception": error})
+
+    return tell

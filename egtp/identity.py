@@ -67,7 +67,10 @@ class NodeId(bytes):
     def __new__(cls, value: bytes) -> Self:
         """Raises :class:`LocalProtocolError` unless ``value`` is exactly 20 bytes."""
         if len(value) != NODE_ID_BYTES:
-            raise LocalProtocolError(f"a nodeId is {NODE_ID_BYTES} bytes, not {len(value)}")
+            raise LocalProtocolError(
+                f"a nodeId is {NODE_ID_BYTES} bytes, not {len(value)}; "
+                "NodeId.parse() reads one that is written as text"
+            )
         return super().__new__(cls, value)
 
     @classmethod

@@ -27,7 +27,7 @@ from egtp.errors import (
     NodeClosed,
     WrongLoop,
 )
-from egtp.events import Observer
+from egtp.events import Observer, guarded
 from egtp.friends import Friends
 from egtp.handlers import Handler
 from egtp.identity import Identity, NodeId
@@ -138,7 +138,7 @@ class Node:
             self._lookup,
             config,
             self._environment,
-            self._observer,
+            None if self._observer is None else guarded(self._observer, self._loop),
             self._friends,
         )
         self._engine = engine
@@ -425,6 +425,12 @@ class Node:
         if record is not None:
             engine.learn(record, "contact")
         return contact.peer_id
+
+    @property
+    def connected(self) -> tuple[NodeId, ...]:
+        """The peers that there is a way to at this moment; :meth:`why` tells more of each."""
+        peers = self._running().book.all()
+        return tuple(peer.peer_id for peer in peers if peer.best_path is not None)
 
     async def disconnect(self, peer_id: NodeId) -> None:
         """Close what leads to a peer once what was accepted has left, or after

@@ -91,3 +91,19 @@ async def test_what_a_node_has_counted_can_be_read_after_its_end(start: Start) -
 @pytest.mark.parametrize(("code", "may_have_run"), [(1, False), (3, False), (2, True), (70, True)])
 def test_an_answer_tells_whether_the_query_may_have_run(code: int, may_have_run: bool) -> None:
     assert HandlerFailed(code).may_have_run is may_have_run
+
+
+async def test_an_observer_that_raises_disturbs_nobody_and_is_told(
+    start: Start, problems: list[dict[str, Any]]
+) -> None:
+    def observe(event: object) -> None:
+        raise ValueError(event)
+
+    node, other = await start(), await start(listen=(), observer=observe)
+    node.handle("echo", echo)
+    assert await other.query(node.node_id, "echo", b"x") == b"x"
+    assert other.connected == (node.node_id,)
+    assert {problem["message"] for problem in problems} == {"an observer raised"}
+    problems.clear()
+    await other.close()
+    problems.clear()
