@@ -48,7 +48,7 @@ async def test_nothing_is_left_of_a_cluster(plan: ClusterPlan) -> None:
     assert asyncio.all_tasks() == before
     for member in members:
         with pytest.raises(NodeClosed):
-            _ = member.node.record
+            _ = member.node.listening
     # A socket or transport that was not closed warns when it is collected; warnings are errors.
     del cluster, members
     gc.collect()
