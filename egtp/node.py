@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
-from inspect import iscoroutinefunction
 from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self
 
-from egtp.address_policy import why_not_dial
+from egtp.arguments import (
+    check_notice,
+    check_parts,
+    check_soft_timeout,
+    check_timeout,
+    parse_addresses,
+    parse_announced,
+    parse_rates,
+)
 from egtp.comm_record import ContactLink, SignedCommRecord
-from egtp.comm_strat import Address
-from egtp.config import TIMEOUT_S_MAX, NodeConfig
+from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine import Engine
 from egtp.environment import Environment, give_way, local_addresses, open_files_max
 from egtp.errors import (
     FastFail,
     FastFailReason,
-    InvalidConfig,
     LocalProtocolError,
     NodeClosed,
     WrongLoop,
@@ -43,7 +47,6 @@ from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
-from egtp.tcp.throttling import Rates
 
 __all__ = ["Node", "check_soft_timeout", "check_timeout"]
 
@@ -93,7 +96,7 @@ class Node:
 
         Raises :class:`InvalidConfig`.
         """
-        _check_parts(identity, lookup, friends, discovery, relay_server)
+        check_parts(identity, lookup, friends, discovery, relay_server)
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
@@ -102,8 +105,8 @@ class Node:
             local_addresses=local_addresses, open_files_max=open_files_max, give_way=give_way
         )
         self._observer = observer
-        self._listen = _addresses(listen)
-        self._announce = None if announce is None else _announced(announce)
+        self._listen = parse_addresses(listen)
+        self._announce = None if announce is None else parse_announced(announce)
         self._dial_from = dial_from
         self._friends = friends
         self._lookup = _several(lookup, friends, self.config.lookup_timeout_s)
@@ -243,7 +246,7 @@ class Node:
         engine = self._running()
         on_soft: Callable[[], object] | None = None
         if on_soft_timeout is not None:
-            _check_notice(on_soft_timeout, soft_timeout_s)
+            check_notice(on_soft_timeout, soft_timeout_s)
             # In a turn of its own: what it raises is the application's affair.
             on_soft = partial(engine.loop.call_soon, on_soft_timeout)
         outcome: asyncio.Future[bytes] = engine.loop.create_future()
@@ -283,7 +286,7 @@ class Node:
         that no query can have."""
         engine = self._running()
         if on_soft_timeout is not None:
-            _check_notice(on_soft_timeout, soft_timeout_s)
+            check_notice(on_soft_timeout, soft_timeout_s)
         query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
         return query.is_asked_by(
             self._ask(
@@ -574,7 +577,7 @@ class Node:
         as it was. Raises :class:`NodeClosed` if the node is closed meanwhile.
         """
         engine = self._running()
-        wanted = _addresses(addresses)
+        wanted = parse_addresses(addresses)
         await engine.comms.listen(wanted)
         if engine.is_closed:
             raise NodeClosed
@@ -603,7 +606,7 @@ class Node:
         Nothing is lost: what may not be sent yet is held, and what may not be read yet waits at
         the other side (R16). Raises :class:`LocalProtocolError` for a rate that is none.
         """
-        rates = _rates(send_bytes_per_s, receive_bytes_per_s)
+        rates = parse_rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle(rates)
 
     def throttle_peer(
@@ -616,7 +619,7 @@ class Node:
         """As :meth:`throttle`, for each TCP connection to one peer, now and later: beside the limit
         of all, and instead of the configured one of each peer. What goes through a relay counts
         for the connection to the relay."""
-        rates = _rates(send_bytes_per_s, receive_bytes_per_s)
+        rates = parse_rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle_peer(NodeId(peer_id), rates)
 
     # Inside
@@ -679,72 +682,3 @@ def _several(
         return lookup
     # Less than all of them have, so that what one stored counts though the other one hangs.
     return LookupRace(lookup, friends, publish_timeout_s=0.8 * timeout_s)
-
-
-def _check_parts(
-    identity: object, lookup: object, friends: object, discovery: object, relay_server: object
-) -> None:
-    """Raises :class:`InvalidConfig` for what cannot be meant, before it fails somewhere inside."""
-    if not isinstance(identity, Identity | IdentityFile):
-        raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
-    if isinstance(lookup, Friends):
-        raise InvalidConfig("friends are given as friends=, whatever lookup= is")
-    if lookup is not None and not (hasattr(lookup, "resolve") and hasattr(lookup, "publish")):
-        raise InvalidConfig(f"lookup is a lookup service, such as a DHTLookup, not {lookup!r}")
-    if friends is not None and not isinstance(friends, Friends):
-        raise InvalidConfig(f"friends is a Friends, not {friends!r}")
-    if discovery is not None and not hasattr(discovery, "meet_relay_servers"):
-        raise InvalidConfig(f"discovery is a discovery service, not {discovery!r}")
-    if not isinstance(relay_server, bool | RelayLimits | None):
-        raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
-
-
-def _addresses(texts: str | Sequence[str]) -> list[Address]:
-    texts = [texts] if isinstance(texts, str) else texts
-    if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
-        raise InvalidConfig(f"addresses are texts of the form IP:PORT, not {texts!r}")
-    return [Address.parse(text) for text in texts]
-
-
-def _announced(texts: str | Sequence[str]) -> list[Address]:
-    addresses = _addresses(texts)
-    for address in addresses:
-        if not address.port or why_not_dial(address, private_addresses=True) is not None:
-            raise InvalidConfig(f"nobody can dial {address}: announce an address of this machine")
-    return addresses
-
-
-def _rates(send: float | None, receive: float | None) -> Rates:
-    for rate in (send, receive):
-        if rate is None:
-            continue
-        if isinstance(rate, bool) or not isinstance(rate, int | float):
-            raise LocalProtocolError(f"a rate is a number of bytes per second, not {rate!r}")
-        if not 0 < rate < math.inf:
-            raise LocalProtocolError(f"a rate is above 0 and finite, not {rate!r}; None for none")
-    return Rates(send, receive)
-
-
-def check_timeout(hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
-    if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
-    if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
-        raise LocalProtocolError(
-            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
-        )
-
-
-def check_soft_timeout(soft_s: float, hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
-    if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
-    if not 0 < soft_s < hard_s:
-        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
-
-
-def _check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
-    if soft_timeout_s is None:
-        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
-    if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
-        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")

@@ -1,0 +1,100 @@
+"""What a user gives to a node: whether it can be meant, said before it fails somewhere inside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from inspect import iscoroutinefunction
+
+from egtp.address_policy import why_not_dial
+from egtp.comm_strat import Address
+from egtp.config import TIMEOUT_S_MAX
+from egtp.errors import InvalidConfig, LocalProtocolError
+from egtp.friends import Friends
+from egtp.identity import Identity
+from egtp.identity_file import IdentityFile
+from egtp.relay.leases import RelayLimits
+from egtp.tcp.throttling import Rates
+
+__all__ = [
+    "check_notice",
+    "check_parts",
+    "check_soft_timeout",
+    "check_timeout",
+    "parse_addresses",
+    "parse_announced",
+    "parse_rates",
+]
+
+
+def check_parts(
+    identity: object, lookup: object, friends: object, discovery: object, relay_server: object
+) -> None:
+    """Raises :class:`InvalidConfig` for a part of the wrong kind."""
+    if not isinstance(identity, Identity | IdentityFile):
+        raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
+    if isinstance(lookup, Friends):
+        raise InvalidConfig("friends are given as friends=, whatever lookup= is")
+    if lookup is not None and not (hasattr(lookup, "resolve") and hasattr(lookup, "publish")):
+        raise InvalidConfig(f"lookup is a lookup service, such as a DHTLookup, not {lookup!r}")
+    if friends is not None and not isinstance(friends, Friends):
+        raise InvalidConfig(f"friends is a Friends, not {friends!r}")
+    if discovery is not None and not hasattr(discovery, "meet_relay_servers"):
+        raise InvalidConfig(f"discovery is a discovery service, not {discovery!r}")
+    if not isinstance(relay_server, bool | RelayLimits | None):
+        raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
+
+
+def parse_addresses(texts: str | Sequence[str]) -> list[Address]:
+    """Raises :class:`InvalidConfig` for what is no address, or no texts of several."""
+    texts = [texts] if isinstance(texts, str) else texts
+    if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
+        raise InvalidConfig(f"addresses are texts of the form IP:PORT, not {texts!r}")
+    return [Address.parse(text) for text in texts]
+
+
+def parse_announced(texts: str | Sequence[str]) -> list[Address]:
+    """The same for addresses that others are to dial."""
+    addresses = parse_addresses(texts)
+    for address in addresses:
+        if not address.port or why_not_dial(address, private_addresses=True) is not None:
+            raise InvalidConfig(f"nobody can dial {address}: announce an address of this machine")
+    return addresses
+
+
+def parse_rates(send: float | None, receive: float | None) -> Rates:
+    """Raises :class:`LocalProtocolError` for a rate that is none."""
+    for rate in (send, receive):
+        if rate is None:
+            continue
+        if isinstance(rate, bool) or not isinstance(rate, int | float):
+            raise LocalProtocolError(f"a rate is a number of bytes per second, not {rate!r}")
+        if not 0 < rate < math.inf:
+            raise LocalProtocolError(f"a rate is above 0 and finite, not {rate!r}; None for none")
+    return Rates(send, receive)
+
+
+def check_timeout(hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
+    if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
+    if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
+        raise LocalProtocolError(
+            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
+        )
+
+
+def check_soft_timeout(soft_s: float, hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
+    if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
+    if not 0 < soft_s < hard_s:
+        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
+
+
+def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
+    """Raises :class:`LocalProtocolError` for a notice that would never be heard."""
+    if soft_timeout_s is None:
+        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
+    if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
+        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")
