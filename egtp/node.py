@@ -48,7 +48,7 @@ from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
 
-__all__ = ["Node", "check_soft_timeout", "check_timeout"]
+__all__ = ["Node"]
 
 KINDS_KEPT: Final = 1024
 

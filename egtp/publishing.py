@@ -82,6 +82,8 @@ class Publisher:
         if self._lookup is None:
             raise PublishFailed("this node has no lookup service")
         while True:
+            if self._is_closed:  # perhaps between a record's being stored and this turn
+                raise PublishFailed("this node is closed")
             if self._published is not None:
                 record, published = self._published
                 if self._is_newest(record) and (record.strategies or not reachable):

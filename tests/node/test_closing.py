@@ -17,6 +17,7 @@ from egtp import (
     NodeConfig,
     NodeId,
     Published,
+    PublishFailed,
     SignedCommRecord,
 )
 from egtp.engine import Engine
@@ -261,3 +262,19 @@ async def test_a_node_that_is_closed_while_it_begins_to_listen_elsewhere_listens
     with pytest.raises(NodeClosed):
         await ends(listening)
     assert engine_of(node).comms.listening == []
+
+
+async def test_who_waits_to_be_published_is_told_of_the_end_that_comes_in_the_same_turn(
+    start: Start,
+) -> None:
+    node = await start()
+    publisher = node._engine.publisher  # type: ignore[union-attr]
+    publisher._published = None
+    waiting = asyncio.ensure_future(node.published())
+    await asyncio.sleep(0)
+    (waiter,) = publisher._waiters
+    waiter.set_result(None)
+    await publisher.close()
+    with pytest.raises(PublishFailed):
+        async with asyncio.timeout(5):
+            await waiting
