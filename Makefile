@@ -21,7 +21,7 @@ test: $(READY)
 # Without ARGS, the tests of the modules that pyproject.toml names for compiling.
 test-compiled: $(COMPILED)/.ready
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -m pytest -m "not reaches_in" \
-		$(or $(ARGS),-n 2 $(addprefix tests/,channel giving_again lookup_dht machines node rules tcp values virtual workers))
+		$(or $(ARGS),-n 2 $(addprefix tests/,channel giving_again handling limits lookup_dht node own paths queries reaching relay rules tcp values virtual))
 
 lint: $(READY)
 	$(BIN)/ruff check .

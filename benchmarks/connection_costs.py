@@ -15,7 +15,7 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any, Final
 
-from egtp.frames import frame
+from egtp.channel.frames import frame
 from egtp.tcp.connection import TCPConnection
 
 ROUNDS: Final = 7

@@ -15,8 +15,8 @@ from typing import Any
 from sizes import Stopwatch, sizes
 
 from egtp import Identity, LookupFailed, SignedCommRecord
-from egtp.comm_record import CommRecord
-from egtp.comm_strat import Address, TCPStrat
+from egtp.values.comm_record import CommRecord
+from egtp.values.comm_strat import Address, TCPStrat
 from lookup_dht import DHTLookup
 from simulations.virtual import Host, Link, LogNormal, Network
 

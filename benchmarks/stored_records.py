@@ -19,7 +19,7 @@ from typing import Final
 
 from benchmarks.machine import pss_bytes
 from egtp import Address, CommRecord, Identity, NodeId, SignedCommRecord, TCPStrat
-from egtp.comm_record import SUITE_AESGCM
+from egtp.values.comm_record import SUITE_AESGCM
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.settings import DHTLimits, NodeSettings

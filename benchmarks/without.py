@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Any, Final, NamedTuple
 
-from egtp import answers, deadlines, engine, exchange, session
+from egtp.channel import session
+from egtp.engine import engine
+from egtp.limits import deadlines
+from egtp.queries import answers, exchange
 
 __all__ = ["ALL", "PROMISES", "take_away"]
 

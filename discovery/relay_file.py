@@ -16,10 +16,10 @@ from __future__ import annotations
 import tomllib
 from typing import Any, Final
 
-from egtp.comm_record import ContactLink
 from egtp.discovery_service import Introduction
 from egtp.errors import InvalidConfig, ProtocolError
-from egtp.identity import NodeId
+from egtp.values.comm_record import ContactLink
+from egtp.values.identity import NodeId
 
 __all__ = ["FILE_BYTES_MAX", "RELAYS_MAX", "parse_relay_file"]
 

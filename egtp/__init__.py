@@ -6,10 +6,6 @@ the truth about what happened.
 """
 
 from egtp import blocking
-from egtp.answers import AnswerLimits
-from egtp.attempts import Attempt, AttemptReason
-from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord
-from egtp.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.environment import Environment, local_addresses
@@ -32,18 +28,22 @@ from egtp.errors import (
     RemoteProtocolError,
     WrongLoop,
 )
-from egtp.friends import Friends
-from egtp.handlers import Handler, Incoming
+from egtp.handling.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
-from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupChain, LookupRace, LookupService, MemoryLookup, Published
-from egtp.message import ReplyCode
 from egtp.node import Node
 from egtp.open_query import OpenQuery
-from egtp.own_addresses import OwnAddress, OwnState
-from egtp.peers import Explanation
+from egtp.own.friends import Friends
+from egtp.own.own_addresses import OwnAddress, OwnState
+from egtp.queries.answers import AnswerLimits
+from egtp.reaching.peers import Explanation
 from egtp.relay.leases import RelayLimits
+from egtp.values.attempts import Attempt, AttemptReason
+from egtp.values.comm_record import CommRecord, ContactLink, SignedCommRecord
+from egtp.values.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
+from egtp.values.identity import Identity, NodeId
+from egtp.values.message import ReplyCode
 
 __version__ = "0.1.0"
 

@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
 
-from egtp.address_policy import why_not_dial
-from egtp.comm_strat import Address
 from egtp.config import TIMEOUT_S_MAX
 from egtp.errors import InvalidConfig, LocalProtocolError
-from egtp.friends import Friends
-from egtp.identity import Identity
 from egtp.identity_file import IdentityFile
+from egtp.own.friends import Friends
+from egtp.reaching.address_policy import why_not_dial
 from egtp.relay.leases import RelayLimits
 from egtp.tcp.throttling import Rates
+from egtp.values.comm_strat import Address
+from egtp.values.identity import Identity
 
 __all__ = [
     "check_notice",

@@ -27,17 +27,17 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import egtp.node
-from egtp.comm_record import ContactLink, SignedCommRecord
 from egtp.errors import InvalidConfig, WrongLoop
-from egtp.handler_threads import HandlerThreads
-from egtp.handlers import Handler, Incoming
+from egtp.handling.handler_threads import HandlerThreads
+from egtp.handling.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
-from egtp.identity import Identity, NodeId
 from egtp.identity_file import IdentityFile
 from egtp.lookup import Published
 from egtp.loop_thread import LoopThread
-from egtp.own_addresses import OwnAddress
-from egtp.peers import Explanation
+from egtp.own.own_addresses import OwnAddress
+from egtp.reaching.peers import Explanation
+from egtp.values.comm_record import ContactLink, SignedCommRecord
+from egtp.values.identity import Identity, NodeId
 
 __all__ = ["Node", "PlainHandler"]
 

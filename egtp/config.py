@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, fields, replace
 
-from egtp.answers import AnswerLimits
+from egtp.channel.handshake import PeerLimits
 from egtp.errors import InvalidConfig
-from egtp.handshake import PeerLimits
-from egtp.message import U64_LIMIT
+from egtp.queries.answers import AnswerLimits
+from egtp.values.message import U64_LIMIT
 
 __all__ = ["TIMEOUT_S_MAX", "NodeConfig"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from egtp.comm_record import SignedCommRecord
-from egtp.identity import NodeId
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import NodeId
 
 __all__ = ["DiscoveryService", "Introduce", "Introduction"]
 

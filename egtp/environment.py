@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
-from egtp.identity import Entropy
-from egtp.message import NONCE_BYTES
+from egtp.values.identity import Entropy
+from egtp.values.message import NONCE_BYTES
 
 __all__ = [
     "Environment",

@@ -33,8 +33,8 @@ import enum
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from egtp.attempts import Attempt
-    from egtp.identity import NodeId
+    from egtp.values.attempts import Attempt
+    from egtp.values.identity import NodeId
 
 __all__ = [
     "CanonicalError",

@@ -12,11 +12,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from egtp.attempts import Attempt
-from egtp.comm_record import SignedCommRecord
-from egtp.comm_strat import Address, CommStrat
-from egtp.identity import NodeId
 from egtp.lookup import Published
+from egtp.values.attempts import Attempt
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.comm_strat import Address, CommStrat
+from egtp.values.identity import NodeId
 
 __all__ = [
     "Dialling",

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from egtp.arguments import check_soft_timeout, check_timeout
 from egtp.errors import EgtpError, HedgeFailed, LocalProtocolError, NodeClosed
-from egtp.identity import NodeId
 from egtp.node import Node
 from egtp.open_query import OpenQuery
+from egtp.values.identity import NodeId
 
 __all__ = ["HedgedReply", "hedge"]
 

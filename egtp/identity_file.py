@@ -29,8 +29,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from egtp.errors import InvalidConfig
-from egtp.identity import KEY_BYTES, Entropy, Identity, NodeId
-from egtp.mutable_item import SEQUENCE_LIMIT
+from egtp.values.identity import KEY_BYTES, Entropy, Identity, NodeId
+from egtp.values.mutable_item import SEQUENCE_LIMIT
 
 __all__ = ["IdentityFile"]
 

@@ -12,9 +12,9 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import EgtpError, LookupFailed, LookupFailure, PublishFailed
-from egtp.identity import NodeId
+from egtp.values.comm_record import SignedCommRecord, supersedes
+from egtp.values.identity import NodeId
 
 __all__ = [
     "PUBLISH_TIMEOUT_S",

@@ -19,10 +19,9 @@ from egtp.arguments import (
     parse_announced,
     parse_rates,
 )
-from egtp.comm_record import ContactLink, SignedCommRecord
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
-from egtp.engine import Engine
+from egtp.engine.engine import Engine
 from egtp.environment import Environment, give_way, local_addresses, open_files_max
 from egtp.errors import (
     FastFail,
@@ -32,21 +31,22 @@ from egtp.errors import (
     WrongLoop,
 )
 from egtp.events import Observer, guarded
-from egtp.friends import Friends
-from egtp.handlers import Handler
-from egtp.identity import Identity, NodeId
+from egtp.handling.handlers import Handler
 from egtp.identity_file import IdentityFile
-from egtp.large_message import pack_message
 from egtp.lookup import LookupRace, LookupService, Published
-from egtp.message import NONCE_BYTES, check_kind
 from egtp.open_query import OpenQuery, PeerExchange, Sending
-from egtp.own_addresses import OwnAddress
-from egtp.own_record import MemorySequence, SequenceStore
-from egtp.peers import Explanation
+from egtp.own.friends import Friends
+from egtp.own.own_addresses import OwnAddress
+from egtp.own.own_record import MemorySequence, SequenceStore
+from egtp.queries.large_message import pack_message
+from egtp.reaching.peers import Explanation
 from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
+from egtp.values.comm_record import ContactLink, SignedCommRecord
+from egtp.values.identity import Identity, NodeId
+from egtp.values.message import NONCE_BYTES, check_kind
 
 __all__ = ["Node"]
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Generator
 from typing import Any, TypeAlias
 
 from egtp.errors import EgtpError
-from egtp.exchange import Exchange
-from egtp.large_message import LargeMessage
-from egtp.outgoing import Outgoing
+from egtp.queries.exchange import Exchange
+from egtp.queries.large_message import LargeMessage
+from egtp.queries.outgoing import Outgoing
 
 __all__ = ["OpenQuery", "PeerExchange", "Sending"]
 

@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egtp.comm_strat import Address
 from egtp.errors import EgtpError, InvalidConfig
 from egtp.program_loop import interval_s, program_loop
+from egtp.values.comm_strat import Address
 from lookup_dht.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.asking import Asker
 from lookup_dht.contact import AddressPolicy, Contact, SocketAddress
 from lookup_dht.datagram import Method, Reply

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from egtp.comm_record import SignedCommRecord, supersedes
-from egtp.identity import NodeId
+from egtp.values.comm_record import SignedCommRecord, supersedes
+from egtp.values.identity import NodeId
 from lookup_dht.settings import DHTLimits
 
 __all__ = ["AnswerCache"]

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Iterator
 from typing import Final
 
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.identity import NODE_ID_BYTES
 
 __all__ = ["AddressPolicy", "Contact", "SocketAddress", "group_of", "pack_ip"]
 

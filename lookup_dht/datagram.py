@@ -33,9 +33,9 @@ from typing import Any, Final, NamedTuple
 
 import msgpack
 
-from egtp.canonical import pack
 from egtp.errors import LocalProtocolError, RemoteProtocolError
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.canonical import pack
+from egtp.values.identity import NODE_ID_BYTES
 
 __all__ = [
     "AGAIN_FLAG",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from egtp.comm_record import SignedCommRecord, supersedes
+from egtp.values.comm_record import SignedCommRecord, supersedes
 from lookup_dht.contact import Contact
 
 __all__ = ["Findings", "Holder"]

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.contact import Contact
 
 __all__ = ["GIVERS", "RANK_LIKELY", "inheritances", "is_among"]

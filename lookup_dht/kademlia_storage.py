@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 
 from kademlia.storage import IStorage
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidRecord
+from egtp.values.comm_record import SignedCommRecord
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.record_file import RecordFile
 from lookup_dht.record_verifier import RecordVerifier, SequenceFloor, Storable
@@ -253,7 +253,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
 
 def _supersedes(sequence: int, data: bytes, held: _Held | None) -> bool:
-    """:func:`egtp.comm_record.supersedes`, for the bytes of records."""
+    """:func:`egtp.values.comm_record.supersedes`, for the bytes of records."""
     if held is None or sequence != held.sequence:
         return held is None or sequence > held.sequence
     return hashlib.sha256(data).digest() < hashlib.sha256(held.data).digest()

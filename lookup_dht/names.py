@@ -6,7 +6,7 @@ import asyncio
 import socket
 from functools import partial
 
-from egtp.comm_strat import Address
+from egtp.values.comm_strat import Address
 from lookup_dht.contact import SocketAddress
 from lookup_dht.settings import NameResolver
 

@@ -6,10 +6,10 @@ import collections
 import hashlib
 from typing import Final, NamedTuple
 
-from egtp.comm_record import SignedCommRecord, read_format_and_expiry
 from egtp.errors import InvalidRecord
-from egtp.identity import KEY_BYTES, NodeId
-from egtp.mutable_item import MutableItem
+from egtp.values.comm_record import SignedCommRecord, read_format_and_expiry
+from egtp.values.identity import KEY_BYTES, NodeId
+from egtp.values.mutable_item import MutableItem
 from lookup_dht.record_file import RecordFile
 
 __all__ = ["RecordVerifier", "SequenceFloor", "Storable"]

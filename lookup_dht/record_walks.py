@@ -15,8 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidRecord
+from egtp.values.comm_record import SignedCommRecord
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Reply
 from lookup_dht.findings import Findings, Holder

@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from typing import Any
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import LookupFailed, LookupFailure
-from egtp.identity import NodeId
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import NodeId
 from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.record_file import RecordFile

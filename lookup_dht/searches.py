@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from egtp.identity import NodeId
+from egtp.values.identity import NodeId
 from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.record_verifier import SequenceFloor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from egtp.comm_strat import Address
 from egtp.errors import InvalidConfig
+from egtp.values.comm_strat import Address
 from lookup_dht.contact import AddressPolicy, SocketAddress
 
 __all__ = ["parse_seed"]

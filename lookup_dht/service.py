@@ -14,8 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from egtp.comm_record import SignedCommRecord
-from egtp.comm_strat import Address
 from egtp.environment import Environment
 from egtp.errors import (
     InvalidConfig,
@@ -23,8 +21,10 @@ from egtp.errors import (
     NodeClosed,
     PublishFailed,
 )
-from egtp.identity import Entropy, NodeId
 from egtp.lookup import Published
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.comm_strat import Address
+from egtp.values.identity import Entropy, NodeId
 from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.names import system_names

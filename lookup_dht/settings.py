@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from egtp.identity import Entropy
+from egtp.values.identity import Entropy
 
 __all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 

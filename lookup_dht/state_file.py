@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from egtp.errors import InvalidConfig
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.contact import Contact, pack_ip
 
 __all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]

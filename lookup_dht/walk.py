@@ -20,7 +20,7 @@ import itertools
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from egtp.identity import NODE_ID_BYTES
+from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.contact import Contact, group_of
 from lookup_dht.settings import DHTLimits
 

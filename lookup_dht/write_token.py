@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from egtp.identity import Entropy
+from egtp.values.identity import Entropy
 
 __all__ = ["TOKEN_BYTES", "TOKEN_ROTATION_S", "TokenMint"]
 

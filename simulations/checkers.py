@@ -24,9 +24,9 @@ from egtp import (
     NodeId,
     OutcomeUnknown,
 )
-from egtp.comm_record import SignedCommRecord
 from egtp.lookup import LookupService, Published
-from egtp.path import Path
+from egtp.paths.path import Path
+from egtp.values.comm_record import SignedCommRecord
 from simulations.virtual import HostDown
 
 __all__ = ["MARK_BYTES", "Checkers", "Violation"]

@@ -22,16 +22,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, TypeAlias
 
-from egtp.answers import Answers, Asker, Verdict
-from egtp.early import pack_early, read_early
-from egtp.exchange import Exchange, ExchangeTable
-from egtp.handshake import InitiationPayload, PeerLimits
-from egtp.identity import NodeId
-from egtp.message import Query, Reply, decode_message, reference_of
-from egtp.outgoing import Outgoing
-from egtp.session import SlidingWindow
-from egtp.strategy_choice import Contact
-from egtp.unconfirmed import UnconfirmedSessions
+from egtp.channel.handshake import InitiationPayload, PeerLimits
+from egtp.channel.session import SlidingWindow
+from egtp.channel.unconfirmed import UnconfirmedSessions
+from egtp.queries.answers import Answers, Asker, Verdict
+from egtp.queries.early import pack_early, read_early
+from egtp.queries.exchange import Exchange, ExchangeTable
+from egtp.queries.outgoing import Outgoing
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
+from egtp.values.message import Query, Reply, decode_message, reference_of
 
 __all__ = ["Bounds", "Explored", "explore"]
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
 from egtp import Environment, InvalidConfig
-from egtp.identity import Entropy
+from egtp.values.identity import Entropy
 from simulations.virtual import Gateway, Host, Link, LogNormal, Nat, NatKind, Network, Trace
 
 __all__ = ["LoopbackWorld", "Machine", "VirtualWorld", "World"]

@@ -1,17 +1,20 @@
-"""How hard the property tests search: ``HYPOTHESIS_PROFILE=thorough make test`` for a long look.
+"""How hard the property tests search: ``HYPOTHESIS_PROFILE=thorough make test`` for a long look;
+and identities that are the same in every run.
 
 No example has a deadline: how long one takes is the machine's affair, and benchmarks measure it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-from egtp.message import Reply
-from egtp.reassembly import RoomForChunks
+from egtp.paths.reassembly import RoomForChunks
+from egtp.values.identity import Identity
+from egtp.values.message import Reply
 
 DEFAULT = "ci" if os.environ.get("CI") else "dev"
 
@@ -49,3 +52,24 @@ class AmpleRoom:
 def ample_room() -> RoomForChunks:
     """For the chunks of a path that no limit of its node stops."""
     return AmpleRoom()
+
+
+def fixed_identity(name: str) -> Identity:
+    """The same keys in every run: failures can be compared and vectors can be frozen."""
+    parts = iter((b"signing", b"channel"))
+    return Identity.generate(lambda _: hashlib.sha256(name.encode() + next(parts)).digest())
+
+
+@pytest.fixture(scope="session")
+def alice() -> Identity:
+    return fixed_identity("alice")
+
+
+@pytest.fixture(scope="session")
+def bob() -> Identity:
+    return fixed_identity("bob")
+
+
+@pytest.fixture(scope="session")
+def mallory() -> Identity:
+    return fixed_identity("mallory")

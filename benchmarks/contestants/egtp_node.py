@@ -39,8 +39,8 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-from egtp.comm_record import SUITE_AESGCM
 from egtp.discovery_service import Introduction
+from egtp.values.comm_record import SUITE_AESGCM
 
 CONFIG = NodeConfig(
     private_addresses=True,

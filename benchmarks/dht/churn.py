@@ -16,7 +16,7 @@ from benchmarks.dht.operations import verdict
 from benchmarks.dht.records import LIFETIME_S, Owner
 from benchmarks.dht.tables import Table, percentile
 from benchmarks.dht.world import SEEDS, World, random_address
-from egtp.comm_record import SignedCommRecord
+from egtp.values.comm_record import SignedCommRecord
 
 __all__ = ["Churn", "churn"]
 

@@ -19,7 +19,7 @@ from benchmarks.dht.operations import get_all, put_all, verdicts
 from benchmarks.dht.sybils import places_near
 from benchmarks.dht.tables import Table
 from benchmarks.dht.world import JOINS_PER_S, World
-from egtp.comm_record import SignedCommRecord
+from egtp.values.comm_record import SignedCommRecord
 
 __all__ = ["eclipse"]
 

@@ -6,8 +6,8 @@ import random
 from typing import Final
 
 from egtp import Identity, NodeId, SignedCommRecord
-from egtp.comm_record import SUITE_AESGCM, CommRecord
-from egtp.comm_strat import Address, RelayStrat, TCPStrat
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord
+from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
 
 __all__ = ["Owner"]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from egtp.errors import InvalidConfig
-from egtp.identity import NodeId
-from egtp.shares import Shares, strangers_part
+from egtp.limits.shares import Shares, strangers_part
+from egtp.values.identity import NodeId
 
 __all__ = ["Held", "Leases", "RelayLimits"]
 

@@ -15,8 +15,8 @@ from typing import Final, Protocol
 
 from egtp.discovery_service import Introduction
 from egtp.errors import EgtpError, InvalidMessage
-from egtp.identity import NodeId
 from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
+from egtp.values.identity import NodeId
 
 __all__ = ["ListenerHost", "RelayListener"]
 

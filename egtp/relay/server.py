@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
+from egtp.channel.packet import INITIATION
 from egtp.errors import HandlerFailed, InvalidMessage
-from egtp.identity import NodeId
-from egtp.message import ReplyCode
-from egtp.packet import INITIATION
 from egtp.relay.leases import Leases, RelayLimits
 from egtp.relay.wire import (
     DELIVERY_KIND,
@@ -22,6 +20,8 @@ from egtp.relay.wire import (
     digest_of,
     encode_lease,
 )
+from egtp.values.identity import NodeId
+from egtp.values.message import ReplyCode
 
 __all__ = ["RelayHost", "RelayServer"]
 

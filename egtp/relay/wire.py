@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 from typing import Final, NamedTuple
 
-from egtp import canonical
-from egtp.bodies import body_at
-from egtp.canonical import INTEGER_16
+from egtp.channel.packet import END_TO_END_BYTES_MAX
 from egtp.errors import CanonicalError, InvalidMessage
-from egtp.identity import NodeId
-from egtp.message import U32_LIMIT
-from egtp.packet import END_TO_END_BYTES_MAX
+from egtp.values import canonical
+from egtp.values.bodies import body_at
+from egtp.values.canonical import INTEGER_16
+from egtp.values.identity import NodeId
+from egtp.values.message import U32_LIMIT
 
 __all__ = [
     "DELIVERY_KIND",

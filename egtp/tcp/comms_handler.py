@@ -1,8 +1,8 @@
 """TCPCommsHandler: all TCP connections of a node (seed III.B, R18).
 
 Opens, accepts, keeps and closes connections. Who may come in, and who has to go, is decided by two
-machines, :mod:`egtp.accept_limits` and :mod:`egtp.idle_policy`. It is called on the event loop now
-and then to clean up; that costs next to nothing however many connections are idle.
+machines, :mod:`egtp.limits.accept_limits` and :mod:`egtp.limits.idle_policy`. It is called on the
+event loop now and then to clean up; that costs next to nothing however many connections are idle.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Final, Protocol
 
-from egtp.accept_limits import AcceptLimits, origin
-from egtp.attempts import AttemptReason
-from egtp.comm_strat import Address, TCPStrat
 from egtp.config import NodeConfig
 from egtp.errors import NotSent
 from egtp.events import Dialling, Observer
-from egtp.identity import NodeId
-from egtp.idle_policy import IdlePolicy, Standing, Use
 from egtp.later import begin_later
+from egtp.limits.accept_limits import AcceptLimits, origin
+from egtp.limits.idle_policy import IdlePolicy, Standing, Use
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.listening import Listeners, words
 from egtp.tcp.throttling import Rates, Throttling
+from egtp.values.attempts import AttemptReason
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import NodeId
 
 __all__ = ["CommsOwner", "TCPCommsHandler"]
 

@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
-from egtp.attempts import AttemptReason
-from egtp.comm_strat import Address, TCPStrat
+from egtp.channel.frames import LENGTH_BYTES, FrameSplitter, frame
 from egtp.errors import InvalidPacket, NotSent
-from egtp.frames import LENGTH_BYTES, FrameSplitter, frame
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 from egtp.tcp.small_reads import SmallReads
+from egtp.values.attempts import AttemptReason
+from egtp.values.comm_strat import Address, TCPStrat
 
 __all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from egtp.comm_strat import Address
 from egtp.errors import InvalidConfig, NodeClosed
+from egtp.values.comm_strat import Address
 
 __all__ = ["Listeners", "words"]
 

@@ -1,7 +1,7 @@
 """Throttling: keeps all connections of a node to the set rates (seed II.D, R16).
 
-The machine in :mod:`egtp.throttle` says whose turn it is; this tells the connections, at the right
-time. Sending is held up by the connection, which keeps what it cannot write; receiving by not
+The machine in :mod:`egtp.limits.throttle` says whose turn it is; this tells the connections, at the
+right time. Sending is held up by the connection, which keeps what it cannot write; receiving by not
 reading the socket, so that TCP holds up the other side. A connection that nothing limits has no
 throttling at all, and pays nothing for it.
 """
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from egtp.errors import LocalProtocolError
-from egtp.identity import NodeId
+from egtp.limits.throttle import BURST_S, Throttler
 from egtp.tcp.connection import TCPConnection
-from egtp.throttle import BURST_S, Throttler
+from egtp.values.identity import NodeId
 
 __all__ = ["Rates", "Throttling"]
 

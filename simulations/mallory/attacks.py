@@ -11,10 +11,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
-from egtp.comm_strat import Address, TCPStrat
-from egtp.identity import Identity
-from egtp.packet import DATA, INITIATION, UnknownSession
+from egtp.channel.packet import DATA, INITIATION, UnknownSession
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import Identity
 from simulations.checkers import Violation
 from simulations.mallory.line import Recorded
 from simulations.mallory.relay import CrookedRelay, Manner, Passed

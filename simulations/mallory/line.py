@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from egtp.frames import LENGTH_BYTES, frame
-from egtp.packet import DATA, INITIATION, RESPONSE
+from egtp.channel.frames import LENGTH_BYTES, frame
+from egtp.channel.packet import DATA, INITIATION, RESPONSE
 from simulations.virtual import Network
 from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint

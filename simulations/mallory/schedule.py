@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from egtp.packet import DATA, UnknownSession
+from egtp.channel.packet import DATA, UnknownSession
 from simulations.checkers import Violation
 from simulations.mallory.line import Flow, Recorded
 from simulations.mallory.relay import Manner, Passed

@@ -19,10 +19,10 @@ from egtp import (
     NodeConfig,
     NodeId,
 )
-from egtp.answers import AnswerLimits
-from egtp.comm_record import SignedCommRecord
 from egtp.discovery_service import Introduction
 from egtp.events import Event, PathOpened
+from egtp.queries.answers import AnswerLimits
+from egtp.values.comm_record import SignedCommRecord
 from simulations.mallory.judge import Judge, Question
 from simulations.mallory.line import Line
 from simulations.mallory.relay import CrookedRelay

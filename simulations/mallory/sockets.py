@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
+from egtp.channel.frames import FrameSplitter, frame
+from egtp.channel.packet import PACKET_BYTES_MAX
 from egtp.errors import RemoteProtocolError
-from egtp.frames import FrameSplitter, frame
-from egtp.packet import PACKET_BYTES_MAX
 from simulations.virtual import Host
 from simulations.virtual.nat import Endpoint
 

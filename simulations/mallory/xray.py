@@ -13,12 +13,12 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from egtp.channels import SecureChannels
-from egtp.handshake import InitiationPayload, Initiator
-from egtp.identity import NodeId
-from egtp.packet import DATA, DATA_HEADER, INITIATION, VERSION, Initiation
-from egtp.path import Path
-from egtp.session import Session
+from egtp.channel.handshake import InitiationPayload, Initiator
+from egtp.channel.packet import DATA, DATA_HEADER, INITIATION, VERSION, Initiation
+from egtp.channel.session import Session
+from egtp.paths.channels import SecureChannels
+from egtp.paths.path import Path
+from egtp.values.identity import NodeId
 
 __all__ = ["MARK", "XRay", "marked"]
 

@@ -16,7 +16,7 @@ from benchmarks.stack import stacked_chart
 from benchmarks.without import ALL, PROMISES, take_away
 from egtp import Environment, Identity, Incoming, MemoryLookup, Node
 from egtp.environment import NONCES_AT_FIRST
-from egtp.message import NONCE_BYTES
+from egtp.values.message import NONCE_BYTES
 from simulations.virtual import Host, Network, run_in
 from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint

@@ -12,12 +12,18 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from egtp.comm_strat import Address
-from egtp.handshake import InitiationPayload, Initiator, PeerLimits, Responder, ResponsePayload
-from egtp.identity import Identity
-from egtp.packet import UnknownSession
-from egtp.sealed import ItemType, item, write_settled_except
-from egtp.session import InOrder, Session
+from egtp.channel.handshake import (
+    InitiationPayload,
+    Initiator,
+    PeerLimits,
+    Responder,
+    ResponsePayload,
+)
+from egtp.channel.packet import UnknownSession
+from egtp.channel.sealed import ItemType, item, write_settled_except
+from egtp.channel.session import InOrder, Session
+from egtp.values.comm_strat import Address
+from egtp.values.identity import Identity
 
 VECTORS = Path(__file__).with_name("vectors.json")
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egtp.channel.frames import UNCONFIRMED_FRAME_BYTES_MAX, FrameSplitter, frame
+from egtp.channel.packet import PACKET_BYTES_MAX
 from egtp.errors import InvalidPacket
-from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX, FrameSplitter, frame
-from egtp.packet import PACKET_BYTES_MAX
 
 PACKETS = st.lists(st.binary(min_size=1, max_size=50), max_size=8)
 

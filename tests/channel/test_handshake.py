@@ -11,11 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp import canonical
-from egtp.comm_record import CommRecord, SignedCommRecord
-from egtp.comm_strat import Address, TCPStrat
-from egtp.errors import HandshakeFailed, InvalidPacket, InvalidRecord
-from egtp.handshake import (
+from egtp.channel.handshake import (
     RECORD_ROOM_BYTES,
     InitiationPayload,
     Initiator,
@@ -25,8 +21,12 @@ from egtp.handshake import (
     SessionKeys,
     prologue,
 )
-from egtp.identity import Identity, NodeId
-from egtp.packet import Initiation, Response, decode_packet
+from egtp.channel.packet import Initiation, Response, decode_packet
+from egtp.errors import HandshakeFailed, InvalidPacket, InvalidRecord
+from egtp.values import canonical
+from egtp.values.comm_record import CommRecord, SignedCommRecord
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import Identity, NodeId
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
 INCARNATION = b"incarnat"

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from noise.connection import Keypair, NoiseConnection
 
+from egtp.channel.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, Handshake, nonce_of
 from egtp.errors import HandshakeFailed
-from egtp.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, Handshake, nonce_of
-from egtp.static_key import StaticKey
+from egtp.values.static_key import StaticKey
 
 VECTOR: dict[str, Any] = json.loads(
     Path(__file__).with_name("noise_ik_aesgcm_sha256.json").read_text(encoding="ascii")

@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.errors import InvalidPacket
-from egtp.frames import frame
-from egtp.packet import (
+from egtp.channel.frames import frame
+from egtp.channel.packet import (
     Data,
     Initiation,
     Packet,
@@ -22,7 +21,8 @@ from egtp.packet import (
     decode_packet,
     mac1,
 )
-from egtp.session import InOrder, Session
+from egtp.channel.session import InOrder, Session
+from egtp.errors import InvalidPacket
 
 INDICES = st.integers(0, 2**64 - 1)
 KEYS = st.binary(min_size=32, max_size=32)

@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.comm_record import SignedCommRecord
-from egtp.errors import InvalidPacket
-from egtp.message import decode_message
-from egtp.sealed import (
+from egtp.channel.sealed import (
     CHUNK_BYTES_MAX,
     Chunk,
     ItemType,
@@ -28,6 +25,9 @@ from egtp.sealed import (
     write_sealed,
     write_settled_except,
 )
+from egtp.errors import InvalidPacket
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.message import decode_message
 
 U32 = st.integers(0, 2**32 - 1)
 U64 = st.integers(0, 2**64 - 1)

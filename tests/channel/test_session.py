@@ -8,9 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from egtp.channel.packet import Data, decode_packet
+from egtp.channel.session import InOrder, ReplayWindow, Session, SlidingWindow
 from egtp.errors import InvalidPacket
-from egtp.packet import Data, decode_packet
-from egtp.session import InOrder, ReplayWindow, Session, SlidingWindow
 
 COUNTERS = st.one_of(
     st.integers(0, 60),

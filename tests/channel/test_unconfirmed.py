@@ -7,8 +7,14 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from egtp.identity import NodeId
-from egtp.unconfirmed import PER_PEER_MAX, RELAYED_MAX, SESSIONS_MAX, WAIT_S, UnconfirmedSessions
+from egtp.channel.unconfirmed import (
+    PER_PEER_MAX,
+    RELAYED_MAX,
+    SESSIONS_MAX,
+    WAIT_S,
+    UnconfirmedSessions,
+)
+from egtp.values.identity import NodeId
 
 
 class FakePath:

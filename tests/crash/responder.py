@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 from egtp import EgtpError, IdentityFile, Incoming, Node, NodeConfig
-from egtp.comm_record import SignedCommRecord
+from egtp.values.comm_record import SignedCommRecord
 
 
 async def respond(folder: Path) -> None:

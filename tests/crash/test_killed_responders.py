@@ -19,9 +19,9 @@ from pathlib import Path
 import pytest
 
 from egtp import EgtpError, Identity, Incoming, Node, NodeConfig, NodeId, OutcomeUnknown
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import FastFail, LookupFailed, LookupFailure
 from egtp.lookup import Published
+from egtp.values.comm_record import SignedCommRecord
 
 CRASHES = int(os.environ.get("EGTP_CRASHES", "300"))
 HARD_TIMEOUT_S = 8.0

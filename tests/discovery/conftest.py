@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from egtp.comm_record import SUITE_AESGCM, CommRecord, ContactLink, SignedCommRecord
-from egtp.comm_strat import Address, TCPStrat
-from egtp.identity import Identity
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, ContactLink, SignedCommRecord
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import Identity
 
 
 @pytest.fixture(scope="session")

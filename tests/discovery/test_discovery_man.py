@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from discovery import DiscoveryMan
-from egtp.comm_record import ContactLink
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.errors import InvalidConfig, WrongLoop
+from egtp.values.comm_record import ContactLink
 
 POLL_INTERVAL_S = 0.01
 BROKEN = "[[relay]]\ncontact = 'nobody'\n"

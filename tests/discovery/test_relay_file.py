@@ -9,10 +9,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from discovery import FILE_BYTES_MAX, RELAYS_MAX, parse_relay_file
-from egtp.comm_record import ContactLink
 from egtp.discovery_service import Introduction
 from egtp.errors import InvalidConfig
-from egtp.identity import NodeId
+from egtp.values.comm_record import ContactLink
+from egtp.values.identity import NodeId
 
 
 def toml_of(links: list[ContactLink], note: str | None = None) -> str:

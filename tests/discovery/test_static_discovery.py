@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from discovery import StaticDiscovery
-from egtp.comm_record import ContactLink
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.errors import WrongLoop
+from egtp.values.comm_record import ContactLink
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from dataclasses import fields
 from functools import cache
 from inspect import signature
@@ -16,8 +17,8 @@ from typing import Final
 import pytest
 
 from egtp import Friends, Node, NodeConfig, RelayLimits
-from egtp.answers import AnswerLimits
-from egtp.attempts import AttemptReason
+from egtp.queries.answers import AnswerLimits
+from egtp.values.attempts import AttemptReason
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
 
@@ -150,14 +151,27 @@ def test_each_limit_of_a_relay_is_in_the_threat_model() -> None:
     assert {field.name for field in fields(AnswerLimits)} <= named
 
 
-def test_the_architecture_has_a_room_for_each_module_of_the_engine_and_for_no_other() -> None:
+def test_the_architecture_names_each_module_in_its_room_and_no_other() -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    rooms = "\n".join(line for line in page.splitlines() if line.startswith("| "))
-    named = set(re.findall(r"`(\w+(?:/\w+)*)`", rooms))
-    package = ROOT / "egtp"
-    modules = {
-        str(file.relative_to(package).with_suffix(""))
-        for file in package.rglob("*.py")
-        if file.name != "__init__.py"
+    rows = [line.split("|")[1:] for line in page.splitlines() if line.startswith("| ")]
+    named = {
+        (re.sub(r"\W", "", room), module)
+        for room, _, modules, _ in rows[1:]
+        for module in re.findall(r"`(\w+)`", modules)
     }
-    assert named == modules
+    package = ROOT / "egtp"
+    files = [file for file in package.rglob("*.py") if file.name != "__init__.py"]
+    assert named == {
+        (str(file.parent.relative_to(package)).strip("."), file.stem) for file in files
+    }
+
+
+def test_the_architecture_names_the_layers_that_are_held() -> None:
+    page = (DOCS / "architecture.md").read_text(encoding="utf-8")
+    picture = page.partition("inside egtp:")[2].partition("```")[0]
+    named = [set(re.findall(r"\w+", layer)) for layer in picture.split("→")]
+    tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    contracts = tables["tool"]["importlinter"]["contracts"]
+    held = next(c["layers"] for c in contracts if c.get("containers") == ["egtp"])
+    drawn = set().union(*named)
+    assert named == [layer & drawn for one in held if (layer := set(one.split(" | "))) & drawn]

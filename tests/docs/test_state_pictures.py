@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from egtp.answers import ANSWER_LIFE
-from egtp.own_addresses import OBSERVED_LIFE
-from egtp.path_life import PATH_LIFE
+from egtp.own.own_addresses import OBSERVED_LIFE
+from egtp.paths.path_life import PATH_LIFE
+from egtp.queries.answers import ANSWER_LIFE
 from egtp.state_table import StateTable
 from egtp.tcp.connection_life import CONNECTION_LIFE
 

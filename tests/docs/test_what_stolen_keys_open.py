@@ -7,10 +7,10 @@ import asyncio
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from egtp.channel.handshake import prologue
+from egtp.channel.noise import Handshake
 from egtp.errors import HandshakeFailed
-from egtp.handshake import prologue
-from egtp.noise import Handshake
-from egtp.static_key import StaticKey
+from egtp.values.static_key import StaticKey
 from simulations.mallory.small_world import Conditions, SmallWorld
 from simulations.mallory.xray import XRay
 from simulations.virtual import Network

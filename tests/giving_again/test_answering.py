@@ -9,17 +9,17 @@ from itertools import count
 
 import pytest
 
-from egtp.answering import Answering
-from egtp.comm_record import SUITE_AESGCM
-from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.channel.handshake import PeerLimits
+from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.config import NodeConfig
-from egtp.handlers import Incoming
-from egtp.handshake import PeerLimits
-from egtp.identity import Identity, NodeId
-from egtp.message import NONCE_BYTES, Query, reference_of
-from egtp.outgoing import Outgoing
-from egtp.path import Path
-from egtp.session import InOrder, Session, SlidingWindow
+from egtp.engine.answering import Answering
+from egtp.handling.handlers import Incoming
+from egtp.paths.path import Path
+from egtp.queries.outgoing import Outgoing
+from egtp.values.comm_record import SUITE_AESGCM
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.values.identity import Identity, NodeId
+from egtp.values.message import NONCE_BYTES, Query, reference_of
 
 ME = NodeId(bytes(20))
 PEER = NodeId(bytes(19) + b"\1")

@@ -11,25 +11,25 @@ from typing import Any
 
 import pytest
 
-from egtp.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
-from egtp.comm_record import SUITE_AESGCM
-from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.channel.handshake import PeerLimits
+from egtp.channel.packet import Data, decode_packet
+from egtp.channel.sealed import ItemType, parse_sealed
+from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.config import NodeConfig
+from egtp.engine.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
+from egtp.engine.routes import Routes
 from egtp.errors import FastFail, HardTimeout, NodeClosed, NotSent, OutcomeUnknown
-from egtp.exchange import GAP_MAX, SettledExcept
-from egtp.handshake import PeerLimits
-from egtp.identity import Identity, NodeId
-from egtp.message import NONCE_BYTES, Reply, reference_of
+from egtp.limits.shares import Shares
 from egtp.open_query import OpenQuery, Sending
-from egtp.outgoing import PassedOn
-from egtp.packet import Data, decode_packet
-from egtp.path import Path
-from egtp.peers import Peer, PeerBook
-from egtp.routes import Routes
-from egtp.sealed import ItemType, parse_sealed
-from egtp.session import InOrder, Session, SlidingWindow
-from egtp.shares import Shares
-from egtp.uploads import Uploads
+from egtp.paths.path import Path
+from egtp.paths.uploads import Uploads
+from egtp.queries.exchange import GAP_MAX, SettledExcept
+from egtp.queries.outgoing import PassedOn
+from egtp.reaching.peers import Peer, PeerBook
+from egtp.values.comm_record import SUITE_AESGCM
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.values.identity import Identity, NodeId
+from egtp.values.message import NONCE_BYTES, Reply, reference_of
 
 ME = NodeId(bytes(20))
 PEER = NodeId(bytes(19) + b"\1")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import uvloop
 
-from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
-from egtp.comm_strat import Address, TCPStrat
-from egtp.identity import Identity
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Query, Reply, decode_query, encode_query, encode_reply

@@ -19,9 +19,9 @@ import uvloop
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import LookupFailed, LookupFailure
-from egtp.identity import Identity, NodeId
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.alarm import Alarm
 from lookup_dht.contact import Contact

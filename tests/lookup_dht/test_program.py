@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from egtp.comm_record import SignedCommRecord
-from egtp.comm_strat import Address
 from egtp.errors import InvalidConfig
-from egtp.identity import Identity
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.comm_strat import Address
+from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
 from lookup_dht.contact import Contact
 from lookup_dht.state_file import CorruptState, NodeState, read_state, write_state

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.comm_record import SignedCommRecord
-from egtp.identity import Identity
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, Query

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import InvalidConfig, LookupFailed, LookupFailure
-from egtp.identity import Identity
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.kademlia_storage import RecordStore
@@ -32,8 +32,8 @@ Start = Callable[..., Awaitable[DHTLookup]]
 
 WRITER = """
 import collections, pathlib, random, sys, time
-from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
-from egtp.identity import Identity
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.record_file import RecordFile
 from lookup_dht.settings import NodeSettings

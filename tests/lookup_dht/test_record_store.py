@@ -8,11 +8,11 @@ from collections.abc import Callable
 
 import pytest
 
-from egtp import canonical
-from egtp.comm_record import SignedCommRecord, supersedes
 from egtp.errors import InvalidRecord
-from egtp.identity import Identity
-from egtp.mutable_item import MutableItem
+from egtp.values import canonical
+from egtp.values.comm_record import SignedCommRecord, supersedes
+from egtp.values.identity import Identity
+from egtp.values.mutable_item import MutableItem
 from lookup_dht.datagram import StoreStatus
 from lookup_dht.kademlia_storage import RecordStore
 from lookup_dht.record_verifier import RecordVerifier, SequenceFloor

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 import uvloop
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import (
     InvalidConfig,
     LocalProtocolError,
@@ -23,8 +22,9 @@ from egtp.errors import (
     NodeClosed,
     PublishFailed,
 )
-from egtp.identity import Identity, NodeId
 from egtp.lookup import LookupService, Published
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.contact import Contact
 from lookup_dht.datagram import Method, StoreStatus

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import LookupFailed, LookupFailure, NodeClosed
-from egtp.identity import Identity
 from egtp.lookup import LookupChain, MemoryLookup, StreamingLookup, resolve_stream
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 
 Start = Callable[..., Awaitable[DHTLookup]]

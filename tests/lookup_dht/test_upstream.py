@@ -26,8 +26,8 @@ from kademlia.storage import IStorage
 from rpcudp.protocol import RPCProtocol
 
 import lookup_dht
-from egtp.comm_record import SignedCommRecord
-from egtp.identity import Identity
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
 from lookup_dht.contact import Contact
 from lookup_dht.kademlia_crawl import LookupCrawl

@@ -8,9 +8,9 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
-from egtp.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.errors import LookupFailed
-from egtp.identity import Identity
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
+from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
 from lookup_dht.datagram import StoreStatus
 from simulations.virtual import Host, Link, LogNormal, Network, run_in

@@ -8,16 +8,17 @@ from typing import Any
 
 import pytest
 
-from egtp import handshake, routes
-from egtp.answering import Answering
-from egtp.answers import Answer, Answers, Asker
-from egtp.channels import SecureChannels
-from egtp.exchange import Exchange
-from egtp.outgoing import Outgoing
-from egtp.path import Path
-from egtp.relayed_paths import RelayedPaths
-from egtp.routes import Routes
-from egtp.session import SlidingWindow
+from egtp.channel import handshake
+from egtp.channel.session import SlidingWindow
+from egtp.engine import routes
+from egtp.engine.answering import Answering
+from egtp.engine.routes import Routes
+from egtp.limits.relayed_paths import RelayedPaths
+from egtp.paths.channels import SecureChannels
+from egtp.paths.path import Path
+from egtp.queries.answers import Answer, Answers, Asker
+from egtp.queries.exchange import Exchange
+from egtp.queries.outgoing import Outgoing
 from simulations.mallory.attacks import ATTACKS, attack
 
 TWICE = "no handler runs twice for one query"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from egtp import CommRecord, Identity, Node, NodeConfig, SignedCommRecord
-from egtp.frames import frame
-from egtp.message import Reply
-from egtp.outgoing import Outgoing
-from egtp.sealed import ItemType, item
+from egtp.channel.frames import frame
+from egtp.channel.sealed import ItemType, item
+from egtp.queries.outgoing import Outgoing
+from egtp.values.message import Reply
 
 Start = Callable[..., Awaitable[Node]]
 

@@ -20,7 +20,7 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
-from egtp.engine import Engine
+from egtp.engine.engine import Engine
 
 Start: TypeAlias = Callable[..., Awaitable[Node]]
 Problems: TypeAlias = list[dict[str, Any]]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from egtp import Node
-from egtp.peers import CROSSED_S
+from egtp.reaching.peers import CROSSED_S
 from simulations.lab import Lab
 from simulations.virtual import Link, Network, Uniform, run_in
 

@@ -10,11 +10,11 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final, cast
 
 from egtp import Address, CommRecord, Node, NodeId, SignedCommRecord, TCPStrat
+from egtp.channel.sealed import ItemType, item
+from egtp.engine.routes import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
 from egtp.events import Dialling, Event
-from egtp.path import Path
-from egtp.peers import Peer
-from egtp.routes import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
-from egtp.sealed import ItemType, item
+from egtp.paths.path import Path
+from egtp.reaching.peers import Peer
 from simulations.lab import LATENCY_S, Lab, in_lab
 
 VICTIM: Final = "5.99.0.1"

@@ -42,9 +42,9 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-from egtp.dialling import INITIATION_AGAIN_S
-from egtp.frames import frame
-from egtp.packet import Initiation, Response, decode_packet
+from egtp.channel.frames import frame
+from egtp.channel.packet import Initiation, Response, decode_packet
+from egtp.reaching.dialling import INITIATION_AGAIN_S
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
 from simulations.lab import LATENCY_S, Lab, in_lab, kept
 

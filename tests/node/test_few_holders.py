@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from egtp import Environment, Identity, LookupFailed, Node, NodeId
-from egtp.comm_record import SignedCommRecord
 from egtp.errors import LookupFailure
 from egtp.lookup import Published
+from egtp.values.comm_record import SignedCommRecord
 from simulations.virtual import Network, simulate
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from egtp import Node, NodeConfig
-from egtp.packet import DATA
+from egtp.channel.packet import DATA
 from egtp.relay.wire import RELAY_KIND, Relay
 from simulations.lab import Lab, in_lab
 

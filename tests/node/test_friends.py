@@ -23,10 +23,10 @@ from egtp import (
     Published,
     PublishFailed,
     SignedCommRecord,
-    canonical,
 )
-from egtp.friends import ASKED_MAX, FIND_KIND, STORE_KIND
 from egtp.lookup import LookupService
+from egtp.own.friends import ASKED_MAX, FIND_KIND, STORE_KIND
+from egtp.values import canonical
 
 Start = Callable[..., Awaitable[Node]]
 Eventually = Callable[..., Awaitable[None]]

@@ -19,10 +19,10 @@ from egtp import (
     NodeId,
     SignedCommRecord,
 )
-from egtp.comm_record import CommRecord
-from egtp.comm_strat import RelayStrat
 from egtp.events import Dialling, Event
-from egtp.shared_lookup import SharedLookups
+from egtp.reaching.shared_lookup import SharedLookups
+from egtp.values.comm_record import CommRecord
+from egtp.values.comm_strat import RelayStrat
 from simulations.lab import LATENCY_S, Lab, in_lab
 
 WALK_S = 5.0

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from egtp import HandlerFailed, Incoming, Node
-from egtp.message import Reply, ReplyCode, Send
-from egtp.outgoing import Outgoing
+from egtp.channel.sealed import ItemType, item
+from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, HINT_KIND, RELAY_KIND, Delivery, Hint, Relay
-from egtp.sealed import ItemType, item
+from egtp.values.message import Reply, ReplyCode, Send
 
 Start = Callable[..., Awaitable[Node]]
 Eventually = Callable[..., Awaitable[None]]

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from discovery import StaticDiscovery
 from egtp import FastFail, Identity, Incoming, Introduction, Node
-from egtp.attempts import AttemptReason
+from egtp.values.attempts import AttemptReason
 
 Start = Callable[..., Awaitable[Node]]
 Eventually = Callable[..., Awaitable[None]]

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from egtp import Environment, Node, NodeConfig, local_addresses
-from egtp.own_addresses import OwnState
+from egtp.own.own_addresses import OwnState
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from egtp import Node, NodeConfig
-from egtp.identity import NodeId
-from egtp.routes import ALL_AGAIN_S, Routes
+from egtp.engine.routes import ALL_AGAIN_S, Routes
+from egtp.values.identity import NodeId
 
 PEERS = 50
 Start = Callable[..., Awaitable[Node]]

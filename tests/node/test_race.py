@@ -9,11 +9,12 @@ from typing import Any
 import pytest
 
 from egtp import CommRecord, SignedCommRecord
-from egtp.attempts import Attempt, AttemptReason, Cause
-from egtp.comm_strat import Address, CommStrat, TCPStrat
-from egtp.identity import NodeId
-from egtp.race import Race
-from egtp.strategy_choice import Contact, Plan
+from egtp.reaching.race import Race
+from egtp.reaching.strategy_choice import Plan
+from egtp.values.attempts import Attempt, AttemptReason, Cause
+from egtp.values.comm_strat import Address, CommStrat, TCPStrat
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
 from simulations.lab import LATENCY_S, Lab, in_lab
 from simulations.virtual import Network, simulate
 

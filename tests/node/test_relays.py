@@ -26,10 +26,10 @@ from egtp import (
     RelayStrat,
     SignedCommRecord,
 )
-from egtp.identity import NodeId
-from egtp.message import Send
-from egtp.outgoing import Outgoing
+from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay, encode_lease
+from egtp.values.identity import NodeId
+from egtp.values.message import Send
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]

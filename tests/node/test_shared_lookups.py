@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from egtp import Environment, Identity, Incoming, MemoryLookup, Node, NodeId
-from egtp.comm_record import SignedCommRecord
 from egtp.lookup import Published
+from egtp.values.comm_record import SignedCommRecord
 from simulations.virtual import Host, Network, simulate
 
 

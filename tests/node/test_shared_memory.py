@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from egtp import HandlerFailed, Incoming, Node, NodeConfig
-from egtp.message import Query, ReplyCode
-from egtp.outgoing import Outgoing
-from egtp.sealed import CHUNK_BYTES_MAX, write_chunk
+from egtp.channel.sealed import CHUNK_BYTES_MAX, write_chunk
+from egtp.queries.outgoing import Outgoing
+from egtp.values.message import Query, ReplyCode
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]

@@ -8,9 +8,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from egtp import Incoming, Node, NodeConfig
-from egtp.message import Query
-from egtp.outgoing import Outgoing
-from egtp.sealed import ItemType, item
+from egtp.channel.sealed import ItemType, item
+from egtp.queries.outgoing import Outgoing
+from egtp.values.message import Query
 
 Start = Callable[..., Awaitable[Node]]
 MIB = 1024 * 1024

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from egtp import HandlerFailed, Node, NodeConfig
-from egtp.message import Query, ReplyCode
-from egtp.reassembly import PAUSE_MAX_S
-from egtp.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
+from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
+from egtp.paths.reassembly import PAUSE_MAX_S
+from egtp.values.message import Query, ReplyCode
 from simulations.lab import Lab, in_lab
 
 KIB = 1024

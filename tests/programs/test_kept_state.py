@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from egtp import CommRecord, Identity, SignedCommRecord, TCPStrat
-from egtp.comm_strat import Address
+from egtp.values.comm_strat import Address
 from lookup_dht import DHTLookup
 
 ROOT = Path(__file__).parents[2]

@@ -29,10 +29,10 @@ from egtp import (
     TCPStrat,
     WrongLoop,
 )
-from egtp.comm_strat import CryptoStrat
-from egtp.message import Query, Reply, decode_message
-from egtp.outgoing import Outgoing
+from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import Relay
+from egtp.values.comm_strat import CryptoStrat
+from egtp.values.message import Query, Reply, decode_message
 from lookup_dht import DHTLookup
 from simulations.lab import LATENCY_S, Lab, in_lab, kept
 

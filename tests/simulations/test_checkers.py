@@ -7,10 +7,10 @@ from collections.abc import Callable
 import pytest
 
 from egtp import FastFail, HardTimeout, Identity, Incoming, LookupFailed, Node, NodeId
-from egtp.comm_record import CommRecord, SignedCommRecord
-from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import LookupFailure
 from egtp.lookup import Published
+from egtp.values.comm_record import CommRecord, SignedCommRecord
+from egtp.values.comm_strat import Address, TCPStrat
 from simulations import Cluster, ClusterPlan, Role
 from simulations.checkers import MARK_BYTES, Checkers
 from simulations.virtual import Network, run_in, simulate

@@ -9,10 +9,10 @@ from collections.abc import Callable
 
 import pytest
 
-from egtp.answers import Answer, Answers, Asker
-from egtp.early import CLOCKS_MS
-from egtp.exchange import Exchange
-from egtp.outgoing import Outgoing
+from egtp.queries.answers import Answer, Answers, Asker
+from egtp.queries.early import CLOCKS_MS
+from egtp.queries.exchange import Exchange
+from egtp.queries.outgoing import Outgoing
 from simulations.replay_model import Bounds, Explored, State, explore
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from egtp import IdentityFile
-from egtp.engine import Engine
+from egtp.engine.engine import Engine
 from egtp.events import Dialling, Event, RecordLearned
-from egtp.silence import Silence, Verdict
+from egtp.paths.silence import Silence, Verdict
 from simulations import Cluster, ClusterPlan, Member, Outcome, Role, play
 from simulations.scenarios import SCENARIOS
 from simulations.virtual import Fault, run_in

@@ -14,11 +14,11 @@ from typing import Any, Final
 import pytest
 import uvloop
 
-from egtp.comm_strat import Address, TCPStrat
 from egtp.config import NodeConfig
-from egtp.identity import NodeId
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import NodeId
 from simulations.virtual import Network
 
 LIMIT_S: Final = 8.0

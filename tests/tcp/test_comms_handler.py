@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from egtp.attempts import AttemptReason
-from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import InvalidConfig, NotSent
-from egtp.identity import NodeId
 from egtp.tcp.throttling import Rates
+from egtp.values.attempts import AttemptReason
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import NodeId
 
 SERVER = "127.0.0.1"
 ALSO_CLIENT = "127.0.0.3"

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from egtp.comm_strat import Address
+from egtp.channel.frames import UNCONFIRMED_FRAME_BYTES_MAX, frame
 from egtp.errors import NotSent
-from egtp.frames import UNCONFIRMED_FRAME_BYTES_MAX, frame
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
+from egtp.values.comm_strat import Address
 
 MIB = 1024 * 1024
 NOWHERE = Address.parse("127.0.0.1:1")

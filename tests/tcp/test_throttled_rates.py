@@ -19,10 +19,10 @@ from egtp import (
     NodeConfig,
     NodeId,
 )
-from egtp.comm_strat import Address, TCPStrat
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.throttling import Rates
+from egtp.values.comm_strat import Address, TCPStrat
 from simulations.virtual import Host, Network, simulate
 
 SECONDS = 10.0

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from egtp.channel.frames import frame
 from egtp.errors import NotSent
-from egtp.frames import frame
 from egtp.tcp.throttling import Rates, Throttling
 
 MIB = 1024 * 1024

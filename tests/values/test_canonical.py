@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from egtp import canonical
-from egtp.canonical import ARRAY_LENGTH_MAX, DEPTH_MAX, Value
 from egtp.errors import CanonicalError, LocalProtocolError
+from egtp.values import canonical
+from egtp.values.canonical import ARRAY_LENGTH_MAX, DEPTH_MAX, Value
 
 LEAVES = st.one_of(
     st.none(),

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from egtp import canonical
-from egtp.comm_record import CommRecord, ContactLink, SignedCommRecord, supersedes
-from egtp.comm_strat import Address, CommStrat, RelayStrat, TCPStrat, parse_strategy
 from egtp.errors import CanonicalError, InvalidRecord, LocalProtocolError
-from egtp.identity import Identity, NodeId
-from egtp.mutable_item import MutableItem, signing_buffer
+from egtp.values import canonical
+from egtp.values.comm_record import CommRecord, ContactLink, SignedCommRecord, supersedes
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat, parse_strategy
+from egtp.values.identity import Identity, NodeId
+from egtp.values.mutable_item import MutableItem, signing_buffer
 
 EXPIRY = 1_900_000_000
 INCARNATION = bytes(range(8))

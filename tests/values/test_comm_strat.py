@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp import canonical
-from egtp.comm_strat import (
+from egtp.errors import InvalidConfig, InvalidRecord
+from egtp.values import canonical
+from egtp.values.comm_strat import (
     Address,
     CommStrat,
     CryptoStrat,
@@ -20,8 +21,7 @@ from egtp.comm_strat import (
     TCPStrat,
     parse_strategy,
 )
-from egtp.errors import InvalidConfig, InvalidRecord
-from egtp.identity import Identity, NodeId
+from egtp.values.identity import Identity, NodeId
 
 IPS = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 ADDRESSES = st.builds(Address, IPS, st.integers(1, 65535))

@@ -8,8 +8,6 @@ import pickle
 import pytest
 
 import egtp.errors
-from egtp.attempts import Attempt, AttemptReason
-from egtp.comm_strat import Address, TCPStrat
 from egtp.errors import (
     CanonicalError,
     EgtpError,
@@ -32,7 +30,9 @@ from egtp.errors import (
     RemoteProtocolError,
     WrongLoop,
 )
-from egtp.identity import NodeId
+from egtp.values.attempts import Attempt, AttemptReason
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import NodeId
 
 PEER, OTHER_PEER = NodeId(bytes(20)), NodeId(bytes([1] * 20))
 

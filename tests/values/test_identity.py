@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidRecord, LocalProtocolError
-from egtp.identity import Identity, NodeId, check_key, verify
+from egtp.values.identity import Identity, NodeId, check_key, verify
 
 P = 2**255 - 19
 L = 2**252 + 27742317777372353535851937790883648493

@@ -9,9 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from egtp.comm_record import CommRecord, SignedCommRecord, supersedes
 from egtp.errors import LookupFailed, LookupFailure, NodeClosed, PublishFailed
-from egtp.identity import Identity, NodeId
 from egtp.lookup import (
     LookupChain,
     LookupRace,
@@ -20,6 +18,8 @@ from egtp.lookup import (
     Published,
     ending,
 )
+from egtp.values.comm_record import CommRecord, SignedCommRecord, supersedes
+from egtp.values.identity import Identity, NodeId
 
 FAR_FUTURE_UNIX_S = 2**40
 

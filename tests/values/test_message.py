@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidMessage, LocalProtocolError
-from egtp.message import (
+from egtp.values.message import (
     Message,
     Query,
     Reply,

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidRecord
-from egtp.identity import Identity, NodeId, verify
-from egtp.mutable_item import MutableItem, signing_buffer, target_of
+from egtp.values.identity import Identity, NodeId, verify
+from egtp.values.mutable_item import MutableItem, signing_buffer, target_of
 
 # The test vectors that BEP 44 publishes.
 BEP44_KEY = bytes.fromhex("77ff84905a91936367c01360803104f92432fcd904a43511876df5cdf3e7e548")

@@ -1,0 +1,438 @@
+"""Asking: messages of this node's own, from the call to their outcome.
+
+What may be given to a path, when it is given again, and what became of it. A query belongs to the
+incarnation of the peer that it was first given to: that one never runs it twice (see
+:mod:`egtp.queries.answers`), so it is given again as soon as its path is gone. To a later
+incarnation it is given only if that one began before the query was born, or if running twice does
+no harm; otherwise nobody can know whether it ran.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from math import inf
+from typing import Final, Protocol
+
+from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item
+from egtp.config import NodeConfig
+from egtp.errors import (
+    EgtpError,
+    FastFail,
+    FastFailReason,
+    HandlerFailed,
+    HardTimeout,
+    NodeClosed,
+    OutcomeUnknown,
+)
+from egtp.open_query import PeerExchange, Sending
+from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
+from egtp.queries.early import Early, pack_early
+from egtp.queries.exchange import Exchange, ExchangeTable, Passed
+from egtp.queries.outgoing import Outgoing, PassedOn
+from egtp.reaching.peers import Peer, PeerBook
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
+from egtp.values.message import Reply, ReplyCode
+
+__all__ = ["Asking", "AskingHost"]
+
+AGAIN_FIRST_S: Final = 2.0
+"""After this long without an answer a query is given to a relayed path again: some round trips."""
+AGAIN_MAX_S: Final = 30.0
+"""And at least this often. Also what a peer is given that has said that it works on it."""
+
+
+class AskingHost(Protocol):
+    """What asking needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def seek(self, peer: Peer) -> None:
+        """Search for a path to the peer, unless a search is under way."""
+
+    def want(self, peer_id: NodeId) -> Peer:
+        """Somebody here has to do with the peer: it is no stranger from now on."""
+
+    def not_sought(self, peer: Peer) -> None:
+        """Nobody waits for a path to the peer any more."""
+
+    def deliver_to_self(self, exchange: PeerExchange | Sending) -> None:
+        """A message is for this very node."""
+
+    def cancel_own(self, reference: bytes) -> None:
+        """A query of this node to itself is not wanted any more."""
+
+    def arm_timer(self) -> None:
+        """A deadline earlier than those before it may have been set."""
+
+
+class Asking:
+    """The asking side of a node."""
+
+    def __init__(
+        self,
+        host: AskingHost,
+        me: NodeId,
+        book: PeerBook,
+        config: NodeConfig,
+        counters: Counter[str],
+        nonce: Callable[[], bytes],
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._book = book
+        self._counters = counters
+        self._nonce = nonce
+        self._reply_bytes_max = config.body_bytes_max
+        self._exchanges_max = config.exchanges_max
+        self._waiting_bytes_max = config.waiting_bytes_max
+        self._last_bucket: object = None
+        self._last_timeout_s = 0.0
+        """Where the last deadline is, and of which timeout. With the same ones no time has passed
+        since the timer was looked at."""
+        self.exchanges: Final[ExchangeTable[asyncio.Future[bytes]]] = ExchangeTable(counters)
+
+    # Beginning
+
+    def ask(
+        self,
+        peer_id: NodeId,
+        kind: str,
+        body: bytes,
+        hard_timeout_s: float,
+        soft_timeout_s: float | None,
+        outcome: asyncio.Future[bytes],
+        *,
+        on_soft_timeout: Callable[[], object] | None = None,
+        idempotent: bool = False,
+        early: bool | None = None,
+    ) -> PeerExchange | None:
+        """Open an exchange and give its query to a path as soon as there is one. None if it has
+        failed already."""
+        exchanges, host = self.exchanges, self._host
+        if len(exchanges) >= self._exchanges_max:
+            too_many = f"{self._exchanges_max} queries are open (exchanges_max)"
+            outcome.set_exception(FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
+            return None
+        now_s = host.now()
+        exchange = exchanges.open(
+            peer_id,
+            kind,
+            body,
+            self._nonce(),
+            self._reply_bytes_max,
+            hard_timeout_s,
+            soft_timeout_s,
+            now_s,
+            outcome,
+            on_soft_timeout=on_soft_timeout,
+            idempotent=idempotent,
+            early=early,
+        )
+        if (
+            exchange.bucket is not self._last_bucket
+            or hard_timeout_s != self._last_timeout_s
+            or soft_timeout_s is not None
+        ):
+            self._last_bucket, self._last_timeout_s = exchange.bucket, hard_timeout_s
+            host.arm_timer()
+        if peer_id == self._me:
+            exchange.given = True
+            host.deliver_to_self(exchange)
+        else:
+            peer = self._book.find(peer_id)
+            if peer is None or not peer.is_wanted:
+                peer = host.want(peer_id)
+            self.post(peer, exchange)
+        return exchange
+
+    def tell(self, peer_id: NodeId, sending: Sending) -> None:
+        """Send a message that wants no reply."""
+        if peer_id == self._me:
+            sending.leave()
+            self._host.deliver_to_self(sending)
+        else:
+            self.post(self._host.want(peer_id), sending)
+
+    # Giving to paths
+
+    def post(self, peer: Peer, outgoing: Outgoing) -> None:
+        """Give a message to the best path, or let it wait for one."""
+        path = peer.direct
+        if path is None or path.suspect:  # as a rule it is neither, and the best
+            path = peer.best_path
+        if path is not None:
+            self._give(path, outgoing)
+        elif (
+            not outgoing.given
+            and peer.waiting_bytes + len(outgoing.message) > self._waiting_bytes_max
+        ):
+            too_much = f"too much waits for {peer.peer_id} (waiting_bytes_max)"
+            self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
+        else:
+            peer.wait(outgoing)
+            self._host.seek(peer)
+
+    def _give(self, path: Path, outgoing: Outgoing) -> None:
+        size, limits = len(outgoing.message), path.limits
+        if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
+            too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
+            self._fail(outgoing, FastFail(too_large, reason=FastFailReason.TOO_LARGE))
+            return
+        alone = False
+        if outgoing.given and type(outgoing) is Exchange:
+            # It had its place when it was given first, and may have run: no limit ends it now.
+            if not self._may_run_there(outgoing, path):
+                return
+            outgoing.working = False
+            outgoing.resent = 0
+        elif path.outbox.waiting_bytes + size > self._waiting_bytes_max:
+            too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
+            self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
+            return
+        elif type(outgoing) is Exchange:
+            open_queries = len(outgoing.numbers.open)
+            if open_queries > limits.open_queries_max:
+                too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
+                self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
+                return
+            # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
+            alone = open_queries == 1
+        if type(outgoing) is Exchange:
+            outgoing.handed_to = path.incarnation
+            outgoing.again_s = self._host.now() + AGAIN_FIRST_S if path.relayed else inf
+        elif type(outgoing) is PassedOn and outgoing.sender is not None:
+            path.pass_on(outgoing)
+            return
+        path.queue(outgoing, alone=alone)
+
+    def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
+        """Whether a query that was given before may be given to the incarnation at the other end of
+        a path."""
+        if exchange.may_be_given_to(path.incarnation, path.peer_started_s):
+            if exchange.handed_to != path.incarnation:
+                self._counters["query given to a later incarnation"] += 1
+            return True
+        lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
+        self._end(exchange, OutcomeUnknown(lost))
+        return False
+
+    def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
+        """A message cannot be given to anybody."""
+        if isinstance(outgoing, Exchange):
+            if outgoing.may_leave:
+                # An earlier copy may have run, so the only truth left is that nobody knows.
+                self._end(outgoing, OutcomeUnknown(error.summary))
+            else:
+                self._end(outgoing, error)
+        elif isinstance(outgoing, Sending):
+            outgoing.fail(error)
+        else:
+            self._counters["reply dropped: it could not be sent"] += 1
+
+    def _end(self, exchange: PeerExchange, error: EgtpError) -> None:
+        self.exchanges.close(exchange)
+        self._free(exchange.peer_id, exchange)
+        _end_in(exchange, error)
+
+    # Paths
+
+    def path_opened(self, peer: Peer, path: Path) -> None:
+        """A path was confirmed: what waits for one, and what older ones still hold, goes there."""
+        best = peer.best_path or path
+        self.exchanges.tell_again(peer.peer_id)
+        for older in peer.others:
+            for outgoing in older.outbox.take_unsent():
+                self._give_or_post(best, peer, outgoing)
+        for outgoing in peer.take_waiting():
+            self._give_or_post(best, peer, outgoing)
+
+    def _give_or_post(self, path: Path, peer: Peer, outgoing: Outgoing) -> None:
+        """Give one of many to a path, which may break at any of them."""
+        if path.closed:
+            self.post(peer, outgoing)
+        else:
+            self._give(path, outgoing)
+
+    def path_is_gone(self, peer: Peer, path: Path) -> None:
+        """What was given to a path, and what still waited there, goes by another one."""
+        for outgoing in path.outbox.take_unsent():
+            if type(outgoing) is PassedOn and peer.direct is None:
+                # Nobody is dialled for what others say; its sender gives it again.
+                self._counters["dropped: the connection to pass it on by is gone"] += 1
+            else:
+                self.post(peer, outgoing)
+        for exchange in self.exchanges.of(peer.peer_id):
+            if exchange.path is path and not exchange.queued:
+                self._counters["query sent again: its path is gone"] += 1
+                self.post(peer, exchange)
+
+    def search_failed(self, peer: Peer, error: FastFail) -> None:
+        """There is no path. What was given to nobody fails; what was given may still be answered,
+        so it waits: for the peer to come back, for another search, for its hard timeout."""
+        path = peer.best_path
+        for outgoing in peer.take_waiting():
+            if path is not None:
+                self._give_or_post(path, peer, outgoing)
+            elif isinstance(outgoing, Exchange) and outgoing.given:
+                peer.wait(outgoing)
+            elif isinstance(outgoing, Exchange | Sending):
+                self._fail(outgoing, FastFail(error.summary, error.attempts, error.reason))
+            else:
+                # A reply: whoever asked comes and fetches it, if he still wants it.
+                self._counters["reply kept until its asker comes"] += 1
+
+    # Early data
+
+    def early_for(self, contact: Contact) -> Early | None:
+        """What of the messages that wait for a path may travel with a dial."""
+        peer = self._book.find(contact.peer_id)
+        if peer is None or peer.early is not None or not peer.waiting:
+            return None
+        settled = self.exchanges.settled(contact.peer_id)
+        # One dial at a time carries it, until that one has failed.
+        peer.early = pack_early(contact, peer.waiting, settled, self._host.now())
+        if peer.early is not None:
+            for exchange in peer.early.exchanges:
+                exchange.riding = True
+        return peer.early
+
+    def early_is_over(self, contact: Contact, early: Early) -> None:
+        """The dial has ended, one way or the other."""
+        for exchange in early.exchanges:
+            exchange.riding = False
+        peer = self._book.find(contact.peer_id)
+        if peer is not None and peer.early is early:
+            peer.early = None
+
+    def early_accepted(self, path: Path, early: Early) -> None:
+        """The peer has taken the early data of a dial: it answers on ``path``."""
+        peer = self._book.get(path.peer_id)
+        for exchange in early.exchanges:
+            if exchange in peer.waiting:
+                peer.drop_waiting(exchange)
+                exchange.path = path
+                if path.relayed:
+                    exchange.again_s = self._host.now() + AGAIN_FIRST_S
+
+    # What comes back
+
+    def received_reply(self, peer_id: NodeId, reply: Reply) -> None:
+        exchange = self.exchanges.match(peer_id, reply)
+        if exchange is not None:
+            if exchange.queued or len(exchange.message) > CHUNK_BYTES_MAX:
+                # It may be that it is being given again, and has still to leave in part.
+                self._free(exchange.peer_id, exchange)
+            if reply.code:
+                _end_in(exchange, _handler_failed(reply))
+            elif not exchange.sink.done():  # it may be cancelled, and nobody has noticed yet
+                exchange.sink.set_result(reply.body)
+
+    def received_working(self, peer_id: NodeId, reference: bytes) -> None:
+        """The peer has the query, and works on it."""
+        exchange = self.exchanges.find(peer_id, reference)
+        if exchange is not None and not exchange.working:
+            exchange.working = True
+            if exchange.path is not None and exchange.path.relayed:
+                exchange.again_s = self._host.now() + AGAIN_MAX_S
+
+    # Time
+
+    def expire(self, now_s: float) -> None:
+        """Tell the timeouts that have passed."""
+        self._last_bucket = None
+        for exchange, passed in self.exchanges.expire(now_s):
+            if passed is Passed.SOFT:
+                if exchange.on_soft_timeout is not None:
+                    exchange.on_soft_timeout()
+                continue
+            self._free(exchange.peer_id, exchange)
+            summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
+            _end_in(exchange, HardTimeout(summary, may_have_run=exchange.may_leave))
+
+    def look(self, now_s: float) -> None:
+        """Now and then: relays lose packets, so what went through them is given again."""
+        for peer_id in self.exchanges.peers():
+            peer = self._book.find(peer_id)
+            if peer is None or not any(path.relayed for path in peer.paths):
+                continue
+            for exchange in self.exchanges.of(peer_id):
+                on, path = exchange.path, peer.best_path  # which may break at any of them
+                if path is None:
+                    break
+                if now_s < exchange.again_s or on is None or on.outbox.holds(exchange):
+                    continue
+                self._counters["query sent again: no answer through relays"] += 1
+                if not path.relayed:
+                    self._give(path, exchange)
+                    continue
+                exchange.resent += 1
+                pause_s = min(AGAIN_FIRST_S * 2**exchange.resent, AGAIN_MAX_S)
+                exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
+                if self._may_run_there(exchange, path):
+                    exchange.handed_to = path.incarnation
+                    path.queue(exchange)
+
+    # The end
+
+    def take_back(self, peer_id: NodeId, outgoing: Outgoing) -> None:
+        """A message is not wanted any more: free what of it has not left."""
+        self._free(peer_id, outgoing)
+        peer = self._book.find(peer_id)
+        if peer is not None and not peer.waiting and not self.exchanges.count_of(peer_id):
+            self._host.not_sought(peer)
+
+    def _free(self, peer_id: NodeId, outgoing: Outgoing) -> None:
+        path = outgoing.path
+        if path is not None:
+            path.take_back(outgoing)
+        elif outgoing.queued:
+            peer = self._book.find(peer_id)
+            if peer is not None:
+                peer.drop_waiting(outgoing)
+
+    def abandon(self, exchange: PeerExchange) -> None:
+        """Its caller does not want its outcome any more, if it has none yet."""
+        if not self.exchanges.is_open(exchange):
+            return
+        self.exchanges.close(exchange)
+        self.take_back(exchange.peer_id, exchange)
+        if not exchange.given:
+            return
+        if exchange.peer_id == self._me:
+            self._host.cancel_own(exchange.reference)
+            return
+        peer = self._book.find(exchange.peer_id)
+        if peer is not None and peer.best_path is not None:
+            peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
+
+    def close(self) -> None:
+        """End every exchange and send with :class:`NodeClosed`; none of them leaves after that."""
+        for peer in self._book.all():
+            unsent = peer.take_waiting()
+            for path in peer.paths:
+                unsent += path.outbox.unsent
+            for outgoing in unsent:
+                if type(outgoing) is Sending:
+                    self._free(peer.peer_id, outgoing)
+                    outgoing.fail(NodeClosed())
+        for exchange in self.exchanges.all():
+            self._end(exchange, NodeClosed(may_have_run=exchange.may_leave))
+
+
+def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
+    if not exchange.sink.done():
+        exchange.sink.set_exception(error)
+
+
+def _handler_failed(reply: Reply) -> HandlerFailed:
+    # Codes of later versions mean that the handler failed, whatever else they say.
+    if reply.code >= 64:
+        return HandlerFailed(reply.code, reply.body)
+    known = reply.code in ReplyCode._value2member_map_
+    code = ReplyCode(reply.code) if known else ReplyCode.HANDLER_ERROR
+    phrase = code.name.lower().replace("_", " ")
+    return HandlerFailed(code, reply.body, f"the peer answered with code {code:d}, {phrase}")

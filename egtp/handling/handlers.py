@@ -1,0 +1,297 @@
+"""The answering side: which function answers which kind, and what it is called with."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from types import CoroutineType
+from typing import Any, Final, Protocol, TypeAlias
+
+from egtp.errors import HandlerFailed, LocalProtocolError
+from egtp.handling.workers import ENDS_THE_PROGRAM, Worker, Workers
+from egtp.limits.shares import Shares
+from egtp.paths.path import Path
+from egtp.queries.answers import Answer, Asker
+from egtp.values.comm_strat import Address
+from egtp.values.identity import NodeId
+from egtp.values.message import ReplyCode, check_kind
+
+__all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
+
+RUNNING_BYTES: Final = 3072
+"""What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
+with something for what its application holds. A test measures that it is no more."""
+
+
+class Incoming:
+    """A query or a send that a handler is called with. Its maker fills it in: as arguments, all
+    this takes as long again."""
+
+    __slots__ = (
+        "_answer",
+        "_asked_again",
+        "_asker",
+        "_came_s",
+        "_cancelled",
+        "_deadline_s",
+        "_kind",
+        "_path",
+        "_reference",
+        "_worker",
+        "age_s",
+        "body",
+        "peer_id",
+        "reply_bytes_max",
+        "wants_reply",
+    )
+
+    peer_id: NodeId
+    """Who sent it, proven."""
+    body: bytes
+    wants_reply: bool
+    """False for a send: what the handler returns is then ignored."""
+    reply_bytes_max: int
+    """The largest body that the sender takes back."""
+    age_s: float
+    """How long it was under way, as far as both sides could see."""
+    _kind: Kind
+    _path: Path | None
+    _asker: Asker | None
+    _answer: Answer | None
+    _reference: bytes
+    _came_s: float
+    _deadline_s: float
+    _cancelled: bool
+    _asked_again: bool
+    """It came once more, so the path that it came by first may lead to nobody any more."""
+    _worker: Worker[Incoming] | None
+
+    @property
+    def kind(self) -> str:
+        return self._kind.name
+
+    @classmethod
+    def example(
+        cls, peer_id: NodeId, kind: str, body: bytes = b"", *, wants_reply: bool = True
+    ) -> Incoming:
+        """What a handler may be called with: for tests of handlers without a network."""
+        one = cls()
+        one.peer_id, one.body, one.age_s = peer_id, body, 0.0
+        one.wants_reply, one.reply_bytes_max = wants_reply, 2**32 - 1 if wants_reply else 0
+        one._kind = Kind(kind, _nobody, at_once_max=None, idempotent=False, early=True)
+        one._path = one._asker = one._answer = one._worker = None
+        one._reference, one._came_s, one._deadline_s = b"", 0.0, 0.0
+        one._cancelled = one._asked_again = False
+        return one
+
+    @property
+    def seen_at(self) -> Address | None:
+        """Where the sender is seen: known if the message came over a connection that it opened."""
+        return None if self._path is None else self._path.seen_at
+
+    def __repr__(self) -> str:
+        return f"Incoming({self.kind!r} of {self.peer_id}, {len(self.body)} bytes)"
+
+
+Handler: TypeAlias = Callable[[Incoming], Awaitable[bytes | None]]
+"""Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own."""
+
+
+class Kind:
+    """A kind of query that this node answers."""
+
+    __slots__ = ("at_once_max", "early", "handler", "idempotent", "name", "running")
+
+    def __init__(
+        self, name: str, handler: Handler, *, at_once_max: int | None, idempotent: bool, early: bool
+    ) -> None:
+        self.name: Final = name
+        self.handler: Final = handler
+        self.at_once_max: Final = at_once_max
+        """How many may run at a time; more are answered "busy"."""
+        self.idempotent: Final = idempotent
+        """It may run again for the same query, so its answers are not kept."""
+        self.early: Final = early
+        """It may run before its asker has proven that he lives."""
+        self.running = 0
+
+
+class Ended(Protocol):
+    """How a handler's end is told: once for each incoming."""
+
+    def __call__(self, incoming: Incoming, code: int, body: bytes) -> None: ...
+
+
+class Handlers:
+    """Runs a handler for each incoming.
+
+    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something, and
+    :attr:`_queries` only such. (One peer may have two queries of one reference run, if it says
+    that it is two incarnations; only it can tell which of them it then cancels.)
+    """
+
+    def __init__(self, ended: Ended, counters: Counter[str], room: Shares) -> None:
+        """:param room: what those that wait may take up, in bytes, by whose queries they answer."""
+        self._ended = ended
+        self._room = room
+        self._counters = counters
+        self._kinds: dict[str, Kind] = {}
+        self.find: Final[Callable[[str], Kind | None]] = self._kinds.get
+        self._workers: Workers[Incoming] = Workers(self._done)
+        self._run = self._workers.run
+        self._waiting: dict[Incoming, int] = {}
+        """What room was taken for each."""
+        self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
+        """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
+        self._closed = False
+
+    def add(
+        self,
+        name: str,
+        handler: Handler,
+        *,
+        reserved: bool = False,
+        at_once_max: int | None = None,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> None:
+        """Answer ``name`` with ``handler``.
+
+        Raises :class:`LocalProtocolError` for a wrong or reserved kind, or one that is taken.
+        """
+        check_kind(name, reserved=reserved)
+        if name in self._kinds:
+            raise LocalProtocolError(f"kind {name!r} has a handler already")
+        self._kinds[name] = Kind(
+            name, handler, at_once_max=at_once_max, idempotent=idempotent, early=early
+        )
+
+    def __len__(self) -> int:
+        return len(self._workers)
+
+    def run(self, incoming: Incoming) -> None:
+        """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
+        kind, asker = incoming._kind, incoming._asker
+        # What comes after the end is not begun, and that is no fault of its handler.
+        incoming._cancelled = self._closed
+        kind.running += 1
+        if asker is not None:
+            asker.running += 1
+        try:
+            coroutine = kind.handler(incoming)
+        except BaseException as error:
+            self._done(incoming, None, error)
+            if isinstance(error, ENDS_THE_PROGRAM):
+                raise
+            return
+        if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
+            coroutine = _awaited(coroutine)
+        worker = self._run(incoming, coroutine)
+        if worker is not None:
+            incoming._worker = worker
+            self._waiting[incoming] = self._take_room(incoming)
+            if incoming.wants_reply:
+                self._queries[incoming.peer_id, incoming._reference] = incoming
+
+    def _done(self, incoming: Incoming, body: Any, error: BaseException | None) -> None:
+        incoming._kind.running -= 1
+        if incoming._asker is not None:
+            incoming._asker.running -= 1
+        if incoming._worker is not None:
+            self._room.give_back(incoming.peer_id, self._waiting.pop(incoming))
+            query = incoming.peer_id, incoming._reference
+            if self._queries.get(query) is incoming:
+                del self._queries[query]
+        if error is None and type(body) is bytes:
+            self._ended(incoming, 0, body)
+        else:
+            self._ended(incoming, *self._failed(incoming, body, error))
+
+    def _take_room(self, incoming: Incoming) -> int:
+        path, size = incoming._path, RUNNING_BYTES + len(incoming.body)
+        # That there is room was seen before it began. What this node asks itself needs none.
+        fits = path is not None and self._room.take(
+            incoming.peer_id, size, stranger=path.is_strangers
+        )
+        return size if fits else 0
+
+    def _failed(
+        self, incoming: Incoming, body: Any, error: BaseException | None
+    ) -> tuple[int, bytes]:
+        """The code and body to answer with."""
+        if error is None and (body is None or isinstance(body, bytes)):
+            return ReplyCode.OK, bytes(body or b"")
+        raised: Any = error  # an application may have made it of anything
+        if isinstance(error, HandlerFailed) and isinstance(raised.body, bytes):
+            return _code_that_travels(raised.code), raised.body
+        if incoming._cancelled and isinstance(error, asyncio.CancelledError):
+            return ReplyCode.EXPIRED, b""
+        # A bug of the application's must not stop the node, nor leave the asker waiting.
+        self._counters["handler raised"] += 1
+        if error is None or isinstance(error, HandlerFailed):
+            wrong = type(body if error is None else raised.body).__name__
+            error = TypeError(f"a handler answers with bytes, not {wrong}")
+        asyncio.get_running_loop().call_exception_handler(
+            {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
+        )
+        return ReplyCode.HANDLER_ERROR, b""
+
+    def asked_again(self, path: Path, reference: bytes) -> None:
+        """A query that runs came once more, by this path."""
+        incoming = self._queries.get((path.peer_id, reference))
+        if incoming is not None:
+            incoming._path, incoming._asked_again = path, True
+
+    def cancel(self, peer_id: NodeId, reference: bytes) -> None:
+        """The asker does not want the answer any more."""
+        incoming = self._queries.get((peer_id, reference))
+        if incoming is not None:
+            self._counters["cancelled by the asker"] += 1
+            self._cancel(incoming)
+
+    def expire(self, now_s: float) -> None:
+        """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
+        for incoming in list(self._waiting):
+            if incoming._deadline_s <= now_s and not incoming._cancelled:
+                self._counters["handler cancelled: its query is past its lifetime"] += 1
+                self._cancel(incoming)
+
+    def _cancel(self, incoming: Incoming) -> None:
+        incoming._cancelled = True
+        if incoming._worker is not None:
+            self._workers.cancel(incoming._worker, incoming)
+
+    def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
+        """Whether the task is that of a handler."""
+        return self._workers.has(task)
+
+    async def close(self, caller: asyncio.Task[Any] | None = None) -> None:
+        """Cancel what runs, and wait for it; what goes on in spite of that is left alone. So is
+        the handler that ``caller`` is the task of, if it is one's: it closes its node."""
+        self._closed = True
+        for incoming in self._waiting:
+            incoming._cancelled = True
+        for incoming in await self._workers.close(caller):
+            self._counters["handler goes on after its node was closed"] += 1
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": f"handler of kind {incoming.kind!r} was cancelled, and goes on"}
+            )
+
+
+async def _nobody(_: Incoming) -> bytes:
+    return b""
+
+
+async def _awaited(result: object) -> bytes | None:
+    if not isinstance(result, Awaitable):
+        wrong = type(result).__name__
+        raise TypeError(f"a handler is made with `async def`: it returned {wrong}")
+    answer: bytes | None = await result
+    return answer
+
+
+def _code_that_travels(code: object) -> int:
+    if isinstance(code, int) and ReplyCode.OK < code < 128:
+        return code
+    return ReplyCode.HANDLER_ERROR

@@ -1,0 +1,118 @@
+"""Accept limits: how many handshakes others may have with this node, and how fast (pure).
+
+A connection costs a stranger nothing and this node a handshake. So they are counted by where they
+come from: an IPv4 address, or an IPv6 /64, which is what one customer is given. Rates are token
+buckets, one for each of these and one for all. A handshake through a relay costs as much without a
+connection; it comes from a relay, and from whom that says.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from typing import Final
+
+from egtp.limits.throttle import TokenBucket
+from egtp.values.identity import NodeId
+
+__all__ = ["AcceptLimits", "ArrivalRates", "RelayedInitiations", "origin"]
+
+BURST_S: Final = 5.0
+"""So many seconds' worth may come at once: after an outage all who are behind one NAT come back."""
+ORIGINS_MAX: Final = 4096
+"""Buckets that are remembered. Whoever has more addresses than that is held up by the one of all:
+until it has used them in turn, the first is full again anyway."""
+
+
+def origin(ip: bytes) -> bytes:
+    """What connections are counted by: the IPv4 address, or the first half of an IPv6 address."""
+    if len(ip) == 16:
+        mapped = ip[:12] == bytes(10) + b"\xff\xff"
+        return ip[12:] if mapped else ip[:8]
+    return ip
+
+
+class ArrivalRates:
+    """How fast something may come: from each origin, and from all together."""
+
+    __slots__ = ("_all", "_buckets", "_per_origin_per_s")
+
+    def __init__(self, *, per_s: float, per_origin_per_s: float, now_s: float) -> None:
+        self._all = TokenBucket(per_s, BURST_S, now_s)
+        self._per_origin_per_s = per_origin_per_s
+        self._buckets: OrderedDict[bytes, TokenBucket] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many origins are remembered."""
+        return len(self._buckets)
+
+    def take(self, where: bytes, now_s: float) -> str | None:
+        """Let one in, and return None; or the reason not to."""
+        bucket = self._bucket(where, now_s)
+        if bucket.ready_s > now_s:
+            return "too fast from one address"
+        if self._all.ready_s > now_s:
+            return "too fast"
+        bucket.take(1, now_s)
+        self._all.take(1, now_s)
+        return None
+
+    def _bucket(self, where: bytes, now_s: float) -> TokenBucket:
+        bucket = self._buckets.pop(where, None)
+        if bucket is None:
+            bucket = TokenBucket(self._per_origin_per_s, BURST_S, now_s)
+            if len(self._buckets) >= ORIGINS_MAX:
+                self._buckets.popitem(last=False)
+        self._buckets[where] = bucket
+        return bucket
+
+
+class AcceptLimits:
+    """Of accepted connections only: whom this node dials is its own choice."""
+
+    __slots__ = ("_open", "_per_origin_max", "_rates")
+
+    def __init__(
+        self, *, per_s: float, per_origin_per_s: float, per_origin_max: int, now_s: float
+    ) -> None:
+        self._rates = ArrivalRates(per_s=per_s, per_origin_per_s=per_origin_per_s, now_s=now_s)
+        self._per_origin_max = per_origin_max
+        self._open: Counter[bytes] = Counter()
+
+    def enter(self, where: bytes, now_s: float) -> str | None:
+        """Let a connection in, and return None; or the reason not to."""
+        if self._open[where] >= self._per_origin_max:
+            return "too many from one address"
+        reason = self._rates.take(where, now_s)
+        if reason is None:
+            self._open[where] += 1
+        return reason
+
+    def leave(self, where: bytes) -> None:
+        """A connection that was let in is gone."""
+        self._open[where] -= 1
+        if not self._open[where]:
+            del self._open[where]
+
+    @property
+    def remembered(self) -> int:
+        """How much is held, in entries."""
+        return len(self._rates) + len(self._open)
+
+
+class RelayedInitiations:
+    """Of what relays deliver to this node, the beginnings of handshakes. One relay brings at most
+    half of them, since it may make up senders; one sender an eighth of that, since it may make up
+    peers."""
+
+    __slots__ = ("_by_relay", "_by_sender")
+
+    def __init__(self, per_s: float, now_s: float) -> None:
+        self._by_relay = ArrivalRates(per_s=per_s, per_origin_per_s=per_s / 2, now_s=now_s)
+        self._by_sender = ArrivalRates(per_s=float("inf"), per_origin_per_s=per_s / 16, now_s=now_s)
+
+    def admit(self, relay_id: NodeId, sender: NodeId, now_s: float) -> bool:
+        """Whether this one may be looked at. Who is too fast takes nothing from the others."""
+        return (
+            self._by_sender.take(sender, now_s) is None
+            and self._by_relay.take(relay_id, now_s) is None
+        )

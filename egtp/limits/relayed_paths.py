@@ -1,0 +1,98 @@
+"""Relayed paths: which of them are kept, and which go when there are too many (pure).
+
+A path through a relay needs no connection of its own: whoever has one to the relay can have as many
+as he likes, each of another peer that he makes up. So they are judged like connections, by the same
+policy: what is in use stays, what is idle goes after a while, and of strangers there are only so
+many. What the policy counts here are sessions, by their index.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Generic, Protocol, TypeVar
+
+from egtp.limits.idle_policy import IdlePolicy, Standing, Use
+from egtp.values.identity import NodeId
+
+__all__ = ["RelayedPath", "RelayedPaths"]
+
+
+class _Session(Protocol):
+    @property
+    def index(self) -> int: ...
+
+
+class RelayedPath(Protocol):
+    """What is looked at of a path."""
+
+    @property
+    def session(self) -> _Session: ...
+
+    @property
+    def peer_id(self) -> NodeId: ...
+
+    @property
+    def used_s(self) -> float: ...
+
+
+PathLike = TypeVar("PathLike", bound=RelayedPath)
+
+
+class RelayedPaths(Generic[PathLike]):
+    """Those that are proven; ``why_keep`` says why one must stay though it is idle."""
+
+    def __init__(
+        self,
+        *,
+        strangers_max: int,
+        idle_timeout_s: float,
+        idle_timeout_max_s: float,
+        why_keep: Callable[[PathLike], str | None],
+    ) -> None:
+        self._strangers_max: Final = strangers_max
+        self._why_keep: Final = why_keep
+        self._paths: dict[int, PathLike] = {}
+        self._policy: IdlePolicy[NodeId] = IdlePolicy(
+            idle_timeout_s=idle_timeout_s, idle_timeout_max_s=idle_timeout_max_s
+        )
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def add(self, path: PathLike, standing: Standing, now_s: float) -> None:
+        index = path.session.index
+        self._paths[index] = path
+        self._policy.add(index, standing, now_s)
+        self._policy.prove(index, path.peer_id, standing, now_s)
+
+    def remove(self, path: PathLike) -> None:
+        """The path is gone; a second time does nothing."""
+        self._paths.pop(path.session.index, None)
+        self._policy.remove(path.session.index)
+
+    def want(self, peer_id: NodeId, now_s: float) -> None:
+        """The peer is no stranger any more."""
+        self._policy.promote(peer_id, now_s)
+
+    def of_peer(self, peer_id: NodeId) -> list[PathLike]:
+        """The oldest first."""
+        return [self._paths[index] for index in self._policy.of_peer(peer_id)]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether strangers have all of their places."""
+        return self._policy.count(Standing.STRANGER) >= self._strangers_max
+
+    def least_used(self, now_s: float) -> PathLike | None:
+        """The path of a stranger that may go for the sake of another; None if all of those whose
+        turn it is to be looked at are in use."""
+        index = self._policy.least_used(Standing.STRANGER, now_s, self._look)
+        return None if index is None else self._paths[index]
+
+    def idle(self, now_s: float) -> list[PathLike]:
+        """Those that have been unused for longer than they may. They are to be removed."""
+        return [self._paths[index] for index in self._policy.idle(now_s, self._look)]
+
+    def _look(self, index: int) -> Use:
+        path = self._paths[index]
+        return Use(path.used_s, self._why_keep(path))

@@ -1,0 +1,104 @@
+"""Shares: of what peers can use up of this node, all together, strangers together, and each (pure).
+
+An identity costs nothing, so a limit for each peer is none for a crowd of them; and one limit for
+all lets a crowd lock everybody else out. So there are three, and what strangers may take leaves
+room for those whom somebody here has asked or named.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egtp.values.identity import NodeId
+
+__all__ = ["Shares", "strangers_part"]
+
+
+def strangers_part(whole: int) -> int:
+    """What strangers may take of a table: all but an eighth, since they are many, and those who
+    must always find room are few."""
+    return whole - whole // 8
+
+
+class _Held:
+    __slots__ = ("amount", "stranger")
+
+    def __init__(self, stranger: bool) -> None:
+        self.amount = 0
+        self.stranger = stranger
+
+
+class Shares:
+    """An amount that peers take and give back: bytes, or places.
+
+    Invariants: :attr:`taken` is the sum over all peers and at most ``all_max``; strangers have at
+    most ``strangers_max`` of it, a peer at most ``peer_max``; whoever has nothing takes no memory.
+    """
+
+    __slots__ = ("_all_max", "_held", "_peer_max", "_strangers", "_strangers_max", "taken")
+
+    def __init__(self, all_max: int, *, strangers_max: int, peer_max: int) -> None:
+        self._all_max: Final = all_max
+        self._strangers_max: Final = strangers_max
+        self._peer_max: Final = peer_max
+        self._held: dict[NodeId, _Held] = {}
+        self._strangers = 0
+        self.taken = 0
+
+    def __len__(self) -> int:
+        """How many peers have something."""
+        return len(self._held)
+
+    def of(self, peer_id: NodeId) -> int:
+        """What a peer has."""
+        held = self._held.get(peer_id)
+        return 0 if held is None else held.amount
+
+    def left(self, *, stranger: bool) -> int:
+        """What one more peer could take."""
+        left = self._all_max - self.taken
+        return min(left, self._strangers_max - self._strangers) if stranger else left
+
+    def fits(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
+        """Whether :meth:`take` would let the peer have so much more."""
+        held = self._held.get(peer_id)
+        has, strangers = 0 if held is None else held.amount, self._strangers
+        if held is not None and held.stranger != stranger:
+            strangers += has if stranger else -has
+        return (
+            has + amount <= self._peer_max
+            and self.taken + amount <= self._all_max
+            and not (stranger and strangers + amount > self._strangers_max)
+        )
+
+    def take(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
+        """Let a peer have so much more. False, and nothing is taken, if that is above a limit.
+
+        ``stranger`` is what the peer is now: all that it has counts so from now on.
+        """
+        fits = self.fits(peer_id, amount, stranger=stranger)
+        held = self._held.get(peer_id)
+        if held is None:
+            if not (fits and amount):
+                return fits
+            held = self._held[peer_id] = _Held(stranger)
+        elif held.stranger != stranger:
+            held.stranger = stranger
+            self._strangers += held.amount if stranger else -held.amount
+        if fits:
+            held.amount += amount
+            self.taken += amount
+            self._strangers += amount if stranger else 0
+        return fits
+
+    def give_back(self, peer_id: NodeId, amount: int) -> None:
+        """A peer has so much less. It had taken it."""
+        if not amount:
+            return
+        held = self._held[peer_id]
+        held.amount -= amount
+        self.taken -= amount
+        if held.stranger:
+            self._strangers -= amount
+        if not held.amount:
+            del self._held[peer_id]

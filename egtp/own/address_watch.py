@@ -1,0 +1,311 @@
+"""AddressWatch: keeps what a node announces of its own addresses true.
+
+It looks at the machine's interfaces, hears what peers say in handshakes, has peers dial back, and
+announces what comes of it. What to believe is decided in :mod:`egtp.own.observed_address`, what to
+announce in :mod:`egtp.own.own_addresses`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, Protocol
+
+from egtp.config import NodeConfig
+from egtp.errors import FastFail
+from egtp.own.dial_back import Asker, AskerHost, Outcome
+from egtp.own.observed_address import ObservedAddress, network_of
+from egtp.own.own_addresses import OwnAddress, OwnAddresses, parse_interfaces
+from egtp.paths.path import Path
+from egtp.reaching.address_policy import Interface, why_not_dial
+from egtp.reaching.peers import Peer, PeerBook
+from egtp.tcp.comms_handler import TCPCommsHandler
+from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.identity import NodeId
+
+__all__ = ["AddressWatch"]
+
+CHECKERS_MAX: Final = 3
+"""So many peers are asked before an address counts as unreachable: one alone may be the only one
+that cannot reach it, or lie."""
+ASKED_MAX: Final = 6
+"""So many are asked in all; some may be too busy, or not know the question."""
+ANSWER_S: Final = 2.0
+"""A peer that dials in vain says so this much later at most."""
+
+
+class WatchHost(AskerHost, Protocol):
+    """What the watch needs from its node."""
+
+    @property
+    def book(self) -> PeerBook: ...
+
+    @property
+    def comms(self) -> TCPCommsHandler: ...
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    async def connect(self, peer: Peer) -> None:
+        """Have a direct path to a peer. Raises :class:`FastFail`."""
+
+    def announce(self, addresses: tuple[Address, ...]) -> None:
+        """Sign, push and publish a record with these addresses, if they are others than before."""
+
+    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None: ...
+
+
+class AddressWatch:
+    """Of one node. With ``announce=`` or without ``observe_address`` it only says what was told."""
+
+    def __init__(
+        self,
+        host: WatchHost,
+        config: NodeConfig,
+        local_addresses: Callable[[], Sequence[str]] | None,
+        counters: Counter[str],
+    ) -> None:
+        self._host = host
+        self._config = config
+        self._local_addresses = local_addresses
+        self._counters = counters
+        self._observes = config.observe_address
+        self._asker = Asker(host, config.dial_timeout_s + ANSWER_S)
+        self._own = OwnAddresses(
+            private_addresses=config.private_addresses,
+            lan_addresses=config.lan_addresses,
+            recheck_s=config.address_recheck_s,
+            retry_s=config.address_retry_s,
+        )
+        self._elections = {size: self._new_election() for size in (4, 16)}
+        self._contests: dict[int, asyncio.TimerHandle] = {}
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        if not self._observes:
+            return
+        loop = asyncio.get_running_loop()
+        self._tasks.append(loop.create_task(self._check_when_due()))
+        if self._local_addresses is not None:
+            self._tasks.append(loop.create_task(self._look_often(self._local_addresses)))
+
+    async def close(self) -> None:
+        self._observes = False
+        for contest in self._contests.values():
+            contest.cancel()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # What the node is told
+
+    def listen(self, listening: Iterable[Address], configured: Iterable[Address] | None) -> None:
+        """The node listens here now; ``configured`` is announced instead, if given."""
+        if configured is not None:
+            self._observes = False
+        if self._observes and self._local_addresses is not None:
+            self._look(self._local_addresses)
+        self._own.listen(listening, configured)
+        self._announce()
+
+    def explain(self) -> tuple[OwnAddress, ...]:
+        """Every address of this node, and what is known of it."""
+        observed = (e.winner for e in self._elections.values())
+        votes = {ip: self._elections[len(ip)].votes_for(ip) for ip in observed if ip is not None}
+        return self._own.explain(votes)
+
+    @property
+    def near(self) -> tuple[Interface, ...]:
+        """The local networks in which private addresses may be dialled."""
+        return self._own.interfaces if self._config.lan_addresses else ()
+
+    def _announce(self) -> None:
+        self._host.announce(self._own.announced)
+        self._wake.set()
+
+    # The machine's interfaces
+
+    async def _look_often(self, local_addresses: Callable[[], Sequence[str]]) -> None:
+        while True:
+            await asyncio.sleep(self._config.address_poll_s)
+            if self._look(local_addresses):
+                self._announce()
+
+    def _look(self, local_addresses: Callable[[], Sequence[str]]) -> bool:
+        """True if the machine has other addresses than before."""
+        try:
+            interfaces = parse_interfaces(local_addresses())
+        except Exception:
+            # Whatever it raises: the user's own function may look where it likes.
+            self._counters["the machine's addresses could not be read"] += 1
+            return False
+        before = self._own.interfaces
+        if interfaces == before or not interfaces:
+            # Without any address, there is nobody to be told anything.
+            return False
+        self._own.has_interfaces(interfaces)
+        gone = {one.ip for one in before} - {one.ip for one in interfaces}
+        for size in {len(ip.packed) for ip in gone}:
+            self._forget_sights(size)
+        hosts = set(map(str, gone))
+        for connection in self._host.comms.all():
+            if connection.local_host in hosts:
+                self._counters["connection closed: its local address is gone"] += 1
+                connection.abort("this machine has another address now")
+        return True
+
+    # What peers observe
+
+    def opened(self, path: Path) -> None:
+        """There is a new path: if we dialled, the peer has said where it sees us."""
+        observer, seen = _sight(path)
+        if not self._observes or not observer or len(seen) != len(observer):
+            return
+        if why_not_dial(Address(seen, 1), private_addresses=self._config.private_addresses):
+            # In the same local network, or a lie.
+            return
+        now = self._host.now()
+        if self._elections[len(seen)].tell(observer, seen, now):
+            self._contest(len(seen), now)
+        self._count(len(seen))
+
+    def _forget_sights(self, size: int) -> None:
+        """What was seen, was seen of a machine in another network."""
+        self._elections[size] = self._new_election()
+        contest = self._contests.pop(size, None)
+        if contest is not None:
+            contest.cancel()
+        self._own.moved(size)
+
+    def _new_election(self) -> ObservedAddress:
+        return ObservedAddress(self._config.address_votes_max, self._config.address_vote_s)
+
+    def _contest(self, size: int, began_s: float) -> None:
+        """Somebody contradicts: have those who saw us before say whether they still do."""
+        if size in self._contests:
+            return
+        for path in self._witnesses(size):
+            if path.heard_s < began_s:
+                path.ask_for_sign_of_life()
+        loop = asyncio.get_running_loop()
+        settle_s = self._config.address_settle_s
+        self._contests[size] = loop.call_later(settle_s, self._settle, size, began_s)
+
+    def _settle(self, size: int, began_s: float) -> None:
+        """Only what was heard since then counts."""
+        del self._contests[size]
+        election, now = self._elections[size], self._host.now()
+        witnesses = self._witnesses(size)
+        live = [path for path in witnesses if path.heard_s >= began_s]
+        election.heard((_sight(path)[0] for path in live), now)
+        election.forget_before(began_s)
+        winner = election.winner
+        if not any(_sight(path)[1] == winner for path in live):
+            # Nobody can reach the old address, so whatever began there goes nowhere.
+            for path in witnesses:
+                if path not in live:
+                    self._counters["path given up: this node's address has changed"] += 1
+                    reason = "silent since this node has another address"
+                    self._host.lose_path(path, reason, at_once=True)
+            self._own.doubt(now)
+        self._count(size)
+        self._wake.set()
+
+    def _count(self, size: int) -> None:
+        election, before = self._elections[size], self._elections[size].winner
+        winner = election.elect(self._host.now())
+        if winner is not None and winner != before:
+            self._counters["observed address is another one"] += 1
+            self._own.elected(winner)
+            self._announce()
+
+    def _witnesses(self, size: int) -> list[Path]:
+        """The paths whose other ends have said where they see us."""
+        direct = (peer.direct for peer in self._host.book.all())
+        return [path for path in direct if path is not None and len(_sight(path)[1]) == size]
+
+    # Dialling back
+
+    def arrived(self, peer_id: NodeId, token: bytes, connection: int | None, seen: bytes) -> None:
+        """A handshake came with a token. It proves something if it came from outside, over a
+        connection that was made to this node."""
+        accepted = self._host.comms.connection(connection or 0)
+        private_addresses = self._config.private_addresses
+        if (
+            accepted is None
+            or accepted.dialled is not None
+            or why_not_dial(Address(seen, 1), private_addresses=private_addresses)
+            or not self._asker.arrived(peer_id, token)
+        ):
+            self._counters["dial-back that nobody waits for"] += 1
+
+    async def _check_when_due(self) -> None:
+        while True:
+            self._wake.clear()
+            address = self._own.due(self._host.now())
+            if address is not None:
+                await self._check(address)
+                continue
+            pause_s = self._own.next_due_s() - self._host.now()
+            try:
+                async with asyncio.timeout(pause_s if pause_s < float("inf") else None):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    async def _check(self, address: Address) -> None:
+        """Ask around until somebody has come in at ``address``."""
+        in_vain: list[str] = []
+        unknown = "there is nobody to be asked"
+        checkers = await self._checkers(address.ip)
+        if not checkers and self._witnesses(len(address.ip)):
+            in_vain.append("nobody sees this node there any more")
+        for peer in checkers:
+            checked = await self._asker.ask(peer.peer_id, address.port)
+            if checked.outcome is Outcome.REACHED:
+                self._own.confirmed(address, self._host.now())
+                self._announce()
+                return
+            if checked.outcome is Outcome.UNREACHABLE:
+                in_vain.append(checked.reason)
+            else:
+                unknown = checked.reason
+            if len(in_vain) == CHECKERS_MAX:
+                break
+        if in_vain:
+            self._own.failed(address, in_vain[-1], self._host.now())
+        else:
+            self._own.nobody_looked(address, unknown, self._host.now())
+        self._announce()
+
+    async def _checkers(self, ip: bytes) -> list[Peer]:
+        """Peers that see us at ``ip``, of as many networks as possible."""
+        found = self._who_sees(ip)
+        if not found:
+            # All connections have ended; whoever is dialled now says anew where he sees us.
+            known = [p for p in self._host.book.all() if p.record is not None and p.record.tcp]
+            idle = [peer for peer in reversed(known) if peer.direct is None]
+            calls = (self._host.connect(peer) for peer in idle[:CHECKERS_MAX])
+            for error in await asyncio.gather(*calls, return_exceptions=True):
+                if isinstance(error, Exception) and not isinstance(error, FastFail):
+                    raise error
+            found = self._who_sees(ip)
+        return found[:ASKED_MAX]
+
+    def _who_sees(self, ip: bytes) -> list[Peer]:
+        by_network: dict[bytes, list[Peer]] = {}
+        for peer in reversed(self._host.book.all()):
+            observer, seen = (b"", b"") if peer.direct is None else _sight(peer.direct)
+            if seen == ip:
+                by_network.setdefault(network_of(observer), []).append(peer)
+        firsts = [peers[0] for peers in by_network.values()]
+        return firsts + [peer for peers in by_network.values() for peer in peers[1:]]
+
+
+def _sight(path: Path) -> tuple[bytes, bytes]:
+    """The IP addresses of who observes, and of us as he sees it; empty unless we dialled him."""
+    if path.dialled and path.observed is not None and isinstance(path.strategy, TCPStrat):
+        return path.strategy.address.ip, path.observed.ip
+    return b"", b""

@@ -1,0 +1,62 @@
+"""The records that a node keeps for its friends.
+
+Pure. A record is kept for its owner alone, who has proven that he is it; it is given to anybody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from egtp.values.comm_record import SignedCommRecord, supersedes
+from egtp.values.identity import NodeId
+
+__all__ = ["EXPIRY_S_MAX", "FriendStore"]
+
+EXPIRY_S_MAX: Final = 24 * 3600.0 + 600.0
+"""No record is kept longer than DHT nodes would, with an allowance for clocks."""
+SEQUENCE_AHEAD_MAX: Final = 24 * 3600
+"""Nor one numbered further ahead: it would lock its own owner out."""
+
+
+class FriendStore:
+    """Invariants: at most one record of each peer, of at most ``strangers_max`` peers besides those
+    listed; never an older one than was kept before while that one is good."""
+
+    def __init__(self, listed: Iterable[NodeId], strangers_max: int) -> None:
+        """``listed`` always have a place; all others share ``strangers_max``."""
+        self._listed: Final = frozenset(listed)
+        self._strangers_max = strangers_max
+        self._records: dict[NodeId, SignedCommRecord] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def put(self, record: SignedCommRecord, unix_s: float) -> str | None:
+        """Keep a verified record that its owner gave. Returns the reason if it is not kept."""
+        self.expire(unix_s)
+        if record.expired(unix_s):
+            return "expired"
+        if record.expiry_unix_s > unix_s + EXPIRY_S_MAX:
+            return "expires too late"
+        if record.sequence > unix_s + SEQUENCE_AHEAD_MAX:
+            return "numbered too far ahead"
+        kept = self._records.get(record.peer_id)
+        if kept is None and record.peer_id not in self._listed and not self._has_room():
+            return "no room for one more stranger"
+        if kept is not None and kept != record and not supersedes(record, kept):
+            return "a newer one is kept"
+        self._records[record.peer_id] = record
+        return None
+
+    def get(self, peer_id: NodeId, unix_s: float) -> SignedCommRecord | None:
+        """The record of a peer, if there is one that is still good."""
+        record = self._records.get(peer_id)
+        return None if record is None or record.expired(unix_s) else record
+
+    def expire(self, unix_s: float) -> None:
+        """Forget what is not good any more."""
+        self._records = {i: one for i, one in self._records.items() if not one.expired(unix_s)}
+
+    def _has_room(self) -> bool:
+        return len(self._records.keys() - self._listed) < self._strangers_max

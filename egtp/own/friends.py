@@ -1,0 +1,215 @@
+"""Friends: a lookup service without a DHT (seed I.C, R9).
+
+A node tells its record to a few friends whenever it changes, and whoever knows who its friends are
+asks them. A friend answers from what it was told, and never looks further: so a question costs each
+who is asked one message, and cannot go round in circles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Final, Protocol
+
+from egtp.errors import (
+    CanonicalError,
+    EgtpError,
+    HandlerFailed,
+    InvalidConfig,
+    InvalidRecord,
+    LookupFailed,
+    LookupFailure,
+    PublishFailed,
+)
+from egtp.handling.handlers import Incoming
+from egtp.lookup import Published
+from egtp.own.friend_store import FriendStore
+from egtp.values import canonical
+from egtp.values.comm_record import FRIENDS_MAX, SignedCommRecord
+from egtp.values.identity import NodeId
+from egtp.values.message import ReplyCode
+
+__all__ = ["ASKED_MAX", "FIND_KIND", "STORE_KIND", "Friends", "FriendsHost"]
+
+FIND_KIND: Final = "egtp.friend.find"
+STORE_KIND: Final = "egtp.friend.store"
+ASKED_MAX: Final = 16
+"""How many are asked for one record at most: a peer names eight friends, and so may the user."""
+
+
+class FriendsHost(Protocol):
+    """What friends need from the node."""
+
+    @property
+    def counters(self) -> Counter[str]: ...
+
+    def unix_time(self) -> float: ...
+
+    def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
+        """The newest record known of a peer, though it may have expired."""
+
+    async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
+        """A query of the engine's own kinds, by any path. Raises :class:`EgtpError`."""
+
+
+class Friends:
+    """What ``Node(friends=...)`` takes, each node its own: it finds records at the friends of those
+    looked for, tells this node's to its friends, and keeps those of others. It needs no ``lookup``;
+    beside one, both are asked. See ``examples/friends.py``."""
+
+    def __init__(
+        self,
+        tell: Iterable[NodeId] = (),
+        *,
+        keep_for: Iterable[NodeId] = (),
+        strangers_max: int = 256,
+        friends_of: Mapping[NodeId, Iterable[NodeId]] | None = None,
+        announce: bool = False,
+        timeout_s: float = 5.0,
+    ) -> None:
+        """
+        :param tell: who is told this node's record, eight at most: the friends.
+        :param keep_for: whose records this node keeps in any case, besides those it tells its own.
+        :param strangers_max: for how many others it does; a record is about a kilobyte.
+        :param friends_of: whose friends are known otherwise than from his record.
+        :param announce: name the friends in this node's record, so that everybody knows whom to
+            ask. That publishes who is whose friend.
+        :param timeout_s: how long one friend may take, to be found and dialled included.
+
+        Raises :class:`InvalidConfig`.
+        """
+        self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
+        if len(self.told) > FRIENDS_MAX:
+            raise InvalidConfig(f"a node has at most {FRIENDS_MAX} friends")
+        if strangers_max < 0 or not 0 < timeout_s < float("inf"):
+            raise InvalidConfig("strangers_max is at least 0, and timeout_s above 0")
+        self.announced: Final = self.told if announce else ()
+        self._friends_of = {i: tuple(friends) for i, friends in (friends_of or {}).items()}
+        self._timeout_s = timeout_s
+        self._store = FriendStore({*self.told, *keep_for}, strangers_max)
+        self._asking: Counter[NodeId] = Counter()
+        self._host: FriendsHost | None = None
+
+    def attach(self, host: FriendsHost) -> None:
+        """The node to work for; called by it when it starts."""
+        self._host = host
+
+    # Asking friends
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        """Ask the friends of a peer, all of them at once, each once. The first record that is good
+        is taken. Raises :class:`LookupFailed`."""
+        friends = self._whom_to_ask(peer_id)
+        if self._asking[peer_id]:
+            # Looked for in order to be asked himself. Friends of friends of friends are not asked:
+            # such questions could go round in circles.
+            friends = []
+        if not friends:
+            raise LookupFailed(LookupFailure.NO_NODES)
+        question = canonical.encode((peer_id, newer_than))
+        tasks = [
+            asyncio.ensure_future(self._ask(friend, peer_id, newer_than, question))
+            for friend in friends
+        ]
+        failure = LookupFailure.NO_RESPONSES
+        try:
+            for next_one in asyncio.as_completed(tasks):
+                found = await next_one
+                if isinstance(found, SignedCommRecord):
+                    return found
+                if found is not LookupFailure.NO_RESPONSES:
+                    failure = found
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+        raise LookupFailed(failure)
+
+    def _whom_to_ask(self, peer_id: NodeId) -> list[NodeId]:
+        assert self._host is not None  # noqa: S101 - attached by the node that asks
+        record = self._host.known_record(peer_id)
+        named = () if record is None or record.content is None else record.content.friends
+        both = dict.fromkeys((*self._friends_of.get(peer_id, ()), *named))
+        return [friend for friend in both if friend != peer_id][:ASKED_MAX]
+
+    async def _ask(
+        self, friend: NodeId, peer_id: NodeId, newer_than: int, question: bytes
+    ) -> SignedCommRecord | LookupFailure:
+        self._asking[friend] += 1
+        try:
+            answer = await self._query(friend, FIND_KIND, question)
+        finally:
+            self._asking[friend] -= 1
+            if not self._asking[friend]:
+                del self._asking[friend]
+        if not answer:
+            none_there = answer is not None
+            return LookupFailure.NOT_FOUND if none_there else LookupFailure.NO_RESPONSES
+        assert self._host is not None  # noqa: S101 - it has just asked
+        try:
+            record = SignedCommRecord.decode(answer)
+        except InvalidRecord:
+            return LookupFailure.INVALID
+        if record.peer_id != peer_id or record.expired(self._host.unix_time()):
+            return LookupFailure.INVALID
+        return record if record.sequence > newer_than else LookupFailure.SUPERSEDED
+
+    # Telling friends
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        """Tell the record to all friends. Raises :class:`PublishFailed` if none has kept it."""
+        body = record.encode()
+        answers = await asyncio.gather(
+            *(self._query(friend, STORE_KIND, body) for friend in self.told)
+        )
+        stored = sum(answer is not None for answer in answers)
+        if not stored:
+            raise PublishFailed("no friend was there to be told")
+        return Published(stored, len(answers))
+
+    async def _query(self, friend: NodeId, kind: str, body: bytes) -> bytes | None:
+        """None if there was no answer."""
+        assert self._host is not None  # noqa: S101 - attached by the node that asks
+        try:
+            return await self._host.ask_peer(friend, kind, body, self._timeout_s)
+        except EgtpError as error:
+            self._host.counters[f"friend without an answer: {type(error).__name__}"] += 1
+            return None
+
+    # Being a friend
+
+    async def keep(self, incoming: Incoming) -> bytes:
+        """The handler of :data:`STORE_KIND`: a record is kept for its owner only."""
+        try:
+            record = SignedCommRecord.decode(incoming.body)
+        except InvalidRecord:
+            raise self._refusal("no record") from None
+        if record.peer_id != incoming.peer_id:
+            raise self._refusal("the record of somebody else")
+        assert self._host is not None  # noqa: S101 - registered when attached
+        reason = self._store.put(record, self._host.unix_time())
+        if reason is not None:
+            raise self._refusal(reason)
+        return b""
+
+    async def find(self, incoming: Incoming) -> bytes:
+        """The handler of :data:`FIND_KIND`: what is kept, or nothing."""
+        try:
+            fields = canonical.decode(incoming.body)
+        except CanonicalError:
+            fields = None
+        match fields:
+            case [bytes(peer_id), int(newer_than), *_] if (
+                len(peer_id) == 20 and type(newer_than) is int
+            ):
+                assert self._host is not None  # noqa: S101 - registered when attached
+                record = self._store.get(NodeId(peer_id), self._host.unix_time())
+                is_news = record is not None and record.sequence > newer_than
+                return record.encode() if record is not None and is_news else b""
+        raise self._refusal("not a question for a record")
+
+    def _refusal(self, reason: str) -> HandlerFailed:
+        assert self._host is not None  # noqa: S101 - registered when attached
+        self._host.counters[f"as a friend, refused: {reason}"] += 1
+        return HandlerFailed(ReplyCode.REFUSED, reason.encode("ascii"))

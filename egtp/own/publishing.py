@@ -1,0 +1,210 @@
+"""Publishing this node's record: when it changes, and again at half of its life; and signing it
+again soon when that could not be done."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from egtp.config import NodeConfig
+from egtp.environment import Environment
+from egtp.errors import EgtpError, PublishFailed
+from egtp.events import Observer, RecordPublished
+from egtp.lookup import LookupService, Published
+from egtp.own.own_record import OwnRecord
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.comm_strat import CommStrat
+from egtp.values.identity import NodeId
+
+__all__ = ["Publisher"]
+
+RETRY_FIRST_S: Final = 0.5
+RETRY_MAX_S: Final = 60.0
+HOLDERS_FEW: Final = 3
+"""A record that fewer hold is soon lost with them, as after a network was cut. It is published
+again after a minute, and then after twice as long each time: the network may just be that small."""
+FEW_FIRST_S: Final = 60.0
+CLOCK_SLACK_S: Final = 60.0
+"""So far a clock may be put back before what it has signed is signed again."""
+SIGN_AGAIN_FIRST_S: Final = 0.5
+SIGN_AGAIN_MAX_S: Final = 60.0
+
+
+class Publisher:
+    """Keeps the lookup service's copy of the own record true.
+
+    ``push`` gives a new record to everybody who is connected, before any lookup service has it.
+    """
+
+    def __init__(
+        self,
+        me: NodeId,
+        own: OwnRecord,
+        lookup: LookupService | None,
+        push: Callable[[SignedCommRecord], None],
+        config: NodeConfig,
+        environment: Environment,
+        counters: Counter[str],
+        observer: Observer | None = None,
+    ) -> None:
+        self._observer = observer
+        self._me = me
+        self._own = own
+        self._lookup = lookup
+        self._push = push
+        self._config = config
+        self._environment = environment
+        self._counters = counters
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._waiters: list[asyncio.Future[None]] = []
+        self._published: tuple[SignedCommRecord, Published] | None = None
+        self._signing: asyncio.TimerHandle | None = None
+        self._sign_again_s = SIGN_AGAIN_FIRST_S
+        self._is_closed = False
+
+    def start(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
+
+    def change(self, strategies: tuple[CommStrat, ...]) -> None:
+        """This node is reached otherwise from now on."""
+        if self._own.change(strategies):
+            self.signed_anew()
+
+    async def published(self, *, reachable: bool = False) -> Published:
+        """Wait until the record as it is now is stored somewhere; if it is to be ``reachable``,
+        until one is that names a way to this node.
+
+        Raises :class:`PublishFailed` if there is no lookup service to store it.
+        """
+        if self._lookup is None:
+            raise PublishFailed("this node has no lookup service")
+        while True:
+            if self._is_closed:  # perhaps between a record's being stored and this turn
+                raise PublishFailed("this node is closed")
+            if self._published is not None:
+                record, published = self._published
+                if self._is_newest(record) and (record.strategies or not reachable):
+                    return published
+            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.remove(waiter)
+
+    async def _run(self, lookup: LookupService | None) -> None:
+        retry_s, few_s, asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False
+        while True:
+            self._changed.clear()
+            if self.is_due:
+                self._own.renew()
+            record, pause_s = self._own.current, self._half_life_s()
+            if lookup is not None:
+                try:
+                    if not asked:
+                        await self._go_above(lookup)
+                        asked, record = True, self._own.current
+                    async with asyncio.timeout(self._config.lookup_timeout_s):
+                        published = await lookup.publish(record)
+                except Exception as error:
+                    # Whatever the service raises, this node must be found again when it is back;
+                    # and a copy of this identity may have published a higher sequence meanwhile.
+                    asked = False
+                    self._counters["publish failed"] += 1
+                    if not isinstance(error, EgtpError | TimeoutError):
+                        asyncio.get_running_loop().call_exception_handler(
+                            {"message": "a lookup service raised", "exception": error}
+                        )
+                    retry_s = min(retry_s * 2, RETRY_MAX_S)
+                    pause_s = min(retry_s, pause_s)
+                else:
+                    self._tell(record, published)
+                    retry_s = RETRY_FIRST_S
+                    if published.stored < HOLDERS_FEW:
+                        pause_s = few_s = min(2 * few_s, pause_s)
+                    else:
+                        few_s = FEW_FIRST_S / 2
+            try:
+                async with asyncio.timeout(pause_s):
+                    await self._changed.wait()
+            except TimeoutError:
+                pass
+
+    async def _go_above(self, lookup: LookupService) -> None:
+        """A copy of this identity restored from an old backup would sign numbers already used."""
+        try:
+            # In its own time: a service that finds nothing in all of it can be published to still.
+            async with asyncio.timeout(self._config.lookup_timeout_s):
+                found = await lookup.resolve(self._me)
+        except Exception:
+            # That nothing is found is the usual case; what is broken, publishing will tell.
+            return
+        if self._own.saw(found.sequence):
+            self._counters["own record found with a higher sequence"] += 1
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the record has lived for about half of its time; or has more left than it could
+        have, since the clock was ahead when it was signed. Nobody stores such a record."""
+        left_s = self._own.current.expiry_unix_s - self._environment.unix_time()
+        lifetime_s = self._config.record_lifetime_s
+        return not 0.6 * lifetime_s <= left_s <= lifetime_s + CLOCK_SLACK_S
+
+    def look_again(self) -> None:
+        """Time has passed that timers did not count: renew and publish what is due."""
+        self._changed.set()
+
+    def renew(self) -> None:
+        """Sign the record again now, to last for another lifetime."""
+        if self._own.renew():
+            self.signed_anew()
+
+    def signed_anew(self) -> None:
+        """The record is another one, though it may say the same."""
+        self._push(self._own.current)
+        self._changed.set()
+
+    def not_signed(self) -> None:
+        """There should be a new record, but its sequence could not be stored: on a disk that is
+        full for a moment, for instance. The one before is used on meanwhile."""
+        self._counters["own record not signed: its sequence could not be stored"] += 1
+        if self._is_closed:
+            return
+        loop = asyncio.get_running_loop()
+        self._signing = loop.call_later(self._sign_again_s, self._sign_again)
+        self._sign_again_s = min(2 * self._sign_again_s, SIGN_AGAIN_MAX_S)
+
+    def _sign_again(self) -> None:
+        if self._own.try_again():
+            self._sign_again_s = SIGN_AGAIN_FIRST_S
+            self.signed_anew()
+
+    def _is_newest(self, record: SignedCommRecord) -> bool:
+        return record is self._own.current and not self._own.is_behind
+
+    def _tell(self, record: SignedCommRecord, published: Published) -> None:
+        self._published = (record, published)
+        if self._observer is not None:
+            self._observer(RecordPublished(record, published))
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _half_life_s(self) -> float:
+        # Up to a tenth earlier, so that nodes that started together do not publish together.
+        jitter = self._environment.entropy(1)[0] / 255
+        return self._config.record_lifetime_s / 2 * (1 - 0.1 * jitter)
+
+    async def close(self) -> None:
+        self._is_closed = True
+        if self._signing is not None:
+            self._signing.cancel()
+        for waiter in self._waiters:
+            if not waiter.done():
+                waiter.set_exception(PublishFailed("this node is closed"))
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,368 @@
+"""What waits to be sent on one path, and in what order it goes (pure).
+
+Small messages go first come, first served. A message too large for one item is cut into chunks,
+and a few large messages at a time take turns, a packet each, so a body of many megabytes delays a
+small query by a packet, and not by the body. (What the kernels have taken already goes
+first all the same; :mod:`egtp.paths.bulk_window` bounds that.) How many take turns is bounded by
+what the other side is willing to put together at a time. What is passed on for others is never cut,
+and so keeps its order; its senders take turns, and it goes behind the small messages of this node
+itself. Nothing here is sealed yet: whatever has not been taken when a path dies can go by another.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, Final
+
+from egtp.channel.sealed import (
+    AGE_BYTES,
+    CHUNK_BYTES_MAX,
+    MESSAGE,
+    U32_MAX,
+    ItemType,
+    chunk_head,
+    item,
+    message_head,
+)
+from egtp.paths.fair_queue import FairQueue
+from egtp.queries.outgoing import Outgoing, PassedOn
+from egtp.values.identity import NodeId
+
+__all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox"]
+
+BATCH_BYTES: Final = 4096
+"""A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
+the two sides work in turns when little is under way."""
+BATCH_BYTES_MAX: Final = 16_384
+"""When much is queued in one turn, each batch is twice as large as the one before, up to this: the
+other side has enough to do by then, and fewer seals cost less."""
+
+CHUNKS_MAX: Final = 3
+"""Of a packet: more do not fit into one that a relay can wrap."""
+TURNS_MAX: Final = 16
+"""How many large messages take turns at a time; the other side allows 64."""
+
+
+_NOTHING: Final[deque[Any]] = deque(maxlen=0)
+"""An empty queue that stays empty. One of its own takes more memory than all the rest of a path, so
+a path at rest has none."""
+
+
+class Batch:
+    """What goes into one packet, and which messages have thereby begun to leave."""
+
+    __slots__ = ("begun", "bulk_bytes", "has_room", "has_small", "parts")
+
+    def __init__(self) -> None:
+        self.bulk_bytes = 0
+        """How much of it is of a large message, or passed on."""
+        self.has_small = False
+        """Whether there is any other message in it."""
+        self.has_room = True
+        """Whether a chunk, and a little more, may be added to its messages."""
+        self.parts: list[bytes | memoryview] = []
+        """Items, one after the other; an item may be several parts."""
+        self.begun: list[Outgoing] = []
+
+
+class _Chunking:
+    """A large message of which some chunks have left."""
+
+    __slots__ = ("age", "chunk_id", "offset", "outgoing", "size")
+
+    def __init__(self, outgoing: Outgoing, chunk_id: int, age: bytes) -> None:
+        self.outgoing = outgoing
+        self.chunk_id = chunk_id
+        self.age = age
+        self.size = AGE_BYTES + len(outgoing.message)
+        """Of the whole of a message item's bytes: the age, then the message."""
+        self.offset = 0
+
+    def next(self) -> bytes | memoryview:
+        """The next piece of these bytes; they are never put together, for they may be many."""
+        start = self.offset - AGE_BYTES
+        end = start + CHUNK_BYTES_MAX
+        self.offset = min(self.offset + CHUNK_BYTES_MAX, self.size)
+        message = self.outgoing.message
+        return message[start:end] if start >= 0 else b"".join((self.age, message[:end]))
+
+
+class Outbox:
+    """Invariants: :attr:`waiting_bytes` is the sum of what the queues still have to give; the
+    messages of which some chunks have left are together no larger than ``reassembly_bytes_max``,
+    and at most :data:`TURNS_MAX`; an :class:`Outgoing` is ``queued`` exactly while nothing of it
+    has left."""
+
+    __slots__ = (
+        "_begun",
+        "_begun_bytes",
+        "_chunked",
+        "_control",
+        "_control_bytes",
+        "_next_chunk_id",
+        "_others_turn",
+        "_passed_on",
+        "_reassembly_bytes_max",
+        "_small",
+        "_taken_back",
+        "waiting_bytes",
+    )
+
+    def __init__(self, reassembly_bytes_max: int) -> None:
+        self._reassembly_bytes_max = reassembly_bytes_max
+        self._begun: deque[_Chunking] = _NOTHING
+        self._begun_bytes = 0
+        self._control: deque[bytes] = _NOTHING
+        self._control_bytes = 0
+        self._small: deque[Outgoing] = _NOTHING
+        self._chunked: deque[Outgoing] = _NOTHING
+        self._passed_on: FairQueue | None = None
+        """Most paths are to no client of a relay, and have none."""
+        self._taken_back = 0
+        """How many in the two queues are not wanted any more; they are passed over."""
+        self._next_chunk_id = 0
+        self._others_turn = False
+        """The last packet had all of a large message: the next one is for what began before it."""
+        self.waiting_bytes = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._small or self._begun or self._chunked or self._control or self._passed_on)
+
+    @property
+    def messages(self) -> int:
+        """How many messages wait of which nothing has left, those included that were taken back."""
+        passed_on = 0 if self._passed_on is None else len(self._passed_on)
+        return len(self._small) + len(self._chunked) + passed_on
+
+    @property
+    def has_bulk_only(self) -> bool:
+        """Whether nothing waits but large messages and what is passed on."""
+        return not (self._small or self._control)
+
+    @property
+    def control_bytes(self) -> int:
+        """What waits of the engine's own."""
+        return self._control_bytes
+
+    def push(self, outgoing: Outgoing) -> None:
+        """Queue a message behind those that wait."""
+        size = len(outgoing.message)
+        self.waiting_bytes += size
+        outgoing.queued = True
+        if size <= CHUNK_BYTES_MAX or type(outgoing) is PassedOn:
+            if self._small is _NOTHING:
+                self._small = deque()
+            self._small.append(outgoing)
+        else:
+            if self._chunked is _NOTHING:
+                self._chunked = deque()
+            self._chunked.append(outgoing)
+
+    def pass_on(self, packet: PassedOn) -> None:
+        """Queue a packet of somebody else, behind those of the same sender."""
+        self.waiting_bytes += len(packet.message)
+        packet.queued = True
+        if self._passed_on is None:
+            self._passed_on = FairQueue()
+        self._passed_on.append(packet)
+
+    def waiting_of(self, sender: NodeId) -> int:
+        """How many bytes of one sender wait to be passed on."""
+        return 0 if self._passed_on is None else self._passed_on.bytes_of(sender)
+
+    def push_control(self, item: bytes) -> None:
+        """Queue an item of the engine's own; these go before all messages."""
+        self.waiting_bytes += len(item)
+        self._control_bytes += len(item)
+        if self._control is _NOTHING:
+            self._control = deque()
+        self._control.append(item)
+
+    def next_batch(
+        self,
+        now_s: float,
+        size_max: int = BATCH_BYTES,
+        *,
+        only_control: bool = False,
+        chunks: int = 1,
+    ) -> Batch:
+        """Take what goes into the next packet: at least one item if there is any, messages up to
+        about ``size_max`` bytes, and chunks of a large message: one beside other items, alone up to
+        ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages wait, and what is passed
+        on."""
+        batch = Batch()
+        parts, size = batch.parts, 0
+        while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
+            control = self._control.popleft()
+            size += len(control)
+            parts.append(control)
+        self.waiting_bytes -= size
+        self._control_bytes -= size
+        if not self._control:
+            self._control = _NOTHING
+        if only_control:
+            batch.has_room = size < CHUNK_BYTES_MAX
+            return batch
+        small, begun, taken = self._small, batch.begun, 0
+        while small and size < size_max:
+            outgoing = small.popleft()
+            if not outgoing.queued:
+                self._taken_back -= 1
+                continue
+            message = outgoing.message  # bytes: a large one would be in the other queue
+            if parts and len(message) > CHUNK_BYTES_MAX:
+                small.appendleft(outgoing)  # it fills a packet of its own
+                break
+            outgoing.queued = False
+            age_s = now_s - outgoing.born_s
+            age_ms = 0 if age_s < 0.001 else int(age_s * 1000)
+            if age_ms > U32_MAX:
+                age_ms = U32_MAX
+            length = len(message)
+            taken += length
+            size += length
+            parts += (message_head(MESSAGE, length + AGE_BYTES, age_ms), message)  # type: ignore[arg-type]
+            begun.append(outgoing)
+        self.waiting_bytes -= taken
+        if not small:
+            self._small = _NOTHING
+        batch.has_small = taken > 0
+        if chunks and self._passed_on is not None:
+            self._take_passed_on(batch, size, size_max, now_s)
+            size += batch.bulk_bytes
+        batch.has_room = size < CHUNK_BYTES_MAX
+        if chunks and batch.has_room and (self._chunked or self._begun):
+            self._begin_chunked(batch, now_s)
+            if self._begun:
+                self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
+            self._drop_empty()
+        return batch
+
+    def _take_passed_on(self, batch: Batch, size: int, size_max: int, now_s: float) -> None:
+        """Beside ``size`` bytes of others."""
+        queue, parts, taken = self._passed_on, batch.parts, 0
+        while queue and size + taken < size_max:
+            if parts and len(queue.next.message) > CHUNK_BYTES_MAX:
+                break  # it fills a packet of its own
+            packet = queue.popleft()
+            message = packet.message
+            packet.queued = False
+            age_ms = min(max(0, int((now_s - packet.born_s) * 1000)), U32_MAX)
+            parts += (message_head(MESSAGE, len(message) + AGE_BYTES, age_ms), message)  # type: ignore[arg-type]
+            batch.begun.append(packet)
+            taken += len(message)
+        self.waiting_bytes -= taken
+        batch.bulk_bytes = taken
+        if not queue:
+            self._passed_on = None
+
+    def _begin_chunked(self, batch: Batch, now_s: float) -> None:
+        """Let the next large message take its turns, if there is room for it at the other side."""
+        while self._chunked and not self._chunked[0].queued:
+            self._chunked.popleft()
+            self._taken_back -= 1
+        begun = len(self._begun)
+        if not self._chunked or begun >= TURNS_MAX or (begun and self._others_turn):
+            return
+        size = len(self._chunked[0].message) + AGE_BYTES
+        if begun and self._begun_bytes + size > self._reassembly_bytes_max:
+            return
+        outgoing = self._chunked.popleft()
+        outgoing.queued = False
+        self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
+        age_ms = min(max(0, int((now_s - outgoing.born_s) * 1000)), U32_MAX)
+        age = age_ms.to_bytes(AGE_BYTES, "big")
+        self.waiting_bytes += AGE_BYTES
+        self._begun_bytes += size
+        if self._begun is _NOTHING:
+            self._begun = deque()
+        # In front: what was there before it has had its first turn already.
+        self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, age))
+        batch.begun.append(outgoing)
+
+    def _take_chunks(self, batch: Batch, most: int) -> None:
+        chunking = self._begun.popleft()
+        before, size, parts = chunking.offset, chunking.size, batch.parts
+        while most and (offset := chunking.offset) < size:
+            data = chunking.next()
+            parts += (chunk_head(chunking.chunk_id, size, offset, len(data)), data)
+            most -= 1
+        taken = chunking.offset - before
+        batch.bulk_bytes += taken
+        self.waiting_bytes -= taken
+        # Newcomers that stay are TURNS_MAX soon; of those that are over at once there is no end.
+        self._others_turn = taken == size
+        if chunking.offset < size:
+            self._begun.append(chunking)
+        else:
+            self._begun_bytes -= size
+
+    def _drop_empty(self) -> None:
+        if not self._chunked:
+            self._chunked = _NOTHING
+        if not self._begun:
+            self._begun = _NOTHING
+
+    def take_back(self, outgoing: Outgoing) -> None:
+        """A message is not wanted any more. One that has begun to leave ends in the middle, and the
+        other side is told."""
+        if outgoing.queued:
+            outgoing.queued = False
+            self.waiting_bytes -= len(outgoing.message)
+            self._taken_back += 1
+            if 2 * self._taken_back > len(self._small) + len(self._chunked):
+                self._sweep()
+            return
+        for chunking in self._begun:
+            if chunking.outgoing is outgoing:
+                self._begun.remove(chunking)
+                self._begun_bytes -= chunking.size
+                self.waiting_bytes -= chunking.size - chunking.offset
+                self._drop_empty()
+                chunk_id = chunking.chunk_id.to_bytes(4, "big")
+                self.push_control(item(ItemType.CHUNKS_END, chunk_id))
+                return
+
+    def _sweep(self) -> None:
+        # Half of what is there is passed over: so each message is moved once, on average.
+        self._small = deque(one for one in self._small if one.queued) or _NOTHING
+        self._chunked = deque(one for one in self._chunked if one.queued) or _NOTHING
+        self._taken_back = 0
+
+    def holds(self, outgoing: Outgoing) -> bool:
+        """Whether something of a message is still to leave."""
+        return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
+
+    def drop_unread(self) -> int:
+        """Take back what others made this node say, or pass on: their replies and packets. What
+        this node asks itself stays. Returns how many there were."""
+        waiting = [one for one in (*self._small, *self._chunked) if one.queued]
+        waiting += [chunking.outgoing for chunking in self._begun]
+        dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
+        for outgoing in dropped:
+            self.take_back(outgoing)
+        return len(dropped) + len(self._take_all_passed_on())
+
+    def _take_all_passed_on(self) -> list[PassedOn]:
+        packets = [] if self._passed_on is None else list(self._passed_on)
+        self._passed_on = None
+        for packet in packets:
+            packet.queued = False
+            self.waiting_bytes -= len(packet.message)
+        return packets
+
+    @property
+    def unsent(self) -> list[Outgoing]:
+        """The messages of which nothing has left."""
+        return [one for one in (*self._small, *self._chunked) if one.queued]
+
+    def take_unsent(self) -> list[Outgoing]:
+        """Take out the messages of which nothing has left: they can go by another path."""
+        unsent = self.unsent
+        for outgoing in unsent:
+            outgoing.queued = False
+            self.waiting_bytes -= len(outgoing.message)
+        self._small = self._chunked = _NOTHING
+        self._taken_back = 0
+        unsent += self._take_all_passed_on()
+        return unsent

@@ -1,0 +1,223 @@
+"""Putting chunks together again.
+
+Memory is charged as bytes arrive, never by what a chunk promises, so a promise costs nothing.
+Chunks of one message come in order; of different messages, interleaved. A message for which there
+is no room is read on without being kept: then it can be refused when it has ended, and what comes
+beside it is none the worse. The same becomes of one that is let go: because it is past its
+lifetime, because nothing more comes, or because others need the room.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from egtp.channel.sealed import Chunk
+from egtp.errors import InvalidPacket
+from egtp.queries.large_message import Arrived, Arriving
+from egtp.values.message import Reply
+
+__all__ = ["MESSAGES_MAX", "PAUSE_MAX_S", "Reassembly", "RoomForChunks"]
+
+MESSAGES_MAX: Final = 64
+"""How many messages of one path may be under way in chunks at a time."""
+PAUSE_MAX_S: Final = 30.0
+"""What is unfinished is let go when no chunk of any message came for so long. Of any: those that
+take turns on a slow line wait for each other, and a line that takes longer than this for the 16 KiB
+of one chunk is no line for what has to be cut into chunks."""
+
+
+class RoomForChunks(Protocol):
+    """What a node has for those who send in chunks."""
+
+    def take_room(self, size: int) -> bool:
+        """Whether there is room for so many bytes of a query or send; they are taken then."""
+
+    def give_room_back(self, size: int) -> None:
+        """So many bytes that were taken are not held any more."""
+
+    def is_awaited(self, reply: Reply) -> bool:
+        """Whether somebody here waits for that reply, and so has room for it."""
+
+    @property
+    def is_strangers(self) -> bool:
+        """Whether they make way when there is no room for others."""
+
+
+class _Part:
+    """Of one message: its pieces in one, or a message that is being read."""
+
+    __slots__ = ("is_kept", "pieces", "reader", "room", "size", "total", "until_s")
+
+    def __init__(self, total: int) -> None:
+        self.total: Final = total
+        self.is_kept = True
+        self.until_s = float("inf")
+        """When its lifetime is over."""
+        self.size = 0
+        self.pieces = bytearray()
+        self.reader: Arriving | None = None
+        self.room = 0
+        """What was taken for it."""
+
+    def add(self, data: bytes | memoryview, now_s: float) -> None:
+        if not self.size:
+            self.reader = Arriving.begin(data, self.total)
+            if self.reader is not None:
+                self.until_s = now_s + self.reader.left_s
+            else:
+                self.pieces += data
+        elif self.reader is not None:
+            self.reader.feed(data)
+        else:
+            self.pieces += data
+        self.size += len(data)
+
+    def refuse(self) -> None:
+        """Keep nothing of it. What has no reader ends its path with its next chunk."""
+        self.is_kept = False
+        self.pieces = bytearray()
+        if self.reader is not None:
+            self.reader.refuse()
+
+
+class Reassembly:
+    """The unfinished messages of one path.
+
+    Invariant: :attr:`held_bytes` is the sum of the parts' sizes and never above the limit. It is
+    what both sides count; of it, what is kept of queries and sends has room of the node's.
+    """
+
+    __slots__ = (
+        "_bytes_max",
+        "_fed_bytes",
+        "_fed_s",
+        "_message_bytes_max",
+        "_next_end_s",
+        "_parts",
+        "_room",
+        "_since_s",
+        "held_bytes",
+    )
+
+    def __init__(self, bytes_max: int, message_bytes_max: int, room: RoomForChunks) -> None:
+        self._bytes_max = bytes_max
+        self._message_bytes_max = message_bytes_max
+        self._room = room
+        self._parts: dict[int, _Part] = {}
+        self.held_bytes = 0
+        self._since_s = self._fed_s = 0.0
+        self._fed_bytes = 0
+        self._next_end_s = float("inf")
+        """No lifetime is over before: to look through all parts earlier would be in vain."""
+
+    def __bool__(self) -> bool:
+        """Whether something is kept of what is unfinished."""
+        return any(part.is_kept for part in self._parts.values())
+
+    @property
+    def is_strangers(self) -> bool:
+        return self._room.is_strangers
+
+    def pace(self, now_s: float) -> float:
+        """How many bytes came in a second, of whatever message, since something is unfinished."""
+        return self._fed_bytes / max(now_s - self._since_s, 1e-3)
+
+    def feed(self, chunk: Chunk, now_s: float) -> bytes | bytearray | Arrived | None:
+        """The whole if ``chunk`` is its last part, else None: the bytes of a message item, or what
+        has been read from them already.
+
+        Raises :class:`InvalidPacket` for chunks out of order or over a limit that both sides know,
+        or without room for what cannot be read in pieces; the path is then beyond repair.
+        """
+        part = self._parts.get(chunk.message_id) or _Part(chunk.total)
+        total = part.total
+        if chunk.total != total or chunk.offset != part.size:
+            raise InvalidPacket("a chunk out of order")
+        if total > self._message_bytes_max or part.size + len(chunk.data) > total:
+            raise InvalidPacket("a chunked message over its limit")
+        if self.held_bytes + len(chunk.data) > self._bytes_max:
+            raise InvalidPacket("too much under way in chunks")
+        if not part.size:
+            if len(self._parts) >= MESSAGES_MAX:
+                raise InvalidPacket("too many messages under way in chunks")
+            if not self._parts:
+                self._since_s, self._fed_bytes = now_s, 0
+            self._parts[chunk.message_id] = part
+        size = len(chunk.data)
+        self._fed_s = now_s
+        self._fed_bytes += size
+        part.add(chunk.data, now_s)
+        self._next_end_s = min(self._next_end_s, part.until_s)
+        self.held_bytes += size
+        self._keep(part, size)
+        if part.size < total:
+            return None
+        del self._parts[chunk.message_id]
+        self._forget(part)
+        return part.pieces if part.reader is None else part.reader.whole()
+
+    def _keep(self, part: _Part, size: int) -> None:
+        """There is so much more of a message: have room for it, or keep nothing of it."""
+        reader = part.reader
+        if part.is_kept and reader is not None and type(reader.message) is Reply:
+            if part.size == size and not self._room.is_awaited(reader.message):
+                part.refuse()
+        elif part.is_kept:
+            self._take(part, size)
+        if not part.is_kept:
+            # To make room it may have made way itself, and then have been given some.
+            self._give_back(part)
+            if reader is None:
+                raise InvalidPacket("no room for what comes in chunks")
+
+    def _take(self, part: _Part, size: int) -> None:
+        if self._room.take_room(size):
+            part.room += size
+        else:
+            part.refuse()
+
+    def look(self, now_s: float) -> int:
+        """Let go what is past its lifetime, or all if nothing comes any more. Returns how many
+        messages that were."""
+        if now_s - self._fed_s > PAUSE_MAX_S:
+            return self.let_go()
+        if now_s < self._next_end_s:
+            return 0
+        gone = self._refuse([part for part in self._parts.values() if part.until_s <= now_s])
+        ends = (part.until_s for part in self._parts.values() if part.is_kept)
+        self._next_end_s = min(ends, default=float("inf"))
+        return gone
+
+    def let_go(self) -> int:
+        """Keep nothing of what is unfinished. Returns how many messages that were. Replies stay for
+        which somebody waits."""
+        return self._refuse(list(self._parts.values()))
+
+    def _refuse(self, parts: list[_Part]) -> int:
+        gone = 0
+        for part in parts:
+            message = None if part.reader is None else part.reader.message
+            if part.is_kept and not (type(message) is Reply and self._room.is_awaited(message)):
+                part.refuse()
+                self._give_back(part)
+                gone += 1
+        return gone
+
+    def abandon(self, message_id: int) -> None:
+        """The rest of a message will not come."""
+        part = self._parts.pop(message_id, None)
+        if part is not None:
+            self._forget(part)
+
+    def abandon_all(self) -> None:
+        """Nothing comes any more."""
+        for message_id in list(self._parts):
+            self.abandon(message_id)
+
+    def _forget(self, part: _Part) -> None:
+        self.held_bytes -= part.size
+        self._give_back(part)
+
+    def _give_back(self, part: _Part) -> None:
+        self._room.give_room_back(part.room)
+        part.room = 0

@@ -1,0 +1,78 @@
+"""Uploads: what comes in chunks on all paths, and who makes way when there is no room (pure).
+
+Whoever sends all of a large query but its end holds memory here for as long as it likes. So what is
+unfinished is looked at now and then; and when there is no room for somebody else, those make way
+who upload slowest, strangers only. To hold memory that others need thus takes as much of a line as
+they have.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Final
+
+from egtp.limits.shares import Shares
+from egtp.paths.reassembly import Reassembly
+from egtp.values.identity import NodeId
+
+__all__ = ["Uploads"]
+
+LOOK_AGAIN_S: Final = 1.0
+"""If all the unfinished were not enough, it is not they who hold the room; to look through
+thousands of paths for each query would be in vain."""
+SPARE_PART: Final = 8
+"""When somebody has to make way, this part of the strangers' room gets free, so that it is not
+looked for again at once."""
+
+
+class Uploads:
+    """Invariant: a path of which something is kept unfinished is known here, so it is looked at
+    however idle it is."""
+
+    def __init__(self, room: Shares, strangers_max: int, counters: Counter[str]) -> None:
+        self.room: Final = room
+        self._spare = strangers_max // SPARE_PART
+        self._counters = counters
+        self._unfinished: dict[Reassembly, None] = {}
+        self._not_again_before_s = float("-inf")
+
+    def __len__(self) -> int:
+        """On how many paths something is kept unfinished, or was when they were last looked at."""
+        return len(self._unfinished)
+
+    def goes_on(self, reassembly: Reassembly) -> None:
+        """A chunk came that was not the last one."""
+        self._unfinished[reassembly] = None
+
+    def take(self, peer_id: NodeId, size: int, now_s: float, *, stranger: bool) -> bool:
+        """Room for so much more of a peer's; others make way if need be."""
+        if self.room.take(peer_id, size, stranger=stranger):
+            return True
+        self.make_way(size, now_s, stranger=stranger)
+        return self.room.take(peer_id, size, stranger=stranger)
+
+    def make_way(self, size: int, now_s: float, *, stranger: bool) -> None:
+        """There is no room for so much more: the slowest strangers are let go, unless it is the
+        peer's own share that is used up."""
+        room = self.room
+        if room.left(stranger=stranger) >= size or now_s < self._not_again_before_s:
+            return
+        spare = max(size, self._spare)
+        slowest = sorted(
+            (one for one in self._unfinished if one.is_strangers), key=lambda one: one.pace(now_s)
+        )
+        for one in slowest:
+            if room.left(stranger=stranger) >= spare:
+                return
+            gone = one.let_go()
+            self._counters["unfinished message dropped: slow, and others need the room"] += gone
+        self._not_again_before_s = now_s + LOOK_AGAIN_S
+
+    def look(self, now_s: float) -> None:
+        """Now and then: what nobody waits for any more, and what does not go on."""
+        for one in list(self._unfinished):
+            gone = one.look(now_s)
+            if gone:
+                self._counters["unfinished message dropped: too old, or nothing more came"] += gone
+            if not one:
+                del self._unfinished[one]

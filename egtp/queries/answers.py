@@ -1,0 +1,501 @@
+"""What was asked of this node, and what it answered: why no handler runs twice for one query.
+
+Pure. A query carries a number, one more with each query of its asker to this node; every packet
+of the asker says below which mark all numbers are *settled*: finished, and never sent again. So
+what has to be remembered of an asker is that mark, and each query above it: that it runs, or what
+was answered. Nothing here trusts a clock of somebody else's.
+
+An asker is a peer in one of its incarnations. **Invariant** (at most once): for each query of an
+asker, :meth:`Answers.ask` returns ``RUN`` at most once, whatever copies of it arrive, in whatever
+order, however late. It holds because
+
+* an entry stays until its number is settled: what is settled is below the mark, and dropped;
+* an asker is forgotten only when no session of it lives, all its queries are past their lifetimes,
+  *and* whatever was sealed before without a session, as early data, is refused from then on: early
+  data names the sequence of this node's record that its sender knew, and is accepted only if that
+  is at least :attr:`Answers.early_floor`, which is raised when an asker is forgotten.
+
+What was sealed in a session that is over opens nowhere. A query that the asker sends afresh is
+younger than its lifetime. So nothing that arrives after an asker was forgotten can be a copy of
+what it asked before.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.errors import InvalidConfig
+from egtp.limits.shares import strangers_part
+from egtp.queries.outgoing import Outgoing
+from egtp.state_table import State, StateTable
+from egtp.values.identity import NodeId
+
+__all__ = [
+    "ANSWER_LIFE",
+    "Answer",
+    "AnswerEvent",
+    "AnswerLimits",
+    "AnswerState",
+    "Answers",
+    "Asker",
+    "Verdict",
+]
+
+MARGIN_S: Final = 10.0
+"""How much younger than it is a query may seem: what it waited for before its session was
+confirmed, at most (5 s), and what the two clocks differ in their speed."""
+
+ROOM_KEPT: Final = 7 / 8
+"""Which part of the bodies stays when there are too many of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerLimits:
+    """What is remembered for others. When a limit is hit, what is new is refused; nothing that was
+    promised is forgotten."""
+
+    askers_max: int = 20_000
+    """Askers: as many as peers are remembered. An idle one takes about half a kilobyte."""
+    window: int = 4096
+    """Queries of one asker above its settled mark: as many as it may have open."""
+    entries_max: int = 262_144
+    """Queries of all askers, and exceptions: about 100 MB if none is ever settled."""
+    lifetime_s_max: float = 3600.0
+    """A query older than this is dropped whatever lifetime it names: otherwise it would have to be
+    remembered for as long as its asker likes."""
+    bytes_max: int = 64 * 1024 * 1024
+    """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""
+
+    def __post_init__(self) -> None:
+        limits = (self.askers_max, self.window, self.entries_max, self.bytes_max)
+        if min(*limits, self.lifetime_s_max) < 1:
+            raise InvalidConfig("limits of answers are at least 1")
+
+    @property
+    def asker_bytes_max(self) -> int:
+        """Of one asker: a sixteenth of what is there for all. A larger answer is not kept: if its
+        path is lost, its asker hears that it ran (code 7)."""
+        return self.bytes_max // 16
+
+    @property
+    def strangers_max(self) -> int:
+        """Of peers that nobody here has to do with: an eighth of the room is left to the others,
+        who are few, so that no crowd keeps them out."""
+        return strangers_part(self.askers_max)
+
+    @property
+    def strangers_entries_max(self) -> int:
+        """Once there are so many entries, only those of whom somebody here knows make more."""
+        return strangers_part(self.entries_max)
+
+    @property
+    def peer_askers_max(self) -> int:
+        """Of one peer, which may say as often as it likes that it was started anew: a sixty-fourth
+        of all, or a few where there is not much."""
+        return max(16, self.askers_max // 64)
+
+    @property
+    def peer_entries_max(self) -> int:
+        """Of all askers of one peer: a quarter, and in any case enough for one of them, exceptions
+        and all."""
+        return max(2 * self.window, self.entries_max // 4)
+
+
+class Verdict(enum.Enum):
+    """What to do about a query that came."""
+
+    RUN = "run"
+    """It is new: run its handler, once."""
+    WORKING = "working"
+    """Its handler runs: say so."""
+    AGAIN = "again"
+    """It was answered: give the same answer again."""
+    GONE = "gone"
+    """It ran, but the answer is not here any more: say that."""
+    SETTLED = "settled"
+    """Its asker has said that it is finished: nothing."""
+    BUSY = "busy"
+    """There is no room to remember it: refuse it. Nor does it run later."""
+
+
+RUN, BUSY = Verdict.RUN, Verdict.BUSY
+"""On the path of every query; to look them up in the enumeration takes longer."""
+
+
+class AnswerState(State):
+    RUNNING = "its handler runs"
+    KEPT = "its answer is kept"
+    RAN = "it ran"
+    FORGOTTEN = "forgotten"
+
+
+class AnswerEvent(State):
+    REPLY = "a reply"
+    NO_REPLY = "no reply, or one too large to keep"
+    LET_GO = "no room for the answer, or past its lifetime"
+    FINISHED = "its asker has finished with it"
+    HARMLESS = "a reply, of an idempotent kind"
+
+
+ANSWER_LIFE: Final = StateTable(
+    AnswerState.RUNNING,
+    [
+        (AnswerState.RUNNING, AnswerEvent.REPLY, AnswerState.KEPT),
+        (AnswerState.RUNNING, AnswerEvent.NO_REPLY, AnswerState.RAN),
+        (AnswerState.KEPT, AnswerEvent.LET_GO, AnswerState.RAN),
+        (AnswerState.RUNNING, AnswerEvent.HARMLESS, AnswerState.FORGOTTEN),
+        (AnswerState.RUNNING, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.KEPT, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.RAN, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+    ],
+)
+"""Of one query above its asker's mark."""
+
+RUNNING, FORGOTTEN = AnswerState.RUNNING, AnswerState.FORGOTTEN
+_REPLIED: Final = ANSWER_LIFE.on(AnswerEvent.REPLY)
+_FINISHED: Final = ANSWER_LIFE.on(AnswerEvent.FINISHED)
+_OF_A_COPY: Final = {
+    AnswerState.RUNNING: Verdict.WORKING,
+    AnswerState.KEPT: Verdict.AGAIN,
+    AnswerState.RAN: Verdict.GONE,
+}
+"""What is said to one more copy of the query."""
+
+
+class Answer:
+    """One query above its asker's mark, and its reply while that is kept."""
+
+    __slots__ = ("number", "reference", "reply", "state")
+
+    def __init__(self, number: int, reference: bytes) -> None:
+        self.number = number
+        self.reference = reference
+        self.state = RUNNING
+        self.reply: Outgoing | None = None
+
+
+class Asker:
+    """All that is remembered of one incarnation of a peer."""
+
+    __slots__ = (
+        "answers",
+        "bytes",
+        "exceptions",
+        "floor",
+        "idle_since",
+        "incarnation",
+        "peer_id",
+        "refused_below",
+        "running",
+        "sessions",
+        "stranger",
+        "until_s",
+        "upto",
+    )
+
+    def __init__(self, peer_id: NodeId, incarnation: bytes) -> None:
+        self.peer_id: Final = peer_id
+        self.incarnation: Final = incarnation
+        self.floor = 0
+        """The settled mark."""
+        self.upto = 0
+        """All numbers below this one are settled, too, but for the exceptions."""
+        self.exceptions: frozenset[int] = frozenset()
+        self.refused_below = 0
+        """There was no room for one of the numbers below this one, so none of them runs that is not
+        remembered: its asker was told that it has not run."""
+        self.answers: dict[int, Answer] = {}
+        self.bytes = 0
+        self.sessions = 0
+        self.stranger = False
+        """Whether nobody here had to do with the peer when any of its sessions began."""
+        self.running = 0
+        """Handlers that run for it now, those of sends included."""
+        self.until_s = float("-inf")
+        """When the last of its queries is past its lifetime."""
+        self.idle_since: int | None = None
+        """The sequence of the own record when it had become idle; None while it is not."""
+
+    def is_settled(self, number: int) -> bool:
+        return number < self.floor or (number < self.upto and number not in self.exceptions)
+
+
+class Answers:
+    """All askers. Invariants beside the one above: :attr:`entries` and :attr:`bytes` are the sums
+    over all askers of the queries and exceptions remembered and of the answers kept, and within
+    their limits; what was refused for want of room never runs."""
+
+    def __init__(self, limits: AnswerLimits | None = None) -> None:
+        self._limits = limits = limits or AnswerLimits()
+        self._window = limits.window
+        self._crowded = min(limits.peer_entries_max, limits.strangers_entries_max)
+        """With fewer entries there is room for one more of anybody."""
+        self._lifetime_s_max = limits.lifetime_s_max
+        self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
+        self._askers: dict[tuple[NodeId, bytes], Asker] = {}
+        self._of_peer: dict[NodeId, list[Asker]] = {}
+        self._restless: dict[Asker, None] = {}
+        """Those who have answers kept, or no session any more and were not found idle yet. Of
+        others, who may be thousands, nothing becomes due by time alone."""
+        self._strangers = 0
+        self.entries = 0
+        self.bytes = 0
+        self.early_floor = 0
+        """Early data is accepted from those who knew a record of at least this sequence."""
+
+    def __len__(self) -> int:
+        return len(self._askers)
+
+    # Sessions
+
+    def has_room_for(self, peer_id: NodeId, incarnation: bytes, *, stranger: bool = False) -> bool:
+        """Whether an asker is known, or may become so."""
+        return (peer_id, incarnation) in self._askers or not (
+            self._is_full(stranger) or self._has_many_askers(peer_id)
+        )
+
+    def _has_many_askers(self, peer_id: NodeId) -> bool:
+        return len(self._of_peer.get(peer_id, ())) >= self._limits.peer_askers_max
+
+    def _is_full(self, stranger: bool) -> bool:
+        limits = self._limits
+        return len(self._askers) >= limits.askers_max or (
+            stranger and self._strangers >= limits.strangers_max
+        )
+
+    def session_began(
+        self, peer_id: NodeId, incarnation: bytes, sequence: int, *, stranger: bool = False
+    ) -> Asker | None:
+        """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
+        None if there is no room for one more asker: its queries are then refused."""
+        asker = self._askers.get((peer_id, incarnation))
+        if asker is None:
+            if self._has_many_askers(peer_id):
+                return None
+            if self._is_full(stranger):
+                self.make_room(sequence)
+                if self._is_full(stranger):
+                    return None
+            asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
+            self._of_peer.setdefault(peer_id, []).append(asker)
+            asker.stranger = stranger
+            self._strangers += stranger
+        elif asker.stranger and not stranger:
+            asker.stranger = False
+            self._strangers -= 1
+        asker.sessions += 1
+        asker.idle_since = None
+        return asker
+
+    def session_ended(self, asker: Asker) -> None:
+        asker.sessions -= 1
+        marks = asker.floor or asker.upto or asker.refused_below
+        remembered = asker.answers or asker.running or marks
+        if not (asker.sessions or remembered):
+            # It never asked anything, and nothing runs for it.
+            self._remove(asker)
+        elif not asker.sessions:
+            self._restless[asker] = None
+
+    # Queries
+
+    def ask(
+        self, asker: Asker, number: int, reference: bytes, left_s: float, now_s: float
+    ) -> tuple[Verdict, Answer | None]:
+        """A copy of a query came; ``left_s`` is what is left of its lifetime. The verdict, and the
+        entry that it is about."""
+        answer = asker.answers.get(number)
+        if answer is not None:
+            if answer.reference != reference:
+                # Two queries with one number: no honest asker makes them.
+                return Verdict.SETTLED, None
+            return _OF_A_COPY[answer.state], answer
+        floor = asker.floor
+        if number < floor or (number < asker.upto and number not in asker.exceptions):
+            return Verdict.SETTLED, None
+        # A copy of more than the largest lifetime is refused, whatever its query says.
+        if left_s > self._lifetime_s_max:
+            left_s = self._lifetime_s_max
+        until_s = now_s + left_s + MARGIN_S
+        if until_s > asker.until_s:
+            asker.until_s = until_s
+        above = max(floor, asker.upto)
+        if (
+            number < asker.refused_below
+            or number >= above + self._window
+            or (self.entries >= self._crowded and not self._has_room(asker, 1))
+        ):
+            asker.refused_below = max(asker.refused_below, number + 1)
+            return BUSY, None
+        answer = asker.answers[number] = Answer(number, reference)
+        self.entries += 1
+        return RUN, answer
+
+    def _has_room(self, asker: Asker, more: int) -> bool:
+        """Whether an asker may have so many more entries."""
+        limits = self._limits
+        most = limits.strangers_entries_max if asker.stranger else limits.entries_max
+        if self.entries + more > most:
+            return False
+        own = sum(len(one.answers) + len(one.exceptions) for one in self._of_peer[asker.peer_id])
+        return own + more <= limits.peer_entries_max
+
+    def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
+        """A handler has ended; its reply is kept until it is settled, or there is no room."""
+        if answer.state is FORGOTTEN:
+            return
+        size = len(reply.message)
+        if size > self._asker_bytes_max:
+            self.ended(answer)
+            return
+        answer.state = _REPLIED[answer.state]
+        answer.reply = reply
+        if not asker.bytes:
+            self._restless[asker] = None
+        asker.bytes += size
+        self.bytes += size
+        if asker.bytes > self._asker_bytes_max:
+            self._free_oldest(asker)
+        if self.bytes > self._bytes_max:
+            self._free_those_of_the_largest()
+
+    def ended(self, answer: Answer) -> None:
+        """A handler has ended without an answer, cancelled by its asker for instance."""
+        answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.NO_REPLY)
+
+    def forget(self, asker: Asker, answer: Answer) -> None:
+        """A query need not be remembered, since it may run again: its kind is idempotent."""
+        if answer.state is not FORGOTTEN:
+            self._drop(asker, answer.number, AnswerEvent.HARMLESS)
+
+    def settle(self, asker: Asker, settled: int) -> None:
+        """The asker has finished all numbers below ``settled``."""
+        floor = asker.floor
+        if settled <= floor:
+            return
+        asker.floor = settled
+        answers = asker.answers
+        if settled - floor <= len(answers):
+            numbers: Iterable[int] = range(floor, settled)
+        else:
+            # Whatever jump an asker makes, only what is remembered is looked at.
+            numbers = [number for number in answers if number < settled]
+        dropped = freed = 0
+        for number in numbers:
+            answer = answers.pop(number, None)
+            if answer is not None:
+                dropped += 1
+                answer.state = _FINISHED[answer.state]
+                if answer.reply is not None:
+                    freed += len(answer.reply.message)
+                    answer.reply = None
+        if asker.exceptions and settled >= asker.upto:
+            dropped += len(asker.exceptions)
+            asker.exceptions = frozenset()
+        self.entries -= dropped
+        asker.bytes -= freed
+        self.bytes -= freed
+
+    def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
+        """The asker has finished all numbers below ``upto``, but for the exceptions. What was
+        finished once stays so, whatever is said later. Without room for the exceptions it is as if
+        nothing had been said."""
+        above = max(asker.upto, asker.floor)
+        if upto <= above:
+            return
+        exceptions = frozenset(n for n in exceptions if n < upto and not asker.is_settled(n))
+        more = len(exceptions) - len(asker.exceptions)
+        if more > 0 and self.entries + more > self._crowded and not self._has_room(asker, more):
+            return
+        self.entries += more
+        answers, ended = asker.answers, asker.exceptions - exceptions
+        asker.upto, asker.exceptions = upto, exceptions
+        numbers: Iterable[int] = answers
+        if upto - above + len(ended) < len(answers):
+            # Nothing is remembered of what was finished before: in whatever small steps an asker
+            # goes, only what is news is looked at.
+            numbers = [*range(above, upto), *[n for n in ended if n < above]]
+        for number in [n for n in numbers if n < upto and n in answers and n not in exceptions]:
+            self._drop(asker, number, AnswerEvent.FINISHED)
+
+    def _drop(self, asker: Asker, number: int, event: AnswerEvent) -> None:
+        self.entries -= 1
+        answer = asker.answers.pop(number)
+        self._free(asker, answer)
+        answer.state = ANSWER_LIFE.after(answer.state, event)
+
+    def _free(self, asker: Asker, answer: Answer) -> None:
+        if answer.reply is not None:
+            size = len(answer.reply.message)
+            asker.bytes -= size
+            self.bytes -= size
+            answer.reply = None
+            answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.LET_GO)
+
+    def _free_oldest(self, asker: Asker) -> None:
+        """The bodies of the asker's oldest answers go. Some more than have to: what is left is
+        looked through once for many answers, and not for each."""
+        for answer in asker.answers.values():
+            if asker.bytes <= self._asker_bytes_max * ROOM_KEPT:
+                return
+            self._free(asker, answer)
+
+    def _free_those_of_the_largest(self) -> None:
+        """Those go of whom most is kept, and not of whoever is answered next."""
+        for asker in sorted(self._askers.values(), key=lambda asker: -asker.bytes):
+            for answer in asker.answers.values():
+                if self.bytes <= self._bytes_max * ROOM_KEPT:
+                    return
+                self._free(asker, answer)
+
+    # Forgetting
+
+    def look(self, now_s: float, sequence: int) -> None:
+        """To be called now and then, with the sequence of the own record. Askers that have no
+        session and no query within its lifetime are idle from now on."""
+        for asker in list(self._restless):
+            if asker.until_s <= now_s and asker.bytes:
+                # Nobody may want these any more; that the queries ran is not forgotten.
+                for answer in asker.answers.values():
+                    self._free(asker, answer)
+            if not (asker.sessions or asker.running or asker.until_s > now_s):
+                asker.idle_since = sequence
+            if (asker.sessions and not asker.bytes) or asker.idle_since is not None:
+                del self._restless[asker]
+
+    def signed_anew(self, before: int) -> None:
+        """The own record has another sequence than ``before`` now. Those who know only records
+        older than ``before`` are challenged from now on, and idle askers of that time forgotten."""
+        self._forget_below(before)
+
+    def make_room(self, sequence: int) -> int:
+        """There is no room for an asker: forget all that are idle, at the price that early data is
+        refused until the own record is signed anew. Returns how many were forgotten."""
+        before = len(self._askers)
+        if any(asker.idle_since is not None for asker in self._askers.values()):
+            self._forget_below(sequence + 1)
+        return before - len(self._askers)
+
+    def _forget_below(self, sequence: int) -> None:
+        self.early_floor = max(self.early_floor, sequence)
+        idle = [
+            key
+            for key, asker in self._askers.items()
+            if asker.idle_since is not None and asker.idle_since < self.early_floor
+        ]
+        for key in idle:
+            self._remove(self._askers[key])
+
+    def _remove(self, asker: Asker) -> None:
+        del self._askers[asker.peer_id, asker.incarnation]
+        self._restless.pop(asker, None)
+        of_peer = self._of_peer[asker.peer_id]
+        of_peer.remove(asker)
+        if not of_peer:
+            del self._of_peer[asker.peer_id]
+        self._strangers -= asker.stranger
+        self.entries -= len(asker.answers) + len(asker.exceptions)
+        self.bytes -= asker.bytes

@@ -1,0 +1,159 @@
+"""Large messages: their head and their body stay apart, so that nothing is ever done to all of the
+bytes at once.
+
+To hash sixteen megabytes takes eight milliseconds, to copy them some more, and whatever else there
+is to do waits for that long. So a large message is hashed while its pieces leave, and while they
+come; and its body is the very object that the caller gave, or that the handler gets (pure).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from egtp.channel.sealed import AGE_BYTES
+from egtp.errors import InvalidMessage
+from egtp.values.bodies import BYTES_16, BYTES_32
+from egtp.values.canonical import pack
+from egtp.values.message import Message, Query, Reply, decode_message
+
+__all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "pack_message"]
+
+LARGE_BYTES: Final = 65_536
+"""A body from here on has a head of five bytes in canonical form."""
+HEAD_BYTES_MAX: Final = 512
+"""What stands before a body is shorter than this."""
+SIZE_BYTES_MAX: Final = 4
+"""Behind the byte that a body begins with."""
+_BODY_HEAD: Final = bytes((BYTES_32,))
+_BODY_HEADS: Final = ((bytes((BYTES_32,)), 5, LARGE_BYTES), (bytes((BYTES_16,)), 3, 256))
+"""How a body begins: the byte, how many there are with the size, and the smallest body of that
+form."""
+_NO_BODY: Final = pack(b"")
+
+
+class LargeMessage:
+    """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
+
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell", "_view")
+
+    def __init__(
+        self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
+    ) -> None:
+        """Of these fields, the last of which is a large body. ``tell`` is called once, when each
+        byte was in a piece, with SHA-256 of them all: the reference, if it is a query (R2)."""
+        body = bytes(fields[-1])
+        before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
+        self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
+        self._body = body
+        self._view = memoryview(body)
+        self._size = len(self._head) + len(body)
+        self._tell = tell
+        self._hash = None if tell is None else sha256()
+        self._hashed = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, piece: slice) -> bytes | memoryview:
+        start, stop, _ = piece.indices(self._size)
+        body_at = len(self._head)
+        data: bytes | memoryview
+        if start >= body_at:
+            data = self._view[start - body_at : stop - body_at]
+        else:
+            data = self._head[start:stop] + self._body[: max(0, stop - body_at)]
+        if self._hash is not None and start <= self._hashed < stop:
+            # It may leave a second time, by another path, before it has left once.
+            self._hash.update(data[self._hashed - start :])
+            self._hashed = stop
+            if stop == self._size and self._tell is not None:
+                digest, self._hash = self._hash.digest(), None
+                self._tell(digest)
+        return data
+
+    def __bytes__(self) -> bytes:
+        return self._head + self._body
+
+
+def pack_message(fields: tuple[Any, ...]) -> bytes | LargeMessage:
+    """The canonical form of a message of these fields, the last of which is its body."""
+    return pack(fields) if len(fields[-1]) < LARGE_BYTES else LargeMessage(fields)
+
+
+class Arrived(NamedTuple):
+    """A message whose pieces are all there."""
+
+    age_ms: int
+    message: Message
+    reference: bytes
+    """Of a query; empty for others."""
+    refused: bool
+    """Whether its body was not kept."""
+
+
+class Arriving:
+    """A message of which some pieces are there."""
+
+    __slots__ = ("_age", "_body", "_hash", "message")
+
+    def __init__(self, age: bytes, message: Message, head: bytes) -> None:
+        self._age = age
+        self.message: Final = message
+        """All but its body."""
+        # It gives its bytes away without a copy.
+        self._body: io.BytesIO | None = io.BytesIO()
+        self._hash = sha256(head) if type(message) is Query else None
+
+    @classmethod
+    def begin(cls, piece: bytes | memoryview, total: int) -> Arriving | None:
+        """What begins with that piece and has ``total`` bytes, age included. None if that
+        is no message with a body of 256 bytes, or cannot be told from the first piece."""
+        first = bytes(piece[: HEAD_BYTES_MAX + SIZE_BYTES_MAX])
+        for body_head, head_bytes, size_min in _BODY_HEADS:
+            at = first.find(body_head, AGE_BYTES, HEAD_BYTES_MAX)
+            while at >= 0:
+                body_at = at + head_bytes
+                size = int.from_bytes(first[at + 1 : body_at], "big")
+                if size_min <= size == total - body_at and len(first) >= body_at:
+                    try:
+                        # No canonical form is the beginning of another one: so this is all of it.
+                        message = decode_message(first[AGE_BYTES:at] + _NO_BODY)
+                    except InvalidMessage:
+                        pass
+                    else:
+                        arriving = cls(first[:AGE_BYTES], message, first[AGE_BYTES:body_at])
+                        arriving.feed(piece[body_at:])
+                        return arriving
+                at = first.find(body_head, at + 1, HEAD_BYTES_MAX)
+        return None
+
+    def feed(self, piece: bytes | memoryview) -> None:
+        if self._body is not None:
+            self._body.write(piece)
+        if self._hash is not None:
+            self._hash.update(piece)
+
+    @property
+    def left_s(self) -> float:
+        """What was left of its lifetime when it began to leave; without end for a reply."""
+        if isinstance(self.message, Reply):
+            return float("inf")
+        return (self.message.lifetime_ms - int.from_bytes(self._age, "big")) / 1000
+
+    def refuse(self) -> None:
+        """Keep nothing of the body, what is there included. The reference can be told all the same,
+        and so the refusal."""
+        self._body = None
+
+    def whole(self) -> Arrived:
+        """To be called once, after the last piece."""
+        body = b"" if self._body is None else self._body.getvalue()
+        return Arrived(
+            int.from_bytes(self._age, "big"),
+            self.message._replace(body=body),
+            b"" if self._hash is None else self._hash.digest(),
+            self._body is None,
+        )

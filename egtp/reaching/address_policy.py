@@ -1,0 +1,73 @@
+"""Which addresses of strangers a node is willing to dial.
+
+Whoever publishes a record, or tells an address, could otherwise make this node connect to the
+machine's own services, or into its private network.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from typing import Final, TypeAlias
+
+from egtp.values.attempts import AttemptReason
+from egtp.values.comm_strat import Address
+
+__all__ = ["DIAL_BACK_PORT_MIN", "Interface", "why_not_dial"]
+
+DIAL_BACK_PORT_MIN: Final = 1024
+"""A lower port is not dialled back for anybody: services of other kinds listen there."""
+
+Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+"""An address of this machine, and the local network that it is in."""
+
+_IN_USE: Final = ipaddress.IPv6Network("2000::/3")
+_EVERYBODY: Final = ipaddress.IPv4Address("255.255.255.255")
+
+
+def why_not_dial(
+    address: Address, *, private_addresses: bool, interfaces: Iterable[Interface] = ()
+) -> AttemptReason | None:
+    """The reason not to dial ``address``, or None if it may be dialled.
+
+    ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. A
+    private address in the local network of one of ``interfaces`` may be dialled, too: two peers
+    behind one NAT often have no other way to each other. Multicast, unspecified, link-local
+    addresses are never dialled.
+    """
+    ip = _innermost(ipaddress.ip_address(address.ip))
+    if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
+        return AttemptReason.NEVER_DIALLED
+    if ip == _EVERYBODY:
+        return AttemptReason.NEVER_DIALLED
+    if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
+        return AttemptReason.PRIVATE_ADDRESS
+    return None
+
+
+def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
+    # IPv6 that is nobody's, or holds an IPv4 address in a form of long ago, passes for global.
+    in_use = ip.version == 4 or ip in _IN_USE
+    return ip.is_global and in_use
+
+
+def _is_near(address: Address, interfaces: Iterable[Interface]) -> bool:
+    # Compared as it would be dialled: an IPv4 address within an IPv6 one is in no network of ours.
+    ip = ipaddress.ip_address(address.ip)
+    return not ip.is_loopback and any(
+        ip in interface.network for interface in interfaces if not interface.ip.is_loopback
+    )
+
+
+def _innermost(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The IPv4 address inside a v4-mapped, 6to4 or NAT64 form, or the address itself."""
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return ip.ipv4_mapped
+        if ip.sixtofour is not None:
+            return ip.sixtofour
+        if ip in ipaddress.IPv6Network("64:ff9b::/96"):
+            return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip

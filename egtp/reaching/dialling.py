@@ -1,0 +1,186 @@
+"""Dialling: one strategy, one handshake, one outcome.
+
+Messages travel with a dial only if their caller wants it, or if they had been given away before,
+and with one dial at a time. So however many are tried, a search may end in a fast fail for all
+others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from egtp.config import NodeConfig
+from egtp.errors import FastFail, HandshakeFailed, NotSent
+from egtp.paths.channels import Dial, SecureChannels
+from egtp.paths.path import Path
+from egtp.queries.early import Early
+from egtp.reaching.strategy_choice import Backoff
+from egtp.tcp.comms_handler import TCPCommsHandler
+from egtp.values.attempts import Attempt, AttemptReason, Cause
+from egtp.values.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
+
+__all__ = ["DialHost", "Dialler"]
+
+INITIATION_AGAIN_S: Final = 1.0
+"""A relayed initiation is sent again after this long: the relay may have dropped it."""
+ADDRESS_FAILED: Final = (AttemptReason.REFUSED, AttemptReason.SILENT, AttemptReason.UNREACHABLE)
+"""What says something about an address, and not about what was to be sent there: a record with a
+key that is none must not keep others from the address that it names."""
+
+
+class DialHost(Protocol):
+    """What a dial needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def carrier(self, peer_id: NodeId, early: Early | None = None) -> Carrier:
+        """What moves packets to a peer; ``early`` is what travels with them, which is marked given
+        before one goes to a socket."""
+
+    def early_for(self, contact: Contact) -> Early | None:
+        """What may travel with a dial of ``contact``."""
+
+    def early_is_over(self, contact: Contact, early: Early) -> None:
+        """The dial that carried it has ended."""
+
+    async def connect_relay(self, relay: RelayStrat) -> None:
+        """Have a direct path to a relay. Raises :class:`FastFail`."""
+
+    def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
+        """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
+        function that ends the expectation."""
+
+
+class Patience:
+    """How long an answer to a dial is waited for, and when it is sent again meanwhile."""
+
+    __slots__ = ("_deadline_s", "_dial", "_now", "_timer")
+
+    def __init__(self, dial: Dial, now: Callable[[], float], deadline_s: float) -> None:
+        self._dial = dial
+        self._now = now
+        self._deadline_s = deadline_s
+        self._timer: asyncio.TimerHandle | None = None
+        self._wait()
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _wait(self) -> None:
+        left_s = self._deadline_s - self._now()
+        if left_s <= 0:
+            self._dial.done(Cause(AttemptReason.SILENT))
+            return
+        step_s = min(left_s, INITIATION_AGAIN_S) if self._dial.relayed else left_s
+        self._timer = asyncio.get_running_loop().call_later(step_s, self._is_over)
+
+    def _is_over(self) -> None:
+        if self._dial.relayed and self._now() < self._deadline_s:
+            try:
+                self._dial.send()
+            except NotSent as error:
+                self._dial.done(Cause.of(error.reason))
+                return
+        self._wait()
+
+
+class Dialler:
+    """Tries strategies, for one node."""
+
+    def __init__(
+        self,
+        host: DialHost,
+        channels: SecureChannels,
+        comms: TCPCommsHandler,
+        config: NodeConfig,
+    ) -> None:
+        self._host = host
+        self._channels = channels
+        self._comms = comms
+        self._config = config
+        self.backoff: Final = Backoff()
+
+    async def attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
+        """One try. None if it gave a path, which the channels have announced already. Cancelling
+        it closes what it has opened."""
+        started_s = self._host.now()
+        if isinstance(strategy, TCPStrat):
+            cause = await self._attempt_tcp(strategy, contact)
+        else:
+            cause = await self._attempt_relay(strategy, contact)
+        if cause is None:
+            return None
+        return Attempt(strategy, cause.reason, self._host.now() - started_s, cause.detail)
+
+    async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> Cause | None:
+        try:
+            connection = self._comms.open(strategy)
+        except NotSent as error:
+            return Cause.of(error.reason)
+        timeout_s = self._config.dial_timeout_s
+        cause: Cause | None = Cause.of("given up: another way was found first")
+        try:
+            cause = await self._handshake(contact, connection.strategy, timeout_s)
+            if cause == Cause(AttemptReason.SILENT) and connection.is_open:
+                cause = Cause(AttemptReason.NO_HANDSHAKE)
+            elif cause and cause.reason is AttemptReason.LOST and not connection.was_open:
+                cause = Cause(AttemptReason.UNREACHABLE, cause.detail)
+        finally:
+            # Cancelled in the very turn in which it worked, it has won all the same.
+            if cause is not None and self._channels.path_of(connection.number) is None:
+                connection.abort(cause.detail or cause.reason)
+        # An address where somebody else answers is a good address, of another peer.
+        if connection.was_open:
+            self.backoff.worked(strategy.address)
+        elif cause is not None and cause.reason in ADDRESS_FAILED:
+            self.backoff.failed(strategy.address, self._host.now())
+        return cause
+
+    async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> Cause | None:
+        try:
+            await self._host.connect_relay(strategy)
+        except FastFail as error:
+            return Cause(AttemptReason.RELAY_UNREACHABLE, str(error))
+        cause = await self._handshake(contact, strategy, self._config.relay_timeout_s)
+        is_silent = cause == Cause(AttemptReason.SILENT)
+        return Cause(AttemptReason.RELAY_SILENT) if is_silent else cause
+
+    async def _handshake(
+        self, contact: Contact, strategy: CommStrat, timeout_s: float
+    ) -> Cause | None:
+        """None if it worked, else what it failed for."""
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[Path | Cause] = loop.create_future()
+
+        def done(outcome: Path | Cause) -> None:
+            if not result.done():
+                result.set_result(outcome)
+
+        early = self._host.early_for(contact)
+        carrier = self._host.carrier(contact.peer_id, early)
+        try:
+            dial = self._channels.dial(contact, strategy, carrier, done, early)
+        except (NotSent, HandshakeFailed) as error:
+            if early is not None:
+                self._host.early_is_over(contact, early)
+            if isinstance(error, NotSent):
+                return Cause.of(error.reason)
+            return Cause(AttemptReason.BAD_KEY, str(error))
+        forget_hint = self._host.expect_hint(dial.packet, done)
+        patience = Patience(dial, self._host.now, self._host.now() + timeout_s)
+        try:
+            outcome = await result
+        finally:
+            patience.end()
+            forget_hint()
+            self._channels.abandon(dial)
+            if early is not None:
+                self._host.early_is_over(contact, early)
+        return outcome if isinstance(outcome, Cause) else None

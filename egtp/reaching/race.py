@@ -1,0 +1,145 @@
+"""A race of strategies: each begins when the one before it has failed, or has had its stagger.
+
+A newer contact may join while it is on: what was next of the older one is dropped, what is under
+way goes on beside it, and the first path wins. So an address that is stale costs no time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from egtp.reaching.strategy_choice import Plan
+from egtp.values.attempts import Attempt
+from egtp.values.comm_strat import CommStrat
+from egtp.values.contact import Contact
+
+__all__ = ["Race"]
+
+
+class Race:
+    """For one peer. It may be run again when there is something new to try.
+
+    Invariant: no strategy is tried twice at a time with the same key.
+    """
+
+    def __init__(
+        self,
+        attempt: Callable[[CommStrat, Contact], Coroutine[Any, Any, Attempt | None]],
+        plan: Callable[[Contact], Plan],
+        stagger_s: float,
+        found: asyncio.Future[None],
+    ) -> None:
+        """
+        :param attempt: tries a strategy; see :meth:`egtp.reaching.dialling.Dialler.attempt`.
+        :param plan: what to try of a contact, and in what order.
+        :param found: done when there is a path, whoever opened it.
+        """
+        self._attempt = attempt
+        self._plan = plan
+        self._stagger_s = stagger_s
+        self._found = found
+        self._to_begin: list[CommStrat] = []
+        self._racing: dict[asyncio.Task[Attempt | None], tuple[CommStrat, bytes]] = {}
+        self._may_begin = False
+        """Whether it is the turn of the next."""
+        self._patient_until_s = 0.0
+        """On the loop's clock: when the stagger of the one who began last is over."""
+        self._has_changed = False
+        self._change: asyncio.Future[None] | None = None
+        """Done when something has changed; there is one only while that is waited for."""
+        self._faltered = asyncio.Event()
+        self.contact: Contact | None = None
+        """Whose strategies were the last to join."""
+        self.attempts: list[Attempt] = []
+        """What was tried in vain, or passed over, in the order of its end."""
+
+    def join(self, contact: Contact) -> None:
+        """Try these strategies from now on, and none of an older contact any more."""
+        if contact == self.contact:
+            return
+        self.contact = contact
+        choice = self._plan(contact)
+        self.attempts += [Attempt(one, why.reason, 0.0, why.detail) for one, why in choice.refused]
+        racing = self._racing.values()
+        ways: tuple[CommStrat, ...] = (*choice.tcp, *choice.relays)
+        self._to_begin = [way for way in ways if (way, contact.channel_key) not in racing]
+        self._may_begin = True
+        self._faltered.clear()
+        self._wake()
+
+    async def faltered(self) -> None:
+        """Return when the one who joined last has not won in its first stagger, or has failed."""
+        await self._faltered.wait()
+
+    async def run(self, scout: Awaitable[None] | None = None) -> None:
+        """Return when there is a path, or when everything has failed and ``scout`` has ended, who
+        may bring others to join. What is under way then is given up, the scout too."""
+        scouts = [] if scout is None else [asyncio.ensure_future(scout)]
+        for one in (self._found, *scouts):
+            one.add_done_callback(self._wake)
+        try:
+            while not self._found.done():
+                if self._to_begin and self._may_begin:
+                    self._begin(self._to_begin.pop(0))
+                elif not (self._to_begin or self._racing):
+                    self._faltered.set()
+                    if all(one.done() for one in scouts):
+                        break
+                # Only who is next to begin, and a scout, want to know that a stagger is over.
+                is_timed = self._to_begin or (scouts and not self._faltered.is_set())
+                await self._wait(self._patient_until_s if is_timed else None)
+                self._collect()
+        finally:
+            self._found.remove_done_callback(self._wake)
+            tasks = [*scouts, *(task for task in self._racing if not task.done())]
+            self._racing.clear()
+            self._to_begin.clear()
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _begin(self, strategy: CommStrat) -> None:
+        assert self.contact is not None  # noqa: S101 - the strategy is one of its own
+        task = asyncio.ensure_future(self._attempt(strategy, self.contact))
+        task.add_done_callback(self._wake)
+        self._racing[task] = strategy, self.contact.channel_key
+        self._may_begin = False
+        self._patient_until_s = asyncio.get_running_loop().time() + self._stagger_s
+
+    def _wake(self, _: asyncio.Future[Any] | None = None) -> None:
+        self._has_changed = True
+        if self._change is not None and not self._change.done():
+            self._change.set_result(None)
+
+    async def _wait(self, until_s: float | None) -> None:
+        """Until something has changed, or the one who began last has had its stagger."""
+        if not self._has_changed:
+            loop = asyncio.get_running_loop()
+            self._change = loop.create_future()
+            timer = None if until_s is None else loop.call_at(until_s, self._is_late)
+            try:
+                await self._change
+            finally:
+                self._change = None
+                if timer is not None:
+                    timer.cancel()
+        self._has_changed = False
+
+    def _is_late(self) -> None:
+        self._goes_on()
+        self._wake()
+
+    def _goes_on(self) -> None:
+        self._may_begin = True
+        self._faltered.set()
+
+    def _collect(self) -> None:
+        for task in [task for task in self._racing if task.done()]:
+            del self._racing[task]
+            failed = task.result()
+            if failed is not None:
+                self.attempts.append(failed)
+                self._goes_on()

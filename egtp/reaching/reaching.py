@@ -1,0 +1,146 @@
+"""Finding a path to a peer: try what is known, look up what is newer, try that as it is found."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from egtp.config import NodeConfig
+from egtp.errors import FastFail, FastFailReason
+from egtp.lookup import LookupService
+from egtp.paths.path import Path
+from egtp.reaching.address_policy import Interface
+from egtp.reaching.dialling import Dialler
+from egtp.reaching.peers import Peer
+from egtp.reaching.race import Race
+from egtp.reaching.shared_lookup import SharedLookups
+from egtp.reaching.strategy_choice import Plan, plan
+from egtp.values.attempts import Attempt
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.comm_strat import TCPStrat
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
+
+__all__ = ["ReachHost", "Reacher"]
+
+
+class ReachHost(Protocol):
+    """What the search needs from its node."""
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+    def unix_time(self) -> float: ...
+
+    def learn(self, record: SignedCommRecord, source: str) -> bool:
+        """Take a verified record. True if it is news."""
+
+    @property
+    def near(self) -> tuple[Interface, ...]:
+        """The local networks in which private addresses may be dialled."""
+
+
+class Reacher:
+    """Searches for paths, for one node."""
+
+    def __init__(
+        self,
+        host: ReachHost,
+        me: NodeId,
+        dialler: Dialler,
+        lookup: LookupService | None,
+        config: NodeConfig,
+    ) -> None:
+        self._host = host
+        self._me = me
+        self._dialler = dialler
+        self._lookups = (
+            None
+            if lookup is None
+            else SharedLookups(
+                lookup, lambda record: host.learn(record, "lookup"), config.lookup_timeout_s
+            )
+        )
+        self._config = config
+
+    async def reach(
+        self, peer: Peer, found: asyncio.Future[None], *, with_relays: bool = True
+    ) -> None:
+        """Return once ``peer`` has a path, whoever opened it; ``found`` is done when it has.
+
+        Raises :class:`FastFail` with every attempt. Cancelling it closes what it has opened.
+        """
+        away_s = peer.away_until_s - self._host.now()
+        if away_s > 0:
+            raise FastFail(
+                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s",
+                reason=FastFailReason.AWAY,
+            )
+        race = Race(
+            self._dialler.attempt,
+            lambda contact: self._plan(contact, with_relays=with_relays),
+            self._config.stagger_s,
+            found,
+        )
+        for _ in range(self._config.lookups_max):
+            known = self._contact(peer)
+            if known is not None and not known.expired:
+                race.join(known)
+                await race.run()
+            if found.done() or self._lookups is None:
+                break
+            await race.run(self._look_up(self._lookups, peer, race))
+            if found.done() or self._contact(peer) == known:
+                break
+        if found.done():
+            return
+        last = self._contact(peer)
+        if last is not None:
+            # It may have expired, and nothing newer be known to anybody: better than nothing.
+            race.join(last)
+            await race.run()
+        if not found.done():
+            names_none = last is not None and not (last.tcp or last.relays)
+            why = ": its record names none" if names_none else ""
+            raise FastFail(f"no way to reach {peer.peer_id}{why}", tuple(race.attempts))
+
+    def _contact(self, peer: Peer) -> Contact | None:
+        return peer.contact(self._host.unix_time())
+
+    def _plan(self, contact: Contact, *, with_relays: bool) -> Plan:
+        return plan(
+            contact,
+            self._dialler.backoff,
+            me=self._me,
+            private_addresses=self._config.private_addresses,
+            interfaces=self._host.near,
+            now_s=self._host.now(),
+            with_relays=with_relays,
+        )
+
+    async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:
+        """Let those join the race that are newer than what is known, as they are found."""
+        started_s = self._host.now()
+        lookup = lookups.of(peer.peer_id, peer.record.sequence if peer.record is not None else 0)
+        first = seen = lookup.found
+        async with lookup:
+            while await lookup.more(seen):
+                seen = lookup.found
+                contact = self._contact(peer)
+                if contact is not None:
+                    race.join(contact)
+                    # What a service knows by heart is mostly right: it need not ask around.
+                    await race.faltered()
+        if seen == first:
+            took_s, cause = self._host.now() - started_s, lookup.cause
+            race.attempts.append(Attempt(None, cause.reason, took_s, cause.detail))
+
+    async def renew(self, peer: Peer, path: Path) -> None:
+        """Replace a session by a new one over the same route, if that works."""
+        contact = self._contact(peer)
+        if contact is None:
+            return
+        strategy = path.strategy
+        if isinstance(strategy, TCPStrat):
+            strategy = TCPStrat(strategy.address)
+        await self._dialler.attempt(strategy, contact)

@@ -1,0 +1,103 @@
+"""Choosing ways to reach a peer: which addresses, in what order, and which to leave alone.
+
+Pure. Back-off is per address and not per peer: one bad address says nothing about the next.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.reaching.address_policy import Interface, why_not_dial
+from egtp.values.attempts import AttemptReason, Cause
+from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
+from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
+
+__all__ = ["Backoff", "Plan", "plan"]
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 60.0
+BACKOFF_ADDRESSES_MAX: Final = 4096
+
+
+class Backoff:
+    """How long each address that failed is left alone: doubling, up to a minute."""
+
+    def __init__(self) -> None:
+        self._until: dict[Address, tuple[float, float]] = {}
+
+    def failed(self, address: Address, now_s: float) -> None:
+        until, pause = self._until.pop(address, (float("-inf"), 0.0))
+        # Left alone for as long again as it had to be: the earlier failures say nothing any more.
+        pause = min(2 * pause, BACKOFF_MAX_S) if now_s <= until + pause else BACKOFF_FIRST_S
+        self._until[address] = (now_s + pause, pause)
+        if len(self._until) > BACKOFF_ADDRESSES_MAX:
+            del self._until[next(iter(self._until))]
+
+    def worked(self, address: Address) -> None:
+        if self._until:
+            self._until.pop(address, None)
+
+    def remaining_s(self, address: Address, now_s: float) -> float:
+        """0 if the address may be tried now."""
+        if not self._until:
+            return 0.0
+        until, _ = self._until.get(address, (now_s, 0.0))
+        return max(0.0, until - now_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to try, in order, and what not to try, with the reason."""
+
+    tcp: tuple[TCPStrat, ...]
+    """To be raced with a stagger, IPv6 and IPv4 in turns."""
+    relays: tuple[RelayStrat, ...]
+    """In the order of the record, after the addresses."""
+    refused: tuple[tuple[TCPStrat | RelayStrat, Cause], ...]
+
+
+def plan(
+    contact: Contact,
+    backoff: Backoff,
+    *,
+    me: NodeId,
+    private_addresses: bool,
+    now_s: float,
+    interfaces: tuple[Interface, ...] = (),
+    with_relays: bool = True,
+) -> Plan:
+    """How to reach the peer of ``contact``, from a machine with these interfaces."""
+    allowed: list[TCPStrat] = []
+    refused: list[tuple[TCPStrat | RelayStrat, Cause]] = []
+    # Named twice, tried once: else a record could make every dialler knock many times at one door.
+    for strategy in dict.fromkeys(contact.tcp):
+        reason = why_not_dial(
+            strategy.address, private_addresses=private_addresses, interfaces=interfaces
+        )
+        pause = backoff.remaining_s(strategy.address, now_s)
+        if reason is not None:
+            refused.append((strategy, Cause(reason)))
+        elif pause:
+            cause = Cause(AttemptReason.FAILED_BEFORE, f"tried again in {pause:.1f} s")
+            refused.append((strategy, cause))
+        else:
+            allowed.append(strategy)
+    relays: list[RelayStrat] = []
+    for relay in {r.relay_id: r for r in contact.relays}.values() if with_relays else ():
+        if relay.relay_id in (me, contact.peer_id):
+            refused.append((relay, Cause(AttemptReason.RELAY_IS_AN_END)))
+        else:
+            relays.append(relay)
+    return Plan(tuple(_in_turns(allowed)), tuple(relays), tuple(refused))
+
+
+def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:
+    """IPv6 first, then IPv4, then IPv6 ... each family in its own order (RFC 8305)."""
+    six = [s for s in strategies if len(s.address.ip) == 16]
+    four = [s for s in strategies if len(s.address.ip) == 4]
+    mixed = []
+    while six or four:
+        mixed += [family.pop(0) for family in (six, four) if family]
+    return mixed

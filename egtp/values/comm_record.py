@@ -1,0 +1,297 @@
+"""A SignedCommRecord: how a peer can be reached, said and signed by the peer itself.
+
+Its value is the canonical array ``[format, expiry, flags, incarnation, channels, strategies,
+friends, extensions]``, wrapped into a BEP 44 item. ``format`` and ``expiry`` stay first for ever,
+so that a DHT node can store, and drop in time, records of formats that it cannot read.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from egtp.errors import CanonicalError, InvalidRecord, LocalProtocolError
+from egtp.values import canonical
+from egtp.values.canonical import Value
+from egtp.values.comm_strat import CommStrat, RelayStrat, TCPStrat, parse_strategy
+from egtp.values.identity import Identity, NodeId
+from egtp.values.mutable_item import MutableItem
+
+__all__ = [
+    "FORMAT",
+    "INCARNATION_BYTES",
+    "KEY_AT",
+    "SUITE_AESGCM",
+    "CommRecord",
+    "ContactLink",
+    "SignedCommRecord",
+    "claims_of",
+    "supersedes",
+]
+
+FORMAT: Final = 1
+INCARNATION_BYTES: Final = 8
+SUITE_AESGCM: Final = 1
+KEY_AT: Final = slice(3, 35)
+"""Where the owner's key is in a record's bytes."""
+"""Noise_IK_25519_AESGCM_SHA256."""
+CRITICAL_FLAGS: Final = 0xFFFF0000
+"""Whoever does not know a flag among these must not use the record; the low 16 may be ignored."""
+STRATEGIES_MAX: Final = 8
+FRIENDS_MAX: Final = 8
+CHANNELS_MAX: Final = 8
+EXPIRY_LIMIT: Final = 2**48
+LINK_RECORD_CHARACTERS_MAX: Final = 1400
+
+_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class CommRecord:
+    """What a record says, before it is signed."""
+
+    expiry_unix_s: int
+    """When the record ends, in unix seconds. It governs storing, serving and resolving; a live
+    session outlives it."""
+    incarnation: bytes
+    """Eight random bytes per start of the process."""
+    channels: tuple[tuple[int, bytes], ...]
+    """(suite, key) pairs, best first."""
+    strategies: tuple[CommStrat, ...] = ()
+    friends: tuple[NodeId, ...] = ()
+    """Peers who can be asked for this record. Opt-in: it publishes a social graph."""
+    flags: int = 0
+
+    def encode(self) -> bytes:
+        return canonical.encode(
+            (
+                FORMAT,
+                self.expiry_unix_s,
+                self.flags,
+                self.incarnation,
+                self.channels,
+                tuple(strategy.fields() for strategy in self.strategies),
+                self.friends,
+                (),
+            )
+        )
+
+    @classmethod
+    def decode(cls, value: bytes) -> CommRecord:
+        """Raises :class:`InvalidRecord` for anything but a readable record of format 1."""
+        return cls._of_fields(_outer(value))
+
+    @classmethod
+    def _of_fields(cls, fields: list[Value]) -> CommRecord:
+        form, expiry = _head(fields)
+        if form != FORMAT:
+            raise InvalidRecord(f"the record is of format {form}")
+        match fields:
+            case [_, _, int(flags), bytes(incarnation), list(channels),
+                  list(strategies), list(friends), list(extensions), *_] if (
+                type(flags) is int
+                and 0 <= flags < 2**32
+                and len(incarnation) == INCARNATION_BYTES
+            ):  # fmt: skip
+                if flags & CRITICAL_FLAGS:
+                    raise InvalidRecord("the record has a critical flag of a later version")
+                for extension in extensions:
+                    _check_extension(extension)
+                return cls(
+                    expiry,
+                    incarnation,
+                    _parse_channels(channels),
+                    _parse_strategies(strategies),
+                    _parse_friends(friends),
+                    flags,
+                )
+        raise InvalidRecord("the record's fields are not those of format 1")
+
+
+@dataclass(frozen=True, slots=True)
+class SignedCommRecord:
+    """A record whose signature has been verified. Made by :meth:`sign` and :meth:`decode` only.
+
+    ``content`` is None for a later format: such a record can be stored and passed on, not used.
+    """
+
+    item: MutableItem
+    peer_id: NodeId
+    expiry_unix_s: int
+    content: CommRecord | None
+
+    @classmethod
+    def sign(cls, identity: Identity, sequence: int, content: CommRecord) -> SignedCommRecord:
+        """Raises :class:`InvalidRecord` if the content is too large or outside the limits."""
+        return cls.of_item(MutableItem.sign(identity, sequence, content.encode()))
+
+    @classmethod
+    def decode(cls, data: bytes) -> SignedCommRecord:
+        """Parse and verify canonical ``[k, seq, v, sig]``. Raises :class:`InvalidRecord`."""
+        return cls.of_item(MutableItem.decode(data))
+
+    @classmethod
+    def of_item(cls, item: MutableItem) -> SignedCommRecord:
+        """Read a verified item. Raises :class:`InvalidRecord` if its value is no record."""
+        fields = _outer(item.value)
+        form, expiry = _head(fields)
+        content = CommRecord._of_fields(fields) if form == FORMAT else None
+        return cls(item, NodeId.of_key(item.key), expiry, content)
+
+    @property
+    def key(self) -> bytes:
+        """The peer's Ed25519 key."""
+        return self.item.key
+
+    @property
+    def sequence(self) -> int:
+        """The higher one is the newer one."""
+        return self.item.sequence
+
+    @property
+    def strategies(self) -> tuple[CommStrat, ...]:
+        return () if self.content is None else self.content.strategies
+
+    @property
+    def tcp(self) -> tuple[TCPStrat, ...]:
+        return tuple([s for s in self.strategies if isinstance(s, TCPStrat)])
+
+    @property
+    def relays(self) -> tuple[RelayStrat, ...]:
+        return tuple([s for s in self.strategies if isinstance(s, RelayStrat)])
+
+    def channel_key(self, suite: int = SUITE_AESGCM) -> bytes | None:
+        """The peer's channel key for ``suite``, if the record lists one that fits."""
+        if self.content is not None:
+            for listed, key in self.content.channels:
+                if listed == suite and len(key) == 32:
+                    return key
+        return None
+
+    def expired(self, unix_s: float) -> bool:
+        return unix_s >= self.expiry_unix_s
+
+    def encode(self) -> bytes:
+        return self.item.encode()
+
+    def __str__(self) -> str:
+        ways = ", ".join(map(str, self.strategies)) or "no strategies"
+        return f"record {self.sequence} of {self.peer_id} ({ways})"
+
+
+def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
+    """Whether ``new`` replaces ``old``: the higher sequence, or among equal ones with other
+    bytes the item whose SHA-256 is lower, so that everybody settles on the same one."""
+    if old is None or new is old or new.sequence != old.sequence:
+        return old is None or new.sequence > old.sequence
+    ours, theirs = old.encode(), new.encode()
+    return ours != theirs and hashlib.sha256(theirs).digest() < hashlib.sha256(ours).digest()
+
+
+def claims_of(data: bytes) -> tuple[NodeId, int]:
+    """Whose record it says it is, and its sequence. Nothing is verified, which takes many times as
+    long. Raises :class:`InvalidRecord`."""
+    key, sequence, _, _ = MutableItem.fields_of(data)
+    return NodeId.of_key(key), sequence
+
+
+def read_format_and_expiry(value: bytes) -> tuple[int, int]:
+    """The two fields that every format has. Raises :class:`InvalidRecord`."""
+    return _head(_outer(value))
+
+
+def _head(fields: list[Value]) -> tuple[int, int]:
+    form, expiry = fields[0], fields[1]
+    if type(form) is not int or type(expiry) is not int:
+        raise InvalidRecord("a record's value starts with its format and expiry")
+    if form < 1 or not 0 <= expiry < EXPIRY_LIMIT:
+        raise InvalidRecord("format or expiry out of range")
+    return form, expiry
+
+
+@dataclass(frozen=True, slots=True)
+class ContactLink:
+    """``egtp:<peerId>`` or ``egtp:<peerId>.<record>``: what one person pastes to another."""
+
+    peer_id: NodeId
+    record: SignedCommRecord | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> ContactLink:
+        """Raises :class:`LocalProtocolError` for what is no link, :class:`InvalidRecord` for a
+        link whose record is invalid or somebody else's."""
+        scheme, colon, rest = text.strip().partition(":")
+        if not colon or scheme.lower() != "egtp":
+            raise LocalProtocolError("a contact link starts with egtp:")
+        name, dot, tail = rest.partition(".")
+        peer_id = NodeId.parse(name)
+        if not dot:
+            return cls(peer_id)
+        try:
+            if len(tail) > LINK_RECORD_CHARACTERS_MAX or not _BASE64URL.fullmatch(tail):
+                raise ValueError("not base64url")
+            data = base64.urlsafe_b64decode(tail + "=" * (-len(tail) % 4))
+        except (binascii.Error, ValueError):
+            raise LocalProtocolError("the record in the contact link is not base64url") from None
+        record = SignedCommRecord.decode(data)
+        if record.peer_id != peer_id:
+            raise InvalidRecord("the record in the contact link is of another peer")
+        return cls(peer_id, record)
+
+    def __str__(self) -> str:
+        if self.record is None:
+            return f"egtp:{self.peer_id}"
+        tail = base64.urlsafe_b64encode(self.record.encode()).rstrip(b"=").decode("ascii")
+        return f"egtp:{self.peer_id}.{tail}"
+
+
+def _outer(value: bytes) -> list[Value]:
+    try:
+        fields = canonical.decode(value)
+    except CanonicalError as error:
+        raise InvalidRecord(f"record value: {error}") from None
+    if not isinstance(fields, list) or len(fields) < 2:
+        raise InvalidRecord("a record's value is an array of at least format and expiry")
+    return fields
+
+
+def _parse_channels(channels: list[Value]) -> tuple[tuple[int, bytes], ...]:
+    parsed: list[tuple[int, bytes]] = []
+    for channel in channels:
+        match channel:
+            case [int(suite), bytes(key), *_] if type(suite) is int and suite > 0:
+                parsed.append((suite, key))
+            case _:
+                raise InvalidRecord("a channel is [suite, key]")
+    if len(parsed) > CHANNELS_MAX:
+        raise InvalidRecord(f"a record has at most {CHANNELS_MAX} channels")
+    return tuple(parsed)
+
+
+def _parse_strategies(strategies: list[Value]) -> tuple[CommStrat, ...]:
+    if len(strategies) > STRATEGIES_MAX:
+        raise InvalidRecord(f"a record has at most {STRATEGIES_MAX} strategies")
+    parsed = map(parse_strategy, strategies)
+    return tuple(strategy for strategy in parsed if strategy is not None)
+
+
+def _parse_friends(friends: list[Value]) -> tuple[NodeId, ...]:
+    if len(friends) > FRIENDS_MAX:
+        raise InvalidRecord(f"a record has at most {FRIENDS_MAX} friends")
+    parsed = []
+    for friend in friends:
+        if not isinstance(friend, bytes) or len(friend) != 20:
+            raise InvalidRecord("a friend is a 20-byte peerId")
+        parsed.append(NodeId(friend))
+    return tuple(parsed)
+
+
+def _check_extension(extension: Value) -> None:
+    match extension:
+        case [int(tag), bytes(_), *_] if type(tag) is int:
+            return
+    raise InvalidRecord("an extension is [tag, bytes]")

@@ -1,0 +1,216 @@
+"""Ways to reach a peer: the seed's CommStrat, a generalisation of an address (R17).
+
+A strategy is a value. It *chooses* how a packet travels; the :class:`Carrier` that is passed to
+``send`` *moves* it. :class:`TCPStrat` names an address, or an open connection;
+:class:`RelayStrat` a relay server that pushes packets down to the peer; :class:`CryptoStrat`
+wraps another strategy and seals what is sent. Crypto is always outermost and is never listed in
+a record beside the transports (the seed regrets having given it the same role).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol, TypeAlias
+
+from egtp.errors import InvalidConfig, InvalidRecord
+from egtp.values.canonical import Value
+from egtp.values.identity import KEY_BYTES, NodeId, check_key
+
+__all__ = [
+    "Address",
+    "Carrier",
+    "CommStrat",
+    "CryptoStrat",
+    "RelayStrat",
+    "Sealer",
+    "TCPStrat",
+    "parse_strategy",
+]
+
+TCP_TYPE: Final = 1  # as in the patterns of parse_strategy
+RELAY_TYPE: Final = 2
+HINTS_MAX: Final = 4
+
+
+_ADDRESS: Final = re.compile(
+    r"(?:(?P<four>[0-9.]{1,15})|\[(?P<six>[0-9a-fA-F:.]{1,45})\]):(?P<port>[0-9]{1,5})", re.ASCII
+)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Address:
+    """An IP address (4 or 16 bytes, network order) and a port, 1-65535."""
+
+    ip: bytes
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> Address:
+        """``127.0.0.1:4000`` or ``[::1]:4000``. Raises :class:`InvalidConfig`."""
+        match = _ADDRESS.fullmatch(text)
+        try:
+            if match is None:
+                raise ValueError("neither form")
+            address = cls.of(match["four"] or match["six"], int(match["port"]))
+        except ValueError:
+            raise InvalidConfig(
+                f"an address is IP:PORT such as 192.0.2.7:4000 or [2001:db8::7]:4000, not {text!r}"
+            ) from None
+        if address.port > 65535:
+            raise InvalidConfig(f"a port is between 0 and 65535, not {address.port}")
+        return address
+
+    @classmethod
+    def of(cls, host: str, port: int) -> Address:
+        """From an IP address as a socket gives it. A scope (``fe80::1%eth0``) says something to
+        this machine only and is left out."""
+        return cls(ipaddress.ip_address(host.partition("%")[0]).packed, port)
+
+    @property
+    def host(self) -> str:
+        """The IP address as text, as socket calls take it."""
+        if len(self.ip) == 4:
+            return "{}.{}.{}.{}".format(*self.ip)
+        return str(ipaddress.ip_address(self.ip))
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if len(self.ip) == 16 else f"{self.host}:{self.port}"
+
+
+class Carrier(Protocol):
+    """Moves packets to one peer. What a strategy is handed to send with.
+
+    Sending raises :class:`egtp.errors.NotSent` if the packet cannot leave that way.
+    """
+
+    def takes_more(self, strategy: CommStrat) -> bool:
+        """Whether a packet sent now would leave at once. A way that is gone takes everything: the
+        write then says that it failed."""
+
+    def is_throttled(self, strategy: CommStrat) -> bool:
+        """Whether a rate is kept: the larger a packet, the longer nothing comes after it."""
+
+    def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
+        """Put ``packet`` into a connection's buffer, opening a connection if there is none."""
+
+    def send_relay(self, strategy: RelayStrat, packet: bytes) -> None:
+        """Ask the relay that ``strategy`` names to hand ``packet`` to the peer."""
+
+
+class Sealer(Protocol):
+    """Turns plaintext into a packet that only the peer can read, and nobody can repeat."""
+
+    def seal(self, plaintext: bytes) -> bytes: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TCPStrat:
+    """A TCP address, or a connection that is open already (then ``connection`` tells which).
+
+    An open connection is a matter of this moment and this process: it is never encoded.
+    """
+
+    address: Address
+    connection: int | None = None
+
+    def send(self, packet: bytes, carrier: Carrier) -> None:
+        carrier.send_tcp(self, packet)
+
+    def fields(self) -> tuple[Value, ...]:
+        """The form in a record."""
+        return (TCP_TYPE, self.address.ip, self.address.port)
+
+    def __str__(self) -> str:
+        return f"tcp {self.address}" + ("" if self.connection is None else " (open)")
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStrat:
+    """A relay server that has promised to push packets down to the peer.
+
+    It carries what a first contact with that relay needs without any lookup: both its keys and
+    where it was last seen. The addresses are hints only; the relay proves itself when dialled.
+    """
+
+    relay_key: bytes
+    """The relay's Ed25519 key; its nodeId follows from it."""
+    suite: int
+    channel_key: bytes
+    hints: tuple[Address, ...] = ()
+    relay_id: NodeId = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "relay_id", NodeId.of_key(self.relay_key))
+
+    def send(self, packet: bytes, carrier: Carrier) -> None:
+        carrier.send_relay(self, packet)
+
+    def same_relay(self, other: CommStrat) -> bool:
+        """Whether ``other`` goes through the same relay; hints and keys may have changed."""
+        return isinstance(other, RelayStrat) and other.relay_id == self.relay_id
+
+    def fields(self) -> tuple[Value, ...]:
+        """The form in a record."""
+        hints = tuple((hint.ip, hint.port) for hint in self.hints)
+        return (RELAY_TYPE, self.relay_key, self.suite, self.channel_key, *hints)
+
+    def __str__(self) -> str:
+        return f"relay {self.relay_id}"
+
+
+CommStrat: TypeAlias = TCPStrat | RelayStrat
+
+
+@dataclass(frozen=True, slots=True)
+class CryptoStrat:
+    """Seals what is sent, and passes it to a lower strategy for delivery (seed III.A)."""
+
+    lower: CommStrat
+    sealer: Sealer
+
+    def send(self, plaintext: bytes, carrier: Carrier) -> None:
+        self.lower.send(self.sealer.seal(plaintext), carrier)
+
+    def __str__(self) -> str:
+        return str(self.lower)
+
+
+def parse_strategy(fields: Value) -> CommStrat | None:
+    """The strategy that ``fields`` of a record describe; None for a type of a later version.
+
+    Elements after the known ones are skipped. Raises :class:`InvalidRecord` for a known type
+    with wrong fields.
+    """
+    if not isinstance(fields, list) or not fields or type(fields[0]) is not int:
+        raise InvalidRecord("a strategy starts with its type")
+    match fields:
+        case [1, bytes(ip), int(port), *_]:
+            return TCPStrat(_parse_address(ip, port))
+        case [2, bytes(key), int(suite), bytes(channel_key), *hints] if (
+            type(suite) is int and suite > 0 and len(channel_key) == KEY_BYTES
+        ):
+            check_key(key)
+            return RelayStrat(key, suite, channel_key, _parse_hints(hints))
+        case [1 | 2, *_]:
+            raise InvalidRecord("a strategy with wrong fields")
+    return None
+
+
+def _parse_hints(hints: Sequence[Value]) -> tuple[Address, ...]:
+    addresses = []
+    for hint in hints[:HINTS_MAX]:
+        match hint:
+            case [bytes(ip), int(port), *_]:
+                addresses.append(_parse_address(ip, port))
+            case _:
+                raise InvalidRecord("a relay hint is [ip, port]")
+    return tuple(addresses)
+
+
+def _parse_address(ip: bytes, port: int) -> Address:
+    if len(ip) not in (4, 16) or type(port) is not int or not 1 <= port <= 65535:
+        raise InvalidRecord("an address is 4 or 16 bytes and a port")
+    return Address(ip, port)

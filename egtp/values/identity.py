@@ -1,0 +1,176 @@
+"""Who a node is: a long-term signing key, a channel key, and the 20-byte nodeId they give.
+
+The *identity key* (Ed25519) signs records and nothing else. The *channel key* (X25519) serves
+the encrypted channel. The signed record binds the one to the other. A nodeId is the SHA-1 of the
+identity key and a fixed string (R12); it is at the same time the BEP 44 target of that key and
+salt, so a record can be stored in any DHT that knows BEP 44. Only a second preimage of SHA-1
+would let somebody else claim a nodeId; a collision lets nobody do so.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from egtp.errors import InvalidRecord, LocalProtocolError
+from egtp.values.static_key import StaticKey
+
+__all__ = ["KEY_BYTES", "NODE_ID_BYTES", "SALT", "Entropy", "Identity", "NodeId", "check_key"]
+
+SALT: Final = b"EGTP nodeId 1"
+"""Names the id scheme, never a protocol version: frozen for ever."""
+
+NODE_ID_BYTES: Final = 20
+KEY_BYTES: Final = 32
+
+Entropy = Callable[[int], bytes]
+"""Gives that many unpredictable bytes. The system's is ``os.urandom``."""
+
+_SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
+
+_FIELD_PRIME: Final = 2**255 - 19
+# The y coordinates of the eight points of small order (two of order eight, up to sign of x). A
+# signature under such a key can be made by anyone; the library accepts constant ones.
+_SMALL_ORDER_Y: Final = frozenset(
+    {
+        0,
+        1,
+        _FIELD_PRIME - 1,
+        int.from_bytes(
+            bytes.fromhex("26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05"),
+            "little",
+        ),
+        int.from_bytes(
+            bytes.fromhex("c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a"),
+            "little",
+        ),
+    }
+)
+
+
+class NodeId(bytes):
+    """Twenty bytes that name a node for ever. ``str()`` is lower-case base32, 32 characters.
+
+    A peer's nodeId is called a *peerId*; the type is the same.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, value: bytes) -> Self:
+        """Raises :class:`LocalProtocolError` unless ``value`` is exactly 20 bytes."""
+        if len(value) != NODE_ID_BYTES:
+            raise LocalProtocolError(
+                f"a nodeId is {NODE_ID_BYTES} bytes, not {len(value)}; "
+                "NodeId.parse() reads one that is written as text"
+            )
+        return super().__new__(cls, value)
+
+    @classmethod
+    def of_key(cls, key: bytes) -> Self:
+        """The nodeId of an Ed25519 public key."""
+        return cls(hashlib.sha1(key + SALT, usedforsecurity=False).digest())
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The nodeId written as ``text``: base32 in either case, without padding.
+
+        Raises :class:`LocalProtocolError` with what is wrong.
+        """
+        if len(text) != 32:
+            raise LocalProtocolError(
+                f"a peerId is 32 characters of base32 (a-z, 2-7); {text[:80]!r} has {len(text)}"
+            )
+        try:
+            return cls(base64.b32decode(text, casefold=True))
+        except (binascii.Error, ValueError):
+            raise LocalProtocolError(
+                f"a peerId is 32 characters of base32 (a-z, 2-7), unlike {text!r}"
+            ) from None
+
+    def __str__(self) -> str:
+        return base64.b32encode(self).decode("ascii").lower()
+
+    def __repr__(self) -> str:
+        return f"NodeId({self!s})"
+
+
+def check_key(key: bytes) -> None:
+    """Refuse an Ed25519 public key under which a signature proves nothing.
+
+    Raises :class:`InvalidRecord` for a wrong size, a non-canonical encoding or a point of small
+    order.
+    """
+    if len(key) != KEY_BYTES:
+        raise InvalidRecord(f"an identity key is {KEY_BYTES} bytes")
+    y = int.from_bytes(key, "little") & (2**255 - 1)
+    if y >= _FIELD_PRIME:
+        raise InvalidRecord("the identity key is not canonically encoded")
+    if y in _SMALL_ORDER_Y:
+        raise InvalidRecord("the identity key is a point of small order")
+
+
+def verify(key: bytes, signature: bytes, message: bytes) -> bool:
+    """Whether ``signature`` is ``key``'s over ``message``. The key must have passed
+    :func:`check_key`. About 95 microseconds."""
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+class Identity:
+    """The private keys of a node. Never printed, compared or pickled."""
+
+    __slots__ = ("_signing_key", "channel", "key", "node_id")
+
+    def __init__(self, signing_key: Ed25519PrivateKey, channel_secret: X25519PrivateKey) -> None:
+        self._signing_key = signing_key
+        self.key: Final = signing_key.public_key().public_bytes_raw()
+        """The Ed25519 public key, 32 bytes."""
+        self.channel: Final = StaticKey(channel_secret)
+        """The X25519 key of the encrypted channel."""
+        self.node_id: Final = NodeId.of_key(self.key)
+
+    @classmethod
+    def generate(cls, entropy: Entropy) -> Self:
+        """A new identity. ``Identity.generate(os.urandom)`` outside of simulations."""
+        return cls(
+            Ed25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
+            X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
+        )
+
+    @property
+    def channel_key(self) -> bytes:
+        """The X25519 public key, 32 bytes."""
+        return self.channel.public
+
+    @property
+    def signing_key(self) -> Ed25519PrivateKey:
+        """For writing the identity to its file; use :meth:`sign` to sign."""
+        return self._signing_key
+
+    def sign(self, buffer: bytes) -> bytes:
+        """Sign a BEP 44 buffer or a purpose-tagged one, 64 bytes.
+
+        The identity key never signs anything else, so that no signature can be taken for one of
+        another purpose: raises :class:`LocalProtocolError` for a buffer that starts with neither
+        ``4:salt`` nor ``EGTP1 <purpose>`` and a zero byte.
+        """
+        if not _SIGNABLE.match(buffer):
+            raise LocalProtocolError("the identity key signs records and tagged buffers only")
+        return self._signing_key.sign(buffer)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.node_id})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("private keys are not pickled; write them with IdentityFile")

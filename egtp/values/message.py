@@ -1,0 +1,167 @@
+"""Messages: what one application says to another, in canonical form (R1-R4).
+
+Three kinds exist. A *query* wants a reply; a *reply* carries the reference of its query, which
+is the SHA-256 of the query's bytes; a *send* wants nothing back. Each begins with a random
+16-byte nonce, unique for ever. Nonce and reference are in the message whatever carries it, so the
+association of reply and query, and the acknowledgement that it is, hold end to end.
+"""
+
+from __future__ import annotations
+
+import enum
+import hashlib
+import re
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
+
+from egtp.errors import CanonicalError, InvalidMessage, LocalProtocolError
+from egtp.values.bodies import body_at
+from egtp.values.canonical import decode_with_body, pack
+
+__all__ = [
+    "NONCE_BYTES",
+    "Message",
+    "Query",
+    "Reply",
+    "ReplyCode",
+    "Send",
+    "check_kind",
+    "decode_message",
+    "reference_of",
+]
+
+NONCE_BYTES: Final = 16
+REFERENCE_BYTES: Final = 32
+QUERY_HEAD: Final = b"\x98\x01\xc4\x10"
+REPLY_HEAD: Final = b"\x95\x02\xc4\x10"
+REFERENCE_HEAD: Final = b"\xc4\x20"
+REPLY_BODY_AT: Final = 55
+SEND_HEAD: Final = b"\x96\x03\xc4\x10"
+U32_LIMIT: Final = 2**32
+U64_LIMIT: Final = 2**64
+
+_new: Final = tuple.__new__
+"""What the constructor of a NamedTuple does, at half the price."""
+_KIND: Final = re.compile(r"[a-z0-9._-]{1,64}")
+RESERVED_PREFIX: Final = "egtp."
+
+
+class ReplyCode(enum.IntEnum):
+    """How a query was answered. 64-127 are the application's; an unknown code means 2."""
+
+    OK = 0
+    NO_SUCH_KIND = 1
+    HANDLER_ERROR = 2
+    BUSY = 3
+    TOO_LARGE = 4
+    REFUSED = 5
+    EXPIRED = 6
+    RAN_REPLY_GONE = 7
+
+
+class Query(NamedTuple):
+    """``[1, nonce, nil, number, kind, lifetime_ms, reply_bytes_max, body]``"""
+
+    nonce: bytes
+    number: int
+    """Plus one per query to that peer, per incarnation of the sender."""
+    kind: str
+    lifetime_ms: int
+    """The hard timeout: older than this the query must not be run."""
+    reply_bytes_max: int
+    """The largest reply body that the sender takes."""
+    body: bytes
+
+    def encode(self) -> bytes:
+        return pack((1, self.nonce, None, *self[1:]))
+
+
+class Reply(NamedTuple):
+    """``[2, nonce, reference, code, body]``"""
+
+    nonce: bytes
+    reference: bytes
+    code: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        return pack((2, *self))
+
+
+class Send(NamedTuple):
+    """``[3, nonce, nil, kind, lifetime_ms, body]``"""
+
+    nonce: bytes
+    kind: str
+    lifetime_ms: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        return pack((3, self.nonce, None, *self[1:]))
+
+
+Message: TypeAlias = Query | Reply | Send
+
+
+def reference_of(query: bytes) -> bytes:
+    """The reference of a query, from its bytes as sent or as received (R2): 32 bytes."""
+    return hashlib.sha256(query).digest()
+
+
+def decode_message(data: bytes) -> Message:
+    """Raises :class:`InvalidMessage` unless ``data`` is the canonical form of a message."""
+    # On the path of every message. Its form being canonical, four bytes tell the number of fields,
+    # the type of message, and that a nonce of 16 bytes follows.
+    head = data[:4]
+    if head == REPLY_HEAD:
+        # All fields but the last have one length each.
+        if len(data) > REPLY_BODY_AT + 1 and data[20:22] == REFERENCE_HEAD and data[54] < 128:
+            body = body_at(data, REPLY_BODY_AT)
+            if body is not None:
+                return _new(Reply, (data[4:20], data[22:54], data[54], body))
+        raise InvalidMessage("message: not the canonical form of a reply")
+    try:
+        fields = decode_with_body(data)
+    except CanonicalError as error:
+        raise InvalidMessage(f"message: {error}") from None
+    if head == QUERY_HEAD:
+        _, nonce, nothing, number, kind, lifetime_ms, reply_max, body = fields
+        if (
+            nothing is None
+            and type(number) is int
+            and number >= 0
+            and type(lifetime_ms) is int
+            and 0 <= lifetime_ms < U32_LIMIT
+            and type(reply_max) is int
+            and 0 <= reply_max < U32_LIMIT
+            and type(kind) is str
+            and _is_kind(kind)
+        ):
+            return _new(Query, (nonce, number, kind, lifetime_ms, reply_max, body))
+    elif head == SEND_HEAD:
+        _, nonce, nothing, kind, lifetime_ms, body = fields
+        if (
+            nothing is None
+            and type(lifetime_ms) is int
+            and 0 <= lifetime_ms < U32_LIMIT
+            and type(kind) is str
+            and _is_kind(kind)
+        ):
+            return _new(Send, (nonce, kind, lifetime_ms, body))
+    raise InvalidMessage("not a query, reply or send")
+
+
+@lru_cache(256)
+def _is_kind(kind: str) -> bool:
+    return _KIND.fullmatch(kind) is not None
+
+
+def check_kind(kind: object, *, reserved: bool = False) -> None:
+    """Raises :class:`LocalProtocolError` for a kind that an application cannot use.
+
+    A kind is 1-64 of ``a-z 0-9 . _ -``; those that start with ``egtp.`` are the engine's.
+    """
+    if not isinstance(kind, str) or not _KIND.fullmatch(kind):
+        raise LocalProtocolError(f"a kind is 1 to 64 of a-z 0-9 . _ - and not {kind!r}")
+    if kind.startswith(RESERVED_PREFIX) and not reserved:
+        raise LocalProtocolError(f"kinds that start with {RESERVED_PREFIX!r} are the engine's own")

@@ -1,0 +1,120 @@
+"""Accept limits: nobody gets more than his part, and what is remembered is bounded."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.limits.accept_limits import BURST_S, ORIGINS_MAX, AcceptLimits, RelayedInitiations, origin
+from egtp.values.identity import NodeId
+
+
+def limits(per_s: float = 1e6, per_origin_per_s: float = 1e6, most: int = 10**6) -> AcceptLimits:
+    return AcceptLimits(
+        per_s=per_s, per_origin_per_s=per_origin_per_s, per_origin_max=most, now_s=0.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("192.0.2.1", "192.0.2.1", True),
+        ("192.0.2.1", "192.0.2.2", False),
+        ("192.0.2.1", "::ffff:192.0.2.1", True),
+        ("2001:db8:0:1::1", "2001:db8:0:1:ffff::9", True),
+        ("2001:db8:0:1::1", "2001:db8:0:2::1", False),
+        ("::1", "::2", True),
+    ],
+)
+def test_connections_are_counted_by_ipv4_address_and_by_ipv6_64(
+    one: str, other: str, same: bool
+) -> None:
+    origins = [origin(ipaddress.ip_address(text).packed) for text in (one, other)]
+    assert (origins[0] == origins[1]) == same
+
+
+def test_one_origin_has_so_many_at_a_time_and_no_more() -> None:
+    accepts = limits(most=3)
+    assert [accepts.enter(b"a", 0.0) for _ in range(4)] == [None] * 3 + [
+        "too many from one address"
+    ]
+    assert accepts.enter(b"b", 0.0) is None
+    accepts.leave(b"a")
+    assert accepts.enter(b"a", 0.0) is None
+
+
+def test_one_origin_comes_so_fast_and_no_faster() -> None:
+    accepts = limits(per_origin_per_s=2.0)
+    burst = [accepts.enter(b"a", 0.0) for _ in range(20)]
+    assert burst == [None] * (int(2 * BURST_S) + 1) + ["too fast from one address"] * 9
+    assert accepts.enter(b"b", 0.0) is None
+    refused = [accepts.enter(b"a", 0.01 * turn) for turn in range(1, 1001)]
+    assert refused.count(None) == pytest.approx(2.0 * 10, abs=1)
+
+
+def test_all_together_come_so_fast_and_no_faster() -> None:
+    accepts = limits(per_s=4.0)
+    results = [accepts.enter(bytes([number]), 0.0) for number in range(200)]
+    assert results.count(None) == 4 * BURST_S + 1
+    assert set(results[21:]) == {"too fast"}
+
+
+def test_who_is_refused_takes_nothing_from_the_others() -> None:
+    accepts = limits(per_s=4.0, per_origin_per_s=1.0)
+    for _ in range(1000):
+        accepts.enter(b"greedy", 0.0)
+    results = [accepts.enter(bytes([number]), 0.0) for number in range(14)]
+    assert results == [None] * 14
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.booleans(), st.floats(0.0, 1.0)), min_size=1, max_size=200
+    )
+)
+def test_counts_are_right_whatever_comes_and_goes(
+    events: list[tuple[int, bool, float]],
+) -> None:
+    accepts, inside, now = limits(per_s=20.0, per_origin_per_s=5.0, most=4), [0] * 6, 0.0
+    for number, comes, gap_s in events:
+        now += gap_s
+        if comes:
+            reason = accepts.enter(bytes([number]), now)
+            assert (reason == "too many from one address") == (inside[number] == 4)
+            inside[number] += reason is None
+        elif inside[number]:
+            accepts.leave(bytes([number]))
+            inside[number] -= 1
+        assert all(count <= 4 for count in inside)
+
+
+def test_what_is_remembered_is_bounded_however_many_addresses_somebody_has() -> None:
+    accepts, now = limits(), 0.0
+    for number in range(3 * ORIGINS_MAX):
+        where = number.to_bytes(8, "big")
+        assert accepts.enter(where, now) is None
+        accepts.leave(where)
+        now += 0.001
+    assert accepts.remembered == ORIGINS_MAX
+
+
+def peer(number: int) -> NodeId:
+    return NodeId(number.to_bytes(20, "big"))
+
+
+def test_a_sender_behind_a_relay_is_held_up_and_the_next_is_not() -> None:
+    initiations = RelayedInitiations(160.0, 0.0)
+    relay = peer(0)
+    admitted = sum(initiations.admit(relay, peer(1), 0.0) for _ in range(1000))
+    assert admitted == 160 / 16 * BURST_S + 1
+    assert initiations.admit(relay, peer(2), 0.0)
+
+
+def test_a_relay_that_makes_up_senders_leaves_half_to_the_other_relays() -> None:
+    initiations = RelayedInitiations(160.0, 0.0)
+    admitted = sum(initiations.admit(peer(0), peer(10 + n), 0.001 * n) for n in range(20_000))
+    assert admitted == pytest.approx(160 / 2 * (BURST_S + 20), rel=0.01)
+    assert initiations.admit(peer(1), peer(9), 20.0)

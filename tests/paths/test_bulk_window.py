@@ -1,0 +1,189 @@
+"""The window of large messages: small while they queue on the way, large enough for any path."""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from math import inf
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from egtp.paths.bulk_window import BESIDE_S, BYTES_MAX, BYTES_MIN, OVERDUE_S, QUEUE_S, BulkWindow
+from egtp.paths.outbox import CHUNKS_MAX
+
+PIECE = 16_384
+
+
+def carry(
+    window: BulkWindow,
+    bytes_per_s: float,
+    delay_s: float,
+    for_s: float,
+    *,
+    small_ones_after_s: float = inf,
+) -> tuple[float, float]:
+    """Send as much as the window allows over a path of that rate and delay; the share of the rate
+    that was used in the second half, and the longest that a packet waited there."""
+    now_s = free_s = 0.0
+    pongs: deque[tuple[float, bytes]] = deque()
+    carried, longest_s = 0, 0.0
+    while now_s < for_s:
+        while pongs and pongs[0][0] <= now_s:
+            window.pong(pongs.popleft()[1], now_s)
+        if now_s > small_ones_after_s:
+            window.small_one_passes(now_s)
+        packet = PIECE * min(window.chunks(now_s), CHUNKS_MAX)
+        if not packet:
+            now_s = pongs[0][0]
+            continue
+        if free_s - now_s > 10:
+            break
+        free_s = max(free_s, now_s) + packet / bytes_per_s
+        ping = window.sent(packet, now_s)
+        if ping is not None:
+            pongs.append((free_s + delay_s, ping))
+        if now_s > for_s / 2:
+            carried += packet
+            longest_s = max(longest_s, free_s - now_s)
+        now_s += 1e-6
+    return carried / (bytes_per_s * for_s / 2), longest_s
+
+
+def test_a_slow_path_holds_little_and_is_kept_busy() -> None:
+    """A megabyte a second, 20 ms: what is under way is what the path carries in a tenth of one."""
+    used, longest_s = carry(BulkWindow(), 1e6, 0.02, 20)
+    assert used > 0.95
+    assert longest_s < 0.25
+
+
+def test_a_fast_path_holds_milliseconds_and_is_kept_busy() -> None:
+    used, longest_s = carry(BulkWindow(), 500e6, 0.0002, 1)
+    assert used > 0.9
+    assert longest_s < 0.004
+
+
+def test_a_long_fat_path_is_filled() -> None:
+    """50 MB/s over 100 ms: 5 MB under way, forty times what the window begins with."""
+    window = BulkWindow()
+    used, longest_s = carry(window, 50e6, 0.1, 10)
+    assert used > 0.9
+    assert window.bytes_max > 4e6
+    assert longest_s < 0.25
+
+
+def test_while_small_messages_pass_a_fast_path_holds_a_few_chunks_and_is_kept_busy() -> None:
+    window = BulkWindow()
+    used, longest_s = carry(window, 500e6, 0.0001, 2, small_ones_after_s=0.9)
+    assert window.bytes_max < 16 * PIECE
+    assert longest_s < 0.0005
+    assert used > 0.7
+
+
+def test_while_small_messages_pass_a_long_path_is_filled_all_the_same() -> None:
+    used, longest_s = carry(BulkWindow(), 50e6, 0.1, 20, small_ones_after_s=0)
+    assert used > 0.8
+    assert longest_s < 0.25
+
+
+def test_a_window_that_shrinks_never_waits_for_a_pong_that_nobody_asked_for() -> None:
+    """It had grown so large that less than a quarter of it, which has no ping, fills it now."""
+    window, now_s = BulkWindow(), 0.0
+    asked: list[bytes] = []
+    for round_trip_s in [0.0001] * 40 + [0.5] * 40:
+        while window.chunks(now_s):
+            ping = window.sent(PIECE, now_s)
+            if ping is not None:
+                asked.append(ping)
+        assert asked, "it waits, and nothing will come"
+        window.small_one_passes(now_s)
+        now_s += round_trip_s
+        for ping in asked:
+            window.pong(ping, now_s)
+        asked.clear()
+
+
+def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
+    window = BulkWindow()
+    while window.chunks(0.0):
+        window.sent(PIECE, 0.0)
+    assert not window.chunks(OVERDUE_S / 2)
+    assert window.chunks(OVERDUE_S)
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.integers(1, 65_000),
+            st.binary(max_size=9),
+            st.integers(0, 2**24).map(lambda total: struct.pack(">Q", total)),
+        ),
+        max_size=60,
+    )
+)
+def test_whatever_pongs_a_peer_makes_up_the_window_is_within_its_bounds(
+    events: list[int | bytes],
+) -> None:
+    window, asked, now_s = BulkWindow(), deque[bytes](), 0.0
+    for event in events:
+        now_s += QUEUE_S / 3
+        if isinstance(event, int):
+            ping = window.sent(event, now_s)
+            if ping is not None:
+                asked.append(ping)
+        elif asked and event == asked[0]:
+            asked.popleft()
+            window.pong(event, now_s)
+        else:
+            before = window.bytes_max
+            assert not window.pong(event, now_s)
+            assert window.bytes_max == before
+        assert BYTES_MIN <= window.bytes_max <= BYTES_MAX
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.just("send"),
+            st.just("send"),
+            st.just("pong"),
+            st.just("small"),
+            st.sampled_from([0.000_01, 0.001, 0.1, BESIDE_S, OVERDUE_S]),
+        ),
+        max_size=200,
+    )
+)
+def test_large_messages_wait_while_the_window_is_full_and_a_packet_is_little_of_it(
+    events: list[str | float],
+) -> None:
+    window, now_s, small_s = BulkWindow(), 0.0, -inf
+    sent = read = 0
+    asked: deque[tuple[float, bytes]] = deque()
+    for event in events:
+        if isinstance(event, float):
+            now_s += event
+        elif event == "small":
+            window.small_one_passes(now_s)
+            small_s = now_s
+        elif event == "pong" and asked:
+            _, pong = asked.popleft()
+            (read,) = struct.unpack(">Q", pong)
+            window.pong(pong, now_s)
+        elif event == "send":
+            chunks = window.chunks(now_s)
+            if chunks and asked and sent - read >= window.bytes_max:
+                assert now_s - asked[-1][0] >= OVERDUE_S
+                read = sent
+                asked.clear()
+            assert (chunks == 0) == (sent - read >= window.bytes_max and bool(asked))
+            if now_s < small_s + BESIDE_S:
+                assert chunks <= 1, "in the way of small ones"
+            assert chunks * PIECE <= max(window.bytes_max // 2, PIECE)
+            # A packet may have less than it might, and the last chunk may be short.
+            size = min(chunks, CHUNKS_MAX) * PIECE
+            if size:
+                sent += size
+                ping = window.sent(size, now_s)
+                if ping is not None:
+                    asked.append((now_s, ping))
+                assert asked, "nobody would say how far the peer has read"

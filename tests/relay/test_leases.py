@@ -1,0 +1,315 @@
+"""Leases and mailboxes: within their quotas, and nothing beyond its lifetime (R24)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import count
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from egtp.relay.leases import Held, Leases, RelayLimits
+from egtp.values.identity import NodeId
+
+PEERS = [NodeId(bytes([number]) * 20) for number in range(13)]
+SENDER = NodeId(bytes([99]) * 20)
+SENDERS = [NodeId(bytes([99 + number]) * 20) for number in range(2)]
+LIMITS = RelayLimits(
+    leases_max=8,
+    lease_s_max=30.0,
+    mailbox_packets_max=3,
+    mailbox_bytes_max=100,
+    mailbox_sender_packets_max=2,
+    mailboxes_bytes_max=160,
+    sender_bytes_max=130,
+    mailbox_s_max=20.0,
+    queue_bytes_max=1000,
+)
+
+
+STRANGERS_MAX = 7
+STRANGE_BYTES_MAX = 140
+
+
+class LeasesMachine(RuleBasedStateMachine):
+    """The model says until when each lease lasts, who makes way, and what is in each mailbox."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.leases = Leases(LIMITS)
+        self.now_s = 0.0
+        self.until: dict[NodeId, float] = {}
+        self.strangers: dict[NodeId, bool] = {}
+        self.away: list[NodeId] = []
+        self.boxes: dict[NodeId, list[Held]] = {}
+        self.serial = count()
+
+    def _forget(self, peer_id: NodeId) -> None:
+        self.until.pop(peer_id, None)
+        self.strangers.pop(peer_id, None)
+        self.boxes.pop(peer_id, None)
+        if peer_id in self.away:
+            self.away.remove(peer_id)
+
+    def _expire_model(self) -> None:
+        for peer_id in [i for i, until_s in self.until.items() if self.now_s >= until_s]:
+            self._forget(peer_id)
+        for peer_id, box in self.boxes.items():
+            self.boxes[peer_id] = [held for held in box if held.deadline_s > self.now_s]
+
+    def _is_full(self, stranger: bool) -> bool:
+        return len(self.until) >= LIMITS.leases_max or (
+            stranger and sum(self.strangers.values()) >= STRANGERS_MAX
+        )
+
+    @rule(
+        peer_id=st.sampled_from(PEERS),
+        wanted_s=st.one_of(st.floats(-1, 60), st.just(0.0), st.just(30.0), st.just(30.0)),
+        is_here=st.booleans(),
+        stranger=st.sampled_from([True, True, False]),
+    )
+    def grant(self, peer_id: NodeId, wanted_s: float, is_here: bool, stranger: bool) -> None:
+        # To look for leases that have ended is in vain unless there is no room.
+        self._expire_model()
+        granted_s = self.leases.grant(
+            peer_id, wanted_s, self.now_s, is_here=is_here, stranger=stranger
+        )
+        if wanted_s <= 0:
+            self._forget(peer_id)
+            assert granted_s == 0
+            return
+        if peer_id not in self.until and self._is_full(stranger) and self.away:
+            self._forget(self.away[0])
+        if peer_id not in self.until and self._is_full(stranger):
+            assert granted_s == 0
+            return
+        assert granted_s == min(wanted_s, LIMITS.lease_s_max)
+        self.until[peer_id] = self.now_s + granted_s
+        self.strangers[peer_id] = stranger
+        if peer_id in self.away:
+            self.away.remove(peer_id)
+        if stranger and not is_here:
+            self.away.append(peer_id)
+
+    @rule(peer_id=st.sampled_from(PEERS))
+    def leaves(self, peer_id: NodeId) -> None:
+        self._expire_model()
+        self.leases.expire(self.now_s)
+        self.leases.left(peer_id)
+        if self.strangers.get(peer_id) and peer_id not in self.away:
+            self.away.append(peer_id)
+
+    @rule(
+        peer_id=st.sampled_from(PEERS),
+        sender=st.sampled_from(SENDERS),
+        size=st.one_of(st.integers(0, 101), st.sampled_from([50, 100])),
+        lifetime_s=st.floats(0.01, 40.0),
+    )
+    def hold(self, peer_id: NodeId, sender: NodeId, size: int, lifetime_s: float) -> None:
+        if not self.leases.has(peer_id, self.now_s):
+            return
+        # What is too old elsewhere counts until it is noticed; a test of its own says when.
+        self.leases.expire(self.now_s)
+        self._expire_model()
+        packet = (b"%8d" % next(self.serial) * 13)[:size]
+        stranger = sender is SENDERS[1]
+        box = self.boxes.setdefault(peer_id, [])
+        everywhere = [held for b in self.boxes.values() for held in b]
+        its = [held for held in everywhere if held.sender == sender]
+        fits = (
+            len(box) < LIMITS.mailbox_packets_max
+            and sum(len(held.packet) for held in box) + size <= LIMITS.mailbox_bytes_max
+            and sum(held.sender == sender for held in box) < LIMITS.mailbox_sender_packets_max
+            and sum(len(held.packet) for held in its) + size <= LIMITS.sender_bytes_max
+            and sum(len(held.packet) for held in everywhere) + size <= LIMITS.mailboxes_bytes_max
+        )
+        held = self.leases.hold(peer_id, sender, packet, lifetime_s, self.now_s, stranger=stranger)
+        assert held == fits
+        if fits:
+            deadline_s = self.now_s + min(lifetime_s, LIMITS.mailbox_s_max)
+            box.append(Held(sender, packet, deadline_s))
+
+    @rule(peer_id=st.sampled_from(PEERS))
+    def collect(self, peer_id: NodeId) -> None:
+        self._expire_model()
+        collected = self.leases.collect(peer_id, self.now_s)
+        if peer_id in self.away:
+            self.away.remove(peer_id)
+        assert all(held.deadline_s > self.now_s for held in collected), "beyond its lifetime"
+        if peer_id in self.until:
+            assert collected == self.boxes.pop(peer_id, [])
+        assert self.leases.collect(peer_id, self.now_s) == [], "given out twice"
+
+    @rule(peer_id=st.sampled_from(PEERS))
+    def end(self, peer_id: NodeId) -> None:
+        self.leases.end(peer_id)
+        self._forget(peer_id)
+        assert not self.leases.has(peer_id, self.now_s)
+
+    @rule(delay_s=st.floats(0.0, 15.0))
+    def time_passes(self, delay_s: float) -> None:
+        self.now_s += delay_s
+
+    @rule()
+    def expire(self) -> None:
+        self._expire_model()
+        self.leases.expire(self.now_s)
+        everywhere = sum(len(held.packet) for box in self.boxes.values() for held in box)
+        assert self.leases.held_bytes == everywhere
+        assert len(self.leases) == len(self.until)
+
+    @invariant()
+    def a_lease_lasts_exactly_as_long_as_was_said(self) -> None:
+        for peer_id in PEERS:
+            expected = self.now_s < self.until.get(peer_id, float("-inf"))
+            assert self.leases.has(peer_id, self.now_s) == expected
+
+    @invariant()
+    def what_is_held_is_counted_and_within_every_quota(self) -> None:
+        boxes = self.leases._leases.values()
+        assert len(self.leases) <= LIMITS.leases_max
+        assert sum(box.stranger for box in boxes) == self.leases._strangers <= STRANGERS_MAX
+        assert self.leases._away.keys() <= self.leases._leases.keys()
+        assert self.leases.held_bytes <= LIMITS.mailboxes_bytes_max
+        assert self.leases.held_bytes == sum(box.held_bytes for box in boxes)
+        for box in boxes:
+            assert box.held_bytes == sum(len(held.packet) for held in box.held)
+            assert box.held_bytes <= LIMITS.mailbox_bytes_max
+            assert len(box.held) <= LIMITS.mailbox_packets_max
+
+
+def test_leases_and_mailboxes_do_what_a_plain_model_does() -> None:
+    run_state_machine_as_test(LeasesMachine)
+
+
+NARROW = replace(
+    LIMITS,
+    leases_max=3,
+    mailbox_sender_packets_max=3,
+    mailboxes_bytes_max=150,
+    sender_bytes_max=150,
+)
+
+
+def grant(leases: Leases, peer_id: NodeId, wanted_s: float, now_s: float) -> float:
+    """To somebody who is connected, and known."""
+    return leases.grant(peer_id, wanted_s, now_s, is_here=True, stranger=False)
+
+
+def hold(
+    leases: Leases,
+    peer_id: NodeId,
+    sender: NodeId,
+    packet: bytes,
+    lifetime_s: float,
+    now_s: float,
+) -> bool:
+    return leases.hold(peer_id, sender, packet, lifetime_s, now_s, stranger=False)
+
+
+def held_packets(leases: Leases, peer_id: NodeId, now_s: float) -> list[bytes]:
+    return [held.packet for held in leases.collect(peer_id, now_s)]
+
+
+def test_what_is_past_its_lifetime_makes_room_in_other_mailboxes() -> None:
+    leases = Leases(NARROW)
+    for peer_id in PEERS[:3]:
+        grant(leases, peer_id, 30, 0.0)
+    assert hold(leases, PEERS[0], SENDER, bytes(100), 1.0, 0.0)
+    assert hold(leases, PEERS[1], SENDER, bytes(50), 1.0, 0.0)
+    assert not hold(leases, PEERS[2], SENDER, b"x", 1.0, 0.5)
+    leases.expire(1.0)
+    assert leases.held_bytes == 0
+    assert hold(leases, PEERS[2], SENDER, bytes(100), 1.0, 1.0)
+
+
+def test_a_packet_is_gone_at_its_deadline_not_after_it() -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 30, 0.0)
+    hold(leases, PEERS[0], SENDER, b"a", 5.0, 0.0)
+    hold(leases, PEERS[0], SENDER, b"b", 5.1, 0.0)
+    assert held_packets(leases, PEERS[0], 5.0) == [b"b"]
+    assert leases.held_bytes == 0
+
+
+def test_a_long_lived_packet_in_front_does_not_keep_a_short_lived_one() -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 30, 0.0)
+    for packet, lifetime_s in ((b"long", 15.0), (b"short", 1.0), (b"middle", 5.0)):
+        assert hold(leases, PEERS[0], SENDER, packet, lifetime_s, 0.0)
+    leases.expire(2.0)
+    assert leases.held_bytes == len(b"long" + b"middle")
+    assert held_packets(leases, PEERS[0], 2.0) == [b"long", b"middle"]
+
+
+@pytest.mark.parametrize("lifetime_s", [20.0, 21.0, 1e9])
+def test_no_packet_is_held_longer_than_the_relay_is_willing_to(lifetime_s: float) -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 30, 0.0)
+    hold(leases, PEERS[0], SENDER, b"a", lifetime_s, 0.0)
+    assert held_packets(leases, PEERS[0], 20.0) == []
+
+
+def test_equal_packets_are_each_held_and_each_given_out() -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 30, 0.0)
+    for moment in range(3):
+        assert hold(leases, PEERS[0], SENDER, b"same", 2.0, float(moment))
+    leases.expire(2.5)
+    assert leases.held_bytes == 8
+    assert held_packets(leases, PEERS[0], 2.5) == [b"same", b"same"]
+
+
+def test_the_end_of_a_lease_is_the_end_of_its_mailbox() -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 10, 0.0)
+    hold(leases, PEERS[0], SENDER, b"a", 20.0, 0.0)
+    assert grant(leases, PEERS[0], 10, 10.0) == 10
+    assert held_packets(leases, PEERS[0], 10.0) == []
+
+
+def test_renewing_keeps_the_mailbox_and_may_shorten_the_lease() -> None:
+    leases = Leases(NARROW)
+    grant(leases, PEERS[0], 30, 0.0)
+    hold(leases, PEERS[0], SENDER, b"a", 20.0, 0.0)
+    assert grant(leases, PEERS[0], 2, 1.0) == 2
+    assert leases.has(PEERS[0], 2.9)
+    assert not leases.has(PEERS[0], 3.0)
+    assert held_packets(leases, PEERS[0], 2.0) == [b"a"]
+
+
+def test_a_full_relay_still_renews_and_has_room_again_when_a_lease_runs_out() -> None:
+    leases = Leases(NARROW)
+    for peer_id in PEERS[:3]:
+        assert grant(leases, peer_id, 10, 0.0) == 10
+    assert grant(leases, PEERS[3], 10, 5.0) == 0
+    assert grant(leases, PEERS[0], 10, 5.0) == 10
+    assert grant(leases, PEERS[3], 10, 10.0) == 10
+    assert grant(leases, PEERS[4], 10, 10.0) == 10
+    assert grant(leases, PEERS[1], 10, 10.0) == 0
+
+
+def test_a_crowd_of_strangers_that_leases_and_goes_takes_no_place_for_long() -> None:
+    leases = Leases(LIMITS)
+    crowd = [NodeId(number.to_bytes(20, "big")) for number in range(1000)]
+    for peer_id in crowd:
+        assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True)
+        leases.left(peer_id)
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30
+    assert len(leases) == STRANGERS_MAX
+
+
+def test_strangers_who_stay_leave_an_eighth_of_a_relay_to_those_whom_it_knows() -> None:
+    leases = Leases(LIMITS)
+    granted = [leases.grant(one, 30, 0.0, is_here=True, stranger=True) for one in PEERS[:10]]
+    assert granted == [30] * STRANGERS_MAX + [0] * 3
+    assert leases.grant(PEERS[11], 30, 0.0, is_here=True, stranger=False) == 30
+
+
+def test_one_sender_does_not_fill_the_mailbox_of_somebody_else() -> None:
+    leases = Leases(LIMITS)
+    grant(leases, PEERS[0], 30, 0.0)
+    held = [hold(leases, PEERS[0], SENDERS[0], b"spam", 5.0, 0.0) for _ in range(10)]
+    assert held == [True, True] + [False] * 8
+    assert hold(leases, PEERS[0], SENDERS[1], b"news", 5.0, 0.0)
