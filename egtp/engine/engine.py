@@ -11,20 +11,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from hashlib import sha256
 from typing import Any, Final
 
 from egtp.channel.sealed import (
     GOAWAY_CLOSING,
-    MESSAGE,
     ItemType,
-    Sealed,
     item,
-    parse_age,
-    parse_goaway,
-    parse_settled_except,
     write_goaway,
 )
 from egtp.config import NodeConfig
@@ -32,10 +26,13 @@ from egtp.discovery_service import Introduction
 from egtp.engine.answering import Answering
 from egtp.engine.asking import Asking
 from egtp.engine.carriers import ConnectionCarrier, PeerCarrier
+from egtp.engine.deadline_timer import DeadlineTimer
+from egtp.engine.intake import Intake
+from egtp.engine.records import Records
 from egtp.engine.routes import Routes
 from egtp.environment import Environment, nonces
-from egtp.errors import FastFail, FastFailReason, NodeClosed, RemoteProtocolError
-from egtp.events import Observer, RecordLearned
+from egtp.errors import FastFail, FastFailReason, NodeClosed
+from egtp.events import Observer
 from egtp.handling.handlers import Handlers
 from egtp.later import begin_later
 from egtp.limits.accept_limits import RelayedInitiations
@@ -52,33 +49,24 @@ from egtp.paths.path import Path
 from egtp.paths.turns import Turns
 from egtp.paths.uploads import Uploads
 from egtp.queries.early import Early
-from egtp.queries.exchange import EXCEPTIONS_MAX, Exchange, ExchangeTable
-from egtp.queries.large_message import Arrived
-from egtp.queries.message_reader import MessageReader
+from egtp.queries.exchange import Exchange, ExchangeTable
 from egtp.queries.outgoing import Outgoing
 from egtp.reaching.address_policy import Interface
 from egtp.reaching.dialling import Dialler
 from egtp.reaching.peers import Peer, PeerBook
 from egtp.reaching.reaching import Reacher
-from egtp.relay.relaying import Relaying, strategy_of
+from egtp.relay.relaying import Relaying
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 from egtp.values.attempts import AttemptReason
-from egtp.values.comm_record import INCARNATION_BYTES, STRATEGIES_MAX, SignedCommRecord, claims_of
-from egtp.values.comm_strat import Address, Carrier, CommStrat, TCPStrat
+from egtp.values.comm_record import INCARNATION_BYTES, SignedCommRecord
+from egtp.values.comm_strat import Carrier
 from egtp.values.identity import Identity, NodeId
-from egtp.values.message import Message, Query, Reply, Send
 
 __all__ = ["Engine"]
 
-TIMER_LATE_S: Final = 0.05
-"""A timer that a sleep of the machine has made later than this is set anew."""
-PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
-"""A peer that pings and reads nothing gets no more pongs than this."""
 DRAIN_LOOK_S: Final = 0.05
 """How often a node that is about to close looks whether it is done."""
-HANDSHAKE: Final = "handshake"
-PUSHED: Final = "pushed by the peer"
 
 
 class Engine:
@@ -109,9 +97,6 @@ class Engine:
         self._turns: Final = self._make_turns()
         self.soon: Final = self._turns.soon
         self.at_once: Final = self._turns.at_once
-        self._addresses: tuple[Address, ...] = ()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s, self._timer_ahead_s = float("inf"), float("inf")
         self._cleaner: asyncio.TimerHandle | None = None
         self._cleaned_up_s = environment.elapsed()
         self._arrivals: dict[int, Arrival] = {}
@@ -171,23 +156,25 @@ class Engine:
             self.counters,
             observer,
         )
-        self._reader: Final = MessageReader()
-        self._takers: Final = self._item_takers()
-        self.ask: Final = self.asking.ask
-        self.settled: Final = self.exchanges.settled
-        self.settled_except: Final = self.exchanges.settled_except
-        self.early_for: Final = self.asking.early_for
-        self.early_is_over: Final = self.asking.early_is_over
-        self.early_accepted: Final = self.asking.early_accepted
-        self.seek: Final = self.routes.seek
-        self.not_sought: Final = self.routes.not_sought
-        self.connect: Final = self.routes.connect
-        self.connect_relay: Final = self.routes.connect_relay
-        self.writable: Final = self.routes.writable
-        self.why_keep: Final = self.routes.why_keep
-        self.session_unknown: Final = self.routes.session_unknown
-        self.expect_hint: Final = self.relaying.expect_hint
-        self.room: Final = self.answering.room
+        self.records: Final = Records(
+            self.me,
+            self.own,
+            self.publisher,
+            self.book,
+            self.dialler.backoff,
+            self.routes,
+            self.relaying,
+            environment,
+            self.counters,
+            observer,
+        )
+        self.intake: Final = Intake(
+            self.asking, self.answering, self.routes, self.relaying, self.records, self.counters
+        )
+        self._timer: Final = DeadlineTimer(
+            self.loop, self.now, self.exchanges.next_deadline_s, self.asking.expire
+        )
+        self._name_what_the_parts_ask_for()
         self.addresses: Final = AddressWatch(
             self, config, environment.local_addresses, self.counters
         )
@@ -195,6 +182,32 @@ class Engine:
             self, self.channels, self.comms, self.book, config, self.counters
         )
         self._answer_reserved_kinds(friends)
+
+    def _name_what_the_parts_ask_for(self) -> None:
+        """Each part asks its host for what others do, and most of that is one of the others."""
+        self.ask = self.asking.ask
+        self.settled = self.exchanges.settled
+        self.settled_except = self.exchanges.settled_except
+        self.early_for = self.asking.early_for
+        self.early_is_over = self.asking.early_is_over
+        self.early_accepted = self.asking.early_accepted
+        self.seek = self.routes.seek
+        self.not_sought = self.routes.not_sought
+        self.connect = self.routes.connect
+        self.connect_relay = self.routes.connect_relay
+        self.writable = self.routes.writable
+        self.why_keep = self.routes.why_keep
+        self.session_unknown = self.routes.session_unknown
+        self.expect_hint = self.relaying.expect_hint
+        self.opened = self.intake.opened
+        self.learn = self.records.learn
+        self.learned_record = self.records.shown
+        self.known_record = self.records.of
+        self.own_record = self.records.own
+        self.announce = self.records.announce
+        self.leases_changed = self.records.leases_changed
+        self.arm_timer = self._timer.arm
+        self.room = self.answering.room
 
     def _make_turns(self) -> Turns:
         call_soon, give_way = self.loop.call_soon, self.environment.give_way
@@ -210,25 +223,6 @@ class Engine:
             friends.attach(self)
             self.handlers.add(FIND_KIND, friends.find, reserved=True, idempotent=True)
             self.handlers.add(STORE_KIND, friends.keep, reserved=True, idempotent=True)
-
-    def _item_takers(self) -> dict[int, Callable[[Path, bytes, int], None]]:
-        """Who takes which item: the path, its bytes, and how long they were under way."""
-        return {
-            ItemType.CHUNK: self._take_chunk,
-            ItemType.CHUNKS_END: lambda path, data, _: path.end_chunks(data),
-            ItemType.SETTLED_EXCEPT: self._take_settled_except,
-            ItemType.WORKING: lambda path, data, _: self.asking.received_working(
-                path.peer_id, data
-            ),
-            ItemType.CANCEL: lambda path, data, _: self.answering.cancel(path.peer_id, data),
-            ItemType.PING: self._take_ping,
-            ItemType.PONG: lambda path, data, _: path.pong(data),
-            ItemType.RECORD: self._take_record,
-            ItemType.GOAWAY: lambda path, data, _: self.routes.going_away(
-                path, parse_goaway(data)[1]
-            ),
-            ItemType.CLOSE: self._take_close,
-        }
 
     def start(self) -> None:
         self._clean_up()
@@ -277,13 +271,13 @@ class Engine:
     def _deliver_to_self(self, message: PeerExchange | Sending) -> None:
         if isinstance(message, Exchange) and not self.exchanges.is_open(message):
             return  # its caller has thought better of it meanwhile
-        self._deliver(None, self.me, bytes(message.message[:]), 0)
+        self.intake.deliver(None, self.me, bytes(message.message[:]), 0)
 
     def cancel_own(self, reference: bytes) -> None:
         self.answering.cancel(self.me, reference)
 
     def answer_own(self, reply: bytes) -> None:
-        self._deliver(None, self.me, reply, 0)
+        self.intake.deliver(None, self.me, reply, 0)
 
     # Relays
 
@@ -313,85 +307,24 @@ class Engine:
                 self.asking.abandon(exchange)
             raise
 
+    # Records
+
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay server that the discovery service introduced."""
         self.want(introduction.peer_id)
         if introduction.record is not None:
             self.learn(introduction.record, "discovery")
 
-    # Records
-
-    def own_record(self) -> SignedCommRecord:
-        if self.own.current.expired(self.unix_time()):
-            # The machine was suspended past the renewal, for instance. If it cannot be signed now,
-            # a handshake with the old one still makes a session.
-            self.publisher.renew()
-        return self.own.current
-
     def _own_record_not_stored(self) -> None:
         self.publisher.not_signed()
 
-    def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
-        peer = self.book.find(peer_id)
-        return None if peer is None else peer.record
-
-    def learned_record(self, record: SignedCommRecord) -> None:
-        self.learn(record, HANDSHAKE)
-
-    def learn(self, record: SignedCommRecord, source: str) -> bool:
-        """Take a verified record. True if it is news."""
-        if record.peer_id == self.me:
-            if self.own.saw(record.sequence):
-                self.counters["this identity runs elsewhere"] += 1
-                self.publisher.signed_anew()
-            return False
-        if record.expired(self.unix_time()) and source != "contact":
-            self.counters["dropped: expired record"] += 1
-            return False
-        peer = self.book.get(record.peer_id)
-        news = peer.learn(record, source, self.now())
-        if news and (peer.is_wanted if source == HANDSHAKE else source != PUSHED):
-            # The peer has just said that it is there: what failed before says nothing any more. But
-            # the addresses may be of a third party, so what a stranger says counts for nothing, nor
-            # does what can be said again and again without a handshake.
-            for strategy in record.tcp:
-                self.dialler.backoff.worked(strategy.address)
-        if news and peer.waiting and peer.best_path is None:
-            self.routes.seek(peer)
-        if news and record.tcp and peer.relayed is not None:
-            # The peer may be reachable without its relays again; what is in flight stays there.
-            self.routes.heard_where(peer)
-        if news and self.observer is not None:
-            self.observer(RecordLearned(record, source))
-        return news
-
-    def announce(self, addresses: tuple[Address, ...]) -> None:
-        """This node listens at these addresses from now on."""
-        self._addresses = addresses
-        self.leases_changed()
+    def _push_record(self, record: SignedCommRecord) -> None:
+        self.records.push(record)
 
     @property
     def near(self) -> tuple[Interface, ...]:
         """The local networks in which private addresses may be dialled."""
         return self.addresses.near
-
-    def leases_changed(self) -> None:
-        """How this node is reached may have changed: if it has, tell everybody."""
-        strategies: list[CommStrat] = [TCPStrat(address) for address in self._addresses]
-        listener = self.relaying.listener
-        for relay_id in listener.confirmed if listener is not None else ():
-            relay = self.book.find(relay_id)
-            strategy = strategy_of(relay) if relay is not None else None
-            if strategy is not None:
-                strategies.append(strategy)
-        self.publisher.change(tuple(strategies[:STRATEGIES_MAX]))
-
-    def _push_record(self, record: SignedCommRecord) -> None:
-        """Give the own record to everybody who is connected."""
-        data = item(ItemType.RECORD, record.encode())
-        for peer in self.book.all():
-            if peer.best_path is not None:
-                peer.best_path.queue_control(data)
 
     # Paths
 
@@ -473,97 +406,7 @@ class Engine:
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
 
-    # What comes in
-
-    def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
-        asker = path.asker
-        if asker is not None and sealed.settled > asker.floor:
-            self.answering.answers.settle(asker, sealed.settled)
-        peer_id, asking, answering = path.peer_id, self.asking, self.answering
-        for kind, age_ms, data in sealed.items:
-            try:
-                if kind == MESSAGE:
-                    message = self._reader.read(data)
-                    if type(message) is Reply:
-                        asking.received_reply(peer_id, message)
-                    elif type(message) is Query:
-                        reference = sha256(data).digest()
-                        answering.receive(path, peer_id, message, reference, age_ms + transit_ms)
-                    else:
-                        self._dispatch(path, peer_id, message, b"", age_ms + transit_ms)
-                elif kind in self._takers:
-                    self._takers[kind](path, data, transit_ms)
-            except RemoteProtocolError as error:
-                self.counters[f"dropped: {error}"] += 1
-                if kind != MESSAGE:
-                    # Both sides count chunks and know the items; there is no way on from here.
-                    self.routes.lose(path, str(error))
-            if path.closed:
-                return
-
-    def _take_chunk(self, path: Path, data: bytes, transit_ms: int) -> None:
-        whole = path.reassemble(data)
-        if isinstance(whole, Arrived) and whole.refused:
-            self._refuse(path, whole, transit_ms)
-        elif isinstance(whole, Arrived):
-            age_ms, message, reference, _ = whole
-            self._dispatch(path, path.peer_id, message, reference, age_ms + transit_ms)
-        elif whole is not None:
-            age_ms, data = parse_age(whole)
-            self._deliver(path, path.peer_id, data, age_ms + transit_ms)
-
-    def _refuse(self, path: Path, arrived: Arrived, transit_ms: int) -> None:
-        """The body of a message was not kept, for want of room, or since nobody waits for it."""
-        message, age_ms = arrived.message, arrived.age_ms + transit_ms
-        if isinstance(message, Reply):
-            self.counters["dropped: large reply that nobody waits for"] += 1
-        else:
-            self.answering.receive(
-                path, path.peer_id, message, arrived.reference, age_ms, refused=True
-            )
-
-    def _take_settled_except(self, path: Path, data: bytes, _: int) -> None:
-        upto, exceptions = parse_settled_except(data, EXCEPTIONS_MAX)
-        if path.asker is not None:
-            self.answering.answers.settle_except(path.asker, upto, exceptions)
-
-    def _take_ping(self, path: Path, data: bytes, _: int) -> None:
-        if path.outbox.control_bytes > PONG_QUEUE_BYTES_MAX:
-            self.counters["pong dropped: too much waits for the peer"] += 1
-        else:
-            path.queue_control(item(ItemType.PONG, data))
-
-    def _take_record(self, path: Path, data: bytes, _: int) -> None:
-        peer_id, sequence = claims_of(data)
-        peer = self.book.find(path.peer_id)
-        known = None if peer is None else peer.record
-        if peer_id != path.peer_id:
-            self.counters["dropped: pushed record of somebody else"] += 1
-        elif known is not None and (sequence < known.sequence or data == known.encode()):
-            # Whoever says the same again and again has no signature verified each time.
-            self.counters["dropped: pushed record that is no news"] += 1
-        else:
-            self.learn(SignedCommRecord.decode(data), PUSHED)
-
-    def _take_close(self, path: Path, _: bytes, __: int) -> None:
-        self.routes.lose(path, "closed by the peer")
-        self.relaying.said_goodbye(path)
-
-    def _deliver(self, path: Path | None, peer_id: NodeId, data: bytes, age_ms: int) -> None:
-        message = self._reader.read(data)
-        reference = sha256(data).digest() if type(message) is Query else b""
-        self._dispatch(path, peer_id, message, reference, age_ms)
-
-    def _dispatch(
-        self, path: Path | None, peer_id: NodeId, message: Message, reference: bytes, age_ms: int
-    ) -> None:
-        if type(message) is Reply:
-            self.asking.received_reply(peer_id, message)
-        elif type(message) is Query or (
-            type(message) is Send
-            and (path is None or not self.relaying.receive(path, message, age_ms))
-        ):
-            self.answering.receive(path, peer_id, message, reference, age_ms)
+    # Replies
 
     def unconfirmed_bytes(self) -> int:
         return self.channels.unconfirmed_bytes()
@@ -581,27 +424,7 @@ class Engine:
             # address of a third party: nobody is looked up and dialled for that. It asks again.
             self.counters["reply kept until its asker comes"] += 1
 
-    # Time
-
-    def arm_timer(self) -> None:
-        """One timer for all deadlines of the node, armed for the earliest."""
-        at_s = self.exchanges.next_deadline_s()
-        if at_s is None:
-            return
-        now = self.now()
-        # The loop's clock, and so its timers, stand still while the machine sleeps.
-        ahead_s = now - self.loop.time()
-        if self._timer is not None:
-            if self._timer_at_s <= at_s and ahead_s <= self._timer_ahead_s:
-                return
-            self._timer.cancel()
-        self._timer_at_s, self._timer_ahead_s = at_s, ahead_s + TIMER_LATE_S
-        self._timer = self.loop.call_later(max(0.0, at_s - now), self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self.asking.expire(self.now())
-        self.arm_timer()
+    # Now and then
 
     def _clean_up(self) -> None:
         """Now and then: what is idle, unproven, or was superseded and has nothing left to do."""
@@ -668,9 +491,9 @@ class Engine:
         caller = asyncio.current_task()
         if self._closing is None:
             self.is_closed = True
-            for timer in (self._timer, self._cleaner):
-                if timer is not None:
-                    timer.cancel()
+            self._timer.cancel()
+            if self._cleaner is not None:
+                self._cleaner.cancel()
             self.asking.close()
             self.answering.refuses_new = True
             self._closing = begin_later(partial(self._close, caller))
@@ -693,12 +516,22 @@ class Engine:
             self.channels.close(path)
 
     async def _end_work(self, caller: asyncio.Task[Any] | None) -> None:
-        await self.addresses.close()
-        await self.publisher.close()
-        if self.relaying.listener is not None:
-            await self.relaying.listener.close()
-        await self.routes.close()
-        await self.handlers.close(caller)
+        listener = self.relaying.listener
+        parts: list[Callable[[], Awaitable[object]]] = [
+            self.addresses.close,
+            self.publisher.close,
+            *([] if listener is None else [listener.close]),
+            self.routes.close,
+            partial(self.handlers.close, caller),
+        ]
+        for close in parts:
+            try:
+                await close()
+            except Exception as error:
+                # A mistake in one part is told, and no reason to leave the others open.
+                self.loop.call_exception_handler(
+                    {"message": "a part of a node could not be closed", "exception": error}
+                )
 
 
 def _published_to(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:

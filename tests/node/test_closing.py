@@ -278,3 +278,22 @@ async def test_who_waits_to_be_published_is_told_of_the_end_that_comes_in_the_sa
     with pytest.raises(PublishFailed):
         async with asyncio.timeout(5):
             await waiting
+
+
+async def test_a_mistake_in_a_part_of_closing_is_told_and_leaves_no_connection_open(
+    start: Start, greeter: Node, problems: Problems, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start()
+    await node.query(greeter.node_id, "greet")
+    engine = engine_of(node)
+    ends_well = engine.publisher.close
+
+    async def mistaken() -> None:
+        await ends_well()
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(engine.publisher, "close", mistaken)
+    await ends(node.close())
+    assert (len(engine.comms), engine.comms.listening) == (0, [])
+    assert [type(problem["exception"]) for problem in problems] == [KeyError]
+    problems.clear()

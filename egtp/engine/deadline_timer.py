@@ -1,0 +1,57 @@
+"""One timer for all deadlines of a node."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+__all__ = ["DeadlineTimer"]
+
+LATE_S: Final = 0.05
+"""A timer that a sleep of the machine has made later than this is set anew."""
+
+
+class DeadlineTimer:
+    """Calls ``expire`` with the time of ``now`` when the earliest deadline has passed.
+
+    ``next_s`` says when that is, None if there is none; after whatever may have made it earlier,
+    somebody calls :meth:`arm`.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        now: Callable[[], float],
+        next_s: Callable[[], float | None],
+        expire: Callable[[float], None],
+    ) -> None:
+        self._loop: Final = loop
+        self._now: Final = now
+        self._next_s: Final = next_s
+        self._expire: Final = expire
+        self._timer: asyncio.TimerHandle | None = None
+        self._at_s, self._ahead_s = float("inf"), float("inf")
+
+    def arm(self) -> None:
+        at_s = self._next_s()
+        if at_s is None:
+            return
+        now = self._now()
+        # The loop's clock, and so its timers, stand still while the machine sleeps.
+        ahead_s = now - self._loop.time()
+        if self._timer is not None:
+            if self._at_s <= at_s and ahead_s <= self._ahead_s:
+                return
+            self._timer.cancel()
+        self._at_s, self._ahead_s = at_s, ahead_s + LATE_S
+        self._timer = self._loop.call_later(max(0.0, at_s - now), self._fired)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _fired(self) -> None:
+        self._timer = None
+        self._expire(self._now())
+        self.arm()
