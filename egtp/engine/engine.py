@@ -43,8 +43,9 @@ from egtp.own.dial_back import CHECK_KIND, Verifier
 from egtp.own.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.own.own_record import OwnRecord, SequenceStore
 from egtp.own.publishing import Publisher
+from egtp.paths.arrival import Arrival
 from egtp.paths.busy_poll import BusyPoll, PollingTurns
-from egtp.paths.channels import Arrival, SecureChannels
+from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
 from egtp.paths.turns import Turns
 from egtp.paths.uploads import Uploads

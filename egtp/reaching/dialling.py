@@ -13,7 +13,8 @@ from typing import Final, Protocol
 
 from egtp.config import NodeConfig
 from egtp.errors import FastFail, HandshakeFailed, NotSent
-from egtp.paths.channels import Dial, SecureChannels
+from egtp.paths.channels import SecureChannels
+from egtp.paths.handshakes import Dial
 from egtp.paths.path import Path
 from egtp.queries.early import Early
 from egtp.reaching.strategy_choice import Backoff

@@ -11,7 +11,7 @@ from egtp.channel.packet import INITIATION
 from egtp.errors import InvalidMessage, NotSent
 from egtp.handling.handlers import Incoming
 from egtp.limits.accept_limits import RelayedInitiations
-from egtp.paths.channels import Arrival
+from egtp.paths.arrival import Arrival
 from egtp.paths.path import Path
 from egtp.queries.outgoing import PassedOn
 from egtp.reaching.peers import Peer, PeerBook

@@ -207,7 +207,7 @@ class Judge:
             ("bytes of answers", answers.bytes, limits.bytes_max),
             ("unconfirmed sessions", engine.channels.unconfirmed, SESSIONS_MAX),
             ("peers", len(engine.book), engine.config.peers_max),
-            ("sessions", len(engine.channels._paths), PATHS_MAX),
+            ("sessions", len(engine.channels.sessions.by_index), PATHS_MAX),
         ):
             if size > limit:
                 yield "every table is within its bound", f"{size} {what}"
@@ -230,10 +230,10 @@ class Judge:
         engine = party.node._engine
         assert engine is not None
         now, channels = engine.now(), engine.channels
-        waiting = channels._unconfirmed
+        waiting = channels.sessions.unconfirmed
         if any(count > PER_PEER_MAX for count in waiting._per_peer.values()):
             yield "every table is within its bound", "unconfirmed sessions of one peer"
-        for path in channels._paths.values():
+        for path in channels.sessions.by_index.values():
             if not path.confirmed and now - path.session.started_s > UNCONFIRMED_S_MAX:
                 yield "an unconfirmed session leaves nothing behind", f"session with {path}"
         for peer in engine.book.all():

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from egtp.channel.handshake import InitiationPayload, Initiator
 from egtp.channel.packet import DATA, DATA_HEADER, INITIATION, VERSION, Initiation
 from egtp.channel.session import Session
-from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
+from egtp.paths.sessions import Sessions
 from egtp.values.identity import NodeId
 
 __all__ = ["MARK", "XRay", "marked"]
@@ -57,7 +57,7 @@ class XRay:
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
         """Inside of it, everything that is sealed in this process is noted."""
-        seal, initiate, new_path = Session.seal, Initiator.initiate, SecureChannels._new_path
+        seal, initiate, new_path = Session.seal, Initiator.initiate, Sessions.new
 
         def noting_seal(session: Session, plaintext: bytes) -> bytes:
             packet = seal(session, plaintext)
@@ -71,16 +71,16 @@ class XRay:
             self._note(initiation.header, payload.early)
             return initiation
 
-        def noting_new_path(channels: SecureChannels, peer_id: NodeId, *a: Any, **k: Any) -> Path:
-            path = new_path(channels, peer_id, *a, **k)
+        def noting_new_path(sessions: Sessions, peer_id: NodeId, *a: Any, **k: Any) -> Path:
+            path = new_path(sessions, peer_id, *a, **k)
             key = (path.session.index, path.session.remote_index)
-            self.sessions[key] = (channels._identity.node_id, peer_id)
+            self.sessions[key] = (sessions._events.own_record().peer_id, peer_id)
             return path
 
         places: list[tuple[Any, str, Any, Any]] = [
             (Session, "seal", seal, noting_seal),
             (Initiator, "initiate", initiate, noting_initiate),
-            (SecureChannels, "_new_path", new_path, noting_new_path),
+            (Sessions, "new", new_path, noting_new_path),
         ]
         for owner, name, _, noting in places:
             setattr(owner, name, noting)

@@ -15,6 +15,7 @@ from egtp.engine.answering import Answering
 from egtp.engine.routes import Routes
 from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
+from egtp.paths.handshakes import Handshakes
 from egtp.paths.path import Path
 from egtp.queries.answers import Answer, Answers, Asker
 from egtp.queries.exchange import Exchange
@@ -67,17 +68,18 @@ def incarnations_are_alike(patch: pytest.MonkeyPatch) -> None:
 
 def nobody_needs_to_prove_himself(patch: pytest.MonkeyPatch) -> None:
     """A session is used before its other side has shown that it lives."""
-    receive = SecureChannels._receive_initiation
+    receive = Handshakes.initiation
 
-    def broken(channels: SecureChannels, *args: Any) -> None:
-        before = set(channels._paths)
-        receive(channels, *args)
-        for index in channels._paths.keys() - before:
-            path: Path = channels._paths[index]
-            channels._unconfirmed.remove(path)
-            channels._confirm(path)
+    def broken(handshakes: Handshakes, *args: Any) -> None:
+        sessions = handshakes._sessions
+        before = set(sessions.by_index)
+        receive(handshakes, *args)
+        for index in sessions.by_index.keys() - before:
+            path: Path = sessions.by_index[index]
+            sessions.unconfirmed.remove(path)
+            sessions.confirm(path)
 
-    patch.setattr(SecureChannels, "_receive_initiation", broken)
+    patch.setattr(Handshakes, "initiation", broken)
 
 
 def notes_of_unproven_sessions_are_believed(patch: pytest.MonkeyPatch) -> None:
@@ -85,16 +87,17 @@ def notes_of_unproven_sessions_are_believed(patch: pytest.MonkeyPatch) -> None:
     receive = SecureChannels._receive_note
 
     def broken(channels: SecureChannels, *args: Any) -> None:
-        paths = channels._paths.values()
-        unproven = [path for path in paths if not path.confirmed]
-        known, named = channels._by_remote, {p.session.remote_index: p for p in unproven}
-        channels._by_remote = named | known
+        sessions = channels.sessions
+        unproven = [path for path in sessions.by_index.values() if not path.confirmed]
+        known = dict(sessions.by_remote)
+        sessions.by_remote.update({path.session.remote_index: path for path in unproven} | known)
         for path in unproven:
             path.confirmed = True
         receive(channels, *args)
         for path in unproven:
             path.confirmed = False
-        channels._by_remote = known
+            if path.session.remote_index not in known:
+                sessions.by_remote.pop(path.session.remote_index, None)
 
     patch.setattr(SecureChannels, "_receive_note", broken)
 

@@ -35,7 +35,7 @@ class World(Lab):
     def sessions(self) -> int:
         """Through relays, as the listener has them."""
         assert self.engine.channels.unconfirmed == 0
-        paths = [path for path in self.engine.channels._paths.values() if path.relayed]
+        paths = [path for path in self.engine.channels.sessions.by_index.values() if path.relayed]
         assert len(paths) == len(self.engine.routes._relayed)
         return len(paths)
 
@@ -175,7 +175,7 @@ def test_one_peer_has_a_few_relayed_paths_and_the_newest_of_them() -> None:
         (asker,) = await world.crowd(1)
         for _ in range(12):
             await world.again(asker)
-            for path in world.engine.channels._paths.values():
+            for path in world.engine.channels.sessions.by_index.values():
                 path.used_s = world.engine.now()  # as if it went on with all of them
             assert world.sessions <= world.listener.config.peer_connections_max
         assert world.sessions == world.listener.config.peer_connections_max

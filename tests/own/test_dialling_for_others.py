@@ -212,7 +212,9 @@ def test_nothing_but_one_handshake_is_said_and_nothing_is_taken_in_return(play: 
             assert responder.record.peer_id == verifier.node_id
             limits = asker.node.config.limits
             payload = ResponsePayload(bytes(8), 0, True, None, 0, limits)
-            response, _ = responder.respond(payload, 7, asker.engine.channels._ephemeral())
+            response, _ = responder.respond(
+                payload, 7, asker.engine.channels.handshakes._ephemeral()
+            )
             return response.encode()
 
         await asker.run(asyncio.start_server(accept, ASKER, 5555))

@@ -36,7 +36,9 @@ from egtp.channel.sealed import ItemType, Sealed, item, write_sealed
 from egtp.environment import Environment
 from egtp.errors import HandshakeFailed, NotSent
 from egtp.limits.shares import Shares
-from egtp.paths.channels import Arrival, Dial, SecureChannels
+from egtp.paths.arrival import Arrival
+from egtp.paths.channels import SecureChannels
+from egtp.paths.handshakes import Dial
 from egtp.paths.path import Path
 from egtp.paths.uploads import Uploads
 from egtp.queries.answers import Answers
@@ -743,8 +745,8 @@ def test_a_proven_session_for_which_there_is_no_room_leaves_nothing_and_is_close
     bob.receive(alice.say(alice.confirmations[0]) if with_a_message else first, RELAYS[0])
     assert bob.take() == []
     assert bob.told() == (0,) * len(bob.told())
-    assert not bob.channels._paths
-    assert not bob.channels._by_remote
+    assert not bob.channels.sessions.by_index
+    assert not bob.channels.sessions.by_remote
     assert bob.channels.unconfirmed == 0
 
 
@@ -756,7 +758,7 @@ def test_a_dial_fails_if_there_is_no_room_for_the_session_that_it_gave() -> None
     alice.receive(bob.take_one(RESPONSE), RELAYS[0])
     assert alice.ended == [Cause(AttemptReason.LOST)]
     assert not alice.confirmations
-    assert not alice.channels._paths
+    assert not alice.channels.sessions.by_index
 
 
 # Unknown sessions.
@@ -846,10 +848,12 @@ class NotLookedThrough(dict[int, Path]):
     items = __iter__ = values
 
 
+@pytest.mark.reaches_in
 def test_a_note_costs_no_look_at_all_paths() -> None:
     """Notes are free to send, so what one costs must not grow with the sessions of a node."""
     both = talk(relayed=True)
-    both.alice.channels._paths = NotLookedThrough(both.alice.channels._paths)
+    sessions: Any = both.alice.channels.sessions
+    sessions.by_index = NotLookedThrough(sessions.by_index)
     packet = both.alice.say(both.alices)
     index = both.alices.session.remote_index
     both.alice.receive(UnknownSession(index ^ 1, packet[-16:]).encode(), RELAYS[0])
@@ -866,7 +870,7 @@ def test_a_session_that_is_over_gets_no_notes() -> None:
     note = UnknownSession(both.alices.session.remote_index, packet[-16:])
     both.alice.receive(note.encode(), RELAYS[0])
     assert both.alice.unknown == []
-    assert both.alice.channels._by_remote == {}
+    assert both.alice.channels.sessions.by_remote == {}
 
 
 # Early data.
@@ -998,7 +1002,7 @@ def test_whoever_has_not_the_dialled_keys_cannot_answer(relayed: bool) -> None:
     initiation = alice.take_one(INITIATION)
     dialled = decode_packet(initiation)
     assert isinstance(dialled, Initiation)
-    alice.dial(mallory, at_alice)
+    alice.dial(mallory, at_alice if relayed else tcp(1_000))
     answer = bytearray(answer_as(mallory.identity, alice.take_one(INITIATION), None))
     # Mallory's honest answer to another dial of Alice's, made to look like Bob's to this one.
     answer[4:12] = dialled.sender_index.to_bytes(8, "big")
@@ -1210,22 +1214,38 @@ def test_a_lost_connection_frees_the_room_of_its_unconfirmed_session() -> None:
     assert not bob.rejected
 
 
-def test_a_dial_abandoned_because_another_was_lost_is_not_told_any_more() -> None:
+def test_a_connection_carries_one_dial_at_a_time() -> None:
     alice, bob = pair()
-    told: list[Path | Cause] = []
-    others: list[Dial] = []
-
-    def done(outcome: Path | Cause) -> None:
-        told.append(outcome)
-        for other in others:
-            alice.channels.abandon(other)
-
-    alice.channels.dial(contact_of(bob), tcp(1), alice, done)
-    others.append(alice.dial(bob, tcp(1)))
+    first = alice.dial(bob, tcp(1))
+    with pytest.raises(HandshakeFailed, match="a second handshake"):
+        alice.dial(bob, tcp(1))
+    assert alice.channels.dialling == 1
+    alice.channels.abandon(first)
+    second = alice.dial(bob, tcp(1))
+    alice.channels.abandon(first)
     alice.channels.connection_lost(1, "reset")
-    assert told == [Cause(AttemptReason.LOST, "reset")]
-    assert alice.ended == []
+    assert alice.ended == [Cause(AttemptReason.LOST, "reset")]
+    alice.channels.abandon(second)
     assert alice.channels.dialling == 0
+
+
+class NeverCompared(TCPStrat):
+    """A strategy that nothing is compared with."""
+
+    def __eq__(self, other: object) -> bool:
+        raise AssertionError("an initiation, or a connection that is lost, looks at all dials")
+
+    __hash__ = TCPStrat.__hash__
+
+
+def test_the_dials_of_others_are_not_looked_at_for_an_initiation_or_a_lost_connection() -> None:
+    alice, bob = pair()
+    for number in range(20):
+        alice.dial(bob, NeverCompared(tcp(number).address, number))
+    alice.receive(forge_initiation(alice, ephemeral=1), tcp(100))
+    assert alice.channels.unconfirmed == 1
+    alice.channels.connection_lost(100, "reset")
+    assert (alice.channels.unconfirmed, alice.channels.dialling) == (0, 20)
 
 
 @ROUTES

@@ -1,0 +1,115 @@
+"""The sessions of a node: each is a path to a peer, proven or still to be."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egtp.channel.handshake import PeerLimits, SessionKeys
+from egtp.channel.session import InOrder, Session, SlidingWindow
+from egtp.channel.unconfirmed import UnconfirmedSessions
+from egtp.environment import Environment
+from egtp.paths.arrival import Arrival, ChannelEvents
+from egtp.paths.path import Path
+from egtp.paths.path_life import PathEvent
+from egtp.queries.answers import Answers
+from egtp.values.comm_strat import TCPStrat
+from egtp.values.identity import NodeId
+
+__all__ = ["Sessions"]
+
+
+class Sessions:
+    """Finds the path that a packet is of, and ends it everywhere at once."""
+
+    def __init__(
+        self, limits: PeerLimits, environment: Environment, events: ChannelEvents, answers: Answers
+    ) -> None:
+        self._limits: Final = limits
+        self._environment: Final = environment
+        self._events: Final = events
+        self._answers: Final = answers
+        self.by_index: Final[dict[int, Path]] = {}
+        """All, by what this side calls them."""
+        self._by_connection: Final[dict[int, Path]] = {}
+        self.by_remote: Final[dict[int, Path]] = {}
+        """The confirmed relayed paths, by what the other side calls their session. It chose that at
+        random: of two that are called alike one is made up, and only the newer one gets notes."""
+        self.unconfirmed: Final[UnconfirmedSessions[Path]] = UnconfirmedSessions()
+        """Those whose other end has not proven yet that it lives."""
+
+    def of_connection(self, connection: int) -> Path | None:
+        return self._by_connection.get(connection)
+
+    def new(
+        self,
+        peer_id: NodeId,
+        index: int,
+        remote_index: int,
+        keys: SessionKeys,
+        arrival: Arrival,
+        theirs: PeerLimits,
+        incarnation: bytes,
+        uptime_ms: int,
+        *,
+        dialled: bool,
+        dialled_at_ms: int,
+    ) -> Path:
+        now = self._environment.elapsed()
+        session = Session(
+            index=index,
+            remote_index=remote_index,
+            send_key=keys.send,
+            receive_key=keys.receive,
+            window=SlidingWindow() if arrival.relayed else InOrder(),
+            started_s=now,
+        )
+        path = Path(
+            peer_id,
+            session,
+            arrival.strategy,
+            arrival.carrier,
+            self._events,
+            relayed=arrival.relayed,
+            dialled=dialled,
+            dialled_at_ms=dialled_at_ms,
+            theirs=theirs,
+            ours=self._limits,
+            incarnation=incarnation,
+            peer_started_s=now - uptime_ms / 1000,
+            asker=self._answers.session_began(
+                peer_id,
+                incarnation,
+                self._events.own_record().sequence,
+                stranger=not self._events.knows(peer_id),
+            ),
+        )
+        self.by_index[index] = path
+        if arrival.connection is not None:
+            self._by_connection[arrival.connection] = path
+        return path
+
+    def confirm(self, path: Path) -> bool:
+        """The other end is proven. False if there is no room for it."""
+        path.on(PathEvent.PROOF)
+        if not self._events.admits(path):
+            self.close(path)
+            return False
+        if path.relayed:
+            self.by_remote[path.session.remote_index] = path
+        if path.record is not None:
+            self._events.learned_record(path.record)
+        self._events.confirmed(path)
+        return True
+
+    def close(self, path: Path) -> None:
+        """Forget a path. A second time does nothing."""
+        path.on(PathEvent.END)
+        if self.by_index.pop(path.session.index, None) is not None:
+            self.unconfirmed.remove(path)
+            if self.by_remote.get(path.session.remote_index) is path:
+                del self.by_remote[path.session.remote_index]
+            if path.asker is not None:
+                self._answers.session_ended(path.asker)
+            strategy = path.strategy
+            if isinstance(strategy, TCPStrat) and strategy.connection is not None:
+                self._by_connection.pop(strategy.connection, None)
