@@ -45,7 +45,7 @@ $(VENV)-bench/.ready: pyproject.toml constraints.txt benchmarks/constraints.txt 
 	touch $@
 
 # The package with its busiest modules compiled (hatch_build.py), beside the environment.
-$(COMPILED)/.ready: $(READY) hatch_build.py pyproject.toml $(wildcard egtp/*.py egtp/*/*.py lookup_dht/*.py simulations/virtual/*.py)
+$(COMPILED)/.ready: $(READY) hatch_build.py pyproject.toml $(wildcard egtp/*.py egtp/*/*.py lookup_dht/*.py lookup_dht/*/*.py simulations/virtual/*.py)
 	rm -rf $(COMPILED)
 	EGTP_COMPILE=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps \
 		--target $(COMPILED) .

@@ -20,9 +20,9 @@ from typing import Final
 from benchmarks.machine import pss_bytes
 from egtp import Address, CommRecord, Identity, NodeId, SignedCommRecord, TCPStrat
 from egtp.values.comm_record import SUITE_AESGCM
-from lookup_dht.datagram import StoreStatus
-from lookup_dht.kademlia_storage import RecordStore
+from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.settings import DHTLimits, NodeSettings
+from lookup_dht.wire.datagram import StoreStatus
 
 NOW_S: Final = 1_800_000_000
 MORE: Final = 1000

@@ -21,10 +21,10 @@ from typing import Any, NoReturn
 from egtp.errors import EgtpError, InvalidConfig
 from egtp.program_loop import interval_s, program_loop
 from egtp.values.comm_strat import Address
-from lookup_dht.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
 from lookup_dht.statistics import STATISTICS_BYTES_MAX, overview
+from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 
 USAGE_ERROR = 2
 ANSWER_TIMEOUT_S = 3.0

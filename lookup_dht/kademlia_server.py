@@ -16,13 +16,13 @@ from typing import Any, NoReturn
 from kademlia.network import Server
 
 from egtp.errors import InvalidConfig, InvalidRecord
-from lookup_dht.contact import Contact, SocketAddress, pack_ip
-from lookup_dht.kademlia_protocol import LookupProtocol
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.node_id import fits, new_node_id
-from lookup_dht.record_file import RecordFile
-from lookup_dht.record_walks import RecordWalks
+from lookup_dht.protocol.kademlia_protocol import LookupProtocol
+from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.records.record_file import RecordFile
 from lookup_dht.settings import NodeSettings
+from lookup_dht.walks.record_walks import RecordWalks
+from lookup_dht.wire.contact import Contact, SocketAddress, pack_ip
+from lookup_dht.wire.node_id import fits, new_node_id
 
 __all__ = ["LookupServer"]
 
@@ -345,9 +345,9 @@ class LookupServer(Server):  # type: ignore[misc]
         return (await self.walks.put(dkey, record)).stored > 0
 
     def save_state(self, fname: str) -> NoReturn:
-        """Upstream pickles; see :mod:`lookup_dht.state_file`."""
-        raise NotImplementedError("a node's state is written by lookup_dht.state_file")
+        """Upstream pickles; see :mod:`lookup_dht.state.state_file`."""
+        raise NotImplementedError("a node's state is written by lookup_dht.state.state_file")
 
     @classmethod
     async def load_state(cls, fname: str, port: int, interface: str = "") -> NoReturn:
-        raise NotImplementedError("a node's state is read by lookup_dht.state_file")
+        raise NotImplementedError("a node's state is read by lookup_dht.state.state_file")

@@ -1,8 +1,8 @@
 """The files of a DHT node that is to go on after a restart where it was: for programs.
 
 The records and the highest sequences are in a file of their own that is written as they come
-(:mod:`lookup_dht.record_file`). The id and the contacts are written now and then, so a node that
-is killed has at worst older contacts.
+(:mod:`lookup_dht.records.record_file`). The id and the contacts are written now and then, so a node
+that is killed has at worst older contacts.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 
 from egtp.errors import InvalidConfig
 from lookup_dht.service import DHTLookup
-from lookup_dht.state_file import CorruptState, NodeState, read_state, set_aside, write_state
+from lookup_dht.state.state_file import CorruptState, NodeState, read_state, set_aside, write_state
 
 __all__ = ["KeptState"]
 

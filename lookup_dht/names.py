@@ -7,8 +7,8 @@ import socket
 from functools import partial
 
 from egtp.values.comm_strat import Address
-from lookup_dht.contact import SocketAddress
 from lookup_dht.settings import NameResolver
+from lookup_dht.wire.contact import SocketAddress
 
 __all__ = ["system_names"]
 

@@ -28,15 +28,15 @@ from egtp.values.identity import Entropy, NodeId
 from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.names import system_names
-from lookup_dht.network_size import CROWDING_MIN
-from lookup_dht.node_id import fits, new_node_id
-from lookup_dht.record_file import open_or_set_aside
-from lookup_dht.record_walks import Stored
-from lookup_dht.resolving import Resolver
-from lookup_dht.seeds import parse_seed
+from lookup_dht.records.record_file import open_or_set_aside
+from lookup_dht.resolving.resolving import Resolver
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
-from lookup_dht.state_file import NodeState
+from lookup_dht.state.seeds import parse_seed
+from lookup_dht.state.state_file import NodeState
 from lookup_dht.statistics import Traffic
+from lookup_dht.walks.network_size import CROWDING_MIN
+from lookup_dht.walks.record_walks import Stored
+from lookup_dht.wire.node_id import fits, new_node_id
 
 __all__ = ["DHTLookup"]
 

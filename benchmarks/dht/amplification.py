@@ -24,7 +24,7 @@ from benchmarks.dht.records import Owner
 from benchmarks.dht.tables import Table
 from benchmarks.dht.unmodified import quiet
 from lookup_dht import DHTLookup
-from lookup_dht.datagram import MESSAGE_ID_BYTES, Method, Query, encode_query
+from lookup_dht.wire.datagram import MESSAGE_ID_BYTES, Method, Query, encode_query
 
 __all__ = ["amplification"]
 

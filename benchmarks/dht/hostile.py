@@ -14,8 +14,8 @@ from kademlia.network import Server
 
 from benchmarks.dht.members import PORT, Member, Ours
 from benchmarks.dht.unmodified import StormFree, StormFreeProtocol
-from lookup_dht.contact import Contact, pack_ip
-from lookup_dht.datagram import (
+from lookup_dht.wire.contact import Contact, pack_ip
+from lookup_dht.wire.datagram import (
     BYTES_OUT_MAX,
     MESSAGE_ID_BYTES,
     QUERY_TYPE,

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from egtp import EgtpError, NodeId, SignedCommRecord
 from lookup_dht import DHTLookup
-from lookup_dht.state_file import NodeState
+from lookup_dht.state.state_file import NodeState
 from simulations.virtual import Host
 
 __all__ = ["FRESH", "PORT", "Client", "Member", "Ours"]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from lookup_dht.node_id import new_node_id
+from lookup_dht.wire.node_id import new_node_id
 
 __all__ = ["Place", "places_near"]
 

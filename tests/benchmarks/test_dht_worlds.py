@@ -13,8 +13,8 @@ from benchmarks.dht.plane import FAR_S, NEAR_S, STEP_S, Plane
 from benchmarks.dht.sybils import places_near
 from benchmarks.dht.tables import Table, percentile
 from benchmarks.dht.traffic import Traffic
-from lookup_dht.contact import pack_ip
-from lookup_dht.node_id import fits
+from lookup_dht.wire.contact import pack_ip
+from lookup_dht.wire.node_id import fits
 from simulations.virtual import Fixed
 
 names = st.text(min_size=1, max_size=8)

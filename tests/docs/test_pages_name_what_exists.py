@@ -166,12 +166,24 @@ def test_the_architecture_names_each_module_in_its_room_and_no_other() -> None:
     }
 
 
-def test_the_architecture_names_the_layers_that_are_held() -> None:
+@pytest.mark.parametrize(
+    ("house", "begins"),
+    [("egtp", "inside egtp:"), ("lookup_dht", "rooms of its own, in this order:")],
+)
+def test_the_architecture_names_the_layers_that_are_held(house: str, begins: str) -> None:
     page = (DOCS / "architecture.md").read_text(encoding="utf-8")
-    picture = page.partition("inside egtp:")[2].partition("```")[0]
+    picture = page.partition(begins)[2].strip("\n`").partition("```")[0]
     named = [set(re.findall(r"\w+", layer)) for layer in picture.split("→")]
     tables = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     contracts = tables["tool"]["importlinter"]["contracts"]
-    held = next(c["layers"] for c in contracts if c.get("containers") == ["egtp"])
+    held = next(c["layers"] for c in contracts if c.get("containers") == [house])
     drawn = set().union(*named)
     assert named == [layer & drawn for one in held if (layer := set(one.split(" | "))) & drawn]
+
+
+def test_the_page_of_the_dht_names_modules_that_exist() -> None:
+    page = (DOCS / "dht.md").read_text(encoding="utf-8")
+    picture = page.partition("## Architecture")[2].split("```")[1]
+    named = [line.split()[-1] for line in picture.strip().splitlines()]
+    assert len(named) > 15
+    assert all((ROOT / "lookup_dht" / f"{name}.py").is_file() for name in named)

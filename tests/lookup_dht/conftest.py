@@ -18,8 +18,8 @@ from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, Query, Reply, decode_query, encode_query, encode_reply
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, Query, Reply, decode_query, encode_query, encode_reply
 
 # Dead nodes cost a test little; nothing else differs from the defaults.
 QUICK = DHTLimits(soft_timeout_s=0.1, reply_timeout_min_s=0.15, reply_timeout_max_s=0.15)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kademlia.node import Node
 
-from lookup_dht.contact import Contact
-from lookup_dht.kademlia_table import LookupTable
 from lookup_dht.settings import DHTLimits, NodeSettings
+from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.wire.contact import Contact
 
 OWN = bytes(20)
 

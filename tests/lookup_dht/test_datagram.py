@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import (
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import (
     BYTES_OUT_MAX,
     PROBE_BYTES_MAX,
     DatagramError,

@@ -23,9 +23,9 @@ from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
-from lookup_dht.alarm import Alarm
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import (
+from lookup_dht.protocol.alarm import Alarm
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import (
     Method,
     Query,
     Reply,

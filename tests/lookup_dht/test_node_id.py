@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht.contact import AddressPolicy, pack_ip
-from lookup_dht.node_id import AddressVotes, fits, new_node_id
+from lookup_dht.wire.contact import AddressPolicy, pack_ip
+from lookup_dht.wire.node_id import AddressVotes, fits, new_node_id
 
 # https://www.bittorrent.org/beps/bep_0042.html
 VECTORS = [

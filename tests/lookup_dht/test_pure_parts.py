@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
-from lookup_dht.answer_cache import AnswerCache
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, Query
-from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import inheritances, is_among
-from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
-from lookup_dht.open_queries import OpenQueries, OpenQuery
-from lookup_dht.rate_limit import BURST_S, RateLimit
-from lookup_dht.round_trip import RoundTripEstimate
+from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
+from lookup_dht.protocol.rate_limit import BURST_S, RateLimit
+from lookup_dht.protocol.round_trip import RoundTripEstimate
+from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
+from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
-from lookup_dht.write_token import TOKEN_ROTATION_S, TokenMint
+from lookup_dht.walks.findings import Findings, Holder
+from lookup_dht.walks.inheritance import inheritances, is_among
+from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, Query
 
 Sign = Callable[..., SignedCommRecord]
 K = 20

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookup_dht import DHTLimits, DHTLookup
-from lookup_dht.datagram import BYTES_IN_MAX, Method, Query, decode_query, encode_query
-from lookup_dht.reachability import CONTACTED_MAX, Reachability
+from lookup_dht.protocol.reachability import CONTACTED_MAX, Reachability
+from lookup_dht.wire.datagram import BYTES_IN_MAX, Method, Query, decode_query, encode_query
 from simulations.virtual import Host, Nat, NatKind, Network, run_in
 
 Start = Callable[..., Awaitable[DHTLookup]]

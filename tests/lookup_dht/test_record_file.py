@@ -21,11 +21,11 @@ from egtp.errors import InvalidConfig, LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
-from lookup_dht.datagram import StoreStatus
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.record_file import RecordFile, open_or_set_aside
-from lookup_dht.record_verifier import SequenceFloor
+from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.records.record_file import RecordFile, open_or_set_aside
+from lookup_dht.records.record_verifier import SequenceFloor
 from lookup_dht.settings import NodeSettings
+from lookup_dht.wire.datagram import StoreStatus
 
 Sign = Callable[..., SignedCommRecord]
 Start = Callable[..., Awaitable[DHTLookup]]
@@ -34,8 +34,8 @@ WRITER = """
 import collections, pathlib, random, sys, time
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.record_file import RecordFile
+from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.records.record_file import RecordFile
 from lookup_dht.settings import NodeSettings
 
 counters = collections.Counter()

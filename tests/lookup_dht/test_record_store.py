@@ -13,10 +13,10 @@ from egtp.values import canonical
 from egtp.values.comm_record import SignedCommRecord, supersedes
 from egtp.values.identity import Identity
 from egtp.values.mutable_item import MutableItem
-from lookup_dht.datagram import StoreStatus
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.record_verifier import RecordVerifier, SequenceFloor
+from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.records.record_verifier import RecordVerifier, SequenceFloor
 from lookup_dht.settings import DHTLimits, NodeSettings
+from lookup_dht.wire.datagram import StoreStatus
 
 NOW = 1_800_000_000
 DAY = 24 * 3600

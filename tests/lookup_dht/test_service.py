@@ -26,11 +26,11 @@ from egtp.lookup import LookupService, Published
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, StoreStatus
-from lookup_dht.kademlia_crawl import LookupCrawl
-from lookup_dht.state_file import NodeState
-from lookup_dht.walk import Walk
+from lookup_dht.state.state_file import NodeState
+from lookup_dht.walks.kademlia_crawl import LookupCrawl
+from lookup_dht.walks.walk import Walk
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, StoreStatus
 
 Start = Callable[..., Awaitable[DHTLookup]]
 Network = Callable[..., Awaitable[list[DHTLookup]]]

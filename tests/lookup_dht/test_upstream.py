@@ -29,12 +29,12 @@ import lookup_dht
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
-from lookup_dht.contact import Contact
-from lookup_dht.kademlia_crawl import LookupCrawl
-from lookup_dht.kademlia_protocol import LookupProtocol
 from lookup_dht.kademlia_server import LookupServer
-from lookup_dht.kademlia_table import LookupTable
+from lookup_dht.protocol.kademlia_protocol import LookupProtocol
 from lookup_dht.settings import NodeSettings
+from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.walks.kademlia_crawl import LookupCrawl
+from lookup_dht.wire.contact import Contact
 
 # What is overridden, and what is relied on. When a hash changes, read the new source first.
 SOURCES: dict[Callable[..., Any], str] = {

@@ -12,7 +12,7 @@ from egtp.errors import LookupFailed
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
-from lookup_dht.datagram import StoreStatus
+from lookup_dht.wire.datagram import StoreStatus
 from simulations.virtual import Host, Link, LogNormal, Network, run_in
 
 Story = Callable[["Town"], Coroutine[None, None, None]]
@@ -233,7 +233,7 @@ def _move_next_to(node: DHTLookup, key: bytes, rng: random.Random) -> None:
 @pytest.fixture(autouse=True)
 def ids_may_be_anything(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "sybils" in request.node.name:
-        monkeypatch.setattr("lookup_dht.acquaintance.fits_public", lambda *_: True)
+        monkeypatch.setattr("lookup_dht.protocol.acquaintance.fits_public", lambda *_: True)
         monkeypatch.setattr("lookup_dht.kademlia_server.fits", lambda *_: True)
 
 

@@ -7,9 +7,9 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht.contact import Contact
 from lookup_dht.settings import DHTLimits
-from lookup_dht.walk import CANDIDATES_MAX, Walk
+from lookup_dht.walks.walk import CANDIDATES_MAX, Walk
+from lookup_dht.wire.contact import Contact
 
 SOFT_S = 0.35
 

@@ -10,7 +10,7 @@ import pytest
 
 from egtp import EgtpError, LookupFailed
 from lookup_dht import DHTLookup
-from lookup_dht.search import Search
+from lookup_dht.walks.search import Search
 from simulations import Cluster, ClusterPlan, Member, Role
 from simulations.virtual import Host, Network, run_in, simulate
 from simulations.world import VirtualWorld

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from egtp.values.comm_record import SignedCommRecord, supersedes
-from lookup_dht.contact import Contact
+from lookup_dht.wire.contact import Contact
 
 __all__ = ["Findings", "Holder"]
 

@@ -10,7 +10,7 @@ from egtp.errors import InvalidRecord
 from egtp.values.comm_record import SignedCommRecord, read_format_and_expiry
 from egtp.values.identity import KEY_BYTES, NodeId
 from egtp.values.mutable_item import MutableItem
-from lookup_dht.record_file import RecordFile
+from lookup_dht.records.record_file import RecordFile
 
 __all__ = ["RecordVerifier", "SequenceFloor", "Storable"]
 

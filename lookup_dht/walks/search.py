@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from lookup_dht.contact import Contact
-from lookup_dht.findings import Findings
+from lookup_dht.walks.findings import Findings
+from lookup_dht.wire.contact import Contact
 
 __all__ = ["Search"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Final
 
 from egtp.values.identity import Entropy
-from lookup_dht.contact import AddressPolicy
+from lookup_dht.wire.contact import AddressPolicy
 
 __all__ = ["AddressVotes", "fits", "fits_public", "new_node_id"]
 

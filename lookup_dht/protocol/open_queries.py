@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Final
 
-from lookup_dht.contact import Contact, SocketAddress
-from lookup_dht.datagram import Query, Reply
+from lookup_dht.wire.contact import Contact, SocketAddress
+from lookup_dht.wire.datagram import Query, Reply
 
 __all__ = ["OpenQueries", "OpenQuery"]
 

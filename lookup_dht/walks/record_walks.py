@@ -17,18 +17,18 @@ from typing import Any, Final
 
 from egtp.errors import InvalidRecord
 from egtp.values.comm_record import SignedCommRecord
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, Reply
-from lookup_dht.findings import Findings, Holder
-from lookup_dht.inheritance import RANK_LIKELY, inheritances, is_among
-from lookup_dht.kademlia_crawl import LookupCrawl, OnReply
-from lookup_dht.kademlia_protocol import LookupProtocol
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.kademlia_table import NEWCOMERS_MAX
-from lookup_dht.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSize
-from lookup_dht.search import Search
+from lookup_dht.protocol.kademlia_protocol import LookupProtocol
+from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.settings import NodeSettings
-from lookup_dht.store_round import StoreRound
+from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
+from lookup_dht.walks.findings import Findings, Holder
+from lookup_dht.walks.inheritance import RANK_LIKELY, inheritances, is_among
+from lookup_dht.walks.kademlia_crawl import LookupCrawl, OnReply
+from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSize
+from lookup_dht.walks.search import Search
+from lookup_dht.walks.store_round import StoreRound
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, Reply
 
 __all__ = ["RecordWalks", "Stored"]
 

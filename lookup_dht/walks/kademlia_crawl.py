@@ -9,13 +9,13 @@ from typing import Any
 
 from kademlia.crawling import SpiderCrawl
 
-from lookup_dht.alarm import Alarm
-from lookup_dht.asking import SameForAll
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, Reply
-from lookup_dht.open_queries import OpenQuery
+from lookup_dht.protocol.alarm import Alarm
+from lookup_dht.protocol.asking import SameForAll
+from lookup_dht.protocol.open_queries import OpenQuery
 from lookup_dht.settings import NodeSettings
-from lookup_dht.walk import Walk
+from lookup_dht.walks.walk import Walk
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, Reply
 
 __all__ = ["LookupCrawl"]
 

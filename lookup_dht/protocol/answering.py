@@ -10,10 +10,15 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Any, Final
 
-from lookup_dht.acquaintance import Acquaintances
-from lookup_dht.checked_transport import CheckedTransport
-from lookup_dht.contact import Contact, SocketAddress, pack_ip
-from lookup_dht.datagram import (
+from lookup_dht.protocol.acquaintance import Acquaintances
+from lookup_dht.protocol.checked_transport import CheckedTransport
+from lookup_dht.protocol.rate_limit import RateLimit
+from lookup_dht.protocol.reachability import Reachability
+from lookup_dht.protocol.write_token import TokenMint
+from lookup_dht.settings import NodeSettings
+from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.wire.contact import Contact, SocketAddress, pack_ip
+from lookup_dht.wire.datagram import (
     HEADER_BYTES,
     DatagramError,
     Method,
@@ -24,11 +29,6 @@ from lookup_dht.datagram import (
     encode_reply,
     reply_bytes_max,
 )
-from lookup_dht.kademlia_table import LookupTable
-from lookup_dht.rate_limit import RateLimit
-from lookup_dht.reachability import Reachability
-from lookup_dht.settings import NodeSettings
-from lookup_dht.write_token import TokenMint
 
 __all__ = ["Answerer"]
 

@@ -7,11 +7,11 @@ import functools
 from collections.abc import Sequence
 from typing import Final
 
-from lookup_dht.contact import Contact
-from lookup_dht.datagram import Method, Reply, StoreStatus
-from lookup_dht.kademlia_protocol import LookupProtocol
-from lookup_dht.open_queries import OpenQuery
+from lookup_dht.protocol.kademlia_protocol import LookupProtocol
+from lookup_dht.protocol.open_queries import OpenQuery
 from lookup_dht.settings import DHTLimits
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, Reply, StoreStatus
 
 __all__ = ["StoreRound"]
 

@@ -196,7 +196,7 @@ class Reply(NamedTuple):
     observed: bytes
     """Packed address and port that the query came from."""
     nodes: tuple[bytes, ...] = ()
-    """Compact: see :class:`lookup_dht.contact.Contact`."""
+    """Compact: see :class:`lookup_dht.wire.contact.Contact`."""
     record: bytes = b""
     status: StoreStatus = StoreStatus.REFUSED
     token: bytes = b""

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
-from lookup_dht.contact import Contact, group_of
 from lookup_dht.settings import DHTLimits
+from lookup_dht.wire.contact import Contact, group_of
 
 __all__ = ["CANDIDATES_MAX", "Walk"]
 

@@ -6,7 +6,7 @@ import asyncio
 import collections
 from typing import Any, Final
 
-from lookup_dht.contact import SocketAddress, pack_ip
+from lookup_dht.wire.contact import SocketAddress, pack_ip
 
 __all__ = ["CheckedTransport"]
 

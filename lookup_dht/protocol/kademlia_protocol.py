@@ -19,12 +19,18 @@ from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 
-from lookup_dht.acquaintance import Acquaintances
-from lookup_dht.answering import Answerer
-from lookup_dht.asking import Answer, Asker, Ended
-from lookup_dht.checked_transport import CheckedTransport
-from lookup_dht.contact import Contact, SocketAddress
-from lookup_dht.datagram import (
+from lookup_dht.protocol.acquaintance import Acquaintances
+from lookup_dht.protocol.answering import Answerer
+from lookup_dht.protocol.asking import Answer, Asker, Ended
+from lookup_dht.protocol.checked_transport import CheckedTransport
+from lookup_dht.protocol.open_queries import OpenQuery
+from lookup_dht.protocol.reachability import Reachability
+from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.settings import NodeSettings
+from lookup_dht.statistics import STATISTICS_BYTES_MAX
+from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.wire.contact import Contact, SocketAddress
+from lookup_dht.wire.datagram import (
     BYTES_IN_MAX,
     BYTES_IN_MIN,
     HEADER_BYTES,
@@ -35,12 +41,6 @@ from lookup_dht.datagram import (
     Method,
     StoreStatus,
 )
-from lookup_dht.kademlia_storage import RecordStore
-from lookup_dht.kademlia_table import LookupTable
-from lookup_dht.open_queries import OpenQuery
-from lookup_dht.reachability import Reachability
-from lookup_dht.settings import NodeSettings
-from lookup_dht.statistics import STATISTICS_BYTES_MAX
 
 __all__ = ["Answer", "LookupProtocol"]
 

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from kademlia.routing import RoutingTable
 
-from lookup_dht.bucket import ID_BITS, Bucket, Entry
-from lookup_dht.contact import Contact, SocketAddress
 from lookup_dht.settings import NodeSettings
+from lookup_dht.table.bucket import ID_BITS, Bucket, Entry
+from lookup_dht.wire.contact import Contact, SocketAddress
 
 __all__ = ["NEWCOMERS_MAX", "LookupTable"]
 

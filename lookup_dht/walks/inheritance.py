@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
-from lookup_dht.contact import Contact
+from lookup_dht.wire.contact import Contact
 
 __all__ = ["GIVERS", "RANK_LIKELY", "inheritances", "is_among"]
 

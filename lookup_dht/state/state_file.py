@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.identity import NODE_ID_BYTES
-from lookup_dht.contact import Contact, pack_ip
+from lookup_dht.wire.contact import Contact, pack_ip
 
 __all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]
 

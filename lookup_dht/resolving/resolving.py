@@ -9,13 +9,13 @@ from typing import Any
 from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import NodeId
-from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.kademlia_server import LookupServer
-from lookup_dht.record_file import RecordFile
-from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.search import Search
-from lookup_dht.searches import SharedSearches
+from lookup_dht.records.record_file import RecordFile
+from lookup_dht.records.record_verifier import SequenceFloor
+from lookup_dht.resolving.answer_cache import AnswerCache
+from lookup_dht.resolving.searches import SharedSearches
 from lookup_dht.settings import NodeSettings
+from lookup_dht.walks.search import Search
 
 __all__ = ["Resolver"]
 

@@ -11,10 +11,10 @@ from kademlia.storage import IStorage
 
 from egtp.errors import InvalidRecord
 from egtp.values.comm_record import SignedCommRecord
-from lookup_dht.datagram import StoreStatus
-from lookup_dht.record_file import RecordFile
-from lookup_dht.record_verifier import RecordVerifier, SequenceFloor, Storable
+from lookup_dht.records.record_file import RecordFile
+from lookup_dht.records.record_verifier import RecordVerifier, SequenceFloor, Storable
 from lookup_dht.settings import NodeSettings
+from lookup_dht.wire.datagram import StoreStatus
 
 __all__ = ["RecordStore"]
 

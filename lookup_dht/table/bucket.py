@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from lookup_dht.contact import Contact
+from lookup_dht.wire.contact import Contact
 
 __all__ = ["ID_BITS", "Bucket", "Entry"]
 

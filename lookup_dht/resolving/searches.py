@@ -8,11 +8,11 @@ from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 from egtp.values.identity import NodeId
-from lookup_dht.answer_cache import AnswerCache
 from lookup_dht.kademlia_server import LookupServer
-from lookup_dht.record_verifier import SequenceFloor
-from lookup_dht.search import Search
+from lookup_dht.records.record_verifier import SequenceFloor
+from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import NodeSettings
+from lookup_dht.walks.search import Search
 
 __all__ = ["SharedSearches"]
 

@@ -11,13 +11,13 @@ import functools
 from collections import Counter
 
 from egtp.values.identity import NODE_ID_BYTES
-from lookup_dht.asking import Asker
-from lookup_dht.contact import AddressPolicy, Contact, SocketAddress
-from lookup_dht.datagram import Method, Reply
-from lookup_dht.kademlia_table import LookupTable
-from lookup_dht.node_id import AddressVotes, fits, fits_public
-from lookup_dht.rate_limit import RateLimit
+from lookup_dht.protocol.asking import Asker
+from lookup_dht.protocol.rate_limit import RateLimit
 from lookup_dht.settings import NodeSettings
+from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.wire.contact import AddressPolicy, Contact, SocketAddress
+from lookup_dht.wire.datagram import Method, Reply
+from lookup_dht.wire.node_id import AddressVotes, fits, fits_public
 
 __all__ = ["Acquaintances"]
 

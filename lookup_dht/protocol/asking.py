@@ -7,10 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from lookup_dht.alarm import Alarm
-from lookup_dht.checked_transport import CheckedTransport
-from lookup_dht.contact import Contact, SocketAddress
-from lookup_dht.datagram import (
+from lookup_dht.protocol.alarm import Alarm
+from lookup_dht.protocol.checked_transport import CheckedTransport
+from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
+from lookup_dht.protocol.reachability import Reachability
+from lookup_dht.protocol.round_trip import RoundTripEstimate
+from lookup_dht.settings import NodeSettings
+from lookup_dht.wire.contact import Contact, SocketAddress
+from lookup_dht.wire.datagram import (
     HEADER_BYTES,
     MESSAGE_ID_BYTES,
     DatagramError,
@@ -21,10 +25,6 @@ from lookup_dht.datagram import (
     query_body,
     query_datagram,
 )
-from lookup_dht.open_queries import OpenQueries, OpenQuery
-from lookup_dht.reachability import Reachability
-from lookup_dht.round_trip import RoundTripEstimate
-from lookup_dht.settings import NodeSettings
 
 __all__ = ["Answer", "Asker", "Ended", "SameForAll"]
 

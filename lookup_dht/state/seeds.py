@@ -7,7 +7,7 @@ from typing import Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.comm_strat import Address
-from lookup_dht.contact import AddressPolicy, SocketAddress
+from lookup_dht.wire.contact import AddressPolicy, SocketAddress
 
 __all__ = ["parse_seed"]
 
