@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field, fields, replace
 
 from egtp.channel.handshake import PeerLimits
@@ -10,7 +11,7 @@ from egtp.errors import InvalidConfig
 from egtp.queries.answers import AnswerLimits
 from egtp.values.message import U64_LIMIT
 
-__all__ = ["TIMEOUT_S_MAX", "NodeConfig"]
+__all__ = ["TIMEOUT_S_MAX", "NodeConfig", "check_network"]
 
 MIB = 1024 * 1024
 BUSY_POLL_LIMIT_S = 0.01
@@ -23,6 +24,7 @@ CLOSING_MIN = 16
 """Connections may be on their way out beside however few others."""
 FILES_SPARE = 64
 """What a process has open beside connections: the event loop, a DHT node, a database, its own."""
+_NETWORK = re.compile(r"[a-z0-9._-]{1,32}")
 MAY_BE_ZERO = frozenset({
     "relays_wanted", "lookups_max", "stagger_s", "address_checks_per_minute", "busy_poll_s",
 })  # fmt: skip
@@ -36,7 +38,7 @@ class NodeConfig:
     """
 
     network: str = "main"
-    """Nodes of different networks cannot talk; 1-32 ASCII characters."""
+    """Nodes of different networks cannot talk; 1-32 of a-z 0-9 . _ -"""
 
     private_addresses: bool = False
     """Dial loopback and private addresses that strangers name. For tests and labs: in the open,
@@ -190,8 +192,7 @@ class NodeConfig:
     def __post_init__(self) -> None:
         for setting in fields(self):
             _check(setting.name, str(setting.type), getattr(self, setting.name))
-        if not 1 <= len(self.network) <= 32 or not self.network.isascii():
-            raise InvalidConfig("network is 1 to 32 ASCII characters")
+        check_network(self.network)
         if not isinstance(self.answers, AnswerLimits):
             raise InvalidConfig(f"answers are AnswerLimits, not {self.answers!r}")
         self._check_what_travels()
@@ -281,6 +282,12 @@ class NodeConfig:
             self.open_queries_max,
             self.relayed_bytes_max,
         )
+
+
+def check_network(name: str) -> None:
+    """Raises :class:`InvalidConfig` for what names no network, neither of nodes nor of a DHT."""
+    if not _NETWORK.fullmatch(name):
+        raise InvalidConfig(f"a network is named by 1-32 of a-z 0-9 . _ -, not {name!r}")
 
 
 def _check(name: str, kind: str, value: object) -> None:

@@ -61,7 +61,8 @@ class IdentityFile:
         """Open the file at ``path``, making it with a new identity if there is none.
 
         Raises :class:`InvalidConfig`, in one line, if it cannot be read, is no identity file,
-        needs another passphrase, or is in use by another process.
+        needs another passphrase, is in use by another process, or can be read or written by every
+        user of the machine though it has no passphrase.
         """
         where = Path(path)
         if passphrase == b"":
@@ -77,6 +78,8 @@ class IdentityFile:
                     # Its channel key was renewed meanwhile: this is the old file.
                     raise _in_use(where)
                 identity = _parse(where, lock.read(FILE_BYTES_MAX), passphrase)
+                if passphrase is None:
+                    _check_mode(where, os.fstat(lock.fileno()).st_mode)
         except BaseException:
             lock.close()
             raise
@@ -175,6 +178,15 @@ def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
     if not isinstance(signing, Ed25519PrivateKey) or not isinstance(channel, X25519PrivateKey):
         raise InvalidConfig(f"{path} is not an identity file: it holds keys of another type")
     return Identity(signing, channel)
+
+
+def _check_mode(path: Path, mode: int) -> None:
+    """A group may have been let in on purpose, as volumes of containers are; everybody was not."""
+    if mode & 0o006:
+        raise InvalidConfig(
+            f"every user of this machine can read or write {path}, which is a private key: "
+            f"chmod 600 {path}"
+        )
 
 
 def _encoded(identity: Identity, passphrase: bytes | None) -> bytes:

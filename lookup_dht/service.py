@@ -7,13 +7,13 @@ import collections
 import contextlib
 import logging
 import os
-import re
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from egtp.config import check_network
 from egtp.environment import Environment
 from egtp.errors import (
     InvalidConfig,
@@ -41,7 +41,6 @@ from lookup_dht.wire.node_id import fits, new_node_id
 __all__ = ["DHTLookup"]
 
 _T = TypeVar("_T")
-_NETWORK = re.compile(r"[a-z0-9._-]{1,32}")
 log = logging.getLogger("lookup_dht")
 
 
@@ -88,8 +87,7 @@ class DHTLookup:
 
         Raises :class:`InvalidConfig`.
         """
-        if not _NETWORK.fullmatch(network):
-            raise InvalidConfig(f"a network is named by 1-32 of a-z 0-9 . _ -, not {network!r}")
+        check_network(network)
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
             unix_time,

@@ -128,8 +128,10 @@ def test_a_switch_is_a_truth_value() -> None:
     assert taken(FLAGS, "no", 0, None) == []
 
 
-@pytest.mark.parametrize("network", ["", "x" * 33, "größe", "\u0661", None, 5, b"main"])
-def test_a_network_is_a_short_ascii_name(network: Any) -> None:
+@pytest.mark.parametrize(
+    "network", ["", "x" * 33, "größe", "\u0661", "A B", "Main", "main\n", None, 5, b"main"]
+)
+def test_a_network_is_a_short_name_that_a_dht_can_have_as_well(network: Any) -> None:
     assert taken(["network"], network) == []
 
 

@@ -248,6 +248,27 @@ def test_a_file_that_may_not_be_read_is_told(
     assert "permission denied" in refused(existing)
 
 
+@pytest.mark.parametrize("mode", [0o604, 0o602, 0o644, 0o666])
+def test_a_key_that_everybody_may_read_or_write_is_refused_with_the_remedy(
+    existing: Path, mode: int
+) -> None:
+    existing.chmod(mode)
+    with pytest.raises(InvalidConfig, match=f"chmod 600 {existing}"):
+        IdentityFile.open(existing)
+    existing.chmod(0o600)
+    IdentityFile.open(existing).close()
+
+
+def test_a_group_may_be_let_in_and_a_passphrase_keeps_everybody_out(path: Path) -> None:
+    IdentityFile.open(path).close()
+    path.chmod(0o660)
+    IdentityFile.open(path).close()
+    path.unlink()
+    IdentityFile.open(path, passphrase=b"secret").close()
+    path.chmod(0o644)
+    IdentityFile.open(path, passphrase=b"secret").close()
+
+
 def test_a_folder_that_may_not_be_searched_is_told(
     existing: Path, request: pytest.FixtureRequest
 ) -> None:
