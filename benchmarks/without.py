@@ -13,7 +13,7 @@ from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 from egtp.channel import session
-from egtp.engine import engine
+from egtp.engine import engine, intake
 from egtp.limits import deadlines
 from egtp.queries import answers, exchange
 
@@ -64,7 +64,7 @@ def _nonce() -> list[_Replacement]:
 
 def _reference() -> list[_Replacement]:
     """A reply does not prove that its sender has read the query."""
-    return [_Replacement(module, "sha256", _Unhashed) for module in (exchange, engine)]
+    return [_Replacement(module, "sha256", _Unhashed) for module in (exchange, intake)]
 
 
 def _encryption() -> list[_Replacement]:

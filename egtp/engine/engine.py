@@ -1,9 +1,8 @@
 """The engine: wires connections, channels, peers, exchanges and handlers to each other.
 
 Every call and callback is on one event loop (R15), so nothing here is locked. The intelligence is
-in the machines it drives, and in three parts with an idea each: :mod:`egtp.engine.routes` (paths),
-:mod:`egtp.engine.asking` and :mod:`egtp.engine.answering`. This module decides only who is told
-what, and when.
+in the machines it drives, and in the other modules of this room, an idea each. This one decides
+only who is told what, and when.
 """
 
 from __future__ import annotations
@@ -30,6 +29,8 @@ from egtp.engine.deadline_timer import DeadlineTimer
 from egtp.engine.intake import Intake
 from egtp.engine.records import Records
 from egtp.engine.routes import Routes
+from egtp.engine.searching import Searching
+from egtp.engine.upkeep import Upkeep
 from egtp.environment import Environment, nonces
 from egtp.errors import FastFail, FastFailReason, NodeClosed
 from egtp.events import Observer
@@ -144,18 +145,29 @@ class Engine:
         self.relaying: Final = Relaying(
             self, RelayedInitiations(config.relayed_initiations_per_s, environment.elapsed())
         )
+        self.searching: Final = Searching(self, self.book, self.reacher, self.asking, observer)
         self.routes: Final = Routes(
             self,
             self.me,
             self.book,
             self.channels,
             self.comms,
-            self.reacher,
+            self.searching,
             self.asking,
             self.relaying,
             config,
             self.counters,
             observer,
+        )
+        self.upkeep: Final = Upkeep(
+            self.me,
+            self.book,
+            self.channels,
+            self.searching,
+            self.routes,
+            self.asking,
+            config,
+            self.counters,
         )
         self.records: Final = Records(
             self.me,
@@ -163,7 +175,7 @@ class Engine:
             self.publisher,
             self.book,
             self.dialler.backoff,
-            self.routes,
+            self.searching,
             self.relaying,
             environment,
             self.counters,
@@ -192,10 +204,10 @@ class Engine:
         self.early_for = self.asking.early_for
         self.early_is_over = self.asking.early_is_over
         self.early_accepted = self.asking.early_accepted
-        self.seek = self.routes.seek
-        self.not_sought = self.routes.not_sought
-        self.connect = self.routes.connect
-        self.connect_relay = self.routes.connect_relay
+        self.seek = self.searching.seek
+        self.not_sought = self.searching.not_sought
+        self.connect = self.searching.connect
+        self.connect_relay = self.searching.connect_relay
         self.writable = self.routes.writable
         self.why_keep = self.routes.why_keep
         self.session_unknown = self.routes.session_unknown
@@ -287,7 +299,7 @@ class Engine:
         peer = self.book.get(relay_id)
         try:
             async with asyncio.timeout(timeout_s):
-                await self.routes.connect(peer)
+                await self.searching.connect(peer)
         except TimeoutError:
             raise FastFail(
                 f"no connection to relay {relay_id} within {timeout_s:g} s",
@@ -333,7 +345,9 @@ class Engine:
         self.routes.lose(path, reason)
 
     def path_waits(self, path: Path) -> None:
-        self.routes.watch(path)
+        peer = self.book.find(path.peer_id)
+        if peer is not None:
+            self.book.watch(peer)  # though nobody may wait for a reply on the path
 
     def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         self.routes.lose(path, reason, at_once=at_once)
@@ -438,7 +452,7 @@ class Engine:
         self.channels.expire(now)
         if self.relaying.server is not None:
             self.relaying.server.leases.expire(now)
-        self.routes.look(now)
+        self.upkeep.look(now)
         self.asking.look(now)
         self.answering.look(now, self.own.current.sequence)
         self.comms.clean_up()
@@ -522,7 +536,7 @@ class Engine:
             self.addresses.close,
             self.publisher.close,
             *([] if listener is None else [listener.close]),
-            self.routes.close,
+            self.searching.close,
             partial(self.handlers.close, caller),
         ]
         for close in parts:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Final
 
 from egtp.channel.sealed import ItemType, item
-from egtp.engine.routes import Routes
+from egtp.engine.searching import Searching
 from egtp.environment import Environment
 from egtp.events import Observer, RecordLearned
 from egtp.own.own_record import OwnRecord
@@ -34,7 +34,7 @@ class Records:
         publisher: Publisher,
         book: PeerBook,
         backoff: Backoff,
-        routes: Routes,
+        searching: Searching,
         relaying: Relaying,
         environment: Environment,
         counters: Counter[str],
@@ -45,7 +45,7 @@ class Records:
         self._publisher: Final = publisher
         self._book: Final = book
         self._backoff: Final = backoff
-        self._routes: Final = routes
+        self._searching: Final = searching
         self._relaying: Final = relaying
         self._environment: Final = environment
         self._counters: Final = counters
@@ -93,10 +93,10 @@ class Records:
             for strategy in record.tcp:
                 self._backoff.worked(strategy.address)
         if news and peer.waiting and peer.best_path is None:
-            self._routes.seek(peer)
+            self._searching.seek(peer)
         if news and record.tcp and peer.relayed is not None:
             # The peer may be reachable without its relays again; what is in flight stays there.
-            self._routes.heard_where(peer)
+            self._searching.heard_where(peer)
         if news and self._observer is not None:
             self._observer(RecordLearned(record, source))
         return news

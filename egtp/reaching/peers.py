@@ -291,6 +291,8 @@ class PeerBook:
         self._peers: dict[NodeId, Peer] = {}
         self._strangers: dict[NodeId, None] = {}
         """In order of use, too."""
+        self.watched: Final[dict[Peer, None]] = {}
+        """Those with whom something is going on that wants to be looked at."""
         self.find: Final[Callable[[NodeId], Peer | None]] = self._peers.get
         """The peer, if it is known."""
 
@@ -313,6 +315,10 @@ class PeerBook:
         """Somebody here has to do with the peer: it is no stranger from now on."""
         peer.is_wanted = True
         self._strangers.pop(peer.peer_id, None)
+
+    def watch(self, peer: Peer) -> None:
+        """Have the peer looked at the next time, whatever else is known of it."""
+        self.watched[peer] = None
 
     def all(self) -> list[Peer]:
         return list(self._peers.values())

@@ -18,6 +18,8 @@ from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.config import NodeConfig
 from egtp.engine.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
 from egtp.engine.routes import Routes
+from egtp.engine.searching import Searching
+from egtp.engine.upkeep import Upkeep
 from egtp.errors import FastFail, HardTimeout, NodeClosed, NotSent, OutcomeUnknown
 from egtp.limits.shares import Shares
 from egtp.open_query import OpenQuery, Sending
@@ -518,10 +520,14 @@ async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_it
     node = Recorder()
     older = node.path(RELAYED)
     nobody: Any = SimpleNamespace(relays_dialled=list)
+    searching = Searching(node, node.book, nobody, node.asking, None)
     routes = Routes(
-        node, ME, node.book, nobody, nobody, nobody, node.asking, nobody, NodeConfig(),
+        node, ME, node.book, nobody, nobody, searching, node.asking, nobody, NodeConfig(),
         node.counters, None,
     )  # fmt: skip
+    upkeep = Upkeep(
+        ME, node.book, nobody, searching, routes, node.asking, NodeConfig(), node.counters
+    )
     while older._window is not None and older._window.has_room:
         node.ask(300_000)
         node.end_turn()
@@ -530,7 +536,7 @@ async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_it
     assert older.outbox
     sent = older.session.sent
     node.now_s += 3.0
-    routes.look(node.now_s)
+    upkeep.look(node.now_s)
     node.end_turn()
     assert older.session.sent == sent + 1
 

@@ -12,7 +12,7 @@ from egtp.channel import handshake
 from egtp.channel.session import SlidingWindow
 from egtp.engine import routes
 from egtp.engine.answering import Answering
-from egtp.engine.routes import Routes
+from egtp.engine.upkeep import Upkeep
 from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
 from egtp.paths.handshakes import Handshakes
@@ -119,7 +119,7 @@ def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
     settled runs: each of these alone is enough to make it harmless."""
     settled_is_ignored(patch)
     patch.setattr(SlidingWindow, "fits", lambda *_: True)
-    patch.setattr(Routes, "_renew_when_old", lambda *_: None)
+    patch.setattr(Upkeep, "_renew_when_old", lambda *_: None)
     patch.setattr(RelayedPaths, "idle", lambda *_: [])
     receive = Answering.receive
 

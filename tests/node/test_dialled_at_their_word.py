@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 
 from egtp import Address, CommRecord, Node, NodeId, SignedCommRecord, TCPStrat
 from egtp.channel.sealed import ItemType, item
-from egtp.engine.routes import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
+from egtp.engine.searching import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
 from egtp.events import Dialling, Event
 from egtp.paths.path import Path
 from egtp.reaching.peers import Peer
@@ -117,22 +117,22 @@ def test_at_the_word_of_somebody_wanted_one_search_is_made_in_ten_seconds() -> N
 
 def test_so_many_searches_are_made_at_the_word_of_all_together() -> None:
     async def story(world: World) -> None:
-        routes = world.engine.routes
+        searching = world.engine.searching
         sought: list[Any] = []
-        routes.seek_direct = sought.append
+        searching.seek_direct = sought.append
         peers = [Peer(NodeId(bytes([n]) * 20)) for n in range(200)]
         for peer in peers:
             peer.is_wanted = True
             peer.relayed = cast("Path", object())
-            routes.heard_where(peer)
+            searching.heard_where(peer)
         at_once = int(HEARD_PER_S * HEARD_BURST_S) + 1
         assert sought == peers[:at_once]
-        assert set(peers) <= set(routes._watched), "the others have their turn"
+        assert set(peers) <= set(world.engine.book.watched), "the others have their turn"
         for peer in peers:
-            routes._seek_direct_when_due(peer, routes._host.now() + HEARD_BURST_S)
+            searching._seek_direct_if_due(peer, searching._host.now() + HEARD_BURST_S)
         assert sought == peers[: 2 * at_once - 1]
-        routes._watched.clear()
-        del routes.seek_direct
+        world.engine.book.watched.clear()
+        del searching.seek_direct
 
     play(story)
 

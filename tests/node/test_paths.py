@@ -89,7 +89,7 @@ async def test_both_sides_dial_at_once_and_lose_nothing(
 async def test_the_connection_that_lost_is_closed_and_nothing_with_it(
     start: Start, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("egtp.engine.routes.DRAIN_S", 0.1)
+    monkeypatch.setattr("egtp.engine.upkeep.DRAIN_S", 0.1)
     left, right = answer(await start()), answer(await start())
     for _ in range(20):
         await asyncio.gather(left.query(right.node_id, "greet"), right.query(left.node_id, "greet"))

@@ -430,7 +430,7 @@ async def test_what_waits_for_a_relays_connection_leaves_by_the_one_that_replace
     sending = asyncio.ensure_future(asker.send(node.node_id, "note", b"at last"))
     await eventually(lambda: path_to(asker, node).outbox)
     assert not heard.is_set()
-    engine.routes._renew(to_relay, to_relay.direct, engine.now())
+    engine.searching.renew(to_relay, to_relay.direct, engine.now())
     await eventually(heard.is_set)
     await sending
 

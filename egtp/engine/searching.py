@@ -1,0 +1,196 @@
+"""Searching: who is searched for a path, when, and again; and which sessions are replaced."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from functools import partial
+from typing import Any, Final, Protocol
+
+from egtp.engine.asking import Asking
+from egtp.errors import FastFail, FastFailReason
+from egtp.events import Observer, SearchFailed
+from egtp.limits.throttle import TokenBucket
+from egtp.paths.path import Path
+from egtp.reaching.peers import Peer, PeerBook, Search
+from egtp.reaching.reaching import Reacher
+from egtp.values.comm_strat import RelayStrat
+from egtp.values.contact import Contact
+
+__all__ = ["Searching", "SearchingHost"]
+
+SEEK_AGAIN_FIRST_S: Final = 1.0
+SEEK_AGAIN_MAX_S: Final = 30.0
+"""A peer for whom something waits that it may have had before is searched for again and again."""
+RENEW_AGAIN_S: Final = 60.0
+"""A session that could not be replaced, or whose peer goes silent again, is tried again after this
+long."""
+HEARD_AGAIN_S: Final = 10.0
+"""At a peer's word its addresses are dialled this often at most: a record costs its signer nothing,
+and may name a third party. Until then the peer is reached through its relays."""
+HEARD_PER_S: Final = 10.0
+"""The same of all peers together; a search may dial eight addresses."""
+HEARD_BURST_S: Final = 5.0
+"""After an outage many have something to say."""
+
+
+class SearchingHost(Protocol):
+    """What searching needs from its node."""
+
+    @property
+    def is_closed(self) -> bool: ...
+
+    def now(self) -> float:
+        """Elapsed seconds."""
+
+
+class Searching:
+    """All searches of a node. Each is a task, and so is each session that replaces an old one."""
+
+    def __init__(
+        self,
+        host: SearchingHost,
+        book: PeerBook,
+        reacher: Reacher,
+        asking: Asking,
+        observer: Observer | None,
+    ) -> None:
+        self._host = host
+        self._book = book
+        self._reacher = reacher
+        self._asking = asking
+        self._observer = observer
+        self._heard = TokenBucket(HEARD_PER_S, HEARD_BURST_S, host.now())
+        self._tasks: set[asyncio.Task[Any]] = set()
+        """Searches and renewals that have not ended, wanted or not."""
+
+    def seek(self, peer: Peer) -> None:
+        """Search for any path, unless a search is under way."""
+        self._book.watch(peer)
+        if peer.search is None and not self._host.is_closed:
+            peer.seek_again_s = float("inf")
+            peer.search = Search(partial(self._search, peer))
+            self._keep(peer.search.task)
+
+    def not_sought(self, peer: Peer) -> None:
+        """Nobody waits for a path to the peer any more."""
+        peer.seek_again_s = float("inf")
+        if peer.search is not None:
+            peer.search.task.cancel()
+            peer.search = None
+
+    async def _search(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
+        failure = None
+        try:
+            await self._reacher.reach(peer, found)
+            peer.attempts = ()
+        except FastFail as error:
+            failure = error
+            peer.attempts = error.attempts
+            if self._observer is not None:
+                self._observer(SearchFailed(peer.peer_id, error.attempts))
+        finally:
+            if peer.search is not None and peer.search.found is found:
+                peer.search = None
+        if failure is not None:
+            self._asking.search_failed(peer, failure)
+            if peer.waiting:
+                pause_s = min(SEEK_AGAIN_FIRST_S * 2**peer.failed_searches, SEEK_AGAIN_MAX_S)
+                peer.failed_searches = min(peer.failed_searches + 1, 16)
+                peer.seek_again_s = self._host.now() + pause_s
+        elif peer.best_path is None and (peer.waiting or self.is_asked(peer)):
+            # The path was lost again before this search had come to its end.
+            self.seek(peer)
+        return failure
+
+    async def connect(self, peer: Peer) -> None:
+        """Have a direct path to ``peer``. Raises :class:`FastFail`."""
+        if peer.direct is not None:
+            return
+        if self._host.is_closed:
+            raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
+        self.seek_direct(peer)
+        assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
+        # Shared by all who need this relay, so it goes on when one of them is cancelled.
+        failure = await asyncio.shield(peer.direct_search.task)
+        if failure is not None:
+            raise FastFail(failure.summary, failure.attempts, failure.reason)
+
+    def seek_direct(self, peer: Peer) -> None:
+        """Search for a direct path, unless there is one or a search is under way."""
+        if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
+            peer.direct_search = Search(partial(self._search_direct, peer))
+            self._keep(peer.direct_search.task)
+
+    def look(self, peer: Peer, now: float) -> None:
+        """Begin what is due by now."""
+        if peer.search is None and peer.waiting and now >= peer.seek_again_s:
+            self.seek(peer)
+        self._seek_direct_if_due(peer, now)
+
+    def heard_where(self, peer: Peer) -> None:
+        """A peer that is reached through relays has said where else it may be: search there, as
+        soon as its turn comes. For strangers nobody is dialled."""
+        if peer.is_wanted:
+            peer.direct_due_s = max(self._host.now(), peer.direct_again_s)
+            self._book.watch(peer)
+            self._seek_direct_if_due(peer, self._host.now())
+
+    def _seek_direct_if_due(self, peer: Peer, now: float) -> None:
+        if peer.direct is not None or peer.relayed is None:
+            # There is a path by now; or there is none at all, and the next search tries everything.
+            peer.direct_due_s = math.inf
+        elif now >= peer.direct_due_s and peer.direct_search is None and now >= self._heard.ready_s:
+            self._heard.take(1, now)
+            peer.direct_due_s, peer.direct_again_s = math.inf, now + HEARD_AGAIN_S
+            self.seek_direct(peer)
+
+    async def _search_direct(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
+        try:
+            await self._reacher.reach(peer, found, with_relays=False)
+        except FastFail as error:
+            return error
+        finally:
+            peer.direct_search = None
+        return None
+
+    async def connect_relay(self, relay: RelayStrat) -> None:
+        """Have a direct path to a relay, from what somebody's record says of it if need be."""
+        peer = self._book.get(relay.relay_id)
+        peer.hearsay = Contact.of_relay(relay)
+        await self.connect(peer)
+
+    def is_asked(self, peer: Peer) -> bool:
+        """Whether replies of the peer are awaited."""
+        return self._asking.exchanges.count_of(peer.peer_id) > 0
+
+    def renew(self, peer: Peer, path: Path, now: float) -> None:
+        """Begin a new session over the same route, unless one was begun lately. The old one stays
+        until the new one is confirmed."""
+        if peer.renewal is not None or now - peer.renewed_s <= RENEW_AGAIN_S:
+            return
+        peer.renewed_s = now
+        renewal = self._reacher.renew(peer, path)
+        peer.renewal = asyncio.get_running_loop().create_task(renewal)
+        self._keep(peer.renewal)
+        peer.renewal.add_done_callback(partial(self._renewed, peer))
+
+    def _renewed(self, peer: Peer, task: asyncio.Task[None]) -> None:
+        peer.renewal = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            task.get_loop().call_exception_handler(
+                {"message": "renewing a session failed", "exception": error, "task": task}
+            )
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
+        """Until it has ended: one that is cancelled may take its time."""
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """End all searches and renewals, and wait for those that were ended before."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            if not task.cancelling():  # a second time would disturb it as it cleans up
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,147 @@
+"""Upkeep of paths: now and then, who has gone silent, what is superseded, old, or due again."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Final
+
+from egtp.channel.session import COUNTER_LIMIT
+from egtp.config import NodeConfig
+from egtp.engine.asking import Asking
+from egtp.engine.routes import Routes
+from egtp.engine.searching import Searching
+from egtp.paths.channels import SecureChannels
+from egtp.paths.silence import Verdict
+from egtp.reaching.peers import Peer, PeerBook
+from egtp.values.comm_strat import RelayStrat
+from egtp.values.identity import NodeId
+
+__all__ = ["Upkeep"]
+
+DRAIN_S: Final = 5.0
+"""How long a superseded connection without work is kept: what is under way on it still arrives."""
+ALL_AGAIN_S: Final = 10.0
+"""How often peers at rest are looked at, too."""
+
+
+class Upkeep:
+    """Looks at all peers of a node, at those with whom something is going on more often."""
+
+    def __init__(
+        self,
+        me: NodeId,
+        book: PeerBook,
+        channels: SecureChannels,
+        searching: Searching,
+        routes: Routes,
+        asking: Asking,
+        config: NodeConfig,
+        counters: Counter[str],
+    ) -> None:
+        self._me = me
+        self._book = book
+        self._channels = channels
+        self._searching = searching
+        self._routes = routes
+        self._asking = asking
+        self._config = config
+        self._counters = counters
+        self._at_rest: list[Peer] = []
+        """Of those with whom nothing is going on, who has not been looked at in this round."""
+        self._looked_at_s = float("-inf")
+
+    def look(self, now: float) -> None:
+        """Now and then: silent peers, superseded paths without work, searches to repeat.
+
+        Peers at rest are left at rest: each of them is looked at once in a while, a few at a time.
+        """
+        relays = self._relays_in_use()
+        watched = self._book.watched
+        for peer_id in (*self._asking.exchanges.peers(), *relays):
+            asked = self._book.find(peer_id)
+            if asked is not None:
+                watched[asked] = None
+        for peer in self._next_at_rest(now):
+            if self._is_restless(peer):
+                watched[peer] = None
+            else:
+                self._renew_when_old(peer, now)
+        for peer in list(watched):
+            self._look_at(peer, now, is_relay=peer.peer_id in relays)
+            if not self._is_restless(peer):
+                del watched[peer]
+        self._routes.end_idle(now)
+
+    def _next_at_rest(self, now: float) -> list[Peer]:
+        """As many as it takes to have seen all of them in ``ALL_AGAIN_S``: thousands at once would
+        hold up the loop."""
+        share = min(1.0, (now - self._looked_at_s) / ALL_AGAIN_S)
+        self._looked_at_s = now
+        if not self._at_rest:
+            self._at_rest = self._book.all()
+        count = math.ceil(share * len(self._book))
+        some, self._at_rest = self._at_rest[:count], self._at_rest[count:]
+        return some
+
+    def _is_restless(self, peer: Peer) -> bool:
+        if peer.waiting or peer.superseded or peer.retired or peer.direct_due_s < math.inf:
+            return True
+        for path in (peer.direct, peer.relayed):
+            if path is not None and (path.outbox or path.silence.is_asked):
+                return True
+        return False
+
+    def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
+        self._searching.look(peer, now)
+        self._listen(peer, now, is_relay=is_relay)
+        self._renew_when_old(peer, now)
+        for path in peer.paths:
+            path.look(now)
+        for path, since_s in list(peer.superseded.items()):
+            if path.heard_s - since_s > DRAIN_S:
+                peer.settle(path, self._me, now)
+        for path in peer.others:
+            if not path.outbox and now - path.used_s > DRAIN_S:
+                self._routes.lose(path, "superseded by another path")
+
+    def _relays_in_use(self) -> set[NodeId]:
+        """Relays that somebody waits for an answer through."""
+        strategies = self._channels.relays_dialled()
+        for peer_id in self._asking.exchanges.peers():
+            peer = self._book.find(peer_id)
+            if peer is not None and peer.relayed is not None:
+                strategies.append(peer.relayed.strategy)
+        return {one.relay_id for one in strategies if isinstance(one, RelayStrat)}
+
+    def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
+        """Notice that nobody is there any more, while somebody waits for a reply."""
+        waited_for = self._searching.is_asked(peer)
+        for path in peer.paths:
+            if not (waited_for or path.silence.is_asked or (is_relay and path is peer.direct)):
+                continue
+            match path.silence.look(now, path.heard_s, self._config.silent_path_s):
+                case Verdict.ASK:
+                    path.ask_for_sign_of_life()
+                case Verdict.DOUBT:
+                    if path is peer.direct and path.dialled:
+                        self._searching.renew(peer, path, now)
+                case Verdict.GIVE_UP:
+                    self._counters["path given up: silent"] += 1
+                    self._routes.lose(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)
+                case Verdict.FINE:
+                    pass
+
+    def _renew_when_old(self, peer: Peer, now: float) -> None:
+        """The side that dialled replaces a session after an hour: keys do not live for ever, and
+        neither does the clock inside a session."""
+        for path in (peer.direct, peer.relayed):
+            if (
+                path is not None
+                and path.dialled
+                and (
+                    now - path.session.started_s > self._config.rekey_s
+                    or path.session.sent > COUNTER_LIMIT
+                )
+            ):
+                self._searching.renew(peer, path, now)
