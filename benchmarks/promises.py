@@ -31,7 +31,8 @@ from benchmarks.report import Table, put_into, spread
 from benchmarks.stack import stacked_chart
 from benchmarks.without import ALL, PROMISES
 from egtp import NodeId
-from egtp.queries.answers import Answers, Asker
+from egtp.queries.answers import Answers
+from egtp.queries.asker import Asker
 from egtp.queries.outgoing import Outgoing
 
 __all__ = ["Compared", "compare", "draw", "memory_table", "remembered_bytes", "table"]

@@ -36,8 +36,8 @@ from egtp.node import Node
 from egtp.open_query import OpenQuery
 from egtp.own.friends import Friends
 from egtp.own.own_addresses import OwnAddress, OwnState
-from egtp.queries.answers import AnswerLimits
-from egtp.reaching.peers import Explanation
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.reaching.peer import Explanation
 from egtp.relay.leases import RelayLimits
 from egtp.values.attempts import Attempt, AttemptReason
 from egtp.values.comm_record import CommRecord, ContactLink, SignedCommRecord

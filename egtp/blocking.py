@@ -35,7 +35,7 @@ from egtp.identity_file import IdentityFile
 from egtp.lookup import Published
 from egtp.loop_thread import LoopThread
 from egtp.own.own_addresses import OwnAddress
-from egtp.reaching.peers import Explanation
+from egtp.reaching.peer import Explanation
 from egtp.values.comm_record import ContactLink, SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 

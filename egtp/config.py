@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from egtp.channel.handshake import PeerLimits
 from egtp.errors import InvalidConfig
-from egtp.queries.answers import AnswerLimits
+from egtp.queries.answer_limits import AnswerLimits
 from egtp.values.message import U64_LIMIT
 
 __all__ = ["TIMEOUT_S_MAX", "NodeConfig", "check_network"]

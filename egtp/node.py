@@ -39,7 +39,7 @@ from egtp.own.friends import Friends
 from egtp.own.own_addresses import OwnAddress
 from egtp.own.own_record import MemorySequence, SequenceStore
 from egtp.queries.large_message import pack_message
-from egtp.reaching.peers import Explanation
+from egtp.reaching.peer import Explanation
 from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer

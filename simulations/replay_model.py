@@ -25,7 +25,8 @@ from typing import Any, Final, TypeAlias
 from egtp.channel.handshake import InitiationPayload, PeerLimits
 from egtp.channel.session import SlidingWindow
 from egtp.channel.unconfirmed import UnconfirmedSessions
-from egtp.queries.answers import Answers, Asker, Verdict
+from egtp.queries.answers import Answers, Verdict
+from egtp.queries.asker import Asker
 from egtp.queries.early import pack_early, read_early
 from egtp.queries.exchange import Exchange, ExchangeTable
 from egtp.queries.outgoing import Outgoing

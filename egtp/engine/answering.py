@@ -17,7 +17,8 @@ from egtp.limits.shares import Shares
 from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.paths.unread import LITTLE_BYTES, Unread
 from egtp.paths.uploads import Uploads
-from egtp.queries.answers import RUN, Answer, Answers, Asker, Verdict
+from egtp.queries.answers import RUN, Answers, Verdict
+from egtp.queries.asker import Answer, Asker
 from egtp.queries.large_message import pack_message
 from egtp.queries.outgoing import Outgoing
 from egtp.values.canonical import pack

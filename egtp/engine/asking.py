@@ -31,7 +31,8 @@ from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.queries.early import Early, pack_early
 from egtp.queries.exchange import Exchange, ExchangeTable, Passed
 from egtp.queries.outgoing import Outgoing, PassedOn
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 from egtp.values.message import Reply, ReplyCode

@@ -55,7 +55,8 @@ from egtp.queries.exchange import Exchange, ExchangeTable
 from egtp.queries.outgoing import Outgoing
 from egtp.reaching.address_policy import Interface
 from egtp.reaching.dialling import Dialler
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.reaching.reaching import Reacher
 from egtp.relay.relaying import Relaying
 from egtp.tcp.comms_handler import TCPCommsHandler

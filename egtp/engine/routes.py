@@ -19,7 +19,8 @@ from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
 from egtp.paths.path_life import PathEvent
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.relay.relaying import Relaying
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection

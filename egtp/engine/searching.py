@@ -12,7 +12,8 @@ from egtp.errors import FastFail, FastFailReason
 from egtp.events import Observer, SearchFailed
 from egtp.limits.throttle import TokenBucket
 from egtp.paths.path import Path
-from egtp.reaching.peers import Peer, PeerBook, Search
+from egtp.reaching.peer import Peer, Search
+from egtp.reaching.peers import PeerBook
 from egtp.reaching.reaching import Reacher
 from egtp.values.comm_strat import RelayStrat
 from egtp.values.contact import Contact

@@ -13,7 +13,8 @@ from egtp.engine.routes import Routes
 from egtp.engine.searching import Searching
 from egtp.paths.channels import SecureChannels
 from egtp.paths.silence import Verdict
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.values.comm_strat import RelayStrat
 from egtp.values.identity import NodeId
 

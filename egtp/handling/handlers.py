@@ -12,7 +12,7 @@ from egtp.errors import HandlerFailed, LocalProtocolError
 from egtp.handling.workers import ENDS_THE_PROGRAM, Worker, Workers
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
-from egtp.queries.answers import Answer, Asker
+from egtp.queries.asker import Answer, Asker
 from egtp.values.comm_strat import Address
 from egtp.values.identity import NodeId
 from egtp.values.message import ReplyCode, check_kind

@@ -19,7 +19,8 @@ from egtp.own.observed_address import ObservedAddress, network_of
 from egtp.own.own_addresses import OwnAddress, OwnAddresses, parse_interfaces
 from egtp.paths.path import Path
 from egtp.reaching.address_policy import Interface, why_not_dial
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.identity import NodeId

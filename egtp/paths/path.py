@@ -33,7 +33,7 @@ from egtp.paths.reassembly import Reassembly
 from egtp.paths.relayed_window import RelayedWindow
 from egtp.paths.silence import Silence
 from egtp.paths.uploads import Uploads
-from egtp.queries.answers import Asker
+from egtp.queries.asker import Asker
 from egtp.queries.exchange import SettledExcept
 from egtp.queries.large_message import Arrived
 from egtp.queries.outgoing import Outgoing, PassedOn

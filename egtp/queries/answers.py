@@ -24,25 +24,21 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Final
 
-from egtp.errors import InvalidConfig
-from egtp.limits.shares import strangers_part
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.asker import (
+    ANSWER_LIFE,
+    FORGOTTEN,
+    Answer,
+    AnswerEvent,
+    AnswerState,
+    Asker,
+)
 from egtp.queries.outgoing import Outgoing
-from egtp.state_table import State, StateTable
 from egtp.values.identity import NodeId
 
-__all__ = [
-    "ANSWER_LIFE",
-    "Answer",
-    "AnswerEvent",
-    "AnswerLimits",
-    "AnswerState",
-    "Answers",
-    "Asker",
-    "Verdict",
-]
+__all__ = ["Answers", "Verdict"]
 
 MARGIN_S: Final = 10.0
 """How much younger than it is a query may seem: what it waited for before its session was
@@ -50,58 +46,6 @@ confirmed, at most (5 s), and what the two clocks differ in their speed."""
 
 ROOM_KEPT: Final = 7 / 8
 """Which part of the bodies stays when there are too many of them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerLimits:
-    """What is remembered for others. When a limit is hit, what is new is refused; nothing that was
-    promised is forgotten."""
-
-    askers_max: int = 20_000
-    """Askers: as many as peers are remembered. An idle one takes about half a kilobyte."""
-    window: int = 4096
-    """Queries of one asker above its settled mark: as many as it may have open."""
-    entries_max: int = 262_144
-    """Queries of all askers, and exceptions: about 100 MB if none is ever settled."""
-    lifetime_s_max: float = 3600.0
-    """A query older than this is dropped whatever lifetime it names: otherwise it would have to be
-    remembered for as long as its asker likes."""
-    bytes_max: int = 64 * 1024 * 1024
-    """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""
-
-    def __post_init__(self) -> None:
-        limits = (self.askers_max, self.window, self.entries_max, self.bytes_max)
-        if min(*limits, self.lifetime_s_max) < 1:
-            raise InvalidConfig("limits of answers are at least 1")
-
-    @property
-    def asker_bytes_max(self) -> int:
-        """Of one asker: a sixteenth of what is there for all. A larger answer is not kept: if its
-        path is lost, its asker hears that it ran (code 7)."""
-        return self.bytes_max // 16
-
-    @property
-    def strangers_max(self) -> int:
-        """Of peers that nobody here has to do with: an eighth of the room is left to the others,
-        who are few, so that no crowd keeps them out."""
-        return strangers_part(self.askers_max)
-
-    @property
-    def strangers_entries_max(self) -> int:
-        """Once there are so many entries, only those of whom somebody here knows make more."""
-        return strangers_part(self.entries_max)
-
-    @property
-    def peer_askers_max(self) -> int:
-        """Of one peer, which may say as often as it likes that it was started anew: a sixty-fourth
-        of all, or a few where there is not much."""
-        return max(16, self.askers_max // 64)
-
-    @property
-    def peer_entries_max(self) -> int:
-        """Of all askers of one peer: a quarter, and in any case enough for one of them, exceptions
-        and all."""
-        return max(2 * self.window, self.entries_max // 4)
 
 
 class Verdict(enum.Enum):
@@ -125,36 +69,6 @@ RUN, BUSY = Verdict.RUN, Verdict.BUSY
 """On the path of every query; to look them up in the enumeration takes longer."""
 
 
-class AnswerState(State):
-    RUNNING = "its handler runs"
-    KEPT = "its answer is kept"
-    RAN = "it ran"
-    FORGOTTEN = "forgotten"
-
-
-class AnswerEvent(State):
-    REPLY = "a reply"
-    NO_REPLY = "no reply, or one too large to keep"
-    LET_GO = "no room for the answer, or past its lifetime"
-    FINISHED = "its asker has finished with it"
-    HARMLESS = "a reply, of an idempotent kind"
-
-
-ANSWER_LIFE: Final = StateTable(
-    AnswerState.RUNNING,
-    [
-        (AnswerState.RUNNING, AnswerEvent.REPLY, AnswerState.KEPT),
-        (AnswerState.RUNNING, AnswerEvent.NO_REPLY, AnswerState.RAN),
-        (AnswerState.KEPT, AnswerEvent.LET_GO, AnswerState.RAN),
-        (AnswerState.RUNNING, AnswerEvent.HARMLESS, AnswerState.FORGOTTEN),
-        (AnswerState.RUNNING, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
-        (AnswerState.KEPT, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
-        (AnswerState.RAN, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
-    ],
-)
-"""Of one query above its asker's mark."""
-
-RUNNING, FORGOTTEN = AnswerState.RUNNING, AnswerState.FORGOTTEN
 _REPLIED: Final = ANSWER_LIFE.on(AnswerEvent.REPLY)
 _FINISHED: Final = ANSWER_LIFE.on(AnswerEvent.FINISHED)
 _OF_A_COPY: Final = {
@@ -163,64 +77,6 @@ _OF_A_COPY: Final = {
     AnswerState.RAN: Verdict.GONE,
 }
 """What is said to one more copy of the query."""
-
-
-class Answer:
-    """One query above its asker's mark, and its reply while that is kept."""
-
-    __slots__ = ("number", "reference", "reply", "state")
-
-    def __init__(self, number: int, reference: bytes) -> None:
-        self.number = number
-        self.reference = reference
-        self.state = RUNNING
-        self.reply: Outgoing | None = None
-
-
-class Asker:
-    """All that is remembered of one incarnation of a peer."""
-
-    __slots__ = (
-        "answers",
-        "bytes",
-        "exceptions",
-        "floor",
-        "idle_since",
-        "incarnation",
-        "peer_id",
-        "refused_below",
-        "running",
-        "sessions",
-        "stranger",
-        "until_s",
-        "upto",
-    )
-
-    def __init__(self, peer_id: NodeId, incarnation: bytes) -> None:
-        self.peer_id: Final = peer_id
-        self.incarnation: Final = incarnation
-        self.floor = 0
-        """The settled mark."""
-        self.upto = 0
-        """All numbers below this one are settled, too, but for the exceptions."""
-        self.exceptions: frozenset[int] = frozenset()
-        self.refused_below = 0
-        """There was no room for one of the numbers below this one, so none of them runs that is not
-        remembered: its asker was told that it has not run."""
-        self.answers: dict[int, Answer] = {}
-        self.bytes = 0
-        self.sessions = 0
-        self.stranger = False
-        """Whether nobody here had to do with the peer when any of its sessions began."""
-        self.running = 0
-        """Handlers that run for it now, those of sends included."""
-        self.until_s = float("-inf")
-        """When the last of its queries is past its lifetime."""
-        self.idle_since: int | None = None
-        """The sequence of the own record when it had become idle; None while it is not."""
-
-    def is_settled(self, number: int) -> bool:
-        return number < self.floor or (number < self.upto and number not in self.exceptions)
 
 
 class Answers:

@@ -11,7 +11,7 @@ from egtp.lookup import LookupService
 from egtp.paths.path import Path
 from egtp.reaching.address_policy import Interface
 from egtp.reaching.dialling import Dialler
-from egtp.reaching.peers import Peer
+from egtp.reaching.peer import Peer
 from egtp.reaching.race import Race
 from egtp.reaching.shared_lookup import SharedLookups
 from egtp.reaching.strategy_choice import Plan, plan

@@ -14,7 +14,8 @@ from egtp.limits.accept_limits import RelayedInitiations
 from egtp.paths.arrival import Arrival
 from egtp.paths.path import Path
 from egtp.queries.outgoing import PassedOn
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import (

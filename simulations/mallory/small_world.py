@@ -21,7 +21,7 @@ from egtp import (
 )
 from egtp.discovery_service import Introduction
 from egtp.events import Event, PathOpened
-from egtp.queries.answers import AnswerLimits
+from egtp.queries.answer_limits import AnswerLimits
 from egtp.values.comm_record import SignedCommRecord
 from simulations.mallory.judge import Judge, Question
 from simulations.mallory.line import Line

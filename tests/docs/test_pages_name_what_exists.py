@@ -17,7 +17,7 @@ from typing import Final
 import pytest
 
 from egtp import Friends, Node, NodeConfig, RelayLimits
-from egtp.queries.answers import AnswerLimits
+from egtp.queries.answer_limits import AnswerLimits
 from egtp.values.attempts import AttemptReason
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits

@@ -19,7 +19,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "settings.md"
 CLASSES: Final = {
     NodeConfig: "egtp/config.py",
-    AnswerLimits: "egtp/queries/answers.py",
+    AnswerLimits: "egtp/queries/answer_limits.py",
     RelayLimits: "egtp/relay/leases.py",
     DHTLimits: "lookup_dht/settings.py",
 }

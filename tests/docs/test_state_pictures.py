@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from egtp.own.own_addresses import OBSERVED_LIFE
 from egtp.paths.path_life import PATH_LIFE
-from egtp.queries.answers import ANSWER_LIFE
+from egtp.queries.asker import ANSWER_LIFE
 from egtp.state_table import StateTable
 from egtp.tcp.connection_life import CONNECTION_LIFE
 

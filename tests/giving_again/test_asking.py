@@ -27,7 +27,8 @@ from egtp.paths.path import Path
 from egtp.paths.uploads import Uploads
 from egtp.queries.exchange import GAP_MAX, SettledExcept
 from egtp.queries.outgoing import PassedOn
-from egtp.reaching.peers import Peer, PeerBook
+from egtp.reaching.peer import Peer
+from egtp.reaching.peers import PeerBook
 from egtp.values.comm_record import SUITE_AESGCM
 from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.identity import Identity, NodeId

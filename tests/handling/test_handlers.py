@@ -17,7 +17,7 @@ from egtp.handling.handlers import RUNNING_BYTES, Handlers, Incoming
 from egtp.handling.workers import ENDS_WITHIN_S
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
-from egtp.queries.answers import Asker
+from egtp.queries.asker import Asker
 from egtp.values.identity import NodeId
 from egtp.values.message import ReplyCode
 from simulations.virtual.loop import VirtualLoop

@@ -17,7 +17,8 @@ from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
 from egtp.paths.handshakes import Handshakes
 from egtp.paths.path import Path
-from egtp.queries.answers import Answer, Answers, Asker
+from egtp.queries.answers import Answers
+from egtp.queries.asker import Answer, Asker
 from egtp.queries.exchange import Exchange
 from egtp.queries.outgoing import Outgoing
 from simulations.mallory.attacks import ATTACKS, attack

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from egtp import Node
-from egtp.reaching.peers import CROSSED_S
+from egtp.reaching.peer import CROSSED_S
 from simulations.lab import Lab
 from simulations.virtual import Link, Network, Uniform, run_in
 

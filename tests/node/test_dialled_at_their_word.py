@@ -14,7 +14,7 @@ from egtp.channel.sealed import ItemType, item
 from egtp.engine.searching import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
 from egtp.events import Dialling, Event
 from egtp.paths.path import Path
-from egtp.reaching.peers import Peer
+from egtp.reaching.peer import Peer
 from simulations.lab import LATENCY_S, Lab, in_lab
 
 VICTIM: Final = "5.99.0.1"

@@ -23,15 +23,9 @@ from hypothesis.stateful import (
 )
 
 from egtp.errors import InvalidConfig
-from egtp.queries.answers import (
-    MARGIN_S,
-    Answer,
-    AnswerLimits,
-    Answers,
-    AnswerState,
-    Asker,
-    Verdict,
-)
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.answers import MARGIN_S, Answers, Verdict
+from egtp.queries.asker import Answer, AnswerState, Asker
 from egtp.queries.outgoing import Outgoing
 from egtp.values.identity import NodeId
 

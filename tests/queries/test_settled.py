@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.channel.sealed import parse_settled_except, write_settled_except
-from egtp.queries.answers import AnswerLimits, Answers, Verdict
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.answers import Answers, Verdict
 from egtp.queries.exchange import EXCEPTIONS_MAX, GAP_MAX, Exchange, ExchangeTable
 from egtp.values.identity import NodeId
 from egtp.values.message import NONCE_BYTES

@@ -14,7 +14,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from egtp.paths.outbox import Outbox
 from egtp.paths.path import Path
 from egtp.queries.outgoing import Outgoing
-from egtp.reaching.peers import CROSSED_S, LOOKS, Peer, PeerBook, Search, preferred
+from egtp.reaching.peer import CROSSED_S, Peer, Search, preferred
+from egtp.reaching.peers import LOOKS, PeerBook
 from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.contact import Contact

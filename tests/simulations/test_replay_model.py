@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from egtp.queries.answers import Answer, Answers, Asker
+from egtp.queries.answers import Answers
+from egtp.queries.asker import Answer, Asker
 from egtp.queries.early import CLOCKS_MS
 from egtp.queries.exchange import Exchange
 from egtp.queries.outgoing import Outgoing

@@ -7,7 +7,9 @@ from itertools import product
 import pytest
 
 from egtp.own.own_addresses import OBSERVED_LIFE, OwnAddresses, OwnEvent, OwnState
-from egtp.queries.answers import ANSWER_LIFE, AnswerEvent, AnswerLimits, Answers, AnswerState
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.answers import Answers
+from egtp.queries.asker import ANSWER_LIFE, AnswerEvent, AnswerState
 from egtp.queries.outgoing import Outgoing
 from egtp.state_table import State, StateTable
 from egtp.values.comm_strat import Address

@@ -1,0 +1,101 @@
+"""What is remembered of one asker, and of each of its queries (pure)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from egtp.queries.outgoing import Outgoing
+from egtp.state_table import State, StateTable
+from egtp.values.identity import NodeId
+
+__all__ = ["ANSWER_LIFE", "FORGOTTEN", "RUNNING", "Answer", "AnswerEvent", "AnswerState", "Asker"]
+
+
+class AnswerState(State):
+    RUNNING = "its handler runs"
+    KEPT = "its answer is kept"
+    RAN = "it ran"
+    FORGOTTEN = "forgotten"
+
+
+class AnswerEvent(State):
+    REPLY = "a reply"
+    NO_REPLY = "no reply, or one too large to keep"
+    LET_GO = "no room for the answer, or past its lifetime"
+    FINISHED = "its asker has finished with it"
+    HARMLESS = "a reply, of an idempotent kind"
+
+
+ANSWER_LIFE: Final = StateTable(
+    AnswerState.RUNNING,
+    [
+        (AnswerState.RUNNING, AnswerEvent.REPLY, AnswerState.KEPT),
+        (AnswerState.RUNNING, AnswerEvent.NO_REPLY, AnswerState.RAN),
+        (AnswerState.KEPT, AnswerEvent.LET_GO, AnswerState.RAN),
+        (AnswerState.RUNNING, AnswerEvent.HARMLESS, AnswerState.FORGOTTEN),
+        (AnswerState.RUNNING, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.KEPT, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+        (AnswerState.RAN, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
+    ],
+)
+"""Of one query above its asker's mark."""
+
+RUNNING, FORGOTTEN = AnswerState.RUNNING, AnswerState.FORGOTTEN
+
+
+class Answer:
+    """One query above its asker's mark, and its reply while that is kept."""
+
+    __slots__ = ("number", "reference", "reply", "state")
+
+    def __init__(self, number: int, reference: bytes) -> None:
+        self.number = number
+        self.reference = reference
+        self.state = RUNNING
+        self.reply: Outgoing | None = None
+
+
+class Asker:
+    """All that is remembered of one incarnation of a peer."""
+
+    __slots__ = (
+        "answers",
+        "bytes",
+        "exceptions",
+        "floor",
+        "idle_since",
+        "incarnation",
+        "peer_id",
+        "refused_below",
+        "running",
+        "sessions",
+        "stranger",
+        "until_s",
+        "upto",
+    )
+
+    def __init__(self, peer_id: NodeId, incarnation: bytes) -> None:
+        self.peer_id: Final = peer_id
+        self.incarnation: Final = incarnation
+        self.floor = 0
+        """The settled mark."""
+        self.upto = 0
+        """All numbers below this one are settled, too, but for the exceptions."""
+        self.exceptions: frozenset[int] = frozenset()
+        self.refused_below = 0
+        """There was no room for one of the numbers below this one, so none of them runs that is not
+        remembered: its asker was told that it has not run."""
+        self.answers: dict[int, Answer] = {}
+        self.bytes = 0
+        self.sessions = 0
+        self.stranger = False
+        """Whether nobody here had to do with the peer when any of its sessions began."""
+        self.running = 0
+        """Handlers that run for it now, those of sends included."""
+        self.until_s = float("-inf")
+        """When the last of its queries is past its lifetime."""
+        self.idle_since: int | None = None
+        """The sequence of the own record when it had become idle; None while it is not."""
+
+    def is_settled(self, number: int) -> bool:
+        return number < self.floor or (number < self.upto and number not in self.exceptions)
