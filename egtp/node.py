@@ -183,8 +183,9 @@ class Node:
         or socket is left. What was accepted has half a second to leave.
 
         Once begun it comes to its end, even if this call is cancelled; further calls wait for the
-        same end. A handler may close its node: all is closed but the handler itself. One that does
-        so while the node is being closed already does not wait.
+        same end, and one without ``drain_s`` does not give what is under way any more time. A
+        handler may close its node: all is closed but the handler itself. One that does so while the
+        node is being closed already does not wait.
 
         With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
         asked to send nothing more and to come back later, what is new is refused as "busy", and
@@ -193,13 +194,11 @@ class Node:
         if self._engine is None:
             return
         self._check_loop()
-        if drain_s > 0 and not self._engine.is_closed:
-            await self._engine.drain(drain_s)
         try:
             if self._discovery is not None and self._introduce is not None:
                 self._discovery.forget(self._introduce)
         finally:
-            await self._engine.close()
+            await self._engine.close(drain_s)
 
     async def __aenter__(self) -> Self:
         await self.start()

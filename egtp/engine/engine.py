@@ -76,6 +76,8 @@ class Engine:
     """All state of a node. :class:`egtp.node.Node` is its public face."""
 
     is_closed = False
+    _draining: asyncio.Task[None] | None = None
+    """What waits for the end of what is under way, and then closes it."""
     _closing: asyncio.Task[None] | None = None
     """What closes it, once for all who ask."""
 
@@ -469,15 +471,20 @@ class Engine:
 
     # The end
 
-    async def drain(self, drain_s: float) -> None:
-        """Tell everybody that this node is about to close, refuse what is new, and return when what
+    async def _drain(self, drain_s: float, caller: asyncio.Task[Any] | None) -> None:
+        """Tell everybody that this node is about to close, refuse what is new, and close when what
         is under way has ended, or after ``drain_s`` seconds."""
         self.answering.refuses_new = True
         goaway = item(ItemType.GOAWAY, write_goaway(GOAWAY_CLOSING, drain_s))
         for peer in self.book.all():
             for path in peer.paths:
                 path.queue_control(goaway)
-        await self._wait_while(self._is_busy, drain_s)
+        # Cancelled, as all is when the program ends: then the rest of the time is not waited for.
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._wait_while(
+                lambda: not self.is_closed and self._is_busy_but_for(caller), drain_s
+            )
+        await self._close_now(caller)
 
     async def disconnect(self, peer_id: NodeId) -> None:
         """Close all paths to a peer, after what waits there."""
@@ -494,17 +501,29 @@ class Engine:
         peer = self.book.find(peer_id)
         return peer is not None and any(path.outbox for path in peer.paths)
 
-    def _is_busy(self) -> bool:
+    def _is_busy_but_for(self, caller: asyncio.Task[Any] | None) -> bool:
+        handlers = len(self.handlers) - self.handlers.runs_in(caller)
         outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
-        return bool(len(self.handlers) or len(self.exchanges) or outboxes)
+        return bool(handlers or len(self.exchanges) or outboxes)
 
-    async def close(self) -> None:
-        """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing.
+    async def close(self, drain_s: float = 0.0) -> None:
+        """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing;
+        with ``drain_s``, what is under way may end first.
 
         It is done once, in a task of its own that all who call this wait for: any of them may be
         cancelled, and the node is closed all the same.
         """
         caller = asyncio.current_task()
+        if drain_s <= 0 or self.is_closed:
+            await self._close_now(caller)
+            return
+        if self._draining is None:
+            self._draining = begin_later(partial(self._drain, drain_s, caller))
+        elif self.handlers.runs_in(caller):
+            return  # a handler is not to wait for what waits for it
+        await asyncio.shield(self._draining)
+
+    async def _close_now(self, caller: asyncio.Task[Any] | None) -> None:
         if self._closing is None:
             self.is_closed = True
             self._timer.cancel()

@@ -255,7 +255,12 @@ class TCPConnection(asyncio.Protocol):
             return
         self._held = None
         if self.is_closing:
-            transport.write_eof()
+            try:
+                transport.write_eof()
+            except OSError as error:
+                # Reset by the other side, which the loop has not been told yet, and never would be
+                # while this end does not read.
+                self.abort(_reason(error))
         else:
             self.takes_more = not (self._paused or self._throttled)
 

@@ -174,12 +174,15 @@ class Throttling:
     def _give_turns(self) -> None:
         now = self._elapsed()
         self._giving_turns = True
-        while (connection := self._sending.turn(now)) is not None:
-            connection.send_again()
-        while (connection := self._receiving.turn(now)) is not None:
-            connection.resume_reading()
-        self._giving_turns = False
-        self._arm()
+        try:
+            while (connection := self._sending.turn(now)) is not None:
+                connection.send_again()
+            while (connection := self._receiving.turn(now)) is not None:
+                connection.resume_reading()
+        finally:
+            # Whatever a turn leads to: the next one comes.
+            self._giving_turns = False
+            self._arm()
 
     def _arm(self) -> None:
         """Have the timer fire when the next turn can be given."""

@@ -17,9 +17,11 @@ from egtp import (
     Incoming,
     Introduction,
     Node,
+    NodeClosed,
     NodeConfig,
     ReplyCode,
 )
+from egtp.engine.engine import Engine
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -100,6 +102,11 @@ async def greet(_: Incoming) -> bytes:
     return b"hello"
 
 
+def engine_of(node: Node) -> Engine:
+    assert node._engine is not None
+    return node._engine
+
+
 def other_knows(other: Node, node: Node) -> bool:
     engine = other._engine
     assert engine is not None
@@ -126,6 +133,68 @@ async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
     assert failed.value.code == ReplyCode.BUSY
     release.set()
     assert await first == await second == b"done"
+
+
+async def test_a_draining_that_is_cancelled_comes_to_its_end_all_the_same(
+    start: Start, eventually: Eventually
+) -> None:
+    node, other = await start(), await start(listen=())
+    called, release = asyncio.Event(), asyncio.Event()
+
+    async def slow(query: Incoming) -> bytes:
+        called.set()
+        await release.wait()
+        return b"done"
+
+    node.handle("slow", slow)
+    query = other.open_query(node.node_id, "slow")
+    await called.wait()
+    closing = asyncio.ensure_future(node.close(drain_s=60))
+    await asyncio.sleep(0.05)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    release.set()
+    assert await query == b"done"
+    await eventually(lambda: not engine_of(node).comms.all())
+    with pytest.raises(NodeClosed):
+        await node.query(other.node_id, "slow")
+
+
+async def test_who_closes_at_once_does_not_wait_for_who_drains(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    called = asyncio.Event()
+
+    async def stuck(query: Incoming) -> bytes:
+        called.set()
+        await asyncio.Event().wait()
+        return b""
+
+    node.handle("stuck", stuck)
+    query = other.open_query(node.node_id, "stuck")
+    await called.wait()
+    draining = asyncio.ensure_future(node.close(drain_s=60))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(2):
+        await node.close()
+        await draining
+    query.cancel()
+
+
+async def test_a_handler_that_drains_its_node_does_not_wait_for_itself(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    closed = asyncio.Event()
+
+    async def end(query: Incoming) -> bytes:
+        await node.close(drain_s=60)
+        closed.set()
+        return b""
+
+    node.handle("end", end)
+    query = other.open_query(node.node_id, "end")
+    async with asyncio.timeout(2):
+        await closed.wait()
+    query.cancel()
 
 
 async def test_draining_ends_in_time_whatever_is_under_way(start: Start) -> None:

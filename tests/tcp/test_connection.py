@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import struct
 from itertools import product
 from typing import Any
 
@@ -15,6 +16,7 @@ from egtp.errors import NotSent
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 from egtp.values.comm_strat import Address
+from simulations.virtual.loop import VirtualLoop
 
 MIB = 1024 * 1024
 NOWHERE = Address.parse("127.0.0.1:1")
@@ -262,6 +264,23 @@ async def test_a_reset_is_told_once_with_its_reason(net: Any) -> None:
     raw.transport.abort()
     assert await near.ended() in {"connection reset by peer", "closed by the other side"}
     assert near.calls.count("closed") == 1
+
+
+@pytest.mark.parametrize("how", ["close", "drain"])
+async def test_what_was_reset_and_has_not_been_told_yet_is_closed_all_the_same(
+    net: Any, how: str
+) -> None:
+    if isinstance(asyncio.get_running_loop(), VirtualLoop):
+        pytest.skip("its sockets tell at once")
+    accepted = net.connection(dialled=None)
+    address = await net.listen(lambda: accepted.connection)
+    with socket.create_connection((address.host, address.port)) as other:
+        await accepted.until(lambda: accepted.connection.is_open)
+        accepted.connection.pause_reading()
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    getattr(accepted.connection, how)("no more")
+    accepted.connection.resume_reading()
+    assert await accepted.ended() == "no more"
 
 
 async def test_aborting_ends_at_once(net: Any) -> None:

@@ -150,6 +150,29 @@ async def test_a_connection_that_ends_while_it_waits_is_not_given_a_turn(
     await far.has([bytes(5000)] * 5)
 
 
+async def test_a_mistake_in_what_a_turn_leads_to_leaves_the_others_their_turns(
+    net: Any, throttling: Any, problems: list[dict[str, Any]]
+) -> None:
+    near, far = await net.pair()
+    throttling.limit_all(Rates(send=1e5), [near.connection])
+    writable = near.writable
+
+    def mistaken(connection: Any) -> None:
+        near.writable = writable
+        near.note("mistaken")
+        raise RuntimeError("once")
+
+    near.writable = mistaken
+    near.connection.send(bytes(20_000))
+    near.connection.send(bytes(20_000))
+    await near.until(lambda: problems)
+    for _ in range(5):
+        near.connection.send(bytes(20_000))
+    await far.has([bytes(20_000)] * 7)
+    assert [str(problem["exception"]) for problem in problems] == ["once"]
+    problems.clear()
+
+
 async def test_no_timer_is_left_when_nobody_waits(net: Any, throttling: Any) -> None:
     near, far = await net.pair()
     throttling.limit_all(Rates(send=1e6), [near.connection])
