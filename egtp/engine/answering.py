@@ -198,7 +198,8 @@ class Answering:
         self._counters[f"query not run: {verdict.value}"] += 1
         if verdict is Verdict.WORKING:
             self.handlers.asked_again(path, reference)
-            path.queue_control(item(ItemType.WORKING, reference))
+            if not path.answer(item(ItemType.WORKING, reference)):
+                self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
         elif verdict is Verdict.GONE:

@@ -39,8 +39,9 @@ from egtp.later import begin_later
 from egtp.limits.accept_limits import RelayedInitiations
 from egtp.lookup import LookupService
 from egtp.open_query import PeerExchange, Sending
+from egtp.own.address_check import CHECK_KIND
 from egtp.own.address_watch import AddressWatch
-from egtp.own.dial_back import CHECK_KIND, Verifier
+from egtp.own.dialling_for_others import Verifier
 from egtp.own.friends import FIND_KIND, STORE_KIND, Friends
 from egtp.own.own_record import OwnRecord, SequenceStore
 from egtp.own.publishing import Publisher
@@ -297,18 +298,19 @@ class Engine:
 
     # Relays
 
-    async def ask_relay(self, relay_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
-        """A query over a direct path to a relay, dialling it if need be."""
-        peer = self.book.get(relay_id)
-        try:
+    async def ask_directly(
+        self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
+    ) -> bytes:
+        """A query over a direct path to a peer, dialled if need be, all within that time."""
+        until_s = self.now() + timeout_s
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self.searching.connect(peer)
-        except TimeoutError:
-            raise FastFail(
-                f"no connection to relay {relay_id} within {timeout_s:g} s",
-                reason=FastFailReason.NO_TIME,
-            ) from None
-        return await self.ask_peer(relay_id, kind, body, timeout_s)
+                await self.searching.connect(self.book.get(peer_id))
+        left_s = until_s - self.now()
+        if left_s <= 0:
+            late = f"no direct path to {peer_id} within {timeout_s:g} s"
+            raise FastFail(late, reason=FastFailReason.NO_TIME)
+        return await self.ask_peer(peer_id, kind, body, left_s)
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
         """A query of the engine's own, by any path."""

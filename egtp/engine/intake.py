@@ -31,9 +31,6 @@ from egtp.values.message import Message, Query, Reply, Send
 
 __all__ = ["Intake"]
 
-PONG_QUEUE_BYTES_MAX: Final = 64 * 1024
-"""A peer that pings and reads nothing gets no more pongs than this."""
-
 
 class Intake:
     """Gives each item of a sealed packet to the part of the engine that it is for."""
@@ -125,10 +122,8 @@ class Intake:
             self._answering.answers.settle_except(path.asker, upto, exceptions)
 
     def _take_ping(self, path: Path, data: bytes, _: int) -> None:
-        if path.outbox.control_bytes > PONG_QUEUE_BYTES_MAX:
+        if not path.answer(item(ItemType.PONG, data)):
             self._counters["pong dropped: too much waits for the peer"] += 1
-        else:
-            path.queue_control(item(ItemType.PONG, data))
 
     def _take_close(self, path: Path, _: bytes, __: int) -> None:
         self._routes.lose(path, "closed by the peer")

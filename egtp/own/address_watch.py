@@ -14,7 +14,8 @@ from typing import Final, Protocol
 
 from egtp.config import NodeConfig
 from egtp.errors import FastFail
-from egtp.own.dial_back import Asker, AskerHost, Outcome
+from egtp.own.address_check import Outcome
+from egtp.own.dial_back import DialBack, DialBackHost
 from egtp.own.observed_address import ObservedAddress, network_of
 from egtp.own.own_addresses import OwnAddress, OwnAddresses, parse_interfaces
 from egtp.paths.path import Path
@@ -36,7 +37,7 @@ ANSWER_S: Final = 2.0
 """A peer that dials in vain says so this much later at most."""
 
 
-class WatchHost(AskerHost, Protocol):
+class WatchHost(DialBackHost, Protocol):
     """What the watch needs from its node."""
 
     @property
@@ -72,7 +73,7 @@ class AddressWatch:
         self._local_addresses = local_addresses
         self._counters = counters
         self._observes = config.observe_address
-        self._asker = Asker(host, config.dial_timeout_s + ANSWER_S)
+        self._dial_back = DialBack(host, config.dial_timeout_s + ANSWER_S)
         self._own = OwnAddresses(
             private_addresses=config.private_addresses,
             lan_addresses=config.lan_addresses,
@@ -238,7 +239,7 @@ class AddressWatch:
             accepted is None
             or accepted.dialled is not None
             or why_not_dial(Address(seen, 1), private_addresses=private_addresses)
-            or not self._asker.arrived(peer_id, token)
+            or not self._dial_back.arrived(peer_id, token)
         ):
             self._counters["dial-back that nobody waits for"] += 1
 
@@ -264,7 +265,7 @@ class AddressWatch:
         if not checkers and self._witnesses(len(address.ip)):
             in_vain.append("nobody sees this node there any more")
         for peer in checkers:
-            checked = await self._asker.ask(peer.peer_id, address.port)
+            checked = await self._dial_back.ask(peer.peer_id, address.port)
             if checked.outcome is Outcome.REACHED:
                 self._own.confirmed(address, self._host.now())
                 self._announce()

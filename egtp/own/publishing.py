@@ -99,8 +99,8 @@ class Publisher:
         retry_s, few_s, asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False
         while True:
             self._changed.clear()
-            if self.is_due:
-                self._own.renew()
+            if self.is_due and self._own.renew():
+                self._push(self._own.current)
             record, pause_s = self._own.current, self._half_life_s()
             if lookup is not None:
                 try:
@@ -118,8 +118,8 @@ class Publisher:
                         asyncio.get_running_loop().call_exception_handler(
                             {"message": "a lookup service raised", "exception": error}
                         )
-                    retry_s = min(retry_s * 2, RETRY_MAX_S)
                     pause_s = min(retry_s, pause_s)
+                    retry_s = min(retry_s * 2, RETRY_MAX_S)
                 else:
                     self._tell(record, published)
                     retry_s = RETRY_FIRST_S
@@ -144,6 +144,7 @@ class Publisher:
             return
         if self._own.saw(found.sequence):
             self._counters["own record found with a higher sequence"] += 1
+            self._push(self._own.current)
 
     @property
     def is_due(self) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol
 
 from egtp.channel.sealed import Sealed
+from egtp.errors import NotSent
 from egtp.paths.path import Path, PathOwner
 from egtp.queries.early import Early
+from egtp.values.attempts import AttemptReason
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
 from egtp.values.identity import NodeId
@@ -29,6 +31,13 @@ class Arrival(NamedTuple):
     @property
     def relayed(self) -> bool:
         return isinstance(self.strategy, RelayStrat)
+
+    def answer(self, packet: bytes) -> None:
+        """Send a packet back. Raises :class:`NotSent` if it cannot leave that way, or if the relay
+        takes no more: what it did not ask for by a query of its own is not kept for it."""
+        if self.relayed and not self.carrier.takes_more(self.strategy):
+            raise NotSent(AttemptReason.BUFFER_FULL)
+        self.strategy.send(packet, self.carrier)
 
 
 class ChannelEvents(PathOwner, Protocol):

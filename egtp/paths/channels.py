@@ -73,7 +73,7 @@ class SecureChannels:
             self._counters[f"dropped: {error}"] += 1
             self._events.reject(arrival)
         except NotSent:
-            self._counters["answer not sent: the way back is gone"] += 1
+            self._counters["answer not sent: the way back is gone, or full"] += 1
 
     def _receive_data(self, packet: Data, arrival: Arrival, data: bytes) -> None:
         path, relayed = self.sessions.by_index.get(packet.receiver_index), arrival.relayed
@@ -85,7 +85,7 @@ class SecureChannels:
             self._counters["data packet of an unknown session"] += 1
             if relayed:
                 note = UnknownSession(packet.receiver_index, data[-16:])
-                arrival.strategy.send(note.encode(), arrival.carrier)
+                arrival.answer(note.encode())
             else:
                 self._events.reject(arrival)
             return

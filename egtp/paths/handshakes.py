@@ -252,7 +252,7 @@ class Handshakes:
     def initiation(self, packet: Initiation, data: bytes, arrival: Arrival) -> None:
         again = self._sessions.unconfirmed.find(data)
         if again is not None:
-            arrival.strategy.send(again.response, arrival.carrier)
+            arrival.answer(again.response)
             return
         if arrival.connection is not None and (
             self._sessions.of_connection(arrival.connection) is not None
@@ -307,9 +307,13 @@ class Handshakes:
         )
         path.record = record
         self._sessions.unconfirmed.add(path, peer_id, data, encoded, now, relayed=arrival.relayed)
-        arrival.strategy.send(encoded, arrival.carrier)
-        if early is not None:
-            self._events.opened(path, early, 0)
+        try:
+            arrival.answer(encoded)
+        finally:
+            if early is not None:
+                # It was accepted, and is in the initiation only: the same one again, for which the
+                # same response is sent, runs nothing.
+                self._events.opened(path, early, 0)
 
     def _accept_early(self, responder: Responder) -> Sealed | None:
         """The early data of an initiation, if it may be looked at."""

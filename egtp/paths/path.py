@@ -47,6 +47,8 @@ __all__ = ["MESSAGE_OVERHEAD_MAX", "Path", "PathOwner"]
 MESSAGE_OVERHEAD_MAX: Final = 256
 """A message is at most this much larger than its body."""
 TAILS_KEPT: Final = 64
+ANSWERS_BYTES_MAX: Final = 64 * 1024
+"""Of pongs, and of notices that a handler still runs: what the peer asks for, and may not read."""
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024
 """What is written to somebody who has not proven that he lives: answers to his early data. The rest
 of them waits for the proof, which an honest peer sends at once."""
@@ -281,6 +283,14 @@ class Path:
         self._flush_soon()
         if self.outbox.waiting_bytes >= self._batch_bytes:
             self.flush()
+
+    def answer(self, data: bytes) -> bool:
+        """Send an item that an item of the peer's has led to, soon. False if it is dropped: a peer
+        that goes on asking and reads nothing has no more than so much waiting for it."""
+        if self.outbox.control_bytes > ANSWERS_BYTES_MAX:
+            return False
+        self.queue_control(data)
+        return True
 
     def _flush_soon(self) -> None:
         if not self._flush_is_due:

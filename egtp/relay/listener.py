@@ -34,8 +34,10 @@ LEASE_TIMEOUT_S: Final = 6.0
 class ListenerHost(Protocol):
     """What a relay listener needs from its node."""
 
-    async def ask_relay(self, relay_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
-        """A query over a direct path to the relay, dialling it if need be."""
+    async def ask_directly(
+        self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
+    ) -> bytes:
+        """A query over a direct path to a peer, dialled if need be, all within that time."""
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay's record."""
@@ -171,7 +173,8 @@ class RelayListener:
     async def _ask_for_lease(self, relay_id: NodeId) -> int:
         body = encode_lease(int(self._lease_s))
         timeout_s = min(LEASE_TIMEOUT_S, self._lease_s)
-        granted_s = decode_lease(await self._host.ask_relay(relay_id, LEASE_KIND, body, timeout_s))
+        granted = await self._host.ask_directly(relay_id, LEASE_KIND, body, timeout_s)
+        granted_s = decode_lease(granted)
         if granted_s < 1:
             raise InvalidMessage("a relay granted no time")
         return granted_s

@@ -197,6 +197,32 @@ async def test_nor_is_the_one_that_was_sent_again_by_another_path(
     assert node.ran == 1
 
 
+async def test_notices_that_a_query_still_runs_are_bounded_for_who_reads_nothing(
+    recorders: Make,
+) -> None:
+    """A copy costs its sender little, and must not cost this node more and more."""
+    node, goes_on = recorders(), asyncio.Event()
+
+    async def slow(_: Incoming) -> bytes:
+        await goes_on.wait()
+        return b""
+
+    node.answering.handlers.add("slow", slow)
+    path = node.path(DIRECT)
+    query = Query(bytes(16), 0, "slow", 60_000, 16 * MIB, b"")
+    reference = reference_of(query.encode())
+
+    def come() -> None:
+        for _ in range(5000):
+            node.answering.receive(path, PEER, query, reference, 0)
+
+    asyncio.get_running_loop().call_soon(come)
+    await asyncio.sleep(0.01)
+    assert 60 * 1024 < path.outbox.waiting_bytes < 70 * 1024
+    assert node.counters["working not said: too much waits for the peer"] > 1000
+    goes_on.set()
+
+
 async def test_over_relays_an_answer_that_has_left_may_be_lost_and_is_sent_again(
     recorders: Make,
 ) -> None:

@@ -292,6 +292,25 @@ async def test_a_peer_is_known_by_the_handshake_after_its_first_record_would_hav
     assert known.record is not None
 
 
+async def test_whoever_is_connected_is_given_a_record_that_was_renewed(
+    start: Start, eventually: Eventually
+) -> None:
+    shift_s = 0.0
+    environment = Environment(unix_time=lambda: time.time() + shift_s)
+    node, server = await start(environment=environment), await start(environment=environment)
+
+    @server.handler("greet")
+    async def greet(query: Any) -> bytes:
+        return b"hello"
+
+    await node.query(server.node_id, "greet")
+    first = server.record.sequence
+    shift_s = 0.7 * server.config.record_lifetime_s
+    server._engine.publisher.look_again()  # type: ignore[union-attr]
+    await eventually(lambda: server.record.sequence > first)
+    await eventually(lambda: node.why(server.node_id).record == server.record)
+
+
 async def test_without_a_lookup_service_published_says_so(start: Start) -> None:
     node = await start(lookup=None)
     with pytest.raises(PublishFailed):

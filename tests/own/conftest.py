@@ -113,7 +113,7 @@ class Player:
 
     async def query(self, other: Player, kind: str, body: bytes) -> bytes:
         """A query of a kind that is the engine's own."""
-        return await self.run(self.engine.ask_relay(other.node_id, kind, body, 8.0))
+        return await self.run(self.engine.ask_directly(other.node_id, kind, body, 8.0))
 
     def paths_to(self, other: Player) -> tuple[str, ...]:
         return self.node.why(other.node_id).paths

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from discovery import StaticDiscovery
-from egtp import HandlerFailed, Introduction, NodeConfig, ReplyCode
+from egtp import HandlerFailed, HardTimeout, Introduction, NodeConfig, ReplyCode
 from egtp.channel.frames import FrameSplitter, frame
 from egtp.channel.handshake import Responder, ResponsePayload
 from egtp.channel.packet import Initiation, decode_packet
-from egtp.own.dial_back import CHECK_KIND, encode_check
+from egtp.own.address_check import CHECK_KIND, encode_check
 from egtp.own.own_addresses import OwnState
 from egtp.values import canonical
 from egtp.values.comm_strat import Address
@@ -271,7 +271,7 @@ def test_a_token_counts_from_the_one_it_was_given_to_and_once(play: Play) -> Non
         asker, verifier, other = await world.players(ASKER, VERIFIER, VICTIM)
         await asker.ask(verifier, other)
         await other.ask(asker)
-        asking = asker.engine.addresses._asker
+        asking = asker.engine.addresses._dial_back
         assert not asking.arrived(verifier.node_id, TOKEN)
         answer = asyncio.ensure_future(asker.run(asking.ask(verifier.node_id, 4000)))
         while not asking._open:
@@ -293,11 +293,36 @@ def test_a_token_on_a_connection_that_we_opened_or_through_a_relay_proves_nothin
         asker, verifier = await asked_by(world)
         watch = asker.engine.addresses
         (connection,) = asker.engine.comms.all()
-        watch._asker._open[TOKEN] = (verifier.node_id, asyncio.get_running_loop().create_future())
+        watch._dial_back._open[TOKEN] = (verifier.node_id, asyncio.get_running_loop().create_future())
         ip = Address.parse(f"{VERIFIER}:1").ip
         watch.arrived(verifier.node_id, TOKEN, connection.number, ip)
         watch.arrived(verifier.node_id, TOKEN, None, ip)
-        assert not watch._asker._open[TOKEN][1].done()
+        assert not watch._dial_back._open[TOKEN][1].done()
         assert asker.node.counters["dial-back that nobody waits for"] == 2
+
+    play(story)
+
+
+def test_a_question_over_a_direct_path_has_its_time_and_the_dial_is_part_of_it(play: Play) -> None:
+    async def story(world: Any) -> None:
+        asker, verifier = await asked_by(world)
+
+        async def never(_: Any) -> bytes:
+            await asyncio.Event().wait()
+            return b""
+
+        verifier.node.handle("never", never)
+        connect = asker.engine.searching.connect
+
+        async def slowly(peer: Any) -> None:
+            await asyncio.sleep(6.0)
+            await connect(peer)
+
+        asker.engine.searching.connect = slowly
+        began = world.now
+        with pytest.raises(HardTimeout):
+            await asker.query(verifier, "never", b"")
+        assert world.now - began < 8.1
+        asker.engine.searching.connect = connect
 
     play(story)

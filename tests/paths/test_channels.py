@@ -32,7 +32,7 @@ from egtp.channel.packet import (
     UnknownSession,
     decode_packet,
 )
-from egtp.channel.sealed import ItemType, Sealed, item, write_sealed
+from egtp.channel.sealed import ItemType, Sealed, item, write_message, write_sealed
 from egtp.environment import Environment
 from egtp.errors import HandshakeFailed, NotSent
 from egtp.limits.shares import Shares
@@ -50,6 +50,7 @@ from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity, NodeId
+from egtp.values.message import Query
 from egtp.values.mutable_item import MutableItem
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
@@ -774,6 +775,46 @@ def test_an_unknown_session_over_a_relay_is_answered_with_a_note() -> None:
     expected = UnknownSession(both.alices.session.remote_index, packet[-16:])
     assert decode_packet(note.packet) == expected
     assert len(note.packet) <= len(packet)
+
+
+def test_a_relay_that_takes_no_more_is_given_no_notes_and_no_responses() -> None:
+    """Whoever sits behind it may send as much as he likes, and it need not read what comes back."""
+    both = talk(relayed=True)
+    both.bob.restart()
+    packet = both.alice.say(both.alices)
+    initiation = forge_initiation(both.bob)
+    both.bob.broken = True
+    for _ in range(3):
+        both.bob.receive(packet, RELAYS[0])
+        both.bob.receive(initiation, RELAYS[0])
+    assert both.bob.take() == []
+    assert both.bob.counters["answer not sent: the way back is gone, or full"] == 6
+    both.bob.broken = False
+    both.bob.receive(initiation, RELAYS[0])
+    assert [sent.kind for sent in both.bob.take()] == [RESPONSE]
+
+
+def test_early_data_runs_once_though_its_response_did_not_leave_at_first() -> None:
+    _, bob = pair()
+    query = Query(bytes(16), 0, "kind", 60_000, 1024, b"")
+    early = write_sealed(0, 0, [write_message(0, query.encode())])
+    initiation = forge_initiation(
+        bob,
+        payload=lambda payload: replace(
+            payload,
+            early=early,
+            time_ms=int((UNIX_S + bob.clock.now_s) * 1000),
+            responder_sequence=1,
+            responder_incarnation=bob.channels.handshakes._incarnation,
+        ),
+    )
+    bob.broken = True
+    bob.receive(initiation, RELAYS[0])
+    assert len(bob.openings) == 1
+    bob.broken = False
+    bob.receive(initiation, RELAYS[0])
+    assert bob.take_one(RESPONSE)
+    assert len(bob.openings) == 1
 
 
 def test_an_unknown_session_on_tcp_closes_the_connection_without_an_answer() -> None:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidMessage
-from egtp.own.dial_back import CheckQuota, decode_check, encode_check
+from egtp.limits.check_quota import CheckQuota
+from egtp.own.address_check import decode_check, encode_check
 from egtp.values import canonical
 from egtp.values.identity import NodeId
 
