@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from egtp.discovery_service import Introduction
 from egtp.errors import InvalidConfig, ProtocolError
-from egtp.values.comm_record import ContactLink
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import NodeId
 
 __all__ = ["FILE_BYTES_MAX", "RELAYS_MAX", "parse_relay_file"]

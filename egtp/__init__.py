@@ -40,8 +40,9 @@ from egtp.queries.answer_limits import AnswerLimits
 from egtp.reaching.peer import Explanation
 from egtp.relay.leases import RelayLimits
 from egtp.values.attempts import Attempt, AttemptReason
-from egtp.values.comm_record import CommRecord, ContactLink, SignedCommRecord
+from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, CommStrat, CryptoStrat, RelayStrat, TCPStrat
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import ReplyCode
 

@@ -36,7 +36,8 @@ from egtp.lookup import Published
 from egtp.loop_thread import LoopThread
 from egtp.own.own_addresses import OwnAddress
 from egtp.reaching.peer import Explanation
-from egtp.values.comm_record import ContactLink, SignedCommRecord
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 
 __all__ = ["Node", "PlainHandler"]

@@ -259,3 +259,9 @@ class InvalidConfig(EgtpError, ValueError):
 
 class WrongLoop(EgtpError, RuntimeError):
     """A node was used from another thread or event loop than the one it runs on (R15)."""
+
+
+def in_words(error: Exception) -> str:
+    """What the system says went wrong, for the middle of a sentence."""
+    said = error.strerror if isinstance(error, OSError) else None
+    return (said or str(error)).lower() or type(error).__name__

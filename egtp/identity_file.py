@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from egtp.errors import InvalidConfig
+from egtp.errors import InvalidConfig, in_words
 from egtp.values.identity import KEY_BYTES, Entropy, Identity, NodeId
 from egtp.values.mutable_item import SEQUENCE_LIMIT
 
@@ -149,9 +149,7 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidConfig(
-            f"cannot use {path}: {(error.strerror or str(error)).lower()}"
-        ) from None
+        raise InvalidConfig(f"cannot use {path}: {in_words(error)}") from None
 
 
 def _lock(path: Path, file: IO[bytes]) -> None:

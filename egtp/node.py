@@ -44,7 +44,8 @@ from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
 from egtp.relay.wire import LEASE_KIND
-from egtp.values.comm_record import ContactLink, SignedCommRecord
+from egtp.values.comm_record import SignedCommRecord
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import NONCE_BYTES, check_kind
 

@@ -21,7 +21,6 @@ __all__ = [
     "Chunk",
     "AGE_BYTES",
     "MESSAGE",
-    "Item",
     "ItemType",
     "Sealed",
     "chunk_head",
@@ -88,20 +87,13 @@ AGE_BYTES: Final = 4
 IGNORABLE_FROM: Final = 0x80
 
 
-class Item(NamedTuple):
-    """One item: its type, the age in ms that a message has (0 for others), and its bytes."""
-
-    kind: int
-    age_ms: int
-    data: bytes
-
-
 class Sealed(NamedTuple):
-    """A parsed plaintext. Its items are :class:`Item` tuples."""
+    """A parsed plaintext."""
 
     t_ms: int
     settled: int
     items: list[tuple[int, int, bytes]]
+    """Of each its type, the age in ms that a message has (0 for others), and its bytes."""
 
 
 class Chunk(NamedTuple):

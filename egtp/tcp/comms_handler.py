@@ -16,13 +16,13 @@ from functools import partial
 from typing import Final, Protocol
 
 from egtp.config import NodeConfig
-from egtp.errors import NotSent
+from egtp.errors import NotSent, in_words
 from egtp.events import Dialling, Observer
 from egtp.later import begin_later
 from egtp.limits.accept_limits import AcceptLimits, origin
 from egtp.limits.idle_policy import IdlePolicy, Standing, Use
 from egtp.tcp.connection import TCPConnection
-from egtp.tcp.listening import Listeners, words
+from egtp.tcp.listening import Listeners
 from egtp.tcp.throttling import Rates, Throttling
 from egtp.values.attempts import AttemptReason
 from egtp.values.comm_strat import Address, TCPStrat
@@ -166,11 +166,11 @@ class TCPCommsHandler:
                 lambda: connection, address.host, address.port, local_addr=local
             )
         except TimeoutError:
-            connection.fail(AttemptReason.SILENT)
+            connection.abort(AttemptReason.SILENT)
         except OSError as error:
             # asyncio words a failed bind or connect in a sentence of its own; keep the cause.
             refused = error.errno == errno.ECONNREFUSED
-            connection.fail(AttemptReason.REFUSED if refused else words(error))
+            connection.abort(AttemptReason.REFUSED if refused else in_words(error))
         finally:
             timer.cancel()
 

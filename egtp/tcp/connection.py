@@ -14,19 +14,19 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
 from egtp.channel.frames import LENGTH_BYTES, FrameSplitter, frame
-from egtp.errors import InvalidPacket, NotSent
+from egtp.errors import InvalidPacket, NotSent, in_words
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 from egtp.tcp.small_reads import SmallReads
 from egtp.values.attempts import AttemptReason
 from egtp.values.comm_strat import Address, TCPStrat
 
-__all__ = ["ConnectionOwner", "Held", "TCPConnection", "Throttle"]
+__all__ = ["ConnectionOwner", "_Held", "TCPConnection", "Throttle"]
 
 
 ENDED: Final = AttemptReason.HUNG_UP
 
 
-class Held(NamedTuple):
+class _Held(NamedTuple):
     """A packet that waits for the socket, and who is told when it goes there."""
 
     packet: bytes
@@ -137,7 +137,7 @@ class TCPConnection(asyncio.Protocol):
         self._owner = owner
         self._held_bytes_max = held_bytes_max
         # An empty deque is larger than all the rest: there is one only while something is held.
-        self._held: deque[Held] | None = None
+        self._held: deque[_Held] | None = None
         self._held_bytes = 0
         self.throttle: Throttle | None = None
         """What limits the rates; None while nothing does."""
@@ -202,17 +202,8 @@ class TCPConnection(asyncio.Protocol):
             raise NotSent(AttemptReason.BUFFER_FULL)
         if self._held is None:
             self._held = deque()
-        self._held.append(Held(packet, written))
+        self._held.append(_Held(packet, written))
         self._held_bytes += size
-
-    def take_held(self) -> list[Held]:
-        """Take back what has not been given to the socket, in order. It will not be.
-
-        Until :meth:`ConnectionOwner.closed` has returned, this works for a connection that has
-        ended, too.
-        """
-        held, self._held, self._held_bytes = self._held, None, 0
-        return list(held or ())
 
     def _write(self, packet: bytes, written: Callable[[], None] | None) -> None:
         if written is not None:
@@ -260,15 +251,11 @@ class TCPConnection(asyncio.Protocol):
             except OSError as error:
                 # Reset by the other side, which the loop has not been told yet, and never would be
                 # while this end does not read.
-                self.abort(_reason(error))
+                self.abort(in_words(error))
         else:
             self.takes_more = not (self._paused or self._throttled)
 
     # Ending
-
-    def fail(self, reason: str) -> None:
-        """Opening did not work."""
-        self._end(reason)
 
     def close(self, reason: str) -> None:
         """Close after all that was accepted has left. What comes meanwhile is dropped.
@@ -374,7 +361,7 @@ class TCPConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """The other side has said all it will say, and may not listen any more: what is held is
-        kept for :meth:`take_held` rather than written."""
+        not written."""
         if self._listens and self.half_frame_bytes:
             self._owner.garbage(self, "a stream that ends within a frame")
         if CONNECTION_LIFE.after(self.state, ConnectionEvent.THEY_END) is not self.state:
@@ -390,15 +377,9 @@ class TCPConnection(asyncio.Protocol):
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(_reason(exc) if exc is not None else ENDED)
+        self._end(in_words(exc) if exc is not None else ENDED)
 
 
 def _address_of(host: str, port: int) -> Address:
     """Of a socket, whose texts need no checking."""
     return Address.of(host, port) if ":" in host else Address(socket.inet_aton(host), port)
-
-
-def _reason(exc: Exception) -> str:
-    if isinstance(exc, OSError) and exc.strerror:
-        return exc.strerror.lower()
-    return str(exc).lower() or type(exc).__name__

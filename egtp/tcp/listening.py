@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
-from egtp.errors import InvalidConfig, NodeClosed
+from egtp.errors import InvalidConfig, NodeClosed, in_words
 from egtp.values.comm_strat import Address
 
-__all__ = ["Listeners", "words"]
+__all__ = ["Listeners"]
 
 
 class Listeners:
@@ -40,7 +40,7 @@ class Listeners:
                         self._accept, address.host, address.port
                     )
                 except OSError as error:
-                    raise InvalidConfig(f"cannot listen on {address}: {words(error)}") from None
+                    raise InvalidConfig(f"cannot listen on {address}: {in_words(error)}") from None
                 if self._closed:
                     raise NodeClosed
         except BaseException:
@@ -72,8 +72,3 @@ class Listeners:
             if address == requested or address in bound:
                 return requested
         return None
-
-
-def words(error: OSError) -> str:
-    """What went wrong, for a reader."""
-    return (error.strerror or str(error)).lower()

@@ -7,14 +7,11 @@ so that a DHT node can store, and drop in time, records of formats that it canno
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import re
 from dataclasses import dataclass
 from typing import Final
 
-from egtp.errors import CanonicalError, InvalidRecord, LocalProtocolError
+from egtp.errors import CanonicalError, InvalidRecord
 from egtp.values import canonical
 from egtp.values.canonical import Value
 from egtp.values.comm_strat import CommStrat, RelayStrat, TCPStrat, parse_strategy
@@ -27,7 +24,6 @@ __all__ = [
     "KEY_AT",
     "SUITE_AESGCM",
     "CommRecord",
-    "ContactLink",
     "SignedCommRecord",
     "claims_of",
     "supersedes",
@@ -36,18 +32,15 @@ __all__ = [
 FORMAT: Final = 1
 INCARNATION_BYTES: Final = 8
 SUITE_AESGCM: Final = 1
+"""Noise_IK_25519_AESGCM_SHA256."""
 KEY_AT: Final = slice(3, 35)
 """Where the owner's key is in a record's bytes."""
-"""Noise_IK_25519_AESGCM_SHA256."""
 CRITICAL_FLAGS: Final = 0xFFFF0000
 """Whoever does not know a flag among these must not use the record; the low 16 may be ignored."""
 STRATEGIES_MAX: Final = 8
 FRIENDS_MAX: Final = 8
 CHANNELS_MAX: Final = 8
 EXPIRY_LIMIT: Final = 2**48
-LINK_RECORD_CHARACTERS_MAX: Final = 1400
-
-_BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,42 +204,6 @@ def _head(fields: list[Value]) -> tuple[int, int]:
     if form < 1 or not 0 <= expiry < EXPIRY_LIMIT:
         raise InvalidRecord("format or expiry out of range")
     return form, expiry
-
-
-@dataclass(frozen=True, slots=True)
-class ContactLink:
-    """``egtp:<peerId>`` or ``egtp:<peerId>.<record>``: what one person pastes to another."""
-
-    peer_id: NodeId
-    record: SignedCommRecord | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> ContactLink:
-        """Raises :class:`LocalProtocolError` for what is no link, :class:`InvalidRecord` for a
-        link whose record is invalid or somebody else's."""
-        scheme, colon, rest = text.strip().partition(":")
-        if not colon or scheme.lower() != "egtp":
-            raise LocalProtocolError("a contact link starts with egtp:")
-        name, dot, tail = rest.partition(".")
-        peer_id = NodeId.parse(name)
-        if not dot:
-            return cls(peer_id)
-        try:
-            if len(tail) > LINK_RECORD_CHARACTERS_MAX or not _BASE64URL.fullmatch(tail):
-                raise ValueError("not base64url")
-            data = base64.urlsafe_b64decode(tail + "=" * (-len(tail) % 4))
-        except (binascii.Error, ValueError):
-            raise LocalProtocolError("the record in the contact link is not base64url") from None
-        record = SignedCommRecord.decode(data)
-        if record.peer_id != peer_id:
-            raise InvalidRecord("the record in the contact link is of another peer")
-        return cls(peer_id, record)
-
-    def __str__(self) -> str:
-        if self.record is None:
-            return f"egtp:{self.peer_id}"
-        tail = base64.urlsafe_b64encode(self.record.encode()).rstrip(b"=").decode("ascii")
-        return f"egtp:{self.peer_id}.{tail}"
 
 
 def _outer(value: bytes) -> list[Value]:

@@ -148,10 +148,6 @@ class RelayStrat:
     def send(self, packet: bytes, carrier: Carrier) -> None:
         carrier.send_relay(self, packet)
 
-    def same_relay(self, other: CommStrat) -> bool:
-        """Whether ``other`` goes through the same relay; hints and keys may have changed."""
-        return isinstance(other, RelayStrat) and other.relay_id == self.relay_id
-
     def fields(self) -> tuple[Value, ...]:
         """The form in a record."""
         hints = tuple((hint.ip, hint.port) for hint in self.hints)

@@ -31,7 +31,6 @@ __all__ = [
 ]
 
 NONCE_BYTES: Final = 16
-REFERENCE_BYTES: Final = 32
 QUERY_HEAD: Final = b"\x98\x01\xc4\x10"
 REPLY_HEAD: Final = b"\x95\x02\xc4\x10"
 REFERENCE_HEAD: Final = b"\xc4\x20"

@@ -6,8 +6,9 @@ import random
 
 import pytest
 
-from egtp.values.comm_record import SUITE_AESGCM, CommRecord, ContactLink, SignedCommRecord
+from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity
 
 

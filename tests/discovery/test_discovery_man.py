@@ -16,7 +16,7 @@ import pytest
 from discovery import DiscoveryMan
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.errors import InvalidConfig, WrongLoop
-from egtp.values.comm_record import ContactLink
+from egtp.values.contact_link import ContactLink
 
 POLL_INTERVAL_S = 0.01
 BROKEN = "[[relay]]\ncontact = 'nobody'\n"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from discovery import FILE_BYTES_MAX, RELAYS_MAX, parse_relay_file
 from egtp.discovery_service import Introduction
 from egtp.errors import InvalidConfig
-from egtp.values.comm_record import ContactLink
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import NodeId
 
 

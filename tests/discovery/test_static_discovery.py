@@ -11,7 +11,7 @@ import pytest
 from discovery import StaticDiscovery
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.errors import WrongLoop
-from egtp.values.comm_record import ContactLink
+from egtp.values.contact_link import ContactLink
 
 
 @pytest.fixture

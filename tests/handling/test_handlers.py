@@ -56,7 +56,7 @@ class Answers:
         found = self.handlers.find(kind)
         assert found is not None
         incoming = Incoming.example(peer_id, kind, b"body", wants_reply=wants_reply)
-        incoming._kind, incoming._dial_back, incoming._deadline_s = found, asker, deadline_s
+        incoming._kind, incoming._asker, incoming._deadline_s = found, asker, deadline_s
         incoming._reference = reference if wants_reply else b""
         incoming._path = path
         ran = asyncio.Event()

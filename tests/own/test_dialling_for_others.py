@@ -293,7 +293,10 @@ def test_a_token_on_a_connection_that_we_opened_or_through_a_relay_proves_nothin
         asker, verifier = await asked_by(world)
         watch = asker.engine.addresses
         (connection,) = asker.engine.comms.all()
-        watch._dial_back._open[TOKEN] = (verifier.node_id, asyncio.get_running_loop().create_future())
+        watch._dial_back._open[TOKEN] = (
+            verifier.node_id,
+            asyncio.get_running_loop().create_future(),
+        )
         ip = Address.parse(f"{VERIFIER}:1").ip
         watch.arrived(verifier.node_id, TOKEN, connection.number, ip)
         watch.arrived(verifier.node_id, TOKEN, None, ip)

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from egtp.errors import CanonicalError, InvalidRecord, LocalProtocolError
 from egtp.values import canonical
-from egtp.values.comm_record import CommRecord, ContactLink, SignedCommRecord, supersedes
+from egtp.values.comm_record import CommRecord, SignedCommRecord, supersedes
 from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat, parse_strategy
+from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 from egtp.values.mutable_item import MutableItem, signing_buffer
 
