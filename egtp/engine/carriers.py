@@ -56,13 +56,13 @@ class PeerCarrier:
     def takes_more(self, strategy: CommStrat) -> bool:
         if isinstance(strategy, RelayStrat):
             return self._relaying.takes_more(strategy.relay_id)
-        connection = self._comms.connection(strategy.connection or 0)
+        connection = self._comms.connection(strategy.connection)
         return connection is None or connection.takes_more
 
     def is_throttled(self, strategy: CommStrat) -> bool:
         if isinstance(strategy, RelayStrat):
             return False
-        connection = self._comms.connection(strategy.connection or 0)
+        connection = self._comms.connection(strategy.connection)
         return connection is not None and connection.throttle is not None
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:

@@ -365,7 +365,7 @@ class Engine:
         self.addresses.opened(path)
 
     def reject(self, arrival: Arrival) -> None:
-        connection = self.comms.connection(arrival.connection or 0)
+        connection = self.comms.connection(arrival.connection)
         if connection is not None:
             connection.abort(AttemptReason.NOT_EGTP)
 

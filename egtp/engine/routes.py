@@ -24,7 +24,6 @@ from egtp.reaching.peers import PeerBook
 from egtp.relay.relaying import Relaying
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
-from egtp.values.comm_strat import TCPStrat
 from egtp.values.identity import NodeId
 
 __all__ = ["Routes", "RoutesHost"]
@@ -128,13 +127,11 @@ class Routes:
         peer.seek_again_s = float("inf")
         if self._observer is not None:
             self._observer(PathOpened(path.peer_id, path.strategy))
-        strategy = path.strategy
-        if isinstance(strategy, TCPStrat):
-            connection = self._comms.connection(strategy.connection or 0)
-            if connection is not None:
-                self._comms.proven(connection, path.peer_id)
-            if peer.direct_search is not None:
-                peer.direct_search.path_opened()
+        connection = self._comms.connection(path.strategy.connection)
+        if connection is not None:
+            self._comms.proven(connection, path.peer_id)
+        if peer.direct_search is not None and not path.relayed:
+            peer.direct_search.path_opened()
         if peer.search is not None:
             peer.search.path_opened()
         self._asking.path_opened(peer, path)
@@ -165,13 +162,11 @@ class Routes:
         """A path is of no use any more. What had not left by it goes by another; what was written
         may still leave, unless it is to end ``at_once``."""
         self._channels.close(path)
-        strategy = path.strategy
-        if isinstance(strategy, TCPStrat):
-            connection = self._comms.connection(strategy.connection or 0)
-            if connection is not None and at_once:
-                connection.abort(reason)
-            elif connection is not None:
-                connection.close(reason)
+        connection = self._comms.connection(path.strategy.connection)
+        if connection is not None and at_once:
+            connection.abort(reason)
+        elif connection is not None:
+            connection.close(reason)
         self._is_gone(path, reason)
 
     def disconnect(self, peer_id: NodeId) -> None:

@@ -233,7 +233,7 @@ class AddressWatch:
     def arrived(self, peer_id: NodeId, token: bytes, connection: int | None, seen: bytes) -> None:
         """A handshake came with a token. It proves something if it came from outside, over a
         connection that was made to this node."""
-        accepted = self._host.comms.connection(connection or 0)
+        accepted = self._host.comms.connection(connection)
         private_addresses = self._config.private_addresses
         if (
             accepted is None

@@ -10,7 +10,7 @@ from egtp.paths.path import Path, PathOwner
 from egtp.queries.early import Early
 from egtp.values.attempts import AttemptReason
 from egtp.values.comm_record import SignedCommRecord
-from egtp.values.comm_strat import Address, Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.values.comm_strat import Address, Carrier, CommStrat
 from egtp.values.identity import NodeId
 
 __all__ = ["Arrival", "ChannelEvents"]
@@ -26,11 +26,11 @@ class Arrival(NamedTuple):
 
     @property
     def connection(self) -> int | None:
-        return self.strategy.connection if isinstance(self.strategy, TCPStrat) else None
+        return self.strategy.connection
 
     @property
     def relayed(self) -> bool:
-        return isinstance(self.strategy, RelayStrat)
+        return self.strategy.relayed
 
     def answer(self, packet: bytes) -> None:
         """Send a packet back. Raises :class:`NotSent` if it cannot leave that way, or if the relay

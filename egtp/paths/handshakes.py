@@ -27,7 +27,7 @@ from egtp.queries.answers import Answers
 from egtp.queries.early import Early, read_early
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.comm_record import SignedCommRecord
-from egtp.values.comm_strat import Carrier, CommStrat, RelayStrat, TCPStrat
+from egtp.values.comm_strat import Carrier, CommStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity
 
@@ -66,7 +66,7 @@ class Dial:
 
     @property
     def relayed(self) -> bool:
-        return isinstance(self.strategy, RelayStrat)
+        return self.strategy.relayed
 
     def send(self) -> None:
         """Send the initiation, or the same again: the responder answers both alike.
@@ -127,7 +127,7 @@ class Handshakes:
         With ``check``, the token of a peer that asked to be dialled, that packet is all there is:
         ``done`` is told a cause in any case.
         """
-        connection = _connection_of(strategy)
+        connection = strategy.connection
         if connection in self._by_connection:
             raise HandshakeFailed("a second handshake of this side on one connection")
         index = self._new_index()
@@ -173,7 +173,7 @@ class Handshakes:
 
     def abandon(self, dial: Dial) -> None:
         """Forget a handshake; ``done`` is not called any more."""
-        connection = _connection_of(dial.strategy)
+        connection = dial.strategy.connection
         if self.dials.pop(dial.index, None) is not None and connection is not None:
             del self._by_connection[connection]
 
@@ -360,10 +360,6 @@ class Handshakes:
         return X25519PrivateKey.from_private_bytes(self._environment.entropy(32))
 
 
-def _connection_of(strategy: CommStrat) -> int | None:
-    return strategy.connection if isinstance(strategy, TCPStrat) else None
-
-
 def _same_route(strategy: CommStrat, arrival: Arrival) -> bool:
     """Whether an answer came the way the question went: the same connection, or any relay."""
-    return arrival.relayed if isinstance(strategy, RelayStrat) else strategy == arrival.strategy
+    return arrival.relayed if strategy.relayed else strategy == arrival.strategy

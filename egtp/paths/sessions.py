@@ -12,7 +12,6 @@ from egtp.paths.arrival import Arrival, ChannelEvents
 from egtp.paths.path import Path
 from egtp.paths.path_life import PathEvent
 from egtp.queries.answers import Answers
-from egtp.values.comm_strat import TCPStrat
 from egtp.values.identity import NodeId
 
 __all__ = ["Sessions"]
@@ -110,6 +109,5 @@ class Sessions:
                 del self.by_remote[path.session.remote_index]
             if path.asker is not None:
                 self._answers.session_ended(path.asker)
-            strategy = path.strategy
-            if isinstance(strategy, TCPStrat) and strategy.connection is not None:
-                self._by_connection.pop(strategy.connection, None)
+            if path.strategy.connection is not None:
+                self._by_connection.pop(path.strategy.connection, None)

@@ -122,8 +122,9 @@ class TCPCommsHandler:
 
     # Connections
 
-    def connection(self, number: int) -> TCPConnection | None:
-        return self._connections.get(number)
+    def connection(self, number: int | None) -> TCPConnection | None:
+        """The one of that number, as strategies name it, while it is there."""
+        return None if number is None else self._connections.get(number)
 
     def __len__(self) -> int:
         return len(self._connections)

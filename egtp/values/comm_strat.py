@@ -13,7 +13,7 @@ import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import ClassVar, Final, Protocol, TypeAlias
 
 from egtp.errors import InvalidConfig, InvalidRecord
 from egtp.values.canonical import Value
@@ -113,6 +113,7 @@ class TCPStrat:
     An open connection is a matter of this moment and this process: it is never encoded.
     """
 
+    relayed: ClassVar[bool] = False
     address: Address
     connection: int | None = None
 
@@ -135,6 +136,8 @@ class RelayStrat:
     where it was last seen. The addresses are hints only; the relay proves itself when dialled.
     """
 
+    relayed: ClassVar[bool] = True
+    connection: ClassVar[int | None] = None
     relay_key: bytes
     """The relay's Ed25519 key; its nodeId follows from it."""
     suite: int
