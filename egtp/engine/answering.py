@@ -212,7 +212,7 @@ class Answering:
         on = reply.path
         # Whoever asks on another path has lost the one that the answer went by, or somebody who
         # proved nothing was given it at the word of a recording.
-        if on is path and (not path.relayed or path.outbox.holds(reply)):
+        if on is path and (not path.relayed or path.holds(reply)):
             self._counters["reply not sent again: it is under way"] += 1
             return
         if on is not None and on is not path and path.confirmed:

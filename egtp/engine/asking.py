@@ -364,7 +364,7 @@ class Asking:
                 on, path = exchange.path, peer.best_path  # which may break at any of them
                 if path is None:
                     break
-                if now_s < exchange.again_s or on is None or on.outbox.holds(exchange):
+                if now_s < exchange.again_s or on is None or on.holds(exchange):
                     continue
                 self._counters["query sent again: no answer through relays"] += 1
                 if not path.relayed:

@@ -92,7 +92,6 @@ class Engine:
         observer: Observer | None,
         friends: Friends | None = None,
     ) -> None:
-        self.observer: Final = observer
         self.config: Final = config
         self.environment: Final = environment
         self.counters: Final[Counter[str]] = Counter()
@@ -218,8 +217,8 @@ class Engine:
         self.expect_hint = self.relaying.expect_hint
         self.opened = self.intake.opened
         self.learn = self.records.learn
-        self.learned_record = self.records.shown
-        self.known_record = self.records.of
+        self.learned_record = self.records.came_in_handshake
+        self.known_record = self.records.known
         self.own_record = self.records.own
         self.announce = self.records.announce
         self.leases_changed = self.records.leases_changed
@@ -544,10 +543,7 @@ class Engine:
         # "finally": compiled, what is awaited in one leaves its exception behind for others.)
         with contextlib.suppress(asyncio.CancelledError):
             await self._end_work(caller)
-        # Relayed paths first: their goodbye travels over the direct paths to the relays.
-        paths = [path for peer in self.book.all() for path in peer.paths]
-        for path in sorted(paths, key=lambda path: not path.relayed):
-            path.say_close()
+        paths = self.routes.say_goodbye(self.book.all())
         await self.comms.close()
         for path in paths:
             self.channels.close(path)

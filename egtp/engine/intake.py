@@ -58,7 +58,7 @@ class Intake:
             ItemType.CANCEL: lambda path, data, _: answering.cancel(path.peer_id, data),
             ItemType.PING: self._take_ping,
             ItemType.PONG: lambda path, data, _: path.pong(data),
-            ItemType.RECORD: lambda path, data, _: records.pushed(path.peer_id, data),
+            ItemType.RECORD: lambda path, data, _: records.came_pushed(path.peer_id, data),
             ItemType.GOAWAY: lambda path, data, _: routes.going_away(path, parse_goaway(data)[1]),
             ItemType.CLOSE: self._take_close,
         }
@@ -72,6 +72,7 @@ class Intake:
         for kind, age_ms, data in sealed.items:
             try:
                 if kind == MESSAGE:
+                    # As deliver() does, without two calls for each message.
                     message = self._reader.read(data)
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)

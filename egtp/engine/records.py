@@ -54,18 +54,18 @@ class Records:
 
     # Of others
 
-    def of(self, peer_id: NodeId) -> SignedCommRecord | None:
+    def known(self, peer_id: NodeId) -> SignedCommRecord | None:
         peer = self._book.find(peer_id)
         return None if peer is None else peer.record
 
-    def shown(self, record: SignedCommRecord) -> None:
-        """A peer has shown this one in a handshake."""
+    def came_in_handshake(self, record: SignedCommRecord) -> None:
+        """A peer has shown it, and proven itself."""
         self.learn(record, HANDSHAKE)
 
-    def pushed(self, peer_id: NodeId, data: bytes) -> None:
+    def came_pushed(self, peer_id: NodeId, data: bytes) -> None:
         """A peer says of itself, unasked, what is new. Raises :class:`RemoteProtocolError`."""
         owner, sequence = claims_of(data)
-        known = self.of(peer_id)
+        known = self.known(peer_id)
         if owner != peer_id:
             self._counters["dropped: pushed record of somebody else"] += 1
         elif known is not None and (sequence < known.sequence or data == known.encode()):

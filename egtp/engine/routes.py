@@ -172,11 +172,17 @@ class Routes:
     def disconnect(self, peer_id: NodeId) -> None:
         """Close all paths to a peer, and tell it."""
         peer = self._book.find(peer_id)
-        # Relayed paths first: their goodbye travels over the direct paths to the relays.
-        paths = [] if peer is None else sorted(peer.paths, key=lambda path: not path.relayed)
+        for path in self.say_goodbye([] if peer is None else [peer]):
+            self.lose(path, "disconnected")
+
+    def say_goodbye(self, peers: list[Peer]) -> list[Path]:
+        """Tell the other ends of all paths to these peers that they end. Returns the paths."""
+        # Relayed ones first: their goodbye travels over the direct paths to the relays.
+        paths = [path for peer in peers for path in peer.paths]
+        paths.sort(key=lambda path: not path.relayed)
         for path in paths:
             path.say_close()
-            self.lose(path, "disconnected")
+        return paths
 
     def connection_closed(self, connection: TCPConnection, reason: str) -> None:
         path = self._channels.connection_lost(connection.number, reason)

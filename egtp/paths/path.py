@@ -383,6 +383,10 @@ class Path:
         if not self.confirmed:
             self._unconfirmed_bytes -= size
 
+    def holds(self, outgoing: Outgoing) -> bool:
+        """Whether any of a message waits here still."""
+        return self.outbox.holds(outgoing)
+
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""
         self.outbox.take_back(outgoing)

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from egtp.values.identity import NodeId
 
 if TYPE_CHECKING:
-    from egtp.paths.path import Path
     from egtp.queries.large_message import LargeMessage
 
-__all__ = ["Outgoing", "PassedOn"]
+__all__ = ["Outgoing", "PassedOn", "Way"]
+
+
+class Way(Protocol):
+    """What a message is queued on: a path, as far as messages know it."""
+
+    @property
+    def relayed(self) -> bool: ...
+
+    def holds(self, outgoing: Outgoing) -> bool:
+        """Whether any of it waits there still."""
+
+    def take_back(self, outgoing: Outgoing) -> None:
+        """It is not wanted any more: free what of it has not left."""
 
 
 class Outgoing:
@@ -29,7 +41,7 @@ class Outgoing:
         """Whether any copy was ever given to a socket."""
         self.queued = False
         """Whether it is in a queue, and nothing of it has left from there."""
-        self.path: Path | None = None
+        self.path: Way | None = None
         """Where it was queued last; None while it waits for a path."""
 
     def leave(self) -> None:

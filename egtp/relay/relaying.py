@@ -1,5 +1,5 @@
 """The node's three parts in relaying, wired to its paths: sending through relays, being reached
-through them, and being one. The parts themselves are in ``egtp.relay`` (R14)."""
+through them (:mod:`egtp.relay.listener`), and being one (:mod:`egtp.relay.server`) (R14)."""
 
 from __future__ import annotations
 
