@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Sequence
 from inspect import iscoroutinefunction
 
-from egtp.config import TIMEOUT_S_MAX
+from egtp.config import TIMEOUT_S_MAX, NodeConfig
+from egtp.environment import Environment
 from egtp.errors import InvalidConfig, LocalProtocolError
 from egtp.identity_file import IdentityFile
 from egtp.own.friends import Friends
@@ -17,6 +19,7 @@ from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 
 __all__ = [
+    "check_dial_from",
     "check_notice",
     "check_parts",
     "check_soft_timeout",
@@ -28,9 +31,20 @@ __all__ = [
 
 
 def check_parts(
-    identity: object, lookup: object, friends: object, discovery: object, relay_server: object
+    identity: object,
+    *,
+    lookup: object,
+    friends: object,
+    discovery: object,
+    relay_server: object,
+    config: object,
+    environment: object,
+    observer: object,
 ) -> None:
     """Raises :class:`InvalidConfig` for a part of the wrong kind."""
+    for name, part in (("lookup", lookup), ("discovery", discovery)):
+        if isinstance(part, type):
+            raise InvalidConfig(f"{name} is one of its kind, and not the class: {part.__name__}()")
     if not isinstance(identity, Identity | IdentityFile):
         raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
     if isinstance(lookup, Friends):
@@ -43,6 +57,23 @@ def check_parts(
         raise InvalidConfig(f"discovery is a discovery service, not {discovery!r}")
     if not isinstance(relay_server, bool | RelayLimits | None):
         raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
+    if not isinstance(config, NodeConfig | None):
+        raise InvalidConfig(f"config is a NodeConfig, not {config!r}")
+    if not isinstance(environment, Environment | None):
+        raise InvalidConfig(f"environment is an Environment, not {environment!r}")
+    if observer is not None and not callable(observer):
+        raise InvalidConfig(f"observer is a function that is told events, not {observer!r}")
+
+
+def check_dial_from(address: str | None) -> None:
+    """Raises :class:`InvalidConfig` for what is no IP address."""
+    try:
+        if address is not None:
+            ipaddress.ip_address(str(address))
+    except ValueError:
+        raise InvalidConfig(
+            f"dial_from is an IP address of this machine, without a port, not {address!r}"
+        ) from None
 
 
 def parse_addresses(texts: str | Sequence[str]) -> list[Address]:

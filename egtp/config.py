@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from egtp.channel.handshake import PeerLimits
 from egtp.errors import InvalidConfig
 from egtp.queries.answer_limits import AnswerLimits
 from egtp.values.message import U64_LIMIT
+from egtp.values.settings import check_settings
 
 __all__ = ["TIMEOUT_S_MAX", "NodeConfig", "check_network"]
 
@@ -190,8 +190,7 @@ class NodeConfig:
     """How often idle and unproven connections are looked for."""
 
     def __post_init__(self) -> None:
-        for setting in fields(self):
-            _check(setting.name, str(setting.type), getattr(self, setting.name))
+        check_settings(self, MAY_BE_ZERO)
         check_network(self.network)
         if not isinstance(self.answers, AnswerLimits):
             raise InvalidConfig(f"answers are AnswerLimits, not {self.answers!r}")
@@ -286,21 +285,5 @@ class NodeConfig:
 
 def check_network(name: str) -> None:
     """Raises :class:`InvalidConfig` for what names no network, neither of nodes nor of a DHT."""
-    if not _NETWORK.fullmatch(name):
+    if not isinstance(name, str) or not _NETWORK.fullmatch(name):
         raise InvalidConfig(f"a network is named by 1-32 of a-z 0-9 . _ -, not {name!r}")
-
-
-def _check(name: str, kind: str, value: object) -> None:
-    """Raises :class:`InvalidConfig` for a value of another kind, or a number without sense."""
-    if kind == "str" and not isinstance(value, str):
-        raise InvalidConfig(f"{name} is a text, not {value!r}")
-    if kind == "bool" and not isinstance(value, bool):
-        raise InvalidConfig(f"{name} is True or False, not {value!r}")
-    if kind not in ("int", "float", "float | None") or (kind == "float | None" and value is None):
-        return
-    number = int if kind == "int" else (int, float)
-    if isinstance(value, bool) or not isinstance(value, number):
-        whole = "whole " if kind == "int" else ""
-        raise InvalidConfig(f"{name} is a {whole}number, not {value!r}")
-    if not math.isfinite(value) or value < 0 or (value == 0 and name not in MAY_BE_ZERO):
-        raise InvalidConfig(f"{name} must be a positive number, not {value!r}")

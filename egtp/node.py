@@ -11,6 +11,7 @@ from types import TracebackType
 from typing import Any, Final, Self
 
 from egtp.arguments import (
+    check_dial_from,
     check_notice,
     check_parts,
     check_soft_timeout,
@@ -97,7 +98,17 @@ class Node:
 
         Raises :class:`InvalidConfig`.
         """
-        check_parts(identity, lookup, friends, discovery, relay_server)
+        check_parts(
+            identity,
+            lookup=lookup,
+            friends=friends,
+            discovery=discovery,
+            relay_server=relay_server,
+            config=config,
+            environment=environment,
+            observer=observer,
+        )
+        check_dial_from(dial_from)
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
@@ -424,6 +435,8 @@ class Node:
         if isinstance(contact, str):
             contact = ContactLink.parse(contact)
         record = contact.record if isinstance(contact, ContactLink) else contact
+        if not isinstance(record, SignedCommRecord | None) or contact is None:
+            raise LocalProtocolError(f"a contact is a record or a contact link, not {contact!r}")
         engine.want(contact.peer_id)
         if record is not None:
             engine.learn(record, "contact")
@@ -446,8 +459,11 @@ class Node:
         await self._running().disconnect(NodeId(peer_id))
 
     def why(self, peer_id: NodeId) -> Explanation:
-        """What is known of a peer, how it is reached now, and what was tried in vain."""
-        engine = self._started()
+        """What is known of a peer, how it is reached now, and what was tried in vain.
+
+        Raises :class:`LocalProtocolError` for what is no peerId.
+        """
+        engine, peer_id = self._started(), NodeId(peer_id)
         peer = engine.book.find(peer_id)
         open_queries = engine.exchanges.count_of(peer_id)
         if peer is None:
@@ -591,6 +607,7 @@ class Node:
         Raises :class:`InvalidConfig` as :meth:`listen` does.
         """
         engine = self._running()
+        check_dial_from(dial_from)
         await self.listen(addresses)
         engine.comms.dial_from = dial_from
         engine.comms.drop_all("this node moved to another address")

@@ -58,7 +58,7 @@ class DHTLookup:
     def __init__(
         self,
         listen: str = "127.0.0.1:0",
-        bootstrap: Iterable[str | Address] = (),
+        bootstrap: str | Iterable[str | Address] = (),
         *,
         network: str = "main",
         server: bool | None = True,
@@ -88,6 +88,7 @@ class DHTLookup:
         Raises :class:`InvalidConfig`.
         """
         check_network(network)
+        _check_kinds(listen, server, limits)
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
             unix_time,
@@ -106,7 +107,7 @@ class DHTLookup:
                 self._listen,
                 private_addresses=private_addresses,
             )
-            for text in bootstrap
+            for text in ([bootstrap] if isinstance(bootstrap, str) else bootstrap)
         ]
         self._state = state
         node_id = self._choose_id()
@@ -359,3 +360,13 @@ class DHTLookup:
         if self._closed:
             raise NodeClosed("the lookup service is closed")
         self._check_started()
+
+
+def _check_kinds(listen: object, server: object, limits: object) -> None:
+    """Raises :class:`InvalidConfig` for what can only be a mistake."""
+    if not isinstance(listen, str):
+        raise InvalidConfig(f"listen is a text of the form IP:PORT, not {listen!r}")
+    if not isinstance(server, bool | None):
+        raise InvalidConfig(f"server is True, False, or None to find out, not {server!r}")
+    if not isinstance(limits, DHTLimits | None):
+        raise InvalidConfig(f"limits are DHTLimits, not {limits!r}")

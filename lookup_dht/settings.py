@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from egtp.values.identity import Entropy
+from egtp.values.settings import check_settings
 
 __all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 
@@ -18,6 +19,11 @@ NameResolver = Callable[[str, int], Awaitable[list[tuple[str, int]]]]
 
 SocketOpener = Callable[[str, int], Any]
 """From an IP address and a port to a bound UDP socket. May raise OSError."""
+
+
+MAY_BE_ZERO: Final = frozenset({
+    "witnesses", "cache_s", "absent_cache_s", "repairs_max", "hand_over_delay_s", "hand_over_max",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +131,10 @@ class DHTLimits:
     """A node without contacts tries to join again after this long, then doubles it..."""
     rejoin_delay_max_s: float = 60.0
     """...up to this."""
+
+    def __post_init__(self) -> None:
+        """Raises :class:`egtp.InvalidConfig` for a limit that no node can have."""
+        check_settings(self, MAY_BE_ZERO)
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ class Records:
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
         """Take a verified record. True if it is news."""
+        if record == self._own.current:
+            return False  # in a list of contacts that is given to all of them, for instance
         if record.peer_id == self._me:
             if self._own.saw(record.sequence):
                 self._counters["this identity runs elsewhere"] += 1

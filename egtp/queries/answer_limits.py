@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from egtp.errors import InvalidConfig
 from egtp.limits.shares import strangers_part
+from egtp.values.settings import check_settings
 
 __all__ = ["AnswerLimits"]
 
@@ -28,6 +29,7 @@ class AnswerLimits:
     """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""
 
     def __post_init__(self) -> None:
+        check_settings(self, ())
         limits = (self.askers_max, self.window, self.entries_max, self.bytes_max)
         if min(*limits, self.lifetime_s_max) < 1:
             raise InvalidConfig("limits of answers are at least 1")

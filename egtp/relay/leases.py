@@ -9,13 +9,19 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from egtp.errors import InvalidConfig
 from egtp.limits.shares import Shares, strangers_part
 from egtp.values.identity import NodeId
+from egtp.values.settings import check_settings
 
 __all__ = ["Held", "Leases", "RelayLimits"]
+
+MAY_BE_ZERO: Final = frozenset({
+    "mailbox_packets_max", "mailbox_bytes_max", "mailbox_sender_packets_max",
+    "mailboxes_bytes_max", "sender_bytes_max", "mailbox_s_max",
+})  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,12 +49,10 @@ class RelayLimits:
     than stays free."""
 
     def __post_init__(self) -> None:
-        if not self.mailbox_s_max <= 600:
+        # Nothing may be held for who is away; without leases, and packets to push, it is no relay.
+        check_settings(self, MAY_BE_ZERO)
+        if self.mailbox_s_max > 600:
             raise InvalidConfig("mailbox_s_max is at most 600 s")
-        if not all(
-            limit > 0 for limit in (self.leases_max, self.lease_s_max, self.queue_bytes_max)
-        ):
-            raise InvalidConfig("a relay needs room for at least one lease and one packet")
 
 
 class Held(NamedTuple):

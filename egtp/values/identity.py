@@ -66,12 +66,15 @@ class NodeId(bytes):
 
     def __new__(cls, value: bytes) -> Self:
         """Raises :class:`LocalProtocolError` unless ``value`` is exactly 20 bytes."""
-        if len(value) != NODE_ID_BYTES:
+        given: object = value
+        if not isinstance(given, bytes | bytearray | memoryview):
             raise LocalProtocolError(
-                f"a nodeId is {NODE_ID_BYTES} bytes, not {len(value)}; "
+                f"a nodeId is {NODE_ID_BYTES} bytes, not {given!r:.80}; "
                 "NodeId.parse() reads one that is written as text"
             )
-        return super().__new__(cls, value)
+        if len(given) != NODE_ID_BYTES:
+            raise LocalProtocolError(f"a nodeId is {NODE_ID_BYTES} bytes, not {len(given)}")
+        return super().__new__(cls, given)
 
     @classmethod
     def of_key(cls, key: bytes) -> Self:

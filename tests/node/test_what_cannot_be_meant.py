@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
 from egtp import (
+    AnswerLimits,
     Friends,
     HandlerFailed,
     Identity,
     Incoming,
     InvalidConfig,
     LocalProtocolError,
+    MemoryLookup,
     Node,
+    NodeId,
+    RelayLimits,
 )
+from lookup_dht import DHTLookup
+from lookup_dht.settings import DHTLimits
 
 Start = Callable[..., Awaitable[Node]]
 
@@ -43,6 +51,13 @@ def test_an_identity_is_no_file_name(identity: Any) -> None:
         ({"listen": [("127.0.0.1", 4000)]}, "addresses are texts"),
         ({"announce": "0.0.0.0:4000"}, "nobody can dial 0.0.0.0:4000"),
         ({"announce": "192.0.2.7:0"}, "nobody can dial 192.0.2.7:0"),
+        ({"lookup": MemoryLookup}, r"not the class: MemoryLookup\(\)"),
+        ({"config": {}}, "config is a NodeConfig"),
+        ({"config": {"private_addresses": True}}, "config is a NodeConfig"),
+        ({"environment": 5}, "environment is an Environment"),
+        ({"observer": 5}, "observer is a function"),
+        ({"dial_from": 5}, "dial_from is an IP address"),
+        ({"dial_from": "127.0.0.1:4000"}, "dial_from is an IP address"),
     ],
 )
 def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
@@ -50,6 +65,74 @@ def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
 ) -> None:
     with pytest.raises(InvalidConfig, match=message):
         Node(Identity.generate(os.urandom), **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"listen": 5}, "listen is a text"),
+        ({"network": 5}, "a network is named by"),
+        ({"server": "no"}, "server is True, False"),
+        ({"limits": {}}, "limits are DHTLimits"),
+        ({"bootstrap": "nowhere"}, "'nowhere'"),
+    ],
+)
+def test_a_dht_node_that_cannot_be_meant_is_told_as_well(
+    options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        DHTLookup(**options)
+
+
+def test_one_node_to_join_through_need_not_be_in_a_list() -> None:
+    DHTLookup(bootstrap="127.0.0.1:9100", private_addresses=True)
+
+
+@pytest.mark.parametrize("kind", [AnswerLimits, RelayLimits, DHTLimits])
+@pytest.mark.parametrize("value", ["5", -5, 1.5, math.nan, None, True])
+def test_a_limit_that_cannot_work_is_told_when_it_is_given(kind: Any, value: Any) -> None:
+    (name, *_) = (one.name for one in fields(kind) if one.type == "int")
+    with pytest.raises(InvalidConfig, match=name):
+        kind(**{name: value})
+
+
+def test_a_limit_may_be_zero_where_that_is_meant() -> None:
+    assert RelayLimits(mailbox_packets_max=0).mailbox_packets_max == 0
+    assert DHTLimits(witnesses=0).witnesses == 0
+    for kind, name in ((RelayLimits, "leases_max"), (DHTLimits, "replication")):
+        with pytest.raises(InvalidConfig, match=name):
+            kind(**{name: 0})
+
+
+@pytest.mark.parametrize("value", [None, 5, "a" * 20, "a" * 32, b"short", [1]])
+async def test_what_is_no_peer_id_is_told_by_whoever_is_given_it(start: Start, value: Any) -> None:
+    node: Any = await start()
+    told = pytest.raises(LocalProtocolError, match="a nodeId is 20 bytes")
+    with told:
+        node.why(value)
+    with told:
+        await node.query(value, "kind")
+    with told:
+        await node.send(value, "kind")
+    with told:
+        await node.disconnect(value)
+    with told:
+        Friends(value if isinstance(value, list) else [value])
+
+
+@pytest.mark.parametrize("contact", [None, 5, b"egtp:", NodeId(bytes(20))])
+async def test_what_is_no_contact_is_told(start: Start, contact: Any) -> None:
+    node: Any = await start()
+    with pytest.raises(LocalProtocolError, match="a contact is a record or a contact link"):
+        node.add_contact(contact)
+
+
+async def test_a_node_may_be_told_its_own_contact(start: Start) -> None:
+    """As everybody is who is given the list of all."""
+    node = await start()
+    assert node.add_contact(node.link) == node.node_id
+    assert node.add_contact(node.record) == node.node_id
+    assert node.counters["this identity runs elsewhere"] == 0
 
 
 def test_a_decorator_without_its_parentheses_is_told() -> None:

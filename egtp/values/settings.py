@@ -1,0 +1,38 @@
+"""Settings and limits: whether their values can be meant, said as they are given (pure)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+from egtp.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+__all__ = ["check_settings"]
+
+
+def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) -> None:
+    """Raises :class:`InvalidConfig` for a value of another kind than its field says, or a number
+    without sense: one that is not finite, negative, or zero where that is not meant."""
+    for setting in fields(settings):
+        value = getattr(settings, setting.name)
+        _check(setting.name, str(setting.type), value, may_be_zero)
+
+
+def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) -> None:
+    if kind == "str" and not isinstance(value, str):
+        raise InvalidConfig(f"{name} is a text, not {value!r}")
+    if kind == "bool" and not isinstance(value, bool):
+        raise InvalidConfig(f"{name} is True or False, not {value!r}")
+    if kind not in ("int", "float", "float | None") or (kind == "float | None" and value is None):
+        return
+    number = int if kind == "int" else (int, float)
+    if isinstance(value, bool) or not isinstance(value, number):
+        whole = "whole " if kind == "int" else ""
+        raise InvalidConfig(f"{name} is a {whole}number, not {value!r}")
+    if not math.isfinite(value) or value < 0 or (value == 0 and name not in may_be_zero):
+        raise InvalidConfig(f"{name} must be a positive number, not {value!r}")
