@@ -12,10 +12,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from discovery import DiscoveryMan
 from egtp import (
@@ -29,7 +30,6 @@ from egtp import (
     IdentityFile,
     Incoming,
     InvalidConfig,
-    LocalProtocolError,
     Node,
     NodeConfig,
     NodeId,
@@ -38,13 +38,23 @@ from egtp import (
     __version__,
 )
 from egtp.events import Event, Observer, RecordPublished
-from egtp.program_loop import duration_s, interval_s, program_loop, raise_open_files_max
+from egtp.program import (
+    USAGE,
+    bytes_per_s,
+    complain,
+    duration_s,
+    interval_s,
+    named,
+    path,
+    run_program,
+    stop_signals,
+)
 from lookup_dht import DHTLookup, KeptState
 
 __all__ = ["main"]
 
-FAILED, USAGE, INTERRUPTED = 1, 2, 128 + signal.SIGINT
 STDIN = "-"
+_complain = partial(complain, "egtp")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -54,29 +64,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status: 0 if all went well, 1 for an outcome that is no reply, 2 for a mistake of
-    the user's, 130 for a question that was interrupted. Errors are one line on stderr."""
+    """The exit status; see :func:`egtp.program.run_program`."""
     options = _parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], object] = options.run
-    raise_open_files_max()
-    if options.serves:
-        # As ctrl-C does, from the first moment on: it may take long to join.
-        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        with asyncio.Runner(loop_factory=program_loop()) as runner:
-            return int(bool(runner.run(run(options))))  # type: ignore[arg-type]
-    except (InvalidConfig, LocalProtocolError) as error:
-        print(f"egtp: {error}", file=sys.stderr)
-        return USAGE
-    except EgtpError as error:
-        print(f"egtp: {error}", file=sys.stderr)
-        return FAILED
-    except BrokenPipeError:
-        # Who read what this prints is gone; nothing is to be written when Python ends, either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except KeyboardInterrupt:
-        return 0 if options.serves else INTERRUPTED
+    run: Callable[[argparse.Namespace], Coroutine[Any, Any, object]] = options.run
+    return run_program("egtp", lambda: run(options), serves=options.serves)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +92,10 @@ def _parser() -> argparse.ArgumentParser:
     _add_node_options(echo, listen=None)
     _add_server_options(echo)
     echo.add_argument(
-        "--relays", metavar="FILE", help="TOML file of relay servers to be reached through"
+        "--relays",
+        metavar="FILE",
+        type=path,
+        help="TOML file of relay servers to be reached through",
     )
 
     renew = _command(
@@ -110,13 +104,13 @@ def _parser() -> argparse.ArgumentParser:
         _renew_key,
         "give a peer a new channel key, for its next start",
     )
-    renew.add_argument("--identity", metavar="FILE", help="the peer's private keys")
+    renew.add_argument("--identity", metavar="FILE", type=path, help="the peer's private keys")
     renew.add_argument(
-        "--state", metavar="DIR", type=Path, help="the folder in which they are (identity.pem)"
+        "--state", metavar="DIR", type=path, help="the folder in which they are (identity.pem)"
     )
     _add_passphrase_option(renew)
 
-    ask = _command(commands, "ask", _ask, "send one query and print the reply")
+    ask = _command(commands, "ask", _ask, "send one query and write the reply to stdout")
     _add_node_options(ask, listen=None)
     ask.add_argument("peer", metavar="PEER", help="a peerId, or a contact link egtp:...")
     ask.add_argument("kind", metavar="KIND", nargs="?", default="echo", help="default: %(default)s")
@@ -165,11 +159,13 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--dht-listen",
         metavar="IP:PORT",
+        type=named,
         help="UDP address of this node's own DHT node; with it, it serves others too",
     )
     parser.add_argument(
         "--identity",
         metavar="FILE",
+        type=path,
         help="private keys, made if there is no such file (default: those of --state, or new ones "
         "at each start)",
     )
@@ -177,7 +173,7 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--state",
         metavar="DIR",
-        type=Path,
+        type=path,
         help="keep in DIR what is to survive a restart: private keys, DHT contacts and records, "
         "and the highest number seen of each peer's record; made if there is none",
     )
@@ -194,7 +190,7 @@ def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--passphrase-file",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="its first line encrypts the private keys on disk",
     )
 
@@ -218,19 +214,19 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rate",
         metavar="BYTES",
-        type=float,
+        type=bytes_per_s,
         help="bytes per second that all peers together may send and receive (default: no limit)",
     )
     parser.add_argument(
         "--peer-rate",
         metavar="BYTES",
-        type=float,
+        type=bytes_per_s,
         help="the same for each connection of a peer: nobody takes up all (default: no limit)",
     )
     parser.add_argument(
         "--busy-poll",
         metavar="SECONDS",
-        type=float,
+        type=duration_s,
         default=0.0,
         help="how long to look for more before sleeping, while peers answer each other within this "
         "time: 0.0005 makes queries faster and keeps a core busy (default: never)",
@@ -248,7 +244,7 @@ async def _node(
     options: argparse.Namespace,
     *,
     relay_server: RelayLimits | bool = False,
-    relays: str | None = None,
+    relays: Path | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[Node]:
     """A running node with a DHT below it, as the options say."""
@@ -283,7 +279,7 @@ async def _node(
             raise InvalidConfig("name a DHT node to join with --bootstrap HOST:PORT")
         discovery = None
         if relays is not None:
-            discovery = DiscoveryMan(Path(relays), on_error=_complain)
+            discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
         lookup = DHTLookup(
             options.dht_listen or ("[::]:0" if six else "0.0.0.0:0"),
@@ -320,9 +316,9 @@ def _numbers(text: str) -> Address | None:
 
 
 def _key_file(options: argparse.Namespace) -> Path | None:
-    if options.identity is not None:
-        return Path(options.identity)
-    return None if options.state is None else Path(options.state, "identity.pem")
+    keys: Path | None = options.identity
+    folder: Path | None = options.state
+    return keys if keys is not None or folder is None else folder / "identity.pem"
 
 
 async def _renew_key(options: argparse.Namespace) -> None:
@@ -337,9 +333,13 @@ async def _renew_key(options: argparse.Namespace) -> None:
 async def _serve_relay(options: argparse.Namespace) -> None:
     limits = RelayLimits(leases_max=options.leases)
     async with _node(options, relay_server=limits, observer=_tell_published) as node:
-        print(f"relay {node.node_id}\nlistening on {', '.join(node.listening)}")
-        print(f"contact = {str(node.link)!r}".replace("'", '"'), flush=True)
-        await _serve(node, options)
+        await _serve(
+            node,
+            options,
+            f"relay {node.node_id}",
+            f"listening on {', '.join(node.listening)}",
+            f'contact = "{node.link}"',
+        )
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:
@@ -349,10 +349,8 @@ async def _serve_echo(options: argparse.Namespace) -> None:
             return query.body
 
         node.handle("echo", echo)
-        print(f"peer {node.node_id}", flush=True)
-        for address in node.listening:
-            print(f"listening on {address}", flush=True)
-        await _serve(node, options)
+        listening = [f"listening on {address}" for address in node.listening]
+        await _serve(node, options, f"peer {node.node_id}", *listening)
 
 
 async def _ask(options: argparse.Namespace) -> bool:
@@ -382,7 +380,8 @@ async def _ask(options: argparse.Namespace) -> bool:
             said = error.body.decode(errors="replace")
             print(f"egtp: {error}{': ' if said else ''}{said}", file=sys.stderr)
             return True
-    sys.stdout.buffer.write(reply + b"\n")
+    # Its very bytes, for who goes on with them; for people a line.
+    sys.stdout.buffer.write(reply + b"\n" if sys.stdout.isatty() else reply)
     sys.stdout.flush()
     return False
 
@@ -394,18 +393,24 @@ def _contact(text: str) -> ContactLink:
         raise InvalidConfig(str(error)) from None
 
 
-async def _serve(node: Node, options: argparse.Namespace) -> None:
-    """Until ctrl-C or SIGTERM; then end in peace."""
+async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
+    """Until ctrl-C, SIGTERM or SIGHUP; then end in peace. Whoever reads the lines may send any."""
     stopped = asyncio.Event()
+
+    def tell(file: Any) -> None:
+        print(json.dumps(node.statistics()), file=file, flush=True)
+
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         loop.add_signal_handler(number, stopped.set)
+    loop.add_signal_handler(signal.SIGUSR1, tell, sys.stderr)
+    print("\n".join(lines), flush=True)
     while not stopped.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(options.stats_every):
                 await stopped.wait()
                 break
-        print(json.dumps(node.statistics()), flush=True)
+        tell(sys.stdout)
     await node.close(drain_s=options.drain)
 
 
@@ -425,7 +430,7 @@ def _tell_published(event: Event) -> None:
         ways = ", ".join(map(str, event.record.strategies)) or "no way to reach it"
         stored = event.published.stored
         nodes = "1 node" if stored == 1 else f"{stored} nodes"
-        with contextlib.suppress(BrokenPipeError):
+        with contextlib.suppress(OSError):
             print(f"record stored by {nodes}: {ways}", flush=True)
 
 
@@ -436,10 +441,6 @@ def _made(folder: Path) -> Path:
     except OSError as error:
         raise InvalidConfig(f"cannot make the folder {folder}: {error.strerror}") from None
     return folder
-
-
-def _complain(error: EgtpError | str) -> None:
-    print(f"egtp: {error}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

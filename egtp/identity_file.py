@@ -36,6 +36,8 @@ __all__ = ["IdentityFile"]
 
 _PEM: Final = re.compile(rb"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----\n?", re.DOTALL)
 FILE_BYTES_MAX: Final = 64 * 1024
+PASSPHRASE_BYTES_MAX: Final = 1023
+"""OpenSSL's."""
 SEQUENCE_DIGITS_MAX: Final = 20
 
 
@@ -67,9 +69,13 @@ class IdentityFile:
         where = Path(path)
         if passphrase == b"":
             raise InvalidConfig("a passphrase has at least one byte; None means that there is none")
+        if passphrase is not None and len(passphrase) > PASSPHRASE_BYTES_MAX:
+            raise InvalidConfig(f"a passphrase has {PASSPHRASE_BYTES_MAX} bytes at most")
         with _explained(where):
             if not where.exists():
                 _create(where, Identity.generate(entropy), passphrase)
+            elif not (where.is_file() or where.is_dir()):
+                raise InvalidConfig(f"{where} is not a file")
             lock = where.open("rb")
         try:
             with _explained(where):

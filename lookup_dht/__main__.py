@@ -15,51 +15,45 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egtp.errors import EgtpError, InvalidConfig
-from egtp.program_loop import interval_s, program_loop
+from egtp.errors import InvalidConfig
+from egtp.program import USAGE, complain, interval_s, path, run_program, stop_signals
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
 from lookup_dht.statistics import STATISTICS_BYTES_MAX, overview
 from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
 
-USAGE_ERROR = 2
+DAY_S = 86_400.0
+_complain = partial(complain, "lookup_dht")
 ANSWER_TIMEOUT_S = 3.0
 """How long a node of this machine may take to say how it is."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 after a signal, 2 for what the user has to mend."""
+    """The exit status; see :func:`egtp.program.run_program`."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    try:
-        if arguments[:1] == ["stats"]:
-            print(overview(_ask_statistics(arguments[1:])))
-            return 0
-        options = _parser().parse_args(arguments)
-        with asyncio.Runner(loop_factory=program_loop()) as runner:
-            runner.run(_serve(options))
-    except EgtpError as error:
-        _complain(str(error))
-        return USAGE_ERROR
-    except KeyboardInterrupt:  # before the loop could take the signal
-        return 0
-    return 0
+    if arguments[:1] == ["stats"]:
+        address = _stats_parser().parse_args(arguments[1:]).address
+        return run_program("lookup_dht", lambda: _tell_statistics(address), serves=False)
+    options = _parser().parse_args(arguments)
+    return run_program("lookup_dht", lambda: _serve(options), serves=True)
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """One line, without the usage before it."""
-        self.exit(USAGE_ERROR, f"lookup_dht: {message}; see --help\n")
+        self.exit(USAGE, f"lookup_dht: {message}; see --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lookup_dht",
         description="Run a node of the EGTP lookup DHT, for others to join through. "
-        "It stops on ctrl-C or SIGTERM, and says how it is on SIGUSR1, on stderr, and when "
+        "It stops on ctrl-C, SIGTERM or SIGHUP, and says how it is on SIGUSR1, on stderr, and when "
         "'python -m lookup_dht stats IP:PORT' asks it on the same machine.",
         allow_abbrev=False,
     )
@@ -81,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--state",
         metavar="FILE",
-        type=Path,
+        type=path,
         help="keep the node id and contacts in FILE and records in FILE.records, for IPv6 in "
         "FILE.v6 and FILE.v6.records; without it each start is a new node",
     )
@@ -105,6 +99,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _stats_parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m lookup_dht stats",
+        description="Say how a DHT node is that runs on this machine.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("address", metavar="IP:PORT", help="what the node listens on")
+    return parser
+
+
 async def _serve(options: argparse.Namespace) -> None:
     loop = asyncio.get_running_loop()
     main_task = asyncio.current_task()
@@ -117,7 +121,7 @@ async def _serve(options: argparse.Namespace) -> None:
             stopping = True
             main_task.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in stop_signals():
         loop.add_signal_handler(number, stop)
     with contextlib.suppress(asyncio.CancelledError):
         await _run_nodes(options)
@@ -152,9 +156,11 @@ class _Node:
         path = _path_of(options.state, listen)
         self.kept = None if path is None else KeptState(path, _complain)
         loopback = ipaddress.ip_address(listen.ip).is_loopback
+        seeds = [it for it in options.bootstrap if alone or _of_family(it, listen)]
+        self._joins = bool(seeds)
         self.lookup = DHTLookup(
             str(listen),
-            [it for it in options.bootstrap if alone or _of_family(it, listen)],
+            seeds,
             network=options.network,
             private_addresses=options.private_addresses or loopback,
             state=None if self.kept is None else self.kept.read(),
@@ -166,20 +172,18 @@ class _Node:
         print(
             f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
         )
+        if self._joins and not self.lookup.statistics()["contacts"]:
+            _complain("no DHT node has answered yet; it goes on trying")
 
     async def go_on(self, stats_every_s: float | None) -> None:
-        async with asyncio.TaskGroup() as group:
+        """Until it is cancelled."""
+        while True:
+            await asyncio.sleep(stats_every_s or DAY_S)
             if stats_every_s is not None:
-                group.create_task(self._tell_regularly(stats_every_s))
-            await asyncio.get_running_loop().create_future()
+                self.tell(sys.stdout)
 
     def tell(self, file: Any) -> None:
         print(json.dumps(self.lookup.statistics()), file=file, flush=True)
-
-    async def _tell_regularly(self, every_s: float) -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            self.tell(sys.stdout)
 
 
 def _path_of(path: Path | None, listen: Address) -> Path | None:
@@ -196,11 +200,12 @@ def _of_family(seed: str, listen: Address) -> bool:
         return True
 
 
-def _ask_statistics(arguments: Sequence[str]) -> dict[str, Any]:
+async def _tell_statistics(text: str) -> None:
+    print(overview(_ask_statistics(Address.parse(text))))
+
+
+def _ask_statistics(address: Address) -> dict[str, Any]:
     """Of a node on this machine. Raises :class:`InvalidConfig` if it does not say."""
-    if len(arguments) != 1:
-        raise InvalidConfig("stats needs the IP:PORT that a node on this machine listens on")
-    address = Address.parse(arguments[0])
     family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
     host = address.host
     if ipaddress.ip_address(host).is_unspecified:
@@ -218,10 +223,6 @@ def _ask_statistics(arguments: Sequence[str]) -> dict[str, Any]:
                 f"no node at {address} says how it is ({error}); it answers loopback only"
             ) from None
     return dict(statistics)
-
-
-def _complain(text: str) -> None:
-    print(f"lookup_dht: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

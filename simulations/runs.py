@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from egtp.events import Event
-from egtp.program_loop import program_loop
+from egtp.program import program_loop
 from simulations.cluster import Cluster
 from simulations.conditions import Conditions
 from simulations.expectations import Expectation

@@ -35,4 +35,5 @@ def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) ->
         whole = "whole " if kind == "int" else ""
         raise InvalidConfig(f"{name} is a {whole}number, not {value!r}")
     if not math.isfinite(value) or value < 0 or (value == 0 and name not in may_be_zero):
-        raise InvalidConfig(f"{name} must be a positive number, not {value!r}")
+        or_zero = " or 0" if name in may_be_zero else ""
+        raise InvalidConfig(f"{name} must be a positive number{or_zero}, not {value!r}")

@@ -21,6 +21,7 @@ from lookup_dht.wire.contact import Contact, pack_ip
 __all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]
 
 FORMAT: Final = 1
+HEAD: Final = b'{"format":'
 FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
@@ -80,17 +81,23 @@ class NodeState:
 
 
 def read_state(path: Path) -> NodeState | None:
-    """None if there is no file. Raises :class:`InvalidConfig` if it cannot be read, and
-    :class:`CorruptState` if it can but makes no sense."""
+    """None if there is no file. Raises :class:`InvalidConfig` if it cannot be read or was never a
+    state, and :class:`CorruptState` if it was one that makes no sense any more."""
     try:
+        if not path.exists():
+            return None
+        if not (path.is_file() or path.is_dir()):
+            raise InvalidConfig(f"{path} is no file that a state could be kept in")
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
-    except FileNotFoundError:
-        return None
     except OSError as error:
         raise InvalidConfig(f"cannot read the state file {path}: {error.strerror}") from None
     if len(data) > FILE_BYTES_MAX:
         raise CorruptState("the file is larger than any state")
+    head = b"".join(data[:64].split())
+    if not (head.startswith(HEAD) or HEAD.startswith(head)):
+        # Somebody would miss it if it were set aside.
+        raise InvalidConfig(f"{path} is not the state of a DHT node: name another file")
     return NodeState.decode(data)
 
 

@@ -17,9 +17,17 @@ from simulations.mallory.schedule import STEPS, draw, play
 from simulations.mallory.small_world import Conditions
 
 
+def _at_least_one(text: str) -> int:
+    """Of none, it would be said that Mallory did not win."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return number
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m simulations.mallory", description=__doc__)
-    parser.add_argument("--schedules", type=int, default=1000, metavar="N")
+    parser.add_argument("--schedules", type=_at_least_one, default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the first schedule")
     parser.add_argument("--steps", type=int, default=STEPS, help="of each schedule")
     parser.add_argument("--replay", action="store_true", help="play the one of --seed, and show it")

@@ -291,9 +291,28 @@ def test_a_state_of_a_wrong_shape_is_corrupt(change: dict[str, object], tmp_path
         read_state(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"\x80\x04N.", b"[]", b"null", b"[" * 100_000, b"\xff"])
-def test_what_is_no_state_is_corrupt(data: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("data", [b"", b"{", b'{\n "for', b'{"format": ' + b"[" * 100_000])
+def test_what_is_left_of_a_state_is_corrupt(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_bytes(data)
     with pytest.raises(CorruptState):
         read_state(path)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x80\x04N.", b"[]", b"null", b"\xff", b"my thesis", b'{"a": 1}']
+)
+async def test_what_never_was_a_state_is_left_where_it_is(data: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "thesis.txt"
+    path.write_bytes(data)
+    line = await complaint("--listen", "127.0.2.1:0", "--state", path)
+    assert "is not the state of a DHT node" in line
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [(path.name, data)]
+
+
+async def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    assert "is no file" in await complaint("--listen", "127.0.2.1:0", "--state", path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.is_fifo()

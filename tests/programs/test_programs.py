@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -93,7 +94,7 @@ def test_a_peer_behind_a_relay_answers_and_its_death_is_told(start: Start, tmp_p
     asked = run("-m", "egtp", "ask", peer_id, "echo", "over the relay", *join)
     assert asked.returncode == 0, asked.stderr
     assert "14 bytes, relay" in asked.stderr
-    assert asked.stdout == "over the relay\n"
+    assert asked.stdout == "over the relay"
     stop(echo)
     asked = run("-m", "egtp", "ask", peer_id, *join)
     assert asked.returncode == 1
@@ -173,10 +174,10 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     eager = run("-m", "egtp", "relay", "--busy-poll", "500", *join)
     assert (eager.returncode, eager.stderr.count("\n")) == (2, 1)
     assert "busy_poll_s is at most 0.01" in eager.stderr
-    for option, setting in (("--rate", "send_bytes_per_s"), ("--peer-rate", "peer_send_bytes")):
+    for option in ("--rate", "--peer-rate"):
         still = run("-m", "egtp", "relay", option, "0", *join)
         assert (still.returncode, still.stderr.count("\n")) == (2, 1)
-        assert still.stderr.startswith(f"egtp: {setting}")
+        assert f"{option}: 0 is no number of bytes per second above 0" in still.stderr
     useless = run("-m", "egtp", "echo", *secret[2:], *join)
     assert "--identity or --state" in useless.stderr
 
@@ -202,7 +203,7 @@ def test_a_peer_with_a_new_key_is_the_same_peer(start: Start, tmp_path: Path) ->
     while not line(echo).startswith("record stored"):
         pass
     asked = run("-m", "egtp", "ask", peer_id, "echo", "still you?", *join)
-    assert (asked.returncode, asked.stdout) == (0, "still you?\n"), asked.stderr
+    assert (asked.returncode, asked.stdout) == (0, "still you?"), asked.stderr
     stop(echo)
     nobody = run("-m", "egtp", "renew-key")
     assert (nobody.returncode, nobody.stderr.count("\n")) == (2, 1)
@@ -286,7 +287,84 @@ def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
         asked = subprocess.run(  # noqa: S603
             [*ask, body, *join], input=given, capture_output=True, timeout=60, check=True, cwd=ROOT
         )
-        assert asked.stdout == b"\xff\xfe\n"
+        assert asked.stdout == b"\xff\xfe"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_program_without_a_standard_stream_does_its_work(closed: str) -> None:
+    script = f'"$@" {closed} & sleep 1.5; kill -TERM $!; wait $!'
+    serve = [sys.executable, "-m", "lookup_dht", "--listen", "127.0.0.1:0"]
+    done = subprocess.run(  # noqa: S603
+        ["/bin/bash", "-c", script, "bash", *serve],
+        cwd=ROOT, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize(
+    "program", [("lookup_dht",), ("egtp", "relay", "--dht-listen", "127.0.0.1:0")]
+)
+@pytest.mark.parametrize("to", ["/dev/full", "a reader that is gone"])
+def test_a_program_whose_output_cannot_be_written_says_so_in_a_line_at_most(
+    program: tuple[str, ...], to: str
+) -> None:
+    command = [sys.executable, "-m", *program, "--listen", "127.0.0.1:0", "--stats-every", "0.05"]
+    if to == "/dev/full":
+        with Path(to).open("wb") as full:
+            done = subprocess.run(  # noqa: S603
+                command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+            )
+        assert done.stderr.count(b"\n") == 1
+        assert b"no space left" in done.stderr
+    else:
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(  # noqa: S603
+            command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+        )
+        os.close(writer)
+        assert done.stderr == b""
+    assert done.returncode == 1
+
+
+def test_servers_tell_how_they_are_and_end_when_their_terminal_is_closed(start: Start) -> None:
+    dht = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(dht).removeprefix("listening on "))
+    relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", *join)
+    assert line(relay).startswith("relay ")
+    assert line(dht).startswith("node id ")
+    assert [line(relay).split()[0] for _ in range(2)] == ["listening", "contact"]
+    for server, name in ((relay, "connections_max"), (dht, "node_id")):
+        server.send_signal(signal.SIGUSR1)
+        assert server.stderr is not None
+        assert select.select([server.stderr], [], [], 10)[0], "it says nothing"
+        assert name in json.loads(server.stderr.readline())
+    for server in (relay, dht):
+        server.send_signal(signal.SIGHUP)
+        assert server.communicate(timeout=10)[1] == ""
+        assert server.returncode == 0
+
+
+def test_a_node_that_joins_nobody_says_so() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "lookup_dht", "--listen", "127.0.0.1:0", "--bootstrap", address],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert process.stderr is not None
+        assert "no DHT node has answered yet" in process.stderr.readline()
+        process.terminate()
+        process.communicate(timeout=10)
+        assert process.returncode == 0
+
+
+def test_statistics_have_their_help() -> None:
+    done = run("-m", "lookup_dht", "stats", "--help")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "IP:PORT" in done.stdout
+    assert "IP:PORT" in run("-m", "lookup_dht", "stats").stderr
 
 
 @pytest.mark.parametrize(
@@ -297,6 +375,11 @@ def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
         (("relay", "--announce", "127.0.0.1:0"), "nobody can dial 127.0.0.1:0"),
         (("relay", "--connections", "-1"), "connections_max"),
         (("relay", "--drain", "nan"), "nan is no number of seconds"),
+        (("relay", "--rate", "0"), "0 is no number of bytes per second"),
+        (("relay", "--busy-poll", "-1"), "-1 is no number of seconds"),
+        (("relay", "--state", ""), "--state: it is empty"),
+        (("echo", "--identity", ""), "--identity: it is empty"),
+        (("relay", "--dht-listen", ""), "--dht-listen: it is empty"),
         (("echo", "--stats-every", "0"), "0 is no number of seconds above 0"),
         (("echo", "--relays", "none.toml"), "none.toml"),
         (("ask", "a" * 32, "Bad Kind"), "a kind is 1 to 64"),

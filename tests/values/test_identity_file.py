@@ -225,6 +225,18 @@ def test_a_file_cut_off_anywhere_is_refused_in_one_line(
         refused(path, passphrase)
 
 
+def test_a_pipe_is_no_identity_file(path: Path) -> None:
+    os.mkfifo(path)
+    assert "is not a file" in refused(path)
+
+
+def test_a_passphrase_may_not_be_longer_than_can_be_used(path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="1023"):
+        IdentityFile.open(path, passphrase=bytes(1024))
+    assert not path.exists()
+    IdentityFile.open(path, passphrase=b"x" * 1023).close()
+
+
 def test_a_folder_is_no_identity_file(tmp_path: Path) -> None:
     assert "is a directory" in refused(tmp_path)
 

@@ -1,0 +1,168 @@
+"""What our programs have in common: the loop they run on, their signals, what their options may
+be, and how they end.
+
+Only programs choose; the library runs on whatever loop it is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib
+import math
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, Final
+
+from egtp.errors import EgtpError, InvalidConfig, LocalProtocolError, in_words
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "USAGE",
+    "bytes_per_s",
+    "complain",
+    "duration_s",
+    "interval_s",
+    "named",
+    "path",
+    "program_loop",
+    "run_program",
+    "stop_signals",
+]
+
+FAILED: Final = 1
+"""The outcome is no success."""
+USAGE: Final = 2
+"""A mistake of the user's."""
+INTERRUPTED: Final = 128 + signal.SIGINT
+LATER_SIGNALS: Final = (signal.SIGUSR1,)
+"""Those that a server answers once it runs, and that are to do no harm before."""
+
+
+def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, serves: bool) -> int:
+    """Run ``work`` to its end, and return the exit status: 0 if all went well, 1 for an outcome
+    that is no success, 2 for a mistake of the user's, 130 for what was interrupted. Errors are one
+    line on stderr. A server is stopped by signals, and that is no failure."""
+    _have_standard_streams()
+    _raise_open_files_max()
+    if serves:
+        # As ctrl-C does, from the first moment on: it may take long to join.
+        for number in stop_signals():
+            if number != signal.SIGINT:
+                signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        for number in LATER_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+    try:
+        with asyncio.Runner(loop_factory=program_loop()) as runner:
+            status = FAILED if runner.run(work()) else 0
+        sys.stdout.flush()
+    except (InvalidConfig, LocalProtocolError) as error:
+        complain(name, error)
+        return USAGE
+    except EgtpError as error:
+        complain(name, error)
+        return FAILED
+    except OSError as error:
+        # What this prints can be written no more, since its reader is gone, for instance; so
+        # nothing is to be written when Python ends, either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        if not isinstance(error, BrokenPipeError):
+            complain(name, in_words(error))
+        return FAILED
+    except KeyboardInterrupt:
+        return 0 if serves else INTERRUPTED
+    return status
+
+
+def complain(name: str, error: object) -> None:
+    """A line on stderr, if anybody can read it."""
+    with contextlib.suppress(OSError):
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+
+
+def stop_signals() -> list[signal.Signals]:
+    """Those that end a server. That of a terminal that is closed is not among them if whoever
+    started the program has it ignored, as ``nohup`` does."""
+    ending = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        ending.append(signal.SIGHUP)
+    return ending
+
+
+def _have_standard_streams() -> None:
+    """Who closed one of the first three files of a program would have the loop's take its place,
+    and what goes wrong be written there; and libuv aborts when it closes one."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    # Python has none in their places.
+    sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - for the rest of the program
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
+    sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
+
+
+def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    """What makes the loop, for ``asyncio.Runner``."""
+    try:
+        make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
+            "uvloop"
+        ).new_event_loop
+    except ImportError:
+        return asyncio.new_event_loop
+    return make
+
+
+def _raise_open_files_max() -> None:
+    """Let this process have as many open files as its user may: the usual limit of 1,024 is there
+    for programs that cannot cope with more, and a connection is one."""
+    # Not on Windows, where sockets are no files; and where the hard limit is none, or the system
+    # means it less than it says, it stays as it is.
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource  # noqa: PLC0415
+
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def named(text: str) -> str:
+    """The type of an option that names something: an empty variable of a shell names nothing."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def path(text: str) -> Path:
+    """The type of an option that names a file or a folder."""
+    return Path(named(text))
+
+
+def interval_s(text: str) -> float:
+    """The type of an option that says how often something is done: all the time is no answer."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if seconds := duration_s(text):
+            return seconds
+    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+
+
+def bytes_per_s(text: str) -> float:
+    """The type of an option that limits a rate."""
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if rate := duration_s(text):
+            return rate
+    raise argparse.ArgumentTypeError(f"{text} is no number of bytes per second above 0")
+
+
+def duration_s(text: str) -> float:
+    """The type of an option that says how long something may take, or not at all."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, nor 0")
+    return seconds
