@@ -1,0 +1,1 @@
+"""Running the handlers of an application."""

@@ -1,0 +1,1 @@
+"""A session over a route, and what queues on it (pure)."""

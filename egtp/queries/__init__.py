@@ -1,0 +1,1 @@
+"""A message, its reply, and at most once (pure)."""

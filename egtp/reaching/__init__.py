@@ -1,0 +1,1 @@
+"""From a peerId to a path."""

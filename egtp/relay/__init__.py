@@ -1,0 +1,1 @@
+"""Being a relay, listening at one, and sending through one (R13, R14)."""

@@ -1,0 +1,1 @@
+"""What is signed, sent and said (pure)."""

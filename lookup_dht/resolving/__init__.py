@@ -1,0 +1,1 @@
+"""Answers of the DHT, shared and cached, never backward."""

@@ -1,0 +1,1 @@
+"""The contacts that a node has."""

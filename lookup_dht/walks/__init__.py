@@ -1,0 +1,1 @@
+"""Finding the nodes closest to a key, and storing on them."""

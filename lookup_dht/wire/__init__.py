@@ -1,0 +1,1 @@
+"""What is on the wire, and who is there."""
