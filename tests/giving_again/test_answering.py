@@ -201,7 +201,7 @@ async def test_notices_that_a_query_still_runs_are_bounded_for_who_reads_nothing
     recorders: Make,
 ) -> None:
     """A copy costs its sender little, and must not cost this node more and more."""
-    node, goes_on = recorders(), asyncio.Event()
+    node, goes_on, all_came = recorders(), asyncio.Event(), asyncio.Event()
 
     async def slow(_: Incoming) -> bytes:
         await goes_on.wait()
@@ -215,9 +215,10 @@ async def test_notices_that_a_query_still_runs_are_bounded_for_who_reads_nothing
     def come() -> None:
         for _ in range(5000):
             node.answering.receive(path, PEER, query, reference, 0)
+        all_came.set()
 
     asyncio.get_running_loop().call_soon(come)
-    await asyncio.sleep(0.01)
+    await all_came.wait()
     assert 60 * 1024 < path.outbox.waiting_bytes < 70 * 1024
     assert node.counters["working not said: too much waits for the peer"] > 1000
     goes_on.set()

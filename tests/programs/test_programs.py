@@ -291,9 +291,10 @@ def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_program_without_a_standard_stream_does_its_work(closed: str) -> None:
-    script = f'"$@" {closed} & sleep 1.5; kill -TERM $!; wait $!'
-    serve = [sys.executable, "-m", "lookup_dht", "--listen", "127.0.0.1:0"]
+def test_a_program_without_a_standard_stream_does_its_work(closed: str, tmp_path: Path) -> None:
+    state = tmp_path / "state"  # which it writes once it listens, whoever reads what it says
+    script = f'"$@" {closed} & until [ -e {state} ]; do sleep 0.05; done; kill -TERM $!; wait $!'
+    serve = [sys.executable, "-m", "lookup_dht", "--listen", "127.0.0.1:0", "--state", str(state)]
     done = subprocess.run(  # noqa: S603
         ["/bin/bash", "-c", script, "bash", *serve],
         cwd=ROOT, capture_output=True, timeout=60, check=False,
