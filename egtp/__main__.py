@@ -37,7 +37,7 @@ from egtp import (
     RelayLimits,
     __version__,
 )
-from egtp.events import Event, Observer, RecordPublished
+from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
 from egtp.program import (
     USAGE,
     bytes_per_s,
@@ -290,11 +290,7 @@ async def _node(
             state=state,
             store=None if kept is None else kept.records,
         )
-        await stack.enter_async_context(lookup)
-        if kept is not None:
-            await stack.enter_async_context(kept.of(lookup))
-        if options.bootstrap and not lookup.statistics()["contacts"]:
-            _complain("no DHT node has answered yet; it goes on trying")
+        # Before joining, which may take long, so that what is wrong with it is said at once.
         node = Node(
             identity,
             listen=listen,
@@ -305,6 +301,11 @@ async def _node(
             config=config,
             observer=observer,
         )
+        await stack.enter_async_context(lookup)
+        if kept is not None:
+            await stack.enter_async_context(kept.of(lookup))
+        if options.bootstrap and not lookup.statistics()["contacts"]:
+            _complain("no DHT node has answered yet; it goes on trying")
         yield await stack.enter_async_context(node)
 
 
@@ -332,7 +333,7 @@ async def _renew_key(options: argparse.Namespace) -> None:
 
 async def _serve_relay(options: argparse.Namespace) -> None:
     limits = RelayLimits(leases_max=options.leases)
-    async with _node(options, relay_server=limits, observer=_tell_published) as node:
+    async with _node(options, relay_server=limits, observer=_PublishingInWords()) as node:
         await _serve(
             node,
             options,
@@ -343,12 +344,14 @@ async def _serve_relay(options: argparse.Namespace) -> None:
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:
-    async with _node(options, relays=options.relays, observer=_tell_published) as node:
+    async with _node(options, relays=options.relays, observer=_PublishingInWords()) as node:
 
         async def echo(query: Incoming) -> bytes:
             return query.body
 
         node.handle("echo", echo)
+        if not options.listen and options.relays is None:
+            _complain("others reach this peer with --listen IP:PORT or --relays FILE only")
         listening = [f"listening on {address}" for address in node.listening]
         await _serve(node, options, f"peer {node.node_id}", *listening)
 
@@ -424,14 +427,23 @@ def _passphrase(file: Path | None) -> bytes | None:
         raise InvalidConfig(f"cannot read {file}: {error.strerror}") from None
 
 
-def _tell_published(event: Event) -> None:
-    """Tell who runs the node from when on, and how, others find it."""
-    if isinstance(event, RecordPublished):
-        ways = ", ".join(map(str, event.record.strategies)) or "no way to reach it"
-        stored = event.published.stored
-        nodes = "1 node" if stored == 1 else f"{stored} nodes"
-        with contextlib.suppress(OSError):
-            print(f"record stored by {nodes}: {ways}", flush=True)
+class _PublishingInWords:
+    """Tells who runs the node from when on, and how, others find it; and why they do not."""
+
+    def __init__(self) -> None:
+        self._failed = False
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RecordPublished(record, published):
+                self._failed = False
+                ways = ", ".join(map(str, record.strategies)) or "no way to reach it"
+                nodes = "1 node" if published.stored == 1 else f"{published.stored} nodes"
+                with contextlib.suppress(OSError):
+                    print(f"record stored by {nodes}: {ways}", flush=True)
+            case RecordNotPublished(_, reason) if not self._failed:
+                self._failed = True
+                _complain(f"the record is not stored: {reason}; it goes on trying")
 
 
 def _made(folder: Path) -> Path:

@@ -25,6 +25,7 @@ __all__ = [
     "PathLost",
     "PathOpened",
     "RecordLearned",
+    "RecordNotPublished",
     "RecordPublished",
     "SearchFailed",
     "guarded",
@@ -72,6 +73,16 @@ class RecordPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordNotPublished:
+    """No lookup service has stored the own record, so others may not find this node. It is tried
+    again after ``again_s`` seconds, and when the record changes."""
+
+    record: SignedCommRecord
+    reason: str
+    again_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class SearchFailed:
     """No path to a peer was found."""
 
@@ -79,7 +90,15 @@ class SearchFailed:
     attempts: tuple[Attempt, ...]
 
 
-Event: TypeAlias = Dialling | PathOpened | PathLost | RecordLearned | RecordPublished | SearchFailed
+Event: TypeAlias = (
+    Dialling
+    | PathOpened
+    | PathLost
+    | RecordLearned
+    | RecordPublished
+    | RecordNotPublished
+    | SearchFailed
+)
 Observer: TypeAlias = Callable[[Event], None]
 
 

@@ -279,16 +279,20 @@ class LookupRace(LookupChain):
         """Of all services at once. If several records are found before the next one is asked for,
         it is the newest of them."""
         newest: SignedCommRecord | None = None
+        failure = LookupFailed(LookupFailure.NO_NODES)
         changed = asyncio.Event()
 
         async def search(service: LookupService) -> None:
-            nonlocal newest
+            nonlocal newest, failure
             stream = resolve_stream(service, peer_id, newer_than=newer_than)
-            async with ending(stream):
-                async for record in stream:
-                    if supersedes(record, newest):
-                        newest = record
-                        changed.set()
+            try:
+                async with ending(stream):
+                    async for record in stream:
+                        if supersedes(record, newest):
+                            newest = record
+                            changed.set()
+            except Exception as error:
+                failure = _failure(error)
 
         searches = [asyncio.ensure_future(search(service)) for service in self._services]
         for one in searches:
@@ -308,11 +312,6 @@ class LookupRace(LookupChain):
         finally:
             for one in searches:
                 one.cancel()
-            ends = await asyncio.gather(*searches, return_exceptions=True)
-        failures = [end for end in ends if end is not None]
-        # One that raises anything else has a bug, and is told of in any case.
-        failures.sort(key=lambda error: isinstance(error, LookupFailed))
-        if failures and (told == newer_than or not isinstance(failures[0], LookupFailed)):
-            raise failures[0]
+            await asyncio.gather(*searches, return_exceptions=True)
         if told == newer_than:
-            raise LookupFailed(LookupFailure.NO_NODES)
+            raise failure

@@ -548,6 +548,7 @@ class Node:
         statistics: dict[str, Any] = {
             "peer_id": str(self.node_id),
             "record_sequence": engine.own.current.sequence,
+            "record_not_published": engine.publisher.failure,
             "connections": len(engine.comms),
             "connections_max": engine.config.connections_max,
             "unproven_sessions": engine.channels.unconfirmed,

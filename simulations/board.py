@@ -15,6 +15,7 @@ from egtp.events import (
     PathLost,
     PathOpened,
     RecordLearned,
+    RecordNotPublished,
     RecordPublished,
     SearchFailed,
 )
@@ -95,7 +96,7 @@ class Board:
         return ", ".join(words)
 
 
-def told(event: Event, cluster: Cluster) -> str:
+def told(event: Event, cluster: Cluster) -> str:  # noqa: PLR0911 - a line for each kind
     """An event in words."""
     match event:
         case Dialling(address):
@@ -109,5 +110,7 @@ def told(event: Event, cluster: Cluster) -> str:
             return f"learned of {cluster.words(record.peer_id)}: {source}"
         case RecordPublished(_, published):
             return f"record stored by {published.stored}"
+        case RecordNotPublished(_, reason):
+            return f"record not stored: {reason}"
         case SearchFailed(peer_id):
             return f"found no way to {cluster.words(peer_id)}"

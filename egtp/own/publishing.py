@@ -4,6 +4,7 @@ again soon when that could not be done."""
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Callable
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
-from egtp.events import Observer, RecordPublished
+from egtp.events import Observer, RecordNotPublished, RecordPublished
 from egtp.lookup import LookupService, Published
 from egtp.own.own_record import OwnRecord
 from egtp.values.comm_record import SignedCommRecord
@@ -30,6 +31,8 @@ CLOCK_SLACK_S: Final = 60.0
 """So far a clock may be put back before what it has signed is signed again."""
 SIGN_AGAIN_FIRST_S: Final = 0.5
 SIGN_AGAIN_MAX_S: Final = 60.0
+
+log = logging.getLogger("egtp")
 
 
 class Publisher:
@@ -61,6 +64,8 @@ class Publisher:
         self._task: asyncio.Task[None] | None = None
         self._waiters: list[asyncio.Future[None]] = []
         self._published: tuple[SignedCommRecord, Published] | None = None
+        self.failure: str | None = None
+        """Why the record could not be published when that was tried last."""
         self._signing: asyncio.TimerHandle | None = None
         self._sign_again_s = SIGN_AGAIN_FIRST_S
         self._is_closed = False
@@ -113,13 +118,9 @@ class Publisher:
                     # Whatever the service raises, this node must be found again when it is back;
                     # and a copy of this identity may have published a higher sequence meanwhile.
                     asked = False
-                    self._counters["publish failed"] += 1
-                    if not isinstance(error, EgtpError | TimeoutError):
-                        asyncio.get_running_loop().call_exception_handler(
-                            {"message": "a lookup service raised", "exception": error}
-                        )
                     pause_s = min(retry_s, pause_s)
                     retry_s = min(retry_s * 2, RETRY_MAX_S)
+                    self._tell_failed(record, error, pause_s)
                 else:
                     self._tell(record, published)
                     retry_s = RETRY_FIRST_S
@@ -186,8 +187,24 @@ class Publisher:
     def _is_newest(self, record: SignedCommRecord) -> bool:
         return record is self._own.current and not self._own.is_behind
 
+    def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
+        self._counters["publish failed"] += 1
+        if not isinstance(error, EgtpError | TimeoutError):
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a lookup service raised", "exception": error}
+            )
+        is_news, self.failure = self.failure is None, _reason(error)
+        if self._observer is not None:
+            self._observer(RecordNotPublished(record, self.failure, again_s))
+        elif is_news:
+            log.warning(
+                "the record of %s is not stored, so others may not find it: %s; it is tried again",
+                self._me,
+                self.failure,
+            )
+
     def _tell(self, record: SignedCommRecord, published: Published) -> None:
-        self._published = (record, published)
+        self._published, self.failure = (record, published), None
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
         for waiter in self._waiters:
@@ -209,3 +226,9 @@ class Publisher:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "the lookup service did not answer in time"
+    return str(error) if isinstance(error, EgtpError) else f"{type(error).__name__}: {error}"

@@ -259,6 +259,27 @@ def test_who_is_not_in_the_network_is_told_so(start: Start) -> None:
     assert relay.stderr is not None
     assert relay.stderr.readline() == "egtp: no DHT node has answered yet; it goes on trying\n"
     assert line(relay).startswith("relay ")
+    reason = "the record is not stored: no node of the network answers; it goes on trying"
+    assert relay.stderr.readline() == f"egtp: {reason}\n"
+
+
+def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> None:
+    echo = start("-m", "egtp", "echo", "--bootstrap", "127.0.0.1:9")
+    assert echo.stderr is not None
+    assert "no DHT node" in echo.stderr.readline()
+    hint = "others reach this peer with --listen IP:PORT or --relays FILE only"
+    assert echo.stderr.readline() == f"egtp: {hint}\n"
+
+
+def test_what_is_wrong_with_a_node_is_said_before_it_joins() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        join = f"127.0.0.1:{silent.getsockname()[1]}"
+        done = run("-m", "egtp", "relay", "--announce", "0.0.0.0:4000", "--bootstrap", join)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+        silent.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            silent.recv(1500)
 
 
 def test_nobody_reads_what_a_program_prints(start: Start) -> None:

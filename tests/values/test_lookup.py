@@ -315,20 +315,6 @@ async def test_a_stream_of_a_race_fails_only_if_all_do(alice: Identity) -> None:
         assert caught.value.reason is reason
 
 
-async def test_a_service_of_a_race_that_raises_takes_no_record_from_the_others(
-    alice: Identity,
-) -> None:
-    class Broken(Recorded):
-        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
-            raise OSError("the database is gone")
-
-    good = Recorded(made(alice, 3))
-    stream = LookupRace(Broken(), good).resolve_stream(alice.node_id)
-    assert await anext(stream) == good.answer
-    with pytest.raises(OSError, match="database"):
-        await anext(stream)
-
-
 class Broken(Recorded):
     """Raises what no lookup service should."""
 
@@ -371,13 +357,17 @@ async def test_a_service_that_raises_keeps_nobody_from_the_record_of_another(
         await kind(Broken(bug)).resolve(alice.node_id)
 
 
-async def test_a_stream_of_a_chain_goes_on_after_a_service_that_raises(
-    alice: Identity, told: list[BaseException]
+@pytest.mark.parametrize("kind", [LookupChain, LookupRace])
+async def test_a_stream_goes_on_after_a_service_that_raises(
+    alice: Identity, kind: type[LookupChain], told: list[BaseException]
 ) -> None:
     bug, good = OSError("the database is gone"), Recorded(made(alice, 3))
-    stream = LookupChain(Broken(bug), good).resolve_stream(alice.node_id)
-    assert [record async for record in stream] == [good.answer]
-    assert told == [bug]
+    for services in (Broken(bug), good), (good, Broken(bug)):
+        stream = kind(*services).resolve_stream(alice.node_id)
+        assert [record async for record in stream] == [good.answer]
+    assert told == [bug, bug]
+    with pytest.raises(LookupFailed, match="OSError: the database is gone"):
+        await anext(kind(Broken(bug)).resolve_stream(alice.node_id))
 
 
 @pytest.mark.parametrize("kind", [LookupChain, LookupRace])

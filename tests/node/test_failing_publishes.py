@@ -1,0 +1,115 @@
+"""A record that nobody stores is tried again, ever more slowly, and who runs the node is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+
+import pytest
+
+from egtp import Environment, Identity, LookupFailed, Node, NodeConfig, NodeId, PublishFailed
+from egtp.errors import LookupFailure, NodeClosed
+from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
+from egtp.lookup import Published
+from egtp.values.comm_record import SignedCommRecord
+from simulations.virtual import Network, simulate
+
+FULL = PublishFailed("the table is full")
+
+
+class Failing:
+    """A lookup service that is told which publishes fail, and how; None hangs."""
+
+    def __init__(self, *outcomes: Exception | Published | None) -> None:
+        self.outcomes = list(outcomes)
+        self.tried_s: list[float] = []
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        raise LookupFailed(LookupFailure.NOT_FOUND)
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        self.tried_s.append(asyncio.get_running_loop().time())
+        outcome = self.outcomes.pop(0) if self.outcomes else Published(8, 8)
+        if outcome is None:
+            await asyncio.Event().wait()
+        if isinstance(outcome, Exception):
+            raise outcome
+        assert outcome is not None
+        return outcome
+
+
+def play(
+    lookup: Failing, for_s: float, observer: Observer | None = None, moves: Sequence[float] = ()
+) -> list[object]:
+    """What the statistics say of the record after each ``moves`` seconds, and at the end."""
+
+    async def story(network: Network) -> list[object]:
+        host = network.host("host", "5.0.0.1")
+        node = Node(
+            Identity.generate(host.entropy),
+            listen="5.0.0.1:4000",
+            lookup=lookup,
+            config=NodeConfig(lookup_timeout_s=4),
+            observer=observer,
+            environment=Environment(host.elapsed, host.unix_time, host.entropy),
+        )
+        await host.run(node.start())
+        said, port = [], 4001
+        for pause_s in moves:
+            await asyncio.sleep(pause_s)
+            said.append(node.statistics()["record_not_published"])
+            await host.run(node.listen(f"5.0.0.1:{port}"))
+            port += 1
+        await asyncio.sleep(for_s)
+        said.append(node.statistics()["record_not_published"])
+        await host.run(node.close())
+        return said
+
+    return simulate(story).value
+
+
+def test_the_pauses_grow_from_half_a_second_to_a_minute() -> None:
+    events: list[Event] = []
+    lookup = Failing(*[FULL] * 10)
+    assert play(lookup, 300, events.append) == [None]
+    told = [event for event in events if isinstance(event, RecordNotPublished)]
+    pauses = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0, 60.0, 60.0]
+    assert [event.again_s for event in told] == pauses
+    walked = [later - s for s, later in zip(lookup.tried_s, lookup.tried_s[1:], strict=False)]
+    assert walked == pytest.approx(pauses, abs=0.01)
+    assert {event.reason for event in told} == {"the table is full"}
+    (stored,) = [event for event in events if isinstance(event, RecordPublished)]
+    assert stored.record is told[-1].record
+
+
+def test_after_a_success_the_pauses_begin_anew() -> None:
+    events: list[Event] = []
+    lookup = Failing(FULL, FULL, Published(8, 8), FULL)
+    assert play(lookup, 60, events.append, moves=[30.0]) == [None, None]
+    told = [event.again_s for event in events if isinstance(event, RecordNotPublished)]
+    assert told == [0.5, 1.0, 0.5]
+
+
+def test_a_change_is_published_without_the_pause() -> None:
+    lookup = Failing(*[FULL] * 7)
+    play(lookup, 10, moves=[40.0])
+    assert lookup.tried_s[7] - lookup.tried_s[0] == pytest.approx(40.0, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (FULL, "the table is full"),
+        (NodeClosed("start it first"), "start it first"),
+        (None, "the lookup service did not answer in time"),
+    ],
+)
+def test_without_an_observer_it_is_logged_once_and_the_statistics_say_it_as_long_as_it_is_so(
+    outcome: Exception | None, reason: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "egtp"):
+        said = play(Failing(*[outcome] * 4), 120, moves=[4.25])
+    assert said == [reason, None]
+    (message,) = [record.message for record in caplog.records if record.name == "egtp"]
+    assert message.endswith(f"others may not find it: {reason}; it is tried again")
