@@ -7,6 +7,7 @@ A leaf exists where a caller would *do* something different::
     ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
     ├── OutcomeUnknown                a copy was given away and nobody can know what became of it
     ├── HandlerFailed                 the other side answered with a code other than ok
+    │   └── Refusal                   what the library's own handlers answer with; internal
     ├── HedgeFailed                   none of several peers replied; .outcomes says what each did
     ├── NodeClosed                    this node was closed while the query was open
     ├── LookupFailed                  a lookup service did not give a usable record; .reason
@@ -57,6 +58,7 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "PublishFailed",
+    "Refusal",
     "RemoteProtocolError",
     "WrongLoop",
 ]
@@ -149,7 +151,9 @@ class NodeClosed(EgtpError):
 class HandlerFailed(EgtpError):
     """The other side answered the query with a code other than ok (see :class:`ReplyCode`).
 
-    A handler raises it, too, to answer with a code of the application's own (64-127).
+    A handler raises it, too, to answer with a code of the application's own (64-127). With any
+    other code, as of a query of its own that it let fail, it is a bug like any other exception: it
+    answers "handler error". Otherwise it would say in another peer's words that it has not run.
     """
 
     def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
@@ -161,6 +165,15 @@ class HandlerFailed(EgtpError):
     def may_have_run(self) -> bool:
         """False if the peer says that no handler of its ran: there is none, or it was too busy."""
         return self.code not in NOT_RUN
+
+
+class Refusal(HandlerFailed):
+    """How a handler of the library's own answers with a code of the protocol's."""
+
+    def __init__(self, code: int, body: bytes = b"", counted: str = "") -> None:
+        super().__init__(code, body)
+        self.counted = counted
+        """The counter to count it in, if whoever raises it has none."""
 
 
 class HedgeFailed(EgtpError):

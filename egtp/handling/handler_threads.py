@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-from egtp.errors import HandlerFailed
+from egtp.errors import Refusal
 from egtp.handling.handlers import Handler, Incoming
 from egtp.values.message import ReplyCode
 
@@ -45,7 +45,7 @@ class HandlerThreads:
             if len(self._threads) < self._threads_max:
                 self._start_thread()
             if not self._room.acquire(blocking=False):
-                raise HandlerFailed(ReplyCode.BUSY)
+                raise Refusal(ReplyCode.BUSY, counted="busy: all handler threads are taken")
             loop = asyncio.get_running_loop()
             answer: asyncio.Future[Any] = loop.create_future()
             self._calls.put(lambda: self._call(handler, incoming, answer, loop))

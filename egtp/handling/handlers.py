@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from types import CoroutineType
 from typing import Any, Final, Protocol, TypeAlias
 
-from egtp.errors import HandlerFailed, LocalProtocolError
+from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
 from egtp.handling.workers import ENDS_THE_PROGRAM, Worker, Workers
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
@@ -22,6 +22,7 @@ __all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
 RUNNING_BYTES: Final = 3072
 """What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
 with something for what its application holds. A test measures that it is no more."""
+APPLICATION_CODES: Final = range(64, 128)
 
 
 class Incoming:
@@ -95,7 +96,8 @@ class Incoming:
 
 
 Handler: TypeAlias = Callable[[Incoming], Awaitable[bytes | None]]
-"""Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own."""
+"""Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own, 64 to
+127."""
 
 
 class Kind:
@@ -223,15 +225,20 @@ class Handlers:
         if error is None and (body is None or isinstance(body, bytes)):
             return ReplyCode.OK, bytes(body or b"")
         raised: Any = error  # an application may have made it of anything
-        if isinstance(error, HandlerFailed) and isinstance(raised.body, bytes):
-            return _code_that_travels(raised.code), raised.body
+        if isinstance(error, HandlerFailed):
+            wrong = _wrong_with(error)
+            if wrong is None:
+                if isinstance(error, Refusal) and error.counted:
+                    self._counters[error.counted] += 1
+                return raised.code, raised.body
+            error = ValueError(f"a handler answers with {wrong}")
+            error.__cause__ = raised
         if incoming._cancelled and isinstance(error, asyncio.CancelledError):
             return ReplyCode.EXPIRED, b""
         # A bug of the application's must not stop the node, nor leave the asker waiting.
         self._counters["handler raised"] += 1
-        if error is None or isinstance(error, HandlerFailed):
-            wrong = type(body if error is None else raised.body).__name__
-            error = TypeError(f"a handler answers with bytes, not {wrong}")
+        if error is None:
+            error = TypeError(f"a handler answers with bytes, not {type(body).__name__}")
         asyncio.get_running_loop().call_exception_handler(
             {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
         )
@@ -291,7 +298,13 @@ async def _awaited(result: object) -> bytes | None:
     return answer
 
 
-def _code_that_travels(code: object) -> int:
-    if isinstance(code, int) and ReplyCode.OK < code < 128:
-        return code
-    return ReplyCode.HANDLER_ERROR
+def _wrong_with(failed: HandlerFailed) -> str | None:
+    """None if it can be answered. Of a query that a handler asked another peer, and let fail, it
+    cannot: nothing of that says what this peer has done."""
+    code: Any = failed.code  # an application may have made it of anything
+    body: Any = failed.body
+    if not isinstance(body, bytes):
+        return f"bytes, not {type(body).__name__}"
+    if isinstance(failed, Refusal) or (isinstance(code, int) and code in APPLICATION_CODES):
+        return None
+    return f"a code of its own of 64 to 127, not {code!r}"

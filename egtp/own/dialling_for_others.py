@@ -13,7 +13,7 @@ from collections import Counter
 from typing import Protocol
 
 from egtp.config import NodeConfig
-from egtp.errors import HandlerFailed, HandshakeFailed, InvalidMessage, NotSent
+from egtp.errors import HandshakeFailed, InvalidMessage, NotSent, Refusal
 from egtp.handling.handlers import Incoming
 from egtp.limits.check_quota import CheckQuota
 from egtp.own.address_check import REASON_BYTES_MAX, decode_check
@@ -84,13 +84,13 @@ class Verifier:
         stranger = not self._host.knows(incoming.peer_id)
         if not self._quota.take(incoming.peer_id, target.ip, self._host.now(), stranger=stranger):
             self._counters["address check refused: too many"] += 1
-            raise HandlerFailed(ReplyCode.BUSY)
+            raise Refusal(ReplyCode.BUSY)
         in_vain = await self._knock(incoming.peer_id, target, token)
         return in_vain.encode("ascii", "replace")[:REASON_BYTES_MAX]
 
-    def _refusal(self, reason: str) -> HandlerFailed:
+    def _refusal(self, reason: str) -> Refusal:
         self._counters[f"address check refused: {reason}"] += 1
-        return HandlerFailed(ReplyCode.REFUSED, reason.encode("ascii", "replace"))
+        return Refusal(ReplyCode.REFUSED, reason.encode("ascii", "replace"))
 
     async def _knock(self, peer_id: NodeId, target: Address, token: bytes) -> str:
         """Connect, say who we are and the token, and go. Empty if somebody took the connection."""

@@ -15,12 +15,12 @@ from typing import Final, Protocol
 from egtp.errors import (
     CanonicalError,
     EgtpError,
-    HandlerFailed,
     InvalidConfig,
     InvalidRecord,
     LookupFailed,
     LookupFailure,
     PublishFailed,
+    Refusal,
 )
 from egtp.handling.handlers import Incoming
 from egtp.lookup import Published
@@ -209,7 +209,7 @@ class Friends:
                 return record.encode() if record is not None and is_news else b""
         raise self._refusal("not a question for a record")
 
-    def _refusal(self, reason: str) -> HandlerFailed:
+    def _refusal(self, reason: str) -> Refusal:
         assert self._host is not None  # noqa: S101 - registered when attached
         self._host.counters[f"as a friend, refused: {reason}"] += 1
-        return HandlerFailed(ReplyCode.REFUSED, reason.encode("ascii"))
+        return Refusal(ReplyCode.REFUSED, reason.encode("ascii"))

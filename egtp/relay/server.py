@@ -6,7 +6,7 @@ from collections import Counter
 from typing import Protocol
 
 from egtp.channel.packet import INITIATION
-from egtp.errors import HandlerFailed, InvalidMessage
+from egtp.errors import InvalidMessage, Refusal
 from egtp.relay.leases import Leases, RelayLimits
 from egtp.relay.wire import (
     DELIVERY_KIND,
@@ -69,12 +69,12 @@ class RelayServer:
     def lease(self, peer_id: NodeId, body: bytes) -> bytes:
         """Answer a query for a lease, and deliver what was held meanwhile.
 
-        Raises :class:`HandlerFailed` with the code to answer.
+        Raises :class:`Refusal` with the code to answer.
         """
         try:
             wanted_s = decode_lease(body)
         except InvalidMessage as error:
-            raise HandlerFailed(ReplyCode.REFUSED, str(error).encode()) from None
+            raise Refusal(ReplyCode.REFUSED, str(error).encode()) from None
         granted_s = self.leases.grant(
             peer_id,
             wanted_s,
@@ -84,7 +84,7 @@ class RelayServer:
         )
         if wanted_s and not granted_s:
             self.counters["lease refused: full"] += 1
-            raise HandlerFailed(ReplyCode.BUSY)
+            raise Refusal(ReplyCode.BUSY)
         self.came_back(peer_id)
         return encode_lease(int(granted_s))
 

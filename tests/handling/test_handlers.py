@@ -12,7 +12,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from egtp.errors import HandlerFailed
+from egtp.errors import HandlerFailed, Refusal
 from egtp.handling.handlers import RUNNING_BYTES, Handlers, Incoming
 from egtp.handling.workers import ENDS_WITHIN_S
 from egtp.limits.shares import Shares
@@ -189,8 +189,14 @@ async def test_what_is_cancelled_in_the_turn_in_which_it_came_is_over(
     ("raises", "end", "told"),
     [
         (lambda: HandlerFailed(70, b"why"), (70, b"why"), False),
-        (lambda: HandlerFailed(500, b"why"), (ReplyCode.HANDLER_ERROR, b"why"), False),
-        (lambda: HandlerFailed(0, b"why"), (ReplyCode.HANDLER_ERROR, b"why"), False),
+        (lambda: Refusal(ReplyCode.BUSY, b"why"), (ReplyCode.BUSY, b"why"), False),
+        (lambda: HandlerFailed(ReplyCode.BUSY), (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: HandlerFailed(63), (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: HandlerFailed(64), (64, b""), False),
+        (lambda: HandlerFailed(127), (127, b""), False),
+        (lambda: HandlerFailed(128), (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: HandlerFailed(0, b"why"), (ReplyCode.HANDLER_ERROR, b""), True),
+        (lambda: HandlerFailed(cast("int", "70")), (ReplyCode.HANDLER_ERROR, b""), True),
         (lambda: HandlerFailed(70, cast("bytes", "text")), (ReplyCode.HANDLER_ERROR, b""), True),
         (lambda: ValueError("no"), (ReplyCode.HANDLER_ERROR, b""), True),
         (TimeoutError, (ReplyCode.HANDLER_ERROR, b""), True),

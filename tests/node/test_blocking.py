@@ -384,6 +384,7 @@ def test_more_plain_handlers_than_may_run_or_wait_are_answered_busy(
         with pytest.raises(HandlerFailed) as failed:
             asker.query(node.node_id, "stuck")
         assert failed.value.code == ReplyCode.BUSY
+        assert node.counters["busy: all handler threads are taken"] == 1
         assert stuck.calls == 2
         stuck.go.set()
         assert [reply.result() for reply in accepted] == [b"stuck no more"] * 3

@@ -260,9 +260,9 @@ async def test_a_handler_may_answer_with_a_code_and_body_of_its_own(
     assert (failed.value.code, failed.value.body) == (77, b"details")
 
 
-@pytest.mark.parametrize("code", [0, -1, 128, 99999])
-async def test_a_code_that_cannot_travel_arrives_as_a_handler_error(
-    start: Start, greeter: Node, code: int
+@pytest.mark.parametrize("code", [0, -1, 1, 3, 63, 128, 404, 99999])
+async def test_a_code_that_is_not_the_applications_arrives_as_a_handler_error(
+    start: Start, greeter: Node, code: int, problems: Problems
 ) -> None:
     @greeter.handler("fail")
     async def fail(query: Incoming) -> bytes:
@@ -272,6 +272,34 @@ async def test_a_code_that_cannot_travel_arrives_as_a_handler_error(
     with pytest.raises(HandlerFailed) as failed:
         await node.query(greeter.node_id, "fail", hard_timeout_s=2)
     assert failed.value.code == ReplyCode.HANDLER_ERROR
+    (problem,) = problems
+    assert (
+        str(problem["exception"])
+        == f"a handler answers with a code of its own of 64 to 127, not {code}"
+    )
+    problems.clear()
+
+
+async def test_what_became_of_a_query_that_a_handler_asked_is_not_said_of_the_handler(
+    start: Start, greeter: Node, problems: Problems
+) -> None:
+    """Or else whoever is told "no such kind" would believe that it has not run, and ask again."""
+    node, ran = await start(listen=()), []
+
+    async def pay(query: Incoming) -> bytes:
+        ran.append(query.body)
+        return await forwarder.query(greeter.node_id, "no-such-kind", query.body)
+
+    forwarder = await start()
+    forwarder.handle("pay", pay)
+    with pytest.raises(HandlerFailed) as failed:
+        await node.query(forwarder.node_id, "pay", b"1")
+    assert ran == [b"1"]
+    assert (failed.value.code, failed.value.may_have_run) == (ReplyCode.HANDLER_ERROR, True)
+    assert forwarder.counters["handler raised"] == 1
+    (problem,) = problems
+    assert isinstance(problem["exception"].__cause__, HandlerFailed)
+    problems.clear()
 
 
 async def test_a_handler_that_fails_with_text_leaves_nobody_waiting(
