@@ -11,6 +11,7 @@ from egtp.config import TIMEOUT_S_MAX, NodeConfig
 from egtp.environment import Environment
 from egtp.errors import InvalidConfig, LocalProtocolError
 from egtp.identity_file import IdentityFile
+from egtp.lookup import LookupChain, check_service
 from egtp.own.friends import Friends
 from egtp.reaching.address_policy import why_not_dial
 from egtp.relay.leases import RelayLimits
@@ -42,15 +43,15 @@ def check_parts(
     observer: object,
 ) -> None:
     """Raises :class:`InvalidConfig` for a part of the wrong kind."""
-    for name, part in (("lookup", lookup), ("discovery", discovery)):
-        if isinstance(part, type):
-            raise InvalidConfig(f"{name} is one of its kind, and not the class: {part.__name__}()")
+    if isinstance(discovery, type):
+        name = discovery.__name__
+        raise InvalidConfig(f"discovery is one of its kind, and not the class: {name}()")
     if not isinstance(identity, Identity | IdentityFile):
         raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
     if isinstance(lookup, Friends):
         raise InvalidConfig("friends are given as friends=, whatever lookup= is")
-    if lookup is not None and not (hasattr(lookup, "resolve") and hasattr(lookup, "publish")):
-        raise InvalidConfig(f"lookup is a lookup service, such as a DHTLookup, not {lookup!r}")
+    if lookup is not None:
+        check_service("lookup", lookup)
     if friends is not None and not isinstance(friends, Friends):
         raise InvalidConfig(f"friends is a Friends, not {friends!r}")
     if discovery is not None and not hasattr(discovery, "meet_relay_servers"):
@@ -59,10 +60,21 @@ def check_parts(
         raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
     if not isinstance(config, NodeConfig | None):
         raise InvalidConfig(f"config is a NodeConfig, not {config!r}")
+    _check_publish_timeout(lookup, config or NodeConfig())
     if not isinstance(environment, Environment | None):
         raise InvalidConfig(f"environment is an Environment, not {environment!r}")
     if observer is not None and not callable(observer):
         raise InvalidConfig(f"observer is a function that is told events, not {observer!r}")
+
+
+def _check_publish_timeout(lookup: object, config: NodeConfig) -> None:
+    most_s = 0.8 * config.lookup_timeout_s
+    if isinstance(lookup, LookupChain) and lookup.publish_timeout_s > most_s:
+        raise InvalidConfig(
+            f"publish_timeout_s of a {type(lookup).__name__} is at most {most_s:g}, since "
+            f"lookup_timeout_s is {config.lookup_timeout_s:g}: what one service has stored would "
+            f"count for nothing if another one took {lookup.publish_timeout_s:g} s"
+        )
 
 
 def check_dial_from(address: str | None) -> None:

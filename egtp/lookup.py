@@ -7,12 +7,14 @@ a table in memory, or several of these in a chain.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, Protocol, runtime_checkable
 
-from egtp.errors import EgtpError, LookupFailed, LookupFailure, PublishFailed
+from egtp.errors import EgtpError, InvalidConfig, LookupFailed, LookupFailure, PublishFailed
 from egtp.values.comm_record import SignedCommRecord, supersedes
 from egtp.values.identity import NodeId
 
@@ -24,13 +26,15 @@ __all__ = [
     "MemoryLookup",
     "Published",
     "StreamingLookup",
+    "check_service",
     "ending",
+    "publish_to",
+    "resolve_from",
     "resolve_stream",
 ]
 
 PUBLISH_TIMEOUT_S: Final = 8.0
-"""Of each service of several: less than a node gives all of them (``lookup_timeout_s``), so that
-what one of them stored counts though another one hangs."""
+"""Of each service of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +106,59 @@ async def resolve_stream(
     """:meth:`StreamingLookup.resolve_stream` of any service: if it does not stream, the stream is
     of one record."""
     if isinstance(service, StreamingLookup):
-        found = service.resolve_stream(peer_id, newer_than=newer_than)
-        async with ending(found):
-            async for record in found:
-                yield record
+        with _cancelling_nobody_else():
+            found = service.resolve_stream(peer_id, newer_than=newer_than)
+            async with ending(found):
+                async for record in found:
+                    yield record
     else:
-        yield await service.resolve(peer_id, newer_than=newer_than)
+        yield await resolve_from(service, peer_id, newer_than)
 
 
-async def _resolve(
-    service: LookupService, peer_id: NodeId, newer_than: int, *, fresh: bool
+async def resolve_from(
+    service: LookupService, peer_id: NodeId, newer_than: int = 0, *, fresh: bool = False
 ) -> SignedCommRecord:
-    """A service that does not know of ``fresh`` has nothing older to answer with."""
-    if fresh and isinstance(service, StreamingLookup):
-        return await service.resolve(peer_id, newer_than=newer_than, fresh=True)
-    return await service.resolve(peer_id, newer_than=newer_than)
+    """:meth:`LookupService.resolve` of somebody's service, which may raise anything. One that does
+    not know of ``fresh`` has nothing older to answer with."""
+    with _cancelling_nobody_else():
+        found: object
+        if fresh and isinstance(service, StreamingLookup):
+            found = await service.resolve(peer_id, newer_than=newer_than, fresh=True)
+        else:
+            found = await service.resolve(peer_id, newer_than=newer_than)
+    if not isinstance(found, SignedCommRecord):
+        raise TypeError(f"resolve() returns a SignedCommRecord, not {found!r}")
+    return found
+
+
+async def publish_to(service: LookupService, record: SignedCommRecord) -> Published:
+    """:meth:`LookupService.publish` of somebody's service, which may raise or return anything."""
+    with _cancelling_nobody_else():
+        published: object = await service.publish(record)
+    if not isinstance(published, Published):
+        raise TypeError(f"publish() returns a Published, not {published!r}")
+    return published
+
+
+@contextmanager
+def _cancelling_nobody_else() -> Iterator[None]:
+    """What a service cancels by itself, a future of its own say, is its failure and no more: who
+    asked it is not at an end."""
+    try:
+        yield
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        raise RuntimeError("it was cancelled, and not by whoever asked") from error
+
+
+def check_service(name: str, service: object) -> None:
+    """Raises :class:`InvalidConfig` for what is no lookup service."""
+    if isinstance(service, type):
+        raise InvalidConfig(f"{name} is one of its kind, and not the class: {service.__name__}()")
+    if not (hasattr(service, "resolve") and hasattr(service, "publish")):
+        raise InvalidConfig(f"{name} is a lookup service, such as a DHTLookup, not {service!r}")
 
 
 class MemoryLookup:
@@ -170,9 +212,17 @@ class LookupChain:
     def __init__(
         self, *services: LookupService, publish_timeout_s: float = PUBLISH_TIMEOUT_S
     ) -> None:
-        """``publish_timeout_s`` is what each service may take to store a record."""
-        self._services = services
-        self._publish_timeout_s = publish_timeout_s
+        """``publish_timeout_s`` is what each service may take to store a record: less than a node
+        gives all of them (``lookup_timeout_s``), so that what one has stored counts though another
+        one hangs. Raises :class:`InvalidConfig`."""
+        for service in services:
+            check_service("each of several", service)
+        if not (isinstance(publish_timeout_s, int | float) and 0 < publish_timeout_s < math.inf):
+            raise InvalidConfig(
+                f"publish_timeout_s is a number of seconds above 0, not {publish_timeout_s!r}"
+            )
+        self._services: Final = services
+        self.publish_timeout_s: Final = publish_timeout_s
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
@@ -182,7 +232,7 @@ class LookupChain:
         newest: SignedCommRecord | None = None
         for service in self._services:
             try:
-                record = await _resolve(service, peer_id, newer_than, fresh=fresh)
+                record = await resolve_from(service, peer_id, newer_than, fresh=fresh)
             except Exception as error:
                 failure = _failure(error)
                 continue
@@ -229,8 +279,8 @@ class LookupChain:
     async def _publish(self, service: LookupService, record: SignedCommRecord) -> Published | str:
         """What was stored, or why nothing was."""
         try:
-            async with asyncio.timeout(self._publish_timeout_s):
-                return await service.publish(record)
+            async with asyncio.timeout(self.publish_timeout_s):
+                return await publish_to(service, record)
         except PublishFailed as error:
             return str(error)
         except TimeoutError:
@@ -249,7 +299,7 @@ class LookupRace(LookupChain):
         """With ``fresh``, all are waited for, and the newest record wins. When this returns, raises
         or is cancelled, every search has ended: the slower ones are cancelled."""
         searches = [
-            asyncio.ensure_future(_resolve(service, peer_id, newer_than, fresh=fresh))
+            asyncio.ensure_future(resolve_from(service, peer_id, newer_than, fresh=fresh))
             for service in self._services
         ]
         failure = LookupFailed(LookupFailure.NO_NODES)

@@ -571,7 +571,9 @@ class Node:
 
     async def published(self) -> Published:
         """Wait until the lookup service has stored this node's record as it is now. It may still
-        name no way to this node; see :meth:`reachable`.
+        name no way to this node; see :meth:`reachable`. While nobody stores it, this waits: the
+        event :class:`egtp.events.RecordNotPublished` and ``record_not_published`` of
+        :meth:`statistics` say why.
 
         Raises :class:`PublishFailed` without a lookup service or friends to be told, or when the
         node is closed.
@@ -699,4 +701,5 @@ def _several(
     if friends is None:
         return lookup
     # Less than all of them have, so that what one stored counts though the other one hangs.
-    return LookupRace(lookup, friends, publish_timeout_s=0.8 * timeout_s)
+    # And more than each of several may take.
+    return LookupRace(lookup, friends, publish_timeout_s=0.9 * timeout_s)

@@ -13,7 +13,7 @@ from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
 from egtp.events import Observer, RecordNotPublished, RecordPublished
-from egtp.lookup import LookupService, Published
+from egtp.lookup import LookupService, Published, publish_to, resolve_from
 from egtp.own.own_record import OwnRecord
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import CommStrat
@@ -113,7 +113,7 @@ class Publisher:
                         await self._go_above(lookup)
                         asked, record = True, self._own.current
                     async with asyncio.timeout(self._config.lookup_timeout_s):
-                        published = await lookup.publish(record)
+                        published = await publish_to(lookup, record)
                 except Exception as error:
                     # Whatever the service raises, this node must be found again when it is back;
                     # and a copy of this identity may have published a higher sequence meanwhile.
@@ -139,11 +139,12 @@ class Publisher:
         try:
             # In its own time: a service that finds nothing in all of it can be published to still.
             async with asyncio.timeout(self._config.lookup_timeout_s):
-                found = await lookup.resolve(self._me)
+                found = await resolve_from(lookup, self._me)
         except Exception:
             # That nothing is found is the usual case; what is broken, publishing will tell.
             return
-        if self._own.saw(found.sequence):
+        # What this node has published itself is no sign of a copy.
+        if found != self._own.current and self._own.saw(found.sequence):
             self._counters["own record found with a higher sequence"] += 1
             self._push(self._own.current)
 

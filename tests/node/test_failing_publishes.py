@@ -5,10 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 
-from egtp import Environment, Identity, LookupFailed, Node, NodeConfig, NodeId, PublishFailed
+from egtp import (
+    Environment,
+    Identity,
+    LookupFailed,
+    MemoryLookup,
+    Node,
+    NodeConfig,
+    NodeId,
+    PublishFailed,
+)
 from egtp.errors import LookupFailure, NodeClosed
 from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
 from egtp.lookup import Published
@@ -21,7 +31,7 @@ FULL = PublishFailed("the table is full")
 class Failing:
     """A lookup service that is told which publishes fail, and how; None hangs."""
 
-    def __init__(self, *outcomes: Exception | Published | None) -> None:
+    def __init__(self, *outcomes: BaseException | Published | str | None) -> None:
         self.outcomes = list(outcomes)
         self.tried_s: list[float] = []
 
@@ -33,18 +43,25 @@ class Failing:
         outcome = self.outcomes.pop(0) if self.outcomes else Published(8, 8)
         if outcome is None:
             await asyncio.Event().wait()
-        if isinstance(outcome, Exception):
+        if isinstance(outcome, BaseException):
             raise outcome
-        assert outcome is not None
-        return outcome
+        return cast("Published", outcome)
 
 
 def play(
-    lookup: Failing, for_s: float, observer: Observer | None = None, moves: Sequence[float] = ()
+    lookup: Failing,
+    for_s: float,
+    observer: Observer | None = None,
+    moves: Sequence[float] = (),
+    bugs: int = 0,
 ) -> list[object]:
-    """What the statistics say of the record after each ``moves`` seconds, and at the end."""
+    """What the statistics say of the record after each ``moves`` seconds, and at the end; when the
+    loop was told of so many bugs."""
 
     async def story(network: Network) -> list[object]:
+        told: list[object] = []
+        if bugs:
+            network.loop.set_exception_handler(lambda _, context: told.append(context))
         host = network.host("host", "5.0.0.1")
         node = Node(
             Identity.generate(host.entropy),
@@ -64,6 +81,7 @@ def play(
         await asyncio.sleep(for_s)
         said.append(node.statistics()["record_not_published"])
         await host.run(node.close())
+        assert len(told) == bugs
         return said
 
     return simulate(story).value
@@ -113,3 +131,59 @@ def test_without_an_observer_it_is_logged_once_and_the_statistics_say_it_as_long
     assert said == [reason, None]
     (message,) = [record.message for record in caplog.records if record.name == "egtp"]
     assert message.endswith(f"others may not find it: {reason}; it is tried again")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        ("forgotten", "TypeError: publish() returns a Published, not 'forgotten'"),
+        (asyncio.CancelledError(), "RuntimeError: it was cancelled, and not by whoever asked"),
+    ],
+)
+def test_a_service_with_a_bug_ends_nothing_and_the_loop_is_told(
+    outcome: BaseException | str, reason: str
+) -> None:
+    events: list[Event] = []
+    lookup = Failing(outcome)
+    told = play(lookup, 60, events.append, bugs=1)
+    assert told == [None]
+    assert len(lookup.tried_s) == 2
+    assert [e.reason for e in events if isinstance(e, RecordNotPublished)] == [reason]
+
+
+def test_a_search_for_the_own_record_that_is_cancelled_from_within_ends_nothing() -> None:
+    class CancelledOnce(Failing):
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            raise asyncio.CancelledError
+
+    lookup = CancelledOnce()
+    assert play(lookup, 10) == [None]
+    assert len(lookup.tried_s) == 1
+
+
+def test_the_own_record_is_no_sign_of_a_copy() -> None:
+    """A node that is alone in its network holds its record itself, and nobody else does."""
+
+    class Alone(MemoryLookup):
+        async def publish(self, record: SignedCommRecord) -> Published:
+            await super().publish(record)
+            raise PublishFailed("no node of the network answers")
+
+    async def story(network: Network) -> tuple[dict[str, int], bool]:
+        host = network.host("host", "5.0.0.1")
+        environment = Environment(host.elapsed, host.unix_time, host.entropy)
+        node = Node(
+            Identity.generate(host.entropy),
+            listen="5.0.0.1:4000",
+            lookup=Alone(host.unix_time),
+            environment=environment,
+        )
+        await host.run(node.start())
+        before = node.record
+        await asyncio.sleep(60)
+        unchanged = node.record == before
+        await host.run(node.close())
+        return dict(node.counters), unchanged
+
+    counters, unchanged = simulate(story).value
+    assert (counters, unchanged) == ({"publish failed": 7}, True)

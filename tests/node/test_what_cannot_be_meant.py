@@ -18,8 +18,10 @@ from egtp import (
     Incoming,
     InvalidConfig,
     LocalProtocolError,
+    LookupChain,
     MemoryLookup,
     Node,
+    NodeConfig,
     NodeId,
     RelayLimits,
 )
@@ -43,6 +45,10 @@ def test_an_identity_is_no_file_name(identity: Any) -> None:
     ("options", "message"),
     [
         ({"lookup": "127.0.0.1:9100"}, "lookup is a lookup service"),
+        (
+            {"lookup": LookupChain(), "config": NodeConfig(lookup_timeout_s=5)},
+            "publish_timeout_s of a LookupChain is at most 4,",
+        ),
         ({"lookup": Friends([])}, "given as friends="),
         ({"friends": 5}, "friends is a Friends"),
         ({"discovery": "relays.toml"}, "discovery is a discovery service"),

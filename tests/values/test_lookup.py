@@ -6,10 +6,11 @@ import asyncio
 import contextlib
 import itertools
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
-from egtp.errors import LookupFailed, LookupFailure, NodeClosed, PublishFailed
+from egtp.errors import InvalidConfig, LookupFailed, LookupFailure, NodeClosed, PublishFailed
 from egtp.lookup import (
     LookupChain,
     LookupRace,
@@ -424,3 +425,45 @@ def test_who_is_dropped_while_a_stream_is_awaited_ends_quietly(alice: Identity) 
 
     asyncio.run(drop())
     assert ended == []
+
+
+class CancelsItself(Recorded):
+    """Awaits what somebody else has cancelled."""
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        raise asyncio.CancelledError
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        raise asyncio.CancelledError
+
+
+class Forgets(Recorded):
+    """Has no ``return``."""
+
+    async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        return cast("SignedCommRecord", None)
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        return cast("Published", None)
+
+
+@pytest.mark.parametrize("kind", [LookupChain, LookupRace])
+@pytest.mark.parametrize("broken", [CancelsItself(), Forgets()], ids=["cancels", "forgets"])
+async def test_a_service_that_cancels_itself_or_answers_nothing_is_one_that_failed(
+    alice: Identity, kind: type[LookupChain], broken: Recorded, told: list[BaseException]
+) -> None:
+    good = Recorded(made(alice, 3))
+    both = kind(broken, good)
+    assert await both.resolve(alice.node_id) == good.answer
+    assert [record async for record in both.resolve_stream(alice.node_id)] == [good.answer]
+    assert await both.publish(made(alice, 4)) == Published(1, 1)
+    assert len(told) == 3
+
+
+def test_several_services_are_services_with_time_to_answer() -> None:
+    for service in (None, "abc", MemoryLookup):
+        with pytest.raises(InvalidConfig, match="each of several is"):
+            LookupChain(service)  # type: ignore[arg-type]
+    for timeout_s in (0, -1, float("nan"), float("inf"), "x", None):
+        with pytest.raises(InvalidConfig, match="publish_timeout_s is a number of seconds above 0"):
+            LookupRace(publish_timeout_s=timeout_s)  # type: ignore[arg-type]
