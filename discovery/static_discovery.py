@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from discovery.audience import Audience
 from egtp.discovery_service import Introduce, Introduction
+from egtp.errors import InvalidConfig
 
 __all__ = ["StaticDiscovery"]
 
@@ -16,7 +17,12 @@ class StaticDiscovery:
     it is first called."""
 
     def __init__(self, introductions: Iterable[Introduction]) -> None:
-        self._audience = Audience(tuple(introductions))
+        """Raises :class:`InvalidConfig` for what is no introduction."""
+        introductions = tuple(introductions)
+        for one in introductions:
+            if not isinstance(one, Introduction):
+                raise InvalidConfig(f"an Introduction names a relay server, not {one!r}")
+        self._audience = Audience(introductions)
 
     def meet_relay_servers(self, introduce: Introduce) -> None:
         """See :class:`egtp.discovery_service.DiscoveryService`."""

@@ -18,6 +18,7 @@ import asyncio
 import atexit
 import contextlib
 import inspect
+import math
 import threading
 import warnings
 from collections import Counter
@@ -39,6 +40,7 @@ from egtp.reaching.peer import Explanation
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
+from egtp.values.settings import check_count
 
 __all__ = ["Node", "PlainHandler"]
 
@@ -84,8 +86,12 @@ class Node:
 
         Raises :class:`InvalidConfig`.
         """
-        if handler_threads < 1 or handlers_waiting_max < 0:
-            raise InvalidConfig("handler_threads is at least 1, handlers_waiting_max at least 0")
+        check_count(1, handler_threads=handler_threads)
+        check_count(0, handlers_waiting_max=handlers_waiting_max)
+        if not (isinstance(close_timeout_s, int | float) and 0 <= close_timeout_s < math.inf):
+            raise InvalidConfig(
+                f"close_timeout_s is a number of seconds, 0 or more, not {close_timeout_s!r}"
+            )
         self.on_loop: Final = egtp.node.Node(identity, **options)
         """The asyncio node, for async handlers and callbacks: they are on its loop."""
         name = f"egtp {self.node_id}"
@@ -286,6 +292,13 @@ class Node:
 
         return self._loop.run(called)
 
+    def _look(self, work: Callable[[egtp.node.Node], T]) -> T:
+        """What can be read after the end, too: then nobody else touches the node any more."""
+        is_over = self._started and not self._loop.is_alive
+        if is_over and not self._loop.is_of_another_process:
+            return work(self.on_loop)
+        return self.call(work)
+
     # Peers
 
     def add_contact(self, contact: SignedCommRecord | ContactLink | str) -> NodeId:
@@ -301,7 +314,7 @@ class Node:
 
     def why(self, peer_id: NodeId) -> Explanation:
         """What is known of a peer, how it is reached now, and what was tried in vain."""
-        return self.call(lambda node: node.why(peer_id))
+        return self._look(lambda node: node.why(peer_id))
 
     # This node
 
@@ -317,7 +330,7 @@ class Node:
     @property
     def record(self) -> SignedCommRecord:
         """This node's own record, as last signed."""
-        return self.call(lambda node: node.record)
+        return self._look(lambda node: node.record)
 
     @property
     def link(self) -> str:
@@ -342,11 +355,11 @@ class Node:
     @property
     def counters(self) -> Counter[str]:
         """What was dropped, refused or closed until now, by reason: a copy."""
-        return self.call(lambda node: node.counters.copy())
+        return self._look(lambda node: node.counters.copy())
 
     def statistics(self) -> dict[str, Any]:
         """See :meth:`egtp.node.Node.statistics`."""
-        return self.call(lambda node: node.statistics())
+        return self._look(lambda node: node.statistics())
 
     def published(self, *, timeout_s: float = 30.0) -> Published:
         """Wait until the lookup service has stored this node's record as it is now.

@@ -49,6 +49,7 @@ from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import NONCE_BYTES, check_kind
+from egtp.values.settings import check_count, check_yes_or_no
 
 __all__ = ["Node"]
 
@@ -399,16 +400,17 @@ class Node:
         :param early: queries may be run before their asker has proven that it lives, which saves a
             round trip; with False they are asked for again inside the session.
 
-        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken, and
-        :class:`NodeClosed` after the end.
+        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken,
+        :class:`InvalidConfig` for options that are, and :class:`NodeClosed` after the end.
         """
         check_kind(kind)
         if not callable(handler):
             raise LocalProtocolError(f"the handler of {kind!r} is a function, not {handler!r}")
         if kind in self._handlers:
             raise LocalProtocolError(f"kind {kind!r} has a handler already")
-        if at_once_max is not None and at_once_max < 1:
-            raise LocalProtocolError("at_once_max is at least 1, or None for no limit")
+        if at_once_max is not None:
+            check_count(1, at_once_max=at_once_max)
+        check_yes_or_no(idempotent=idempotent, early=early)
         options = {"at_once_max": at_once_max, "idempotent": idempotent, "early": early}
         if self._engine is not None:
             self._running().handlers.add(kind, handler, **options)  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Entropy, NodeId
+from egtp.values.settings import check_yes_or_no
 from lookup_dht.ipv6_socket import ipv6_only_socket
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.names import system_names
@@ -89,6 +90,7 @@ class DHTLookup:
         """
         check_network(network)
         _check_kinds(listen, server, limits)
+        check_yes_or_no(private_addresses=private_addresses)
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
             unix_time,

@@ -293,7 +293,10 @@ async def _nobody(_: Incoming) -> bytes:
 async def _awaited(result: object) -> bytes | None:
     if not isinstance(result, Awaitable):
         wrong = type(result).__name__
-        raise TypeError(f"a handler is made with `async def`: it returned {wrong}")
+        raise TypeError(
+            f"a handler is made with `async def`: it returned {wrong}; "
+            "plain functions are handlers of an egtp.blocking.Node"
+        )
     answer: bytes | None = await result
     return answer
 

@@ -29,6 +29,7 @@ from egtp.values import canonical
 from egtp.values.comm_record import FRIENDS_MAX, SignedCommRecord
 from egtp.values.identity import NodeId
 from egtp.values.message import ReplyCode
+from egtp.values.settings import check_count, check_yes_or_no
 
 __all__ = ["ASKED_MAX", "FIND_KIND", "STORE_KIND", "Friends", "FriendsHost"]
 
@@ -82,8 +83,10 @@ class Friends:
         self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
         if len(self.told) > FRIENDS_MAX:
             raise InvalidConfig(f"a node has at most {FRIENDS_MAX} friends")
-        if strangers_max < 0 or not 0 < timeout_s < float("inf"):
-            raise InvalidConfig("strangers_max is at least 0, and timeout_s above 0")
+        check_yes_or_no(announce=announce)
+        check_count(0, strangers_max=strangers_max)
+        if not (isinstance(timeout_s, int | float) and 0 < timeout_s < float("inf")):
+            raise InvalidConfig(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
         self.announced: Final = self.told if announce else ()
         self._friends_of = {i: tuple(friends) for i, friends in (friends_of or {}).items()}
         self._timeout_s = timeout_s

@@ -31,7 +31,10 @@ class ContactLink:
         link whose record is invalid or somebody else's."""
         scheme, colon, rest = text.strip().partition(":")
         if not colon or scheme.lower() != "egtp":
-            raise LocalProtocolError("a contact link starts with egtp:")
+            raise LocalProtocolError(
+                f"a contact link starts with egtp:, not as {text[:40]!r}; a peerId alone is no "
+                "contact, and needs none where there is a lookup service"
+            )
         name, dot, tail = rest.partition(".")
         peer_id = NodeId.parse(name)
         if not dot:

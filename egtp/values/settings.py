@@ -12,7 +12,7 @@ from egtp.errors import InvalidConfig
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["check_settings"]
+__all__ = ["check_count", "check_settings", "check_yes_or_no"]
 
 
 def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) -> None:
@@ -21,6 +21,20 @@ def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) ->
     for setting in fields(settings):
         value = getattr(settings, setting.name)
         _check(setting.name, str(setting.type), value, may_be_zero)
+
+
+def check_yes_or_no(**settings: object) -> None:
+    """Raises :class:`InvalidConfig` for what is neither True nor False, as a text."""
+    for name, value in settings.items():
+        if not isinstance(value, bool):
+            raise InvalidConfig(f"{name} is True or False, not {value!r}")
+
+
+def check_count(least: int, **settings: object) -> None:
+    """Raises :class:`InvalidConfig` for what is no whole number, or one that is too small."""
+    for name, value in settings.items():
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidConfig(f"{name} is a whole number, at least {least}, not {value!r}")
 
 
 def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) -> None:

@@ -242,9 +242,31 @@ def test_a_traceback_shows_the_call_and_where_it_went_wrong(asker: Node) -> None
 
 
 def test_settings_that_cannot_work_are_told_where_the_node_is_made(make: Make) -> None:
-    for options in ({"listen": "nowhere"}, {"handler_threads": 0}, {"handlers_waiting_max": -1}):
-        with pytest.raises(InvalidConfig):
+    for options in (
+        {"listen": "nowhere"},
+        {"handler_threads": 0},
+        {"handler_threads": float("nan")},
+        {"handlers_waiting_max": -1},
+        {"close_timeout_s": None},
+        {"close_timeout_s": "x"},
+        {"close_timeout_s": -1},
+        {"close_timeout_s": float("nan")},
+    ):
+        (name,) = options
+        with pytest.raises(InvalidConfig, match="nowhere" if name == "listen" else name):
             make(**options)
+
+
+def test_what_became_of_it_can_be_read_after_its_end(start: Make, asker: Node) -> None:
+    node = start()
+    with pytest.raises(HandlerFailed):
+        asker.query(node.node_id, "no-such-kind")
+    record = node.record
+    node.close()
+    assert node.counters["no such kind"] == 1
+    assert node.statistics()["counters"]["no such kind"] == 1
+    assert node.record == record
+    assert node.why(asker.node_id).peer_id == asker.node_id
 
 
 def test_a_start_that_fails_says_why_and_leaves_nothing(make: Make, greeter: Node) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from discovery import StaticDiscovery
 from egtp import (
     AnswerLimits,
     Friends,
@@ -81,6 +82,7 @@ def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
         ({"server": "no"}, "server is True, False"),
         ({"limits": {}}, "limits are DHTLimits"),
         ({"bootstrap": "nowhere"}, "'nowhere'"),
+        ({"private_addresses": "false"}, "private_addresses is True or False, not 'false'"),
     ],
 )
 def test_a_dht_node_that_cannot_be_meant_is_told_as_well(
@@ -88,6 +90,43 @@ def test_a_dht_node_that_cannot_be_meant_is_told_as_well(
 ) -> None:
     with pytest.raises(InvalidConfig, match=message):
         DHTLookup(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"announce": "no"}, "announce is True or False, not 'no'"),
+        ({"strangers_max": 1.5}, "strangers_max is a whole number, at least 0, not 1.5"),
+        ({"timeout_s": "x"}, "timeout_s is a number of seconds above 0"),
+    ],
+)
+def test_friends_that_cannot_be_meant_are_told(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidConfig, match=message):
+        Friends(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"at_once_max": 1.5}, "at_once_max is a whole number, at least 1"),
+        ({"at_once_max": 0}, "at_once_max is a whole number, at least 1"),
+        ({"idempotent": "no"}, "idempotent is True or False"),
+        ({"early": None}, "early is True or False"),
+    ],
+)
+async def test_options_of_a_handler_that_cannot_be_meant_are_told(
+    start: Start, options: dict[str, Any], message: str
+) -> None:
+    node = await start()
+    with pytest.raises(InvalidConfig, match=message):
+        node.handle("echo", echo, **options)
+    node.handle("echo", echo)
+
+
+def test_a_text_is_no_introduction() -> None:
+    introductions: Any = ["egtp:" + "a" * 32]
+    with pytest.raises(InvalidConfig, match="an Introduction names a relay server"):
+        StaticDiscovery(introductions)
 
 
 def test_one_node_to_join_through_need_not_be_in_a_list() -> None:
