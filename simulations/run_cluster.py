@@ -57,8 +57,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{scenario.name:16}{scenario.summary}{where}")
         return HELD
     try:
-        for option in ("json", "html", "trace"):
-            _check_writable(option, getattr(options, option))
         console = Console(highlight=False)
         if options.swarm is not None:
             return _swarm(options, console)
@@ -147,15 +145,25 @@ def _chosen(names: Sequence[str], world: str) -> list[Scenario]:
     return [s for s in possible if s.name in names or ALL in names]
 
 
-def _check_writable(option: str, file: Path | None) -> None:
-    """Before the run and not after it: a file that cannot be written is a wrong option."""
-    if file is None:
-        return
-    try:
-        with file.open("a"):
-            pass
-    except OSError as error:
-        raise InvalidConfig(f"--{option} {file} cannot be written: {error.strerror}") from None
+def _check_writable(options: argparse.Namespace) -> None:
+    """Before the run and not after it, when all else is well: a file that cannot be written is a
+    wrong option, and so is one that another option writes as well."""
+    named: dict[Path, str] = {}
+    files: dict[str, Path] = {}
+    for option in ("json", "html", "trace"):
+        file: Path | None = getattr(options, option)
+        if file is None:
+            continue
+        files[option] = file
+        other = named.setdefault(file.resolve(), option)
+        if other != option and not file.is_char_device():  # /dev/null takes both
+            raise InvalidConfig(f"--{other} and --{option} name the same file: {file}")
+    for option, file in files.items():
+        try:
+            with file.open("a"):
+                pass
+        except OSError as error:
+            raise InvalidConfig(f"--{option} {file} cannot be written: {error.strerror}") from None
 
 
 # One run
@@ -166,6 +174,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     scenarios = _chosen(options.scenario or [ALL], conditions.world)
     if options.trace is not None and conditions.world != VIRTUAL:
         raise InvalidConfig(f"--trace needs --world {VIRTUAL}: nobody sees all packets of this one")
+    _check_writable(options)
     runs = run(conditions, scenarios, console, keep_trace=options.trace is not None)
     if options.json is not None:
         _write_json(options.json, figures_of(conditions, runs))
@@ -226,6 +235,7 @@ def _swarm(options: argparse.Namespace, console: Console) -> int:
         if getattr(options, option) not in (None, VIRTUAL):
             raise InvalidConfig(f"--swarm and --{option} contradict each other: leave one out")
     scenarios = [scenario.name for scenario in _chosen(options.scenario or [ALL], VIRTUAL)]
+    _check_writable(options)
     seeds = range(options.seed, options.seed + options.swarm)
     total = len(scenarios) * len(seeds)
     runs: list[SwarmRun] = []

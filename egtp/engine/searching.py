@@ -166,8 +166,8 @@ class Searching:
         return self._asking.exchanges.count_of(peer.peer_id) > 0
 
     def renew(self, peer: Peer, path: Path, now: float) -> None:
-        """Begin a new session over the same route, unless one was begun lately. The old one stays
-        until the new one is confirmed."""
+        """Begin a new session in the place of that of ``path``, unless one was begun lately. The
+        old one stays until the new one is confirmed."""
         if peer.renewal is not None or now - peer.renewed_s <= RENEW_AGAIN_S:
             return
         peer.renewed_s = now

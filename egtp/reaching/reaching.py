@@ -136,11 +136,17 @@ class Reacher:
             race.attempts.append(Attempt(None, cause.reason, took_s, cause.detail))
 
     async def renew(self, peer: Peer, path: Path) -> None:
-        """Replace a session by a new one over the same route, if that works."""
+        """Replace a session by a new one, if that works: over the same route, or if nothing comes
+        by that and the peer has said meanwhile that it is elsewhere, there."""
         contact = self._contact(peer)
         if contact is None:
             return
         strategy = path.strategy
         if isinstance(strategy, TCPStrat):
             strategy = TCPStrat(strategy.address)
+            if path.silence.is_doubted and strategy not in contact.tcp:
+                elsewhere = self._plan(contact, with_relays=False).tcp
+                if not elsewhere:
+                    return
+                strategy = elsewhere[0]
         await self._dialler.attempt(strategy, contact)

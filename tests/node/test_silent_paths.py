@@ -7,13 +7,14 @@ import asyncio
 import pytest
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
+from egtp.events import Dialling, Event, Observer
 from simulations.virtual import Host, Nat, NatKind, Network, simulate
 
 SILENT_S = 8.0
 CONFIG = NodeConfig(silent_path_s=SILENT_S)
 
 
-def node_on(host: Host, lookup: MemoryLookup) -> Node:
+def node_on(host: Host, lookup: MemoryLookup, observer: Observer | None = None) -> Node:
     environment = Environment(host.elapsed, host.unix_time, host.entropy)
     identity = Identity.generate(host.entropy)
     node = Node(
@@ -22,6 +23,7 @@ def node_on(host: Host, lookup: MemoryLookup) -> Node:
         lookup=lookup,
         environment=environment,
         config=CONFIG,
+        observer=observer,
     )
 
     async def echo(query: Incoming) -> bytes:
@@ -99,6 +101,39 @@ def test_a_connection_that_is_dead_while_its_peer_lives_is_replaced_before_it_is
         assert network.loop.now - began < SILENT_S * 3 / 8 + 2.5
         assert asker.counters["path given up: silent"] == 0
         assert len(asker.why(peer_id).paths) == 1
+
+    simulate(story, seed=1)
+
+
+@pytest.mark.parametrize("listens", ["5.0.1.2:4000", None])
+def test_a_peer_that_is_known_to_have_moved_is_not_dialled_where_it_was(
+    listens: str | None,
+) -> None:
+    """Found by ``run_cluster --scenario=rolling-ip --seed=5 --drawn``. The asker learns of it from
+    a third party, before it notices that its connection is dead."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
+        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
+        two.change_ip("5.0.1.2")
+        await two.run(answerer.move([] if listens is None else listens))
+        asker.add_contact(answerer.record)
+        events.clear()
+        began = network.loop.now
+        query = one.spawn(asker.query(peer_id, "echo", b"2", hard_timeout_s=15))
+        if listens is None:
+            with pytest.raises(HardTimeout):
+                await query
+        else:
+            assert await query == b"2"
+            assert network.loop.now - began < SILENT_S * 3 / 8 + 2.5
+        dialled = [str(event.address) for event in events if isinstance(event, Dialling)]
+        assert dialled == ([] if listens is None else [listens])
 
     simulate(story, seed=1)
 

@@ -96,6 +96,7 @@ def test_the_scenarios_can_be_listed() -> None:
         (("--json", "/no/such/folder/file"), "cannot be written: No such file"),
         (("--json", "/"), "cannot be written: Is a directory"),
         (("--html", "/no/such/folder/file"), "cannot be written: No such file"),
+        (("--json", "one", "--html", "./one"), "--json and --html name the same file"),
         (("--world", "flat"), "invalid choice: 'flat'"),
         (("--world", "virtual", "--nodes", "20001"), "nodes is at most 20000"),
         (("--scenario", "churn"), "churn needs --world virtual"),
@@ -153,6 +154,12 @@ def test_a_swarm_gives_the_same_verdict_each_time(tmp_path: Path) -> None:
         reports.append(json.loads(file.read_text()))
     assert reports[0] == reports[1]
     assert len({run["trace_digest"] for run in reports[0]["runs"]}) == 3
+
+
+def test_a_file_is_touched_only_when_all_options_are_well(tmp_path: Path) -> None:
+    for arguments in (("--nodes=3",), ("--scenario=churn",), ("--swarm=0",)):
+        assert run(PROGRAM, *arguments, "--json", tmp_path / "report").returncode == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_interrupt_ends_it_in_one_line() -> None:
