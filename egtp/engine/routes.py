@@ -32,6 +32,7 @@ NOTE_INTERVAL_S: Final = 5.0
 """A peer that says it does not know the session is answered by a new handshake this often."""
 AWAY_MAX_S: Final = 600.0
 """No peer can ask to be left alone for longer."""
+ANOTHER_WAY: Final = "silent, and the peer is there by another way"
 
 
 class RoutesHost(Protocol):
@@ -156,7 +157,9 @@ class Routes:
             elif older.suspect:
                 self.lose(older, "the peer does not know its session")
             elif older.silence.is_doubted:
-                self.lose(older, "silent, and the peer is there by another way", at_once=True)
+                self.lose(older, ANOTHER_WAY, at_once=True)
+        if path.relayed and peer.direct is not None and peer.direct.silence.is_doubted:
+            self.lose(peer.direct, ANOTHER_WAY, at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """A path is of no use any more. What had not left by it goes by another; what was written

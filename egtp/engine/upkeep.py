@@ -127,6 +127,9 @@ class Upkeep:
                 case Verdict.DOUBT:
                     if path is peer.direct and path.dialled:
                         self._searching.renew(peer, path, now)
+                    elif path is peer.direct and waited_for:
+                        # Who opened it may have another address by now, and not know it yet.
+                        self._searching.seek(peer)
                 case Verdict.GIVE_UP:
                     self._counters["path given up: silent"] += 1
                     self._routes.lose(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)

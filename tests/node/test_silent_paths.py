@@ -138,6 +138,30 @@ def test_a_peer_that_is_known_to_have_moved_is_not_dialled_where_it_was(
     simulate(story, seed=1)
 
 
+def test_a_dead_connection_that_the_peer_had_opened_is_replaced_before_it_is_given_up() -> None:
+    """There is no address to renew it at; but the peer may be elsewhere, and have said so."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup = MemoryLookup(network.story.unix_time)
+        asker, answerer = node_on(one, lookup), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        peer_id = answerer.node_id
+        assert await two.run(answerer.query(asker.node_id, "echo", b"1")) == b"1"
+        await asyncio.sleep(10)  # or the dials would count as crossed
+        two.change_ip("5.0.1.2")
+        await two.run(answerer.move("5.0.1.2:4000"))
+        asker.add_contact(answerer.record)
+        began = network.loop.now
+        assert await one.run(asker.query(peer_id, "echo", b"2")) == b"2"
+        assert network.loop.now - began < SILENT_S * 3 / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+        assert len(asker.why(peer_id).paths) == 1
+
+    simulate(story, seed=1)
+
+
 def test_a_peer_that_is_busy_for_a_while_keeps_its_connection_and_answers_once() -> None:
     """Its machine stands still for longer than it takes to be doubted, and then goes on."""
 
