@@ -31,6 +31,7 @@ __all__ = [
     "publish_to",
     "resolve_from",
     "resolve_stream",
+    "tell_of_bug",
 ]
 
 PUBLISH_TIMEOUT_S: Final = 8.0
@@ -190,11 +191,12 @@ def _failure(error: Exception) -> LookupFailed:
     failed like any other; nobody is kept from what the others know."""
     if isinstance(error, LookupFailed):
         return error
-    _tell_of_bug(error)
+    tell_of_bug(error)
     return LookupFailed(LookupFailure.NO_RESPONSES, _named(error))
 
 
-def _tell_of_bug(error: Exception) -> None:
+def tell_of_bug(error: Exception) -> None:
+    """Tell the loop of what no lookup service is to raise."""
     if not isinstance(error, EgtpError | TimeoutError):
         asyncio.get_running_loop().call_exception_handler(
             {"message": "a lookup service raised", "exception": error}
@@ -286,7 +288,7 @@ class LookupChain:
         except TimeoutError:
             return f"{type(service).__name__} did not answer in time"
         except Exception as error:
-            _tell_of_bug(error)
+            tell_of_bug(error)
             return _named(error)
 
 

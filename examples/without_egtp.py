@@ -74,6 +74,8 @@ class Record:
 
 def parse_link(link: str) -> Record:
     peer_id, _, data = link.removeprefix("egtp:").partition(".")
+    if not data:
+        sys.exit("this client looks nobody up: give it a link with a record, egtp:PEERID.RECORD")
     record = Record.parse(base64.urlsafe_b64decode(data + "=" * (-len(data) % 4)))
     if node_id(record.key) != base64.b32decode(peer_id.upper()):
         raise ValueError("the record is of another peer")
@@ -244,7 +246,10 @@ class Session:
 
 
 def ask(peer: Record, kind: str, body: bytes) -> bytes:
-    _, ip, port, *_ = next(strategy for strategy in peer.strategies if strategy[0] == 1)
+    addresses = [strategy for strategy in peer.strategies if strategy[0] == 1]
+    if not addresses:
+        sys.exit("the record names no TCP address, and this client takes no relay")
+    _, ip, port, *_ = addresses[0]
     family = socket.AF_INET if len(ip) == 4 else socket.AF_INET6
     query = [1, os.urandom(16), None, 0, kind, int(1000 * TIMEOUT_S), BODY_BYTES_MAX, body]
     message = encode(query)

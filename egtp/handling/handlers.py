@@ -15,14 +15,13 @@ from egtp.paths.path import Path
 from egtp.queries.asker import Answer, Asker
 from egtp.values.comm_strat import Address
 from egtp.values.identity import NodeId
-from egtp.values.message import ReplyCode, check_kind
+from egtp.values.message import APPLICATION_CODES, ReplyCode, check_kind
 
 __all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
 
 RUNNING_BYTES: Final = 3072
 """What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
 with something for what its application holds. A test measures that it is no more."""
-APPLICATION_CODES: Final = range(64, 128)
 
 
 class Incoming:

@@ -13,7 +13,7 @@ from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
 from egtp.events import Observer, RecordNotPublished, RecordPublished
-from egtp.lookup import LookupService, Published, publish_to, resolve_from
+from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import CommStrat
@@ -190,10 +190,7 @@ class Publisher:
 
     def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
         self._counters["publish failed"] += 1
-        if not isinstance(error, EgtpError | TimeoutError):
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a lookup service raised", "exception": error}
-            )
+        tell_of_bug(error)
         is_news, self.failure = self.failure is None, _reason(error)
         if self._observer is not None:
             self._observer(RecordNotPublished(record, self.failure, again_s))

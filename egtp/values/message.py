@@ -19,6 +19,7 @@ from egtp.values.bodies import body_at
 from egtp.values.canonical import decode_with_body, pack
 
 __all__ = [
+    "APPLICATION_CODES",
     "NONCE_BYTES",
     "Message",
     "Query",
@@ -45,8 +46,12 @@ _KIND: Final = re.compile(r"[a-z0-9._-]{1,64}")
 RESERVED_PREFIX: Final = "egtp."
 
 
+APPLICATION_CODES: Final = range(64, 128)
+"""Those that mean what an application says."""
+
+
 class ReplyCode(enum.IntEnum):
-    """How a query was answered. 64-127 are the application's; an unknown code means 2."""
+    """How a query was answered; an unknown code means 2, but for :data:`APPLICATION_CODES`."""
 
     OK = 0
     NO_SUCH_KIND = 1

@@ -24,7 +24,7 @@ def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) ->
 
 
 def check_yes_or_no(**settings: object) -> None:
-    """Raises :class:`InvalidConfig` for what is neither True nor False, as a text."""
+    """Raises :class:`InvalidConfig` for what is neither True nor False, such as a text."""
     for name, value in settings.items():
         if not isinstance(value, bool):
             raise InvalidConfig(f"{name} is True or False, not {value!r}")
@@ -40,8 +40,8 @@ def check_count(least: int, **settings: object) -> None:
 def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) -> None:
     if kind == "str" and not isinstance(value, str):
         raise InvalidConfig(f"{name} is a text, not {value!r}")
-    if kind == "bool" and not isinstance(value, bool):
-        raise InvalidConfig(f"{name} is True or False, not {value!r}")
+    if kind == "bool":
+        check_yes_or_no(**{name: value})
     if kind not in ("int", "float", "float | None") or (kind == "float | None" and value is None):
         return
     number = int if kind == "int" else (int, float)

@@ -8,6 +8,7 @@ import pytest
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
 from egtp.events import Dialling, Event, Observer
+from simulations.lab import Lab, in_lab
 from simulations.virtual import Host, Nat, NatKind, Network, simulate
 
 SILENT_S = 8.0
@@ -160,6 +161,23 @@ def test_a_dead_connection_that_the_peer_had_opened_is_replaced_before_it_is_giv
         assert len(asker.why(peer_id).paths) == 1
 
     simulate(story, seed=1)
+
+
+def test_a_relay_leads_past_a_dead_connection_that_the_peer_had_opened() -> None:
+    async def story(lab: Lab) -> None:
+        relay, asker = await lab.node(relay_server=True), await lab.node()
+        hidden = await lab.hidden(relay)
+        await lab.query(hidden, asker.node_id)
+        await asyncio.sleep(10)
+        (direct,) = asker.why(hidden.node_id).paths
+        with lab.network.partition([lab.hosts[asker]], [lab.hosts[hidden]]):
+            began = lab.now_s
+            await lab.query(asker, hidden.node_id)
+            assert lab.now_s - began < SILENT_S * 3 / 8 + 2.5
+            assert direct not in asker.why(hidden.node_id).paths, "nobody waits for it any more"
+        assert asker.counters["path given up: silent"] == 0
+
+    in_lab(Lab, story)
 
 
 def test_a_peer_that_is_busy_for_a_while_keeps_its_connection_and_answers_once() -> None:

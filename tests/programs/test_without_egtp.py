@@ -66,6 +66,15 @@ async def test_it_takes_no_record_of_somebody_else(node: Node) -> None:
     assert (status, b"the record is of another peer" in errors) == (1, True)
 
 
+async def test_it_says_what_it_cannot_do() -> None:
+    hidden = Identity.generate(os.urandom)
+    async with Node(hidden) as node:
+        link = str(node.link)
+    for told, reason in ((link.partition(".")[0], b"looks nobody up"), (link, b"no TCP address")):
+        status, _, errors = await ask(told)
+        assert (status, reason in errors, b"Traceback" in errors) == (1, True, False)
+
+
 def test_it_has_nothing_of_ours() -> None:
     imported = [line for line in CLIENT.read_text().splitlines() if "import" in line]
     assert imported
