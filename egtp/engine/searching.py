@@ -118,8 +118,8 @@ class Searching:
             raise FastFail(failure.summary, failure.attempts, failure.reason)
 
     def seek_direct(self, peer: Peer) -> None:
-        """Search for a direct path, unless there is one or a search is under way."""
-        if peer.direct is None and peer.direct_search is None and not self._host.is_closed:
+        """Search for a direct path, unless a search is under way."""
+        if peer.direct_search is None and not self._host.is_closed:
             peer.direct_search = Search(partial(self._search_direct, peer))
             self._keep(peer.direct_search.task)
 

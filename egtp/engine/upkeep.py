@@ -9,7 +9,7 @@ from typing import Final
 from egtp.channel.session import COUNTER_LIMIT
 from egtp.config import NodeConfig
 from egtp.engine.asking import Asking
-from egtp.engine.routes import Routes
+from egtp.engine.routes import ANOTHER_WAY, Routes
 from egtp.engine.searching import Searching
 from egtp.paths.channels import SecureChannels
 from egtp.paths.silence import Verdict
@@ -124,16 +124,18 @@ class Upkeep:
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
-                case Verdict.DOUBT:
-                    if path is peer.direct and path.dialled:
-                        self._searching.renew(peer, path, now)
-                    elif path is peer.direct and waited_for:
-                        # Who opened it may have another address by now, and not know it yet.
+                case Verdict.DOUBT if path is peer.direct:
+                    # The peer may have another address by now, and not know it yet.
+                    if waited_for:
                         self._searching.seek(peer)
+                    if is_relay:
+                        self._searching.seek_direct(peer)
+                case Verdict.DOUBT if path in peer.superseded:
+                    self._routes.lose(path, ANOTHER_WAY, at_once=True)
                 case Verdict.GIVE_UP:
                     self._counters["path given up: silent"] += 1
                     self._routes.lose(path, f"silent for {now - path.heard_s:.0f} s", at_once=True)
-                case Verdict.FINE:
+                case Verdict.FINE | Verdict.DOUBT:
                     pass
 
     def _renew_when_old(self, peer: Peer, now: float) -> None:

@@ -1,4 +1,7 @@
-"""Finding a path to a peer: try what is known, look up what is newer, try that as it is found."""
+"""Finding a path to a peer: try what is known, and look up what is newer as soon as that falters.
+
+What is found is tried as it is found, beside what is still under way.
+"""
 
 from __future__ import annotations
 
@@ -86,10 +89,8 @@ class Reacher:
             known = self._contact(peer)
             if known is not None and not known.expired:
                 race.join(known)
-                await race.run()
-            if found.done() or self._lookups is None:
-                break
-            await race.run(self._look_up(self._lookups, peer, race))
+            scout = None if self._lookups is None else self._look_up(self._lookups, peer, race)
+            await race.run(scout)
             if found.done() or self._contact(peer) == known:
                 break
         if found.done():
@@ -120,6 +121,8 @@ class Reacher:
 
     async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:
         """Let those join the race that are newer than what is known, as they are found."""
+        if race.contact is not None:
+            await race.faltered()
         started_s = self._host.now()
         lookup = lookups.of(peer.peer_id, peer.record.sequence if peer.record is not None else 0)
         first = seen = lookup.found
@@ -136,17 +139,11 @@ class Reacher:
             race.attempts.append(Attempt(None, cause.reason, took_s, cause.detail))
 
     async def renew(self, peer: Peer, path: Path) -> None:
-        """Replace a session by a new one, if that works: over the same route, or if nothing comes
-        by that and the peer has said meanwhile that it is elsewhere, there."""
+        """Replace a session by a new one over the same route, if that works."""
         contact = self._contact(peer)
         if contact is None:
             return
         strategy = path.strategy
         if isinstance(strategy, TCPStrat):
             strategy = TCPStrat(strategy.address)
-            if path.silence.is_doubted and strategy not in contact.tcp:
-                elsewhere = self._plan(contact, with_relays=False).tcp
-                if not elsewhere:
-                    return
-                strategy = elsewhere[0]
         await self._dialler.attempt(strategy, contact)

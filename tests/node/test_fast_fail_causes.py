@@ -588,7 +588,7 @@ def test_every_attempt_is_listed_with_strategy_reason_and_duration() -> None:
         asker.add_contact(record)
         with world.hosts[silent].block_inbound("drop"):
             failure, took_s = await world.fails(asker, identity.node_id)
-        refused, by_relay, no_answer, looked_up = failure.attempts
+        looked_up, refused, by_relay, no_answer = failure.attempts
         assert refused.strategy == world.records[refuses].tcp[0]
         assert refused.reason is AttemptReason.REFUSED
         assert lasted(refused, ROUND_TRIP_S)

@@ -148,6 +148,36 @@ def test_what_is_right_at_once_is_not_asked_for_further() -> None:
     play(story)
 
 
+def test_a_known_address_that_is_silent_is_not_waited_for_before_a_newer_one_is_looked_up() -> None:
+    async def story(world: World) -> None:
+        peer, old = await world.moved()
+        lookup = Walking((0.1, peer.record))
+        asker = await world.seeker(lookup)
+        asker.add_contact(old)
+        began_s, stagger_s = world.now_s, asker.config.stagger_s
+        assert await world.query(asker, peer.node_id) == b"x"
+        assert world.dials == [
+            (round(began_s, 3), str(old.tcp[0].address)),
+            (round(began_s + stagger_s + 0.1, 3), peer.listening[0]),
+        ]
+        assert world.now_s - began_s == pytest.approx(stagger_s + 0.1 + 6 * LATENCY_S, abs=0.01)
+        assert lookup.asked_for == [old.sequence]
+
+    play(story)
+
+
+def test_a_known_address_that_answers_in_its_stagger_is_not_looked_up() -> None:
+    async def story(world: World) -> None:
+        peer, lookup = await world.node(), Walking()
+        asker = await world.seeker(lookup)
+        asker.add_contact(peer.record)
+        assert await world.query(asker, peer.node_id) == b"x"
+        await asyncio.sleep(1)
+        assert lookup.asked_for == []
+
+    play(story)
+
+
 def test_what_failed_is_looked_up_anew_and_only_newer_records_are_asked_for() -> None:
     async def story(world: World) -> None:
         peer, old = await world.moved()
@@ -229,7 +259,7 @@ def test_a_peer_that_is_searched_for_twice_at_once_is_looked_up_once() -> None:
         other = asyncio.ensure_future(through())
         assert await world.query(asker, relay.node_id) == b"x"
         assert world.now_s - began_s < 0.7
-        assert lookup.asked_for == [0]
+        assert lookup.asked_for == [0, 5], "of the relay once, and of who is behind it"
         await other
         assert lookup.open == 0
 

@@ -139,6 +139,53 @@ def test_a_peer_that_is_known_to_have_moved_is_not_dialled_where_it_was(
     simulate(story, seed=1)
 
 
+def test_a_peer_that_has_moved_is_looked_up_before_a_dead_connection_is_given_up() -> None:
+    """Found by ``run_cluster --scenario=ip-change --seed=103 --drawn``. What would have told the
+    asker that the connection is dead was lost."""
+
+    async def story(network: Network) -> None:
+        one, asker, two, answerer = pair(network)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
+        await asyncio.sleep(SILENT_S)
+        two.change_ip("5.0.1.2")
+        await two.run(answerer.move("5.0.1.2:4000"))
+        await asyncio.sleep(1)
+        began = network.loop.now
+        assert await one.run(asker.query(peer_id, "echo", b"2")) == b"2"
+        # Asked at the next look, doubted after an eighth of the time, and the next look.
+        assert network.loop.now - began < SILENT_S / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+        assert len(asker.why(peer_id).paths) == 1
+
+    simulate(story, seed=1)
+
+
+def test_a_query_given_to_a_dead_connection_goes_by_the_one_that_the_peer_opens_meanwhile() -> None:
+    """Found by ``run_cluster --scenario=rolling-ip --seed=21 --drawn``."""
+
+    async def story(network: Network) -> None:
+        one, asker, two, answerer = pair(network)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
+        await asyncio.sleep(SILENT_S)
+        two.change_ip("5.0.1.2")
+        await two.run(answerer.move("5.0.1.2:4000"))
+        began = network.loop.now
+        query = one.spawn(asker.query(peer_id, "echo", b"2"))
+        assert await two.run(answerer.query(asker.node_id, "echo", b"3")) == b"3"
+        assert await query == b"2"
+        assert network.loop.now - began < SILENT_S / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+        assert len(asker.why(peer_id).paths) == 1
+
+    simulate(story, seed=1)
+
+
 def test_a_dead_connection_that_the_peer_had_opened_is_replaced_before_it_is_given_up() -> None:
     """There is no address to renew it at; but the peer may be elsewhere, and have said so."""
 
