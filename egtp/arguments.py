@@ -23,6 +23,7 @@ __all__ = [
     "check_dial_from",
     "check_notice",
     "check_parts",
+    "check_promises",
     "check_soft_timeout",
     "check_timeout",
     "parse_addresses",
@@ -133,6 +134,14 @@ def check_soft_timeout(soft_s: float, hard_s: float) -> None:
         raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
     if not 0 < soft_s < hard_s:
         raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
+
+
+def check_promises(idempotent: object, early: object) -> None:
+    """Raises :class:`LocalProtocolError` for what says neither yes nor no about a query."""
+    if not isinstance(idempotent, bool):
+        raise LocalProtocolError(f"idempotent is True or False, not {idempotent!r}")
+    if not isinstance(early, bool | None):
+        raise LocalProtocolError(f"early is True, False or None, not {early!r}")
 
 
 def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:

@@ -14,6 +14,7 @@ from egtp.arguments import (
     check_dial_from,
     check_notice,
     check_parts,
+    check_promises,
     check_soft_timeout,
     check_timeout,
     parse_addresses,
@@ -337,6 +338,8 @@ class Node:
             check_timeout(hard_timeout_s)
         if soft_timeout_s is not None:
             check_soft_timeout(soft_timeout_s, hard_timeout_s)
+        if idempotent is not False or early is not None:
+            check_promises(idempotent, early)
         if type(body) is not bytes or len(body) > self._body_bytes_max:
             outcome.set_exception(self._too_large(body))
             return None

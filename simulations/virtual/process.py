@@ -144,7 +144,10 @@ def close(task: asyncio.Task[Any]) -> None:
     if context is not None and isinstance(coroutine, CoroutineType):
         inside = context.copy()
         for _ in range(CLOSES_MAX):
-            _close(inside, coroutine)
+            # The innermost first: what it raises, or waits for, as it is closed would end the one
+            # that awaits it, and leave the rest of it to the garbage collector.
+            for one in reversed(_awaiting(coroutine)):
+                _close(inside, one)
             if is_over(task):
                 break
             # It waits again, in a ``finally`` or as it leaves an ``async with``: in vain as well.
@@ -156,6 +159,14 @@ def close(task: asyncio.Task[Any]) -> None:
 def is_over(task: asyncio.Task[Any]) -> bool:
     """Whether nothing is left of a task's coroutine that could run."""
     return getattr(coroutine_of(task), "cr_frame", None) is None
+
+
+def _awaiting(outermost: CoroutineType[Any, Any, Any]) -> list[CoroutineType[Any, Any, Any]]:
+    """A coroutine, the one that it awaits, and so on."""
+    chain = [outermost]
+    while isinstance(inner := chain[-1].cr_await, CoroutineType):
+        chain.append(inner)
+    return chain
 
 
 def _close(context: contextvars.Context, coroutine: CoroutineType[Any, Any, Any]) -> None:

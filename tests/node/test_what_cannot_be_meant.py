@@ -188,6 +188,25 @@ def test_a_decorator_without_its_parentheses_is_told() -> None:
         node.handle("echo", b"hello")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("idempotent", 1, "idempotent is True or False, not 1"),
+        ("idempotent", None, "idempotent is True or False, not None"),
+        ("early", 0, "early is True, False or None, not 0"),
+        ("early", "no", "early is True, False or None, not 'no'"),
+    ],
+)
+async def test_a_promise_about_a_query_that_is_neither_yes_nor_no_is_told(
+    start: Start, option: str, value: object, message: str
+) -> None:
+    node: Any = await start()
+    with pytest.raises(LocalProtocolError, match=message):
+        await node.query(node.node_id, "echo", **{option: value})
+    with pytest.raises(LocalProtocolError, match=message):
+        node.open_query(node.node_id, "echo", **{option: value})
+
+
 async def test_a_notice_that_would_never_be_heard_is_told(start: Start) -> None:
     node: Any = await start()
 

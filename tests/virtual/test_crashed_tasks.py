@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import sys
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -67,3 +69,35 @@ def test_nothing_is_left_of_a_program_whose_machine_runs_out_of_power_while_asle
         return {task.get_name() for task in asyncio.all_tasks()} - {"the story"}
 
     assert simulate(story).value == set()
+
+
+def test_what_an_inner_coroutine_raises_as_it_is_thrown_away_is_not_told_to_anybody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It waits for something in its ``finally``, as one that closes a connection, and is awaited
+    by others: what was left of it was thrown away once more, after the end of the world."""
+    told: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    async def cleans_up() -> None:
+        try:
+            await asyncio.sleep(1_000)
+        finally:
+            try:
+                await asyncio.sleep(1)
+            finally:
+                raise OSError("the connection is gone")
+
+    async def awaits() -> None:
+        await cleans_up()
+
+    async def story(network: Network) -> None:
+        host = network.host("host", "5.0.0.1")
+        host.spawn(awaits())
+        await asyncio.sleep(1)
+        host.crash()
+        await asyncio.sleep(1)
+
+    simulate(story)
+    gc.collect()
+    assert told == []
