@@ -165,6 +165,16 @@ class Searching:
         """Whether replies of the peer are awaited."""
         return self._asking.exchanges.count_of(peer.peer_id) > 0
 
+    def seek_beside(self, peer: Peer, now: float, *, only_direct: bool) -> None:
+        """Search for a path beside one that is silent, unless that was done lately: a peer that is
+        merely slow is silent again and again."""
+        if now - peer.renewed_s > RENEW_AGAIN_S:
+            peer.renewed_s = now
+            if only_direct:
+                self.seek_direct(peer)
+            else:
+                self.seek(peer)
+
     def renew(self, peer: Peer, path: Path, now: float) -> None:
         """Begin a new session in the place of that of ``path``, unless one was begun lately. The
         old one stays until the new one is confirmed."""

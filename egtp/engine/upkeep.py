@@ -124,12 +124,9 @@ class Upkeep:
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
-                case Verdict.DOUBT if path is peer.direct:
+                case Verdict.DOUBT if path is peer.direct and (waited_for or is_relay):
                     # The peer may have another address by now, and not know it yet.
-                    if waited_for:
-                        self._searching.seek(peer)
-                    if is_relay:
-                        self._searching.seek_direct(peer)
+                    self._searching.seek_beside(peer, now, only_direct=is_relay)
                 case Verdict.DOUBT if path in peer.superseded:
                     self._routes.lose(path, ANOTHER_WAY, at_once=True)
                 case Verdict.GIVE_UP:

@@ -148,7 +148,7 @@ class Peer:
         self.renewal: asyncio.Task[None] | None = None
         """A handshake under way that replaces an old session."""
         self.renewed_s = float("-inf")
-        """When one was begun last."""
+        """When one was begun last, or a search beside a silent path."""
 
     @property
     def best_path(self) -> Path | None:

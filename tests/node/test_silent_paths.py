@@ -9,7 +9,7 @@ import pytest
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
 from egtp.events import Dialling, Event, Observer
 from simulations.lab import Lab, in_lab
-from simulations.virtual import Host, Nat, NatKind, Network, simulate
+from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
 
 SILENT_S = 8.0
 CONFIG = NodeConfig(silent_path_s=SILENT_S)
@@ -252,6 +252,31 @@ def test_a_peer_that_is_busy_for_a_while_keeps_its_connection_and_answers_once()
         assert ran == [b"2"]
 
     simulate(story, seed=1)
+
+
+def test_a_peer_that_is_merely_slow_is_not_searched_for_again_and_again() -> None:
+    """Each question is answered, but later than round trips are expected to take."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
+        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+
+        async def sleep(query: Incoming) -> bytes:
+            await asyncio.sleep(50)
+            return query.body
+
+        answerer.handle("sleep", sleep)
+        peer_id = answerer.node_id
+        assert await one.run(asker.query(peer_id, "sleep", b"1", hard_timeout_s=100)) == b"1"
+        # One for the connection, and one beside it when it was doubted first.
+        assert len([event for event in events if isinstance(event, Dialling)]) == 2
+        assert asker.counters["path given up: silent"] == 0
+
+    network = Network(1, link=Link(latency=Fixed(0.7)))
+    run_in(network, story(network))
 
 
 def test_nobody_is_bothered_on_paths_that_nobody_waits_for() -> None:
