@@ -66,6 +66,9 @@ class AskingHost(Protocol):
     def cancel_own(self, reference: bytes) -> None:
         """A query of this node to itself is not wanted any more."""
 
+    def knows(self, peer_id: NodeId) -> bool:
+        """Whether somebody here has to do with the peer; others are strangers."""
+
     def arm_timer(self) -> None:
         """A deadline earlier than those before it may have been set."""
 
@@ -264,12 +267,25 @@ class Asking:
             if type(outgoing) is PassedOn and peer.direct is None:
                 # Nobody is dialled for what others say; its sender gives it again.
                 self._counters["dropped: the connection to pass it on by is gone"] += 1
+            elif type(outgoing) is Outgoing:
+                self.answer_by_another_path(path, outgoing)
             else:
                 self.post(peer, outgoing)
         for exchange in self.exchanges.of(peer.peer_id):
             if exchange.path is path and not exchange.queued:
                 self._counters["query sent again: its path is gone"] += 1
                 self.post(peer, exchange)
+
+    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
+        """The path that a query came by is gone: its reply goes by another one."""
+        peer = self._book.find(gone.peer_id)
+        has_another = peer is not None and peer.best_path is not None
+        if has_another or (gone.confirmed and self._host.knows(gone.peer_id)):
+            self.post(self._book.get(gone.peer_id), reply)
+        else:
+            # The query may have been a recording, and what a stranger says where it is may be the
+            # address of a third party: nobody is looked up and dialled for that. It asks again.
+            self._counters["reply kept until its asker comes"] += 1
 
     def search_failed(self, peer: Peer, error: FastFail) -> None:
         """There is no path. What was given to nobody fails; what was given may still be answered,

@@ -53,7 +53,6 @@ from egtp.paths.turns import Turns
 from egtp.paths.uploads import Uploads
 from egtp.queries.early import Early
 from egtp.queries.exchange import Exchange, ExchangeTable
-from egtp.queries.outgoing import Outgoing
 from egtp.reaching.address_policy import Interface
 from egtp.reaching.dialling import Dialler
 from egtp.reaching.peer import Peer
@@ -207,6 +206,7 @@ class Engine:
         self.early_for = self.asking.early_for
         self.early_is_over = self.asking.early_is_over
         self.early_accepted = self.asking.early_accepted
+        self.answer_by_another_path = self.asking.answer_by_another_path
         self.seek = self.searching.seek
         self.not_sought = self.searching.not_sought
         self.connect = self.searching.connect
@@ -418,9 +418,14 @@ class Engine:
         return peer
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
+        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers, and
+        a lease here makes nobody known."""
         peer = self.book.find(peer_id)
-        return (peer is not None and peer.is_wanted) or self._is_needed(peer_id)
+        return (
+            (peer is not None and peer.is_wanted)
+            or bool(self.exchanges.count_of(peer_id))
+            or self.relaying.chose(peer_id)
+        )
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
@@ -433,15 +438,6 @@ class Engine:
     def best_path(self, peer_id: NodeId) -> Path | None:
         peer = self.book.find(peer_id)
         return None if peer is None else peer.best_path
-
-    def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
-        is_sought = gone.confirmed and self.knows(gone.peer_id)
-        if is_sought or self.best_path(gone.peer_id) is not None:
-            self.asking.post(self.book.get(gone.peer_id), reply)
-        else:
-            # The query may have been a recording, and what a stranger says where it is may be the
-            # address of a third party: nobody is looked up and dialled for that. It asks again.
-            self.counters["reply kept until its asker comes"] += 1
 
     # Now and then
 

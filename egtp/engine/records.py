@@ -9,6 +9,7 @@ from egtp.channel.sealed import ItemType, item
 from egtp.engine.searching import Searching
 from egtp.environment import Environment
 from egtp.events import Observer, RecordLearned
+from egtp.limits.throttle import TokenBucket
 from egtp.own.own_record import OwnRecord
 from egtp.own.publishing import Publisher
 from egtp.reaching.peers import PeerBook
@@ -22,6 +23,11 @@ __all__ = ["Records"]
 
 HANDSHAKE: Final = "handshake"
 PUSHED: Final = "pushed by the peer"
+PUSHES_PER_S: Final = 1.0
+"""Of one peer: each is verified, which takes longer than to sign it. An honest one has news less
+often, and whoever misses some of them finds it by a lookup or its next handshake."""
+PUSHES_BURST_S: Final = 8.0
+"""As a node starts, or changes its relays one by one."""
 
 
 class Records:
@@ -65,13 +71,19 @@ class Records:
     def came_pushed(self, peer_id: NodeId, data: bytes) -> None:
         """A peer says of itself, unasked, what is new. Raises :class:`RemoteProtocolError`."""
         owner, sequence = claims_of(data)
-        known = self.known(peer_id)
+        peer, now = self._book.get(peer_id), self._environment.elapsed()
         if owner != peer_id:
             self._counters["dropped: pushed record of somebody else"] += 1
-        elif known is not None and (sequence < known.sequence or data == known.encode()):
+        elif peer.record is not None and sequence <= peer.record.sequence:
             # Whoever says the same again and again has no signature verified each time.
             self._counters["dropped: pushed record that is no news"] += 1
+        elif peer.pushes is not None and now < peer.pushes.ready_s:
+            # To sign a record takes less time than to verify it.
+            self._counters["dropped: pushed record, too soon after others"] += 1
         else:
+            if peer.pushes is None:
+                peer.pushes = TokenBucket(PUSHES_PER_S, PUSHES_BURST_S, now)
+            peer.pushes.take(1, now)
             self.learn(SignedCommRecord.decode(data), PUSHED)
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:

@@ -216,6 +216,10 @@ class Routes:
     def session_unknown(self, path: Path) -> None:
         """The peer restarted, or somebody on the way would like us to think so. The session stays
         until there is a new one."""
+        if not self._host.knows(path.peer_id):
+            # It comes by itself if it wants to; nobody is looked up and dialled at its word.
+            self._counters["unknown-session note: of a stranger"] += 1
+            return
         peer = self._book.get(path.peer_id)
         now = self._host.now()
         if now - peer.last_note_s < NOTE_INTERVAL_S:

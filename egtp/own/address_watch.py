@@ -287,7 +287,12 @@ class AddressWatch:
         found = self._who_sees(ip)
         if not found:
             # All connections have ended; whoever is dialled now says anew where he sees us.
-            known = [p for p in self._host.book.all() if p.record is not None and p.record.tcp]
+            # Strangers are not asked: their addresses may be of a third party.
+            known = [
+                peer
+                for peer in self._host.book.all()
+                if peer.is_wanted and peer.record is not None and peer.record.tcp
+            ]
             idle = [peer for peer in reversed(known) if peer.direct is None]
             calls = (self._host.connect(peer) for peer in idle[:CHECKERS_MAX])
             for error in await asyncio.gather(*calls, return_exceptions=True):

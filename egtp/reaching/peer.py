@@ -10,6 +10,7 @@ from typing import Final
 
 from egtp.errors import FastFail
 from egtp.later import begin_later
+from egtp.limits.throttle import TokenBucket
 from egtp.paths.path import Path
 from egtp.queries.early import Early
 from egtp.queries.outgoing import Outgoing
@@ -136,6 +137,8 @@ class Peer:
         """When to search for a direct path, since the peer has said where there may be one."""
         self.direct_again_s = float("-inf")
         """No sooner than this at the peer's word."""
+        self.pushes: TokenBucket | None = None
+        """How many records it may push, once it has pushed one."""
         self.attempts: tuple[Attempt, ...] = ()
         self.last_note_s = float("-inf")
         self.early: Early | None = None

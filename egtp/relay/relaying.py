@@ -227,7 +227,6 @@ class Relaying:
             self.say(path, kind, body, lifetime_ms, sender)
 
     def is_stranger(self, peer_id: NodeId) -> bool:
-        # A lease here makes a peer known to all else; whether it may have one must not follow.
         peer = self._host.book.find(peer_id)
         return peer is None or not peer.is_wanted
 
@@ -238,9 +237,13 @@ class Relaying:
 
     def keeps(self, peer_id: NodeId) -> bool:
         """Whether the connection must stay: the peer is our relay, or we are its."""
-        return (self.listener is not None and self.listener.chose(peer_id)) or (
+        return self.chose(peer_id) or (
             self.server is not None and self.server.leases.has(peer_id, self.now())
         )
+
+    def chose(self, peer_id: NodeId) -> bool:
+        """Whether the peer is, or is to be, a relay of this node."""
+        return self.listener is not None and self.listener.chose(peer_id)
 
     def connected(self, peer: Peer) -> None:
         """A direct path to a peer is there."""

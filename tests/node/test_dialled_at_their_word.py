@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, Final, cast
 
-from egtp import Address, CommRecord, Node, NodeId, SignedCommRecord, TCPStrat
+from egtp import Address, CommRecord, Incoming, Node, NodeConfig, NodeId, SignedCommRecord, TCPStrat
 from egtp.channel.sealed import ItemType, item
+from egtp.engine.records import PUSHES_BURST_S, PUSHES_PER_S
 from egtp.engine.searching import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
 from egtp.events import Dialling, Event
 from egtp.paths.path import Path
@@ -55,10 +57,9 @@ class World(Lab):
         moved = CommRecord(content.expiry_unix_s, content.incarnation, content.channels, there)
         return SignedCommRecord.sign(self.speaker.identity, self.sequence, moved)
 
-    async def push(self, record: SignedCommRecord) -> None:
+    async def push(self, record: SignedCommRecord, by: str = "relayed") -> None:
         engine: Any = self.speaker._engine
-        path = engine.book.find(self.listener.node_id).relayed
-
+        path = getattr(engine.book.find(self.listener.node_id), by)
         data = item(ItemType.RECORD, record.encode())
         await self.on(self.speaker, lambda: path.queue_control(data))
         await asyncio.sleep(10 * LATENCY_S)
@@ -88,8 +89,75 @@ def test_nobody_is_dialled_at_the_word_of_a_stranger() -> None:
     async def story(world: World) -> None:
         for port in range(1, 50):
             await world.push(world.lie(port, port + 100))
+            await asyncio.sleep(1 / PUSHES_PER_S)  # sooner, the next one would not be taken
         await asyncio.sleep(60)
         assert world.dialled == []
+
+    play(story)
+
+
+def test_nobody_is_dialled_to_give_a_stranger_the_replies_that_it_left_behind() -> None:
+    """It asks for more than it reads, says where else it is, and hangs up."""
+
+    async def story(world: World) -> None:
+        direct = await world.node(observer=world.events.append)
+
+        async def much(_: Incoming) -> bytes:
+            return bytes(400_000)
+
+        direct.handle("much", much)
+        slow = NodeConfig(receive_bytes_per_s=1000.0)
+        world.speaker = await world.asker(direct, config=slow)
+        world.listener = direct
+        await world.query(world.speaker, direct.node_id)
+        asked = [await world.open_query(world.speaker, direct.node_id, "much") for _ in range(20)]
+        world.sequence = world.speaker.record.sequence
+        await world.push(world.lie(1, 2), by="direct")
+        assert world.heard.direct.outbox.waiting_bytes
+        for query in asked:
+            query.cancel()
+        world.hosts.pop(world.speaker).kill()
+        await asyncio.sleep(30)
+        assert [event for event in world.events if isinstance(event, Dialling)][1:] == []
+        assert direct.counters["reply kept until its asker comes"]
+
+    play(story)
+
+
+def test_nobody_is_dialled_since_a_stranger_says_that_it_does_not_know_a_session() -> None:
+    async def story(world: World) -> None:
+        def said() -> None:
+            world.engine.session_unknown(world.heard.relayed)
+
+        await world.push(world.lie(1, 2))
+        await world.on(world.listener, said)
+        await asyncio.sleep(10)
+        assert world.dialled == []
+        assert world.listener.counters["unknown-session note: of a stranger"] == 1
+        await world.want()
+        await world.on(world.listener, said)
+        await asyncio.sleep(10)
+        assert len(world.dialled) == 2
+
+    play(story)
+
+
+def test_of_records_that_a_peer_pushes_so_many_are_verified() -> None:
+    """To sign one takes less time than to verify it."""
+
+    async def story(world: World) -> None:
+        lies = [world.lie(port) for port in range(1, 101)]
+        engine: Any = world.speaker._engine
+        path = engine.book.find(world.listener.node_id).relayed
+        for lie in lies:
+            data = item(ItemType.RECORD, lie.encode())
+            await world.on(world.speaker, partial(path.queue_control, data))
+        await asyncio.sleep(1)
+        too_soon = world.listener.counters["dropped: pushed record, too soon after others"]
+        assert 0 < len(lies) - too_soon <= PUSHES_BURST_S * PUSHES_PER_S + 1
+        assert world.heard.record == lies[len(lies) - too_soon - 1]
+        await asyncio.sleep(2 / PUSHES_PER_S)
+        await world.push(world.lie(200))
 
     play(story)
 
@@ -102,6 +170,7 @@ def test_at_the_word_of_somebody_wanted_one_search_is_made_in_ten_seconds() -> N
         began_s = world.now_s
         while world.now_s - began_s < 3.5 * HEARD_AGAIN_S:
             await world.push(world.lie(4000 + world.sequence % 1000))
+            await asyncio.sleep(1.27 / PUSHES_PER_S)
         assert 3 <= len(world.dialled) <= 4
         newest = world.lie(77)
         await world.push(newest)

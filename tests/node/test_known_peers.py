@@ -105,6 +105,21 @@ def test_a_relay_that_was_introduced_is_no_stranger() -> None:
     play(story)
 
 
+def test_a_lease_at_a_relay_makes_no_stranger_known() -> None:
+    """Or whoever takes one, and comes again, would be held by none of the limits of strangers."""
+
+    async def story(lab: Crowded) -> None:
+        relay = await lab.node(config=TWO_OF_FOUR, relay_server=True)
+        for _ in range(2):
+            await lab.hidden(relay)
+        await lab.lose(relay)
+        await asyncio.sleep(10)
+        assert not await lab.is_let_in(await lab.asker(relay), relay)
+        assert relay.counters["connection refused: too many strangers"]
+
+    in_lab(Crowded, story)
+
+
 def test_a_stranger_that_is_asked_is_none_any_more_and_leaves_its_place_to_another() -> None:
     async def story(lab: Crowded) -> None:
         node = await lab.node(config=TWO_OF_FOUR)

@@ -15,6 +15,7 @@ from simulations.virtual import NatKind
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
 
 FEW = ("5.1.0.1", "5.2.0.1")
+PORT = 4000
 
 
 @pytest.mark.parametrize("kind", NatKind)
@@ -133,6 +134,28 @@ def test_a_confirmed_address_is_checked_again_though_every_connection_has_ended_
         with world.network.block_inbound(home.host):
             await asyncio.sleep(config.address_recheck_s)
             assert home.state(world.PUBLIC) is OwnState.FAILED
+
+    play(story)
+
+
+def test_strangers_are_not_dialled_to_be_asked_about_an_address(play: Play) -> None:
+    """Where they say that they are may be a third party; and a crowd of them would leave nobody
+    else to be asked."""
+
+    async def story(world: Any) -> None:
+        observers = await world.players(*FEW)
+        _, home = await world.at_home(forwarded=True)
+        await home.ask(*observers)
+        await asyncio.sleep(5)
+        strangers = await world.players(*[f"5.3.0.{number}" for number in range(1, 9)])
+        for stranger in strangers:
+            await stranger.ask(home)
+        config = home.node.config
+        await asyncio.sleep(2 * config.idle_timeout_s)
+        home.dialled.clear()
+        await asyncio.sleep(3 * config.address_recheck_s)
+        assert {str(address) for address in home.dialled} == {f"{ip}:{PORT}" for ip in FEW}
+        assert home.state(world.PUBLIC) is OwnState.CONFIRMED
 
     play(story)
 
