@@ -143,8 +143,9 @@ class Routes:
         if not path.relayed:
             self._relaying.connected(peer)
             self._flush_through(peer.peer_id)
-        elif path.dialled and path.record is not None and path.record.tcp:
-            # The handshake brought a newer record, with addresses that were not tried yet.
+        elif path.dialled and peer.record is not None and peer.record.tcp:
+            # A relay won the race, as one nearby does against an address that is far away; or the
+            # handshake brought a newer record, with addresses that were not tried yet.
             self._searching.heard_where(peer)
 
     # Paths go

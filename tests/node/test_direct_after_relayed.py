@@ -1,0 +1,61 @@
+"""A relay may be faster with the first handshake: the direct way is looked for all the same."""
+
+from __future__ import annotations
+
+import asyncio
+
+from discovery import StaticDiscovery
+from egtp import Introduction
+from egtp.events import Dialling, Event
+from simulations.lab import Lab, in_lab
+
+
+class World(Lab):
+    async def begin(self) -> None:
+        """Somebody who asks, and a peer that has an address and a relay."""
+        self.dialled: list[str] = []
+        relay = await self.node(relay_server=True)
+        known = StaticDiscovery([Introduction(relay.node_id, relay.record)])
+        self.peer = await self.node(discovery=known)
+        await asyncio.sleep(2)
+        assert self.peer.record.tcp
+        assert self.peer.record.relays
+        self.records[self.peer] = self.peer.record
+        self.caller = await self.asker(self.peer, observer=self.observe)
+
+    def observe(self, event: Event) -> None:
+        if isinstance(event, Dialling):
+            self.dialled.append(str(event.address))
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        return self.caller.why(self.peer.node_id).paths
+
+
+def test_a_direct_way_that_was_slower_than_a_relay_is_used_as_soon_as_it_is_there() -> None:
+    """Found by ``run_cluster --scenario=ip-change --seed=1040 --drawn``, whose line loses the first
+    packet. On a long line a relay nearby is always the first."""
+
+    async def story(world: World) -> None:
+        await world.begin()
+        with world.hosts[world.peer].block_inbound("drop"):
+            assert await world.query(world.caller, world.peer.node_id) == b"x"
+            assert world.paths[0].startswith("relay ")
+        await asyncio.sleep(2)
+        assert await world.query(world.caller, world.peer.node_id) == b"x"
+        assert world.paths[0] == f"tcp {world.peer.listening[0]} (open)"
+
+    in_lab(World, story)
+
+
+def test_an_address_that_does_not_answer_is_tried_once_more_and_then_left_alone() -> None:
+    async def story(world: World) -> None:
+        await world.begin()
+        with world.hosts[world.peer].block_inbound("drop"):
+            for _ in range(60):
+                assert await world.query(world.caller, world.peer.node_id) == b"x"
+                await asyncio.sleep(1)
+        assert world.dialled.count(world.peer.listening[0]) == 2
+        assert world.paths[0].startswith("relay ")
+
+    in_lab(World, story)
