@@ -34,9 +34,11 @@ from lookup_dht.resolving.resolving import Resolver
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
 from lookup_dht.state.seeds import parse_seed
 from lookup_dht.state.state_file import NodeState
+from lookup_dht.state.unused import UnusedContacts
 from lookup_dht.statistics import Traffic
 from lookup_dht.walks.network_size import CROWDING_MIN
 from lookup_dht.walks.record_walks import Stored
+from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.node_id import fits, new_node_id
 
 __all__ = ["DHTLookup"]
@@ -112,6 +114,7 @@ class DHTLookup:
             for text in ([bootstrap] if isinstance(bootstrap, str) else bootstrap)
         ]
         self._state = state
+        self._unused = UnusedContacts((), self._listen)
         node_id = self._choose_id()
         counters: collections.Counter[str] = collections.Counter()
         file = None
@@ -217,7 +220,7 @@ class DHTLookup:
         return NodeState(
             self.node_id,
             self._settings.network,
-            tuple(dict.fromkeys((*router, *router.former.values()))),
+            tuple(dict.fromkeys((*router, *router.former.values(), *self._unused.kept))),
             () if self._stored_in_file else tuple(self._node.storage),
         )
 
@@ -314,14 +317,24 @@ class DHTLookup:
     async def _restore(self, state: NodeState | None) -> None:
         """Go on where an earlier run ended, believing nothing that it wrote."""
         if state is not None:
-            for contact in state.contacts:
-                if self._node.protocol.acquaintances.believe(contact.compact):
-                    self._node.protocol.router.remember(contact)
+            self._restore_contacts(state.contacts)
             for peer_id, data in state.records:
                 self._node.storage.put(peer_id, data)
                 await asyncio.sleep(0)  # A signature each: let others have the loop in between.
         for _ in self._node.storage.restore():
             await asyncio.sleep(0)
+
+    def _restore_contacts(self, contacts: Iterable[Contact]) -> None:
+        """They are greeted when joining. Those that cannot be nodes now are kept, and told of."""
+        unused = []
+        for contact in contacts:
+            if self._node.protocol.acquaintances.may_be_node(contact.packed):
+                self._node.protocol.router.remember(contact)
+            else:
+                unused.append(contact)
+        self._unused = UnusedContacts(unused, self._listen)
+        for text in self._unused.why():
+            log.warning(text)
 
     def _begin(self, call: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """A task that close() ends."""

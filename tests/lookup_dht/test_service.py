@@ -433,6 +433,43 @@ async def test_the_state_of_a_run_is_where_the_next_one_begins(
         DHTLookup(network="lab", state=state)
 
 
+async def test_contacts_that_an_option_forbids_are_kept_for_a_later_run_and_told_of(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed, old = await start(), await start()
+    await old._node.bootstrap([seed._node.bound])
+    sixth = Contact(bytes(20), b"\x2a" + bytes(14) + b"\x02", 9)
+    nowhere = Contact(bytes(20), b"\xe0\x00\x00\x01", 9)
+    state = NodeState(old.node_id, "main", (*old.state.contacts, sixth, nowhere))
+    await old.close()
+    strict = await start(state=state, private_addresses=False)
+    assert strict.contacts == 0
+    assert set(strict.state.contacts) == {*old.state.contacts, sixth}
+    private, other = [it.getMessage() for it in caplog.records]
+    assert private.startswith("1 of the DHT contacts of an earlier run are kept, but not used: ")
+    assert "allow private addresses" in private
+    assert "a node that listens on 127.0.0.1:0 cannot reach them" in other
+    lab = await start(state=strict.state)
+    assert lab.contacts == 1
+    assert sixth in lab.state.contacts
+
+
+async def test_what_is_kept_without_being_used_has_a_bound(start: Start) -> None:
+    many = tuple(Contact(bytes(20), b"\x0a\x01\x01\x01", port) for port in range(1, 2000))
+    node = await start(state=NodeState(b"", "main", many), private_addresses=False)
+    assert node.state.contacts == many[:256]
+
+
+async def test_a_contact_whose_id_does_not_fit_any_more_is_greeted_at_its_address(
+    start: Start,
+) -> None:
+    """As the first node of a network, whose id was another before it knew its address."""
+    node = await start()
+    known = Contact(bytes(20), b"\x08\x08\x08\x08", 9)
+    node._restore_contacts([known])
+    assert list(node._node.protocol.router.former) == [known.address]
+
+
 async def test_a_cancelled_publish_stores_no_further(
     start: Start, open_raw: Callable[..., Awaitable[Any]], identity: Identity, sign: Sign
 ) -> None:

@@ -94,6 +94,22 @@ async def test_a_peer_comes_back_as_itself_and_without_being_told_whom_to_join(
     assert left == {"dht", "dht.records", "identity.pem", "identity.pem.sequence"}
 
 
+async def test_a_start_without_private_addresses_keeps_the_private_contacts(
+    program: Program, tmp_path: Path
+) -> None:
+    """They were implied by the loopback bootstrap node, which a later start does not need."""
+    async with DHTLookup("127.0.0.1:0", private_addresses=True) as seed:
+        nobody = str(Identity.generate(os.urandom).node_id)
+        ask = ("ask", nobody, "--state", tmp_path)
+        await complaint(await program(*ask, "--bootstrap", str(seed.address)), 1)
+        said = await complaint(await program(*ask), 1)
+        assert "1 of the DHT contacts of an earlier run are kept, but not used" in said
+        assert "allow private addresses" in said
+        assert "lookup: no nodes to ask" in said
+        said = await complaint(await program(*ask, "--private-addresses"), 1)
+        assert "lookup: no record found" in said
+
+
 async def test_a_killed_asker_remembers_the_newest_record_that_it_has_seen(
     program: Program, tmp_path: Path
 ) -> None:

@@ -1,0 +1,37 @@
+"""Contacts of an earlier run that cannot be nodes as the options are now. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from egtp.values.comm_strat import Address
+from lookup_dht.wire.contact import AddressPolicy, Contact
+
+__all__ = ["UnusedContacts"]
+
+UNUSED_MAX: Final = 256
+"""More than the tables of most networks hold."""
+_LAB: Final = AddressPolicy(private_addresses=True)
+
+
+class UnusedContacts:
+    """Kept for a later run: an option that was left out once must not cost what was found."""
+
+    def __init__(self, contacts: Iterable[Contact], listen: Address) -> None:
+        """``listen`` is where this node is. What no options could make a node is left out."""
+        self._listen = listen
+        self.kept: Final = tuple(it for it in contacts if _LAB.allows(it.packed))[:UNUSED_MAX]
+
+    def why(self) -> list[str]:
+        """A line for each reason."""
+        reachable = sum(len(it.packed) == len(self._listen.ip) for it in self.kept)
+        reasons = {
+            "they are not on the internet; allow private addresses for a lab": reachable,
+            f"a node that listens on {self._listen} cannot reach them": len(self.kept) - reachable,
+        }
+        return [
+            f"{count} of the DHT contacts of an earlier run are kept, but not used: {reason}"
+            for reason, count in reasons.items()
+            if count
+        ]
