@@ -56,6 +56,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self._settings = settings
         self._limits = settings.limits
         self._seeds = tuple(seeds)
+        self._refused_names: set[SocketAddress] = set()
+        """Those that were told of."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
@@ -173,14 +175,32 @@ class LookupServer(Server):  # type: ignore[misc]
             *(self._settings.resolve_name(*name) for name in names), return_exceptions=True
         )
         seeds = [seed for seed in self._seeds if seed not in names]
-        for addresses in found:
+        for name, addresses in zip(names, found, strict=True):
             if isinstance(addresses, BaseException):
                 self.counters["seed_name_not_resolved"] += 1
             else:
-                seeds += addresses[:SEED_ADDRESSES_MAX]
+                seeds += self._allowed(name, addresses)[:SEED_ADDRESSES_MAX]
         self.protocol.acquaintances.seeds = dict.fromkeys(
             seeds or self.protocol.acquaintances.seeds
         )
+
+    def _allowed(self, name: SocketAddress, found: list[SocketAddress]) -> list[SocketAddress]:
+        """What may be a node of the addresses that ``name`` stands for. Of the first that may not
+        a user is told, once, as he is at once of one that he gives as a number."""
+        may_be_node = self.protocol.acquaintances.may_be_node
+        refused = [address for address in found if not may_be_node(pack_ip(address[0]))]
+        if refused:
+            self.counters["seed_address_refused"] += len(refused)
+        if refused and name not in self._refused_names:
+            self._refused_names.add(name)
+            lab = "" if self._settings.private_addresses else "; allow private addresses for a lab"
+            log.warning(
+                "%s:%d stands for %s, which is not an address of a node on the internet%s",
+                *name,
+                refused[0][0],
+                lab,
+            )
+        return [address for address in found if address not in refused]
 
     async def bootstrap_node(self, addr: SocketAddress) -> Contact | None:
         """Ping an address whose id is not known yet."""

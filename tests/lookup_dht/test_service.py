@@ -584,6 +584,31 @@ async def test_a_node_joins_through_another_by_its_name() -> None:
             assert two.statistics()["contacts"] == 1
 
 
+async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with DHTLookup(private_addresses=True) as one:
+        name = f"localhost:{one.address.port}"
+        async with DHTLookup("0.0.0.0:0", name) as two:
+            await two._node.bootstrap()
+            assert two.counters["seed_address_refused"] == 2
+            assert two.contacts == 0
+    (line,) = [it.getMessage() for it in caplog.records]
+    assert line.startswith(f"{name} stands for 127.0.0.1, which is not an address")
+    assert "allow private addresses" in line
+
+
+async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greeted() -> None:
+    async def resolve(_: str, port: int) -> list[tuple[str, int]]:
+        return [("224.0.0.1", port), ("127.0.0.1", port)]
+
+    async with DHTLookup(private_addresses=True) as one:
+        seed = f"dht.example.org:{one.address.port}"
+        async with DHTLookup(bootstrap=seed, private_addresses=True, resolve_name=resolve) as two:
+            assert two.contacts == 1
+            assert two.counters["seed_address_refused"] == 1
+
+
 async def test_a_node_that_is_not_running_says_so() -> None:
     node = DHTLookup()
     with pytest.raises(NodeClosed, match="start"):
