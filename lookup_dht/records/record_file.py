@@ -1,13 +1,16 @@
 """The file behind a record store: SQLite, so that a process killed at any moment loses nothing.
 
 Every change is a transaction of its own in the write-ahead log before it is acknowledged. After a
-power cut the last few may be missing, nothing else: owners publish again. Nothing in the file is
-believed for having been in it; whoever reads it verifies every record anew.
+power cut the last few may be missing, nothing else: owners publish again. While the disk is full,
+or fails, what is missing in the file is remembered, and written when it can be; a process killed
+before that loses it. Nothing in the file is believed for having been in it; whoever reads it
+verifies every record anew.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,12 +18,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from egtp.errors import InvalidConfig
+from lookup_dht.records.backlog import Backlog, Change
 
 __all__ = ["CorruptFile", "RecordFile", "open_or_set_aside"]
+
+log = logging.getLogger("lookup_dht")
 
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 256
 """A megabyte of log is copied into the file at a time: that blocks the loop for milliseconds."""
+CATCH_UP_ROWS: Final = 256
+"""Written at a time after a failure, for the same reason."""
+SEQUENCE_MAX: Final = (1 << 63) - 1
+"""SQLite has no higher number."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -45,8 +55,9 @@ class CorruptFile(Exception):
 
 
 class RecordFile:
-    """Rows in, rows out. Once it is open, an error is counted and does not stop the node: it goes
-    on with what it has in memory."""
+    """Rows in, rows out. Once it is open, an error does not stop the node: it goes on with what it
+    has in memory. What could not be written is counted, told of once, and waits for
+    :meth:`catch_up`, as does all that comes after it."""
 
     def __init__(self, path: Path, counters: Counter[str]) -> None:
         """Raises :class:`CorruptFile`, and :class:`InvalidConfig` if another process has it open
@@ -54,6 +65,8 @@ class RecordFile:
         self.path: Final = path
         self._counters = counters
         self._noted = 0
+        self._closed = False
+        self._backlog: Final = Backlog()
         try:
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         except sqlite3.OperationalError as error:
@@ -107,20 +120,41 @@ class RecordFile:
         return iter(self._rows(query, (kind,)))
 
     def put(self, peer_id: bytes, source: bytes, data: bytes) -> None:
-        self._write("REPLACE INTO records VALUES (?, ?, ?)", [(peer_id, source, data)])
+        statement = "REPLACE INTO records VALUES (?, ?, ?)"
+        self._write([Change(("records", peer_id), statement, (peer_id, source, data))])
 
     def drop(self, peer_ids: Iterable[bytes]) -> None:
-        self._write("DELETE FROM records WHERE peer_id = ?", [(it,) for it in peer_ids])
+        statement = "DELETE FROM records WHERE peer_id = ?"
+        self._write([Change(("records", it), statement, (it,), deletes=True) for it in peer_ids])
 
     def note(self, kind: str, peer_id: bytes, sequence: int) -> None:
+        if sequence > SEQUENCE_MAX:
+            self._counters["record_file_failed"] += 1
+            return
         self._noted += 1
-        row = (kind, peer_id, sequence, self._noted)
-        self._write("REPLACE INTO sequences VALUES (?, ?, ?, ?)", [row])
+        statement = "REPLACE INTO sequences VALUES (?, ?, ?, ?)"
+        self._write([Change((kind, peer_id), statement, (kind, peer_id, sequence, self._noted))])
 
     def forget(self, kind: str, peer_id: bytes) -> None:
-        self._write("DELETE FROM sequences WHERE kind = ? AND peer_id = ?", [(kind, peer_id)])
+        statement = "DELETE FROM sequences WHERE kind = ? AND peer_id = ?"
+        self._write([Change((kind, peer_id), statement, (kind, peer_id), deletes=True)])
+
+    def catch_up(self) -> Iterator[None]:
+        """Write what could not be written, some rows a step. If it still cannot be, that is all."""
+        while changes := self._backlog.first(CATCH_UP_ROWS):
+            if self._try(changes) is not None:
+                return
+            self._backlog.written(changes)
+            if not self._backlog:
+                log.warning(
+                    "the record file %s can be written again: nothing is missing", self.path
+                )
+            yield
 
     def close(self) -> None:
+        for _ in self.catch_up():
+            pass
+        self._closed = True
         with contextlib.suppress(sqlite3.Error):
             self._connection.close()
 
@@ -131,18 +165,37 @@ class RecordFile:
             self._counters["record_file_failed"] += 1
             return []
 
-    def _write(self, statement: str, rows: list[tuple[object, ...]]) -> None:
+    def _write(self, changes: list[Change]) -> None:
+        # While some wait, all do: a full disk is not to be tried again with each record.
+        if not (self._closed or self._backlog):
+            error = self._try(changes)
+            if error is None:
+                return
+            log.warning(
+                "cannot write the record file %s: %s; it goes on in memory, and tries again",
+                self.path,
+                error,
+            )
+        self._counters["record_file_failed"] += 1
+        for change in changes:
+            self._backlog.add(change)
+
+    def _try(self, changes: list[Change]) -> sqlite3.Error | None:
+        """Write all of them or none; why it could not be done."""
+        run = self._connection.execute
         try:
-            if len(rows) == 1:
-                self._connection.execute(statement, rows[0])
-            elif rows:
-                self._connection.execute("BEGIN")
-                self._connection.executemany(statement, rows)
-                self._connection.execute("COMMIT")
-        except (sqlite3.Error, OverflowError):
-            self._counters["record_file_failed"] += 1
+            if len(changes) == 1:
+                run(changes[0].statement, changes[0].values)
+            elif changes:
+                run("BEGIN")
+                for change in changes:
+                    run(change.statement, change.values)
+                run("COMMIT")
+        except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
-                self._connection.execute("ROLLBACK")
+                run("ROLLBACK")
+            return error
+        return None
 
 
 def _tables(connection: sqlite3.Connection) -> set[tuple[str, ...]]:

@@ -21,6 +21,7 @@ from egtp.errors import InvalidConfig, LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.records.backlog import Backlog, Change
 from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.records.record_file import RecordFile, open_or_set_aside
 from lookup_dht.records.record_verifier import SequenceFloor
@@ -212,6 +213,107 @@ def test_a_file_that_cannot_be_written_any_more_stops_nobody(
     file.close()
     assert store.put(bytes(identity.node_id), sign(identity, 5).encode()) is StoreStatus.STORED
     assert counters["record_file_failed"] == 2  # the record, and its sequence
+
+
+FULL_DISK = """
+import resource
+
+def put(number):
+    identity = Identity.generate(randbytes)
+    record = SignedCommRecord.sign(identity, number, content)
+    assert store.put(record.peer_id, record.encode()).name == "STORED"
+    print(record.peer_id.hex(), flush=True)
+
+randbytes = random.Random(5).randbytes
+content = CommRecord(int(time.time()) + 3600, bytes(8), ((SUITE_AESGCM, bytes(32)),), ())
+put(1)
+# Such a limit is the same to SQLite.
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (32768, hard))
+for number in range(100):
+    put(number + 2)
+list(store._file.catch_up())
+assert store._file._backlog, "it still fails"
+assert counters["record_file_failed"] > 100
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+list(store._file.catch_up())
+put(102)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_full_disk_did_not_take_is_written_when_it_can_be_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "records"
+    began = WRITER[: WRITER.index("randbytes =")]
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", f"import os, signal{began}{FULL_DISK}", path],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    failed, works = done.stderr.splitlines()
+    assert failed.startswith(f"cannot write the record file {path}: ")
+    assert works == f"the record file {path} can be written again: nothing is missing"
+    acknowledged = [bytes.fromhex(it) for it in done.stdout.split()]
+    store = store_on(path)
+    assert set(acknowledged) == set(store.keys())
+    assert [store._floor[it] for it in acknowledged] == list(range(1, 103))
+    store.close()
+
+
+def refuse(file: RecordFile, *, writes: bool) -> None:
+    file._connection.execute(f"PRAGMA query_only = {int(writes)}")
+
+
+async def test_a_node_writes_what_is_missing_when_it_looks_around(
+    start: Start, tmp_path: Path, identity: Identity, sign: Sign
+) -> None:
+    node = await start(store=tmp_path / "records")
+    file = node._node.storage._file
+    assert file is not None
+    refuse(file, writes=True)
+    node._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    await node._node._refresh_table()
+    assert list(file.records()) == []
+    refuse(file, writes=False)
+    await node._node._refresh_table()
+    assert [key for key, _, _ in file.records()] == [identity.node_id]
+    assert list(file.sequences("stored")) == [(identity.node_id, 5)]
+
+
+def test_of_each_row_the_last_change_is_written_at_the_latest_at_the_end(
+    tmp_path: Path, sign: Sign, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "records"
+    store = store_on(path, records_max=50, sequences_max=20)
+    assert store._file is not None
+    randbytes = random.Random(7).randbytes
+
+    def put(count: int) -> None:
+        for _ in range(count):
+            record = sign(Identity.generate(randbytes), 5)
+            store.put(record.peer_id, record.encode())
+
+    put(40)
+    refuse(store._file, writes=True)
+    put(1000)
+    assert len(store._file._backlog._writes) <= 50 + 20
+    refuse(store._file, writes=False)
+    kept = set(store.keys())
+    store.close()
+    assert len(caplog.records) == 2
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert {row[0] for row in connection.execute("SELECT peer_id FROM records")} == kept
+        noted = {row[0] for row in connection.execute("SELECT peer_id FROM sequences")}
+    assert noted == set(store._floor._highest)
+
+
+def test_the_deletions_that_wait_have_a_bound() -> None:
+    backlog = Backlog()
+    for number in range(20_000):
+        backlog.add(Change(("records", number.to_bytes(20, "big")), "DELETE", (), deletes=True))
+    assert len(backlog) == 16_384
+    (first,) = backlog.first(1)
+    assert int.from_bytes(first.row[1], "big") == 20_000 - 16_384
 
 
 async def test_what_a_client_resolved_is_not_gone_below_in_its_next_life(
