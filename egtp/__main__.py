@@ -54,6 +54,8 @@ from lookup_dht import DHTLookup, KeptState
 __all__ = ["main"]
 
 STDIN = "-"
+KEYS = "identity.pem"
+"""The name of the key file in the folder of a peer."""
 _complain = partial(complain, "egtp")
 
 
@@ -265,7 +267,9 @@ async def _node(
         busy_poll_s=getattr(options, "busy_poll", 0.0),
     )
     async with contextlib.AsyncExitStack() as stack:
-        folder = None if options.state is None else _made(options.state)
+        # Before there are keys in the folder, which tell that it is ours.
+        kept = None if options.state is None else _kept_in(_made(options.state))
+        state = None if kept is None else kept.read()
         keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
         if options.passphrase_file and keys is None:
@@ -273,8 +277,6 @@ async def _node(
         if keys is not None:
             passphrase = _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
-        kept = None if folder is None else KeptState(folder / "dht", _complain)
-        state = None if kept is None else kept.read()
         if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
             raise InvalidConfig("name a DHT node to join with --bootstrap HOST:PORT")
         discovery = None
@@ -316,10 +318,17 @@ def _numbers(text: str) -> Address | None:
     return None
 
 
+def _kept_in(folder: Path) -> KeptState:
+    """What the DHT node keeps there. Nobody can name another file than ``dht``, so in a folder
+    with other files of ours it is taken for ours, however damaged."""
+    ours = any(os.access(folder / name, os.F_OK) for name in (KEYS, "dht.records"))
+    return KeptState(folder / "dht", _complain, ours=ours)
+
+
 def _key_file(options: argparse.Namespace) -> Path | None:
     keys: Path | None = options.identity
     folder: Path | None = options.state
-    return keys if keys is not None or folder is None else folder / "identity.pem"
+    return keys if keys is not None or folder is None else folder / KEYS
 
 
 async def _renew_key(options: argparse.Namespace) -> None:

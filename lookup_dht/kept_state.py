@@ -25,10 +25,13 @@ STATE_INTERVAL_S: Final = 60.0
 class KeptState:
     """Of one node, in the file at ``path`` and the one of its records beside it."""
 
-    def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
-        """``complain`` is told, in a line, of what goes wrong and ends nothing."""
+    def __init__(self, path: Path, complain: Callable[[str], None], *, ours: bool = False) -> None:
+        """``complain`` is told, in a line, of what goes wrong and ends nothing. With ``ours``, a
+        file at ``path`` is a state, however damaged; without, it may be one that somebody would
+        miss, and who named it can name another."""
         self._path = path
         self._complain = complain
+        self._ours = ours
         self.records: Final = path.with_name(f"{path.name}.records")
         """To be the node's ``store``."""
 
@@ -38,7 +41,7 @@ class KeptState:
         Raises :class:`InvalidConfig` if it cannot be read.
         """
         try:
-            return read_state(self._path)
+            return read_state(self._path, ours=self._ours)
         except CorruptState as error:
             aside = set_aside(self._path)
             self._complain(

@@ -80,9 +80,10 @@ class NodeState:
         return cls(node_id, fields["network"], contacts, records)
 
 
-def read_state(path: Path) -> NodeState | None:
+def read_state(path: Path, *, ours: bool = False) -> NodeState | None:
     """None if there is no file. Raises :class:`InvalidConfig` if it cannot be read or was never a
-    state, and :class:`CorruptState` if it was one that makes no sense any more."""
+    state, and :class:`CorruptState` if it was one that makes no sense any more, as is whatever is
+    there if it can only be ``ours``."""
     try:
         if not path.exists():
             return None
@@ -94,8 +95,9 @@ def read_state(path: Path) -> NodeState | None:
         raise InvalidConfig(f"cannot read the state file {path}: {error.strerror}") from None
     if len(data) > FILE_BYTES_MAX:
         raise CorruptState("the file is larger than any state")
-    head = b"".join(data[:64].split())
-    if not (head.startswith(HEAD) or HEAD.startswith(head)):
+    # Zeros are what a file system leaves of a file in a crash.
+    head = b"".join(data[:64].rstrip(b"\0").split())
+    if not (ours or head.startswith(HEAD) or HEAD.startswith(head)):
         # Somebody would miss it if it were set aside.
         raise InvalidConfig(f"{path} is not the state of a DHT node: name another file")
     return NodeState.decode(data)

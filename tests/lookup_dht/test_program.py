@@ -291,7 +291,13 @@ def test_a_state_of_a_wrong_shape_is_corrupt(change: dict[str, object], tmp_path
         read_state(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b'{\n "for', b'{"format": ' + b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b'{\n "for', b'{"format": ' + b"[" * 100_000, bytes(4096), b"{" + bytes(100),
+        bytes(4096) + b'"records": []\n}',
+    ],
+)  # fmt: skip
 def test_what_is_left_of_a_state_is_corrupt(data: bytes, tmp_path: Path) -> None:
     path = tmp_path / "state"
     path.write_bytes(data)

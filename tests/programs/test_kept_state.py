@@ -179,3 +179,31 @@ async def test_a_corrupt_state_is_set_aside_and_told(program: Program, tmp_path:
         echo.send_signal(signal.SIGTERM)
         assert "dht is corrupt" in await complaint(echo, 0)
     assert (tmp_path / "dht.corrupt").read_bytes() == b"{"
+
+
+@pytest.mark.parametrize("left", ["identity.pem", "dht.records"])
+async def test_in_a_folder_that_is_ours_a_state_is_set_aside_however_damaged(
+    program: Program, tmp_path: Path, left: str
+) -> None:
+    """Nobody could name another file."""
+    async with DHTLookup("127.0.0.1:0", private_addresses=True) as seed:
+        nobody = str(Identity.generate(os.urandom).node_id)
+        ask = ("ask", nobody, "--bootstrap", str(seed.address), "--state", tmp_path)
+        await complaint(await program(*ask), 1)
+        for name in {"identity.pem", "dht.records"} - {left}:
+            (tmp_path / name).unlink()
+        (tmp_path / "dht").write_bytes(b"garbage")
+        said = await complaint(await program(*ask), 1)
+        assert "dht is corrupt" in said
+        assert "lookup: no record found" in said
+    assert (tmp_path / "dht.corrupt").read_bytes() == b"garbage"
+
+
+async def test_in_a_folder_of_somebody_else_a_file_is_left_where_it_is(
+    program: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "dht").write_bytes(b"my thesis")
+    for _ in range(2):
+        said = await complaint(await program("echo", "--state", tmp_path), 2)
+        assert "is not the state of a DHT node" in said
+    assert [(one.name, one.read_bytes()) for one in tmp_path.iterdir()] == [("dht", b"my thesis")]
