@@ -8,7 +8,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -324,14 +324,13 @@ class DHTLookup:
         for _ in self._node.storage.restore():
             await asyncio.sleep(0)
 
-    def _restore_contacts(self, contacts: Iterable[Contact]) -> None:
+    def _restore_contacts(self, contacts: Sequence[Contact]) -> None:
         """They are greeted when joining. Those that cannot be nodes now are kept, and told of."""
-        unused = []
-        for contact in contacts:
-            if self._node.protocol.acquaintances.may_be_node(contact.packed):
-                self._node.protocol.router.remember(contact)
-            else:
-                unused.append(contact)
+        may_be_node = self._node.protocol.acquaintances.may_be_node
+        # Those of its table are first, and are to be the last that give way.
+        for contact in reversed([it for it in contacts if may_be_node(it.packed)]):
+            self._node.protocol.router.remember(contact)
+        unused = [it for it in contacts if not may_be_node(it.packed)]
         self._unused = UnusedContacts(unused, self._listen)
         for text in self._unused.why():
             log.warning(text)

@@ -460,6 +460,16 @@ async def test_what_is_kept_without_being_used_has_a_bound(start: Start) -> None
     assert node.state.contacts == many[:256]
 
 
+async def test_of_many_contacts_those_are_greeted_that_the_last_run_had_in_its_table(
+    start: Start,
+) -> None:
+    node = await start()
+    table = [Contact(bytes(20), b"\x7f\x01\x01\x01", port) for port in range(1, 65)]
+    former = [Contact(bytes(20), b"\x7f\x01\x01\x02", port) for port in range(1, 65)]
+    node._restore_contacts([*table, *former])
+    assert set(node._node.protocol.router.former.values()) == set(table)
+
+
 async def test_a_contact_whose_id_does_not_fit_any_more_is_greeted_at_its_address(
     start: Start,
 ) -> None:
