@@ -254,7 +254,6 @@ async def _node(
     addresses = [Address.parse(text) for text in listen]
     addresses += [found for text in options.bootstrap if (found := _numbers(text)) is not None]
     private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
-    six = bool(addresses) and all(len(address.ip) == 16 for address in addresses)
     rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
     config = NodeConfig(
         network=options.network,
@@ -277,14 +276,17 @@ async def _node(
         if keys is not None:
             passphrase = _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
-        if not (options.bootstrap or options.dht_listen or (state and state.contacts)):
+        known = () if state is None or options.bootstrap else state.contacts
+        if not (options.bootstrap or options.dht_listen or known):
             raise InvalidConfig("name a DHT node to join with --bootstrap HOST:PORT")
+        # What the options leave open, the nodes say that the last run knew.
+        families = {len(it.ip) for it in addresses} or {len(it.packed) for it in known}
         discovery = None
         if relays is not None:
             discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
         lookup = DHTLookup(
-            options.dht_listen or ("[::]:0" if six else "0.0.0.0:0"),
+            options.dht_listen or ("[::]:0" if families == {16} else "0.0.0.0:0"),
             options.bootstrap,
             network=options.network,
             server=options.dht_listen is not None,

@@ -110,6 +110,17 @@ async def test_a_start_without_private_addresses_keeps_the_private_contacts(
         assert "lookup: no record found" in said
 
 
+async def test_who_joined_on_ipv6_joins_there_again_without_being_told(
+    program: Program, tmp_path: Path
+) -> None:
+    async with DHTLookup("[::1]:0", private_addresses=True) as seed:
+        nobody = str(Identity.generate(os.urandom).node_id)
+        ask = ("ask", nobody, "--private-addresses", "--state", tmp_path)
+        await complaint(await program(*ask, "--bootstrap", str(seed.address)), 1)
+        said = await complaint(await program(*ask), 1)
+        assert "lookup: no record found" in said
+
+
 async def test_a_killed_asker_remembers_the_newest_record_that_it_has_seen(
     program: Program, tmp_path: Path
 ) -> None:
