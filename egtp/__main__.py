@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import json
 import os
-import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -45,9 +44,10 @@ from egtp.program import (
     duration_s,
     interval_s,
     named,
+    on_question,
+    on_stop,
     path,
     run_program,
-    stop_signals,
 )
 from lookup_dht import DHTLookup, KeptState
 
@@ -414,10 +414,8 @@ async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
     def tell(file: Any) -> None:
         print(json.dumps(node.statistics()), file=file, flush=True)
 
-    loop = asyncio.get_running_loop()
-    for number in stop_signals():
-        loop.add_signal_handler(number, stopped.set)
-    loop.add_signal_handler(signal.SIGUSR1, tell, sys.stderr)
+    on_stop(stopped.set)
+    on_question(partial(tell, sys.stderr))
     print("\n".join(lines), flush=True)
     while not stopped.is_set():
         with contextlib.suppress(TimeoutError):

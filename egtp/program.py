@@ -29,10 +29,11 @@ __all__ = [
     "duration_s",
     "interval_s",
     "named",
+    "on_question",
+    "on_stop",
     "path",
     "program_loop",
     "run_program",
-    "stop_signals",
 ]
 
 FAILED: Final = 1
@@ -40,26 +41,22 @@ FAILED: Final = 1
 USAGE: Final = 2
 """A mistake of the user's."""
 INTERRUPTED: Final = 128 + signal.SIGINT
-LATER_SIGNALS: Final = (signal.SIGUSR1,)
-"""Those that a server answers once it runs, and that are to do no harm before."""
+QUESTION: Final = signal.SIGUSR1
+"""Asks a server how it is."""
 
 
 def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, serves: bool) -> int:
     """Run ``work`` to its end, and return the exit status: 0 if all went well, 1 for an outcome
     that is no success, 2 for a mistake of the user's, 130 for what was interrupted. Errors are one
-    line on stderr. A server is stopped by signals, and that is no failure."""
+    line on stderr. A server is stopped by signals, and that is no failure; see :func:`on_stop`."""
     _have_standard_streams()
     _raise_open_files_max()
-    if serves:
-        # As ctrl-C does, from the first moment on: it may take long to join.
-        for number in stop_signals():
-            if number != signal.SIGINT:
-                signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-        for number in LATER_SIGNALS:
-            signal.signal(number, signal.SIG_IGN)
     try:
+        if serves:
+            _take_no_notice()
+            _at_first_stop(_interrupt)
         with asyncio.Runner(loop_factory=program_loop()) as runner:
-            status = FAILED if runner.run(work()) else 0
+            status = FAILED if runner.run(_until_stopped(work) if serves else work()) else 0
         sys.stdout.flush()
     except (InvalidConfig, LocalProtocolError) as error:
         complain(name, error)
@@ -74,8 +71,11 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
         if not isinstance(error, BrokenPipeError):
             complain(name, in_words(error))
         return FAILED
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 0 if serves else INTERRUPTED
+    finally:
+        if serves:
+            _ignore_signals()
     return status
 
 
@@ -85,7 +85,60 @@ def complain(name: str, error: object) -> None:
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
-def stop_signals() -> list[signal.Signals]:
+def on_stop(stop: Callable[[], object]) -> None:
+    """Have the loop that runs call ``stop`` at the first signal that ends a server; until this is
+    called, its work is cancelled then. No signal after that one changes anything any more."""
+    loop = asyncio.get_running_loop()
+    _at_first_stop(lambda: loop.call_soon_threadsafe(stop))
+
+
+def on_question(tell: Callable[[], object]) -> None:
+    """Have the loop that runs call ``tell`` when a signal asks the server how it is."""
+    loop = asyncio.get_running_loop()
+    signal.signal(QUESTION, lambda *_: loop.call_soon_threadsafe(tell))
+
+
+async def _until_stopped(work: Callable[[], Coroutine[Any, Any, object]]) -> object:
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101  (a coroutine that runs has a task)
+    on_stop(task.cancel)
+    try:
+        return await work()
+    finally:
+        _take_no_notice()  # The loop, which would be told, is closed now.
+
+
+def _at_first_stop(stop: Callable[[], object]) -> None:
+    # Not by the loop's own handlers: it takes them away when it is closed, and then the process
+    # would die of the signal.
+    def stopping(*_: object) -> None:
+        _take_no_notice()
+        stop()
+
+    for number in _stop_signals():
+        signal.signal(number, stopping)
+
+
+def _interrupt() -> None:
+    """As ctrl-C does, from the first moment on."""
+    raise KeyboardInterrupt
+
+
+def _take_no_notice() -> None:
+    for number in (*_stop_signals(), QUESTION):
+        signal.signal(number, lambda *_: None)
+
+
+def _ignore_signals() -> None:
+    """To the end of the process: Python takes functions away before, and leaves this."""
+    numbers = (*_stop_signals(), QUESTION)
+    # Python complains of a signal that came but was not handled yet when it is ignored.
+    signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
+    for number in numbers:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _stop_signals() -> list[signal.Signals]:
     """Those that end a server. That of a terminal that is closed is not among them if whoever
     started the program has it ignored, as ``nohup`` does."""
     ending = [signal.SIGINT, signal.SIGTERM]

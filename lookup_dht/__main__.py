@@ -11,7 +11,6 @@ import contextlib
 import ipaddress
 import json
 import os
-import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from egtp.errors import InvalidConfig
-from egtp.program import USAGE, complain, interval_s, path, run_program, stop_signals
+from egtp.program import USAGE, complain, interval_s, on_question, path, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
 from lookup_dht.service import DHTLookup
@@ -40,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         address = _stats_parser().parse_args(arguments[1:]).address
         return run_program("lookup_dht", lambda: _tell_statistics(address), serves=False)
     options = _parser().parse_args(arguments)
-    return run_program("lookup_dht", lambda: _serve(options), serves=True)
+    return run_program("lookup_dht", lambda: _run_nodes(options), serves=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -109,24 +108,6 @@ def _stats_parser() -> argparse.ArgumentParser:
     return parser
 
 
-async def _serve(options: argparse.Namespace) -> None:
-    loop = asyncio.get_running_loop()
-    main_task = asyncio.current_task()
-    assert main_task is not None  # noqa: S101  (a coroutine that runs has a task)
-    stopping = False
-
-    def stop() -> None:
-        nonlocal stopping
-        if not stopping:
-            stopping = True
-            main_task.cancel()
-
-    for number in stop_signals():
-        loop.add_signal_handler(number, stop)
-    with contextlib.suppress(asyncio.CancelledError):
-        await _run_nodes(options)
-
-
 async def _run_nodes(options: argparse.Namespace) -> None:
     """One for each address. The first that cannot run ends all."""
     listen = [Address.parse(text) for text in options.listen or ["0.0.0.0:9100"]]
@@ -138,7 +119,7 @@ async def _run_nodes(options: argparse.Namespace) -> None:
         for node in nodes:
             node.tell(sys.stderr)
 
-    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, tell)
+    on_question(tell)
     async with contextlib.AsyncExitStack() as running:
         for node in nodes:
             await running.enter_async_context(node.lookup)

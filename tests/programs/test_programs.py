@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import select
@@ -365,6 +367,43 @@ def test_servers_tell_how_they_are_and_end_when_their_terminal_is_closed(start: 
         server.send_signal(signal.SIGHUP)
         assert server.communicate(timeout=10)[1] == ""
         assert server.returncode == 0
+
+
+def pester(process: subprocess.Popen[str]) -> None:
+    """Signals of all kinds, a moment apart, for as long as there is a process: it ends in peace."""
+    for number in itertools.cycle((signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)):
+        process.send_signal(number)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.001)
+            break
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+    assert "Exception" not in errors
+
+
+@pytest.mark.parametrize(
+    "program", [("lookup_dht",), ("egtp", "relay", "--dht-listen", "127.0.0.1:0")]
+)
+def test_signals_after_the_first_change_nothing_until_the_process_is_gone(
+    start: Start, program: tuple[str, ...], tmp_path: Path
+) -> None:
+    state = ("--state", str(tmp_path / "state"))
+    server = start("-m", *program, "--listen", "127.0.0.1:0", *state)
+    line(server)
+    pester(server)
+
+
+@pytest.mark.parametrize("program", [("lookup_dht",), ("egtp", "relay")])
+def test_signals_after_the_first_change_nothing_while_a_server_joins(
+    start: Start, program: tuple[str, ...]
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(20)
+        join = ("--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}")
+        server = start("-m", *program, "--listen", "127.0.0.1:0", *join)
+        silent.recv(1500)
+        pester(server)
 
 
 def test_a_node_that_joins_nobody_says_so() -> None:
