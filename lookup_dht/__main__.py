@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egtp.errors import InvalidConfig
+from egtp.errors import InvalidConfig, NodeClosed
 from egtp.program import USAGE, complain, interval_s, on_question, path, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
@@ -117,7 +117,8 @@ async def _run_nodes(options: argparse.Namespace) -> None:
 
     def tell() -> None:
         for node in nodes:
-            node.tell(sys.stderr)
+            with contextlib.suppress(NodeClosed):  # It does not run yet, or no longer.
+                node.tell(sys.stderr)
 
     on_question(tell)
     async with contextlib.AsyncExitStack() as running:

@@ -406,6 +406,20 @@ def test_signals_after_the_first_change_nothing_while_a_server_joins(
         pester(server)
 
 
+def test_of_two_nodes_the_one_that_runs_says_how_it_is(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.settimeout(20)
+        listen = ("--listen", "127.0.0.1:0", "--listen", "[::1]:0")
+        join = ("--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}")
+        server = start("-m", "lookup_dht", *listen, *join)
+        silent.recv(1500)
+        server.send_signal(signal.SIGUSR1)
+        assert server.stderr is not None
+        assert json.loads(server.stderr.readline())["address"].startswith("127.0.0.1:")
+        stop(server)
+
+
 def test_a_node_that_joins_nobody_says_so() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
