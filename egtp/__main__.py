@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import sys
@@ -253,7 +254,7 @@ async def _node(
     listen = options.listen or options.listen_by_default
     addresses = [Address.parse(text) for text in listen]
     addresses += [found for text in options.bootstrap if (found := _numbers(text)) is not None]
-    private = options.private_addresses or any(address.ip[0] == 127 for address in addresses)
+    private = options.private_addresses or any(map(_is_loopback, addresses))
     rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
     config = NodeConfig(
         network=options.network,
@@ -311,6 +312,10 @@ async def _node(
         if options.bootstrap and not lookup.statistics()["contacts"]:
             _complain("no DHT node has answered yet; it goes on trying")
         yield await stack.enter_async_context(node)
+
+
+def _is_loopback(address: Address) -> bool:
+    return ipaddress.ip_address(address.ip).is_loopback
 
 
 def _numbers(text: str) -> Address | None:

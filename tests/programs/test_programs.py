@@ -420,6 +420,25 @@ def test_of_two_nodes_the_one_that_runs_says_how_it_is(start: Start) -> None:
         stop(server)
 
 
+def test_an_ipv6_loopback_address_implies_private_addresses(start: Start) -> None:
+    dht = start("-m", "lookup_dht", "--listen", "[::1]:0")
+    join = ("--bootstrap", line(dht).removeprefix("listening on "))
+    echo = start("-m", "egtp", "echo", "--listen", "[::1]:0", *join)
+    peer_id = line(echo).removeprefix("peer ")
+    assert line(echo).startswith("listening on [::1]:")
+    assert line(echo).startswith("record stored by 1 node: tcp [::1]:")
+    asked = run("-m", "egtp", "ask", peer_id, "echo", "six", *join)
+    assert (asked.returncode, asked.stdout) == (0, "six"), asked.stderr
+    stop(echo)
+    stop(dht)
+
+
+def test_an_ipv6_address_that_begins_as_those_of_loopback_in_ipv4_do_is_none() -> None:
+    done = run("-m", "egtp", "ask", "a" * 32, "--bootstrap", "[7f00::1]:9")
+    assert done.returncode == 2
+    assert "[7f00::1]:9 is not an address of a node on the internet" in done.stderr
+
+
 def test_a_node_that_joins_nobody_says_so() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
