@@ -75,7 +75,10 @@ class RecordPublished:
 @dataclass(frozen=True, slots=True)
 class RecordNotPublished:
     """No lookup service has stored the own record, so others may not find this node. It is tried
-    again after ``again_s`` seconds, and when the record changes."""
+    again after ``again_s`` seconds, and when the record changes.
+
+    Or it should be another one, but its sequence could not be stored, as on a full disk: told once
+    until that is over. ``record`` is the one before, which is used on meanwhile."""
 
     record: SignedCommRecord
     reason: str

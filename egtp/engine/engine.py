@@ -332,8 +332,8 @@ class Engine:
         if introduction.record is not None:
             self.learn(introduction.record, "discovery")
 
-    def _own_record_not_stored(self) -> None:
-        self.publisher.not_signed()
+    def _own_record_not_stored(self, error: Exception) -> None:
+        self.publisher.not_signed(error)
 
     def _push_record(self, record: SignedCommRecord) -> None:
         self.records.push(record)

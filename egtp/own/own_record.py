@@ -56,10 +56,10 @@ class OwnRecord:
         lifetime_s: float,
         signed_anew: Callable[[int], None] | None = None,
         friends: tuple[NodeId, ...] = (),
-        not_stored: Callable[[], None] | None = None,
+        not_stored: Callable[[Exception], None] | None = None,
     ) -> None:
         """``signed_anew`` is told the sequence before, whenever there is a new one. ``not_stored``
-        is told when there should be a new one but its sequence could not be stored: see
+        is told why when there should be a new one but its sequence could not be stored: see
         :meth:`try_again`.
 
         Raises what the store raises: without a first record there is nothing to go on with.
@@ -123,10 +123,10 @@ class OwnRecord:
             sequence = self._next_sequence()
         except InvalidRecord:
             raise
-        except (EgtpError, OSError):
+        except (EgtpError, OSError) as error:
             self._is_behind = True
             if self._not_stored is not None:
-                self._not_stored()
+                self._not_stored(error)
             return False
         before, self._current = self._current.sequence, self._sign(sequence)
         self._is_behind = False

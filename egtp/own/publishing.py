@@ -65,7 +65,9 @@ class Publisher:
         self._waiters: list[asyncio.Future[None]] = []
         self._published: tuple[SignedCommRecord, Published] | None = None
         self.failure: str | None = None
-        """Why the record could not be published when that was tried last."""
+        """Why the record as it should be could not be published when that was tried last."""
+        self._unsigned: str | None = None
+        """Why it could not even be signed."""
         self._signing: asyncio.TimerHandle | None = None
         self._sign_again_s = SIGN_AGAIN_FIRST_S
         self._is_closed = False
@@ -170,19 +172,28 @@ class Publisher:
         self._push(self._own.current)
         self._changed.set()
 
-    def not_signed(self) -> None:
+    def not_signed(self, error: Exception) -> None:
         """There should be a new record, but its sequence could not be stored: on a disk that is
         full for a moment, for instance. The one before is used on meanwhile."""
         self._counters["own record not signed: its sequence could not be stored"] += 1
         if self._is_closed:
             return
         loop = asyncio.get_running_loop()
-        self._signing = loop.call_later(self._sign_again_s, self._sign_again)
-        self._sign_again_s = min(2 * self._sign_again_s, SIGN_AGAIN_MAX_S)
+        again_s = self._sign_again_s
+        self._signing = loop.call_later(again_s, self._sign_again)
+        self._sign_again_s = min(2 * again_s, SIGN_AGAIN_MAX_S)
+        is_news = self._unsigned is None
+        self._unsigned = f"its sequence cannot be stored ({_reason(error)})"
+        if is_news:
+            self._tell_why_not(self._own.current, self._unsigned, again_s)
+        self.failure = self._unsigned
 
     def _sign_again(self) -> None:
         if self._own.try_again():
             self._sign_again_s = SIGN_AGAIN_FIRST_S
+            self._unsigned = None
+            if self._lookup is None:
+                self.failure = None  # Else once it is published.
             self.signed_anew()
 
     def _is_newest(self, record: SignedCommRecord) -> bool:
@@ -191,18 +202,21 @@ class Publisher:
     def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
         self._counters["publish failed"] += 1
         tell_of_bug(error)
-        is_news, self.failure = self.failure is None, _reason(error)
+        self._tell_why_not(record, _reason(error), again_s)
+
+    def _tell_why_not(self, record: SignedCommRecord, reason: str, again_s: float) -> None:
+        is_news, self.failure = self.failure is None, reason
         if self._observer is not None:
-            self._observer(RecordNotPublished(record, self.failure, again_s))
+            self._observer(RecordNotPublished(record, reason, again_s))
         elif is_news:
             log.warning(
                 "the record of %s is not stored, so others may not find it: %s; it is tried again",
                 self._me,
-                self.failure,
+                reason,
             )
 
     def _tell(self, record: SignedCommRecord, published: Published) -> None:
-        self._published, self.failure = (record, published), None
+        self._published, self.failure = (record, published), self._unsigned
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
         for waiter in self._waiters:

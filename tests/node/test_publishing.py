@@ -24,7 +24,7 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
-from egtp.events import Event, RecordPublished
+from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.identity_file import IdentityFile
 
 Start = Callable[..., Awaitable[Node]]
@@ -405,6 +405,44 @@ async def test_a_change_that_could_not_be_signed_is_published_once_there_is_room
     async with asyncio.timeout(4):
         await waiting
     assert [s.address.host for s in watched.published[-1].tcp] == ["127.0.0.3"]
+
+
+async def test_who_runs_a_node_is_told_once_that_its_record_cannot_be_signed(
+    start: Start, eventually: Eventually, disk: Disk
+) -> None:
+    events: list[Event] = []
+    node = await start(disk.file, lookup=Watched(), observer=events.append)
+    await published(node)
+    before = node.record
+    disk.is_full()
+    await node.listen("127.0.0.2:0")
+    await eventually(lambda: node.counters[NOT_SIGNED] == 2)
+    (told,) = [event for event in events if isinstance(event, RecordNotPublished)]
+    assert (told.record, told.again_s) == (before, 0.5)
+    assert told.reason.startswith("its sequence cannot be stored (cannot use ")
+    stored = events.count(RecordPublished(before, Published(1, 1)))
+    node._engine.publisher.look_again()  # type: ignore[union-attr]
+    await eventually(lambda: events.count(RecordPublished(before, Published(1, 1))) > stored)
+    assert node.statistics()["record_not_published"] == told.reason, "the one before is published"
+    disk.has_room()
+    async with asyncio.timeout(4):
+        await node.published()
+    assert node.statistics()["record_not_published"] is None
+
+
+async def test_a_record_that_cannot_be_signed_is_logged_once_each_time(
+    start: Start, eventually: Eventually, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await start(disk.file, lookup=None)
+    for host in ("127.0.0.2", "127.0.0.3"):
+        tries = node.counters[NOT_SIGNED]
+        disk.is_full()
+        await node.listen(f"{host}:0")
+        await eventually(lambda tries=tries: node.counters[NOT_SIGNED] == tries + 2)
+        disk.has_room()
+        await eventually(lambda: node.statistics()["record_not_published"] is None)
+    logged = [record.message for record in caplog.records if record.name == "egtp"]
+    assert ["its sequence cannot be stored" in message for message in logged] == [True, True]
 
 
 async def test_queries_go_both_ways_while_an_expired_record_cannot_be_signed_again(

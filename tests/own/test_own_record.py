@@ -253,7 +253,7 @@ def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
             lambda: NOW,
             LIFETIME_S,
             lambda before: told.append(f"signed after {before}"),
-            not_stored=lambda: told.append("not stored"),
+            not_stored=lambda error: told.append(f"not stored: {error}"),
         )
         before = own.current
         folder.rename(tmp_path / "elsewhere")
@@ -261,10 +261,11 @@ def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
         assert own.is_behind
         # The store is not asked each time.
         assert not any([own.renew(), own.saw(NOW + 5), own.change(strategies(2))])
-        assert told == ["not stored"]
+        (why,) = told
+        assert why.startswith(f"not stored: cannot use {folder}")
         assert not own.try_again()
         assert own.current is before
-        assert told == ["not stored"] * 2
+        assert told == [why] * 2
         (tmp_path / "elsewhere").rename(folder)
         assert file.load_sequence() == NOW
         assert own.try_again()
