@@ -9,10 +9,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import errno
 import importlib
 import math
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -39,8 +41,10 @@ __all__ = [
 FAILED: Final = 1
 """The outcome is no success."""
 USAGE: Final = 2
-"""A mistake of the user's."""
+"""A mistake of the user's, which it is no use to repeat."""
 INTERRUPTED: Final = 128 + signal.SIGINT
+PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
+"""What may be otherwise at another time, though nobody changes what the program was told."""
 QUESTION: Final = signal.SIGUSR1
 """Asks a server how it is."""
 
@@ -60,7 +64,7 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
         sys.stdout.flush()
     except (InvalidConfig, LocalProtocolError) as error:
         complain(name, error)
-        return USAGE
+        return FAILED if _may_pass(error) else USAGE
     except EgtpError as error:
         complain(name, error)
         return FAILED
@@ -77,6 +81,18 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
         if serves:
             _ignore_signals()
     return status
+
+
+def _may_pass(error: BaseException) -> bool:
+    """Whether it came of a full disk, for instance: then the settings may be as they should."""
+    origin = error.__cause__ or error.__context__
+    if isinstance(origin, sqlite3.Error):
+        # Above the lowest byte is what it was busy with; not all errors come from SQLite itself.
+        code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
+        return code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
+    if isinstance(origin, OSError) and origin.errno in PASSING:
+        return True
+    return origin is not None and _may_pass(origin)
 
 
 def complain(name: str, error: object) -> None:
