@@ -39,6 +39,8 @@ FILE_BYTES_MAX: Final = 64 * 1024
 PASSPHRASE_BYTES_MAX: Final = 1023
 """OpenSSL's."""
 SEQUENCE_DIGITS_MAX: Final = 20
+ASIDE_SUFFIX: Final = ".tmp"
+"""Without it, what a user calls ``.identity.password`` could be taken for one of ours."""
 
 
 class IdentityFile:
@@ -83,6 +85,7 @@ class IdentityFile:
                 if not os.path.samestat(os.fstat(lock.fileno()), where.stat()):
                     # Its channel key was renewed meanwhile: this is the old file.
                     raise _in_use(where)
+                _remove_leftovers(where.resolve())
                 identity = _parse(where, lock.read(FILE_BYTES_MAX), passphrase)
                 if passphrase is None:
                     _check_mode(where, os.fstat(lock.fileno()).st_mode)
@@ -207,10 +210,11 @@ def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     """Write a new identity, unless another process was quicker."""
     temporary = _write_aside(path, _encoded(identity, passphrase))
     try:
-        with contextlib.suppress(FileExistsError):
+        # It may even have the file open by now, and have removed what this one wrote aside.
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(temporary, path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
     _sync_folder(path)
 
 
@@ -223,7 +227,7 @@ def _replace(path: Path, data: bytes) -> None:
 def _write_aside(path: Path, data: bytes) -> Path:
     """A file beside ``path``, on disk, readable by the owner only."""
     # A name of its own: what lies there already may be another's, to be read by others.
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(ASIDE_SUFFIX, f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -231,9 +235,22 @@ def _write_aside(path: Path, data: bytes) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except BaseException:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
         raise
     return temporary
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What was written aside by processes that were killed meanwhile, private keys perhaps. Whoever
+    has the lock is the only one that writes."""
+    ours = re.compile(
+        rf"\.{re.escape(path.name)}(\.sequence)?\.[a-z0-9_]{{8}}{re.escape(ASIDE_SUFFIX)}"
+    )
+    # What may not be removed keeps nobody from using the file.
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry)
 
 
 def _sync_folder(path: Path) -> None:

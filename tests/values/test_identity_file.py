@@ -437,6 +437,77 @@ def test_storing_a_sequence_never_leaves_half_a_number(
         assert file.load_sequence() == 1_111_111
 
 
+KILLED = """
+    import os, signal, sys
+    from egtp.identity_file import IdentityFile
+    fsync, countdown = os.fsync, int(sys.argv[3])
+
+    def kill(descriptor):
+        global countdown
+        countdown -= 1
+        if countdown == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        fsync(descriptor)
+
+    os.fsync = kill
+    if sys.argv[2] == "renew":
+        IdentityFile.renew_channel_key(sys.argv[1])
+    IdentityFile.open(sys.argv[1]).store_sequence(8)
+"""
+"""A process that is killed when it writes to the disk for a certain time."""
+
+
+@pytest.mark.parametrize(
+    ("doing", "time", "left"),
+    [
+        ("open", 1, ".identity."),  # making the file
+        ("open", 3, ".identity.sequence."),  # after the file, and its folder
+        ("renew", 1, ".identity."),
+    ],
+)
+def test_what_a_killed_process_left_is_removed(
+    path: Path, doing: str, time: int, left: str
+) -> None:
+    if doing == "renew":
+        IdentityFile.open(path).close()
+    with python(KILLED, path, doing, time) as killed:
+        assert killed.wait(LIMIT_S) < 0
+    (temporary,) = set(os.listdir(path.parent)) - {"identity"}
+    assert temporary.startswith(left)
+    IdentityFile.open(path).close()
+    assert os.listdir(path.parent) == ["identity"]
+
+
+def test_nothing_but_files_that_were_written_aside_is_removed(existing: Path) -> None:
+    folder = existing.parent
+    others = [
+        ".identity.password",
+        ".identity.sequence",
+        ".identity.abcd1234",
+        ".identity.abcd12345.tmp",
+        ".identity.ABCD1234.tmp",
+        ".identity2.abcd1234.tmp",
+        "identity.abcd1234.tmp",
+    ]
+    for name in others:
+        (folder / name).touch()
+    (folder / ".identity.a_folder.tmp").mkdir()
+    (folder / ".identity.link_new.tmp").symlink_to(folder / others[0])
+    (folder / ".identity.abcd1234.tmp").touch()
+    before = set(os.listdir(folder))
+    IdentityFile.open(existing).close()
+    assert before - set(os.listdir(folder)) == {".identity.abcd1234.tmp"}
+
+
+def test_who_is_refused_removes_nothing(existing: Path) -> None:
+    """The process that has the file is about to put what it wrote aside in its place."""
+    temporary = existing.with_name(".identity.abcd1234.tmp")
+    with IdentityFile.open(existing):
+        temporary.touch()
+        refused(existing)
+        assert temporary.exists()
+
+
 # The lock, with real processes
 
 
