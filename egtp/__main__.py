@@ -50,7 +50,7 @@ from egtp.program import (
     path,
     run_program,
 )
-from lookup_dht import DHTLookup, KeptState
+from lookup_dht import DHTLookup, KeptState, system_names
 
 __all__ = ["main"]
 
@@ -286,12 +286,14 @@ async def _node(
         if relays is not None:
             discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
+        dht_listen = options.dht_listen or ("[::]:0" if families == {16} else "0.0.0.0:0")
         lookup = DHTLookup(
-            options.dht_listen or ("[::]:0" if families == {16} else "0.0.0.0:0"),
+            dht_listen,
             options.bootstrap,
             network=options.network,
             server=options.dht_listen is not None,
             private_addresses=private,
+            resolve_name=system_names(Address.parse(dht_listen), _complain),
             state=state,
             store=None if kept is None else kept.records,
         )
@@ -310,7 +312,8 @@ async def _node(
         if kept is not None:
             await stack.enter_async_context(kept.of(lookup))
         if options.bootstrap and not lookup.statistics()["contacts"]:
-            _complain("no DHT node has answered yet; it goes on trying")
+            goes_on = " yet; it goes on trying" if options.serves else ""
+            _complain(f"no DHT node has answered{goes_on}")
         yield await stack.enter_async_context(node)
 
 

@@ -6,7 +6,8 @@ which replace what cannot stand a hostile network: its datagram path, walk, tabl
 """
 
 from lookup_dht.kept_state import KeptState
+from lookup_dht.names import system_names
 from lookup_dht.service import DHTLookup
 from lookup_dht.settings import DHTLimits
 
-__all__ = ["DHTLimits", "DHTLookup", "KeptState"]
+__all__ = ["DHTLimits", "DHTLookup", "KeptState", "system_names"]

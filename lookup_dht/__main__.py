@@ -22,6 +22,7 @@ from egtp.errors import InvalidConfig, NodeClosed
 from egtp.program import USAGE, complain, interval_s, on_question, path, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
+from lookup_dht.names import system_names
 from lookup_dht.service import DHTLookup
 from lookup_dht.statistics import STATISTICS_BYTES_MAX, overview
 from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_QUERY_TYPE
@@ -145,6 +146,7 @@ class _Node:
             seeds,
             network=options.network,
             private_addresses=options.private_addresses or loopback,
+            resolve_name=system_names(listen, _complain),
             state=None if self.kept is None else self.kept.read(),
             store=None if self.kept is None else self.kept.records,
         )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from functools import partial
+from collections.abc import Callable
 
+from egtp.errors import in_words
 from egtp.values.comm_strat import Address
 from lookup_dht.settings import NameResolver
 from lookup_dht.wire.contact import SocketAddress
@@ -13,14 +14,33 @@ from lookup_dht.wire.contact import SocketAddress
 __all__ = ["system_names"]
 
 
-def system_names(listen: Address) -> NameResolver:
+def system_names(listen: Address, complain: Callable[[str], None] | None = None) -> NameResolver:
     """The addresses of names, of the family of the one listened on. Raises :class:`OSError` for a
-    name that stands for none."""
-    return partial(_resolve, socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6)
+    name that stands for none; ``complain`` is told of it in a line, once until it stands for one.
+    """
+    family = socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6
+    unknown: set[str] = set()
+
+    async def resolve(name: str, port: int) -> list[SocketAddress]:
+        try:
+            found = await _resolve(family, name, port)
+        except OSError as error:
+            if complain is not None and name not in unknown:
+                version = 4 if family == socket.AF_INET else 6
+                complain(f"{name} stands for no IPv{version} address: {in_words(error)}")
+            unknown.add(name)
+            raise
+        unknown.discard(name)
+        return found
+
+    return resolve
 
 
 async def _resolve(family: socket.AddressFamily, name: str, port: int) -> list[SocketAddress]:
-    found = await asyncio.get_running_loop().getaddrinfo(
-        name, port, family=family, type=socket.SOCK_DGRAM
-    )
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            name, port, family=family, type=socket.SOCK_DGRAM
+        )
+    except UnicodeError:
+        raise OSError("it is no name of a host") from None
     return [(str(address[0]), port) for *_, address in found]

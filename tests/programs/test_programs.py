@@ -265,6 +265,29 @@ def test_who_is_not_in_the_network_is_told_so(start: Start) -> None:
     assert relay.stderr.readline() == f"egtp: {reason}\n"
 
 
+@pytest.mark.parametrize("program", [("lookup_dht",), ("egtp", "echo")])
+def test_a_name_that_stands_for_no_address_is_told_once(
+    start: Start, program: tuple[str, ...]
+) -> None:
+    # With two dots no server needs to be asked for it.
+    names = ("--bootstrap", "nosuch..invalid:9100", "--bootstrap", "127.0.0.1:9")
+    server = start("-m", *program, "--listen", "127.0.0.1:0", *names)
+    line(server)
+    server.terminate()
+    assert server.communicate(timeout=10)[1].splitlines()[:2] == [
+        f"{program[0]}: nosuch..invalid stands for no IPv4 address: it is no name of a host",
+        f"{program[0]}: no DHT node has answered yet; it goes on trying",
+    ]
+
+
+def test_a_question_that_ends_at_once_does_not_say_that_it_goes_on() -> None:
+    done = run("-m", "egtp", "ask", "a" * 32, "--bootstrap", "nosuch..invalid:9100")
+    assert done.returncode == 1
+    assert "nosuch..invalid stands for no IPv4 address" in done.stderr
+    assert "egtp: no DHT node has answered\n" in done.stderr
+    assert "trying" not in done.stderr
+
+
 def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> None:
     echo = start("-m", "egtp", "echo", "--bootstrap", "127.0.0.1:9")
     assert echo.stderr is not None
