@@ -378,7 +378,8 @@ async def _serve_echo(options: argparse.Namespace) -> None:
 async def _ask(options: argparse.Namespace) -> bool:
     contact = _contact(options.peer)
     body = sys.stdin.buffer.read() if options.body == STDIN else os.fsencode(options.body)
-    async with _node(options) as node:
+    # Whether others find who asks is of no interest, and would be logged.
+    async with _node(options, observer=lambda _: None) as node:
         if contact.record is not None:
             node.add_contact(contact)
         try:

@@ -286,6 +286,7 @@ def test_a_question_that_ends_at_once_does_not_say_that_it_goes_on() -> None:
     assert "nosuch..invalid stands for no IPv4 address" in done.stderr
     assert "egtp: no DHT node has answered\n" in done.stderr
     assert "trying" not in done.stderr
+    assert "others may not find it" not in done.stderr, "of no interest to who asks"
 
 
 def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> None:
