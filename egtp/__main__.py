@@ -440,9 +440,12 @@ def _passphrase(file: Path | None) -> bytes | None:
     if file is None:
         return None
     try:
-        return file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
+        passphrase = file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as error:
         raise InvalidConfig(f"cannot read {file}: {error.strerror}") from None
+    if not passphrase:
+        raise InvalidConfig(f"there is no passphrase in the first line of {file}")
+    return passphrase
 
 
 class _PublishingInWords:

@@ -45,6 +45,8 @@ USAGE: Final = 2
 INTERRUPTED: Final = 128 + signal.SIGINT
 PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
 """What may be otherwise at another time, though nobody changes what the program was told."""
+NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
+"""Of writing alone; and who writes a file of ours names it in an error of its own."""
 QUESTION: Final = signal.SIGUSR1
 """Asks a server how it is."""
 
@@ -71,9 +73,10 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
     except OSError as error:
         # What this prints can be written no more, since its reader is gone, for instance; so
         # nothing is to be written when Python ends, either.
+        where = "cannot write to stdout: " if error.errno in NO_ROOM else ""
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
-            complain(name, in_words(error))
+            complain(name, f"{where}{in_words(error)}")
         return FAILED
     except (KeyboardInterrupt, asyncio.CancelledError):
         return 0 if serves else INTERRUPTED

@@ -171,6 +171,10 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     wrong = run("-m", "egtp", "echo", *secret, *join)
     assert wrong.returncode == 2
     assert wrong.stderr.count("\n") == 1
+    passphrase.write_text("\n")
+    empty = run("-m", "egtp", "echo", *secret, *join)
+    assert empty.returncode == 2
+    assert empty.stderr == f"egtp: there is no passphrase in the first line of {passphrase}\n"
     missing = run("-m", "egtp", "echo", *secret[:3], str(tmp_path / "none"), *join)
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     eager = run("-m", "egtp", "relay", "--busy-poll", "500", *join)
@@ -363,7 +367,7 @@ def test_a_program_whose_output_cannot_be_written_says_so_in_a_line_at_most(
                 command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
             )
         assert done.stderr.count(b"\n") == 1
-        assert b"no space left" in done.stderr
+        assert b": cannot write to stdout: no space left" in done.stderr
     else:
         reader, writer = os.pipe()
         os.close(reader)
