@@ -252,8 +252,8 @@ async def _node(
 ) -> AsyncIterator[Node]:
     """A running node with a DHT below it, as the options say."""
     listen = options.listen or options.listen_by_default
-    addresses = [Address.parse(text) for text in listen]
-    addresses += [found for text in options.bootstrap if (found := _numbers(text)) is not None]
+    seeds = [found for text in options.bootstrap if (found := _numbers(text)) is not None]
+    addresses = [Address.parse(text) for text in listen] + seeds
     private = options.private_addresses or any(map(_is_loopback, addresses))
     rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
     config = NodeConfig(
@@ -286,7 +286,10 @@ async def _node(
         if relays is not None:
             discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
-        dht_listen = options.dht_listen or ("[::]:0" if families == {16} else "0.0.0.0:0")
+        six = families == {16}
+        if not (options.dht_listen or six):
+            _check_are_ipv4(seeds)
+        dht_listen = options.dht_listen or ("[::]:0" if six else "0.0.0.0:0")
         lookup = DHTLookup(
             dht_listen,
             options.bootstrap,
@@ -315,6 +318,16 @@ async def _node(
             goes_on = " yet; it goes on trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")
         yield await stack.enter_async_context(node)
+
+
+def _check_are_ipv4(seeds: list[Address]) -> None:
+    """Raises :class:`InvalidConfig`."""
+    for seed in seeds:
+        if len(seed.ip) != 4:
+            raise InvalidConfig(
+                f"the DHT is joined over IPv4, and not through {seed}: "
+                "with --dht-listen '[::]:0' it is joined over IPv6"
+            )
 
 
 def _is_loopback(address: Address) -> bool:

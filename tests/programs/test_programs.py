@@ -461,6 +461,21 @@ def test_an_ipv6_loopback_address_implies_private_addresses(start: Start) -> Non
     stop(dht)
 
 
+def test_who_names_nodes_of_ipv6_is_told_how_to_join_over_it(start: Start) -> None:
+    dht = start("-m", "lookup_dht", "--listen", "[::1]:0")
+    address = line(dht).removeprefix("listening on ")
+    command = ("-m", "egtp", "echo", "--listen", "127.0.0.1:0", "--bootstrap", address)
+    done = run(*command)
+    said = "the DHT is joined over IPv4, and not through"
+    cure = "with --dht-listen '[::]:0' it is joined over IPv6"
+    assert (done.returncode, done.stderr) == (2, f"egtp: {said} {address}: {cure}\n")
+    echo = start(*command, "--dht-listen", "[::]:0")
+    line(echo)
+    line(echo)
+    assert line(echo).startswith("record stored by 1 node: tcp 127.0.0.1:")
+    stop(echo)
+
+
 def test_an_ipv6_address_that_begins_as_those_of_loopback_in_ipv4_do_is_none() -> None:
     done = run("-m", "egtp", "ask", "a" * 32, "--bootstrap", "[7f00::1]:9")
     assert done.returncode == 2
