@@ -46,7 +46,7 @@ INTERRUPTED: Final = 128 + signal.SIGINT
 PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
 """What may be otherwise at another time, though nobody changes what the program was told."""
 NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-"""Of writing alone; and who writes a file of ours names it in an error of its own."""
+"""Of writing alone; and whoever writes a file of ours names it in an error of its own."""
 QUESTION: Final = signal.SIGUSR1
 """Asks a server how it is."""
 
