@@ -20,6 +20,7 @@ __all__ = [
     "DATA_HEADER",
     "DATA_START",
     "END_TO_END_BYTES_MAX",
+    "INITIATION_BYTES_MIN",
     "PACKET_BYTES_MAX",
     "VERSION",
     "Data",
@@ -28,6 +29,7 @@ __all__ = [
     "Response",
     "UnknownSession",
     "decode_packet",
+    "is_initiation_for",
 ]
 
 VERSION: Final = 1
@@ -39,6 +41,7 @@ TAG_BYTES: Final = 16
 NOTE_BYTES: Final = 16
 
 INITIATION, RESPONSE, DATA, UNKNOWN_SESSION = 1, 2, 3, 4
+INITIATION_BYTES_MIN: Final = 12 + INITIATION_OVERHEAD + MAC_BYTES
 
 DATA_START: Final = bytes((DATA, VERSION, SUITE_AESGCM, 0))
 DATA_HEADER: Final = struct.Struct(">4sQQ")
@@ -140,7 +143,7 @@ def decode_packet(data: bytes) -> Packet:
     kind, version, suite, zero = data[:4]
     if version != VERSION or suite != SUITE_AESGCM or zero:
         raise InvalidPacket("unknown version or suite")
-    if kind == INITIATION and len(data) >= 12 + INITIATION_OVERHEAD + MAC_BYTES:
+    if kind == INITIATION and len(data) >= INITIATION_BYTES_MIN:
         _, _, _, _, sender = _INITIATION_HEADER.unpack_from(data)
         return Initiation(sender, data[12:-MAC_BYTES], data[-MAC_BYTES:])
     if kind == RESPONSE and len(data) >= 20 + RESPONSE_OVERHEAD:
@@ -150,6 +153,17 @@ def decode_packet(data: bytes) -> Packet:
         _, _, _, _, receiver = _NOTE_HEADER.unpack_from(data)
         return UnknownSession(receiver, data[12:])
     raise InvalidPacket("unknown type, or a wrong length for it")
+
+
+def is_initiation_for(responder_channel_key: bytes, data: bytes) -> bool:
+    """Whether to answer a packet would cost whoever has this channel key a Diffie-Hellman."""
+    if data[:1] != bytes((INITIATION,)):
+        return False
+    try:
+        packet = decode_packet(data)
+    except InvalidPacket:
+        return False
+    return isinstance(packet, Initiation) and packet.mac_is_right(responder_channel_key)
 
 
 def mac1(responder_channel_key: bytes, covered: bytes) -> bytes:

@@ -145,7 +145,9 @@ class Engine:
         self.dialler: Final = Dialler(self, self.channels, self.comms, config)
         self.reacher: Final = Reacher(self, self.me, self.dialler, lookup, config)
         self.relaying: Final = Relaying(
-            self, RelayedInitiations(config.relayed_initiations_per_s, environment.elapsed())
+            self,
+            identity.channel_key,
+            RelayedInitiations(config.relayed_initiations_per_s, environment.elapsed()),
         )
         self.searching: Final = Searching(self, self.book, self.reacher, self.asking, observer)
         self.routes: Final = Routes(

@@ -21,6 +21,9 @@ BURST_S: Final = 5.0
 ORIGINS_MAX: Final = 4096
 """Buckets that are remembered. Whoever has more addresses than that is held up by the one of all:
 until it has used them in turn, the first is full again anyway."""
+NEWCOMER_S: Final = 60.0
+"""Whoever came through a relay, and then did not for so long, is new there: a crowd that wants to
+be new all the time has to be sixty times as large as what newcomers have in a second."""
 
 
 def origin(ip: bytes) -> bytes:
@@ -101,18 +104,37 @@ class AcceptLimits:
 
 class RelayedInitiations:
     """Of what relays deliver to this node, the beginnings of handshakes. One relay brings at most
-    half of them, since it may make up senders; one sender an eighth of that, since it may make up
-    peers."""
+    half of them, since it may make up senders; one sender behind it an eighth of that, since it may
+    make up peers. Half of what a relay brings is kept for newcomers: however many strangers come
+    again and again, whoever has not come lately is not behind them."""
 
-    __slots__ = ("_by_relay", "_by_sender")
+    __slots__ = ("_again", "_by_relay", "_by_sender", "_seen")
 
     def __init__(self, per_s: float, now_s: float) -> None:
         self._by_relay = ArrivalRates(per_s=per_s, per_origin_per_s=per_s / 2, now_s=now_s)
+        self._again = ArrivalRates(per_s=per_s / 2, per_origin_per_s=per_s / 4, now_s=now_s)
         self._by_sender = ArrivalRates(per_s=float("inf"), per_origin_per_s=per_s / 16, now_s=now_s)
+        self._seen: OrderedDict[bytes, float] = OrderedDict()
+        """Who was let in, and when last; those first for whom that is longest ago."""
 
     def admit(self, relay_id: NodeId, sender: NodeId, now_s: float) -> bool:
         """Whether this one may be looked at. Who is too fast takes nothing from the others."""
-        return (
-            self._by_sender.take(sender, now_s) is None
+        # Of each relay apart: who sends is what the relay says.
+        where = relay_id + sender
+        admitted = (
+            self._by_sender.take(where, now_s) is None
+            and (self._is_new(where, now_s) or self._again.take(relay_id, now_s) is None)
             and self._by_relay.take(relay_id, now_s) is None
         )
+        if admitted:
+            self._see(where, now_s)
+        return admitted
+
+    def _is_new(self, where: bytes, now_s: float) -> bool:
+        seen_s = self._seen.get(where)
+        return seen_s is None or now_s >= seen_s + NEWCOMER_S
+
+    def _see(self, where: bytes, now_s: float) -> None:
+        if self._seen.pop(where, None) is None and len(self._seen) >= ORIGINS_MAX:
+            self._seen.popitem(last=False)
+        self._seen[where] = now_s

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from egtp.channel.packet import INITIATION
+from egtp.channel.packet import INITIATION, is_initiation_for
 from egtp.errors import InvalidMessage, NotSent
 from egtp.handling.handlers import Incoming
 from egtp.limits.accept_limits import RelayedInitiations
@@ -69,8 +69,12 @@ class RelayingHost(Protocol):
 class Relaying:
     """Moves packets through relays."""
 
-    def __init__(self, host: RelayingHost, initiations: RelayedInitiations) -> None:
+    def __init__(
+        self, host: RelayingHost, channel_key: bytes, initiations: RelayedInitiations
+    ) -> None:
+        """``channel_key`` is this node's own."""
         self._host = host
+        self._channel_key = channel_key
         self._initiations = initiations
         self.listener: RelayListener | None = None
         self.server: RelayServer | None = None
@@ -161,7 +165,8 @@ class Relaying:
         if not self.is_relay(path.peer_id) or relay is None:
             self._host.counters["dropped: delivery of a relay that was not chosen"] += 1
             return
-        first = delivery.packet[:1] == bytes((INITIATION,))
+        # What is none, or not for this node, is dropped further on, and costs next to nothing.
+        first = is_initiation_for(self._channel_key, delivery.packet)
         if first and not self._initiations.admit(path.peer_id, delivery.sender, self._host.now()):
             # Whoever means it sends it again in a second.
             self._host.counters["dropped: too many handshakes through relays"] += 1

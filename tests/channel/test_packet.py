@@ -19,6 +19,7 @@ from egtp.channel.packet import (
     Response,
     UnknownSession,
     decode_packet,
+    is_initiation_for,
     mac1,
 )
 from egtp.channel.session import InOrder, Session
@@ -114,6 +115,20 @@ def test_mac1_covers_every_bit_before_it(key: bytes, index: int, noise: bytes, p
     bent = decode_packet(bytes(packet))
     assert isinstance(bent, Initiation)
     assert not bent.mac_is_right(key)
+
+
+@given(KEYS, KEYS, INITIATIONS, RESPONSES, st.integers(0), st.integers(1, 255))
+def test_an_initiation_for_somebody_is_whole_of_this_version_and_under_his_key(
+    key: bytes, other: bytes, made_up: Initiation, response: Response, place: int, flip: int
+) -> None:
+    packet = Initiation.with_mac(made_up.sender_index, made_up.noise, key).encode()
+    assert is_initiation_for(key, packet)
+    assert is_initiation_for(other, packet) == (key == other)
+    assert not is_initiation_for(key, packet[: place % len(packet)])
+    bent = bytearray(packet)
+    bent[place % len(packet)] ^= flip
+    assert not is_initiation_for(key, bytes(bent))
+    assert not is_initiation_for(key, response.encode())
 
 
 def test_mac1_is_hmac_sha256_cut_to_16_bytes(vectors: dict[str, Any]) -> None:

@@ -8,7 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.limits.accept_limits import BURST_S, ORIGINS_MAX, AcceptLimits, RelayedInitiations, origin
+from egtp.limits.accept_limits import (
+    BURST_S,
+    NEWCOMER_S,
+    ORIGINS_MAX,
+    AcceptLimits,
+    RelayedInitiations,
+    origin,
+)
 from egtp.values.identity import NodeId
 
 
@@ -118,3 +125,46 @@ def test_a_relay_that_makes_up_senders_leaves_half_to_the_other_relays() -> None
     admitted = sum(initiations.admit(peer(0), peer(10 + n), 0.001 * n) for n in range(20_000))
     assert admitted == pytest.approx(160 / 2 * (BURST_S + 20), rel=0.01)
     assert initiations.admit(peer(1), peer(9), 20.0)
+
+
+def test_strangers_who_come_again_and_again_leave_half_of_a_relay_to_newcomers() -> None:
+    initiations, relay, now = RelayedInitiations(160.0, 0.0), peer(0), 0.0
+    admitted = newcomers = 0
+    for turn in range(20_000):
+        now = 0.001 * turn
+        admitted += initiations.admit(relay, peer(10 + turn % 100), now)
+        if turn % 100 == 99:
+            newcomers += initiations.admit(relay, peer(1000 + turn), now)
+    assert newcomers == 200
+    assert admitted == pytest.approx(160 / 4 * (BURST_S + now), rel=0.15)
+
+
+def test_who_was_not_let_in_is_a_newcomer_still_and_who_stayed_away_is_one_again() -> None:
+    initiations, relay = RelayedInitiations(160.0, 0.0), peer(0)
+    assert initiations.admit(relay, peer(1), 0.0)
+    crowd = [peer(10 + number) for number in range(500)]
+    for one in crowd:
+        initiations.admit(relay, one, 0.0)
+    assert not initiations.admit(relay, peer(2), 0.0)
+    # Those who came first come again, and take what is theirs.
+    for second in range(1, int(NEWCOMER_S)):
+        for one in crowd:
+            initiations.admit(relay, one, float(second))
+    assert not initiations.admit(relay, peer(1), NEWCOMER_S - 1)
+    assert initiations.admit(relay, peer(2), NEWCOMER_S - 1)
+    assert initiations.admit(relay, peer(1), NEWCOMER_S)
+
+
+def test_a_relay_that_names_somebody_as_the_sender_does_not_hold_him_up_at_another() -> None:
+    initiations = RelayedInitiations(160.0, 0.0)
+    for _ in range(1000):
+        initiations.admit(peer(0), peer(9), 0.0)
+    assert not initiations.admit(peer(0), peer(9), 0.0)
+    assert initiations.admit(peer(1), peer(9), 0.0)
+
+
+def test_what_is_remembered_of_senders_is_bounded_however_many_a_relay_makes_up() -> None:
+    initiations = RelayedInitiations(1e6, 0.0)
+    for number in range(3 * ORIGINS_MAX):
+        assert initiations.admit(peer(0), peer(number), 0.001 * number)
+    assert len(initiations._seen) == ORIGINS_MAX

@@ -26,6 +26,7 @@ from egtp import (
     RelayStrat,
     SignedCommRecord,
 )
+from egtp.channel.packet import Initiation
 from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay, encode_lease
 from egtp.values.identity import NodeId
@@ -37,6 +38,7 @@ Eventually = Callable[..., Awaitable[None]]
 Hidden = Callable[..., Awaitable[Node]]
 
 MIB = 1024 * 1024
+TOO_MANY = "dropped: too many handshakes through relays"
 
 
 def engine_of(node: Node) -> Any:
@@ -480,11 +482,29 @@ async def test_a_flood_of_handshakes_through_a_relay_is_bounded_and_keeps_nobody
 ) -> None:
     node, asker = await hidden(relay), await start(listen=())
     assert relay.relay_server is not None
+    channel_key = node.record.channel_key()
+    assert channel_key is not None
     for number in range(500):
-        packet = bytes((1, 1, 1, 0)) + number.to_bytes(4, "big") * 60
+        packet = Initiation.with_mac(number, bytes(240), channel_key).encode()
         relay.relay_server._deliver(node.node_id, NodeId(bytes(20)), packet, 5000)
-    reason = "dropped: too many handshakes through relays"
-    await eventually(lambda: node.counters[reason] > 400)
+    await eventually(lambda: node.counters[TOO_MANY] > 400)
+    assert await asker.query(node.node_id, "greet", b"still") == b"hello still"
+
+
+@pytest.mark.parametrize(
+    "packet", [b"\x01", bytes((1, 1, 1, 0)) + bytes(240), bytes((1, 2, 1, 0)) + bytes(240)]
+)
+async def test_what_cannot_become_a_handshake_takes_no_place_of_one(
+    start: Start, relay: Node, hidden: Hidden, eventually: Eventually, packet: bytes
+) -> None:
+    node, asker = await hidden(relay), await start(listen=())
+    assert relay.relay_server is not None
+    before = node.counters.total()
+    for number in range(1000):
+        sender = NodeId(number.to_bytes(20, "big"))
+        relay.relay_server._deliver(node.node_id, sender, packet, 5000)
+    await eventually(lambda: node.counters.total() >= before + 1000)
+    assert node.counters[TOO_MANY] == 0
     assert await asker.query(node.node_id, "greet", b"still") == b"hello still"
 
 
