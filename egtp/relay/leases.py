@@ -2,12 +2,13 @@
 
 Pure. A lease without a connection has a mailbox: bounded in packets, bytes and time. Relays serve
 strangers, who may make up as many identities as they like; so in a full relay the leases of those
-make way who are not even connected, and connections are bounded by where they come from.
+make way who are not even connected, and connections are bounded by where they come from. In a full
+mailbox whoever has most makes way.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -165,22 +166,42 @@ class Leases:
         now_s: float,
         *,
         stranger: bool,
-    ) -> bool:
-        """Keep a packet for a recipient who is away. False if a quota is used up. ``stranger`` is
-        about the sender."""
+    ) -> list[Held] | None:
+        """Keep a packet for a recipient who is away. Returns what made way for it; None if a quota
+        is used up. ``stranger`` is about the sender."""
         lease, limits, size = self._leases[recipient], self._limits, len(packet)
         self._drop_old(lease, now_s)
-        if (
-            len(lease.held) >= limits.mailbox_packets_max
-            or lease.held_bytes + size > limits.mailbox_bytes_max
-            or sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max
-            or not self._by_sender.take(sender, size, stranger=stranger)
-        ):
-            return False
+        if sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max:
+            return None
+        gone = self._makes_way(lease, sender, size)
+        if gone is None or not self._by_sender.take(sender, size, stranger=stranger):
+            return None
+        self._drop(lease, gone)
         deadline_s = now_s + min(lifetime_s, limits.mailbox_s_max)
         lease.held.append(Held(sender, packet, deadline_s))
         lease.held_bytes += size
-        return True
+        return gone
+
+    def _makes_way(self, lease: _Lease, sender: NodeId, size: int) -> list[Held] | None:
+        """The oldest of whoever has most, in packets or in bytes, until there is room; None if
+        somebody would have to who had no more than the sender then has. So a few fill no mailbox,
+        and nobody drives out those who have little."""
+        gone: list[Held] = []
+        left, left_bytes = list(lease.held), lease.held_bytes
+        while (by_bytes := left_bytes + size > self._limits.mailbox_bytes_max) or (
+            len(left) >= self._limits.mailbox_packets_max
+        ):
+            has: Counter[NodeId] = Counter()
+            for one in left:
+                has[one.sender] += len(one.packet) if by_bytes else 1
+            greediest = max(has, key=has.__getitem__, default=sender)
+            if has[sender] + (size if by_bytes else 1) >= has[greediest]:
+                return None
+            oldest = next(one for one in left if one.sender == greediest)
+            left.remove(oldest)
+            left_bytes -= len(oldest.packet)
+            gone.append(oldest)
+        return gone
 
     def collect(self, recipient: NodeId, now_s: float) -> list[Held]:
         """The recipient is back: empty its mailbox. What is too old is gone (R24)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Protocol
 
-from egtp.channel.packet import INITIATION
+from egtp.channel.packet import INITIATION, INITIATION_BYTES_MIN
 from egtp.errors import InvalidMessage, Refusal
 from egtp.relay.leases import Leases, RelayLimits
 from egtp.relay.wire import (
@@ -106,23 +106,30 @@ class RelayServer:
                 return
             self._deliver(recipient, sender, packet, left_ms)
             return
-        now = self._host.now()
-        if not self.leases.has(recipient, now):
+        if not self.leases.has(recipient, self._host.now()):
             self._refuse(sender, packet, NO_LEASE, "dropped: no lease")
-        elif packet[:1] != bytes((INITIATION,)):
-            # Sealed under a session that the recipient may not have any more when it is back.
+        elif packet[:1] != bytes((INITIATION,)) or len(packet) < INITIATION_BYTES_MIN:
+            # Sealed under a session that the recipient may not have any more when it is back; or
+            # nothing at all, which would only take the room of others.
             self._refuse(sender, packet, NO_LEASE, "dropped: the recipient is away")
-        elif self.leases.hold(
+        else:
+            self._hold(recipient, sender, packet, left_ms / 1000)
+
+    def _hold(self, recipient: NodeId, sender: NodeId, packet: bytes, lifetime_s: float) -> None:
+        gone = self.leases.hold(
             recipient,
             sender,
             packet,
-            left_ms / 1000,
-            now,
+            lifetime_s,
+            self._host.now(),
             stranger=self._host.is_stranger(sender),
-        ):
-            self.counters["held packets"] += 1
-        else:
+        )
+        if gone is None:
             self._refuse(sender, packet, TOO_MUCH, "dropped: mailbox full")
+            return
+        self.counters["held packets"] += 1
+        for held in gone:
+            self._refuse(held.sender, held.packet, TOO_MUCH, "dropped: made way in a mailbox")
 
     def came_back(self, peer_id: NodeId) -> None:
         """A peer is connected: give it what was held for it."""

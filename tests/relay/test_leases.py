@@ -14,7 +14,7 @@ from egtp.values.identity import NodeId
 
 PEERS = [NodeId(bytes([number]) * 20) for number in range(13)]
 SENDER = NodeId(bytes([99]) * 20)
-SENDERS = [NodeId(bytes([99 + number]) * 20) for number in range(2)]
+SENDERS = [NodeId(bytes([99 + number]) * 20) for number in range(3)]
 LIMITS = RelayLimits(
     leases_max=8,
     lease_s_max=30.0,
@@ -118,17 +118,34 @@ class LeasesMachine(RuleBasedStateMachine):
         everywhere = [held for b in self.boxes.values() for held in b]
         its = [held for held in everywhere if held.sender == sender]
         fits = (
-            len(box) < LIMITS.mailbox_packets_max
-            and sum(len(held.packet) for held in box) + size <= LIMITS.mailbox_bytes_max
-            and sum(held.sender == sender for held in box) < LIMITS.mailbox_sender_packets_max
+            sum(held.sender == sender for held in box) < LIMITS.mailbox_sender_packets_max
             and sum(len(held.packet) for held in its) + size <= LIMITS.sender_bytes_max
             and sum(len(held.packet) for held in everywhere) + size <= LIMITS.mailboxes_bytes_max
         )
-        held = self.leases.hold(peer_id, sender, packet, lifetime_s, self.now_s, stranger=stranger)
-        assert held == fits
-        if fits:
+        gone = self.leases.hold(peer_id, sender, packet, lifetime_s, self.now_s, stranger=stranger)
+        assert gone == (self._makes_way(box, sender, size) if fits else None)
+        if gone is not None:
+            for held in gone:
+                box.remove(held)
             deadline_s = self.now_s + min(lifetime_s, LIMITS.mailbox_s_max)
             box.append(Held(sender, packet, deadline_s))
+
+    def _makes_way(self, box: list[Held], sender: NodeId, size: int) -> list[Held] | None:
+        left, gone = list(box), list[Held]()
+        while True:
+            by_bytes = sum(len(held.packet) for held in left) + size > LIMITS.mailbox_bytes_max
+            if not by_bytes and len(left) < LIMITS.mailbox_packets_max:
+                return gone
+            weights = {
+                one: sum(len(held.packet) if by_bytes else 1 for held in left if held.sender == one)
+                for one in (sender, *(held.sender for held in left))
+            }
+            most = max(weights.values())
+            if weights[sender] + (size if by_bytes else 1) >= most:
+                return None
+            gone.append(next(held for held in left if weights[held.sender] == most))
+            # Of those who have as much, whoever has been here for longest; of his, the oldest.
+            left.remove(gone[-1])
 
     @rule(peer_id=st.sampled_from(PEERS))
     def collect(self, peer_id: NodeId) -> None:
@@ -205,7 +222,8 @@ def hold(
     lifetime_s: float,
     now_s: float,
 ) -> bool:
-    return leases.hold(peer_id, sender, packet, lifetime_s, now_s, stranger=False)
+    gone = leases.hold(peer_id, sender, packet, lifetime_s, now_s, stranger=False)
+    return gone is not None
 
 
 def held_packets(leases: Leases, peer_id: NodeId, now_s: float) -> list[bytes]:
@@ -313,3 +331,46 @@ def test_one_sender_does_not_fill_the_mailbox_of_somebody_else() -> None:
     held = [hold(leases, PEERS[0], SENDERS[0], b"spam", 5.0, 0.0) for _ in range(10)]
     assert held == [True, True] + [False] * 8
     assert hold(leases, PEERS[0], SENDERS[1], b"news", 5.0, 0.0)
+
+
+BOX = replace(LIMITS, mailbox_packets_max=8, mailbox_sender_packets_max=4)
+
+
+def test_in_a_full_mailbox_the_oldest_of_whoever_has_most_makes_way() -> None:
+    leases, crowd = Leases(BOX), PEERS[1:]
+    grant(leases, PEERS[0], 30, 0.0)
+    for number in range(8):
+        assert hold(leases, PEERS[0], crowd[number // 4], b"%d" % number, 5.0, 0.0)
+    gone = leases.hold(PEERS[0], SENDER, b"news", 5.0, 0.0, stranger=True)
+    assert gone == [Held(crowd[0], b"0", 5.0)]
+    assert held_packets(leases, PEERS[0], 0.0) == [b"%d" % n for n in range(1, 8)] + [b"news"]
+    assert leases.held_bytes == 0
+
+
+def test_a_large_packet_makes_way_for_a_small_one_and_comes_not_back() -> None:
+    leases, (a, b, *_) = Leases(BOX), PEERS[1:]
+    grant(leases, PEERS[0], 30, 0.0)
+    assert hold(leases, PEERS[0], a, bytes(60), 5.0, 0.0)
+    assert hold(leases, PEERS[0], b, bytes(30), 5.0, 0.0)
+    assert hold(leases, PEERS[0], SENDER, b"a" * 20, 5.0, 0.0)
+    assert not hold(leases, PEERS[0], a, bytes(60), 5.0, 0.0)
+    assert held_packets(leases, PEERS[0], 0.0) == [bytes(30), b"a" * 20]
+
+
+def test_whoever_has_no_more_than_the_others_in_a_mailbox_stays_in_it() -> None:
+    leases = Leases(BOX)
+    grant(leases, PEERS[0], 30, 0.0)
+    assert hold(leases, PEERS[0], SENDER, b"news", 5.0, 0.0)
+    for turn in range(100):
+        hold(leases, PEERS[0], PEERS[1 + turn % 12], b"spam", 5.0, 0.0)
+    assert b"news" in held_packets(leases, PEERS[0], 0.0)
+
+
+def test_what_would_not_fit_even_then_makes_nobody_go() -> None:
+    leases = Leases(replace(BOX, mailboxes_bytes_max=400, sender_bytes_max=400))
+    grant(leases, PEERS[0], 30, 0.0)
+    for sender, size in ((PEERS[1], 50), (PEERS[2], 50)):
+        assert hold(leases, PEERS[0], sender, bytes(size), 5.0, 0.0)
+    assert not hold(leases, PEERS[0], SENDER, bytes(101), 5.0, 0.0)
+    assert not hold(leases, PEERS[0], SENDER, bytes(50), 5.0, 0.0)
+    assert leases.held_bytes == 100
