@@ -5,7 +5,7 @@ and a few large messages at a time take turns, a packet each, so a body of many 
 small query by a packet, and not by the body. (What the kernels have taken already goes
 first all the same; :mod:`egtp.paths.bulk_window` bounds that.) How many take turns is bounded by
 what the other side is willing to put together at a time. What is passed on for others is never cut,
-and so keeps its order; its senders take turns, and it goes behind the small messages of this node
+and so keeps its order; its senders share it, and it goes behind the small messages of this node
 itself. Nothing here is sealed yet: whatever has not been taken when a path dies can go by another.
 """
 
