@@ -6,8 +6,11 @@ No example has a deadline: how long one takes is the machine's affair, and bench
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
 import hashlib
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -52,6 +55,20 @@ class AmpleRoom:
 def ample_room() -> RoomForChunks:
     """For the chunks of a path that no limit of its node stops."""
     return AmpleRoom()
+
+
+@pytest.fixture(scope="session")
+def eager_task_factory() -> Any:
+    """asyncio's own, on every loop: uvloop gives it an ``eager_start`` on 3.13, which it takes from
+    3.13.3 on."""
+
+    def eagerly(
+        loop: Any, coroutine: Any, *, context: contextvars.Context | None = None, **_: object
+    ) -> Any:
+        factory: Any = asyncio.eager_task_factory  # type: ignore[attr-defined, unused-ignore]
+        return factory(loop, coroutine, context=context)
+
+    return eagerly
 
 
 def fixed_identity(name: str) -> Identity:

@@ -785,8 +785,10 @@ def test_a_job_of_a_loop_that_is_thrown_away_is_told_nobody() -> None:
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="came with Python 3.12")
 @pytest.mark.parametrize("work", [returns_at_once, raises_at_once, waits_a_turn])
-async def test_with_eager_tasks_a_job_that_ends_in_its_first_step_is_over(work: Work) -> None:
-    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+async def test_with_eager_tasks_a_job_that_ends_in_its_first_step_is_over(
+    work: Work, eager_task_factory: Any
+) -> None:
+    asyncio.get_running_loop().set_task_factory(eager_task_factory)
     async with workers() as ended:
         job, worker = await outside_of_tasks(lambda: ended.run(work([])))
         await ended.end_of(job)

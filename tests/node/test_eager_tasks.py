@@ -20,12 +20,10 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture
-async def eager(start: Start) -> AsyncIterator[None]:
+async def eager(start: Start, eager_task_factory: Any) -> AsyncIterator[None]:
     """Set up after ``start``, so that it ends before the nodes do."""
     loop = asyncio.get_running_loop()
-    if not isinstance(loop, asyncio.BaseEventLoop):
-        pytest.skip("uvloop calls that factory with an argument that it does not know")
-    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined, unused-ignore]
+    loop.set_task_factory(eager_task_factory)
     yield
     loop.set_task_factory(None)
 
