@@ -43,15 +43,23 @@ class SimulatedTask(asyncio.Task[Any]):
             self.number = cast("VirtualLoop", self.get_loop()).next_number()
             return self.number
 
+    def set_name(self, value: object, /) -> None:
+        # asyncio of 3.13.0 gives what its factory made a name that nobody gave it: ``None``.
+        if value is not None:
+            super().set_name(value)
+
 
 def make_task(
     loop: VirtualLoop,
     coro: Coroutine[Any, Any, _T] | Generator[Any, None, _T],
+    *,
+    name: str | None = None,
     context: contextvars.Context | None = None,
 ) -> asyncio.Task[_T]:
+    """Most versions of asyncio name the task afterwards; 3.13.3 leaves that to its factory."""
     context = contextvars.copy_context() if context is None else context
     task = SimulatedTask(coro, loop=loop, context=context)
     task.context = context
     # asyncio itself counts the tasks of all worlds that this process has seen.
-    task.set_name(f"Task-{hash(task)}")
+    task.set_name(f"Task-{hash(task)}" if name is None else name)
     return task

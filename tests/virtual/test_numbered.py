@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -71,6 +72,21 @@ def test_the_names_that_a_program_gives_are_kept() -> None:
         alice = network.host("alice", "192.0.2.1")
         assert alice.spawn(asyncio.sleep(0), name="mine").get_name() == "mine"
         assert asyncio.create_task(asyncio.sleep(0), name="yours").get_name() == "yours"
+        await asyncio.sleep(1)
+
+    simulate(story)
+
+
+def test_a_task_has_its_name_whether_asyncio_or_its_factory_gives_it() -> None:
+    """Which of the two it is differs from one version to the next, within 3.13 as well."""
+
+    async def story(network: Network) -> None:
+        make: Any = network.loop.get_task_factory()
+        by_factory = make(network.loop, asyncio.sleep(0), name="mine")
+        nameless = make(network.loop, asyncio.sleep(0), name=None)
+        nameless.set_name(None)
+        assert by_factory.get_name() == "mine"
+        assert nameless.get_name() == f"Task-{hash(nameless)}"
         await asyncio.sleep(1)
 
     simulate(story)
