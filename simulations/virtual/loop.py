@@ -92,6 +92,8 @@ class VirtualLoop(Unthreaded):
         self._turns_at_now = 0
         self._some_process_stopped = False
         self._some_clock_differs = False
+        self._ends = False
+        """What would still be begun has no time left in which it could happen."""
         self.set_task_factory(make_task)
 
     def __del__(self) -> None:
@@ -279,6 +281,7 @@ class VirtualLoop(Unthreaded):
 
         # Whatever limit it was that was reached, there is time for that.
         self.limit_s, self._turns_at_now = None, 0
+        self._ends = True
         self.call_soon(end)
         try:
             self.run_forever()
@@ -310,7 +313,8 @@ class VirtualLoop(Unthreaded):
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:
         # asyncio itself has to expect that it is called from another thread.
         self._asyncgens.discard(agen)
-        if not self.is_closed():
+        process = current_process()
+        if not (self._ends or self.is_closed() or (process is not None and not process.alive)):
             self.call_soon(self.create_task, agen.aclose())
 
 

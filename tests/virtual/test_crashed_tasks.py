@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from simulations.virtual import Network, simulate
+from simulations.virtual import Network, Overdue, simulate
 
 
 async def gathers(child: asyncio.Task[None]) -> None:
@@ -101,3 +101,47 @@ def test_what_an_inner_coroutine_raises_as_it_is_thrown_away_is_not_told_to_anyb
     simulate(story)
     gc.collect()
     assert told == []
+
+
+def test_a_generator_that_somebody_was_reading_as_the_machine_crashed_is_dropped_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """asyncio would have a new task close it: a dead machine begins none, and to make what such a
+    task would have run is to be told, from 3.13 on, that nobody ever did."""
+    told: list[object] = []
+    ended: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+
+    async def story(network: Network) -> None:
+        host = network.host("host", "5.0.0.1")
+        host.spawn(reads(ended))
+        await asyncio.sleep(1)
+        host.crash()
+        await asyncio.sleep(1)
+
+    simulate(story)
+    gc.collect()
+    assert (told, ended) == ([], [])
+
+
+def test_a_generator_that_the_story_was_reading_as_time_was_up_is_dropped_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: list[object] = []
+    ended: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", told.append)
+    with pytest.raises(Overdue):
+        simulate(lambda _: reads(ended), limit_s=1)
+    gc.collect()
+    assert (told, ended) == ([], [])
+
+
+async def reads(ended: list[str]) -> None:
+    async def numbers() -> AsyncIterator[int]:
+        try:
+            yield 1
+        finally:
+            ended.append("numbers")
+
+    async for _ in numbers():
+        await asyncio.sleep(1_000)
