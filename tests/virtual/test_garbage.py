@@ -69,6 +69,7 @@ def test_afterwards_garbage_is_collected_as_before(is_enabled: bool) -> None:
 
 def test_memory_does_not_grow_with_garbage(few_turns: None) -> None:
     async def story(network: Network) -> None:
+        gc.collect()  # What was there before the world, up to a threshold of each Python's own.
         most = 0
         for _ in range(2_000):
             node: list[Any] = []

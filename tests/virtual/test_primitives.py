@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import sys
 
 import pytest
 
@@ -48,7 +49,29 @@ def test_of_a_timeout_and_what_it_waits_for_at_one_moment_the_first_asked_for_wi
         # The sleep began earlier, so it ends first, if only by a turn of the loop.
         sleeping = asyncio.create_task(after(5, "slept"))
         await asyncio.sleep(0)
-        assert await asyncio.wait_for(sleeping, 5) == "slept"
+        assert await asyncio.wait({sleeping}, timeout=5) == ({sleeping}, set())
+        assert sleeping.result() == "slept"
+        # Here the wait began earlier: the task takes its first step in the next turn.
+        late = asyncio.create_task(after(5))
+        assert await asyncio.wait({late}, timeout=5) == (set(), {late})
+        await late
+
+    simulate(story)
+
+
+def test_if_wait_for_and_what_it_waits_for_end_at_one_moment_asyncio_says_which_wins() -> None:
+    """Until 3.11 it looked what was there. From 3.12 on it is a ``timeout``, and cancels a task
+    whose last step is due, too."""
+
+    async def story(_: Network) -> None:
+        sleeping = asyncio.create_task(after(5, "slept"))
+        await asyncio.sleep(0)
+        if sys.version_info < (3, 12):
+            assert await asyncio.wait_for(sleeping, 5) == "slept"
+        else:
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(sleeping, 5)
+            assert sleeping.cancelled()
 
     simulate(story)
 
