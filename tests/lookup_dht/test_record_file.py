@@ -348,7 +348,9 @@ def test_the_file_holds_no_more_than_the_store(tmp_path: Path, sign: Sign) -> No
         assert {row[0] for row in connection.execute("SELECT peer_id FROM records")} == kept
         assert connection.execute("SELECT count(*) FROM sequences").fetchone() == (20,)
     connection.close()
-    assert set(store_on(path, records_max=50).keys()) == kept
+    store = store_on(path, records_max=50)
+    assert set(store.keys()) == kept
+    store.close()
 
 
 async def test_the_records_of_a_whole_store_are_read_while_others_have_the_loop(

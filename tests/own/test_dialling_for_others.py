@@ -201,6 +201,7 @@ def test_nothing_but_one_handshake_is_said_and_nothing_is_taken_in_return(play: 
                 for packet in splitter.feed(data):
                     heard.append(packet)
                     writer.write(frame(respond(packet)))
+            writer.close()
             ended.set()
 
         def respond(packet: bytes) -> bytes:
@@ -232,8 +233,9 @@ def test_one_who_takes_the_connection_and_says_nothing_is_left_after_a_while(pla
     async def story(world: Any) -> None:
         asker, verifier = await asked_by(world)
 
-        async def accept(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.read()
+            writer.close()
 
         await asker.run(asyncio.start_server(accept, ASKER, 5555))
         began_s = world.now
