@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from egtp.errors import EgtpError, InvalidConfig, LookupFailed, LookupFailure, PublishFailed
 from egtp.values.comm_record import SignedCommRecord, supersedes
@@ -318,9 +318,7 @@ class LookupRace(LookupChain):
                 if supersedes(record, newest):
                     newest = record
         finally:
-            for one in searches:
-                one.cancel()
-            await asyncio.gather(*searches, return_exceptions=True)
+            await _end(searches)
         if newest is None:
             raise failure
         return newest
@@ -349,7 +347,7 @@ class LookupRace(LookupChain):
         searches = [asyncio.ensure_future(search(service)) for service in self._services]
         for one in searches:
             one.add_done_callback(lambda _: changed.set())
-        told = newer_than
+        told, is_dropped = newer_than, False
         try:
             while True:
                 is_over = all(one.done() for one in searches)
@@ -360,10 +358,22 @@ class LookupRace(LookupChain):
                     break
                 else:
                     changed.clear()
-                    await changed.wait()
+                    try:
+                        await changed.wait()
+                    except GeneratorExit:
+                        # Whoever closes a stream does so between two records. Here it is dropped,
+                        # with who awaits the next one: from Python 3.13 on it is told.
+                        is_dropped = True
+                        raise
         finally:
-            for one in searches:
-                one.cancel()
-            await asyncio.gather(*searches, return_exceptions=True)
+            await _end(searches, is_dropped=is_dropped)
         if told == newer_than:
             raise failure
+
+
+async def _end(searches: Sequence[asyncio.Task[Any]], *, is_dropped: bool = False) -> None:
+    """Return when all have ended: at once, though, if who asked is dropped and may not wait."""
+    for one in searches:
+        one.cancel()
+    if not is_dropped:
+        await asyncio.gather(*searches, return_exceptions=True)
