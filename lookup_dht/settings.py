@@ -58,7 +58,12 @@ class DHTLimits:
     group_contacts_max: int = 10
     """The same for the whole table."""
     group_candidates_per_walk: int = 2
-    """The same for the nodes that one walk asks."""
+    """The same for the nodes that one walk asks, those left out that are silent..."""
+    group_queries_per_walk: int = 8
+    """...and those that it was told of and asks in all, silent ones too: else a node that invents
+    some at one address has every walk send that one a datagram for each..."""
+    address_queries_per_walk: int = 4
+    """...and of them, those at one IP address."""
     region_nodes_max: int = 40
     """A walk of the whole neighbourhood of a key asks, and a record is stored on, at most so many
     nodes; about thirty are usual."""

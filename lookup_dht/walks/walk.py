@@ -17,6 +17,7 @@ from __future__ import annotations
 import bisect
 import enum
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -90,6 +91,8 @@ class Walk:
         """Asked and not slow yet, in the order of asking."""
         self._slow = 0
         self._asked_homes: set[bytes] = set()
+        self._asked_of: Counter[bytes] = Counter()
+        """By IP address and by network group, whatever came of it."""
         self.asked = 0
         self.heard = 0
         for contact in start:
@@ -117,6 +120,9 @@ class Walk:
             candidate.state, candidate.asked_at = _ASKED, now
             self._quick[candidate.compact] = candidate
             self._asked_homes.add(candidate.compact[NODE_ID_BYTES:])
+            if self._groups_limited:
+                ip, group = candidate.compact[NODE_ID_BYTES:-2], candidate.group
+                self._asked_of.update((ip, group or _group(candidate)))
         self.asked += len(chosen)
         over = not chosen and self._over(open_ones)
         return [it.contact or Contact.unpack(it.compact) for it in chosen], over
@@ -217,7 +223,8 @@ class Walk:
 
         One per address and few per network group: however many ids and addresses one owner
         invents, it is asked few times. Addresses that failed do not count, so nobody can use up
-        the share of another's network by inventing addresses in it.
+        the share of another's network by inventing a few addresses in it. That many can be
+        invented at the expense of whoever is there is what :meth:`_bothered` is for.
         """
         new: list[_Candidate] = []
         open_ones, count, count_within = False, 0, 0
@@ -241,7 +248,8 @@ class Walk:
                 of_group = groups.get(group, 0)
             if state is _NEW:
                 home = candidate.compact[NODE_ID_BYTES:]
-                if home in homes or home in added or of_group >= group_max:
+                refused = home in homes or home in added or of_group >= group_max
+                if refused or self._bothered(candidate, new):
                     continue
                 added.add(home)
                 new.append(candidate)
@@ -258,6 +266,21 @@ class Walk:
                 new.append(witness)
             open_ones = open_ones or witness.state is _ASKED
         return new[:wanted], open_ones
+
+    def _bothered(self, candidate: _Candidate, new: list[_Candidate]) -> bool:
+        """Whether so many were asked at its IP address or in its group, with the ``new`` ones, that
+        one more only because others told of it would be a burden on whoever is there. Whom this
+        node knew before has answered it, and is asked."""
+        if candidate.contact is not None or not self._groups_limited:
+            return False
+        ip, group = candidate.compact[NODE_ID_BYTES:-2], candidate.group
+        of_ip = sum(it.compact[NODE_ID_BYTES:-2] == ip for it in new)
+        of_group = sum(it.group == group for it in new)
+        limits, asked_of = self._limits, self._asked_of
+        return (
+            asked_of[ip] + of_ip >= limits.address_queries_per_walk
+            or asked_of[group] + of_group >= limits.group_queries_per_walk
+        )
 
 
 def _group(candidate: _Candidate) -> bytes:

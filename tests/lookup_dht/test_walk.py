@@ -131,6 +131,59 @@ def test_few_of_one_network_group_are_asked_and_failed_ones_do_not_count() -> No
     assert walk.done(0.0)
 
 
+def _ask_in_vain(walk: Walk) -> list[Contact]:
+    """Whom it asks until it is over, if nobody answers: one fails, the next is slow."""
+    asked: list[Contact] = []
+    now = 0.0
+    while not walk.done(now):
+        chosen = walk.next_queries(now)
+        for node in chosen[::2]:
+            walk.failed(node)
+        asked += chosen
+        now += SOFT_S
+    return asked
+
+
+def _invented(number: int, ip: int, port: int) -> Contact:
+    return Contact(number.to_bytes(20, "big"), b"\x4d\x07\x07" + bytes((ip,)), port)
+
+
+def test_many_nodes_invented_at_one_address_cost_it_few_queries() -> None:
+    walk = walk_from(1000, groups_limited=True)
+    (liar,) = walk.next_queries(0.0)
+    hear(walk, liar, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
+    assert len(_ask_in_vain(walk)) == 4
+    assert walk.closest() == [liar]
+
+
+def test_many_nodes_invented_in_one_network_cost_it_few_queries() -> None:
+    walk = walk_from(1000, groups_limited=True)
+    (liar,) = walk.next_queries(0.0)
+    hear(walk, liar, *(_invented(number, number, 9100) for number in range(1, 21)))
+    assert len(_ask_in_vain(walk)) == 8
+
+
+def test_who_is_known_is_asked_however_many_are_invented_at_its_address() -> None:
+    known = _invented(900, 7, 9100)
+    start = [*(contact(number, number << 8) for number in range(100, 105)), known]
+    walk = Walk(
+        0, start, DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed, groups_limited=True
+    )
+    for liar in walk.next_queries(0.0):
+        assert liar != known
+        hear(walk, liar, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
+    asked = _ask_in_vain(walk)
+    assert known in asked
+    assert len(asked) == 5
+
+
+def test_on_one_machine_many_are_asked_at_one_address() -> None:
+    walk = walk_from(1000)
+    (first,) = walk.next_queries(0.0)
+    hear(walk, first, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
+    assert len(_ask_in_vain(walk)) == 20
+
+
 def test_within_its_radius_everybody_is_asked_though_k_are_closer() -> None:
     walk = walk_from(*range(1, 61), radius=30)
     while not walk.done(0.0):
