@@ -109,7 +109,11 @@ class DHTLimits:
     """Records given to one new neighbour at a time."""
     care_interval_s: float = 3600.0
     """A record that nobody stored or asked around for so long is looked after: its neighbourhood
-    is walked, and nodes that lack it get it."""
+    is walked, and nodes that lack it get it..."""
+    care_interval_max_s: float = 8 * 3600.0
+    """...and so is one that somebody stored or asked around for all the time, at the latest after
+    this: he may only say so, for the record to be lost with those who hold it. Each holder draws
+    another time between the two: of twenty, one does it every quarter of an hour or so."""
     upkeep_interval_s: float = 30.0
     """How often a node looks after its table, give or take a quarter at random, so that nodes
     that were started together do not act together."""
@@ -170,4 +174,11 @@ class NodeSettings:
 
     def jitter(self, seconds: float) -> float:
         """``seconds``, give or take a quarter."""
-        return seconds * (0.75 + int.from_bytes(self.entropy(2), "big") / 2**17)
+        return seconds * (0.75 + self._chance() / 2)
+
+    def between(self, least: float, most: float) -> float:
+        """Anything between the two, at random."""
+        return least + (most - least) * self._chance()
+
+    def _chance(self) -> float:
+        return int.from_bytes(self.entropy(2), "big") / 2**16

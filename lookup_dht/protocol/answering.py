@@ -144,5 +144,5 @@ class Answerer:
         if sequence <= query.sequence:
             record = b""
             if sequence == query.sequence > 0:
-                handlers.storage.looked_after(query.key)
+                handlers.storage.asked_around(query.key)
         return Reply(*head, nodes, record, StoreStatus.REFUSED, token, sequence)

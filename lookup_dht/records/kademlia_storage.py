@@ -20,16 +20,17 @@ __all__ = ["RecordStore"]
 
 
 class _Held:
-    __slots__ = ("care_at", "data", "expiry_unix_s", "sequence", "source")
+    __slots__ = ("care_at", "care_by", "data", "expiry_unix_s", "sequence", "source")
 
-    def __init__(self, record: Storable, data: bytes, source: bytes, care_at: float) -> None:
+    def __init__(self, record: Storable, data: bytes, source: bytes) -> None:
         self.sequence = record.sequence
         self.expiry_unix_s = record.expiry_unix_s
         self.data = data
         self.source = source
         """The network that it came from; empty if it counts for none."""
-        self.care_at = care_at
-        """Elapsed seconds: if nobody stores it or asks around for it until then, this node does."""
+        self.care_at = self.care_by = 0.0
+        """Elapsed seconds: if nobody stores it or asks around for it until the first, this node
+        does; and whoever does, it does by the second."""
 
 
 class RecordStore(IStorage):  # type: ignore[misc]
@@ -93,7 +94,9 @@ class RecordStore(IStorage):  # type: ignore[misc]
         if record.sequence < self._floor[key] or not _supersedes(record.sequence, data, held):
             self._counters["record_older"] += 1
             return StoreStatus.NEWER_HELD
-        self._keep(key, _Held(record, data, source, self._care_at()))
+        kept = _Held(record, data, source)
+        self._take_care(kept)
+        self._keep(key, kept)
         if key not in self._records:
             return StoreStatus.REFUSED
         self._floor.note(key, record.sequence)
@@ -128,12 +131,18 @@ class RecordStore(IStorage):  # type: ignore[misc]
         for key in [key for key, held in self._records.items() if self._expired(held)]:
             self._drop(key)
 
-    def looked_after(self, key: bytes) -> None:
-        """Somebody is asking the neighbourhood of ``key`` for it, and will give it to who lacks
-        it."""
+    def asked_around(self, key: bytes) -> None:
+        """Somebody says that he is asking the neighbourhood of ``key`` for it, and will give it to
+        who lacks it."""
         held = self._records.get(key)
         if held is not None:
-            held.care_at = self._care_at()
+            self._leave_care(held)
+
+    def looked_after(self, key: bytes) -> None:
+        """This node itself does so."""
+        held = self._records.get(key)
+        if held is not None:
+            self._take_care(held)
 
     def untended(self) -> bytes | None:
         """The key of a record that nobody has looked after for long."""
@@ -141,9 +150,21 @@ class RecordStore(IStorage):  # type: ignore[misc]
         due = first is not None and first[1].care_at <= self._settings.elapsed()
         return first[0] if first is not None and due else None
 
-    def _care_at(self) -> float:
+    def _take_care(self, held: _Held) -> None:
+        """As of now, and again by and by, whatever others say until then."""
+        limits, settings = self._limits, self._settings
+        # At random, so that one of those who are lied to is the first, and not all at once.
+        most_s = max(limits.care_interval_s, limits.care_interval_max_s)
+        held.care_by = settings.elapsed() + settings.between(limits.care_interval_s, most_s)
+        self._leave_care(held)
+
+    def _leave_care(self, held: _Held) -> None:
+        """Somebody else has just taken it, for all that is known. It may be forged, and costs him a
+        datagram, so it does not put off for ever what this node does itself."""
         # At random, so that one of its holders is the first and the others need not.
-        return self._settings.elapsed() + self._settings.jitter(self._limits.care_interval_s)
+        settings = self._settings
+        care_at = settings.elapsed() + settings.jitter(self._limits.care_interval_s)
+        held.care_at = min(care_at, held.care_by)
 
     @property
     def size_bytes(self) -> int:
@@ -212,7 +233,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             self._make_room()
 
     def _stored_again(self, key: bytes, held: _Held, source: bytes) -> None:
-        held.care_at = self._care_at()
+        self._leave_care(held)
         if source == held.source or not held.source:
             return
         if len(self._of_source.get(source, ())) < len(self._of_source[held.source]):

@@ -270,3 +270,21 @@ def test_a_record_left_alone_for_an_hour_wants_care(
     assert store.untended() is None
     clock.now += 1
     assert store.untended() == bytes(identity.node_id)
+
+
+def test_however_often_others_ask_around_or_store_a_record_it_gets_care_in_the_end(
+    store: RecordStore, clock: Clock, identity: Identity, sign: Sign
+) -> None:
+    key = bytes(identity.node_id)
+    for sequence in (NOW, NOW + 1):  # A newer one says that its owner is there.
+        record = sign(identity, sequence, expiry=NOW + DAY)
+        put(store, record)
+        for _ in range(5):
+            clock.now += 600
+            store.asked_around(key)
+            put(store, record)
+        assert store.untended() is None
+    clock.now += 600
+    assert store.untended() == key
+    store.looked_after(key)
+    assert store.untended() is None

@@ -12,7 +12,7 @@ from egtp.errors import LookupFailed
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
-from lookup_dht.wire.datagram import StoreStatus
+from lookup_dht.wire.datagram import Method, Query, StoreStatus, encode_query
 from simulations.virtual import Host, Link, LogNormal, Network, run_in
 
 Story = Callable[["Town"], Coroutine[None, None, None]]
@@ -166,24 +166,42 @@ def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -
     tell(story)
 
 
-def test_a_record_whose_holders_die_one_after_another_lives_on() -> None:
+@pytest.mark.parametrize("hushed", [False, True])
+def test_a_record_whose_holders_die_one_after_another_lives_on(hushed: bool) -> None:
+    """Also if somebody tells every node all the time that he is asking around for it."""
+
     async def story(town: Town) -> None:
         await town.grow(60)
         peer = town.identity()
         await town.publish(0, town.sign(peer, 5, 24 * 3600))
         for _ in range(6):
-            holders = [
-                number
-                for number, node in enumerate(town.nodes)
-                if town.hosts[number].is_up and node._node.storage.held(peer.node_id)
-            ]
-            for number in holders[3:8]:
+            for number in _holders(town, peer)[3:8]:
                 town.hosts[number].crash()
-            await asyncio.sleep(3700)
+            for _ in range(4):
+                if hushed:
+                    _say_that_it_is_asked_for(town, bytes(peer.node_id))
+                await asyncio.sleep(925)
         up = next(number for number in range(59, 0, -1) if town.hosts[number].is_up)
         assert await town.resolve(up, peer) == 5
+        assert len(_holders(town, peer)) >= 10
 
     tell(story, limit_s=30_000)
+
+
+def _holders(town: Town, peer: Identity) -> list[int]:
+    return [
+        number
+        for number, node in enumerate(town.nodes)
+        if town.hosts[number].is_up and node._node.storage.held(peer.node_id)
+    ]
+
+
+def _say_that_it_is_asked_for(town: Town, key: bytes) -> None:
+    query = Query(Method.FIND_VALUE, "main", bytes(20), False, key, sequence=5)
+    for host, node in zip(town.hosts, town.nodes, strict=True):
+        if host.is_up:
+            datagram = encode_query(town.rng.randbytes(20), query)
+            node._node.protocol.datagram_received(datagram, ("99.0.0.1", 5000))
 
 
 @pytest.mark.reaches_in
