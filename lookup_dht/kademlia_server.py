@@ -263,7 +263,7 @@ class LookupServer(Server):  # type: ignore[misc]
         for target in self.protocol.get_refresh_ids()[:1]:
             await self.walks.find_nodes(target)
             self.counters["bucket_refreshed"] += 1
-        await self.walks.hand_over_again()
+        self._spawn(self.walks.hand_over_again())  # It takes as long as others take to answer.
         await self.walks.look_after_one()
 
     async def _catch_up_on_disk(self) -> None:

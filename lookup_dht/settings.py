@@ -107,6 +107,8 @@ class DHTLimits:
     """Records are given to new neighbours this long after one was met: several come together."""
     hand_over_max: int = 64
     """Records given to one new neighbour at a time."""
+    hand_over_interval_s: float = 300.0
+    """A host that is new again, with another id, is given none before so long has passed."""
     care_interval_s: float = 3600.0
     """A record that nobody stored or asked around for so long is looked after: its neighbourhood
     is walked, and nodes that lack it get it..."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import itertools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,11 +19,11 @@ from egtp.values.comm_record import SignedCommRecord
 from lookup_dht.protocol.kademlia_protocol import LookupProtocol
 from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.settings import NodeSettings
-from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import RANK_LIKELY, inheritances, is_among
 from lookup_dht.walks.kademlia_crawl import LookupCrawl, OnReply
 from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSize
+from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.walks.search import Search
 from lookup_dht.walks.store_round import StoreRound
 from lookup_dht.wire.contact import Contact
@@ -35,6 +34,10 @@ __all__ = ["RecordWalks", "Stored"]
 
 PUBLISHED_MAX: Final = 64
 """Peers whose records this node publishes: itself, as a rule."""
+LOOKED_THROUGH_AT_ONCE: Final = 256
+"""Records, for those that a newcomer should have: a millisecond or two..."""
+LOOK_PAUSE_S: Final = 0.01
+"""...and then a pause that is much longer: newcomers cost a tenth of a core or two at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,8 @@ class RecordWalks:
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
-        self._met: dict[bytes, Contact] = {}
+        self._newcomers = Newcomers(self._limits.hand_over_interval_s)
+        self._looking = asyncio.Lock()
         self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
         """By peerId and compact form, who stored what this node published last."""
         self._last_search: tuple[Search, float] | None = None
@@ -283,39 +287,43 @@ class RecordWalks:
     # Looking after
 
     async def hand_over(self) -> None:
-        """Give records to contacts that are new in the table and closer to them.
-
-        Each is looked at once more later: where many come at once, who has to give a record may
-        have come a moment before, and not have had it yet.
-        """
-        router = self._protocol.router
+        """Give records to contacts that are new in the table and closer to them."""
+        router, host_of = self._protocol.router, self._settings.host_of
         newcomers, router.newcomers = router.newcomers, {}
-        await self._give_to_all(newcomers.values())
-        self._met = dict(itertools.islice({**self._met, **newcomers}.items(), NEWCOMERS_MAX))
+        met = [(host_of(newcomer.address), newcomer) for newcomer in newcomers.values()]
+        await self._give_to_all(self._newcomers.met(met, self._settings.elapsed()))
 
     async def hand_over_again(self) -> None:
-        """The second look."""
-        met, self._met = self._met, {}
-        await self._give_to_all(met.values())
+        """The second look at those, and the first at who had to wait for it."""
+        await self._give_to_all(self._newcomers.again(self._settings.elapsed()))
 
     async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
-        router, replication = self._protocol.router, self._limits.replication
-        keys = list(self._storage.keys())
-        reach = self.size.reach(RANK_LIKELY * replication, self._settings.elapsed())
         for newcomer in newcomers:
-            if router.is_new_node(newcomer):
-                continue  # It is gone already.
-            due = inheritances(
+            async with self._looking:  # However many come, one is looked at at a time.
+                due = await self._due_to(newcomer)
+            if due:
+                await self._offer(newcomer, due[: self._limits.hand_over_max])
+
+    async def _due_to(self, newcomer: Contact) -> list[bytes]:
+        """Which records it should have from here: as many as it is given at a time, or a few more.
+        Among thousands they are looked for bit by bit, and others have the loop in between."""
+        router, replication = self._protocol.router, self._limits.replication
+        reach = self.size.reach(RANK_LIKELY * replication, self._settings.elapsed())
+        keys, due = list(self._storage.keys()), list[bytes]()
+        for first in range(0, len(keys), LOOKED_THROUGH_AT_ONCE):
+            if router.is_new_node(newcomer) or len(due) >= self._limits.hand_over_max:
+                break  # It is gone already, or has enough to take.
+            due += inheritances(
                 newcomer,
-                keys,
+                keys[first : first + LOOKED_THROUGH_AT_ONCE],
                 self._protocol.source_node.long_id,
                 router.closest,
                 router.surveyed,
                 replication,
                 reach,
             )
-            if due:
-                await self._offer(newcomer, due[: self._limits.hand_over_max])
+            await asyncio.sleep(LOOK_PAUSE_S)
+        return due
 
     async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
         """Ask for each record whether it is there, which also brings the token; a few at once."""
@@ -324,7 +332,8 @@ class RecordWalks:
         async def offer(key: bytes) -> None:
             async with places:
                 held = self._storage.held(key)
-                if held is None:
+                # Who leaves two queries unanswered is dropped from the table.
+                if held is None or self._protocol.router.is_new_node(newcomer):
                     return
                 reply = await self._ask(newcomer, key, held[0])
                 if reply is None or not reply.server or reply.sequence >= held[0]:

@@ -18,9 +18,11 @@ from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
+from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import inheritances, is_among
 from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
+from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Query
 
@@ -349,3 +351,28 @@ def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:
         ["a", "2"],
         ["b", "1"],
     ]
+
+
+# Newcomers
+
+
+def test_a_newcomer_is_looked_at_twice_and_a_host_that_is_new_again_waits() -> None:
+    newcomers = Newcomers(300.0)
+    first, other, *ids = (contact(number) for number in range(1, 9))
+    assert newcomers.met([("a", first), ("b", other)], 0.0) == [first, other]
+    assert newcomers.again(10.0) == []
+    assert newcomers.again(30.0) == [first, other]
+    assert newcomers.again(60.0) == []
+    for second, newcomer in enumerate(ids):  # "a" changes its id all the time.
+        assert newcomers.met([("a", newcomer)], 100.0 + second) == []
+    assert newcomers.again(329.0) == []
+    assert newcomers.again(330.0) == [ids[-1]]
+    assert newcomers.met([("b", first)], 331.0) == [first]
+
+
+def test_the_memory_of_newcomers_is_bounded() -> None:
+    newcomers = Newcomers(300.0)
+    for number in range(2 * NEWCOMERS_MAX):
+        newcomers.met([(number, contact(1)), (number, contact(2))], 0.0)
+    assert len(newcomers.again(300.0)) == NEWCOMERS_MAX
+    assert len(newcomers._looked_at) == NEWCOMERS_MAX

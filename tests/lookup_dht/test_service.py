@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import hashlib
 import os
+import random
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -30,7 +32,7 @@ from lookup_dht.state.state_file import NodeState
 from lookup_dht.walks.kademlia_crawl import LookupCrawl
 from lookup_dht.walks.walk import Walk
 from lookup_dht.wire.contact import Contact
-from lookup_dht.wire.datagram import Method, StoreStatus
+from lookup_dht.wire.datagram import Method, StoreStatus, decode_query
 
 Start = Callable[..., Awaitable[DHTLookup]]
 Network = Callable[..., Awaitable[list[DHTLookup]]]
@@ -683,3 +685,43 @@ async def test_nodes_on_ipv6_find_each_other(start: Start, identity: Identity, s
     record = sign(identity, 5)
     assert (await nodes[0].publish(record)).stored == 4
     assert await nodes[3].resolve(identity.node_id) == record
+
+
+async def test_a_newcomer_does_not_keep_the_loop_from_others_however_many_records_there_are(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start()
+    server, newcomer = node._node, Contact(bytes(20), b"\x7f\x00\x00\x02", 9100)
+    keys = [hashlib.sha256(b"%d" % number).digest()[:20] for number in range(5000)]
+    monkeypatch.setattr(server.storage, "keys", lambda: keys)
+    server.protocol.router.add_contact(newcomer)
+    look = asyncio.ensure_future(server.walks.hand_over())
+    turns = 0
+    while not look.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 5000 / 512
+
+
+async def test_a_newcomer_that_does_not_answer_is_offered_few_records(
+    start: Start, sign: Sign, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    node, silent = await start(), await open_raw()
+    server = node._node
+    # Closer to all of them than the node itself.
+    far = bytes(byte ^ 0xFF for byte in node.node_id)
+    silent.id = far
+    randbytes = random.Random(1).randbytes
+    peers: list[Identity] = []
+    while len(peers) < 30:
+        peer = Identity.generate(randbytes)
+        if bytes(peer.node_id)[0] >> 7 == far[0] >> 7:
+            peers.append(peer)
+            server.storage.put(bytes(peer.node_id), sign(peer, 5).encode())
+    server.protocol.router.add_contact(silent.contact)
+    await server.walks.hand_over()
+    queries = [
+        decode_query(silent.received.get_nowait()[0]) for _ in range(silent.received.qsize())
+    ]
+    asked = {query.key for query in queries if query.method is Method.FIND_VALUE}
+    assert 0 < len(asked) <= DHTLimits().parallel_queries
