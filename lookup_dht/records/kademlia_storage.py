@@ -6,6 +6,7 @@ import collections
 import hashlib
 import heapq
 from collections.abc import Iterable, Iterator
+from typing import Final
 
 from kademlia.storage import IStorage
 
@@ -18,16 +19,21 @@ from lookup_dht.wire.datagram import StoreStatus
 
 __all__ = ["RecordStore"]
 
+OTHER_SOURCES_MAX: Final = 3
+"""Networks that a record came from after the first: its owner's, or those of who gave it on."""
+
 
 class _Held:
-    __slots__ = ("care_at", "care_by", "data", "expiry_unix_s", "sequence", "source")
+    __slots__ = ("care_at", "care_by", "data", "expiry_unix_s", "others", "sequence", "source")
 
     def __init__(self, record: Storable, data: bytes, source: bytes) -> None:
         self.sequence = record.sequence
         self.expiry_unix_s = record.expiry_unix_s
         self.data = data
         self.source = source
-        """The network that it came from; empty if it counts for none."""
+        """The network that it counts for, the first that it came from; empty if for none."""
+        self.others: tuple[bytes, ...] = ()
+        """Others that it came from. Not in the file: owners publish again."""
         self.care_at = self.care_by = 0.0
         """Elapsed seconds: if nobody stores it or asks around for it until the first, this node
         does; and whoever does, it does by the second."""
@@ -40,8 +46,9 @@ class RecordStore(IStorage):  # type: ignore[misc]
     prolong it. **What goes when there are too many**: first what has expired. A source network
     over its quota pays with its own record that is farthest from this node's id; a full store with
     the farthest of all: for these this node is the least likely to be asked. What is stored from
-    two networks counts for the one that has fewer here, so nobody has another's record thrown out
-    by storing it himself first.
+    several networks counts for the first of them. Where that one would pay with it, it counts from
+    then on for another that has room. So nobody has another's record thrown out by storing it
+    himself, first or later.
     """
 
     def __init__(
@@ -228,18 +235,36 @@ class RecordStore(IStorage):  # type: ignore[misc]
             keys = self._of_source.setdefault(held.source, [])
             keys.append(key)
             if len(keys) > self._limits.records_per_source:
-                self._evict(1, keys)
+                self._pay(held.source)
         if len(self._records) > self._limits.records_max:
             self._make_room()
 
     def _stored_again(self, key: bytes, held: _Held, source: bytes) -> None:
         self._leave_care(held)
-        if source == held.source or not held.source:
+        if not held.source or source in (held.source, *held.others):
             return
-        if len(self._of_source.get(source, ())) < len(self._of_source[held.source]):
-            self._remove(key)
-            held.source = source
-            self._keep(key, held)
+        if not source:
+            self._count_for(key, held, source)  # This node's own is nobody's.
+        elif len(held.others) < OTHER_SOURCES_MAX:
+            # Who comes first stays: otherwise an attacker in a few networks is all that is known.
+            held.others = (*held.others, source)
+
+    def _pay(self, source: bytes) -> None:
+        """``source`` has one record too many: its farthest goes, or counts for somebody else."""
+        farthest = self._farthest(1, self._of_source[source])
+        held = self._records[farthest[0]]
+        used = {other: len(self._of_source.get(other, ())) for other in held.others}
+        other = min(used, key=lambda it: used[it], default=None)
+        if other is None or used[other] >= self._limits.records_per_source:
+            self._evict(farthest)
+        else:
+            self._count_for(farthest[0], held, other)
+
+    def _count_for(self, key: bytes, held: _Held, source: bytes) -> None:
+        sources = (held.source, *held.others)
+        self._remove(key)
+        held.source, held.others = source, tuple(it for it in sources if it != source)
+        self._keep(key, held)
 
     def _drop(self, key: bytes) -> None:
         self._remove(key)
@@ -262,11 +287,14 @@ class RecordStore(IStorage):  # type: ignore[misc]
         # A hundredth at once, so that the search costs little per record.
         excess = len(self._records) - self._limits.records_max
         if excess > 0:
-            self._evict(max(excess, self._limits.records_max // 100), self._records)
+            count = max(excess, self._limits.records_max // 100)
+            self._evict(self._farthest(count, self._records))
 
-    def _evict(self, count: int, among: Iterable[bytes]) -> None:
+    def _farthest(self, count: int, among: Iterable[bytes]) -> list[bytes]:
         center = int.from_bytes(self.center, "big")
-        evicted = heapq.nlargest(count, among, key=lambda key: int.from_bytes(key, "big") ^ center)
+        return heapq.nlargest(count, among, key=lambda key: int.from_bytes(key, "big") ^ center)
+
+    def _evict(self, evicted: list[bytes]) -> None:
         for key in evicted:
             self._remove(key)
         self._forget_in_file(evicted)

@@ -258,6 +258,45 @@ def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
     assert store.record(victim.peer_id) == victim
 
 
+@pytest.mark.parametrize("networks", [1, 4])
+def test_storing_anothers_record_later_does_not_have_it_thrown_out(
+    clock: Clock, counters: collections.Counter[str], sign: Sign, networks: int
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=3))
+    store = RecordStore(b"\xff" * 20, settings, counters)
+    randbytes = random.Random(7).randbytes
+    victim, honest, *records = sorted(
+        (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(3 + 3 * networks)),
+        key=lambda it: it.peer_id,
+    )  # the victim's is the farthest of all
+    for record in (honest, victim):
+        store.put(record.peer_id, record.encode(), b"owner")
+    for number in range(networks):
+        thief = b"thief %d" % number
+        store.put(victim.peer_id, victim.encode(), thief)
+        for record in records[3 * number :][:3]:
+            store.put(record.peer_id, record.encode(), thief)
+    assert store.record(victim.peer_id) == victim
+
+
+def test_a_record_goes_with_the_quotas_of_all_whom_it_came_from(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=1))
+    store = RecordStore(b"\xff" * 20, settings, counters)
+    randbytes = random.Random(7).randbytes
+    farthest, *records = sorted(
+        (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(3)),
+        key=lambda it: it.peer_id,
+    )
+    for source in (b"one", b"two"):
+        store.put(farthest.peer_id, farthest.encode(), source)
+    for source, record in zip((b"one", b"two"), records, strict=True):
+        assert store.record(farthest.peer_id) == farthest
+        store.put(record.peer_id, record.encode(), source)
+    assert set(store.keys()) == {bytes(record.peer_id) for record in records}
+
+
 def test_a_record_left_alone_for_an_hour_wants_care(
     store: RecordStore, clock: Clock, identity: Identity, sign: Sign
 ) -> None:
