@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from typing import Final
 
-from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.wire.contact import Contact
 
 __all__ = ["Newcomers"]
@@ -22,8 +21,9 @@ SECOND_LOOK_AFTER_S: Final = 15.0
 class Newcomers:
     """Of one node."""
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, hosts_max: int) -> None:
         self._interval_s = interval_s
+        self._hosts_max = hosts_max
         self._looked_at: dict[Hashable, float] = {}
         """By host, in the order of time."""
         self._waiting: dict[Hashable, tuple[Contact, float]] = {}
@@ -55,11 +55,11 @@ class Newcomers:
         return [contact for _, contact in due]
 
     def _wait(self, host: Hashable, newcomer: Contact, at: float) -> None:
-        if host in self._waiting or len(self._waiting) < NEWCOMERS_MAX:
+        if host in self._waiting or len(self._waiting) < self._hosts_max:
             self._waiting[host] = newcomer, at
 
     def _note(self, host: Hashable, now: float) -> None:
         self._looked_at.pop(host, None)
         self._looked_at[host] = now
-        if len(self._looked_at) > NEWCOMERS_MAX:
+        if len(self._looked_at) > self._hosts_max:
             del self._looked_at[next(iter(self._looked_at))]

@@ -19,6 +19,7 @@ from egtp.values.comm_record import SignedCommRecord
 from lookup_dht.protocol.kademlia_protocol import LookupProtocol
 from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.settings import NodeSettings
+from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import RANK_LIKELY, inheritances, is_among
 from lookup_dht.walks.kademlia_crawl import LookupCrawl, OnReply
@@ -68,7 +69,7 @@ class RecordWalks:
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
-        self._newcomers = Newcomers(self._limits.hand_over_interval_s)
+        self._newcomers = Newcomers(self._limits.hand_over_interval_s, NEWCOMERS_MAX)
         self._looking = asyncio.Lock()
         self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
         """By peerId and compact form, who stored what this node published last."""

@@ -18,7 +18,6 @@ from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
-from lookup_dht.table.kademlia_table import NEWCOMERS_MAX
 from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import inheritances, is_among
 from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
@@ -357,7 +356,7 @@ def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:
 
 
 def test_a_newcomer_is_looked_at_twice_and_a_host_that_is_new_again_waits() -> None:
-    newcomers = Newcomers(300.0)
+    newcomers = Newcomers(300.0, 10)
     first, other, *ids = (contact(number) for number in range(1, 9))
     assert newcomers.met([("a", first), ("b", other)], 0.0) == [first, other]
     assert newcomers.again(10.0) == []
@@ -371,8 +370,8 @@ def test_a_newcomer_is_looked_at_twice_and_a_host_that_is_new_again_waits() -> N
 
 
 def test_the_memory_of_newcomers_is_bounded() -> None:
-    newcomers = Newcomers(300.0)
-    for number in range(2 * NEWCOMERS_MAX):
+    newcomers = Newcomers(300.0, 10)
+    for number in range(20):
         newcomers.met([(number, contact(1)), (number, contact(2))], 0.0)
-    assert len(newcomers.again(300.0)) == NEWCOMERS_MAX
-    assert len(newcomers._looked_at) == NEWCOMERS_MAX
+    assert len(newcomers.again(300.0)) == 10
+    assert len(newcomers._looked_at) == 10
