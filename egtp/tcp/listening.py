@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 from collections.abc import Callable, Iterable
 
 from egtp.errors import InvalidConfig, NodeClosed, in_words
@@ -40,7 +42,7 @@ class Listeners:
                         self._accept, address.host, address.port
                     )
                 except OSError as error:
-                    raise InvalidConfig(f"cannot listen on {address}: {in_words(error)}") from None
+                    raise InvalidConfig(f"cannot listen on {address}: {_reason(error)}") from None
                 if self._closed:
                     raise NodeClosed
         except BaseException:
@@ -72,3 +74,9 @@ class Listeners:
             if address == requested or address in bound:
                 return requested
         return None
+
+
+def _reason(error: OSError) -> str:
+    """In words. From Python 3.13 on asyncio's error has no number in one case, and its text no
+    reason: if the address is none of this machine's."""
+    return in_words(error) if error.errno else os.strerror(errno.EADDRNOTAVAIL).lower()

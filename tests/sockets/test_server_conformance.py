@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
@@ -48,9 +49,13 @@ async def test_the_same_port_of_another_address_is_free(net: Any) -> None:
 
 
 async def test_a_server_cannot_listen_on_an_address_that_is_not_its_own(net: Any) -> None:
-    with pytest.raises(OSError, match="assign") as raised:
+    # From Python 3.13 on asyncio's own loop logs the reason, and its error has no number.
+    is_told = sys.version_info < (3, 13) or not isinstance(
+        asyncio.get_running_loop(), asyncio.SelectorEventLoop
+    )
+    with pytest.raises(OSError, match="assign" if is_told else "could not bind") as raised:
         await net.listen(NOT_OURS)
-    assert raised.value.errno == 99
+    assert raised.value.errno == (99 if is_told else None)
 
 
 async def test_a_server_serves_until_it_is_closed(net: Any) -> None:
