@@ -53,8 +53,22 @@ def _certificate(
         .not_valid_after(now + datetime.timedelta(days=30))
         .add_extension(x509.SubjectAlternativeName([loopback, x509.DNSName("localhost")]), False)
         .add_extension(x509.BasicConstraints(is_ca, None), True)
+        .add_extension(_usage(is_ca=is_ca), True)
+        # Whose key it is, and whose vouches for it: from Python 3.13 on both have to be named.
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False
+        )
         .sign(issuer_key, hashes.SHA256())
     )
+
+
+def _usage(*, is_ca: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not is_ca, key_cert_sign=is_ca, crl_sign=is_ca,
+        content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
 
 
 def _name(name: str) -> x509.Name:
