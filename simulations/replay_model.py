@@ -296,7 +296,8 @@ class State:
         self.answers.signed_anew(before)
 
     def _short_of_memory(self, _: int) -> None:
-        self.answers.make_room(self.sequence)
+        # The lower of the two floors that it may be called with.
+        self.answers.make_room(self.answers._idle_sequence)
 
     def _restart(self, _: int) -> None:
         self.incarnation += 1
@@ -367,6 +368,7 @@ class State:
             self.sequence,
             askers,
             self.answers.early_floor,
+            self.answers._idle_sequence,
             tuple(e.initiation for e in self.unconfirmed._by_initiation.values()),
             sessions,
         )

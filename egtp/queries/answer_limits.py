@@ -51,6 +51,19 @@ class AnswerLimits:
         return strangers_part(self.entries_max)
 
     @property
+    def strangers_crowded(self) -> int:
+        """Once there are so many entries, half of what strangers may have, each of them has only a
+        few more: what is left is for whoever comes."""
+        return self.strangers_entries_max // 2
+
+    @property
+    def strangers_few(self) -> int:
+        """Entries of one stranger, however many others there are: so many that all strangers
+        together, each with that, find room in the other half. So it takes as many identities to
+        use up the entries as to use up the askers."""
+        return max(1, self.strangers_crowded // self.strangers_max)
+
+    @property
     def peer_askers_max(self) -> int:
         """Of one peer, which may say as often as it likes that it was started anew: a sixty-fourth
         of all, or a few where there is not much."""

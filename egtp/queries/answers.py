@@ -47,6 +47,10 @@ confirmed, at most (5 s), and what the two clocks differ in their speed."""
 ROOM_KEPT: Final = 7 / 8
 """Which part of the bodies stays when there are too many of them."""
 
+LOOK_AGAIN_S: Final = 1.0
+"""Nobody becomes idle more often than that: to look through thousands of askers for each query that
+finds no room would be in vain."""
+
 
 class Verdict(enum.Enum):
     """What to do about a query that came."""
@@ -87,7 +91,7 @@ class Answers:
     def __init__(self, limits: AnswerLimits | None = None) -> None:
         self._limits = limits = limits or AnswerLimits()
         self._window = limits.window
-        self._crowded = min(limits.peer_entries_max, limits.strangers_entries_max)
+        self._crowded = min(limits.peer_entries_max, limits.strangers_crowded)
         """With fewer entries there is room for one more of anybody."""
         self._lifetime_s_max = limits.lifetime_s_max
         self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
@@ -97,6 +101,9 @@ class Answers:
         """Those who have answers kept, or no session any more and were not found idle yet. Of
         others, who may be thousands, nothing becomes due by time alone."""
         self._strangers = 0
+        self._idle_sequence = 0
+        """Whoever is idle was found to be so while the own record had this sequence at most."""
+        self._full_until_s = float("-inf")
         self.entries = 0
         self.bytes = 0
         self.early_floor = 0
@@ -182,7 +189,7 @@ class Answers:
         if (
             number < asker.refused_below
             or number >= above + self._window
-            or (self.entries >= self._crowded and not self._has_room(asker, 1))
+            or (self.entries >= self._crowded and not self._finds_room(asker, now_s))
         ):
             asker.refused_below = max(asker.refused_below, number + 1)
             return BUSY, None
@@ -190,14 +197,28 @@ class Answers:
         self.entries += 1
         return RUN, answer
 
+    def _finds_room(self, asker: Asker, now_s: float) -> bool:
+        """Whether an asker may have one more entry, once those who are idle made way if need be."""
+        if self._has_room(asker, 1):
+            return True
+        limits = self._limits
+        most = limits.strangers_crowded if asker.stranger else limits.entries_max
+        if self.entries < most or now_s < self._full_until_s:
+            # It has used up its own share; or it was all looked through a moment ago.
+            return False
+        self._full_until_s = now_s + LOOK_AGAIN_S
+        return self.make_room(self._idle_sequence) > 0 and self._has_room(asker, 1)
+
     def _has_room(self, asker: Asker, more: int) -> bool:
         """Whether an asker may have so many more entries."""
         limits = self._limits
-        most = limits.strangers_entries_max if asker.stranger else limits.entries_max
-        if self.entries + more > most:
+        entries, most = self.entries + more, limits.peer_entries_max
+        if asker.stranger and entries > limits.strangers_crowded:
+            most = limits.strangers_few
+        if entries > (limits.strangers_entries_max if asker.stranger else limits.entries_max):
             return False
         own = sum(len(one.answers) + len(one.exceptions) for one in self._of_peer[asker.peer_id])
-        return own + more <= limits.peer_entries_max
+        return own + more <= most
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
         """A handler has ended; its reply is kept until it is settled, or there is no room."""
@@ -263,18 +284,20 @@ class Answers:
         if upto <= above:
             return
         exceptions = frozenset(n for n in exceptions if n < upto and not asker.is_settled(n))
-        more = len(exceptions) - len(asker.exceptions)
-        if more > 0 and self.entries + more > self._crowded and not self._has_room(asker, more):
-            return
-        self.entries += more
         answers, ended = asker.answers, asker.exceptions - exceptions
-        asker.upto, asker.exceptions = upto, exceptions
         numbers: Iterable[int] = answers
         if upto - above + len(ended) < len(answers):
             # Nothing is remembered of what was finished before: in whatever small steps an asker
             # goes, only what is news is looked at.
             numbers = [*range(above, upto), *[n for n in ended if n < above]]
-        for number in [n for n in numbers if n < upto and n in answers and n not in exceptions]:
+        finished = [n for n in numbers if n < upto and n in answers and n not in exceptions]
+        told = len(exceptions) - len(asker.exceptions)
+        more = told - len(finished)
+        if more > 0 and self.entries + more > self._crowded and not self._has_room(asker, more):
+            return
+        self.entries += told
+        asker.upto, asker.exceptions = upto, exceptions
+        for number in finished:
             self._drop(asker, number, AnswerEvent.FINISHED)
 
     def _drop(self, asker: Asker, number: int, event: AnswerEvent) -> None:
@@ -312,6 +335,7 @@ class Answers:
     def look(self, now_s: float, sequence: int) -> None:
         """To be called now and then, with the sequence of the own record. Askers that have no
         session and no query within its lifetime are idle from now on."""
+        self._idle_sequence = sequence
         for asker in list(self._restless):
             if asker.until_s <= now_s and asker.bytes:
                 # Nobody may want these any more; that the queries ran is not forgotten.
@@ -328,8 +352,9 @@ class Answers:
         self._forget_below(before)
 
     def make_room(self, sequence: int) -> int:
-        """There is no room for an asker: forget all that are idle, at the price that early data is
-        refused until the own record is signed anew. Returns how many were forgotten."""
+        """There is no room for an asker, or a query: forget all that are idle, at the price that
+        early data is refused until the own record is signed anew. Returns how many were forgotten.
+        """
         before = len(self._askers)
         if any(asker.idle_since is not None for asker in self._askers.values()):
             self._forget_below(sequence + 1)

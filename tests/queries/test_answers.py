@@ -31,6 +31,7 @@ from egtp.values.identity import NodeId
 
 PEERS = [NodeId(bytes(19) + bytes((number,))) for number in range(4)]
 LIMITS = AnswerLimits(askers_max=3, window=6, entries_max=12, lifetime_s_max=100, bytes_max=1600)
+STRANGERS = PEERS[2:]
 WHO = st.sampled_from([0, 0, 0, 1, 2, 3])
 """One of them much more often than the others, so that much happens to it."""
 U64 = st.integers(0, 2**64 - 1)
@@ -79,6 +80,10 @@ class Asking:
     queries: list[Query] = field(default_factory=list)
     sequence: int = 1
     """Of the newest record of the other side that it knows."""
+
+    @property
+    def is_stranger(self) -> bool:
+        return self.peer_id in STRANGERS
 
     @property
     def open(self) -> list[Query]:
@@ -170,7 +175,9 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         self._begin(self.askers[asker])
 
     def _begin(self, asker: Asking) -> Session:
-        memory = self.answers.session_began(asker.peer_id, asker.incarnation, self.sequence)
+        memory = self.answers.session_began(
+            asker.peer_id, asker.incarnation, self.sequence, stranger=asker.is_stranger
+        )
         session = Session(asker, memory)
         self.sessions.append(session)
         return session
@@ -196,7 +203,9 @@ class AtMostOnceMachine(RuleBasedStateMachine):
             asker = copy.asker
             if copy.sequence < max(1, self.answers.early_floor):
                 return
-            if not self.answers.has_room_for(asker.peer_id, asker.incarnation):
+            if not self.answers.has_room_for(
+                asker.peer_id, asker.incarnation, stranger=asker.is_stranger
+            ):
                 return
             session, age_s = self._begin(asker), copy.age_s
         else:
@@ -752,7 +761,7 @@ def test_a_crowd_of_strangers_leaves_entries_to_those_who_are_known() -> None:
     limits = AnswerLimits(askers_max=4000, window=10, entries_max=80)
     answers = Answers(limits)
     ran = 0
-    for one in range(20):
+    for one in range(60):
         asker = answers.session_began(peer_number(one), bytes(8), 1, stranger=True)
         assert asker is not None
         ran += sum(
@@ -763,6 +772,132 @@ def test_a_crowd_of_strangers_leaves_entries_to_those_who_are_known() -> None:
     known = answers.session_began(peer_number(99), bytes(8), 1)
     assert known is not None
     assert answers.ask(known, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+
+
+def hogs(answers: Answers, number: int, window: int, *, stranger: bool) -> list[Asker]:
+    """So many peers, each with as many queries as it may have, of which it settles none."""
+    askers = []
+    for one in range(number):
+        asker = answers.session_began(peer_number(one), bytes(8), 1, stranger=stranger)
+        assert asker is not None
+        for query in range(window):
+            answers.ask(asker, query, bytes(32), 1.0, 0.0)
+        askers.append(asker)
+    return askers
+
+
+def test_strangers_who_never_settle_leave_a_few_entries_to_every_stranger_after_them() -> None:
+    limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
+    answers = Answers(limits)
+    hogs(answers, limits.strangers_max - 1, limits.window, stranger=True)
+    honest = answers.session_began(peer_number(99), bytes(8), 1, stranger=True)
+    assert honest is not None
+    verdicts = [answers.ask(honest, number, bytes(32), 1.0, 0.0)[0] for number in range(9)]
+    assert verdicts == [Verdict.RUN] * limits.strangers_few + [Verdict.BUSY]
+    # One after the other is any number of them.
+    for number in range(9, 100):
+        answers.settle(honest, number)
+        assert answers.ask(honest, number, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+    known = answers.session_began(peer_number(100), bytes(8), 1)
+    assert known is not None
+    verdicts = [answers.ask(known, number, bytes(32), 1.0, 0.0)[0] for number in range(64)]
+    assert verdicts == [Verdict.RUN] * 64
+
+
+def test_a_stranger_of_many_incarnations_has_a_few_entries_once_and_not_for_each() -> None:
+    limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
+    answers = Answers(limits)
+    hogs(answers, 20, limits.window, stranger=True)
+    ran = 0
+    for incarnation in range(10):
+        one = answers.session_began(peer_number(99), bytes([incarnation]) * 8, 1, stranger=True)
+        assert one is not None
+        ran += answers.ask(one, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
+    assert ran == limits.strangers_few == 8
+
+
+@given(st.integers(8, 100_000), st.integers(1, 5000), st.integers(8, 1_000_000))
+def test_a_few_entries_of_every_stranger_there_may_be_find_room_beside_the_first_half(
+    askers_max: int, window: int, entries_max: int
+) -> None:
+    limits = AnswerLimits(askers_max=askers_max, window=window, entries_max=entries_max)
+    few = limits.strangers_few * limits.strangers_max
+    enough = limits.strangers_crowded >= limits.strangers_max
+    assert not enough or limits.strangers_crowded + few <= limits.strangers_entries_max
+
+
+def test_queries_that_find_no_room_get_that_of_those_who_are_idle() -> None:
+    limits = AnswerLimits(askers_max=64, window=6, entries_max=12)
+    answers = Answers(limits)
+    for asker in hogs(answers, 2, 6, stranger=False):
+        answers.session_ended(asker)
+    one = answers.session_began(peer_number(9), bytes(8), 7)
+    assert one is not None
+    assert answers.ask(one, 0, bytes(32), 1.0, 5.0)[0] is Verdict.BUSY
+    assert answers.early_floor == 0
+    answers.look(1.0 + MARGIN_S, 7)
+    assert answers.ask(one, 1, bytes(32), 1.0, 1.0 + MARGIN_S)[0] is Verdict.RUN
+    assert (len(answers), answers.entries, answers.early_floor) == (1, 1, 8)
+    assert answers.ask(one, 0, bytes(32), 1.0, 1.0 + MARGIN_S)[0] is Verdict.BUSY
+
+
+def test_strangers_get_more_than_a_few_entries_once_the_idle_can_make_way() -> None:
+    limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
+    answers = Answers(limits)
+    for asker in hogs(answers, 20, limits.window, stranger=True):
+        answers.session_ended(asker)
+    answers.look(1.0 + MARGIN_S, 1)
+    one = answers.session_began(peer_number(99), bytes(8), 1, stranger=True)
+    assert one is not None
+    verdicts = [answers.ask(one, number, bytes(32), 1.0, 20.0)[0] for number in range(64)]
+    assert verdicts == [Verdict.RUN] * 64
+
+
+def test_nobody_is_forgotten_for_a_peer_that_has_used_up_its_own_share() -> None:
+    limits = AnswerLimits(askers_max=64, window=10, entries_max=100)
+    answers = Answers(limits)
+    for asker in hogs(answers, 3, 10, stranger=False):
+        answers.session_ended(asker)
+    answers.look(1.0 + MARGIN_S, 1)
+    for incarnation in range(4):
+        one = answers.session_began(peer_number(99), bytes([incarnation]) * 8, 1)
+        assert one is not None
+        verdicts = [answers.ask(one, number, bytes(32), 1.0, 20.0)[0] for number in range(10)]
+    assert verdicts[-1] is Verdict.BUSY
+    assert (len(answers), answers.early_floor) == (7, 0)
+
+
+class CountsLooks(Answers):
+    looks = 0
+
+    def make_room(self, sequence: int) -> int:
+        self.looks += 1
+        return super().make_room(sequence)
+
+
+@pytest.mark.reaches_in
+def test_a_crowd_that_finds_no_room_does_not_have_all_looked_through_each_time() -> None:
+    answers = CountsLooks(AnswerLimits(askers_max=64, window=200, entries_max=12))
+    for asker in hogs(answers, 3, 12, stranger=False):
+        for number in range(12, 100):
+            assert answers.ask(asker, number, bytes(32), 1.0, 0.5)[0] is Verdict.BUSY
+    assert answers.looks == 1
+    answers.ask(asker, 100, bytes(32), 1.0, 1.0)
+    assert answers.looks == 2
+
+
+def test_exceptions_that_free_more_than_they_take_need_no_room() -> None:
+    limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
+    answers = Answers(limits)
+    first = hogs(answers, 20, limits.window, stranger=True)[0]
+    assert len(first.answers) == 64
+    answers.settle_except(first, 64, frozenset(range(30)))
+    assert (first.upto, len(first.answers), len(first.exceptions)) == (64, 30, 30)
+    # But they are entries like others, of which there are few.
+    answers.settle_except(first, 200, frozenset(range(64, 72)))
+    assert (first.upto, len(first.exceptions)) == (200, 8)
+    answers.settle_except(first, 300, frozenset(range(200, 240)))
+    assert (first.upto, len(first.exceptions)) == (200, 8)
 
 
 def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:
