@@ -177,7 +177,7 @@ def _askers(each: int) -> tuple[Answers, list[Asker]]:
     askers = []
     for number in range(PEERS):
         peer_id, incarnation = NodeId(number.to_bytes(20, "big")), number.to_bytes(8, "big")
-        asker = answers.session_began(peer_id, incarnation, 1)
+        asker = answers.session_began(peer_id, incarnation, 1, 0.0)
         assert asker is not None
         # One query that was answered and settled, as every peer has that ever asked.
         for query in range(each + 1):

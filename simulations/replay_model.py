@@ -20,11 +20,13 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Final, TypeAlias
 
 from egtp.channel.handshake import InitiationPayload, PeerLimits
 from egtp.channel.session import SlidingWindow
 from egtp.channel.unconfirmed import UnconfirmedSessions
+from egtp.queries.answer_limits import AnswerLimits
 from egtp.queries.answers import Answers, Verdict
 from egtp.queries.asker import Asker
 from egtp.queries.early import pack_early, read_early
@@ -40,6 +42,8 @@ ASKER, RESPONDER = NodeId(b"a" * 20), NodeId(b"r" * 20)
 LIFETIME_S: Final = 20.0
 JUMP_S: Final = 40.0
 """Longer than a query lives, and the margin with it."""
+MOMENT_S: Final = 4.0
+ANSWER_LIMITS: Final = AnswerLimits(lifetime_s_max=LIFETIME_S)
 LIMITS: Final = PeerLimits(1000, 1000, 16, 1000)
 Action: TypeAlias = tuple[str, int]
 
@@ -57,6 +61,10 @@ class Bounds:
     jumps: int = 1
     signatures: int = 2
     restarts: int = 1
+    moments: int = 0
+    """Times that a little passes, less than a query lives."""
+    forced: int = 0
+    """Times that strangers are forgotten before their time."""
     clock_ahead_s: float = 0.0
     """By how much the asker's wall clock is ahead."""
 
@@ -66,6 +74,7 @@ class Session:
     """A session as the responder has it."""
 
     asker: Asker
+    began_s: float
     window: SlidingWindow = field(default_factory=lambda: SlidingWindow(64))
 
 
@@ -85,13 +94,15 @@ class State:
     dialling: int | None = None
     live: tuple[int, int, float] | None = None
     """Its session: number, incarnation of the responder, when that began."""
+    live_since_s: float = 0.0
+    """When that session began here."""
     sent: int = 0
     """Packets it has sealed in that session."""
     # The responder
     incarnation: int = 0
     started_s: float = 0.0
     sequence: int = 1
-    answers: Answers = field(default_factory=Answers)
+    answers: Answers = field(default_factory=lambda: Answers(ANSWER_LIMITS))
     unconfirmed: UnconfirmedSessions[int] = field(default_factory=UnconfirmedSessions)
     sessions: dict[int, Session] = field(default_factory=dict)
     confirmed: set[int] = field(default_factory=set)
@@ -118,6 +129,9 @@ class State:
             "ask": left("ask", self.bounds.queries),
             "dial": left("dial", self.bounds.dials) and self.live is None,
             "time passes": left("time passes", self.bounds.jumps),
+            "moment passes": left("moment passes", self.bounds.moments),
+            "forgets by force": left("forgets by force", self.bounds.forced)
+            and len(self.answers) > 0,
             "sign": left("sign", self.bounds.signatures),
             "learn": (self.known_sequence, self.known_incarnation)
             != (self.sequence, self.incarnation),
@@ -183,7 +197,8 @@ class State:
         assert self.live is not None
         settled = self.table.settled(RESPONDER)
         born = [self._age_ms(message) for message in messages]
-        self._add("data", self.live[0], self.sent, settled, tuple(zip(born, messages, strict=True)))
+        time_s, items = self.now_s - self.live_since_s, tuple(zip(born, messages, strict=True))
+        self._add("data", self.live[0], self.sent, time_s, settled, items)
         self.sent += 1
 
     def _age_ms(self, message: bytes) -> int:
@@ -208,6 +223,7 @@ class State:
         if dial != self.dialling:
             return
         self.dialling, self.live, self.sent = None, (session, incarnation, started_s), 0
+        self.live_since_s = self.now_s
         self._seal(())
         for exchange in self.table.all():
             if not (accepted and exchange.given):
@@ -240,20 +256,29 @@ class State:
             unix_ms = int(self.now_s * 1000)
             floor = self.answers.early_floor
             sealed = read_early(payload, incarnation, floor, unix_ms, lambda _: True)
-        asker = self.answers.session_began(ASKER, b"a" * 8, self.sequence)
+        asker = self.answers.session_began(
+            ASKER, b"a" * 8, self.sequence, self.now_s, stranger=True
+        )
         assert asker is not None
         # Its keys come of a fresh secret, so no packet of another session opens in it.
         self.made += 1
         session = self.made
-        self.sessions[session] = Session(asker)
+        self.sessions[session] = Session(asker, self.now_s)
         self.unconfirmed.displace(ASKER, relayed=True)
         self.unconfirmed.add(session, ASKER, data, b"", self.now_s, relayed=True)
         self._add("response", dial, session, sealed is not None, self.incarnation, self.started_s)
         if sealed is not None:
-            self._open(session, sealed.settled, [(age, data) for _, age, data in sealed.items])
+            items = [(age, data) for _, age, data in sealed.items]
+            self._open(session, -inf, sealed.settled, items)
 
     def _take_data(
-        self, _: int, number: int, counter: int, settled: int, items: tuple[tuple[int, bytes], ...]
+        self,
+        _: int,
+        number: int,
+        counter: int,
+        time_s: float,
+        settled: int,
+        items: tuple[tuple[int, bytes], ...],
     ) -> None:
         session = self.sessions.get(number)
         if session is None or not session.window.fits(counter):
@@ -262,9 +287,13 @@ class State:
         self.confirmed.add(number)
         if self.unconfirmed.remove(number):
             self.route = number
-        self._open(number, settled, list(items))
+        self._open(number, session.began_s + time_s, settled, list(items))
 
-    def _open(self, number: int, settled: int, items: list[tuple[int, bytes]]) -> None:
+    def _open(
+        self, number: int, sealed_s: float, settled: int, items: list[tuple[int, bytes]]
+    ) -> None:
+        """``sealed_s``: not before that, by what the packet says. Of no packet it is known how long
+        it was under way."""
         asker = self.sessions[number].asker
         self.answers.settle(asker, settled)
         for age_ms, data in items:
@@ -274,9 +303,12 @@ class State:
             if left_ms < 0:
                 continue
             reference = reference_of(data)
-            verdict, answer = self.answers.ask(
-                asker, query.number, reference, left_ms / 1000, self.now_s
-            )
+            asked = asker, query.number, reference, left_ms / 1000, self.now_s
+            verdict, answer = self.answers.ask(*asked)
+            if verdict is Verdict.DOUBTFUL:
+                born_s = sealed_s - age_ms / 1000
+                if self.answers.clears(asker, query.number, born_s, self.now_s):
+                    verdict, answer = self.answers.ask(*asked)
             reply = Reply(b"n" * 16, reference, 0, b"done").encode()
             if verdict is Verdict.RUN and answer is not None:
                 self.runs[reference] += 1
@@ -299,11 +331,14 @@ class State:
         # The lower of the two floors that it may be called with.
         self.answers.make_room(self.answers._idle_sequence)
 
+    def _forgets_by_force(self, _: int) -> None:
+        self.answers.forget_strangers(self.now_s)
+
     def _restart(self, _: int) -> None:
         self.incarnation += 1
         self.started_s = self.now_s
         self.sequence += 1
-        self.answers = Answers()
+        self.answers = Answers(ANSWER_LIMITS)
         self.unconfirmed = UnconfirmedSessions()
         self.sessions = {}
         self.route = None
@@ -311,7 +346,13 @@ class State:
     # Both
 
     def _time_passes(self, _: int) -> None:
-        self.now_s += JUMP_S
+        self._passes(JUMP_S)
+
+    def _moment_passes(self, _: int) -> None:
+        self._passes(MOMENT_S)
+
+    def _passes(self, seconds: float) -> None:
+        self.now_s += seconds
         self.table.expire(self.now_s)
         for session in self.unconfirmed.expire(self.now_s):
             self.answers.session_ended(self.sessions.pop(session).asker)
@@ -344,12 +385,15 @@ class State:
                 asker.floor,
                 asker.sessions,
                 asker.idle_since,
+                asker.doubtful_below,
                 asker.until_s,
                 tuple((n, a.state.value) for n, a in sorted(asker.answers.items())),
             )
             for key, asker in self.answers._askers.items()
         )
-        sessions = tuple((n, s.window._seen, s.window._highest) for n, s in self.sessions.items())
+        sessions = tuple(
+            (n, s.began_s, s.window._seen, s.window._highest) for n, s in self.sessions.items()
+        )
         return (
             self.now_s,
             tuple(sorted(self.used.items())),
@@ -361,6 +405,7 @@ class State:
             self.known_incarnation,
             self.dialling,
             self.live,
+            self.live_since_s,
             self.sent,
             self.incarnation,
             self.made,
@@ -369,6 +414,7 @@ class State:
             askers,
             self.answers.early_floor,
             self.answers._idle_sequence,
+            self.answers._forgot_s,
             tuple(e.initiation for e in self.unconfirmed._by_initiation.values()),
             sessions,
         )

@@ -17,7 +17,7 @@ from egtp.limits.shares import Shares
 from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
 from egtp.paths.unread import LITTLE_BYTES, Unread
 from egtp.paths.uploads import Uploads
-from egtp.queries.answers import RUN, Answers, Verdict
+from egtp.queries.answers import DOUBTFUL, RUN, Answers, Verdict
 from egtp.queries.asker import Answer, Asker
 from egtp.queries.large_message import pack_message
 from egtp.queries.outgoing import Outgoing
@@ -99,10 +99,11 @@ class Answering:
         age_ms: int,
         *,
         refused: bool = False,
+        at_once: bool = False,
     ) -> None:
         """A query of that reference came, or a send; ``age_ms`` is its age, transit included.
         ``path`` is None for messages of this node to itself. If it was ``refused`` for want of
-        room, it has no body."""
+        room, it has no body. ``at_once``: all of it came in the packet opened last."""
         left_ms = message.lifetime_ms - age_ms
         if left_ms < 0 or age_ms > self._age_ms_max:
             # Its sender has given up; the work would be for nobody.
@@ -119,6 +120,12 @@ class Answering:
                 return
             if path is not None:
                 verdict, answer = self.answers.ask(asker, query.number, reference, left_s, now_s)
+                if verdict is DOUBTFUL:
+                    born_s = path.born_after_s(age_ms, at_once=at_once)
+                    if self.answers.clears(asker, query.number, born_s, now_s):
+                        verdict, answer = self.answers.ask(
+                            asker, query.number, reference, left_s, now_s
+                        )
                 if verdict is not RUN:
                     self._seen_before(verdict, answer, path, reference)
                     return
@@ -202,7 +209,7 @@ class Answering:
                 self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
-        elif verdict is Verdict.GONE:
+        elif verdict in (Verdict.GONE, DOUBTFUL):
             self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
         elif verdict is Verdict.BUSY:
             self._send(path, self._reply(reference, ReplyCode.BUSY, b""))

@@ -77,8 +77,8 @@ class Intake:
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)
                     elif type(message) is Query:
-                        reference = sha256(data).digest()
-                        answering.receive(path, peer_id, message, reference, age_ms + transit_ms)
+                        reference, old_ms = sha256(data).digest(), age_ms + transit_ms
+                        answering.receive(path, peer_id, message, reference, old_ms, at_once=True)
                     else:
                         self._dispatch(path, peer_id, message, b"", age_ms + transit_ms)
                 elif kind in self._takers:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
+from math import inf
 from typing import Final, Protocol
 
 from egtp.channel.frames import UNCONFIRMED_FRAME_BYTES_MAX
@@ -425,6 +426,20 @@ class Path:
         if least_ms is None or offset_ms < least_ms:
             least_ms = self._least_offset_ms = min(offset_ms, 0) if self.dialled else offset_ms
         return sealed, offset_ms - least_ms
+
+    def born_after_s(self, age_ms: int, *, at_once: bool) -> float:
+        """What came of that age, transit included, was born then or later on the own clock, however
+        long it was held back on the way. ``at_once``: all of it was in the packet opened last.
+
+        It was sealed here, so not before this session began; and whoever dialled began its own time
+        later than that, and says in each packet how much of it had passed. Of early data, which
+        was sealed before, nothing is known.
+        """
+        if self._least_offset_ms is None:
+            return -inf
+        if self.dialled or not at_once:
+            return self.session.started_s - age_ms / 1000
+        return self.heard_s - (age_ms + self._least_offset_ms) / 1000
 
     def reassemble(self, data: bytes) -> bytes | bytearray | Arrived | None:
         """The message that a chunk completes, or None. Raises :class:`InvalidPacket`."""

@@ -79,6 +79,7 @@ class Sessions:
                 peer_id,
                 incarnation,
                 self._events.own_record().sequence,
+                now,
                 stranger=not self._events.knows(peer_id),
             ),
         )

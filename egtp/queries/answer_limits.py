@@ -46,6 +46,12 @@ class AnswerLimits:
         return strangers_part(self.askers_max)
 
     @property
+    def strangers_many(self) -> int:
+        """When there are so many, those who are gone are forgotten at the next look: while there is
+        still room, so that nobody's first query waits for it."""
+        return self.strangers_max - self.strangers_max // 16
+
+    @property
     def strangers_entries_max(self) -> int:
         """Once there are so many entries, only those of whom somebody here knows make more."""
         return strangers_part(self.entries_max)

@@ -13,7 +13,10 @@ order, however late. It holds because
 * an asker is forgotten only when no session of it lives, all its queries are past their lifetimes,
   *and* whatever was sealed before without a session, as early data, is refused from then on: early
   data names the sequence of this node's record that its sender knew, and is accepted only if that
-  is at least :attr:`Answers.early_floor`, which is raised when an asker is forgotten.
+  is at least :attr:`Answers.early_floor`, which is raised when an asker is forgotten;
+* a stranger without a session for whom nothing runs may be forgotten before that, for want of room.
+  What comes of an asker that was not remembered then runs only if it was certainly born later, and
+  no early data is accepted until all that was born before is past the largest lifetime.
 
 What was sealed in a session that is over opens nowhere. A query that the asker sends afresh is
 younger than its lifetime. So nothing that arrives after an asker was forgotten can be a copy of
@@ -51,6 +54,15 @@ LOOK_AGAIN_S: Final = 1.0
 """Nobody becomes idle more often than that: to look through thousands of askers for each query that
 finds no room would be in vain."""
 
+SPEEDS_APART: Final = 0.002
+"""By which part two elapsed clocks may differ in their speed: twice what is assumed."""
+
+APART_S: Final = 0.1
+"""What is lost when ages are written in ms, many times over."""
+
+NEVER: Final = 2**64
+"""Above all sequences, and all numbers of queries."""
+
 
 class Verdict(enum.Enum):
     """What to do about a query that came."""
@@ -67,9 +79,12 @@ class Verdict(enum.Enum):
     """Its asker has said that it is finished: nothing."""
     BUSY = "busy"
     """There is no room to remember it: refuse it. Nor does it run later."""
+    DOUBTFUL = "doubtful"
+    """It may be one of those that were forgotten for want of room: say that it may have run, unless
+    :meth:`Answers.clears` it."""
 
 
-RUN, BUSY = Verdict.RUN, Verdict.BUSY
+RUN, BUSY, DOUBTFUL = Verdict.RUN, Verdict.BUSY, Verdict.DOUBTFUL
 """On the path of every query; to look them up in the enumeration takes longer."""
 
 
@@ -103,7 +118,12 @@ class Answers:
         self._strangers = 0
         self._idle_sequence = 0
         """Whoever is idle was found to be so while the own record had this sequence at most."""
-        self._full_until_s = float("-inf")
+        self._full_until_s = self._taken_until_s = float("-inf")
+        """There is no room for entries, or for askers, and nobody to make any, before that."""
+        self._forgot_s = float("-inf")
+        """When strangers were last forgotten by force."""
+        self._early_again_s = float("inf")
+        """When all that was born before that is past the largest lifetime."""
         self.entries = 0
         self.bytes = 0
         self.early_floor = 0
@@ -130,7 +150,13 @@ class Answers:
         )
 
     def session_began(
-        self, peer_id: NodeId, incarnation: bytes, sequence: int, *, stranger: bool = False
+        self,
+        peer_id: NodeId,
+        incarnation: bytes,
+        sequence: int,
+        now_s: float,
+        *,
+        stranger: bool = False,
     ) -> Asker | None:
         """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
         None if there is no room for one more asker: its queries are then refused."""
@@ -139,10 +165,13 @@ class Answers:
             if self._has_many_askers(peer_id):
                 return None
             if self._is_full(stranger):
-                self.make_room(sequence)
+                self._free_places(sequence, now_s, self._limits.strangers_max)
                 if self._is_full(stranger):
                     return None
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
+            if self.early_floor == NEVER:
+                # Whether it was among the forgotten is not remembered either.
+                asker.doubtful_below = NEVER
             self._of_peer.setdefault(peer_id, []).append(asker)
             asker.stranger = stranger
             self._strangers += stranger
@@ -179,6 +208,8 @@ class Answers:
         floor = asker.floor
         if number < floor or (number < asker.upto and number not in asker.exceptions):
             return Verdict.SETTLED, None
+        if number < asker.doubtful_below:
+            return DOUBTFUL, None
         # A copy of more than the largest lifetime is refused, whatever its query says.
         if left_s > self._lifetime_s_max:
             left_s = self._lifetime_s_max
@@ -196,6 +227,15 @@ class Answers:
         answer = asker.answers[number] = Answer(number, reference)
         self.entries += 1
         return RUN, answer
+
+    def clears(self, asker: Asker, number: int, born_s: float, now_s: float) -> bool:
+        """Whether a doubtful query, born at ``born_s`` or later by what its asker says, is younger
+        than all that was forgotten. Then those of higher numbers are as well."""
+        since_s = now_s - self._forgot_s
+        if born_s - self._forgot_s <= APART_S + SPEEDS_APART * since_s:
+            return False
+        asker.doubtful_below = min(asker.doubtful_below, number)
+        return True
 
     def _finds_room(self, asker: Asker, now_s: float) -> bool:
         """Whether an asker may have one more entry, once those who are idle made way if need be."""
@@ -336,6 +376,9 @@ class Answers:
         """To be called now and then, with the sequence of the own record. Askers that have no
         session and no query within its lifetime are idle from now on."""
         self._idle_sequence = sequence
+        if now_s >= self._early_again_s:
+            # Whoever knows a later record than this one asks afresh.
+            self.early_floor, self._early_again_s = sequence + 1, float("inf")
         for asker in list(self._restless):
             if asker.until_s <= now_s and asker.bytes:
                 # Nobody may want these any more; that the queries ran is not forgotten.
@@ -345,6 +388,8 @@ class Answers:
                 asker.idle_since = sequence
             if (asker.sessions and not asker.bytes) or asker.idle_since is not None:
                 del self._restless[asker]
+        if self._strangers >= self._limits.strangers_many:
+            self._free_places(sequence, now_s, self._limits.strangers_many)
 
     def signed_anew(self, before: int) -> None:
         """The own record has another sequence than ``before`` now. Those who know only records
@@ -359,6 +404,36 @@ class Answers:
         if any(asker.idle_since is not None for asker in self._askers.values()):
             self._forget_below(sequence + 1)
         return before - len(self._askers)
+
+    def _free_places(self, sequence: int, now_s: float, strangers_most: int) -> None:
+        """For askers: those of the idle, and if they are too few, of strangers who are gone."""
+        if now_s < self._taken_until_s:
+            return
+        self.make_room(sequence)
+        if self._are_too_many(strangers_most):
+            self.forget_strangers(now_s)
+        if self._are_too_many(strangers_most):
+            self._taken_until_s = now_s + LOOK_AGAIN_S
+
+    def _are_too_many(self, strangers_most: int) -> bool:
+        return self._strangers >= strangers_most or len(self._askers) >= self._limits.askers_max
+
+    def forget_strangers(self, now_s: float) -> int:
+        """Forget the strangers who are gone, though their queries may come once more, at the price
+        that what is not certainly younger does not run, and early data is refused until nothing
+        older can be in it. Returns how many were forgotten."""
+        gone = [
+            asker
+            for asker in self._askers.values()
+            if asker.stranger and not (asker.sessions or asker.running)
+        ]
+        if gone:
+            lifetime_s = self._lifetime_s_max * (1 + SPEEDS_APART) + MARGIN_S
+            self._forgot_s, self._early_again_s = now_s, now_s + lifetime_s
+            self.early_floor = NEVER
+        for asker in gone:
+            self._remove(asker)
+        return len(gone)
 
     def _forget_below(self, sequence: int) -> None:
         self.early_floor = max(self.early_floor, sequence)

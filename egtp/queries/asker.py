@@ -61,6 +61,7 @@ class Asker:
     __slots__ = (
         "answers",
         "bytes",
+        "doubtful_below",
         "exceptions",
         "floor",
         "idle_since",
@@ -85,6 +86,8 @@ class Asker:
         self.refused_below = 0
         """There was no room for one of the numbers below this one, so none of them runs that is not
         remembered: its asker was told that it has not run."""
+        self.doubtful_below = 0
+        """Numbers below this one that are not remembered may have been forgotten by force."""
         self.answers: dict[int, Answer] = {}
         self.bytes = 0
         self.sessions = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import count
 
 import pytest
@@ -136,7 +137,7 @@ class Recorder:
             theirs=LIMITS,
             ours=LIMITS,
             incarnation=b"incarnat",
-            asker=self.answering.answers.session_began(PEER, b"incarnat", 1),
+            asker=self.answering.answers.session_began(PEER, b"incarnat", 1, 0.0),
         )
         path.confirmed = True
         return path
@@ -222,6 +223,47 @@ async def test_notices_that_a_query_still_runs_are_bounded_for_who_reads_nothing
     assert 60 * 1024 < path.outbox.waiting_bytes < 70 * 1024
     assert node.counters["working not said: too much waits for the peer"] > 1000
     goes_on.set()
+
+
+@pytest.mark.reaches_in
+async def test_who_was_forgotten_by_force_is_told_that_his_query_may_have_run_and_asks_on(
+    recorders: Make,
+) -> None:
+    node = recorders()
+    ran: list[int] = []
+
+    async def count(_: Incoming) -> bytes:
+        node.ran += 1
+        return b""
+
+    async def ask(number: int, age_ms: int, *, at_once: bool = True) -> None:
+        query = Query(bytes([number]) * 16, number, "count", 60_000, 1000, b"")
+        reference = reference_of(query.encode())
+        receive = partial(node.answering.receive, at_once=at_once)
+        asyncio.get_running_loop().call_soon(receive, path, PEER, query, reference, age_ms)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        ran.append(node.ran)
+
+    node.answering.handlers.add("count", count)
+    path = node.path(DIRECT)
+    assert path.asker is not None
+    path.asker.stranger = True
+    await ask(0, 0)
+    node.answering.answers.session_ended(path.asker)
+    node.now_s = 110.0
+    assert node.answering.answers.forget_strangers(node.now_s) == 1
+    node.now_s = 112.0
+    path = node.path(OTHER)
+    # Its packets say, 8 s after its session began, how old what is in them is.
+    path.heard_s, path._least_offset_ms, node.now_s = 120.0, 0, 120.0
+    await ask(0, 20_000)
+    assert node.counters["query not run: doubtful"] == 1
+    await ask(1, 9_000, at_once=False)
+    await ask(2, 9_000)
+    await ask(3, 30_000, at_once=False)
+    await ask(0, 20_000)
+    assert ran == [1, 1, 1, 2, 3, 3]
 
 
 async def test_over_relays_an_answer_that_has_left_may_be_lost_and_is_sent_again(

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import product
+from math import inf
 
 import pytest
 from hypothesis import given
@@ -378,6 +379,31 @@ def test_transit_is_the_excess_over_the_fastest_packet_whatever_the_clocks_say(
         # Each of the four readings of a clock may be cut by up to a millisecond.
         assert transit_ms >= 0
         assert abs(transit_ms - (delay_ms if dialled else delay_ms - least)) <= 4
+
+
+@given(STEPS, st.integers(0, 10_000), st.booleans(), st.booleans(), st.integers(0, 10_000))
+def test_nothing_seems_to_be_born_later_than_it_was_however_long_packets_are_held_back(
+    steps: list[tuple[int, int]], first_ms: int, dialled: bool, at_once: bool, age_ms: int
+) -> None:
+    """The other side's time begins up to ``first_ms`` after this one's if it dialled, and before
+    otherwise; but then it says nothing that matters before it has heard of this session."""
+    sender, receiver = Owner(now_s=50.0), Owner(now_s=950.0)
+    sending = path_of(sender)
+    receiving = path_of(receiver, index=2, remote=1, started_s=950.0, dialled=dialled)
+    assert receiving.born_after_s(age_ms, at_once=at_once) == -inf, "it may be of early data"
+    began_s = 950.0 + (-first_ms if dialled else first_ms) / 1000
+    sent_s = first_ms / 1000 if dialled else 0.0
+    for pause_ms, delay_ms in steps:
+        sent_s += pause_ms / 1000
+        sender.now_s = 50.0 + sent_s
+        say_something(sending)
+        receiver.now_s = began_s + sent_s + delay_ms / 1000
+        _, transit_ms = receiving.open(data(sender.sent[-1][1]))
+        born_s = began_s + sent_s - age_ms / 1000
+        after_s = receiving.born_after_s(age_ms + transit_ms, at_once=at_once)
+        assert after_s <= born_s + 0.005
+        if at_once and not dialled:
+            assert after_s >= born_s - first_ms / 1000 - 0.005, "and it does not age by waiting"
 
 
 @pytest.mark.parametrize("started_s", [50.0, 49.0])

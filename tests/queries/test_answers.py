@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from math import inf
 
 import pytest
 from hypothesis import given, note, settings
@@ -24,7 +25,7 @@ from hypothesis.stateful import (
 
 from egtp.errors import InvalidConfig
 from egtp.queries.answer_limits import AnswerLimits
-from egtp.queries.answers import MARGIN_S, Answers, Verdict
+from egtp.queries.answers import MARGIN_S, NEVER, Answers, Verdict
 from egtp.queries.asker import Answer, AnswerState, Asker
 from egtp.queries.outgoing import Outgoing
 from egtp.values.identity import NodeId
@@ -45,6 +46,7 @@ class Session:
     asker: Asking
     memory: Asker | None
     """None if there was no room for the asker."""
+    began_s: float
 
 
 @dataclass(eq=False)
@@ -114,6 +116,7 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         self.refused: set[tuple[NodeId, bytes, int]] = set()
         self.now_s = 0.0
         self.sequence = 1
+        self.forced = False
 
     # The askers
 
@@ -176,9 +179,13 @@ class AtMostOnceMachine(RuleBasedStateMachine):
 
     def _begin(self, asker: Asking) -> Session:
         memory = self.answers.session_began(
-            asker.peer_id, asker.incarnation, self.sequence, stranger=asker.is_stranger
+            asker.peer_id,
+            asker.incarnation,
+            self.sequence,
+            self.now_s,
+            stranger=asker.is_stranger,
         )
-        session = Session(asker, memory)
+        session = Session(asker, memory, self.now_s)
         self.sessions.append(session)
         return session
 
@@ -220,19 +227,27 @@ class AtMostOnceMachine(RuleBasedStateMachine):
             self.answers.settle(memory, copy.settled)
         if copy.settled_except is not None:
             self.answers.settle_except(memory, *copy.settled_except)
-        self._take(copy, memory, age_s)
+        born_s = -inf
+        if copy.session is not None:
+            # What is known of a packet, or of one that came in parts.
+            born_s = copy.query.born_s if seen < 0.7 else session.began_s - age_s
+        self._take(copy, memory, age_s, born_s)
         if copy.session is None and not lives:
             self.sessions.remove(session)
             self.answers.session_ended(memory)
 
-    def _take(self, copy: Copy, memory: Asker, age_s: float) -> None:
+    def _take(self, copy: Copy, memory: Asker, age_s: float, born_s: float) -> None:
         left_s = copy.query.lifetime_s - age_s
         if left_s < 0 or age_s > LIMITS.lifetime_s_max:
             return
         query, known = copy.query, len(memory.answers)
-        verdict, answer = self.answers.ask(
-            memory, query.number, query.reference, left_s, self.now_s
-        )
+        asked = memory, query.number, query.reference, left_s, self.now_s
+        verdict, answer = self.answers.ask(*asked)
+        if verdict is Verdict.DOUBTFUL and self.answers.clears(
+            memory, query.number, born_s, self.now_s
+        ):
+            verdict, answer = self.answers.ask(*asked)
+            assert verdict is not Verdict.DOUBTFUL
         assert len(memory.answers) == known + (verdict is Verdict.RUN)
         key = (copy.asker.peer_id, copy.asker.incarnation, query.number)
         match verdict:
@@ -260,6 +275,8 @@ class AtMostOnceMachine(RuleBasedStateMachine):
                 assert key not in self.ran or key in self.may_run_again
                 note(f"refused: {key}")
                 self.refused.add(key)
+            case Verdict.DOUBTFUL:
+                assert self.forced, "nobody was forgotten by force"
 
     @precondition(lambda self: any(session.memory for session in self.sessions))
     @rule(data=st.data())
@@ -311,8 +328,23 @@ class AtMostOnceMachine(RuleBasedStateMachine):
         before = len(self.answers)
         assert self.answers.make_room(self.sequence) == before - len(self.answers)
 
-    @rule(seconds=st.sampled_from([4.0, 20.0, 120.0]), ends=st.booleans(), signs=st.booleans())
-    def it_is_quiet_for_a_while(self, seconds: float, *, ends: bool, signs: bool) -> None:
+    @rule()
+    def it_forgets_strangers(self) -> None:
+        self._forget_strangers()
+
+    def _forget_strangers(self) -> None:
+        if self.answers.forget_strangers(self.now_s):
+            self.forced = True
+
+    @rule(
+        seconds=st.sampled_from([0.0, 4.0, 20.0, 120.0]),
+        ends=st.booleans(),
+        signs=st.booleans(),
+        force=st.booleans(),
+    )
+    def it_is_quiet_for_a_while(
+        self, seconds: float, *, ends: bool, signs: bool, force: bool
+    ) -> None:
         """What makes it forget somebody, which by chance rarely comes together."""
         for session in self.sessions:
             if session.memory is not None:
@@ -324,11 +356,31 @@ class AtMostOnceMachine(RuleBasedStateMachine):
             if answer is not None:
                 self.answers.ended(answer)
         self.now_s += seconds
+        if force:
+            self._forget_strangers()
         self.answers.look(self.now_s, self.sequence)
         if signs:
             self.it_signs_its_record_anew(2)
         else:
             self.answers.make_room(self.sequence)
+
+    @rule(
+        asker=st.sampled_from([2, 3]),
+        seconds=st.sampled_from([0.0, 4.0, 20.0]),
+        early=st.booleans(),
+        seen=st.floats(0, 1),
+    )
+    def a_stranger_is_forgotten_and_asks_again(
+        self, asker: int, seconds: float, seen: float, *, early: bool
+    ) -> None:
+        """The same query, and another one."""
+        one = self.askers[asker]
+        self.an_asker_asks(asker, 100.0, early=early, told=False, comes=True)
+        query = one.queries[-1]
+        self.it_is_quiet_for_a_while(seconds, ends=True, signs=False, force=True)
+        self._seal(one, query, early=early, told=False)
+        self._deliver(self.copies[-1], seen, lives=True)
+        self.an_asker_asks(asker, 100.0, early=False, told=False, comes=True)
 
     # What is true at any moment
 
@@ -386,7 +438,7 @@ class Responder:
         self.comes_back()
 
     def comes_back(self) -> None:
-        memory = self.answers.session_began(PEERS[0], b"incarnat", 1)
+        memory = self.answers.session_began(PEERS[0], b"incarnat", 1, 0.0)
         assert memory is not None
         self.asker = memory
 
@@ -589,9 +641,9 @@ def test_a_peer_for_whom_there_is_no_room_is_told_so_and_takes_nobodys_place() -
     answers = Answers(LIMITS)
     for peer_id in PEERS[:3]:
         assert answers.has_room_for(peer_id, b"incarnat")
-        assert answers.session_began(peer_id, b"incarnat", 1) is not None
+        assert answers.session_began(peer_id, b"incarnat", 1, 0.0) is not None
     assert not answers.has_room_for(PEERS[3], b"incarnat")
-    assert answers.session_began(PEERS[3], b"incarnat", 1) is None
+    assert answers.session_began(PEERS[3], b"incarnat", 1, 0.0) is None
     assert not answers.has_room_for(PEERS[0], b"another-")
     assert answers.has_room_for(PEERS[0], b"incarnat")
     assert answers.early_floor == 0
@@ -602,14 +654,14 @@ def test_a_peer_that_says_it_was_started_anew_again_and_again_leaves_room_for_ot
     answers = Answers(AnswerLimits(askers_max=1600))
     cheat, other = NodeId(b"c" * 20), NodeId(b"o" * 20)
     for number in range(1600):
-        asker = answers.session_began(cheat, number.to_bytes(8, "big"), 1)
+        asker = answers.session_began(cheat, number.to_bytes(8, "big"), 1, 0.0)
         assert (asker is not None) == (number < 25)
         if asker is not None:
             answers.ask(asker, 0, b"%032d" % number, 3600, 0.0)
             answers.session_ended(asker)
     assert not answers.has_room_for(cheat, b"afresh..")
     assert answers.has_room_for(other, b"incarnat")
-    assert answers.session_began(other, b"incarnat", 1) is not None
+    assert answers.session_began(other, b"incarnat", 1, 0.0) is not None
     # What is forgotten gives its room back.
     answers.look(10_000.0, 1)
     answers.signed_anew(2)
@@ -619,20 +671,20 @@ def test_a_peer_that_says_it_was_started_anew_again_and_again_leaves_room_for_ot
 def test_a_peer_for_whom_there_is_no_room_gets_that_of_those_who_are_idle() -> None:
     answers = Answers(LIMITS)
     for peer_id in PEERS[:3]:
-        memory = answers.session_began(peer_id, b"incarnat", 7)
+        memory = answers.session_began(peer_id, b"incarnat", 7, 0.0)
         assert memory is not None
         answers.settle(memory, 1)
         if peer_id != PEERS[0]:
             answers.session_ended(memory)
     answers.look(1.0, 7)
-    assert answers.session_began(PEERS[3], b"incarnat", 7) is not None
+    assert answers.session_began(PEERS[3], b"incarnat", 7, 0.0) is not None
     assert len(answers) == 2
     assert answers.early_floor == 8
 
 
 def test_when_there_is_no_room_for_another_query_it_is_refused_and_none_forgotten() -> None:
     answers = Answers(LIMITS)
-    askers = [answers.session_began(peer_id, b"incarnat", 1) for peer_id in PEERS[:3]]
+    askers = [answers.session_began(peer_id, b"incarnat", 1, 0.0) for peer_id in PEERS[:3]]
     verdicts = [
         answers.ask(asker, number, b"%d" % number, 10.0, 0.0)[0]
         for asker in askers
@@ -663,7 +715,7 @@ def test_bodies_go_of_whom_most_is_kept_and_not_of_who_is_answered_next() -> Non
     answers = Answers(AnswerLimits(askers_max=300, bytes_max=1600))
     asked = []
     for number, size in enumerate([100] * 15 + [60, 60]):
-        asker = answers.session_began(NodeId(number.to_bytes(20, "big")), b"incarnat", 1)
+        asker = answers.session_began(NodeId(number.to_bytes(20, "big")), b"incarnat", 1, 0.0)
         assert asker is not None
         _, answer = answers.ask(asker, 0, b"0", 10.0, 0.0)
         assert answer is not None
@@ -690,19 +742,19 @@ def test_what_was_refused_for_want_of_room_does_not_run_when_there_is_some() -> 
 
 def test_who_was_only_refused_is_remembered_for_as_long_as_a_copy_may_come() -> None:
     answers = Answers(LIMITS)
-    others = [answers.session_began(peer_id, b"incarnat", 1) for peer_id in PEERS[:2]]
+    others = [answers.session_began(peer_id, b"incarnat", 1, 0.0) for peer_id in PEERS[:2]]
     for asker in others:
         assert asker is not None
         for number in range(LIMITS.window):
             answers.ask(asker, number, b"%d" % number, 10.0, 0.0)
-    refused = answers.session_began(PEERS[2], b"incarnat", 1)
+    refused = answers.session_began(PEERS[2], b"incarnat", 1, 0.0)
     assert refused is not None
     assert answers.ask(refused, 0, b"0", 10.0, 0.0)[0] is Verdict.BUSY
     answers.session_ended(refused)
     for asker in others:
         assert asker is not None
         answers.settle(asker, LIMITS.window)
-    assert answers.session_began(PEERS[2], b"incarnat", 1) is refused
+    assert answers.session_began(PEERS[2], b"incarnat", 1, 0.0) is refused
     assert answers.ask(refused, 0, b"0", 10.0, 5.0)[0] is Verdict.BUSY
 
 
@@ -713,7 +765,7 @@ def test_no_crowd_of_strangers_takes_the_room_of_those_whom_somebody_knows() -> 
     def begins(number: int, *, stranger: bool) -> Asker | None:
         peer_id = NodeId(number.to_bytes(20, "big"))
         there = answers.has_room_for(peer_id, b"incarnat", stranger=stranger)
-        asker = answers.session_began(peer_id, b"incarnat", 1, stranger=stranger)
+        asker = answers.session_began(peer_id, b"incarnat", 1, 0.0, stranger=stranger)
         assert there == (asker is not None)
         return asker
 
@@ -738,7 +790,9 @@ def test_no_crowd_of_strangers_takes_the_room_of_those_whom_somebody_knows() -> 
 def test_a_peer_of_many_incarnations_fills_a_quarter_of_the_entries_and_no_more() -> None:
     limits = AnswerLimits(askers_max=4000, window=10, entries_max=400)
     answers = Answers(limits)
-    askers = [answers.session_began(PEERS[0], number.to_bytes(8, "big"), 1) for number in range(40)]
+    askers = [
+        answers.session_began(PEERS[0], number.to_bytes(8, "big"), 1, 0.0) for number in range(40)
+    ]
     verdicts = []
     for asker in askers:
         assert asker is not None
@@ -746,7 +800,7 @@ def test_a_peer_of_many_incarnations_fills_a_quarter_of_the_entries_and_no_more(
             verdict, _ = answers.ask(asker, number, bytes(32), 1.0, 0.0)
             verdicts.append(verdict)
     assert verdicts == [Verdict.RUN] * 100 + [Verdict.BUSY] * 300
-    other = answers.session_began(PEERS[1], bytes(8), 1)
+    other = answers.session_began(PEERS[1], bytes(8), 1, 0.0)
     assert other is not None
     assert answers.ask(other, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
     # What is settled is room for more, though not of what was refused.
@@ -762,14 +816,14 @@ def test_a_crowd_of_strangers_leaves_entries_to_those_who_are_known() -> None:
     answers = Answers(limits)
     ran = 0
     for one in range(60):
-        asker = answers.session_began(peer_number(one), bytes(8), 1, stranger=True)
+        asker = answers.session_began(peer_number(one), bytes(8), 1, 0.0, stranger=True)
         assert asker is not None
         ran += sum(
             answers.ask(asker, number, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
             for number in range(10)
         )
     assert ran == answers.entries == limits.strangers_entries_max == 70
-    known = answers.session_began(peer_number(99), bytes(8), 1)
+    known = answers.session_began(peer_number(99), bytes(8), 1, 0.0)
     assert known is not None
     assert answers.ask(known, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
 
@@ -778,7 +832,7 @@ def hogs(answers: Answers, number: int, window: int, *, stranger: bool) -> list[
     """So many peers, each with as many queries as it may have, of which it settles none."""
     askers = []
     for one in range(number):
-        asker = answers.session_began(peer_number(one), bytes(8), 1, stranger=stranger)
+        asker = answers.session_began(peer_number(one), bytes(8), 1, 0.0, stranger=stranger)
         assert asker is not None
         for query in range(window):
             answers.ask(asker, query, bytes(32), 1.0, 0.0)
@@ -790,7 +844,7 @@ def test_strangers_who_never_settle_leave_a_few_entries_to_every_stranger_after_
     limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
     answers = Answers(limits)
     hogs(answers, limits.strangers_max - 1, limits.window, stranger=True)
-    honest = answers.session_began(peer_number(99), bytes(8), 1, stranger=True)
+    honest = answers.session_began(peer_number(99), bytes(8), 1, 0.0, stranger=True)
     assert honest is not None
     verdicts = [answers.ask(honest, number, bytes(32), 1.0, 0.0)[0] for number in range(9)]
     assert verdicts == [Verdict.RUN] * limits.strangers_few + [Verdict.BUSY]
@@ -798,7 +852,7 @@ def test_strangers_who_never_settle_leave_a_few_entries_to_every_stranger_after_
     for number in range(9, 100):
         answers.settle(honest, number)
         assert answers.ask(honest, number, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
-    known = answers.session_began(peer_number(100), bytes(8), 1)
+    known = answers.session_began(peer_number(100), bytes(8), 1, 0.0)
     assert known is not None
     verdicts = [answers.ask(known, number, bytes(32), 1.0, 0.0)[0] for number in range(64)]
     assert verdicts == [Verdict.RUN] * 64
@@ -810,7 +864,9 @@ def test_a_stranger_of_many_incarnations_has_a_few_entries_once_and_not_for_each
     hogs(answers, 20, limits.window, stranger=True)
     ran = 0
     for incarnation in range(10):
-        one = answers.session_began(peer_number(99), bytes([incarnation]) * 8, 1, stranger=True)
+        one = answers.session_began(
+            peer_number(99), bytes([incarnation]) * 8, 1, 0.0, stranger=True
+        )
         assert one is not None
         ran += answers.ask(one, 0, bytes(32), 1.0, 0.0)[0] is Verdict.RUN
     assert ran == limits.strangers_few == 8
@@ -831,7 +887,7 @@ def test_queries_that_find_no_room_get_that_of_those_who_are_idle() -> None:
     answers = Answers(limits)
     for asker in hogs(answers, 2, 6, stranger=False):
         answers.session_ended(asker)
-    one = answers.session_began(peer_number(9), bytes(8), 7)
+    one = answers.session_began(peer_number(9), bytes(8), 7, 0.0)
     assert one is not None
     assert answers.ask(one, 0, bytes(32), 1.0, 5.0)[0] is Verdict.BUSY
     assert answers.early_floor == 0
@@ -847,7 +903,7 @@ def test_strangers_get_more_than_a_few_entries_once_the_idle_can_make_way() -> N
     for asker in hogs(answers, 20, limits.window, stranger=True):
         answers.session_ended(asker)
     answers.look(1.0 + MARGIN_S, 1)
-    one = answers.session_began(peer_number(99), bytes(8), 1, stranger=True)
+    one = answers.session_began(peer_number(99), bytes(8), 1, 0.0, stranger=True)
     assert one is not None
     verdicts = [answers.ask(one, number, bytes(32), 1.0, 20.0)[0] for number in range(64)]
     assert verdicts == [Verdict.RUN] * 64
@@ -860,7 +916,7 @@ def test_nobody_is_forgotten_for_a_peer_that_has_used_up_its_own_share() -> None
         answers.session_ended(asker)
     answers.look(1.0 + MARGIN_S, 1)
     for incarnation in range(4):
-        one = answers.session_began(peer_number(99), bytes([incarnation]) * 8, 1)
+        one = answers.session_began(peer_number(99), bytes([incarnation]) * 8, 1, 0.0)
         assert one is not None
         verdicts = [answers.ask(one, number, bytes(32), 1.0, 20.0)[0] for number in range(10)]
     assert verdicts[-1] is Verdict.BUSY
@@ -912,6 +968,97 @@ def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:
 
 
 # Forgetting
+
+
+def a_crowd_asks_and_goes(answers: Answers, number: int) -> None:
+    for one in range(number):
+        asker = answers.session_began(peer_number(one), bytes(8), 1, 0.0, stranger=True)
+        assert asker is not None
+        assert answers.ask(asker, 0, bytes(32), 3600.0, 0.0)[0] is Verdict.RUN
+        answers.session_ended(asker)
+
+
+def comes(answers: Answers, number: int, now_s: float) -> Asker:
+    asker = answers.session_began(peer_number(number), bytes(8), 1, now_s, stranger=True)
+    assert asker is not None
+    return asker
+
+
+def test_strangers_who_ask_and_go_keep_no_stranger_out() -> None:
+    limits = AnswerLimits(askers_max=64)
+    answers = Answers(limits)
+    a_crowd_asks_and_goes(answers, limits.strangers_max)
+    honest = comes(answers, 99, 5.0)
+    assert answers.ask(honest, 7, bytes(32), 10.0, 6.0)[0] is Verdict.DOUBTFUL
+    assert answers.clears(honest, 7, 5.9, 6.0)
+    assert answers.ask(honest, 7, bytes(32), 10.0, 6.0)[0] is Verdict.RUN
+    assert answers.ask(honest, 8, bytes(32), 10.0, 6.0)[0] is Verdict.RUN, "it is younger"
+    assert answers.ask(honest, 6, bytes(32), 10.0, 6.0)[0] is Verdict.DOUBTFUL
+    assert not answers.clears(honest, 6, 4.0, 6.0)
+
+
+def test_they_are_forgotten_while_there_is_still_room_so_that_nobodys_first_query_is_doubted() -> (
+    None
+):
+    limits = AnswerLimits(askers_max=64)
+    answers = Answers(limits)
+    a_crowd_asks_and_goes(answers, limits.strangers_many)
+    answers.look(1.0, 1)
+    assert len(answers) == 0
+    honest = comes(answers, 99, 5.0)
+    assert answers.ask(honest, 0, bytes(32), 10.0, 5.0)[0] is Verdict.DOUBTFUL
+    assert answers.clears(honest, 0, 4.5, 5.0)
+
+
+def test_what_a_stranger_asks_again_who_was_forgotten_by_force_does_not_run_again() -> None:
+    answers = Answers(LIMITS)
+    asker = comes(answers, 0, 0.0)
+    assert answers.ask(asker, 0, bytes(32), 100.0, 0.0)[0] is Verdict.RUN
+    answers.session_ended(asker)
+    assert answers.forget_strangers(10.0) == 1
+    again = comes(answers, 0, 20.0)
+    assert again is not asker
+    assert answers.ask(again, 0, bytes(32), 75.0, 25.0)[0] is Verdict.DOUBTFUL
+    # It was born before 10.0, however far the two clocks differ in their speed.
+    assert not answers.clears(again, 0, 10.0 + 0.001 * 10, 25.0)
+    assert answers.ask(again, 0, bytes(32), 75.0, 25.0)[0] is Verdict.DOUBTFUL
+
+
+def test_only_strangers_are_forgotten_by_force_who_are_gone_and_for_whom_nothing_runs() -> None:
+    answers = Answers(AnswerLimits())
+    here, busy, gone = (comes(answers, number, 0.0) for number in range(3))
+    known = answers.session_began(peer_number(3), bytes(8), 1, 0.0)
+    assert known is not None
+    for asker in (here, busy, gone, known):
+        answers.ask(asker, 0, bytes(32), 100.0, 0.0)
+    busy.running += 1
+    for asker in (busy, gone, known):
+        answers.session_ended(asker)
+    assert answers.forget_strangers(1.0) == 1
+    assert answers.entries == 3
+    assert answers.ask(here, 1, bytes(32), 100.0, 1.0)[0] is Verdict.RUN
+    for number, asker in ((1, busy), (3, known)):
+        assert answers.session_began(peer_number(number), bytes(8), 1, 2.0) is asker
+        assert answers.ask(asker, 0, bytes(32), 100.0, 2.0)[0] is Verdict.WORKING
+    assert comes(answers, 2, 2.0) is not gone
+
+
+def test_no_early_data_is_accepted_until_what_was_forgotten_by_force_is_too_old_to_run() -> None:
+    answers = Answers(LIMITS)
+    asker = comes(answers, 0, 0.0)
+    answers.ask(asker, 0, bytes(32), 100.0, 0.0)
+    answers.session_ended(asker)
+    answers.forget_strangers(10.0)
+    for now_s, sequence in ((11.0, 1), (100.0, 2), (119.0, 3)):
+        answers.signed_anew(sequence)
+        answers.look(now_s, sequence + 1)
+        assert answers.early_floor == NEVER
+    asker = comes(answers, 1, 119.0)
+    assert answers.ask(asker, 0, bytes(32), 100.0, 119.0)[0] is Verdict.DOUBTFUL
+    answers.look(121.0, 5)
+    assert answers.early_floor == 6, "above all that could be known when it was not accepted"
+    asker = comes(answers, 2, 121.0)
+    assert answers.ask(asker, 0, bytes(32), 100.0, 121.0)[0] is Verdict.RUN
 
 
 def settled_and_gone(responder: Responder) -> None:

@@ -29,7 +29,7 @@ class Ends:
     def __init__(self) -> None:
         self.table: ExchangeTable[None] = ExchangeTable(Counter())
         self.answers = Answers(AnswerLimits())
-        memory = self.answers.session_began(ME, b"incarnat", 1)
+        memory = self.answers.session_began(ME, b"incarnat", 1, 0.0)
         assert memory is not None
         self.asker = memory
         self.asked = 0

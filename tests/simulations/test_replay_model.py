@@ -6,15 +6,16 @@ A larger world takes longer: ``python -m simulations.replay_model`` explores it,
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from egtp.queries.answers import Answers
+from egtp.queries.answers import NEVER, Answers
 from egtp.queries.asker import Answer, Asker
 from egtp.queries.early import CLOCKS_MS
 from egtp.queries.exchange import Exchange
 from egtp.queries.outgoing import Outgoing
-from simulations.replay_model import Bounds, Explored, State, explore
+from simulations.replay_model import ANSWER_LIMITS, Bounds, Explored, State, explore
 
 
 @pytest.mark.parametrize(
@@ -24,8 +25,37 @@ from simulations.replay_model import Bounds, Explored, State, explore
         Bounds(queries=2, dials=1, losses=1, jumps=1, signatures=1, restarts=0, sessions=2),
         Bounds(queries=1, dials=2, losses=1, jumps=0, signatures=0, restarts=1, sessions=2),
         Bounds(queries=1, dials=1, losses=1, jumps=2, signatures=1, restarts=0, clock_ahead_s=100),
+        Bounds(
+            queries=1,
+            dials=2,
+            losses=1,
+            jumps=1,
+            moments=0,
+            signatures=0,
+            restarts=0,
+            forced=1,
+            sessions=2,
+        ),
+        Bounds(
+            queries=1,
+            dials=2,
+            losses=1,
+            jumps=0,
+            moments=1,
+            signatures=0,
+            restarts=0,
+            forced=1,
+            sessions=2,
+        ),
     ],
-    ids=["resent", "two queries", "restarted", "a clock ahead"],
+    ids=[
+        "resent",
+        "two queries",
+        "restarted",
+        "a clock ahead",
+        "forgotten by force",
+        "and asked again",
+    ],
 )
 def test_whatever_happens_in_whatever_order_no_query_runs_twice(
     bounds: Bounds, record_property: Callable[[str, object], None]
@@ -58,6 +88,20 @@ class FreedWhenAnswered(Answers):
         self.forget(asker, answer)
 
 
+class DoubtsNothing(Answers):
+    def clears(self, asker: Asker, number: int, born_s: float, now_s: float) -> bool:
+        return super().clears(asker, number, now_s, now_s)
+
+
+class DoubtsNoEarlyData(Answers):
+    def look(self, now_s: float, sequence: int) -> None:
+        refused = self.early_floor == NEVER
+        super().look(now_s, sequence)
+        if refused and self.early_floor != NEVER:
+            # Above the sequence that there was at the forgetting, and not the one of now.
+            self.early_floor = 2
+
+
 class ForgetsAnAskerAtOnce(Answers):
     def look(self, now_s: float, sequence: int) -> None:
         super().look(now_s, sequence)
@@ -68,7 +112,7 @@ class ForgetsAnAskerAtOnce(Answers):
 def world_with(answers: type[Answers]) -> type[State]:
     class World(State):
         def __init__(self, bounds: Bounds) -> None:
-            super().__init__(bounds, answers=answers())
+            super().__init__(bounds, answers=answers(ANSWER_LIMITS))
 
     # Found again by name when a state is thawed.
     World.__qualname__ = World.__name__ = f"World{answers.__name__}"
@@ -98,6 +142,40 @@ def test_an_early_floor_that_is_not_raised_when_an_asker_is_forgotten_is_found()
 def test_a_settled_mark_that_is_ignored_is_found() -> None:
     bounds = Bounds(queries=2, dials=2, restarts=0, jumps=0, signatures=0)
     assert found(world_with(SettledIgnored), bounds).wrong == "a query has run twice"
+
+
+FORCED = Bounds(
+    queries=1, dials=2, sessions=2, losses=1, jumps=0, signatures=0, restarts=0, forced=1
+)
+
+
+def test_that_every_query_of_a_forgotten_stranger_is_taken_for_a_new_one_is_found() -> None:
+    bounds = replace(FORCED, moments=1)
+    assert found(world_with(DoubtsNothing), bounds).wrong == "a query has run twice"
+
+
+def test_early_data_that_is_accepted_too_soon_after_a_forgetting_by_force_is_found() -> None:
+    bounds = replace(FORCED, jumps=1, signatures=1)
+    assert found(world_with(DoubtsNoEarlyData), bounds).wrong == "a query has run twice"
+
+
+def test_a_query_that_is_younger_than_a_forgetting_by_force_runs() -> None:
+    """Or else the rule would be sound since nothing runs at all."""
+
+    class NothingRunsAfterwards(State):
+        @property
+        def wrong(self) -> str:
+            cleared = [
+                asker
+                for asker in self.answers._askers.values()
+                if 0 < asker.doubtful_below < NEVER and asker.answers
+            ]
+            return super().wrong or ("one has run" if cleared else "")
+
+    NothingRunsAfterwards.__qualname__ = NothingRunsAfterwards.__name__
+    globals()[NothingRunsAfterwards.__name__] = NothingRunsAfterwards
+    bounds = replace(FORCED, queries=2, moments=1)
+    assert found(NothingRunsAfterwards, bounds).wrong == "one has run"
 
 
 def test_an_answer_that_is_forgotten_when_it_was_given_is_found() -> None:

@@ -96,7 +96,7 @@ def test_an_observed_address_goes_by_its_table(state: OwnState, event: OwnEvent)
 @pytest.mark.parametrize(("state", "event"), list(product(ANSWER_LIFE.states, AnswerEvent)))
 def test_an_answer_goes_by_its_table(state: AnswerState, event: AnswerEvent) -> None:
     answers = Answers(AnswerLimits(bytes_max=16_000))
-    asker = answers.session_began(PEER, b"the first", 1)
+    asker = answers.session_began(PEER, b"the first", 1, 0.0)
     assert asker is not None
     _, answer = answers.ask(asker, 0, b"a reference", 60.0, 0.0)
     assert answer is not None
@@ -125,7 +125,7 @@ def test_an_answer_goes_by_its_table(state: AnswerState, event: AnswerEvent) -> 
 
 def test_an_answer_too_large_to_keep_only_ran() -> None:
     answers = Answers(AnswerLimits(bytes_max=1600))
-    asker = answers.session_began(PEER, b"the first", 1)
+    asker = answers.session_began(PEER, b"the first", 1, 0.0)
     assert asker is not None
     _, answer = answers.ask(asker, 0, b"a reference", 60.0, 0.0)
     assert answer is not None
