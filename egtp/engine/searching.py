@@ -142,9 +142,11 @@ class Searching:
             # There is a path by now; or there is none at all, and the next search tries everything.
             peer.direct_due_s = math.inf
         elif now >= peer.direct_due_s and peer.direct_search is None and now >= self._heard.ready_s:
-            self._heard.take(1, now)
-            peer.direct_due_s, peer.direct_again_s = math.inf, now + HEARD_AGAIN_S
-            self.seek_direct(peer)
+            peer.direct_due_s = math.inf
+            if self._reacher.may_dial(peer):
+                self._heard.take(1, now)
+                peer.direct_again_s = now + HEARD_AGAIN_S
+                self.seek_direct(peer)
 
     async def _search_direct(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         try:

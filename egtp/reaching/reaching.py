@@ -105,6 +105,11 @@ class Reacher:
             why = ": its record names none" if names_none else ""
             raise FastFail(f"no way to reach {peer.peer_id}{why}", tuple(race.attempts))
 
+    def may_dial(self, peer: Peer) -> bool:
+        """Whether an address of the peer is known that may be dialled now."""
+        contact = self._contact(peer)
+        return contact is not None and bool(self._plan(contact, with_relays=False).tcp)
+
     def _contact(self, peer: Peer) -> Contact | None:
         return peer.contact(self._host.unix_time())
 

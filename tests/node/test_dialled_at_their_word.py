@@ -17,6 +17,7 @@ from egtp.engine.searching import HEARD_AGAIN_S, HEARD_BURST_S, HEARD_PER_S
 from egtp.events import Dialling, Event
 from egtp.paths.path import Path
 from egtp.reaching.peer import Peer
+from egtp.values.contact import Contact
 from simulations.lab import LATENCY_S, Lab, in_lab
 
 VICTIM: Final = "5.99.0.1"
@@ -191,7 +192,7 @@ def test_so_many_searches_are_made_at_the_word_of_all_together() -> None:
         searching.seek_direct = sought.append
         peers = [Peer(NodeId(bytes([n]) * 20)) for n in range(200)]
         for peer in peers:
-            peer.is_wanted = True
+            peer.is_wanted, peer.hearsay = True, Contact.of_record(world.lie(1), 0.0)
             peer.relayed = cast("Path", object())
             searching.heard_where(peer)
         at_once = int(HEARD_PER_S * HEARD_BURST_S) + 1

@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from discovery import StaticDiscovery
-from egtp import Introduction
+from egtp import (
+    Address,
+    Introduction,
+    LookupFailed,
+    LookupFailure,
+    MemoryLookup,
+    NodeId,
+    SignedCommRecord,
+    TCPStrat,
+)
 from egtp.events import Dialling, Event
 from simulations.lab import Lab, in_lab
 
@@ -46,6 +56,40 @@ def test_a_direct_way_that_was_slower_than_a_relay_is_used_as_soon_as_it_is_ther
         assert world.paths[0] == f"tcp {world.peer.listening[0]} (open)"
 
     in_lab(World, story)
+
+
+class Counted(MemoryLookup):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    async def resolve(
+        self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+    ) -> SignedCommRecord:
+        self.asked += 1
+        raise LookupFailed(LookupFailure.NOT_FOUND)
+
+
+def test_nobody_is_looked_up_for_addresses_that_may_not_be_dialled() -> None:
+    """As those that most peers have in a network of their own, behind a NAT."""
+
+    async def story(lab: Lab) -> None:
+        hidden = await lab.hidden(await lab.node(relay_server=True))
+        content = hidden.record.content
+        assert content is not None
+        at_home = TCPStrat(Address.parse("192.168.9.9:4000"))
+        strategies = (at_home, *content.strategies)
+        named = replace(content, strategies=strategies)
+        record = SignedCommRecord.sign(hidden.identity, hidden.record.sequence + 1, named)
+        lookup = Counted()
+        caller = await lab.asker(lookup=lookup)
+        caller.add_contact(record)
+        lookup.asked = 0
+        assert await lab.query(caller, hidden.node_id) == b"x"
+        await asyncio.sleep(30)
+        assert lookup.asked == 0
+
+    in_lab(Lab, story)
 
 
 def test_an_address_that_does_not_answer_is_tried_once_more_and_then_left_alone() -> None:
