@@ -12,6 +12,7 @@ from egtp.channel import handshake
 from egtp.channel.session import SlidingWindow
 from egtp.engine import routes
 from egtp.engine.answering import Answering
+from egtp.engine.engine import Engine
 from egtp.engine.upkeep import Upkeep
 from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
@@ -84,7 +85,9 @@ def nobody_needs_to_prove_himself(patch: pytest.MonkeyPatch) -> None:
 
 
 def notes_of_unproven_sessions_are_believed(patch: pytest.MonkeyPatch) -> None:
-    """Whoever got an answer to a recording need not know its session for Bob to dial Alice."""
+    """Whoever got an answer to a recording need not know its session for Bob to dial Alice, whom
+    he takes for somebody that he knows."""
+    patch.setattr(Engine, "knows", lambda *_: True)
     receive = SecureChannels._receive_note
 
     def broken(channels: SecureChannels, *args: Any) -> None:
@@ -125,9 +128,15 @@ def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
     receive = Answering.receive
 
     def broken(
-        answering: Answering, path: Any, peer_id: Any, message: Any, data: bytes, _: int
+        answering: Answering,
+        path: Any,
+        peer_id: Any,
+        message: Any,
+        data: bytes,
+        _: int,
+        **options: bool,
     ) -> None:
-        receive(answering, path, peer_id, message, data, 0)
+        receive(answering, path, peer_id, message, data, 0, **options)
 
     patch.setattr(Answering, "receive", broken)
 
