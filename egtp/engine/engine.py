@@ -503,7 +503,8 @@ class Engine:
     def _is_busy_but_for(self, caller: asyncio.Task[Any] | None) -> bool:
         handlers = len(self.handlers) - self.handlers.runs_in(caller)
         outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
-        return bool(handlers or len(self.exchanges) or outboxes)
+        # What is still coming in is refused when it is whole: until then there is nothing to name.
+        return bool(handlers or len(self.exchanges) or len(self.uploads) or outboxes)
 
     async def close(self, drain_s: float = 0.0) -> None:
         """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing;

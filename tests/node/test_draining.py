@@ -22,6 +22,7 @@ from egtp import (
     ReplyCode,
 )
 from egtp.engine.engine import Engine
+from simulations.lab import Lab, in_lab
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -240,3 +241,24 @@ async def test_a_session_is_replaced_by_the_side_that_dialled_and_loses_nothing(
         await asyncio.sleep(0.01)
     assert await other.query(node.node_id, "count", b"after") == b"after"
     assert calls == asked + 1
+
+
+def test_a_query_that_is_still_coming_in_is_refused_when_it_is_whole() -> None:
+    """Its asker would wait for its whole timeout otherwise, and hear that it may have run."""
+
+    async def story(lab: Lab) -> None:
+        node = await lab.node()
+        asker = await lab.asker(node, config=NodeConfig(send_bytes_per_s=100_000.0))
+        began_s = lab.now_s
+        query = asyncio.ensure_future(lab.query(asker, node.node_id, body=bytes(400_000)))
+        await asyncio.sleep(1)
+        closing = lab.hosts[node].spawn(node.close(drain_s=20))
+        with pytest.raises(HandlerFailed) as failed:
+            await query
+        assert failed.value.code == ReplyCode.BUSY
+        assert not failed.value.may_have_run
+        assert lab.now_s - began_s < 6
+        await closing
+        assert lab.now_s - began_s < 8
+
+    in_lab(Lab, story)
