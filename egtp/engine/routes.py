@@ -26,7 +26,7 @@ from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.tcp.connection import TCPConnection
 from egtp.values.identity import NodeId
 
-__all__ = ["Routes", "RoutesHost"]
+__all__ = ["ANOTHER_WAY", "Routes", "RoutesHost"]
 
 NOTE_INTERVAL_S: Final = 5.0
 """A peer that says it does not know the session is answered by a new handshake this often."""

@@ -36,9 +36,9 @@ __all__ = ["RecordWalks", "Stored"]
 PUBLISHED_MAX: Final = 64
 """Peers whose records this node publishes: itself, as a rule."""
 LOOKED_THROUGH_AT_ONCE: Final = 256
-"""Records, for those that a newcomer should have: a millisecond or two..."""
+"""Records, for those that a newcomer should have..."""
 LOOK_PAUSE_S: Final = 0.01
-"""...and then a pause that is much longer: newcomers cost a tenth of a core or two at most."""
+"""...and then a pause, which is much longer than that takes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,13 +40,19 @@ def pair(network: Network) -> tuple[Host, Node, Host, Node]:
     return one, node_on(one, lookup), two, node_on(two, lookup)
 
 
+async def connected_pair(network: Network) -> tuple[Host, Node, Host, Node]:
+    """The first has dialled the second."""
+    one, asker, two, answerer = pair(network)
+    await one.run(asker.start())
+    await two.run(answerer.start())
+    assert await one.run(asker.query(answerer.node_id, "echo", b"1")) == b"1"
+    return one, asker, two, answerer
+
+
 def test_a_peer_without_power_is_noticed_while_somebody_waits_and_found_again_after() -> None:
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await connected_pair(network)
         peer_id = answerer.node_id
-        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
         with network.partition([one], [two]):
             began = network.loop.now
             with pytest.raises(HardTimeout) as caught:
@@ -63,11 +69,8 @@ def test_a_peer_without_power_is_noticed_while_somebody_waits_and_found_again_af
 
 def test_a_machine_that_started_again_says_at_once_that_the_connection_is_gone() -> None:
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await connected_pair(network)
         peer_id = answerer.node_id
-        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
         two.crash()
         two.restart()
         lookup = MemoryLookup(network.story.unix_time)
@@ -144,11 +147,8 @@ def test_a_peer_that_has_moved_is_looked_up_before_a_dead_connection_is_given_up
     asker that the connection is dead was lost."""
 
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await connected_pair(network)
         peer_id = answerer.node_id
-        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
         await asyncio.sleep(SILENT_S)
         two.change_ip("5.0.1.2")
         await two.run(answerer.move("5.0.1.2:4000"))
@@ -167,11 +167,8 @@ def test_a_query_given_to_a_dead_connection_goes_by_the_one_that_the_peer_opens_
     """Found by ``run_cluster --scenario=rolling-ip --seed=21 --drawn``."""
 
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await connected_pair(network)
         peer_id = answerer.node_id
-        assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
         await asyncio.sleep(SILENT_S)
         two.change_ip("5.0.1.2")
         await two.run(answerer.move("5.0.1.2:4000"))
