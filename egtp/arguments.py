@@ -5,9 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Sequence
-from inspect import iscoroutinefunction
 
-from egtp.config import TIMEOUT_S_MAX, NodeConfig
+from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import InvalidConfig, LocalProtocolError
 from egtp.identity_file import IdentityFile
@@ -21,11 +20,7 @@ from egtp.values.identity import Identity
 
 __all__ = [
     "check_dial_from",
-    "check_notice",
     "check_parts",
-    "check_promises",
-    "check_soft_timeout",
-    "check_timeout",
     "parse_addresses",
     "parse_announced",
     "parse_rates",
@@ -116,37 +111,3 @@ def parse_rates(send: float | None, receive: float | None) -> Rates:
         if not 0 < rate < math.inf:
             raise LocalProtocolError(f"a rate is above 0 and finite, not {rate!r}; None for none")
     return Rates(send, receive)
-
-
-def check_timeout(hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
-    if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
-    if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
-        raise LocalProtocolError(
-            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
-        )
-
-
-def check_soft_timeout(soft_s: float, hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
-    if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
-    if not 0 < soft_s < hard_s:
-        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
-
-
-def check_promises(idempotent: object, early: object) -> None:
-    """Raises :class:`LocalProtocolError` for what says neither yes nor no about a query."""
-    if not isinstance(idempotent, bool):
-        raise LocalProtocolError(f"idempotent is True or False, not {idempotent!r}")
-    if not isinstance(early, bool | None):
-        raise LocalProtocolError(f"early is True, False or None, not {early!r}")
-
-
-def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
-    """Raises :class:`LocalProtocolError` for a notice that would never be heard."""
-    if soft_timeout_s is None:
-        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
-    if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
-        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")

@@ -8,18 +8,17 @@ from dataclasses import dataclass, field, replace
 from egtp.channel.handshake import PeerLimits
 from egtp.errors import InvalidConfig
 from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.checks import TIMEOUT_S_MAX
 from egtp.values.message import U64_LIMIT
 from egtp.values.settings import check_settings
 
-__all__ = ["TIMEOUT_S_MAX", "NodeConfig", "check_network"]
+__all__ = ["NodeConfig", "check_network"]
 
 MIB = 1024 * 1024
 BUSY_POLL_LIMIT_S = 0.01
 """To fall asleep and wake up takes about a hundredth of that."""
 BODY_BYTES_LIMIT = 2**32 - 1024
 """Sizes are 32 bits on the wire, and a message is a little larger than its body."""
-TIMEOUT_S_MAX = 2**32 / 1000 - 1
-"""Lifetimes are 32 bits of milliseconds on the wire: some seven weeks."""
 CLOSING_MIN = 16
 """Connections may be on their way out beside however few others."""
 FILES_SPARE = 64

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
-from egtp.arguments import check_soft_timeout, check_timeout
 from egtp.errors import EgtpError, HedgeFailed, LocalProtocolError, NodeClosed
 from egtp.node import Node
 from egtp.open_query import OpenQuery
+from egtp.queries.checks import check_soft_timeout, check_timeout
 from egtp.values.identity import NodeId
 
 __all__ = ["HedgedReply", "hedge"]

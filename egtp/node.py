@@ -12,11 +12,7 @@ from typing import Any, Final, Self
 
 from egtp.arguments import (
     check_dial_from,
-    check_notice,
     check_parts,
-    check_promises,
-    check_soft_timeout,
-    check_timeout,
     parse_addresses,
     parse_announced,
     parse_rates,
@@ -36,10 +32,11 @@ from egtp.events import Observer, guarded
 from egtp.handling.handlers import Handler
 from egtp.identity_file import IdentityFile
 from egtp.lookup import LookupRace, LookupService, Published
-from egtp.open_query import OpenQuery, PeerExchange, Sending
+from egtp.open_query import OpenQuery, Sending
 from egtp.own.friends import Friends
 from egtp.own.own_addresses import OwnAddress
 from egtp.own.own_record import MemorySequence, SequenceStore
+from egtp.queries.checks import check_notice, check_timeout, too_large
 from egtp.queries.large_message import pack_message
 from egtp.reaching.peer import Explanation
 from egtp.relay.leases import RelayLimits
@@ -53,8 +50,6 @@ from egtp.values.message import NONCE_BYTES, check_kind
 from egtp.values.settings import check_count, check_yes_or_no
 
 __all__ = ["Node"]
-
-KINDS_KEPT: Final = 1024
 
 
 class Node:
@@ -114,7 +109,6 @@ class Node:
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
         self.config: Final = config or NodeConfig()
-        self._body_bytes_max = self.config.body_bytes_max
         self._environment = environment or Environment(
             local_addresses=local_addresses, open_files_max=open_files_max, give_way=give_way
         )
@@ -127,8 +121,6 @@ class Node:
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
-        self._kinds_asked: set[str] = set()
-        """Kinds that were found right already."""
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
@@ -263,8 +255,7 @@ class Node:
             # In a turn of its own: what it raises is the application's affair.
             on_soft = partial(engine.loop.call_soon, on_soft_timeout)
         outcome: asyncio.Future[bytes] = engine.loop.create_future()
-        exchange = self._ask(
-            engine,
+        exchange = engine.ask(
             peer_id,
             kind,
             body,
@@ -302,8 +293,7 @@ class Node:
             check_notice(on_soft_timeout, soft_timeout_s)
         query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
         return query.is_asked_by(
-            self._ask(
-                engine,
+            engine.ask(
                 peer_id,
                 kind,
                 body,
@@ -314,47 +304,6 @@ class Node:
                 idempotent,
                 early,
             )
-        )
-
-    def _ask(
-        self,
-        engine: Engine,
-        peer_id: NodeId,
-        kind: str,
-        body: bytes,
-        hard_timeout_s: float | None,
-        soft_timeout_s: float | None,
-        outcome: asyncio.Future[bytes],
-        on_soft_timeout: Callable[[], object] | None,
-        idempotent: bool,
-        early: bool | None,
-    ) -> PeerExchange | None:
-        """The exchange of a query; None if it has failed already, as ``outcome`` says."""
-        if kind not in self._kinds_asked:
-            self._check_kind(kind)
-        if hard_timeout_s is None:
-            hard_timeout_s = self.config.hard_timeout_s
-        else:
-            check_timeout(hard_timeout_s)
-        if soft_timeout_s is not None:
-            check_soft_timeout(soft_timeout_s, hard_timeout_s)
-        if idempotent is not False or early is not None:
-            check_promises(idempotent, early)
-        if type(body) is not bytes or len(body) > self._body_bytes_max:
-            outcome.set_exception(self._too_large(body))
-            return None
-        if type(peer_id) is not NodeId:
-            peer_id = NodeId(peer_id)
-        return engine.ask(
-            peer_id,
-            kind,
-            body,
-            hard_timeout_s,
-            soft_timeout_s,
-            outcome,
-            on_soft_timeout=on_soft_timeout,
-            idempotent=idempotent,
-            early=early,
         )
 
     async def send(
@@ -369,8 +318,8 @@ class Node:
         check_kind(kind)
         hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
         check_timeout(hard_s)
-        if type(body) is not bytes or len(body) > self._body_bytes_max:
-            raise self._too_large(body)
+        if type(body) is not bytes or len(body) > self.config.body_bytes_max:
+            raise too_large(body, self.config.body_bytes_max)
         peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
         message = pack_message((3, nonce, None, kind, int(hard_s * 1000), body))
@@ -682,20 +631,6 @@ class Node:
                 "a node is used on the event loop it was started on; from another thread, use "
                 "asyncio.run_coroutine_threadsafe(node.query(...), loop)"
             )
-
-    def _check_kind(self, kind: str) -> None:
-        check_kind(kind)
-        if len(self._kinds_asked) < KINDS_KEPT:
-            self._kinds_asked.add(kind)
-
-    def _too_large(self, body: object) -> FastFail:
-        if type(body) is not bytes:
-            raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
-        most = self._body_bytes_max
-        return FastFail(
-            f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
-            reason=FastFailReason.TOO_LARGE,
-        )
 
 
 def _several(

@@ -13,7 +13,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from math import inf
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item
 from egtp.config import NodeConfig
@@ -28,6 +28,7 @@ from egtp.errors import (
 )
 from egtp.open_query import PeerExchange, Sending
 from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
+from egtp.queries.checks import check_promises, check_soft_timeout, check_timeout, too_large
 from egtp.queries.early import Early, pack_early
 from egtp.queries.exchange import Exchange, ExchangeTable, Passed
 from egtp.queries.outgoing import Outgoing, PassedOn
@@ -35,10 +36,11 @@ from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
-from egtp.values.message import Reply, ReplyCode
+from egtp.values.message import Reply, ReplyCode, check_kind
 
 __all__ = ["Asking", "AskingHost"]
 
+KINDS_KEPT: Final = 1024
 AGAIN_FIRST_S: Final = 2.0
 """After this long without an answer a query is given to a relayed path again: some round trips."""
 AGAIN_MAX_S: Final = 30.0
@@ -90,9 +92,12 @@ class Asking:
         self._book = book
         self._counters = counters
         self._nonce = nonce
-        self._reply_bytes_max = config.body_bytes_max
+        self._body_bytes_max = config.body_bytes_max
+        self._hard_timeout_s = config.hard_timeout_s
         self._exchanges_max = config.exchanges_max
         self._waiting_bytes_max = config.waiting_bytes_max
+        self._kinds_asked: set[str] = set()
+        """Kinds that were found right already."""
         self._last_bucket: object = None
         self._last_timeout_s = 0.0
         """Where the last deadline is, and of which timeout. With the same ones no time has passed
@@ -103,13 +108,61 @@ class Asking:
 
     def ask(
         self,
+        peer_id: Any,
+        kind: Any,
+        body: Any,
+        hard_timeout_s: Any,
+        soft_timeout_s: Any,
+        outcome: asyncio.Future[bytes],
+        on_soft_timeout: Callable[[], object] | None,
+        idempotent: Any,
+        early: Any,
+    ) -> PeerExchange | None:
+        """What :meth:`Node.query` says, with arguments that nobody has looked at (compiled code
+        would believe its types). The exchange, or None if it has failed, as ``outcome`` says.
+
+        Raises :class:`LocalProtocolError` for arguments that no query can have.
+        """
+        if type(kind) is not str or kind not in self._kinds_asked:
+            self._check_kind(kind)
+        if hard_timeout_s is None:
+            hard_timeout_s = self._hard_timeout_s
+        else:
+            check_timeout(hard_timeout_s)
+        if soft_timeout_s is not None:
+            check_soft_timeout(soft_timeout_s, hard_timeout_s)
+        if idempotent is not False or early is not None:
+            check_promises(idempotent, early)
+        if type(body) is not bytes or len(body) > self._body_bytes_max:
+            outcome.set_exception(too_large(body, self._body_bytes_max))
+            return None
+        if type(peer_id) is not NodeId:
+            peer_id = NodeId(peer_id)
+        return self.begin(
+            peer_id,
+            kind,
+            body,
+            hard_timeout_s,
+            soft_timeout_s,
+            outcome,
+            on_soft_timeout,
+            idempotent,
+            early,
+        )
+
+    def _check_kind(self, kind: Any) -> None:
+        check_kind(kind)
+        if len(self._kinds_asked) < KINDS_KEPT:
+            self._kinds_asked.add(kind)
+
+    def begin(
+        self,
         peer_id: NodeId,
         kind: str,
         body: bytes,
         hard_timeout_s: float,
         soft_timeout_s: float | None,
         outcome: asyncio.Future[bytes],
-        *,
         on_soft_timeout: Callable[[], object] | None = None,
         idempotent: bool = False,
         early: bool | None = None,
@@ -127,7 +180,7 @@ class Asking:
             kind,
             body,
             self._nonce(),
-            self._reply_bytes_max,
+            self._body_bytes_max,
             hard_timeout_s,
             soft_timeout_s,
             now_s,

@@ -318,7 +318,7 @@ class Engine:
         if self.is_closed:
             raise NodeClosed
         outcome: asyncio.Future[bytes] = self.loop.create_future()
-        exchange = self.ask(peer_id, kind, body, timeout_s, None, outcome)
+        exchange = self.asking.begin(peer_id, kind, body, timeout_s, None, outcome)
         try:
             return await outcome
         except asyncio.CancelledError:

@@ -192,7 +192,7 @@ class Recorder:
         outcome, body = query.outcome, bytes(size)
         return query.is_asked_by(
             self.asking.ask(
-                PEER, "kind", body, hard_timeout_s, None, outcome, idempotent=idempotent
+                PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, None
             )
         )
 

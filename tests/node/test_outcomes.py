@@ -30,7 +30,7 @@ from egtp import (
     TCPStrat,
     WrongLoop,
 )
-from egtp.node import KINDS_KEPT
+from egtp.engine.asking import KINDS_KEPT
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -976,7 +976,9 @@ async def test_closing_twice_at_once_is_the_same_as_once(start: Start, greeter: 
 # User mistakes
 
 
-@pytest.mark.parametrize("kind", ["", "A", "with space", "egtp.relay", "x" * 65, "ä", None, 5])
+@pytest.mark.parametrize(
+    "kind", ["", "A", "with space", "egtp.relay", "x" * 65, "ä", None, 5, ["greet"]]
+)
 async def test_a_wrong_kind_is_refused_with_a_reason(greeter: Node, kind: Any) -> None:
     for call in (greeter.query, greeter.send):
         with pytest.raises(LocalProtocolError):
@@ -1098,4 +1100,5 @@ async def test_a_program_that_asks_for_ever_new_kinds_fills_no_memory(start: Sta
     for number in range(KINDS_KEPT + 10):
         with pytest.raises(HandlerFailed):
             await node.query(node.node_id, f"kind{number}")
-    assert len(node._kinds_asked) == KINDS_KEPT
+    assert node._engine is not None
+    assert len(node._engine.asking._kinds_asked) == KINDS_KEPT

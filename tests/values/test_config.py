@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.channel.handshake import PeerLimits
-from egtp.config import TIMEOUT_S_MAX, NodeConfig
+from egtp.config import NodeConfig
 from egtp.errors import InvalidConfig
+from egtp.queries.checks import TIMEOUT_S_MAX
 from egtp.relay.leases import RelayLimits
 from egtp.values import canonical
 

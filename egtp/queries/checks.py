@@ -1,0 +1,68 @@
+"""What somebody asks with: whether it can be meant, said before it fails inside (pure)."""
+
+from __future__ import annotations
+
+import math
+from inspect import iscoroutinefunction
+from typing import Final
+
+from egtp.errors import FastFail, FastFailReason, LocalProtocolError
+
+__all__ = [
+    "TIMEOUT_S_MAX",
+    "check_notice",
+    "check_promises",
+    "check_soft_timeout",
+    "check_timeout",
+    "too_large",
+]
+
+TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
+"""Lifetimes are 32 bits of milliseconds on the wire: some seven weeks."""
+
+
+def check_timeout(hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
+    if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
+    if not math.isfinite(hard_s) or not 0 < hard_s <= TIMEOUT_S_MAX:
+        raise LocalProtocolError(
+            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
+        )
+
+
+def check_soft_timeout(soft_s: float, hard_s: float) -> None:
+    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
+    if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
+        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
+    if not 0 < soft_s < hard_s:
+        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
+
+
+def check_promises(idempotent: object, early: object) -> None:
+    """Raises :class:`LocalProtocolError` for what says neither yes nor no about a query."""
+    if not isinstance(idempotent, bool):
+        raise LocalProtocolError(f"idempotent is True or False, not {idempotent!r}")
+    if not isinstance(early, bool | None):
+        raise LocalProtocolError(f"early is True, False or None, not {early!r}")
+
+
+def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
+    """Raises :class:`LocalProtocolError` for a notice that would never be heard."""
+    if soft_timeout_s is None:
+        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
+    if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
+        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")
+
+
+def too_large(body: object, most: int) -> FastFail:
+    """What there is to say of a body that is more than ``most`` bytes.
+
+    Raises :class:`LocalProtocolError` for one that is not bytes at all.
+    """
+    if type(body) is not bytes:
+        raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
+    return FastFail(
+        f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
+        reason=FastFailReason.TOO_LARGE,
+    )
