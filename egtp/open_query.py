@@ -21,7 +21,7 @@ PeerExchange: TypeAlias = Exchange[asyncio.Future[bytes]]
 class OpenQuery:
     """A query whose outcome is to come. Await it for the body of the reply.
 
-    Exactly one outcome comes (see docs/protocol.md, "Outcomes"). Cancelling it, or what awaits it,
+    Exactly one outcome comes (see docs/outcomes.md). Cancelling it, or what awaits it,
     abandons the query: everything about it is freed at once, and the peer is told.
     """
 
