@@ -320,6 +320,7 @@ class Node:
 
     @property
     def identity(self) -> Identity:
+        """The keys of this node."""
         return self.on_loop.identity
 
     @property

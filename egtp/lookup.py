@@ -171,6 +171,7 @@ class MemoryLookup:
         self._records: dict[NodeId, SignedCommRecord] = {}
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+        """See :class:`LookupService`."""
         record = self._records.get(peer_id)
         if record is None or record.expired(self._unix_time()):
             raise LookupFailed(LookupFailure.NOT_FOUND)
@@ -179,6 +180,7 @@ class MemoryLookup:
         return record
 
     async def publish(self, record: SignedCommRecord) -> Published:
+        """See :class:`LookupService`. Raises :class:`PublishFailed` if a newer one is here."""
         if supersedes(record, self._records.get(record.peer_id)):
             self._records[record.peer_id] = record
         elif self._records[record.peer_id].encode() != record.encode():

@@ -91,6 +91,8 @@ class Node:
         :param friends: asked besides, and told this node's record; this node is one of theirs.
         :param discovery: introduces relay servers to be reached through.
         :param relay_server: serve others as a relay; True for the default limits.
+        :param config: limits and timings; the defaults if None.
+        :param environment: time and entropy, of a simulation say; the machine's own if None.
         :param observer: told the turning points; see :mod:`egtp.events`.
 
         Raises :class:`InvalidConfig`.
@@ -234,19 +236,24 @@ class Node:
     ) -> bytes:
         """Ask a peer, wherever it is now, and return the body of its reply.
 
-        The query reaches the peer's handler at most once, however often it has to be sent:
-        it is sent again by itself when its path is lost. ``idempotent=True`` says that running
-        twice does no harm; then it is also sent to a peer that was restarted meanwhile.
-        ``early=True`` lets it travel in the first packet to a peer: a round trip less, but no fast
-        fail once anybody has taken that packet, and whoever steals the peer's channel key later can
-        read it; what does not fit into 8 KiB waits for the path. By default only what was given to
-        a socket before travels so, when its path was lost; ``early=False`` forbids that too.
+        The query reaches the peer's handler at most once, however often it has to be sent: it is
+        sent again by itself when its path is lost. Cancelling it frees everything at once and tells
+        the peer.
+
+        :param hard_timeout_s: when it ends at the latest; the configuration's if None.
+        :param soft_timeout_s: when ``on_soft_timeout`` is called, at most once, on the event loop;
+            the query goes on after it.
+        :param idempotent: running twice does no harm; then it is also sent to a peer that was
+            restarted meanwhile.
+        :param early: True lets it travel in the first packet to a peer: a round trip less, but no
+            fast fail once anybody has taken that packet, and whoever steals the peer's channel key
+            later can read it; what does not fit into 8 KiB waits for the path. By default only what
+            was given to a socket before travels so, when its path was lost; False forbids that too.
 
         Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
         :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the
-        peer was restarted after it had been given the query, or :class:`NodeClosed`.
-        Cancelling it frees everything at once and tells the peer. ``on_soft_timeout`` is called
-        at most once, on the event loop; the query goes on after it.
+        peer was restarted after it had been given the query, :class:`NodeClosed`, or
+        :class:`LocalProtocolError` for arguments that no query can have.
         """
         engine = self._running()
         on_soft: Callable[[], object] | None = None

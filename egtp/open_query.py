@@ -66,6 +66,7 @@ class OpenQuery:
         return self.outcome.cancelled()
 
     def cancelled(self) -> bool:
+        """Whether it was abandoned before it had an outcome."""
         return self.outcome.cancelled()
 
     def result(self) -> bytes:

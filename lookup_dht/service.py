@@ -75,18 +75,23 @@ class DHTLookup:
         ipv6_socket: SocketOpener | None = ipv6_only_socket,
         resolve_name: NameResolver | None = None,
     ) -> None:
-        """``bootstrap`` are addresses of nodes to join through, IP:PORT or NAME:PORT; with none,
-        others join us. Names are looked up by the system, or by ``resolve_name``.
+        """
+        :param listen: the UDP address ``IP:PORT`` of the node. Port 0 takes a free one.
+        :param bootstrap: nodes to join through, ``IP:PORT`` or ``NAME:PORT``; with none, others
+            join us. Names are looked up by the system, or by ``resolve_name``.
+        :param network: nodes hear those of the same network only.
+        :param server: False for a node that others cannot reach, None to find that out: such a node
+            serves when a node that it has not sent anything to lately has reached it. True is the
+            promise that others can, which the first nodes of a network need: such a node serves at
+            once, and no longer if its network has strangers to it and none of them reaches it.
+        :param private_addresses: loopback and private addresses can be nodes: for tests and labs.
+        :param state: what :attr:`state` was when this node ran last.
+        :param store: a file for the records held and for the highest sequences seen, which survives
+            a kill; without it they are in memory only. A corrupt one is set aside with a warning.
+        :param limits: the defaults if None.
+        :param ipv6_socket: None for loops whose sockets on ``::`` leave IPv4 alone.
 
-        ``server=False`` for a node that others cannot reach, None to find that out: such a node
-        serves when a node that it has never sent anything to has reached it. True is the promise
-        that others can, which the first nodes of a network need: such a node serves at once, and
-        no longer if its network has strangers to it and none of them reaches it. With
-        ``private_addresses`` loopback and private addresses can be nodes: for tests and labs.
-        ``state`` is what :attr:`state` was when this node ran last. ``store`` is a file for the
-        records held and for the highest sequences seen, which survives a kill; without it they
-        are in memory only. A corrupt one is set aside with a warning.
-        ``ipv6_socket=None`` is for loops whose sockets on ``::`` leave IPv4 alone.
+        ``unix_time``, ``elapsed`` and ``entropy`` are the machine's own unless told otherwise.
 
         Raises :class:`InvalidConfig`.
         """

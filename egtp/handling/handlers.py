@@ -49,6 +49,7 @@ class Incoming:
     peer_id: NodeId
     """Who sent it, proven."""
     body: bytes
+    """What was sent, as it was sent."""
     wants_reply: bool
     """False for a send: what the handler returns is then ignored."""
     reply_bytes_max: int
@@ -69,6 +70,7 @@ class Incoming:
 
     @property
     def kind(self) -> str:
+        """What it was asked or told as."""
         return self._kind.name
 
     @classmethod

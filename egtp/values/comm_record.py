@@ -60,6 +60,8 @@ class CommRecord:
     flags: int = 0
 
     def encode(self) -> bytes:
+        """The value of the item that is signed. Raises :class:`LocalProtocolError` for what has no
+        canonical form."""
         return canonical.encode(
             (
                 FORMAT,
@@ -147,14 +149,17 @@ class SignedCommRecord:
 
     @property
     def strategies(self) -> tuple[CommStrat, ...]:
+        """The ways to reach the peer, in its order of preference; none of a later format."""
         return () if self.content is None else self.content.strategies
 
     @property
     def tcp(self) -> tuple[TCPStrat, ...]:
+        """Of these, the addresses."""
         return tuple([s for s in self.strategies if isinstance(s, TCPStrat)])
 
     @property
     def relays(self) -> tuple[RelayStrat, ...]:
+        """Of these, the relays."""
         return tuple([s for s in self.strategies if isinstance(s, RelayStrat)])
 
     def channel_key(self, suite: int = SUITE_AESGCM) -> bytes | None:
@@ -166,9 +171,11 @@ class SignedCommRecord:
         return None
 
     def expired(self, unix_s: float) -> bool:
+        """Whether it had ended by that time."""
         return unix_s >= self.expiry_unix_s
 
     def encode(self) -> bytes:
+        """Canonical ``[k, seq, v, sig]``, which :meth:`decode` reads."""
         return self.item.encode()
 
     def __str__(self) -> str:

@@ -118,6 +118,7 @@ class TCPStrat:
     connection: int | None = None
 
     def send(self, packet: bytes, carrier: Carrier) -> None:
+        """By the open connection, or by one to the address."""
         carrier.send_tcp(self, packet)
 
     def fields(self) -> tuple[Value, ...]:
@@ -149,6 +150,7 @@ class RelayStrat:
         object.__setattr__(self, "relay_id", NodeId.of_key(self.relay_key))
 
     def send(self, packet: bytes, carrier: Carrier) -> None:
+        """As a message to the relay (R13)."""
         carrier.send_relay(self, packet)
 
     def fields(self) -> tuple[Value, ...]:
@@ -171,6 +173,7 @@ class CryptoStrat:
     sealer: Sealer
 
     def send(self, plaintext: bytes, carrier: Carrier) -> None:
+        """Seal ``plaintext``, and have the lower strategy send that."""
         self.lower.send(self.sealer.seal(plaintext), carrier)
 
     def __str__(self) -> str:
