@@ -35,16 +35,14 @@ class DHTLimits:
     parallel_queries: int = 5
     """alpha: how many queries of one walk wait for an answer at a time."""
     soft_timeout_s: float = 0.35
-    """A query unanswered for this long gives its place to another; a late answer still counts.
-    This is before any round trip was measured; afterwards it is what most of them take, up to
-    ``reply_timeout_max_s``..."""
+    """A query unanswered for this long gives its place to another, until round trips were measured;
+    then it is what most of them take, up to ``reply_timeout_max_s``..."""
     soft_timeout_min_s: float = 0.1
     """...and at least this: a busy process is late by so much."""
     reply_timeout_min_s: float = 0.3
     """A query is sent again after this long at the earliest..."""
     reply_timeout_max_s: float = 0.7
-    """...and at the latest, whatever round trips were measured. The second try waits for half as
-    long again; then the query has failed."""
+    """...and at the latest. The second try waits for half as long again; then it has failed."""
     walk_queries_max: int = 120
     """A tar pit that invents ever closer nodes costs a walk this many queries."""
     walk_timeout_s: float = 10.0
@@ -58,18 +56,18 @@ class DHTLimits:
     group_contacts_max: int = 10
     """The same for the whole table."""
     group_candidates_per_walk: int = 2
-    """The same for the nodes that one walk asks, those left out that are silent..."""
+    """The same for the nodes that answer in a walk..."""
     group_queries_per_walk: int = 8
-    """...and those that it was told of and asks in all, silent ones too: else a node that invents
-    some at one address has every walk send that one a datagram for each..."""
+    """...for those that it was told of and asks, silent ones too: else a node that invents some at
+    one address has every walk send that one a datagram for each..."""
     address_queries_per_walk: int = 4
     """...and of them, those at one IP address."""
     region_nodes_max: int = 40
     """A walk of the whole neighbourhood of a key asks, and a record is stored on, at most so many
     nodes; about thirty are usual."""
     witnesses: int = 8
-    """Such a walk also asks so many contacts from all over the table. Those closest to the key may
-    all be of one party, which has put itself there; of these, hardly ever."""
+    """Such a walk also asks so many contacts from all over the table: those closest to the key may
+    all be of one party, which has put itself there."""
     agreement: int = 3
     """An ordinary lookup ends when so many nodes hold the same newest record. One is too easy to
     be stale; all is what ``fresh`` asks."""
@@ -97,8 +95,7 @@ class DHTLimits:
     cache_s: float = 60.0
     """A record found is not asked for again for so long, unless by ``fresh`` or ``newer_than``."""
     absent_cache_s: float = 1.0
-    """The same for a peer of whom the neighbourhood held nothing: long enough that lookups in a
-    loop cost little, short enough that who comes up is found at once."""
+    """The same for a peer of whom the neighbourhood held nothing."""
     cached_max: int = 1024
     """Answers remembered, of either kind."""
     repairs_max: int = 8
@@ -113,17 +110,15 @@ class DHTLimits:
     """A record that nobody stored or asked around for so long is looked after: its neighbourhood
     is walked, and nodes that lack it get it..."""
     care_interval_max_s: float = 8 * 3600.0
-    """...and so is one that somebody stored or asked around for all the time, at the latest after
-    this: he may only say so, for the record to be lost with those who hold it. Each holder draws
-    another time between the two: of twenty, one does it every quarter of an hour or so."""
+    """...and so is one that somebody says to store or ask around for all the time: each holder
+    draws a time between the two."""
     upkeep_interval_s: float = 30.0
     """How often a node looks after its table, give or take a quarter at random, so that nodes
     that were started together do not act together."""
     refresh_interval_s: float = 3600.0
     """A bucket without a lookup for this long gets one..."""
     refresh_full_interval_s: float = 4 * 3600.0
-    """...and one that is full of contacts that answer pings, after this: nobody is missing there,
-    and what the lookup tells is how large the network is."""
+    """...and one that is full of contacts that answer pings, after this."""
     check_after_s: float = 900.0
     """A contact silent for this long is pinged."""
     stranger_after_s: float = 600.0
@@ -133,9 +128,8 @@ class DHTLimits:
     """A node that found out that it can be reached, and that no stranger has asked anything since,
     doubts it after this long..."""
     proofs_missed_max: float = 10.0
-    """...and is a client again if it asked to be pinged so often, in vain, that so many of those
-    who were to do it must have been strangers. It asks at each look around: a server that was
-    carried behind a router is none half an hour later."""
+    """...and is a client again when it asked to be pinged so often, in vain, that so many of those
+    who were to do it must have been strangers."""
     greet_interval_s: float = 120.0
     """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
