@@ -28,6 +28,7 @@ TEXTS: Final = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
     for name in ("threat-model", "operations")
 }
+EVERY_PAGE: Final = (*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md")
 PROGRAMS: Final = (
     ("lookup_dht",),
     ("egtp", "relay"),
@@ -114,13 +115,13 @@ def test_each_option_named_exists(page: str) -> None:
             assert set(options_in(span)) <= every, span
 
 
-@pages
-def test_each_section_linked_to_exists(page: str) -> None:
-    for target in LINK.findall(TEXTS[page]):
+@pytest.mark.parametrize("page", EVERY_PAGE, ids=lambda page: page.stem)
+def test_each_section_linked_to_exists(page: Path) -> None:
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
         if target.startswith("http"):
             continue
         name, _, anchor = target.partition("#")
-        linked = (DOCS / name) if name else DOCS / f"{page}.md"
+        linked = (page.parent / name) if name else page
         assert linked.exists(), target
         assert not anchor or anchor in anchors(linked), target
 
