@@ -54,10 +54,6 @@ class TokenBucket:
         """Take, into debt if need be; a negative ``amount`` is given back."""
         self._full_s = max(self._full_s, now_s) + amount / self.rate
 
-    def is_full(self, now_s: float) -> bool:
-        """Whether it is as good as new."""
-        return self._full_s <= now_s
-
     def change(self, rate_per_s: float, now_s: float) -> None:
         """Another rate from now on; what was taken and has not flowed in again is still owed."""
         self._full_s = now_s + max(self._full_s - now_s, 0.0) * self.rate / rate_per_s

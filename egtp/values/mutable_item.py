@@ -6,7 +6,6 @@ bencoded byte string, so this module knows exactly as much bencoding as a byte s
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,11 +34,6 @@ def signing_buffer(sequence: int, bencoded_value: bytes, salt: bytes = b"") -> b
     """What a BEP 44 signature is over. An empty salt leaves the salt out, as BEP 44 says."""
     prefix = b"4:salt" + bencode(salt) if salt else b""
     return b"%b3:seqi%de1:v%b" % (prefix, sequence, bencoded_value)
-
-
-def target_of(key: bytes, salt: bytes = b"") -> bytes:
-    """The 20-byte BEP 44 target under which an item is stored."""
-    return hashlib.sha1(key + salt, usedforsecurity=False).digest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,11 +48,11 @@ def test_whoever_takes_whenever_the_bucket_is_ready_gets_the_whole_rate(
 
 def test_a_bucket_that_rests_is_full_and_holds_no_more_than_its_burst() -> None:
     bucket = TokenBucket(10.0, 0.5, 0.0)
-    assert bucket.is_full(0.0)
+    assert bucket.ready_s == -0.5
     bucket.take(6, 100.0)
-    assert not bucket.is_full(100.0)
     assert bucket.ready_s == pytest.approx(100.1)
-    assert bucket.is_full(100.6)
+    bucket.take(5, 100.6)
+    assert bucket.ready_s == pytest.approx(100.6)
 
 
 @given(RATES, RATES, SIZES)
@@ -69,7 +69,7 @@ def test_what_is_given_back_was_never_taken() -> None:
     bucket = TokenBucket(10.0, 0.5, 0.0)
     bucket.take(100, 0.0)
     bucket.take(-100, 0.0)
-    assert bucket.is_full(0.0)
+    assert bucket.ready_s == -0.5
 
 
 # Turns
