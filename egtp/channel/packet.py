@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
 
-from egtp.channel.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD
+from egtp.channel.noise import INITIATION_OVERHEAD, RESPONSE_OVERHEAD, TAG_BYTES
 from egtp.errors import InvalidPacket
 from egtp.values.comm_record import SUITE_AESGCM
 
@@ -37,7 +37,6 @@ PACKET_BYTES_MAX: Final = 65_535
 END_TO_END_BYTES_MAX: Final = 65_000
 """What a packet between two peers may have, so that a relay can always wrap it into another."""
 MAC_BYTES: Final = 16
-TAG_BYTES: Final = 16
 NOTE_BYTES: Final = 16
 
 INITIATION, RESPONSE, DATA, UNKNOWN_SESSION = 1, 2, 3, 4
@@ -46,10 +45,9 @@ INITIATION_BYTES_MIN: Final = 12 + INITIATION_OVERHEAD + MAC_BYTES
 DATA_START: Final = bytes((DATA, VERSION, SUITE_AESGCM, 0))
 DATA_HEADER: Final = struct.Struct(">4sQQ")
 """``DATA_START``, the index of the receiver's session, the packet's counter: 20 bytes."""
-_DATA_NUMBERS: Final = struct.Struct(">4xQQ")
-_INITIATION_HEADER: Final = struct.Struct(">BBBBQ")
-_RESPONSE_HEADER: Final = struct.Struct(">BBBBQQ")
-_NOTE_HEADER: Final = struct.Struct(">BBBBQ")
+_NUMBERS: Final = struct.Struct(">4xQQ")
+_ONE_INDEX: Final = struct.Struct(">BBBBQ")
+_TWO_INDEXES: Final = struct.Struct(">BBBBQQ")
 _new: Final = tuple.__new__
 
 
@@ -60,15 +58,14 @@ class Initiation:
     sender_index: int
     noise: bytes
     mac1: bytes
-    suite: int = SUITE_AESGCM
 
     @staticmethod
-    def header_of(sender_index: int, suite: int = SUITE_AESGCM) -> bytes:
-        return _INITIATION_HEADER.pack(INITIATION, VERSION, suite, 0, sender_index)
+    def header_of(sender_index: int) -> bytes:
+        return _ONE_INDEX.pack(INITIATION, VERSION, SUITE_AESGCM, 0, sender_index)
 
     @property
     def header(self) -> bytes:
-        return self.header_of(self.sender_index, self.suite)
+        return self.header_of(self.sender_index)
 
     def encode(self) -> bytes:
         return self.header + self.noise + self.mac1
@@ -92,15 +89,14 @@ class Response:
     receiver_index: int
     sender_index: int
     noise: bytes
-    suite: int = SUITE_AESGCM
 
     @staticmethod
-    def header_of(receiver_index: int, sender_index: int, suite: int = SUITE_AESGCM) -> bytes:
-        return _RESPONSE_HEADER.pack(RESPONSE, VERSION, suite, 0, receiver_index, sender_index)
+    def header_of(receiver_index: int, sender_index: int) -> bytes:
+        return _TWO_INDEXES.pack(RESPONSE, VERSION, SUITE_AESGCM, 0, receiver_index, sender_index)
 
     @property
     def header(self) -> bytes:
-        return self.header_of(self.receiver_index, self.sender_index, self.suite)
+        return self.header_of(self.receiver_index, self.sender_index)
 
     def encode(self) -> bytes:
         return self.header + self.noise
@@ -123,10 +119,8 @@ class UnknownSession:
     tail: bytes
 
     def encode(self) -> bytes:
-        return (
-            _NOTE_HEADER.pack(UNKNOWN_SESSION, VERSION, SUITE_AESGCM, 0, self.receiver_index)
-            + self.tail
-        )
+        header = _ONE_INDEX.pack(UNKNOWN_SESSION, VERSION, SUITE_AESGCM, 0, self.receiver_index)
+        return header + self.tail
 
 
 Packet: TypeAlias = Initiation | Response | Data | UnknownSession
@@ -138,19 +132,19 @@ def decode_packet(data: bytes) -> Packet:
         raise InvalidPacket("a packet is too short")
     if data[:4] == DATA_START and len(data) >= DATA_HEADER.size + TAG_BYTES:
         # Nearly all packets are this.
-        receiver, counter = _DATA_NUMBERS.unpack_from(data)
+        receiver, counter = _NUMBERS.unpack_from(data)
         return _new(Data, (receiver, counter, data[:20], data[20:]))
     kind, version, suite, zero = data[:4]
     if version != VERSION or suite != SUITE_AESGCM or zero:
         raise InvalidPacket("unknown version or suite")
     if kind == INITIATION and len(data) >= INITIATION_BYTES_MIN:
-        _, _, _, _, sender = _INITIATION_HEADER.unpack_from(data)
+        *_, sender = _ONE_INDEX.unpack_from(data)
         return Initiation(sender, data[12:-MAC_BYTES], data[-MAC_BYTES:])
     if kind == RESPONSE and len(data) >= 20 + RESPONSE_OVERHEAD:
-        _, _, _, _, receiver, sender = _RESPONSE_HEADER.unpack_from(data)
+        receiver, sender = _NUMBERS.unpack_from(data)
         return Response(receiver, sender, data[20:])
     if kind == UNKNOWN_SESSION and len(data) == 12 + NOTE_BYTES:
-        _, _, _, _, receiver = _NOTE_HEADER.unpack_from(data)
+        *_, receiver = _ONE_INDEX.unpack_from(data)
         return UnknownSession(receiver, data[12:])
     raise InvalidPacket("unknown type, or a wrong length for it")
 
