@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -34,35 +35,23 @@ from egtp.values.identity import Identity
 __all__ = ["Dial", "Handshakes"]
 
 
+@dataclass(slots=True, eq=False)
 class Dial:
-    """A handshake that this side began. ``done`` is called once, with a path or a cause."""
+    """A handshake that this side began."""
 
-    def __init__(
-        self,
-        contact: Contact,
-        initiator: Initiator,
-        packet: bytes,
-        index: int,
-        strategy: CommStrat,
-        carrier: Carrier,
-        done: Callable[[Path | Cause], None],
-        early: Early | None,
-        *,
-        at_ms: int,
-        is_check: bool = False,
-    ) -> None:
-        self.contact: Final = contact
-        self.initiator: Final = initiator
-        self.packet: Final = packet
-        self.index: Final = index
-        self.strategy: Final = strategy
-        self.carrier: Final = carrier
-        self.done: Final = done
-        self.early: Final = early
-        self.at_ms: Final = at_ms
-        """How long this node had been running."""
-        self.is_check: Final = is_check
-        """Whether it is only to arrive; then no response is taken."""
+    contact: Contact
+    initiator: Initiator
+    packet: bytes
+    index: int
+    strategy: CommStrat
+    carrier: Carrier
+    done: Callable[[Path | Cause], None]
+    """Called once, with a path or a cause."""
+    early: Early | None
+    at_ms: int
+    """How long this node had been running."""
+    is_check: bool
+    """Whether it is only to arrive; then no response is taken."""
 
     @property
     def relayed(self) -> bool:
@@ -202,9 +191,7 @@ class Handshakes:
             packet.sender_index,
             keys,
             arrival,
-            payload.limits,
-            payload.incarnation,
-            payload.uptime_ms,
+            payload,
             dialled=True,
             dialled_at_ms=dial.at_ms,
         )
@@ -299,9 +286,7 @@ class Handshakes:
             packet.sender_index,
             keys,
             arrival,
-            responder.payload.limits,
-            responder.payload.incarnation,
-            responder.payload.uptime_ms,
+            responder.payload,
             dialled=False,
             dialled_at_ms=responder.payload.uptime_ms,
         )

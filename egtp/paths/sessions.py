@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from egtp.channel.handshake import PeerLimits, SessionKeys
+from egtp.channel.handshake import InitiationPayload, PeerLimits, ResponsePayload, SessionKeys
 from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.channel.unconfirmed import UnconfirmedSessions
 from egtp.environment import Environment
@@ -46,13 +46,12 @@ class Sessions:
         remote_index: int,
         keys: SessionKeys,
         arrival: Arrival,
-        theirs: PeerLimits,
-        incarnation: bytes,
-        uptime_ms: int,
+        said: InitiationPayload | ResponsePayload,
         *,
         dialled: bool,
         dialled_at_ms: int,
     ) -> Path:
+        """A session of these keys, with who has ``said`` that in its handshake."""
         now = self._environment.elapsed()
         session = Session(
             index=index,
@@ -71,13 +70,13 @@ class Sessions:
             relayed=arrival.relayed,
             dialled=dialled,
             dialled_at_ms=dialled_at_ms,
-            theirs=theirs,
+            theirs=said.limits,
             ours=self._limits,
-            incarnation=incarnation,
-            peer_started_s=now - uptime_ms / 1000,
+            incarnation=said.incarnation,
+            peer_started_s=now - said.uptime_ms / 1000,
             asker=self._answers.session_began(
                 peer_id,
-                incarnation,
+                said.incarnation,
                 self._events.own_record().sequence,
                 now,
                 stranger=not self._events.knows(peer_id),
