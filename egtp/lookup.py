@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
@@ -232,21 +232,8 @@ class LookupChain:
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
     ) -> SignedCommRecord:
         """With ``fresh``, all are asked, and the newest record wins."""
-        failure = LookupFailed(LookupFailure.NO_NODES)
-        newest: SignedCommRecord | None = None
-        for service in self._services:
-            try:
-                record = await resolve_from(service, peer_id, newer_than, fresh=fresh)
-            except Exception as error:
-                failure = _failure(error)
-                continue
-            if not fresh:
-                return record
-            if supersedes(record, newest):
-                newest = record
-        if newest is None:
-            raise failure
-        return newest
+        answers = (resolve_from(one, peer_id, newer_than, fresh=fresh) for one in self._services)
+        return await _best(answers, fresh=fresh)
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
@@ -303,27 +290,13 @@ class LookupRace(LookupChain):
         """With ``fresh``, all are waited for, and the newest record wins. When this returns, raises
         or is cancelled, every search has ended: the slower ones are cancelled."""
         searches = [
-            asyncio.ensure_future(resolve_from(service, peer_id, newer_than, fresh=fresh))
-            for service in self._services
+            asyncio.ensure_future(resolve_from(one, peer_id, newer_than, fresh=fresh))
+            for one in self._services
         ]
-        failure = LookupFailed(LookupFailure.NO_NODES)
-        newest: SignedCommRecord | None = None
         try:
-            for search in asyncio.as_completed(searches):
-                try:
-                    record = await search
-                except Exception as error:
-                    failure = _failure(error)
-                    continue
-                if not fresh:
-                    return record
-                if supersedes(record, newest):
-                    newest = record
+            return await _best(asyncio.as_completed(searches), fresh=fresh)
         finally:
             await _end(searches)
-        if newest is None:
-            raise failure
-        return newest
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
@@ -371,6 +344,25 @@ class LookupRace(LookupChain):
             await _end(searches, is_dropped=is_dropped)
         if told == newer_than:
             raise failure
+
+
+async def _best(answers: Iterable[Awaitable[SignedCommRecord]], *, fresh: bool) -> SignedCommRecord:
+    """The first record to come; the newest of all if it is to be ``fresh``."""
+    failure = LookupFailed(LookupFailure.NO_NODES)
+    newest: SignedCommRecord | None = None
+    for answer in answers:
+        try:
+            record = await answer
+        except Exception as error:
+            failure = _failure(error)
+            continue
+        if not fresh:
+            return record
+        if supersedes(record, newest):
+            newest = record
+    if newest is None:
+        raise failure
+    return newest
 
 
 async def _end(searches: Sequence[asyncio.Task[Any]], *, is_dropped: bool = False) -> None:
