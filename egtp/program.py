@@ -215,18 +215,19 @@ def path(text: str) -> Path:
 
 def interval_s(text: str) -> float:
     """The type of an option that says how often something is done: all the time is no answer."""
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        if seconds := duration_s(text):
-            return seconds
-    raise argparse.ArgumentTypeError(f"{text} is no number of seconds above 0")
+    return _above_0(text, "seconds")
 
 
 def bytes_per_s(text: str) -> float:
     """The type of an option that limits a rate."""
+    return _above_0(text, "bytes per second")
+
+
+def _above_0(text: str, of_what: str) -> float:
     with contextlib.suppress(argparse.ArgumentTypeError):
-        if rate := duration_s(text):
-            return rate
-    raise argparse.ArgumentTypeError(f"{text} is no number of bytes per second above 0")
+        if number := duration_s(text):
+            return number
+    raise argparse.ArgumentTypeError(f"{text} is no number of {of_what} above 0")
 
 
 def duration_s(text: str) -> float:
