@@ -37,10 +37,8 @@ ARRAY_LENGTH_MAX: Final = 64
 """How many elements an array may have. The decoder allocates what a length promises, before it
 sees the elements; with this limit a promise costs at most half a kilobyte."""
 
-
 ARRAYS_MAX: Final = 256
 """How many arrays a value may have in all."""
-
 
 pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
 """Canonical bytes of what its caller made of allowed types itself: no checks, so it is fast. (One
@@ -109,11 +107,16 @@ def decode_with_body(data: bytes) -> list[Any]:
     return fields
 
 
-def _unpack(data: bytes, lists_max: int) -> Value:
+def decode(data: bytes) -> Value:
+    """The value whose canonical bytes are ``data``; arrays come back as lists.
+
+    Raises :class:`CanonicalError` for any other bytes. Costs time and memory linear in
+    ``len(data)``, whatever lengths the bytes promise.
+    """
     try:
         value: Value = msgpack.unpackb(
             data,
-            list_hook=_ListLimit(lists_max),
+            list_hook=_ListLimit(ARRAYS_MAX),
             max_array_len=ARRAY_LENGTH_MAX,
             max_map_len=0,
             max_ext_len=0,
@@ -124,16 +127,6 @@ def _unpack(data: bytes, lists_max: int) -> Value:
         raise CanonicalError(f"not msgpack: {type(error).__name__}") from None
     if not shortest:
         raise CanonicalError("not the shortest form")
-    return value
-
-
-def decode(data: bytes) -> Value:
-    """The value whose canonical bytes are ``data``; arrays come back as lists.
-
-    Raises :class:`CanonicalError` for any other bytes. Costs time and memory linear in
-    ``len(data)``, whatever lengths the bytes promise.
-    """
-    value = _unpack(data, ARRAYS_MAX)
     _check(value, DEPTH_MAX, CanonicalError)
     return value
 
