@@ -20,10 +20,7 @@ from egtp.tcp.small_reads import SmallReads
 from egtp.values.attempts import AttemptReason
 from egtp.values.comm_strat import Address, TCPStrat
 
-__all__ = ["ConnectionOwner", "_Held", "TCPConnection", "Throttle"]
-
-
-ENDED: Final = AttemptReason.HUNG_UP
+__all__ = ["ConnectionOwner", "TCPConnection", "Throttle"]
 
 
 class _Held(NamedTuple):
@@ -365,7 +362,7 @@ class TCPConnection(asyncio.Protocol):
         if self._listens and self.half_frame_bytes:
             self._owner.garbage(self, "a stream that ends within a frame")
         if CONNECTION_LIFE.after(self.state, ConnectionEvent.THEY_END) is not self.state:
-            self._begin_closing(ConnectionEvent.THEY_END, ENDED)
+            self._begin_closing(ConnectionEvent.THEY_END, AttemptReason.HUNG_UP)
         # The transport writes what it has, and closes.
         return False
 
@@ -377,7 +374,7 @@ class TCPConnection(asyncio.Protocol):
         self._go_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(in_words(exc) if exc is not None else ENDED)
+        self._end(in_words(exc) if exc is not None else AttemptReason.HUNG_UP)
 
 
 def _address_of(host: str, port: int) -> Address:
