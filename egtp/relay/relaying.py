@@ -196,9 +196,7 @@ class Relaying:
 
     def is_relay(self, relay_id: NodeId) -> bool:
         """Whether we chose the peer as a relay of ours, or send through it."""
-        return relay_id in self._used or (
-            self.listener is not None and self.listener.chose(relay_id)
-        )
+        return relay_id in self._used or self.chose(relay_id)
 
     # Being a relay
 

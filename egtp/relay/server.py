@@ -150,7 +150,9 @@ class RelayServer:
         # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
         hint = Hint(digest_of(packet), code).encode()
         queued_bytes = self._host.queued_bytes(sender)
-        if queued_bytes is not None and self._takes(sender, queued_bytes, len(hint)):
+        if queued_bytes is None or queued_bytes > self._limits.queue_bytes_max:
+            return
+        if self._host.may_push(sender, len(hint)):
             self._host.push(sender, HINT_KIND, hint, 5000)
 
     def _passes(self, sender: NodeId, recipient: NodeId, queued_bytes: int, size: int) -> bool:
@@ -159,6 +161,3 @@ class RelayServer:
         own_bytes = self._host.queued_bytes_of(sender, recipient) + size
         fits = not queued_bytes or queued_bytes + own_bytes <= self._limits.queue_bytes_max
         return fits and self._host.may_push(recipient, size)
-
-    def _takes(self, peer_id: NodeId, queued_bytes: int, size: int) -> bool:
-        return queued_bytes <= self._limits.queue_bytes_max and self._host.may_push(peer_id, size)
