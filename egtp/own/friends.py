@@ -98,6 +98,11 @@ class Friends:
         """The node to work for; called by it when it starts."""
         self._host = host
 
+    @property
+    def _node(self) -> FriendsHost:
+        assert self._host is not None  # noqa: S101 - whoever asks, tells or is asked is attached
+        return self._host
+
     # Asking friends
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
@@ -130,8 +135,7 @@ class Friends:
         raise LookupFailed(failure)
 
     def _whom_to_ask(self, peer_id: NodeId) -> list[NodeId]:
-        assert self._host is not None  # noqa: S101 - attached by the node that asks
-        record = self._host.known_record(peer_id)
+        record = self._node.known_record(peer_id)
         named = () if record is None or record.content is None else record.content.friends
         both = dict.fromkeys((*self._friends_of.get(peer_id, ()), *named))
         return [friend for friend in both if friend != peer_id][:ASKED_MAX]
@@ -149,12 +153,11 @@ class Friends:
         if not answer:
             none_there = answer is not None
             return LookupFailure.NOT_FOUND if none_there else LookupFailure.NO_RESPONSES
-        assert self._host is not None  # noqa: S101 - it has just asked
         try:
             record = SignedCommRecord.decode(answer)
         except InvalidRecord:
             return LookupFailure.INVALID
-        if record.peer_id != peer_id or record.expired(self._host.unix_time()):
+        if record.peer_id != peer_id or record.expired(self._node.unix_time()):
             return LookupFailure.INVALID
         return record if record.sequence > newer_than else LookupFailure.SUPERSEDED
 
@@ -173,11 +176,10 @@ class Friends:
 
     async def _query(self, friend: NodeId, kind: str, body: bytes) -> bytes | None:
         """None if there was no answer."""
-        assert self._host is not None  # noqa: S101 - attached by the node that asks
         try:
-            return await self._host.ask_peer(friend, kind, body, self._timeout_s)
+            return await self._node.ask_peer(friend, kind, body, self._timeout_s)
         except EgtpError as error:
-            self._host.counters[f"friend without an answer: {type(error).__name__}"] += 1
+            self._node.counters[f"friend without an answer: {type(error).__name__}"] += 1
             return None
 
     # Being a friend
@@ -190,8 +192,7 @@ class Friends:
             raise self._refusal("no record") from None
         if record.peer_id != incoming.peer_id:
             raise self._refusal("the record of somebody else")
-        assert self._host is not None  # noqa: S101 - registered when attached
-        reason = self._store.put(record, self._host.unix_time())
+        reason = self._store.put(record, self._node.unix_time())
         if reason is not None:
             raise self._refusal(reason)
         return b""
@@ -206,13 +207,11 @@ class Friends:
             case [bytes(peer_id), int(newer_than), *_] if (
                 len(peer_id) == 20 and type(newer_than) is int
             ):
-                assert self._host is not None  # noqa: S101 - registered when attached
-                record = self._store.get(NodeId(peer_id), self._host.unix_time())
+                record = self._store.get(NodeId(peer_id), self._node.unix_time())
                 is_news = record is not None and record.sequence > newer_than
                 return record.encode() if record is not None and is_news else b""
         raise self._refusal("not a question for a record")
 
     def _refusal(self, reason: str) -> Refusal:
-        assert self._host is not None  # noqa: S101 - registered when attached
-        self._host.counters[f"as a friend, refused: {reason}"] += 1
+        self._node.counters[f"as a friend, refused: {reason}"] += 1
         return Refusal(ReplyCode.REFUSED, reason.encode("ascii"))
