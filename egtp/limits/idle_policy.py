@@ -114,20 +114,21 @@ class IdlePolicy(Generic[Peer]):
 
     def prove(self, number: int, peer: Peer, standing: Standing, now_s: float) -> None:
         """A peer has proven itself on the connection; ``standing`` is what it has from now on."""
-        resident = self._residents[number]
-        del self._lists[resident.standing][number]
-        self._lists[standing][number] = None
-        resident.standing, resident.seen_s, resident.peer = standing, now_s, peer
-        resident.allowed_s = self._allowance(peer, now_s)
+        resident = self._move(number, standing, now_s)
+        resident.peer, resident.allowed_s = peer, self._allowance(peer, now_s)
         self._of_peer[peer] = (*self.of_peer(peer), number)
 
     def promote(self, peer: Peer, now_s: float) -> None:
         """The peer is no stranger any more."""
         for number in self.of_peer(peer):
-            resident = self._residents[number]
-            del self._lists[resident.standing][number]
-            self._lists[Standing.KNOWN][number] = None
-            resident.standing, resident.seen_s = Standing.KNOWN, now_s
+            self._move(number, Standing.KNOWN, now_s)
+
+    def _move(self, number: int, standing: Standing, now_s: float) -> _Resident[Peer]:
+        resident = self._residents[number]
+        del self._lists[resident.standing][number]
+        self._lists[standing][number] = None
+        resident.standing, resident.seen_s = standing, now_s
+        return resident
 
     def remove(self, number: int) -> None:
         """The connection is gone, or being closed; a second time does nothing."""
