@@ -23,14 +23,13 @@ __all__ = ["Publisher"]
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 60.0
+"""What failed, to be signed or to be stored, is tried again so soon, and ever later."""
 HOLDERS_FEW: Final = 3
 """A record that fewer hold is soon lost with them, as after a network was cut. It is published
 again after a minute, and then after twice as long each time: the network may just be that small."""
 FEW_FIRST_S: Final = 60.0
 CLOCK_SLACK_S: Final = 60.0
 """So far a clock may be put back before what it has signed is signed again."""
-SIGN_AGAIN_FIRST_S: Final = 0.5
-SIGN_AGAIN_MAX_S: Final = 60.0
 
 log = logging.getLogger("egtp")
 
@@ -69,7 +68,7 @@ class Publisher:
         self._unsigned: str | None = None
         """Why it could not even be signed."""
         self._signing: asyncio.TimerHandle | None = None
-        self._sign_again_s = SIGN_AGAIN_FIRST_S
+        self._sign_again_s = RETRY_FIRST_S
         self._is_closed = False
 
     def start(self) -> None:
@@ -93,7 +92,8 @@ class Publisher:
                 raise PublishFailed("this node is closed")
             if self._published is not None:
                 record, published = self._published
-                if self._is_newest(record) and (record.strategies or not reachable):
+                is_newest = record is self._own.current and not self._own.is_behind
+                if is_newest and (record.strategies or not reachable):
                     return published
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             self._waiters.append(waiter)
@@ -181,7 +181,7 @@ class Publisher:
         loop = asyncio.get_running_loop()
         again_s = self._sign_again_s
         self._signing = loop.call_later(again_s, self._sign_again)
-        self._sign_again_s = min(2 * again_s, SIGN_AGAIN_MAX_S)
+        self._sign_again_s = min(2 * again_s, RETRY_MAX_S)
         is_news = self._unsigned is None
         self._unsigned = f"its sequence cannot be stored ({_reason(error)})"
         if is_news:
@@ -190,14 +190,11 @@ class Publisher:
 
     def _sign_again(self) -> None:
         if self._own.try_again():
-            self._sign_again_s = SIGN_AGAIN_FIRST_S
+            self._sign_again_s = RETRY_FIRST_S
             self._unsigned = None
             if self._lookup is None:
                 self.failure = None  # Else once it is published.
             self.signed_anew()
-
-    def _is_newest(self, record: SignedCommRecord) -> bool:
-        return record is self._own.current and not self._own.is_behind
 
     def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
         self._counters["publish failed"] += 1
