@@ -47,8 +47,7 @@ def prologue(network: str, responder_key: bytes) -> bytes:
     return b"EGTP1 IK\0" + bytes((SUITE_AESGCM, len(tag))) + tag + responder_key
 
 
-@dataclass(frozen=True, slots=True)
-class PeerLimits:
+class PeerLimits(NamedTuple):
     """What one side is willing to take from the other; exchanged in the handshake."""
 
     body_bytes_max: int
@@ -59,14 +58,6 @@ class PeerLimits:
     """How many queries may be unanswered at a time."""
     relayed_bytes_max: int
     """How much may be in flight over relays at a time."""
-
-    def fields(self) -> tuple[int, ...]:
-        return (
-            self.body_bytes_max,
-            self.reassembly_bytes_max,
-            self.open_queries_max,
-            self.relayed_bytes_max,
-        )
 
     @classmethod
     def parse(cls, fields: Value) -> PeerLimits:
@@ -102,7 +93,7 @@ class InitiationPayload:
                 self.responder_sequence,
                 self.responder_incarnation,
                 self.incarnation,
-                self.limits.fields(),
+                self.limits,
                 self.early,
                 self.uptime_ms,
                 self.check,
@@ -156,7 +147,7 @@ class ResponsePayload:
                 self.early_accepted,
                 observed,
                 self.time_ms,
-                self.limits.fields(),
+                self.limits,
                 self.record,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from types import CoroutineType
 from typing import Any, Final, Protocol, TypeAlias
 
@@ -101,23 +102,19 @@ Handler: TypeAlias = Callable[[Incoming], Awaitable[bytes | None]]
 127."""
 
 
+@dataclass(slots=True, eq=False)
 class Kind:
     """A kind of query that this node answers."""
 
-    __slots__ = ("at_once_max", "early", "handler", "idempotent", "name", "running")
-
-    def __init__(
-        self, name: str, handler: Handler, *, at_once_max: int | None, idempotent: bool, early: bool
-    ) -> None:
-        self.name: Final = name
-        self.handler: Final = handler
-        self.at_once_max: Final = at_once_max
-        """How many may run at a time; more are answered "busy"."""
-        self.idempotent: Final = idempotent
-        """It may run again for the same query, so its answers are not kept."""
-        self.early: Final = early
-        """It may run before its asker has proven that he lives."""
-        self.running = 0
+    name: str
+    handler: Handler
+    at_once_max: int | None
+    """How many may run at a time; more are answered "busy"."""
+    idempotent: bool
+    """It may run again for the same query, so its answers are not kept."""
+    early: bool
+    """It may run before its asker has proven that he lives."""
+    running: int = 0
 
 
 class Ended(Protocol):

@@ -12,6 +12,7 @@ has forgotten.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from egtp.channel.handshake import InitiationPayload
@@ -31,18 +32,14 @@ CLOCKS_MS: Final = 60_000
 costs a round trip. But an initiation held back for long carries queries that nobody waits for."""
 
 
+@dataclass(slots=True, eq=False)
 class Early:
     """The early data of one dial."""
 
-    __slots__ = ("exchanges", "incarnation", "plaintext")
-
-    def __init__(
-        self, incarnation: bytes, exchanges: list[Exchange[Any]], plaintext: bytes
-    ) -> None:
-        self.incarnation: Final = incarnation
-        """Of the peer that it is meant for."""
-        self.exchanges: Final = exchanges
-        self.plaintext: Final = plaintext
+    incarnation: bytes
+    """Of the peer that it is meant for."""
+    exchanges: list[Exchange[Any]]
+    plaintext: bytes
 
     @property
     def deadline_s(self) -> float:

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -388,7 +387,7 @@ async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
     assert engine is not None
     path = engine.book.get(node.node_id).direct
     assert path is not None
-    path.limits = replace(path.limits, open_queries_max=100)  # type: ignore[misc]
+    path.limits = path.limits._replace(open_queries_max=100)  # type: ignore[misc]
     others = [other.open_query(node.node_id, "stuck") for _ in range(3)]
     done, _ = await asyncio.wait(
         [query.outcome for query in others], return_when=asyncio.FIRST_COMPLETED

@@ -53,7 +53,7 @@ def test_the_kinds_of_settings_are_known_here() -> None:
 
 def test_the_defaults_work() -> None:
     config = NodeConfig()
-    assert config.limits.fields() == (
+    assert config.limits == (
         config.body_bytes_max,
         config.reassembly_bytes_max,
         config.open_queries_max,
@@ -116,7 +116,7 @@ def test_what_peers_are_told_is_a_number_that_the_handshake_can_say() -> None:
     told = ["reassembly_bytes_max", "open_queries_max", "relayed_bytes_max"]
     assert taken([*told, "body_bytes_max"], 2**64, 2**65) == []
     most = NodeConfig(**dict.fromkeys(told, 2**64 - 1))  # type: ignore[arg-type]
-    packed = canonical.encode(most.limits.fields())
+    packed = canonical.pack(most.limits)
     assert PeerLimits.parse(canonical.decode(packed)) == most.limits
 
 
