@@ -18,7 +18,6 @@ import asyncio
 import atexit
 import contextlib
 import inspect
-import math
 import threading
 import warnings
 from collections import Counter
@@ -28,7 +27,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import egtp.node
-from egtp.errors import InvalidConfig, WrongLoop
+from egtp.errors import WrongLoop
 from egtp.handling.handler_threads import HandlerThreads
 from egtp.handling.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
@@ -40,7 +39,7 @@ from egtp.reaching.peer import Explanation
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
-from egtp.values.settings import check_count
+from egtp.values.settings import check_count, check_seconds
 
 __all__ = ["Node", "PlainHandler"]
 
@@ -88,10 +87,7 @@ class Node:
         """
         check_count(1, handler_threads=handler_threads)
         check_count(0, handlers_waiting_max=handlers_waiting_max)
-        if not (isinstance(close_timeout_s, int | float) and 0 <= close_timeout_s < math.inf):
-            raise InvalidConfig(
-                f"close_timeout_s is a number of seconds, 0 or more, not {close_timeout_s!r}"
-            )
+        check_seconds(close_timeout_s=close_timeout_s, or_0=True)
         self.on_loop: Final = egtp.node.Node(identity, **options)
         """The asyncio node, for async handlers and callbacks: they are on its loop."""
         name = f"egtp {self.node_id}"

@@ -7,7 +7,6 @@ a table in memory, or several of these in a chain.
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 from egtp.errors import EgtpError, InvalidConfig, LookupFailed, LookupFailure, PublishFailed
 from egtp.values.comm_record import SignedCommRecord, supersedes
 from egtp.values.identity import NodeId
+from egtp.values.settings import check_seconds
 
 __all__ = [
     "PUBLISH_TIMEOUT_S",
@@ -221,10 +221,7 @@ class LookupChain:
         one hangs. Raises :class:`InvalidConfig`."""
         for service in services:
             check_service("each of several", service)
-        if not (isinstance(publish_timeout_s, int | float) and 0 < publish_timeout_s < math.inf):
-            raise InvalidConfig(
-                f"publish_timeout_s is a number of seconds above 0, not {publish_timeout_s!r}"
-            )
+        check_seconds(publish_timeout_s=publish_timeout_s)
         self._services: Final = services
         self.publish_timeout_s: Final = publish_timeout_s
 

@@ -29,7 +29,7 @@ from egtp.values import canonical
 from egtp.values.comm_record import FRIENDS_MAX, SignedCommRecord
 from egtp.values.identity import NodeId
 from egtp.values.message import ReplyCode
-from egtp.values.settings import check_count, check_yes_or_no
+from egtp.values.settings import check_count, check_seconds, check_yes_or_no
 
 __all__ = ["ASKED_MAX", "FIND_KIND", "STORE_KIND", "Friends", "FriendsHost"]
 
@@ -85,8 +85,7 @@ class Friends:
             raise InvalidConfig(f"a node has at most {FRIENDS_MAX} friends")
         check_yes_or_no(announce=announce)
         check_count(0, strangers_max=strangers_max)
-        if not (isinstance(timeout_s, int | float) and 0 < timeout_s < float("inf")):
-            raise InvalidConfig(f"timeout_s is a number of seconds above 0, not {timeout_s!r}")
+        check_seconds(timeout_s=timeout_s)
         self.announced: Final = self.told if announce else ()
         self._friends_of = {i: tuple(friends) for i, friends in (friends_of or {}).items()}
         self._timeout_s = timeout_s

@@ -12,7 +12,7 @@ from egtp.errors import InvalidConfig
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-__all__ = ["check_count", "check_settings", "check_yes_or_no"]
+__all__ = ["check_count", "check_seconds", "check_settings", "check_yes_or_no"]
 
 
 def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) -> None:
@@ -35,6 +35,14 @@ def check_count(least: int, **settings: object) -> None:
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidConfig(f"{name} is a whole number, at least {least}, not {value!r}")
+
+
+def check_seconds(*, or_0: bool = False, **settings: object) -> None:
+    """Raises :class:`InvalidConfig` for what is no finite number above 0 (``or_0``)."""
+    for name, value in settings.items():
+        if not (isinstance(value, int | float) and 0 <= value < math.inf and (value or or_0)):
+            least = ", 0 or more" if or_0 else " above 0"
+            raise InvalidConfig(f"{name} is a number of seconds{least}, not {value!r}")
 
 
 def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) -> None:
