@@ -153,7 +153,6 @@ class Path:
         carrier: Carrier,
         owner: PathOwner,
         *,
-        relayed: bool,
         dialled: bool,
         dialled_at_ms: int = 0,
         theirs: PeerLimits,
@@ -164,7 +163,7 @@ class Path:
     ) -> None:
         self.peer_id: Final = peer_id
         self.session: Final = session
-        self.relayed: Final = relayed
+        self.relayed: Final = strategy.relayed
         self.dialled: Final = dialled
         """Whether this side sent the initiation."""
         self.dialled_at_ms: Final = dialled_at_ms
@@ -194,7 +193,7 @@ class Path:
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
-        self._tails = Tails(session) if relayed else None
+        self._tails = Tails(session) if self.relayed else None
         # Not the path itself: a path that is over is to leave no cycle for the garbage collector.
         self._strategy = CryptoStrat(strategy, self._tails or session)
         self._carrier = carrier
@@ -207,7 +206,7 @@ class Path:
         self._least_offset_ms: int | None = None
         self._bulk: BulkWindow | None = None
         """Of a connection that has carried a large message, or what was passed on."""
-        self._window = RelayedWindow(theirs.relayed_bytes_max) if relayed else None
+        self._window = RelayedWindow(theirs.relayed_bytes_max) if self.relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
     def on(self, event: PathEvent) -> None:
@@ -338,11 +337,6 @@ class Path:
         if not (self.closed or self.session.sent):
             self._write(Batch())
 
-    def _prove_before_large(self) -> None:
-        """Until it has the proof, the other side takes small frames only."""
-        if self.dialled and not self.session.sent:
-            self._write(Batch())
-
     def _write(self, batch: Batch) -> None:
         owner = self._owner
         now = owner.now()
@@ -368,8 +362,9 @@ class Path:
             parts.append(item(ItemType.PING, total))
         t_ms = int((now - self.session.started_s) * 1000)
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
-        if len(plaintext) > PROOF_BYTES_MAX:
-            self._prove_before_large()
+        if len(plaintext) > PROOF_BYTES_MAX and self.dialled and not self.session.sent:
+            # Until it has the proof, the other side takes small frames only.
+            self._write(Batch())
         self.used_s = now
         if self._window is not None or not self.confirmed:
             self._count(len(plaintext))

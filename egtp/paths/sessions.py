@@ -67,7 +67,6 @@ class Sessions:
             arrival.strategy,
             arrival.carrier,
             self._events,
-            relayed=arrival.relayed,
             dialled=dialled,
             dialled_at_ms=dialled_at_ms,
             theirs=said.limits,

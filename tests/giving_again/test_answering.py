@@ -132,7 +132,6 @@ class Recorder:
             strategy,
             self,
             self,
-            relayed=relayed,
             dialled=False,
             theirs=LIMITS,
             ours=LIMITS,

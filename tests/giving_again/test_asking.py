@@ -168,7 +168,6 @@ class Recorder:
             strategy,
             self,
             self,
-            relayed=relayed,
             dialled=True,
             theirs=LIMITS,
             ours=LIMITS,

@@ -133,7 +133,6 @@ def path_of(
         strategy,
         owner,
         owner,
-        relayed=relayed,
         dialled=dialled,
         theirs=LIMITS,
         ours=LIMITS,

@@ -249,7 +249,6 @@ def test_the_largest_body_that_a_node_says_it_takes_it_takes() -> None:
         TCPStrat(Address(bytes(4), 1)),
         cast("Carrier", None),
         cast("PathOwner", SimpleNamespace(uploads=Uploads(room, MIB, Counter()))),
-        relayed=False,
         dialled=True,
         theirs=limits,
         ours=limits,
