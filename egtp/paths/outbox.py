@@ -336,8 +336,7 @@ class Outbox:
     def drop_unread(self) -> int:
         """Take back what others made this node say, or pass on: their replies and packets. What
         this node asks itself stays. Returns how many there were."""
-        waiting = [one for one in (*self._small, *self._chunked) if one.queued]
-        waiting += [chunking.outgoing for chunking in self._begun]
+        waiting = self.unsent + [chunking.outgoing for chunking in self._begun]
         dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
         for outgoing in dropped:
             self.take_back(outgoing)

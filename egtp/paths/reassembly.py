@@ -163,18 +163,15 @@ class Reassembly:
             if part.size == size and not self._room.is_awaited(reader.message):
                 part.refuse()
         elif part.is_kept:
-            self._take(part, size)
+            if self._room.take_room(size):
+                part.room += size
+            else:
+                part.refuse()
         if not part.is_kept:
             # To make room it may have made way itself, and then have been given some.
             self._give_back(part)
             if reader is None:
                 raise InvalidPacket("no room for what comes in chunks")
-
-    def _take(self, part: _Part, size: int) -> None:
-        if self._room.take_room(size):
-            part.room += size
-        else:
-            part.refuse()
 
     def look(self, now_s: float) -> int:
         """Let go what is past its lifetime, or all if nothing comes any more. Returns how many
