@@ -310,14 +310,15 @@ class Path:
         while outbox.waiting_bytes and not self.closed and carrier.takes_more(self._strategy.lower):
             if not self.confirmed and self._unconfirmed_bytes <= 0:
                 return
+            now = owner.now()
             if self._window is not None and not self._window.has_room:
                 # What says how far the peer has read must pass where messages must wait.
                 if not outbox.control_bytes:
                     owner.path_waits(self)
                     return
-                self._write(outbox.next_batch(owner.now(), only_control=True))
+                self._write(outbox.next_batch(now, only_control=True), now)
             else:
-                now, chunks = owner.now(), 1
+                chunks = 1
                 if self._bulk is not None:
                     chunks = self._bulk.chunks(now)
                     if not chunks and outbox.has_bulk_only:
@@ -328,18 +329,17 @@ class Path:
                         chunks = 1
                 batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
                 if batch.parts:  # all that was left may have been taken back
-                    self._write(batch)
+                    self._write(batch, now)
 
     def prove(self) -> None:
         """Write what waits, or else an empty packet: the first one proves to the other side that
         we live."""
         self.flush()
         if not (self.closed or self.session.sent):
-            self._write(Batch())
+            self._write(Batch(), self._owner.now())
 
-    def _write(self, batch: Batch) -> None:
+    def _write(self, batch: Batch, now: float) -> None:
         owner = self._owner
-        now = owner.now()
         for outgoing in batch.begun:
             # Set before the write: it may only ever be claimed too often that a copy left (R21).
             outgoing.leave()
@@ -364,7 +364,7 @@ class Path:
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
         if len(plaintext) > PROOF_BYTES_MAX and self.dialled and not self.session.sent:
             # Until it has the proof, the other side takes small frames only.
-            self._write(Batch())
+            self._write(Batch(), now)
         self.used_s = now
         if self._window is not None or not self.confirmed:
             self._count(len(plaintext))
