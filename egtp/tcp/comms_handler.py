@@ -294,7 +294,7 @@ class TCPCommsHandler:
     def writable(self, connection: TCPConnection) -> None:
         self._owner.writable(connection)
 
-    def garbage(self, connection: TCPConnection, reason: str) -> None:  # noqa: ARG002
+    def garbage(self, reason: str) -> None:
         self._counters[f"dropped: {reason}"] += 1
 
     def closing(self, connection: TCPConnection) -> None:

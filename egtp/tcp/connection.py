@@ -45,7 +45,7 @@ class ConnectionOwner(Protocol):
     def writable(self, connection: TCPConnection) -> None:
         """The connection takes more again."""
 
-    def garbage(self, connection: TCPConnection, reason: str) -> None:
+    def garbage(self, reason: str) -> None:
         """What came is not a stream of frames; the connection is closed by itself."""
 
     def closing(self, connection: TCPConnection) -> None:
@@ -351,7 +351,7 @@ class TCPConnection(asyncio.Protocol):
                     self._owner.received(self, packet)
         except InvalidPacket as error:
             if self._listens:
-                self._owner.garbage(self, str(error))
+                self._owner.garbage(str(error))
                 self.abort(AttemptReason.NO_FRAMES)
         finally:
             self._owner.read(self)
@@ -360,7 +360,7 @@ class TCPConnection(asyncio.Protocol):
         """The other side has said all it will say, and may not listen any more: what is held is
         not written."""
         if self._listens and self.half_frame_bytes:
-            self._owner.garbage(self, "a stream that ends within a frame")
+            self._owner.garbage("a stream that ends within a frame")
         if CONNECTION_LIFE.after(self.state, ConnectionEvent.THEY_END) is not self.state:
             self._begin_closing(ConnectionEvent.THEY_END, AttemptReason.HUNG_UP)
         # The transport writes what it has, and closes.

@@ -74,7 +74,7 @@ class Watcher:
         assert connection.takes_more
         self.note("writable")
 
-    def garbage(self, connection: TCPConnection, reason: str) -> None:
+    def garbage(self, reason: str) -> None:
         self.note("garbage")
 
     def closing(self, connection: TCPConnection) -> None:
