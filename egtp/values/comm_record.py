@@ -199,9 +199,9 @@ def claims_of(data: bytes) -> tuple[NodeId, int]:
     return NodeId.of_key(key), sequence
 
 
-def read_format_and_expiry(value: bytes) -> tuple[int, int]:
-    """The two fields that every format has. Raises :class:`InvalidRecord`."""
-    return _head(_outer(value))
+def expiry_of(value: bytes) -> int:
+    """When a record of whatever format ends, in unix seconds. Raises :class:`InvalidRecord`."""
+    return _head(_outer(value))[1]
 
 
 def _head(fields: list[Value]) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import hashlib
 from typing import Final, NamedTuple
 
 from egtp.errors import InvalidRecord
-from egtp.values.comm_record import SignedCommRecord, read_format_and_expiry
+from egtp.values.comm_record import SignedCommRecord, expiry_of
 from egtp.values.identity import KEY_BYTES, NodeId
 from egtp.values.mutable_item import MutableItem
 from lookup_dht.records.record_file import RecordFile
@@ -57,7 +57,7 @@ class RecordVerifier:
         self._check_owner(peer_id, data)
         try:
             item = MutableItem.decode(data)
-            return Storable(item.sequence, read_format_and_expiry(item.value)[1])
+            return Storable(item.sequence, expiry_of(item.value))
         except InvalidRecord:
             self._counters["record_invalid"] += 1
             raise
