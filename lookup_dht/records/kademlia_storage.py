@@ -112,7 +112,9 @@ class RecordStore(IStorage):  # type: ignore[misc]
     def restore(self) -> Iterator[None]:
         """Take again what the file has, one record a step: a signature costs a while."""
         for key, source, data in [] if self._file is None else list(self._file.records()):
-            if self.put(key, data, source) is not StoreStatus.STORED:
+            self.put(key, data, source)
+            # The row is no longer this one's if a newer one was stored meanwhile.
+            if key not in self._records:
                 self._forget_in_file([key])
             yield
 

@@ -98,6 +98,31 @@ def test_records_and_sequences_are_there_again(
     store.close()
 
 
+def test_what_is_stored_while_the_file_is_read_again_survives_a_kill(
+    tmp_path: Path, sign: Sign
+) -> None:
+    path = tmp_path / "records"
+    store = store_on(path)
+    identities = [Identity.generate(random.Random(number).randbytes) for number in range(2)]
+    for identity in identities:
+        store.put(bytes(identity.node_id), sign(identity, 5).encode())
+    store.close()
+    file = RecordFile(path, collections.Counter())
+    settings = NodeSettings(time.time, time.monotonic, os.urandom)
+    store = RecordStore(bytes(20), settings, collections.Counter(), file)
+    reading = store.restore()
+    next(reading)
+    # One is there again; of the other its owner stores a newer one before it is its turn.
+    (late,) = (it for it in identities if store.record(bytes(it.node_id)) is None)
+    key, new = bytes(late.node_id), sign(late, 6)
+    assert store.put(key, new.encode()) is StoreStatus.STORED
+    assert list(reading) == [None]
+    file.close()  # A kill takes the memory, and leaves the file.
+    store = store_on(path)
+    assert store.record(key) == new
+    store.close()
+
+
 def test_what_somebody_wrote_into_the_file_is_not_believed(
     tmp_path: Path, identity: Identity, sign: Sign
 ) -> None:
