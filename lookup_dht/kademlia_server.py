@@ -55,7 +55,6 @@ class LookupServer(Server):  # type: ignore[misc]
         )
         self._settings = settings
         self._limits = settings.limits
-        self._file = file
         self._seeds = tuple(seeds)
         self._refused_names: set[SocketAddress] = set()
         """Those that were told of."""
@@ -244,7 +243,8 @@ class LookupServer(Server):  # type: ignore[misc]
         that is known to lack the record."""
         router = self.protocol.router
         self.storage.drop_expired()
-        await self._catch_up_on_disk()
+        for _ in self.storage.catch_up():
+            await asyncio.sleep(0)
         self._adopt_fitting_id()
         few = len(router) < self.ksize // 2 and (self._seeds or router.former or len(router))
         if few and self._settings.elapsed() >= self._rejoin_at:
@@ -265,10 +265,6 @@ class LookupServer(Server):  # type: ignore[misc]
             self.counters["bucket_refreshed"] += 1
         self._spawn(self.walks.hand_over_again())  # It takes as long as others take to answer.
         await self.walks.look_after_one()
-
-    async def _catch_up_on_disk(self) -> None:
-        for _ in () if self._file is None else self._file.catch_up():
-            await asyncio.sleep(0)
 
     def _ask_for_proof(self) -> None:
         """If this node does not know, or not any more, whether strangers can reach it: each ping

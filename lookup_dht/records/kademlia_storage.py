@@ -115,7 +115,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             self.put(key, data, source)
             # The row is no longer this one's if a newer one was stored meanwhile.
             if key not in self._records:
-                self._forget_in_file([key])
+                self._drop([key])
             yield
 
     def held(self, key: bytes) -> tuple[int, bytes] | None:
@@ -124,7 +124,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         if held is None:
             return None
         if self._expired(held):
-            self._drop(key)
+            self._drop([key])
             return None
         return held.sequence, held.data
 
@@ -137,8 +137,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             return None
 
     def drop_expired(self) -> None:
-        for key in [key for key, held in self._records.items() if self._expired(held)]:
-            self._drop(key)
+        self._drop([key for key, held in self._records.items() if self._expired(held)])
 
     def asked_around(self, key: bytes) -> None:
         """Somebody says that he is asking the neighbourhood of ``key`` for it, and will give it to
@@ -182,6 +181,10 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
     def keys(self) -> Iterable[bytes]:
         return self._records.keys()
+
+    def catch_up(self) -> Iterator[None]:
+        """Write what the file could not take, some rows a step."""
+        return iter(()) if self._file is None else self._file.catch_up()
 
     def close(self) -> None:
         """Nothing is kept in the file afterwards, until somebody opens it again."""
@@ -268,9 +271,12 @@ class RecordStore(IStorage):  # type: ignore[misc]
         held.source, held.others = source, tuple(it for it in sources if it != source)
         self._keep(key, held)
 
-    def _drop(self, key: bytes) -> None:
-        self._remove(key)
-        self._forget_in_file([key])
+    def _drop(self, keys: list[bytes]) -> None:
+        """In one transaction: after a night's sleep a whole store may have expired."""
+        for key in keys:
+            self._remove(key)
+        if keys and self._file is not None:
+            self._file.drop(keys)
 
     def _remove(self, key: bytes) -> None:
         held = self._records.pop(key, None)
@@ -279,10 +285,6 @@ class RecordStore(IStorage):  # type: ignore[misc]
             keys.remove(key)
             if not keys:
                 del self._of_source[held.source]
-
-    def _forget_in_file(self, keys: Iterable[bytes]) -> None:
-        if self._file is not None:
-            self._file.drop(keys)
 
     def _make_room(self) -> None:
         self.drop_expired()
@@ -297,9 +299,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         return heapq.nlargest(count, among, key=lambda key: int.from_bytes(key, "big") ^ center)
 
     def _evict(self, evicted: list[bytes]) -> None:
-        for key in evicted:
-            self._remove(key)
-        self._forget_in_file(evicted)
+        self._drop(evicted)
         self._counters["record_evicted"] += len(evicted)
 
 

@@ -90,7 +90,7 @@ def test_records_and_sequences_are_there_again(
     store.close()
     store = store_on(path)
     assert store.record(key) == new
-    store._drop(key)  # as when it expires
+    store._drop([key])  # as when it expires
     store.close()
     store = store_on(path)
     assert store.record(key) is None

@@ -87,7 +87,7 @@ async def test_what_a_stream_told_is_not_gone_below(
     server._node.storage.put(identity.node_id, sign(identity, 6).encode())
     assert await sequences(client, identity) == [6]
     assert client._resolver._floor[identity.node_id] == 6
-    server._node.storage._drop(identity.node_id)
+    server._node.storage._drop([identity.node_id])
     server._node.storage._floor._highest.clear()
     server._node.storage.put(identity.node_id, sign(identity, 5).encode())
     assert await sequences(client, identity) == [6]  # from a moment ago

@@ -148,7 +148,7 @@ def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -
         await town.publish(0, town.sign(peer, 5))
         holders = [node for node in town.nodes if node._node.storage.held(peer.node_id)]
         for node in holders[3:]:
-            node._node.storage._drop(peer.node_id)
+            node._node.storage._drop([peer.node_id])
         for number in range(1, 6):
             assert await town.resolve(number, peer, fresh=True) == 5
         await asyncio.sleep(2)
