@@ -15,12 +15,7 @@ from typing import Any, Self, TypeVar
 
 from egtp.config import check_network
 from egtp.environment import Environment
-from egtp.errors import (
-    InvalidConfig,
-    LocalProtocolError,
-    NodeClosed,
-    PublishFailed,
-)
+from egtp.errors import InvalidConfig, LocalProtocolError, NodeClosed, PublishFailed
 from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import Address
@@ -111,11 +106,7 @@ class DHTLookup:
             resolve_name or system_names(self._listen),
         )
         seeds = [
-            parse_seed(
-                str(text),
-                self._listen,
-                private_addresses=private_addresses,
-            )
+            parse_seed(str(text), self._listen, private_addresses=private_addresses)
             for text in ([bootstrap] if isinstance(bootstrap, str) else bootstrap)
         ]
         self._state = state
@@ -360,16 +351,15 @@ class DHTLookup:
 
     def _choose_id(self) -> bytes:
         """The id of the last run, unless this machine has a public address that it cannot have."""
-        if self._state is None or not self._state.node_id:
-            return new_node_id(self._listen.ip, self._settings.entropy)
-        if self._state.network != self._settings.network:
+        state, settings = self._state, self._settings
+        if state is not None and state.network != settings.network:
             raise InvalidConfig(
-                f"the state is of network {self._state.network!r}, "
-                f"not {self._settings.network!r}; use another state file for each network"
+                f"the state is of network {state.network!r}, not {settings.network!r}; "
+                "use another state file for each network"
             )
-        if not fits(self._state.node_id, self._listen.ip):
-            return new_node_id(self._listen.ip, self._settings.entropy)
-        return self._state.node_id
+        if state is not None and state.node_id and fits(state.node_id, self._listen.ip):
+            return state.node_id
+        return new_node_id(self._listen.ip, settings.entropy)
 
     def _check_started(self) -> None:
         if not self._started:

@@ -158,21 +158,23 @@ class Asker:
         """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
         self.queries.close(query)
 
-    async def ask_and_wait(self, address: SocketAddress, query: Query) -> Answer:
-        """Of somebody who is no contact yet. Cancelling this frees everything."""
+    async def ask_and_wait(
+        self, address: SocketAddress, query: Query, contact: Contact | None = None
+    ) -> Answer:
+        """:meth:`ask`, and wait for the reply. Cancelling this frees everything."""
         replied: asyncio.Future[Reply | None] = self._loop.create_future()
 
         def ended(reply: Reply | None) -> None:
             if not replied.done():
                 replied.set_result(reply)
 
-        sent = self.ask(address, query, ended, None, 2)
+        sent = self.ask(address, query, ended, contact, 2)
         if sent is None:
             return False, None
         try:
             reply = await replied
         finally:
-            self.queries.close(sent)
+            self.forget(sent)
         return reply is not None, reply
 
     def reply_received(self, data: bytes, source: SocketAddress) -> None:

@@ -189,11 +189,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         key: bytes = b"",
         record: bytes = b"",
         token: bytes = b"",
-        sequence: int = 0,
     ) -> OpenQuery | None:
         """Send, without a task: ``ended`` is called with the reply, or with None if there was
         none, after the table has been told. None if too many are open."""
-        query = self.asker.query(method, key, record, token, sequence)
+        query = self.asker.query(method, key, record, token)
         return self.asker.ask(contact.address, query, ended, contact, 2)
 
     # Whom this node knows.

@@ -8,11 +8,10 @@ get it, new neighbours inherit, and what nobody has asked for or stored in an ho
 from __future__ import annotations
 
 import asyncio
-import functools
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from egtp.errors import InvalidRecord
 from egtp.values.comm_record import SignedCommRecord
@@ -328,7 +327,7 @@ class RecordWalks:
 
     async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
         """Ask for each record whether it is there, which also brings the token; a few at once."""
-        places = asyncio.Semaphore(self._limits.parallel_queries)
+        asker, places = self._protocol.asker, asyncio.Semaphore(self._limits.parallel_queries)
 
         async def offer(key: bytes) -> None:
             async with places:
@@ -336,7 +335,8 @@ class RecordWalks:
                 # Who leaves two queries unanswered is dropped from the table.
                 if held is None or self._protocol.router.is_new_node(newcomer):
                     return
-                reply = await self._ask(newcomer, key, held[0])
+                query = asker.query(Method.FIND_VALUE, key, sequence=held[0])
+                _, reply = await asker.ask_and_wait(newcomer.address, query, newcomer)
                 if reply is None or not reply.server or reply.sequence >= held[0]:
                     return
                 if is_among(newcomer, key, reply.nodes, self._limits.replication):
@@ -344,19 +344,6 @@ class RecordWalks:
                     self._give(Holder(newcomer, reply.sequence, reply.token), key, held[1])
 
         await asyncio.gather(*map(offer, keys))
-
-    async def _ask(self, contact: Contact, key: bytes, sequence: int) -> Reply | None:
-        replied: asyncio.Future[Reply | None] = asyncio.get_running_loop().create_future()
-        query = self._protocol.ask(
-            contact, Method.FIND_VALUE, functools.partial(_settle, replied),
-            key=key, sequence=sequence,
-        )  # fmt: skip
-        if query is None:
-            return None
-        try:
-            return await replied
-        finally:
-            self._protocol.asker.forget(query)
 
     async def look_after_one(self) -> None:
         """Walk the neighbourhood of the record that was left alone for longest, if that is long,
@@ -371,11 +358,6 @@ class RecordWalks:
         await self.search(search, 0 if record is None else record.sequence)
         self._counters["record_looked_after"] += 1
         self.repair(search)
-
-
-def _settle(replied: asyncio.Future[Any], reply: Reply | None) -> None:
-    if not replied.done():
-        replied.set_result(reply)
 
 
 def _nothing(_: Reply | None) -> None:

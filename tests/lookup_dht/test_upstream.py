@@ -129,7 +129,7 @@ async def test_the_pickling_of_upstream_is_gone(
 
 def test_only_the_modules_named_for_it_see_kademlia() -> None:
     seeing = set()
-    for path in Path(lookup_dht.__file__).parent.glob("*.py"):
+    for path in Path(lookup_dht.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = [it.name for it in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
