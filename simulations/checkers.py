@@ -29,21 +29,31 @@ from egtp.paths.path import Path
 from egtp.values.comm_record import SignedCommRecord
 from simulations.virtual import HostDown
 
-__all__ = ["MARK_BYTES", "Checkers", "Violation"]
+__all__ = ["ENDED", "MARK_BYTES", "REPLY", "TYPED", "Checkers", "Violation", "outcome_of"]
 
 MARK_BYTES: Final = 12
 """Of a body that is unique in its cluster, so that it is known again wherever it turns up."""
 VIOLATIONS_MAX: Final = 100
 
-
-_OUTCOMES: Final[dict[type[BaseException], str]] = {
+REPLY: Final = "reply"
+TYPED: Final[dict[type[BaseException], str]] = {
+    FastFail: "fast fail",
     HardTimeout: "hard timeout",
     HandlerFailed: "handler failed",
     OutcomeUnknown: "outcome unknown",
+}
+"""What a query ends with, on a machine that goes on."""
+ENDED: Final[dict[type[BaseException], str]] = {
     NodeClosed: "node closed",
     HostDown: "host down",
-    asyncio.CancelledError: "cancelled",
 }
+"""What it ends with when its asker does."""
+_OUTCOMES: Final = {**TYPED, **ENDED, asyncio.CancelledError: "cancelled"}
+
+
+def outcome_of(error: BaseException) -> str:
+    """In words; of what no query should end with, its type."""
+    return _OUTCOMES.get(type(error), type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,19 +112,17 @@ class Checkers:
     @contextlib.contextmanager
     def asking(self, name: str, node: Node, other: str, body: bytes) -> Iterator[None]:
         """A query is open inside of it; its outcome goes through."""
-        outcome, began_s = "reply", self._elapsed()
+        outcome, began_s = REPLY, self._elapsed()
         way = "none" if self.witness is None else self.witness.way(name, other)
         try:
             yield
-        except FastFail:
-            outcome = "fast fail"
-            self._failed_fast[body] = name
-            if body in self._handled:
-                self.violated("a fast fail means that nothing left", f"{name} was answered")
-            raise
         except BaseException as error:
-            outcome = _OUTCOMES.get(type(error), type(error).__name__)
-            if isinstance(error, HardTimeout):
+            outcome = outcome_of(error)
+            if isinstance(error, FastFail):
+                self._failed_fast[body] = name
+                if body in self._handled:
+                    self.violated("a fast fail means that nothing left", f"{name} was answered")
+            elif isinstance(error, HardTimeout):
                 self._nothing_is_stored(name, node, body)
             raise
         finally:

@@ -14,27 +14,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from egtp import FastFail, HandlerFailed, HardTimeout, NodeClosed, OutcomeUnknown
+from simulations.checkers import ENDED, REPLY, TYPED, outcome_of
 from simulations.cluster import Cluster
 from simulations.expectations import Expectations
 from simulations.member import HARD_TIMEOUT_S, Member
-from simulations.virtual import HostDown
 
 __all__ = ["Answer", "Asking", "Choose", "shown", "together"]
 
-REPLY: Final = "reply"
-TYPED: Final[dict[type[BaseException], str]] = {
-    FastFail: "fast fail",
-    HardTimeout: "hard timeout",
-    HandlerFailed: "handler failed",
-    OutcomeUnknown: "outcome unknown",
-}
-"""What a query ends with, on a machine that goes on."""
-ENDED: Final[dict[type[BaseException], str]] = {
-    NodeClosed: "node closed",
-    HostDown: "host down",
-}
-"""What it ends with when its asker does."""
 LATE_S: Final = 0.1
 """How much later than its hard timeout an outcome may come: deadlines are noticed in ticks."""
 SHOWN_MAX: Final = 5
@@ -94,8 +80,7 @@ class Asking:
             if reply != body:
                 outcome, is_typed = "wrong reply", False
         except Exception as error:
-            kind = type(error)
-            outcome = TYPED.get(kind) or ENDED.get(kind) or kind.__name__
+            kind, outcome = type(error), outcome_of(error)
             # The asker cannot have ended as long as it goes on.
             is_typed = kind in TYPED or (kind in ENDED and asker.gone)
             detail = str(error)

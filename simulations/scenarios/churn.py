@@ -53,7 +53,6 @@ async def churn(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Fig
         return asker, rng.choice([member for member in cluster.members if member is not asker])
 
     narrate(f"{', '.join(member.name for member in stays)} stay; the others come and go")
-    began = asking.mark
     async with asking.going_on(choose, at_a_time=4, pause_s=1.0, bodies=(10, 100, 40_000)):
         await comings.go_on()
     expect.that(
@@ -61,18 +60,17 @@ async def churn(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Fig
         all(comings.happened[way] for way in WAYS),
         ", ".join(f"{comings.happened[way]} times {way}" for way in WAYS),
     )
-    asking.claim_outcomes(expect, began)
-    between = [a for a in asking.answers[began:] if a.asker in stays and a.asked in stays]
+    asking.claim_outcomes(expect)
+    between = [a for a in asking.answers if a.asker in stays and a.asked in stays]
     lost = [answer for answer in between if not answer.is_reply]
     expect.that(
         "those who stay always reach each other",
         bool(between) and not lost,
         shown(lost) or f"{len(between)} queries",
     )
-    figures = asking.figures(began)
     return {
         **{f"churn_{way.replace(' ', '_')}_events": comings.happened[way] for way in WAYS},
-        **figures,
+        **asking.figures(),
         **await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S),
     }
 

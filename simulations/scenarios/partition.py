@@ -69,9 +69,8 @@ async def partition(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
             )
         narrate("that is mended, too")
     asking.claim_outcomes(expect)
-    figures = asking.figures()
     return {
-        **figures,
+        **asking.figures(),
         **await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S),
     }
 

@@ -37,7 +37,6 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
         return asker, asked
 
     narrate(f"{len(movers)} of {len(cluster.members)} members are going to move")
-    began = asking.mark
     moves: list[_Move] = []
     async with asking.going_on(choose, at_a_time=5, pause_s=0.8, bodies=(10, 1_000, 40_000)):
         for mover in movers:
@@ -53,7 +52,7 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
             moves.append(_Move(mover, old, new, mover.node.record.sequence))
             narrate(f"{mover.name} moved from {old} to {new}")
         await asyncio.sleep(MOVE_EVERY_S)
-    asking.claim_outcomes(expect, began)
+    asking.claim_outcomes(expect)
     expect.that(
         "who is told that it moved says so in its record",
         bool(moves) and all(move.new in _addresses(move.member) for move in moves),
@@ -79,7 +78,7 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
     return {
         "moved_members": len(movers),
         "old_address_after_new_record_is_known_dials": len(offences),
-        **asking.figures(began),
+        **asking.figures(),
         **figures,
     }
 

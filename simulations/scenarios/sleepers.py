@@ -37,7 +37,6 @@ async def sleepers(cluster: Cluster, expect: Expectations, narrate: Narrate) -> 
     hidden = cluster.those(Role.UNREACHABLE)
     laptops = [reachable[-1], hidden[-1]]
     others = [reachable[0], hidden[0]]
-    began = asking.mark
     slowest_s = {"to": 0.0, "from": 0.0}
     for nap_s in NAPS_S:
         narrate(
@@ -77,12 +76,11 @@ async def sleepers(cluster: Cluster, expect: Expectations, narrate: Narrate) -> 
         slowest_s["from"] < AWAKE_BOUND_S,
         f"after {slowest_s['from']:.1f} s at most",
     )
-    asking.claim_outcomes(expect, began)
-    figures = asking.figures(began)
+    asking.claim_outcomes(expect)
     return {
         "wake_to_reached_max_ms": slowest_s["to"] * 1000,
         "wake_to_reaching_max_ms": slowest_s["from"] * 1000,
-        **figures,
+        **asking.figures(),
         **await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S),
     }
 

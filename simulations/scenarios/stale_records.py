@@ -37,7 +37,6 @@ async def stale_records(cluster: Cluster, expect: Expectations, narrate: Narrate
     now = cluster.world.elapsed
     alice, bob, carol = cluster.those(Role.REACHABLE)[:3]
     dave = cluster.those(Role.REACHABLE)[-1]
-    began = asking.mark
     for other in (bob, carol, dave):
         await asking.ask(alice, other)
 
@@ -67,10 +66,10 @@ async def stale_records(cluster: Cluster, expect: Expectations, narrate: Narrate
     published_ms = await _clock_back(cluster, expect, narrate, carol)
     await _away_for_long(cluster, expect, narrate, alice, dave)
 
-    asking.claim_outcomes(expect, began)
+    asking.claim_outcomes(expect)
     figures = {
         "clock_set_right_to_record_published_ms": published_ms,
-        **asking.figures(began),
+        **asking.figures(),
     }
     live = await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S)
     finders = (alice, cluster.those(Role.UNREACHABLE)[0])
