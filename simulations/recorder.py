@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from egtp import NodeId, TCPStrat
@@ -15,8 +16,6 @@ from simulations.virtual import Host
 from simulations.world import VirtualWorld
 
 __all__ = ["Recorder"]
-
-_STATES = {"up": "up", "down": "down", "asleep": "asleep"}
 
 
 class Recorder:
@@ -122,8 +121,8 @@ class Recorder:
             if numbers:
                 self.timeline.fault_over(numbers.pop(0), at_s)
         for host in hosts:
-            if kind in _STATES:
-                self.timeline.state(host.name, at_s, _STATES[kind])
+            if kind in ("up", "down", "asleep"):
+                self.timeline.state(host.name, at_s, kind)
                 if kind == "down":
                     self._forget_paths(at_s, host.name)
             elif kind == "address":
@@ -146,5 +145,5 @@ class Recorder:
 def _kind(event: Event) -> str:
     """The event's name as words: ``path opened``."""
     name = type(event).__name__
-    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name)
-    return {"dialling": "dial"}.get(words.strip(), words.strip())
+    words = re.sub("(?<=.)(?=[A-Z])", " ", name).lower()
+    return "dial" if words == "dialling" else words

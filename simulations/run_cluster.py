@@ -11,7 +11,7 @@ import argparse
 import json
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,7 +28,7 @@ try:
 
     from simulations.figures_file import figures_of, figures_of_swarm
     from simulations.report import Report
-    from simulations.runs import Played, run_all
+    from simulations.runs import Played, play_one
     from simulations.swarm import SwarmRun, swarm
 except ModuleNotFoundError as missing:
     # The libraries do without it, so it comes with an extra.
@@ -195,8 +195,10 @@ def run(
     """Play the scenarios, each in a cluster of its own, since each leaves some of it broken."""
     report = Report(console)
     console.print(str(conditions.plan))
-    command: Callable[[Scenario], str] = lambda scenario: repeat(conditions, scenario.name)  # noqa: E731
-    runs = run_all(conditions, scenarios, report, command, keep_trace=keep_trace)
+    runs = [
+        play_one(conditions, one, report, repeat(conditions, one.name), keep_trace=keep_trace)
+        for one in scenarios
+    ]
     report.finish(conditions.plan, [run.outcome for run in runs], [run.digest for run in runs])
     return runs
 

@@ -1,10 +1,10 @@
-"""Runs: scenarios played one after the other, each in a world of its own."""
+"""Runs: a scenario played in a world of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,7 +22,7 @@ from simulations.timeline import Timeline
 from simulations.virtual import SimulationError, Trace, run_in
 from simulations.world import VirtualWorld
 
-__all__ = ["Played", "play_one", "run_all"]
+__all__ = ["Played", "play_one"]
 
 LIMIT_S: Final = 48 * 3600.0
 """Virtual time that no scenario takes."""
@@ -40,21 +40,6 @@ class Played:
     wall_s: float
 
 
-def run_all(
-    conditions: Conditions,
-    scenarios: Sequence[Scenario],
-    report: Report,
-    command: Callable[[Scenario], str],
-    *,
-    keep_trace: bool = False,
-) -> list[Played]:
-    """Play them, telling the report. ``command`` says how one is played again."""
-    return [
-        play_one(conditions, scenario, report, command(scenario), keep_trace=keep_trace)
-        for scenario in scenarios
-    ]
-
-
 def play_one(
     conditions: Conditions,
     scenario: Scenario,
@@ -63,8 +48,8 @@ def play_one(
     *,
     keep_trace: bool = False,
 ) -> Played:
-    """Play one, telling a report if there is one. Raises :class:`InvalidConfig` if there can be
-    no such world."""
+    """Play one, telling a report if there is one. ``command`` says how it is played again. Raises
+    :class:`InvalidConfig` if there can be no such world."""
     trace = Trace(keep=keep_trace)
     world = conditions.make_world(trace)
     timeline = Timeline(

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
-from simulations.virtual.process import context_of, coroutine_of, current_process
+from simulations.virtual.process import coroutine_of, process_of
 
 __all__ = ["place", "who_waits"]
 
@@ -32,8 +32,7 @@ def place(frame: FrameType) -> str:
 
 
 def _described(task: asyncio.Task[Any]) -> str:
-    context = context_of(task)
-    process = None if context is None else current_process(context)
+    process = process_of(task)
     host = "" if process is None else f"{process.name}: "
     frames = []
     waiting: object = coroutine_of(task)
