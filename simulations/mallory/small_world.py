@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
+from discovery import StaticDiscovery
 from egtp import (
     EgtpError,
     Environment,
@@ -85,19 +86,6 @@ class Conditions:
         )
 
 
-class _Introducer:
-    """Knows the relays of the world."""
-
-    def __init__(self, introductions: list[Introduction]) -> None:
-        self._introductions = introductions
-
-    def meet_relay_servers(self, introduce: object) -> None:
-        introduce(self._introductions)  # type: ignore[operator]
-
-    def forget(self, introduce: object) -> None:
-        """There is nothing to forget."""
-
-
 class Party:
     """A node and its machine, through all its incarnations."""
 
@@ -127,7 +115,7 @@ class Party:
             listen=f"{self.endpoint[0]}:{PORT}" if self.listens else (),
             dial_from=self.endpoint[0],
             lookup=world.lookup if world.conditions.lookup else None,
-            discovery=_Introducer(world.introductions) if not is_relay else None,
+            discovery=None if is_relay else StaticDiscovery(world.introductions),
             relay_server=is_relay,
             config=world.conditions.config(),
             environment=Environment(host.elapsed, host.unix_time, host.entropy),
