@@ -11,13 +11,12 @@ from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from egtp.channel.packet import DATA, INITIATION, UnknownSession
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.identity import Identity
 from simulations.checkers import Violation
 from simulations.mallory.line import Recorded
-from simulations.mallory.relay import CrookedRelay, Manner, Passed
+from simulations.mallory.relay import CrookedRelay, Manner
 from simulations.mallory.small_world import Conditions, SmallWorld
 from simulations.mallory.xray import XRay
 from simulations.virtual import Network, run_in
@@ -141,7 +140,7 @@ async def _kept_for_hours(world: SmallWorld) -> None:
     await asyncio.sleep(1)
     assert question.ran
     assert bob.node.counters["early data accepted"] == 1
-    first = next(one for one in relay.recorded if one.packet[:1] == bytes((INITIATION,)))
+    first = next(one for one in relay.recorded if one.is_initiation)
     alice.host.crash()
     world.abandoned(alice)
     await _in_peace(world, HOURS_S)
@@ -253,17 +252,14 @@ async def _forged_notes(world: SmallWorld) -> None:
     await _talk(world)
     initiations = 0
     for number in range(40):
-        data = [one for one in relay.recorded if one.packet[:1] == bytes((DATA,))]
+        data = [one for one in relay.recorded if one.is_data]
         # Those of the newest session, in both directions in turns.
-        passed = data[-1 - number % 2]
-        index = int.from_bytes(passed.packet[4:12], "big")
-        for tail in (passed.packet[-16:], bytes(16)):
-            note = UnknownSession(index, tail).encode()
-            relay.give(Passed(world.now, passed.recipient, passed.sender, note))
+        for quoting in (True, False):
+            relay.deny(data[-1 - number % 2], quoting=quoting)
         question = world.ask(alice, bob, "echo")
         await asyncio.sleep(0.5)
         assert question.outcome == "reply"
-        initiations = sum(one.packet[:1] == bytes((INITIATION,)) for one in relay.recorded)
+        initiations = sum(one.is_initiation for one in relay.recorded)
     # In 20 s, at most one handshake every 5 s, and the first.
     assert initiations <= 1 + 20 // 5 + 1
 
@@ -281,11 +277,10 @@ async def _note_about_a_recording(world: SmallWorld) -> None:
     relay.give(first)
     await asyncio.sleep(0.5)
     assert len(question.ran) == 1
-    answers = [one.packet for one in relay.recorded if one.packet[:1] == bytes((DATA,))]
-    assert answers
-    for packet in answers:
-        note = UnknownSession(int.from_bytes(packet[4:12], "big"), packet[-16:]).encode()
-        relay.give(Passed(world.now, alice.node_id, bob.node_id, note))
+    answers = [one for one in relay.recorded if one.is_data]
+    assert {one.sender for one in answers} == {bob.node_id}
+    for answer in answers:
+        relay.deny(answer)
     await asyncio.sleep(1)
 
 

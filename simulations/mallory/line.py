@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from egtp.channel.frames import LENGTH_BYTES, frame
-from egtp.channel.packet import DATA, INITIATION, RESPONSE
+from egtp.channel.packet import INITIATION
 from simulations.virtual import Network
 from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint
@@ -43,14 +43,6 @@ class Recorded(NamedTuple):
     @property
     def is_initiation(self) -> bool:
         return self.packet[:1] == bytes((INITIATION,))
-
-    @property
-    def is_response(self) -> bool:
-        return self.packet[:1] == bytes((RESPONSE,))
-
-    @property
-    def is_data(self) -> bool:
-        return self.packet[:1] == bytes((DATA,))
 
 
 @dataclass(slots=True, eq=False)

@@ -7,6 +7,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from egtp import Node, NodeId
+from egtp.channel.packet import DATA, INITIATION, UnknownSession
 from egtp.errors import InvalidMessage
 from egtp.relay.leases import RelayLimits
 from egtp.relay.server import RelayHost, RelayServer
@@ -48,6 +49,14 @@ class Passed(NamedTuple):
     sender: NodeId
     recipient: NodeId
     packet: bytes
+
+    @property
+    def is_initiation(self) -> bool:
+        return self.packet[:1] == bytes((INITIATION,))
+
+    @property
+    def is_data(self) -> bool:
+        return self.packet[:1] == bytes((DATA,))
 
 
 class CrookedRelay(RelayServer):
@@ -114,6 +123,13 @@ class CrookedRelay(RelayServer):
         """Tell the sender that a packet could not be passed on, true or not."""
         body = Hint(digest_of(passed.packet), code).encode()
         self._host.push(passed.sender, HINT_KIND, body, LIFETIME_MS)
+
+    def deny(self, passed: Passed, *, quoting: bool = True) -> None:
+        """Tell the sender of a data packet, in the name of the one whom it was for, "I do not know
+        this session"; quoting the packet, as only who saw it can, or not."""
+        index = int.from_bytes(passed.packet[4:12], "big")
+        note = UnknownSession(index, passed.packet[-16:] if quoting else bytes(16)).encode()
+        self.give(Passed(self._host.now(), passed.recipient, passed.sender, note))
 
     def release(self, count: int | None = None, *, newest_first: bool = False) -> None:
         """Give the held packets away: all, or so many."""

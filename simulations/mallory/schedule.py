@@ -13,7 +13,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
 
-from egtp.channel.packet import DATA, UnknownSession
 from simulations.checkers import Violation
 from simulations.mallory.line import Flow, Recorded
 from simulations.mallory.relay import Manner, Passed
@@ -296,14 +295,8 @@ async def _forge_note(world: SmallWorld, step: Step) -> None:
     relay = world.crooked
     if relay is None:
         return
-    data = [passed for passed in relay.recorded if passed.packet[:1] == bytes((DATA,))]
-    if not data:
-        return
-    passed = data[-1 - step.a % len(data)]
-    index = int.from_bytes(passed.packet[4:12], "big")
-    tail = passed.packet[-16:] if step.b % 4 else bytes(16)
-    note = UnknownSession(index, tail).encode()
-    relay.give(Passed(world.now, passed.recipient, passed.sender, note))
+    if data := [passed for passed in relay.recorded if passed.is_data]:
+        relay.deny(data[-1 - step.a % len(data)], quoting=bool(step.b % 4))
 
 
 async def _lie(world: SmallWorld, step: Step) -> None:

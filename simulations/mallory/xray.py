@@ -36,9 +36,9 @@ _RELAY: Final = b"egtp.relay"
 _INITIATION_BYTES: Final = 12
 
 
-def marked(number: int, text: bytes = b"") -> bytes:
-    """A body that is known again."""
-    return b"~%010d~" % number + text
+def marked(number: int) -> bytes:
+    """The beginning of a body that is known again."""
+    return b"~%010d~" % number
 
 
 class XRay:
