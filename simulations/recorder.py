@@ -79,7 +79,7 @@ class Recorder:
     def lookup(self, at_s: float, took_s: float, node: str, peer_id: NodeId, found: bool) -> None:
         if self._cluster is not None:
             peer = self._cluster.name_of(peer_id)
-            self.timeline.lookup(at_s - self._began_s, took_s, node, peer, found=found, datagrams=0)
+            self.timeline.lookup(at_s - self._began_s, took_s, node, peer, found=found)
 
     def _meet(self, cluster: Cluster, now_s: float) -> None:
         """Name whoever is new, in the order of the plan and not of what happens first."""

@@ -147,7 +147,6 @@ class Lookup:
     node: str
     peer: str
     found: bool
-    datagrams: int
 
 
 _Row: TypeAlias = (
@@ -234,21 +233,17 @@ class Timeline:
         """Told at its end; ``at_s`` is its beginning."""
         self._keep("queries", Query(at_s, took_s, node, peer, way, outcome), at_s + took_s)
 
-    def lookup(
-        self, at_s: float, took_s: float, node: str, peer: str, *, found: bool, datagrams: int
-    ) -> None:
+    def lookup(self, at_s: float, took_s: float, node: str, peer: str, *, found: bool) -> None:
         """Told at its end; ``at_s`` is its beginning."""
-        self._keep("lookups", Lookup(at_s, took_s, node, peer, found, datagrams), at_s + took_s)
+        self._keep("lookups", Lookup(at_s, took_s, node, peer, found), at_s + took_s)
 
     # The world
 
-    def fault(
-        self, from_s: float, text: str, nodes: Sequence[str] = (), *, to_s: float | None = None
-    ) -> int | None:
+    def fault(self, from_s: float, text: str, nodes: Sequence[str] = ()) -> int | None:
         """Something is wrong from now on, for all nodes if none are named. Returns what
         :meth:`fault_over` takes; None if the fault is beyond the limit."""
-        value = Fault(from_s, to_s, self._cut(text), tuple(nodes))
-        kept = self._keep("faults", value, from_s if to_s is None else to_s)
+        value = Fault(from_s, None, self._cut(text), tuple(nodes))
+        kept = self._keep("faults", value, from_s)
         return len(self._kept["faults"]) - 1 if kept else None
 
     def fault_over(self, fault: int | None, at_s: float) -> None:

@@ -82,7 +82,8 @@ def sample_run(
     run.address(bob, 30.2, "10.9.3.1:4000")
     crash = run.fault(crash_s, f"{relays[0]} has no power", [relays[0]])
     run.fault_over(crash, back_s)
-    run.fault(25.0, "a third of all packets is lost", talkers[: len(talkers) // 3], to_s=31.0)
+    lossy = run.fault(25.0, "a third of all packets is lost", talkers[: len(talkers) // 3])
+    run.fault_over(lossy, 31.0)
 
     pairs = [(a, b) for a in talkers for b in r.sample(talkers, min(3, len(talkers))) if a != b]
     ways: dict[tuple[str, str], str] = {}
@@ -129,7 +130,7 @@ def sample_run(
         took_s = r.lognormvariate(math.log(0.3), 0.6)
         node, peer = r.choice(pairs)
         at_s = r.uniform(1, length_s - 5)
-        run.lookup(at_s, took_s, node, peer, found=found, datagrams=r.randint(4, 40))
+        run.lookup(at_s, took_s, node, peer, found=found)
 
     for number, (at_s, text) in enumerate(
         [
@@ -170,7 +171,7 @@ def hostile_run() -> Timeline:
         run.path(0.1, name, IMAGE, HOSTILE)
         run.query(0.2, 0.1, name, HOSTILE, IMAGE, HOSTILE)
         run.query(0.2, 0.1, name, "toString", "constructor", "__proto__")
-        run.lookup(0.1, 0.2, name, IMAGE, found=False, datagrams=3)
+        run.lookup(0.1, 0.2, name, IMAGE, found=False)
         run.fault(0.3, HOSTILE, [name, IMAGE])
     run.sentence(0.4, HOSTILE)
     run.expectation(0.5, IMAGE, False, HOSTILE)

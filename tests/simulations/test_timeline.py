@@ -35,11 +35,11 @@ def test_everything_that_is_told_is_in_the_record() -> None:
     run.event(0.5, "alice", "path opened", "bob", "direct")
     run.event(0.75, "alice", "dial")
     run.path(0.5, "alice", "bob", "direct")
-    run.fault(1.0, "rain", ["bob"], to_s=2.0)
+    run.fault_over(run.fault(1.0, "rain", ["bob"]), 2.0)
     run.sentence(1.0, "it rains")
     run.expectation(1.5, "everybody gets wet", False, "bob did not")
     run.query(1.0, 0.125, "alice", "bob", "direct", "reply")
-    run.lookup(0.25, 0.5, "alice", "bob", found=True, datagrams=12)
+    run.lookup(0.25, 0.5, "alice", "bob", found=True)
     run.figure("wet_nodes", 1)
     run.end(3.0, "abc")
 
@@ -72,7 +72,7 @@ def test_everything_that_is_told_is_in_the_record() -> None:
     assert table(run, "story") == [{"at_s": 1.0, "text": "it rains"}]
     assert table(run, "expectations")[0]["held"] is False
     assert table(run, "queries")[0]["took_s"] == 0.125
-    assert table(run, "lookups")[0]["datagrams"] == 12
+    assert table(run, "lookups")[0]["found"] is True
 
 
 def test_the_record_is_json_and_comes_back_the_same() -> None:

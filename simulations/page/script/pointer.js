@@ -121,7 +121,7 @@ function tell(thing) {
     return line(signFor("query", thing), thing.at_s, `query to ${thing.peer}`, `${thing.outcome} after ${lasting(thing.took_s)}${by}`, failed(thing));
   }
   if ("found" in thing) {
-    return line(signFor("lookup", thing), thing.at_s, `lookup of ${thing.peer}`, `${thing.group} after ${lasting(thing.took_s)}${thing.datagrams ? `, ${count(thing.datagrams, "datagram")}` : ""}`, !thing.found);
+    return line(signFor("lookup", thing), thing.at_s, `lookup of ${thing.peer}`, `${thing.group} after ${lasting(thing.took_s)}`, !thing.found);
   }
   const whom = thing.peer === null ? "" : `: ${thing.peer}`;
   return line(signFor("event", thing), thing.at_s, `${thing.kind}${whom}`, thing.text, lookOf(thing.kind)[1] === "bad");

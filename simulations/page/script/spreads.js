@@ -13,26 +13,29 @@ const quantile = (sorted, share) => sorted[Math.max(0, Math.ceil(share * sorted.
 const MARKED = [[0.5, "p50"], [0.95, "p95"], [0.99, "p99"]];
 const GROUPS_MAX = 9;
 
-function spread(box, things, { value = (thing) => thing.took_s, words = lasting, marks = onAxis, colour, least = 1e-6, what }) {
-  const groups = gather(things, value, colour);
+const LEAST_S = 1e-6;
+
+/** How long things took. */
+function spread(box, things, { colour, what }) {
+  const groups = gather(things, colour);
   if (!groups.length) {
     box.replaceChildren(make("p", { className: "soft" }, "None."));
     return;
   }
-  const lowestOne = Math.max(least, Math.min(...groups.map(({ sorted }) => sorted.find((v) => v > 0) ?? least)));
+  const lowestOne = Math.max(LEAST_S, Math.min(...groups.map(({ sorted }) => sorted.find((v) => v > 0) ?? LEAST_S)));
   const highest = Math.max(lowestOne * 1.0001, ...groups.map(({ sorted }) => sorted[sorted.length - 1]));
   const low = Math.floor(Math.log10(lowestOne) + 1e-9);
   let high = Math.ceil(Math.log10(highest) - 1e-9);
   if (high <= low) high = low + 1;
-  const axis = { low, high, place: (v) => (Math.log10(Math.max(v, 10 ** low)) - low) / (high - low), words, marks };
+  const axis = { low, high, place: (v) => (Math.log10(Math.max(v, 10 ** low)) - low) / (high - low) };
   box.replaceChildren(histograms(groups, axis, what), curves(groups, axis, what));
 }
 
-function gather(things, value, colour) {
+function gather(things, colour) {
   const groups = new Map();
   for (const thing of things) {
     if (!groups.has(thing.group)) groups.set(thing.group, { name: thing.group, colour: colour(thing), values: [] });
-    groups.get(thing.group).values.push(Math.max(0, value(thing)));
+    groups.get(thing.group).values.push(Math.max(0, thing.took_s));
   }
   let list = [...groups.values()].sort((a, b) => b.values.length - a.values.length);
   if (list.length > GROUPS_MAX) {
@@ -70,8 +73,8 @@ function histograms(groups, axis, what) {
       make("td", {}, histogram(group, axis)),
       make("td", { className: "number" }, number(sorted.length)),
     );
-    for (const [share] of MARKED) row.append(make("td", { className: "number" }, axis.words(quantile(sorted, share))));
-    row.append(make("td", { className: "number" }, axis.words(sorted[sorted.length - 1])));
+    for (const [share] of MARKED) row.append(make("td", { className: "number" }, lasting(quantile(sorted, share))));
+    row.append(make("td", { className: "number" }, lasting(sorted[sorted.length - 1])));
     body.append(row);
   }
   table.append(body);
@@ -91,7 +94,7 @@ function scale(axis) {
   for (const value of sparse(decades(axis), 5)) {
     const px = axis.place(value) * WIDE;
     const anchor = px < 10 ? "start" : px > WIDE - 10 ? "end" : "middle";
-    picture.append(svg("text", { x: px, y: 11, "text-anchor": anchor }, axis.marks(value)));
+    picture.append(svg("text", { x: px, y: 11, "text-anchor": anchor }, onAxis(value)));
   }
   return picture;
 }
@@ -103,7 +106,7 @@ function histogram({ name, colour, sorted }, axis) {
   const counts = new Uint32Array(cells);
   for (const value of sorted) counts[Math.min(cells - 1, Math.floor(axis.place(value) * cells + 1e-9))] += 1;
   const most = counts.reduce((a, b) => Math.max(a, b), 1);
-  const told = MARKED.map(([share, label]) => `${label} ${axis.words(quantile(sorted, share))}`).join(", ");
+  const told = MARKED.map(([share, label]) => `${label} ${lasting(quantile(sorted, share))}`).join(", ");
   const picture = svg("svg", { viewBox: `0 0 ${WIDE} ${high + 3}`, role: "img", "aria-label": `${name}: ${told}` });
   for (const value of decades(axis)) {
     const px = axis.place(value) * WIDE;
@@ -115,14 +118,14 @@ function histogram({ name, colour, sorted }, axis) {
     const tall = Math.max(1.5, (n / most) * (high - 3));
     const from = 10 ** (axis.low + i / 10);
     const cell = svg("rect", { x: i * wide + 0.3, y: high - tall, width: Math.max(0.7, wide - 0.6), height: tall, fill: `var(--${colour})` });
-    cell.append(svg("title", {}, `${axis.words(from)} to ${axis.words(from * 10 ** 0.1)}: ${number(n)}`));
+    cell.append(svg("title", {}, `${lasting(from)} to ${lasting(from * 10 ** 0.1)}: ${number(n)}`));
     picture.append(cell);
   });
   picture.append(svg("line", { class: "axis", x1: 0, x2: WIDE, y1: high, y2: high }));
   for (const [share, label] of MARKED) {
     const px = axis.place(quantile(sorted, share)) * WIDE;
     const pin = svg("path", { d: `M${px} ${high - 1}l-3 4h6z`, fill: "var(--ink)" });
-    pin.append(svg("title", {}, `${label}: ${axis.words(quantile(sorted, share))}`));
+    pin.append(svg("title", {}, `${label}: ${lasting(quantile(sorted, share))}`));
     picture.append(pin);
   }
   return picture;
@@ -148,7 +151,7 @@ function curves(groups, axis, what) {
   for (const value of values) picture.append(svg("line", { class: "grid", x1: px(value), x2: px(value), y1: top, y2: high - bottom }));
   for (const value of sparse(values, 8)) {
     const anchor = px(value) > wide - 24 ? "end" : "middle";
-    picture.append(svg("text", { x: px(value), y: high - 9, "text-anchor": anchor }, axis.marks(value)));
+    picture.append(svg("text", { x: px(value), y: high - 9, "text-anchor": anchor }, onAxis(value)));
   }
   for (const { name, colour, dash, sorted } of groups) {
     const points = [[px(sorted[0]), py(0)]];
@@ -185,23 +188,7 @@ function drawSpreads() {
   const share = queries.length ? ` · ${digits((100 * good) / queries.length)} % replied` : "";
   $("queries-of").textContent = `${count(queries.length, "query", "queries")}${part && ` ${part}`}${share}`;
   spread($("queries"), queries, { colour: colourOf, what: { group: "outcome, way", curve: "Share of queries that were over by then" } });
-  const sent = lookups.reduce((sum, { datagrams }) => sum + datagrams, 0);
-  $("lookups-of").textContent = `${count(lookups.length, "lookup")}${part && ` ${part}`}${sent ? ` · ${digits(sent / lookups.length)} datagrams each on average` : ""}`;
-  const took = make("div", { className: "spread" });
-  const cost = make("div", { className: "spread" });
+  $("lookups-of").textContent = `${count(lookups.length, "lookup")}${part && ` ${part}`}`;
   const colour = ({ found }) => (found ? "good" : "bad");
-  spread(took, lookups, { colour, what: { group: "lookups", curve: "Share of lookups that were over by then" } });
-  const parts = [took];
-  if (sent) {
-    spread(cost, lookups, {
-      colour,
-      value: ({ datagrams }) => datagrams,
-      words: digits,
-      marks: number,
-      least: 1,
-      what: { group: "datagrams", curve: "Share of lookups that sent at most so many datagrams" },
-    });
-    parts.push(cost);
-  }
-  $("lookups").replaceChildren(...parts);
+  spread($("lookups"), lookups, { colour, what: { group: "lookups", curve: "Share of lookups that were over by then" } });
 }
