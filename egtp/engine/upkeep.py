@@ -106,14 +106,14 @@ class Upkeep:
             if not path.outbox and now - path.used_s > DRAIN_S:
                 self._routes.lose(path, "superseded by another path")
 
-    def _relays_in_use(self) -> set[NodeId]:
-        """Relays that somebody waits for an answer through."""
+    def _relays_in_use(self) -> dict[NodeId, None]:
+        """Relays that somebody waits for an answer through, in an order that no hash decides."""
         strategies = self._channels.relays_dialled()
         for peer_id in self._asking.exchanges.peers():
             peer = self._book.find(peer_id)
             if peer is not None and peer.relayed is not None:
                 strategies.append(peer.relayed.strategy)
-        return {one.relay_id for one in strategies if isinstance(one, RelayStrat)}
+        return {one.relay_id: None for one in strategies if isinstance(one, RelayStrat)}
 
     def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         """Notice that nobody is there any more, while somebody waits for a reply."""

@@ -6,13 +6,16 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from egtp import Node, NodeConfig
 from egtp.engine.upkeep import ALL_AGAIN_S, Upkeep
-from egtp.values.identity import NodeId
+from egtp.values.comm_record import SUITE_AESGCM
+from egtp.values.comm_strat import RelayStrat
+from egtp.values.identity import Identity, NodeId
 
 PEERS = 50
 Start = Callable[..., Awaitable[Node]]
@@ -83,6 +86,21 @@ async def test_a_peer_with_whom_something_goes_on_is_watched_from_then_on(upkeep
     peer.superseded.clear()
     upkeep.look(100)
     assert not upkeep._book.watched
+
+
+async def test_relays_in_use_are_looked_at_in_the_order_in_which_they_came_into_use(
+    upkeep: Any,
+) -> None:
+    """In that of a set, which is another one in each process, runs of one seed part."""
+    relays = [Identity.generate(os.urandom) for _ in range(8)]
+    strategies = [RelayStrat(relay.key, SUITE_AESGCM, relay.channel_key) for relay in relays]
+    for relay in relays:
+        upkeep._book.get(relay.node_id)
+    looked_at = []
+    upkeep._channels = SimpleNamespace(relays_dialled=lambda: list(strategies))
+    upkeep._look_at = lambda peer, *_, **__: looked_at.append(peer.peer_id)
+    upkeep.look(0.0)
+    assert looked_at == [relay.node_id for relay in relays]
 
 
 async def test_cleaning_up_goes_on_after_what_was_raised_once(
