@@ -12,7 +12,7 @@ from typing import Any
 from benchmarks.dht.branches import in_branches
 from benchmarks.dht.conditions import Owners
 from benchmarks.dht.hostile import FORGE, OMIT, REPLAY, SIDES, Collusion, Side
-from benchmarks.dht.members import FRESH, Member, Ours
+from benchmarks.dht.members import Member, Ours
 from benchmarks.dht.operations import get_all, put_all, verdicts
 from benchmarks.dht.records import Owner
 from benchmarks.dht.tables import Table
@@ -87,11 +87,10 @@ def _facing(
     count = len(owners)
     figures: dict[str, Any] = {}
     put = world.run(put_all(world, owners, LATEST))
-    both = FRESH and isinstance(owners[0][0], Ours)
-    for name, fresh, asking in (
-        ("get", False, getters[:count]),
-        *([("fresh", True, getters[count : 2 * count])] if both else []),
-    ):
+    askings = [("get", False, getters[:count])]
+    if isinstance(owners[0][0], Ours):
+        askings.append(("fresh", True, getters[count : 2 * count]))
+    for name, fresh, asking in askings:
         got = world.run(get_all(world, owners, asking, fresh=fresh))
         counted = verdicts(owners, got.values, LATEST)
         figures |= {f"{name} latest": f"{counted['latest']}/{count}"}

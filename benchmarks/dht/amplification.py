@@ -24,7 +24,7 @@ from benchmarks.dht.records import Owner
 from benchmarks.dht.tables import Table
 from benchmarks.dht.unmodified import quiet
 from lookup_dht import DHTLookup
-from lookup_dht.wire.datagram import MESSAGE_ID_BYTES, Method, Query, encode_query
+from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, Method, Query, encode_query
 
 __all__ = ["amplification"]
 
@@ -34,7 +34,6 @@ WAIT_S = 1.6
 """Longer than a query is repeated."""
 FLOOD = 3000
 """Queries from one address in one burst: many times what one source is allowed."""
-VALUE_BYTES = 400
 
 
 class Stranger(asyncio.DatagramProtocol):
@@ -133,7 +132,7 @@ async def _send(attack: Attack, port: int, count: int) -> Stranger:
     for _ in range(count):
         # A flood goes in with other ids, or it would be one query sent often.
         message_id = os.urandom(MESSAGE_ID_BYTES)
-        data = attack.data[:1] + message_id + attack.data[1 + MESSAGE_ID_BYTES :]
+        data = attack.data[:1] + message_id + attack.data[HEADER_BYTES:]
         transport.sendto(data, (HOST, port))
         await asyncio.sleep(0)  # The node reads one datagram a turn; none is to be lost before it.
     return stranger
@@ -165,9 +164,9 @@ def _attacks(owner: Owner) -> list[Attack]:
 
 def _unpadded(data: bytes) -> bytes:
     """The same query, as short as it can be: an attacker pads nothing."""
-    name, arguments = msgpack.unpackb(data[1 + MESSAGE_ID_BYTES :])
+    name, arguments = msgpack.unpackb(data[HEADER_BYTES:])
     arguments[-1] = b""
-    return data[: 1 + MESSAGE_ID_BYTES] + bytes(msgpack.packb([name, arguments]))
+    return data[:HEADER_BYTES] + bytes(msgpack.packb([name, arguments]))
 
 
 def _attacks_on_theirs(owner: Owner) -> list[Attack]:
@@ -175,7 +174,7 @@ def _attacks_on_theirs(owner: Owner) -> list[Attack]:
 
     def query(name: str, *arguments: Any) -> bytes:
         body = umsgpack.packb([name, [os.urandom(20), *arguments]])
-        return bytes(1 + MESSAGE_ID_BYTES) + bytes(body)
+        return bytes(HEADER_BYTES) + bytes(body)
 
     return [
         Attack("ping", query("ping")),

@@ -11,7 +11,7 @@ from itertools import chain
 from typing import Any
 
 from benchmarks.dht.branches import in_branches
-from benchmarks.dht.members import FRESH, Member, Ours
+from benchmarks.dht.members import Member, Ours
 from benchmarks.dht.operations import get_all, put_all, verdicts
 from benchmarks.dht.records import Owner
 from benchmarks.dht.tables import Table
@@ -61,9 +61,7 @@ def conditions(options: argparse.Namespace) -> Iterator[Table]:
             (
                 "put: the second version of a record; get: from a node that never asked before; "
                 "virtual seconds",
-                "get ends when enough nodes agree, fresh when the whole neighbourhood was asked"
-                if FRESH
-                else "get waits for the whole walk",
+                "get ends when enough nodes agree, fresh when the whole neighbourhood was asked",
             ),
         )
 
@@ -109,7 +107,7 @@ async def under(world: World[Any], owners: Owners, condition: Condition) -> dict
         **put.figures("put"),
         **got.figures("get"),
     }
-    if FRESH and isinstance(owners[0][0], Ours):
+    if isinstance(owners[0][0], Ours):
         newest = await get_all(world, owners, getters[count : 2 * count], fresh=True)
         figures["fresh latest"] = f"{verdicts(owners, newest.values, SECOND)['latest']}/{count}"
         figures |= newest.figures("fresh")

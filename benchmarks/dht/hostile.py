@@ -17,7 +17,8 @@ from benchmarks.dht.unmodified import StormFree, StormFreeProtocol
 from lookup_dht.wire.contact import Contact, pack_ip
 from lookup_dht.wire.datagram import (
     BYTES_OUT_MAX,
-    MESSAGE_ID_BYTES,
+    HEADER_BYTES,
+    NODES_MAX,
     QUERY_TYPE,
     DatagramError,
     Method,
@@ -38,9 +39,7 @@ FORGE: Final = "forge"
 REPLAY: Final = "replay"
 """They also give an old record, which is signed and not expired."""
 
-HEADER_BYTES: Final = 1 + MESSAGE_ID_BYTES
 ASKED_MAX: Final = 4096
-NODES_TOLD: Final = 20
 HIGHEST_SEQUENCE: Final = 2**48 - 1
 
 
@@ -64,7 +63,7 @@ class Collusion:
         if found is None:
             target = int.from_bytes(key, "big")
             found = self._nearest[key] = heapq.nsmallest(
-                NODES_TOLD,
+                NODES_MAX,
                 self.members,
                 key=lambda member: int.from_bytes(member.node_id, "big") ^ target,
             )

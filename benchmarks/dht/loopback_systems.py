@@ -15,7 +15,6 @@ from kademlia.crawling import NodeSpiderCrawl
 from kademlia.network import Server
 from kademlia.node import Node
 
-from benchmarks.dht.members import FRESH
 from benchmarks.dht.records import Owner
 from benchmarks.dht.unmodified import StormFreeServer, quiet, value_of
 from egtp import EgtpError
@@ -79,7 +78,7 @@ class _Ours(System):
         return True
 
     async def get(self, number: int) -> Times:
-        first = await self._get(number, 61, fresh=False) if FRESH else None
+        first = await self._get(number, 61, fresh=False)
         return first, await self._get(number, 31, fresh=True)
 
     async def walk(self, number: int) -> int | None:
@@ -88,10 +87,9 @@ class _Ours(System):
 
     async def _get(self, number: int, step: int, *, fresh: bool) -> float | None:
         node = self.nodes[(number + step) % len(self.nodes)]
-        options = {"fresh": fresh} if FRESH else {}
         began = time.perf_counter()
         try:
-            await node.resolve(self.owners[number].peer_id, **options)
+            await node.resolve(self.owners[number].peer_id, fresh=fresh)
         except EgtpError:
             return None
         return time.perf_counter() - began

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
@@ -12,7 +11,7 @@ from lookup_dht import DHTLookup
 from lookup_dht.state.state_file import NodeState
 from simulations.virtual import Host
 
-__all__ = ["FRESH", "PORT", "Client", "Member", "Ours"]
+__all__ = ["PORT", "Client", "Member", "Ours"]
 
 PORT = 9000
 
@@ -86,9 +85,8 @@ class Ours(Member):
             return 0
 
     async def get(self, peer_id: NodeId, *, fresh: bool = False) -> bytes | None:
-        options = {"fresh": fresh} if FRESH else {}
         try:
-            return (await self.lookup.resolve(peer_id, **options)).encode()
+            return (await self.lookup.resolve(peer_id, fresh=fresh)).encode()
         except EgtpError:
             return None
 
@@ -104,7 +102,3 @@ class Client(Ours):
     """One that others cannot reach: it asks, and stays out of their tables."""
 
     server = False
-
-
-FRESH = "fresh" in inspect.signature(DHTLookup.resolve).parameters
-"""Whether the first record found and the newest one are two calls."""

@@ -16,9 +16,6 @@ from lookup_dht.wire.node_id import new_node_id
 
 __all__ = ["Place", "places_near"]
 
-LOW_BITS = 11
-"""Of the 23 bits that count: those of the choice and the last octet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Place:

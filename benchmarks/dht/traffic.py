@@ -22,7 +22,6 @@ class Traffic(Trace):
     def __init__(self) -> None:
         super().__init__()
         self.datagrams = 0
-        self.bytes = 0
         self.stores = 0
         """Queries that ask somebody to store something."""
         self.watched: Counter[str] = Counter()
@@ -44,7 +43,6 @@ class Traffic(Trace):
         del at_s, kind
         self.entries += 1
         self.datagrams += 1
-        self.bytes += len(data)
         is_query = data[0] == QUERY
         if is_query and b"store" in data[NAME_AT]:
             self.stores += 1

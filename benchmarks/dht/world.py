@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
-import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Generic, Self, TypeAlias, TypeVar
@@ -44,15 +42,12 @@ class World(Generic[_M]):
         quiet()
         self.seed = seed
         self.plane = Plane(seed)
-        self.traffic = trace if isinstance(trace, Traffic) else Traffic()
+        self.traffic = Traffic()
         self.network = Network(seed, link=self.plane, trace=trace or self.traffic)
         self.rng = random.Random(f"{seed}/world")  # noqa: S311
         self.members: list[_M] = []
         self.seeds: list[str] = []
         """Addresses of the first ones."""
-        self.unhandled: Counter[str] = Counter()
-        """What was raised and taken by nobody, by type."""
-        self.boot_cpu_s = 0.0
         self.boot_datagrams = 0
         self._makers = makers
         self._session = Session(self.network)
@@ -62,7 +57,8 @@ class World(Generic[_M]):
 
     def begin(self) -> Self:
         self._session.__enter__()
-        self.network.loop.set_exception_handler(self._note_unhandled)
+        # The package leaves exceptions of its tasks to nobody, and goes on.
+        self.network.loop.set_exception_handler(lambda *_: None)
         return self
 
     def __exit__(
@@ -80,9 +76,7 @@ class World(Generic[_M]):
         """Let all join, and give them ``settle_s`` of virtual time."""
         # Little of what is made here is garbage, and looking for it costs a third of the time.
         gc.set_threshold(100_000, 50, 100)
-        began = time.process_time()
         self.run(self._boot(settle_s))
-        self.boot_cpu_s = time.process_time() - began
         self.boot_datagrams = self.traffic.datagrams
         gc.collect()
         gc.freeze()
@@ -109,10 +103,6 @@ class World(Generic[_M]):
         if isinstance(owner, Host):
             return owner
         return self.network.host(f"node-{len(self.network.hosts)}", address)
-
-    def _note_unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        error = context.get("exception")
-        self.unhandled[type(error).__name__ if error else str(context.get("message"))] += 1
 
 
 def random_address(rng: random.Random, network: Network) -> str:
