@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import importlib.metadata
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 __all__ = ["CONTESTANTS", "REFERENCE", "SUITES", "TLS", "Contestant", "Suite", "Work"]
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """One measurement. ``kind`` is what the client is told; see :mod:`benchmarks.stations`."""
+    """One measurement; see :mod:`benchmarks.stations`."""
 
     name: str
     kind: str = "query"
     at_once: int = 1
     bytes: int = 100
+
+    def order(self, warm_up_s: float, seconds: float) -> dict[str, Any]:
+        """What the client is told."""
+        timing = {"work": self.kind, "warm_up_s": warm_up_s, "seconds": seconds}
+        return asdict(self) | timing
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,17 +14,16 @@ import argparse
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.__main__ import allow_files
-from benchmarks.contest import CONTESTANTS
+from benchmarks.contest import CONTESTANTS, Work
 from benchmarks.line_chart import Line, line_chart
 from benchmarks.machine import describe, pss_bytes
-from benchmarks.pair import Pair
+from benchmarks.pair import Pair, cpu_us
 from benchmarks.report import put_into
 
 __all__ = ["GROWTHS", "Growth", "Point", "table"]
@@ -52,19 +51,8 @@ class Growth:
     measure: Callable[[int, float], Point]
 
 
-def _cpu_us(facts: dict[str, Any]) -> float:
-    return float((facts["client_cpu_s"] + facts["server_cpu_s"]) / facts["done"] * 1e6)
-
-
 def _query(at_once: int, seconds: float, size: int = 100) -> dict[str, Any]:
-    warm_up_s = 0.3 + at_once / 20_000
-    return {
-        "work": "query",
-        "at_once": at_once,
-        "bytes": size,
-        "warm_up_s": warm_up_s,
-        "seconds": seconds,
-    }
+    return Work("", at_once=at_once, bytes=size).order(0.3 + at_once / 20_000, seconds)
 
 
 def known_peers(size: int, seconds: float) -> Point:
@@ -74,19 +62,16 @@ def known_peers(size: int, seconds: float) -> Point:
         # The first work makes the node, with all that it knows.
         facts = pair.measure(_query(64, seconds))
         grown = pss_bytes(pair.client.process.pid) - before
-        return Point(size, _cpu_us(facts), grown / size)
+        return Point(size, cpu_us(facts), grown / size)
 
 
 def connections(size: int, seconds: float) -> Point:
     """64 queries in flight by one peer, of a node that ``size`` others are connected to."""
     with Pair(EGTP) as pair:
-        before = pair.server_pss_bytes()
-        pair.measure({"work": "hold", "count": size})
-        time.sleep(SETTLE_S)
-        grown = pair.server_pss_bytes() - before
+        _, bytes_each = pair.hold(size, SETTLE_S)
         pair.client = pair.another_client(EGTP)
         facts = pair.measure(_query(64, seconds))
-        return Point(size, _cpu_us(facts), grown / size)
+        return Point(size, cpu_us(facts), bytes_each)
 
 
 def in_flight(size: int, seconds: float) -> Point:
@@ -94,16 +79,15 @@ def in_flight(size: int, seconds: float) -> Point:
     with Pair(WIDE) as pair:
         pair.measure(_query(1, 0.1))
         before = pss_bytes(pair.client.process.pid)
-        work = _query(size, seconds) | {"weigh": True}
-        facts = pair.measure(work)
-        return Point(size, _cpu_us(facts), max(0.0, work["client_pss"] - before) / size)
+        facts = pair.measure(_query(size, seconds) | {"weigh": True})
+        return Point(size, cpu_us(facts), max(0.0, facts["client_pss"] - before) / size)
 
 
 def body_size(size: int, seconds: float) -> Point:
     """Four echoes of ``size`` bytes in flight."""
     with Pair(EGTP) as pair:
         facts = pair.measure(_query(4, max(seconds, size / 8e6), size))
-        return Point(size, _cpu_us(facts))
+        return Point(size, cpu_us(facts))
 
 
 def stored_records(size: int, _: float) -> Point:

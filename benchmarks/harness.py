@@ -10,15 +10,14 @@ from __future__ import annotations
 import random
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from benchmarks.certificates import make_certificates
 from benchmarks.contest import CONTESTANTS, SUITES, Contestant, Suite, Work
-from benchmarks.pair import Absent, Pair
+from benchmarks.pair import QUIET_CORES, Absent, Pair
 
 __all__ = ["Harness", "Options", "Row"]
 
@@ -38,8 +37,6 @@ class Options:
     settle_s: float = 2.0
     """How long memory is given to come to rest before it is weighed."""
     idle_s: float = 5.0
-    quiet_cores: float = 0.2
-    """A window is disturbed if others used more than this."""
     tries: int = 3
     seed: int = 1
 
@@ -111,13 +108,9 @@ class Harness:
     def _window(self, pair: Pair, work: Work) -> Row:
         facts: Row = {}
         for attempt in range(self.options.tries):
-            order = asdict(work) | {
-                "work": work.kind,
-                "warm_up_s": self.options.warm_up_s,
-                "seconds": self.options.seconds,
-            }
+            order = work.order(self.options.warm_up_s, self.options.seconds)
             facts = pair.measure(order) | {"tries": attempt + 1}
-            facts["disturbed"] = facts["others"] > self.options.quiet_cores
+            facts["disturbed"] = facts["others"] > QUIET_CORES
             if not facts["disturbed"]:
                 break
         if facts.get("done"):
@@ -128,17 +121,11 @@ class Harness:
 
     def _hold(self, pair: Pair, contestant: Contestant) -> Row:
         """Memory of the server for each connection held, and what it does while all are idle."""
-        time.sleep(self.options.settle_s)
-        before = pair.server_pss_bytes()
-        count = self.options.held or contestant.held
-        facts = pair.measure({"work": "hold", "count": count})
-        time.sleep(self.options.settle_s)
-        grown = pair.server_pss_bytes() - before
-        share = pair.server_cpu_share(self.options.idle_s)
+        held, bytes_each = pair.hold(self.options.held or contestant.held, self.options.settle_s)
         return {
-            "held": facts["held"],
-            "kib_each": grown / facts["held"] / 1024,
-            "idle_cpu_share": share,
+            "held": held,
+            "kib_each": bytes_each / 1024,
+            "idle_cpu_share": pair.server_cpu_share(self.options.idle_s),
             "disturbed": False,
         }
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Moment", "describe", "pss_bytes", "tree"]
+__all__ = ["Moment", "describe", "processor", "pss_bytes"]
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LOAD_COLUMNS = (0, 1, 2, 7)
 """user, nice, system, steal. Interrupts are left out: loopback's belong to who is measured."""
 
 
-def tree(pid: int) -> list[int]:
+def _tree(pid: int) -> list[int]:
     """A process and all its descendants."""
     found = [pid]
     for parent in found:
@@ -28,7 +28,7 @@ def tree(pid: int) -> list[int]:
 def _cpu_s(pid: int) -> float:
     """Processor seconds, user and system, of all threads of a process and its descendants."""
     ticks = 0
-    for one in tree(pid):
+    for one in _tree(pid):
         fields = Path(f"/proc/{one}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / TICKS_PER_S
@@ -37,7 +37,7 @@ def _cpu_s(pid: int) -> float:
 def pss_bytes(pid: int) -> int:
     """The proportional set size of a process and its descendants: memory, shared pages divided."""
     total = 0
-    for one in tree(pid):
+    for one in _tree(pid):
         for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
             if line.startswith("Pss:"):
                 total += int(line.split()[1]) * 1024
@@ -77,19 +77,18 @@ class Moment:
         return max(0.0, others_s / (self.at_s - begin.at_s))
 
 
+def processor() -> str:
+    """Its name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
 def describe() -> dict[str, object]:
     """The machine, in words for a table."""
-    cpu = next(
-        (
-            line.partition(":")[2].strip()
-            for line in Path("/proc/cpuinfo").read_text().splitlines()
-            if line.startswith("model name")
-        ),
-        platform.machine(),
-    )
     memory_kib = int(Path("/proc/meminfo").read_text().split()[1])
     return {
-        "cpu": cpu,
+        "cpu": processor(),
         "cores": os.cpu_count(),
         "memory_gib": round(memory_kib / 2**20),
         "kernel": platform.release(),

@@ -19,12 +19,14 @@ from typing import Any, Self
 from benchmarks.contest import Contestant
 from benchmarks.machine import Moment, pss_bytes
 
-__all__ = ["Absent", "Pair"]
+__all__ = ["QUIET_CORES", "Absent", "Pair", "cpu_us"]
 
 HERE = Path(__file__).parent
 COMPILED = HERE.parent / ".compiled"
 CLIENT_CORE, SERVER_CORE = 0, 1
 START_S, WINDOW_S = 30.0, 400.0
+QUIET_CORES = 0.2
+"""A window is disturbed if others used more than this."""
 
 
 class Absent(Exception):
@@ -158,17 +160,22 @@ class Pair:
         self.client.tell(work)
         self.client.hear("begin", WINDOW_S)
         begin = Moment.now(pids)
-        if work.get("weigh"):
-            work["client_pss"] = pss_bytes(self.client.process.pid)
+        weight = {"client_pss": pss_bytes(self.client.process.pid)} if work.get("weigh") else {}
         facts = self.client.hear("end", WINDOW_S)
         end = Moment.now(pids)
         del facts["say"]
         names = ("client_cpu_s", "server_cpu_s", "relay_cpu_s")
         used = dict(zip(names, end.own_since(begin), strict=False))
-        return facts | used | {"others": end.others_since(begin)}
+        return facts | used | weight | {"others": end.others_since(begin)}
 
-    def server_pss_bytes(self) -> int:
-        return pss_bytes(self.server.process.pid)
+    def hold(self, count: int, settle_s: float) -> tuple[int, float]:
+        """Have the client hold so many connections: how many it does, and how many bytes of the
+        server's memory each takes, which is given ``settle_s`` to come to rest."""
+        time.sleep(settle_s)
+        before = pss_bytes(self.server.process.pid)
+        held: int = self.measure({"work": "hold", "count": count})["held"]
+        time.sleep(settle_s)
+        return held, (pss_bytes(self.server.process.pid) - before) / held
 
     def server_cpu_share(self, seconds: float) -> float:
         """Which share of a core the server uses while nothing happens."""
@@ -191,3 +198,8 @@ class Pair:
         traceback: TracebackType | None,
     ) -> None:
         self.end()
+
+
+def cpu_us(facts: dict[str, Any]) -> float:
+    """Processor time of both sides for each query, of what :meth:`Pair.measure` says."""
+    return float((facts["client_cpu_s"] + facts["server_cpu_s"]) / facts["done"] * 1e6)

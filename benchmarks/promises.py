@@ -15,7 +15,6 @@ import json
 import random
 import statistics
 import sys
-import time
 import tracemalloc
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -26,7 +25,7 @@ from typing import Any, Final, TypeAlias
 from benchmarks.__main__ import allow_files
 from benchmarks.contest import CONTESTANTS, ONE, THOUSAND, R, Work
 from benchmarks.machine import describe
-from benchmarks.pair import Pair
+from benchmarks.pair import QUIET_CORES, Pair, cpu_us
 from benchmarks.report import Table, put_into, spread
 from benchmarks.stack import stacked_chart
 from benchmarks.without import ALL, PROMISES
@@ -39,8 +38,6 @@ __all__ = ["Compared", "compare", "draw", "memory_table", "remembered_bytes", "t
 
 EGTP: Final = CONTESTANTS[0]
 WORKS: Final = (ONE, R, THOUSAND)
-QUIET_CORES: Final = 0.2
-"""As in :mod:`benchmarks.harness`: a window is disturbed if others used more than this."""
 PEERS, ANSWERS_EACH = 2000, 16
 REPLY_BYTES: Final = 164
 """A reply with a body of 100 bytes, as it is kept."""
@@ -59,7 +56,7 @@ class Compared:
     @property
     def cost_us(self) -> float:
         """Processor time of both sides for each query."""
-        return _cpu_us(self.kept) - _cpu_us(self.without)
+        return cpu_us(self.kept) - cpu_us(self.without)
 
     def ratio(self, figure: str) -> float:
         """A figure with the promise over that without it."""
@@ -68,10 +65,6 @@ class Compared:
     @property
     def disturbed(self) -> bool:
         return any(one["others"] > QUIET_CORES for one in (self.kept, self.without))
-
-
-def _cpu_us(facts: Facts) -> float:
-    return float((facts["client_cpu_s"] + facts["server_cpu_s"]) / facts["done"] * 1e6)
 
 
 def compare(rounds: int, seconds: float, warm_up_s: float = 0.2) -> list[Compared]:
@@ -87,9 +80,7 @@ def compare(rounds: int, seconds: float, warm_up_s: float = 0.2) -> list[Compare
         for number in range(rounds):
             for name in chance.sample(names, len(names)):
                 for work in WORKS:
-                    order = asdict(work) | {
-                        "work": work.kind, "warm_up_s": warm_up_s, "seconds": seconds,
-                    }  # fmt: skip
+                    order = work.order(warm_up_s, seconds)
                     pairs = [kept, without[name]]
                     both = [pair.measure(order) for pair in pairs[:: 1 if number % 2 else -1]]
                     facts = both[:: 1 if number % 2 else -1]
@@ -107,12 +98,8 @@ def _of(found: Sequence[Compared], promise: str, work: Work) -> list[Compared]:
     return [one for one in found if (one.promise, one.work) == (promise, work.name)]
 
 
-def _median(values: Sequence[float]) -> float:
-    return statistics.median(values)
-
-
 def _whole_us(found: Sequence[Compared], work: Work) -> float:
-    return _median([_cpu_us(one.kept) for one in found if one.work == work.name])
+    return statistics.median([cpu_us(one.kept) for one in found if one.work == work.name])
 
 
 def table(found: Sequence[Compared]) -> str:
@@ -122,7 +109,7 @@ def table(found: Sequence[Compared]) -> str:
         at_64, at_1000 = _of(found, name, R), _of(found, name, THOUSAND)
         p50 = spread(one.ratio("p50_us") for one in _of(found, name, ONE))
         rates = [spread(one.ratio("per_s") for one in some) for some in (at_64, at_1000)]
-        costs = [_median([one.cost_us for one in some]) for some in (at_64, at_1000)]
+        costs = [statistics.median([one.cost_us for one in some]) for some in (at_64, at_1000)]
         lines.append((name, *(f"{us:.2f}" for us in costs), f"{rates[0]:.2f}", f"{rates[1]:.2f}",
                       f"{p50:.2f}"))  # fmt: skip
     whole = [_whole_us(found, work) for work in (R, THOUSAND)]
@@ -138,7 +125,7 @@ def draw(found: Sequence[Compared], folder: Path) -> Path:
     wholes: dict[str, dict[str, float]] = {}
     for work in WORKS:
         costs = {
-            name: max(0.0, _median([one.cost_us for one in _of(found, name, work)]))
+            name: max(0.0, statistics.median([one.cost_us for one in _of(found, name, work)]))
             for name in PROMISES
         }
         rest = max(0.0, _whole_us(found, work) - sum(costs.values()))
@@ -191,16 +178,12 @@ def _askers(each: int) -> tuple[Answers, list[Asker]]:
     return answers, askers
 
 
-def held_kib(count: int, settle_s: float = 2.0) -> dict[str, float]:
+def held_bytes(count: int, settle_s: float = 2.0) -> dict[str, float]:
     """Memory of a server for each peer that is connected and has asked once."""
     found = {}
     for name, form in (("all promises kept", ""), ("without at most once", "without at most once")):
         with Pair(replace(EGTP, form=form)) as pair:
-            time.sleep(settle_s)
-            before = pair.server_pss_bytes()
-            pair.measure({"work": "hold", "count": count})
-            time.sleep(settle_s)
-            found[name] = (pair.server_pss_bytes() - before) / count
+            _, found[name] = pair.hold(count, settle_s)
     return found
 
 
@@ -220,7 +203,7 @@ def main() -> None:
     parser.add_argument("--into", type=Path, metavar="PAGE")
     options = parser.parse_args()
     allow_files()
-    remembered, held = remembered_bytes(), held_kib(options.held)
+    remembered, held = remembered_bytes(), held_bytes(options.held)
     found = compare(options.rounds, options.seconds)
     tables = {"promises": table(found), "promises_memory": memory_table(remembered, held)}
     print("\n\n".join(tables.values()))

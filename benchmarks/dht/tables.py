@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.machine import processor
+
 __all__ = ["Table", "machine", "percentile", "write_json"]
 
 Row = Mapping[str, Any]
@@ -50,7 +52,7 @@ def machine() -> dict[str, Any]:
     commit = subprocess.run(git, capture_output=True, text=True, check=False)  # noqa: S603
     return {
         "python": platform.python_version(),
-        "processor": _processor(),
+        "processor": processor(),
         "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1),
         "commit": commit.stdout.strip(),
@@ -64,15 +66,6 @@ def write_json(path: Path, tables: Sequence[Table], options: Mapping[str, Any]) 
         "tables": [asdict(table) for table in tables],
     }
     path.write_text(json.dumps(figures, indent=2, default=str) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _text(value: Any) -> str:
