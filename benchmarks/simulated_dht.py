@@ -12,8 +12,7 @@ import random
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from sizes import Stopwatch, sizes
-
+from benchmarks.sizes import Stopwatch, sizes
 from egtp import Identity, LookupFailed, SignedCommRecord
 from egtp.values.comm_record import CommRecord
 from egtp.values.comm_strat import Address, TCPStrat

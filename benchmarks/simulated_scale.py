@@ -10,10 +10,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from simulated_dht import LIMIT_S, SEEDS, Node, in_batches, other_than, world
-from sizes import Stopwatch, sizes
-
 import egtp
+from benchmarks.simulated_dht import LIMIT_S, SEEDS, Node, in_batches, other_than, world
+from benchmarks.sizes import Stopwatch, sizes
 from simulations.virtual import Network
 
 

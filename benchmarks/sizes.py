@@ -17,9 +17,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from line_chart import Line, line_chart
-from time_by_room import time_by_room
-
+from benchmarks.line_chart import Line, line_chart
+from benchmarks.time_by_room import time_by_room
 from simulations.virtual import Network, run_in
 
 __all__ = ["Figures", "Stopwatch", "sizes"]
@@ -82,9 +81,9 @@ def sizes(
             f"{row['answered']:10.1%}{row['memory_mib']:10.0f}",
             flush=True,
         )
-        shares = [f"{k.removeprefix('share ')} {v:.0%}" for k, v in row.items() if "share" in k]
-        if shares:
-            print(f"{'':8}{', '.join(shares)}", flush=True)
+        rooms = [f"{k.removeprefix('share ')} {v:.0%}" for k, v in row.items() if "share" in k]
+        if rooms:
+            print(f"{'':8}{', '.join(rooms)}", flush=True)
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2) + "\n")
     if options.svg is not None:
