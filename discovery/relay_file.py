@@ -51,17 +51,16 @@ def parse_relay_file(data: bytes, source: str) -> tuple[Introduction, ...]:
             f"{source}: {len(entries)} relays; delete some, at most {RELAYS_MAX} are allowed"
         )
     introductions: dict[NodeId, Introduction] = {}
-    numbers: dict[NodeId, int] = {}
     for number, entry in enumerate(entries, start=1):
         introduction = _parse_entry(entry, f"{source}: relay entry {number}")
         peer_id = introduction.peer_id
         if peer_id in introductions:
+            first = list(introductions).index(peer_id) + 1
             raise InvalidConfig(
-                f"{source}: relay entry {number} names the same relay as entry "
-                f"{numbers[peer_id]} ({peer_id}); delete one of the two"
+                f"{source}: relay entry {number} names the same relay as entry {first} "
+                f"({peer_id}); delete one of the two"
             )
         introductions[peer_id] = introduction
-        numbers[peer_id] = number
     return tuple(introductions.values())
 
 
