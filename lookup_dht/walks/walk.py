@@ -99,23 +99,13 @@ class Walk:
             self._add(contact.compact, contact)
         self._witnesses = [self._add(contact.compact, contact) for contact in witnesses]
 
-    def next_queries(self, now: float) -> list[Contact]:
-        """Whom to ask now; they count as asked from here on."""
-        return self.step(now)[0]
-
-    def done(self, now: float) -> bool:
-        """Whether it is over, if nobody else is asked."""
-        self._pass_time(now)
-        new, open_ones = self._scan(min(1, self._queries_left))
-        return not new and self._over(open_ones)
-
     def step(self, now: float) -> tuple[list[Contact], bool]:
-        """Whom to ask now, and whether the walk is over: both in one go."""
+        """Whom to ask now, who count as asked from here on; and whether the walk is over."""
         self._pass_time(now)
         places = self._limits.parallel_queries - len(self._quick)
         if places <= 0:
             return [], False
-        chosen, open_ones = self._scan(min(places, self._queries_left))
+        chosen, open_ones = self._scan(min(places, self._limits.walk_queries_max - self.asked))
         for candidate in chosen:
             candidate.state, candidate.asked_at = _ASKED, now
             self._quick[candidate.compact] = candidate
@@ -124,7 +114,8 @@ class Walk:
                 ip, group = candidate.compact[NODE_ID_BYTES:-2], candidate.group
                 self._asked_of.update((ip, group or _group(candidate)))
         self.asked += len(chosen)
-        over = not chosen and self._over(open_ones)
+        # Slow ones are waited for only while there is nobody else.
+        over = not (chosen or open_ones) and (self.heard > 0 or not self._slow)
         return [it.contact or Contact.unpack(it.compact) for it in chosen], over
 
     def answered(self, contact: Contact, actual: Contact, nodes: Iterable[bytes]) -> None:
@@ -137,7 +128,8 @@ class Walk:
         self._add(actual.compact, actual).state = _HEARD
         self.heard += 1
         known = self._known
-        limit = self._nearest[CANDIDATES_MAX - 1].distance if self._full else None
+        full = len(self._nearest) >= CANDIDATES_MAX
+        limit = self._nearest[CANDIDATES_MAX - 1].distance if full else None
         for compact in nodes:
             if compact not in known:
                 far = limit is not None and (
@@ -184,10 +176,6 @@ class Walk:
             candidate.contact = contact
         return candidate
 
-    @property
-    def _full(self) -> bool:
-        return len(self._nearest) >= CANDIDATES_MAX
-
     def _forget_far_ones(self) -> None:
         """Those not asked yet; that they were suggested stays known, which costs less."""
         far = self._nearest[CANDIDATES_MAX:]
@@ -206,15 +194,6 @@ class Walk:
             del quick[compact]
             candidate.state = _SLOW
             self._slow += 1
-
-    @property
-    def _queries_left(self) -> int:
-        return self._limits.walk_queries_max - self.asked
-
-    def _over(self, open_ones: bool) -> bool:
-        """Given that there is nobody to ask."""
-        # Slow ones are waited for only while there is nobody else.
-        return not open_ones and (self.heard > 0 or not self._slow)
 
     def _scan(self, wanted: int) -> tuple[list[_Candidate], bool]:
         """Goes through the k closest, and those within the radius, that have answered or can be

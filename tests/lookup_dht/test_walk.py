@@ -31,70 +31,80 @@ def walk_from(*numbers: int, groups_limited: bool = False, radius: int = 0) -> W
     )  # fmt: skip
 
 
+def ask(walk: Walk, now: float = 0.0) -> list[Contact]:
+    """Whom it asks at a moment."""
+    return walk.step(now)[0]
+
+
+def is_over(walk: Walk, now: float = 0.0) -> bool:
+    """Whether it is at its end, at a moment when it asks nobody."""
+    chosen, over = walk.step(now)
+    assert not chosen
+    return over
+
+
 def hear(walk: Walk, node: Contact, *nodes: Contact) -> None:
     walk.answered(node, node, [it.compact for it in nodes])
 
 
 def test_at_most_alpha_queries_are_open_and_the_closest_go_first() -> None:
     walk = walk_from(*range(30, 0, -1))
-    assert [it.long_id for it in walk.next_queries(0.0)] == [1, 2, 3, 4, 5]
-    assert walk.next_queries(0.1) == []
+    assert [it.long_id for it in ask(walk)] == [1, 2, 3, 4, 5]
+    assert ask(walk, 0.1) == []
     hear(walk, contact(3))
-    assert walk.next_queries(0.1) == [contact(6)]
+    assert ask(walk, 0.1) == [contact(6)]
 
 
 def test_a_slow_query_gives_its_place_away_and_a_late_answer_still_counts() -> None:
     walk = walk_from(*range(1, 8))
-    first = walk.next_queries(0.0)
+    first = ask(walk)
     assert walk.deadline() == SOFT_S
-    assert [it.long_id for it in walk.next_queries(SOFT_S)] == [6, 7]
+    assert [it.long_id for it in ask(walk, SOFT_S)] == [6, 7]
     hear(walk, first[0], contact(100))
     assert first[0] in walk.closest()
-    assert walk.next_queries(SOFT_S) == [contact(100)]
+    assert ask(walk, SOFT_S) == [contact(100)]
 
 
 def test_it_is_over_when_the_k_closest_have_answered() -> None:
     walk = walk_from(*range(1, 41))
-    rounds = 0
-    while not walk.done(0.0):
-        for node in walk.next_queries(0.0):
+    while chosen := ask(walk):
+        for node in chosen:
             hear(walk, node)
-        rounds += 1
+    assert is_over(walk)
     assert walk.asked == 20
     assert [it.long_id for it in walk.closest()] == list(range(1, 21))
-    assert walk.next_queries(0.0) == []
 
 
 def test_failed_and_slow_nodes_do_not_hold_it_up() -> None:
     walk = walk_from(1, 2, 3)
-    one, two, three = walk.next_queries(0.0)
+    one, two, three = ask(walk)
     walk.failed(one)
     hear(walk, two)
-    assert not walk.done(0.1)
-    assert walk.done(SOFT_S)
+    assert not is_over(walk, 0.1)
+    assert is_over(walk, SOFT_S)
     hear(walk, three)
     assert walk.closest() == [two, three]
 
 
 def test_slow_nodes_are_waited_for_while_nobody_else_is_there() -> None:
     walk = walk_from(1)
-    (one,) = walk.next_queries(0.0)
-    assert not walk.done(5.0)
+    (one,) = ask(walk)
+    assert not is_over(walk, 5.0)
     assert walk.deadline() is None
     walk.failed(one)
-    assert walk.done(5.0)
+    assert is_over(walk, 5.0)
     assert walk.closest() == []
 
 
 def test_it_is_over_at_once_when_there_is_nobody_to_ask() -> None:
-    assert walk_from().done(0.0)
+    assert is_over(walk_from())
 
 
 def test_a_tar_pit_that_invents_ever_closer_nodes_costs_120_queries() -> None:
     walk = walk_from(2**150)
     closer = 2**150
-    while not walk.done(0.0):
-        for node in walk.next_queries(0.0):
+    while chosen := ask(walk):
+        for node in chosen:
             closer -= 1000
             hear(walk, node, *(contact(closer + step, closer * 50 + step) for step in range(20)))
     assert walk.asked == 120
@@ -103,45 +113,46 @@ def test_a_tar_pit_that_invents_ever_closer_nodes_costs_120_queries() -> None:
 
 def test_a_tar_pit_at_one_address_is_asked_once() -> None:
     walk = walk_from(2**150)
-    while not walk.done(0.0):
-        for node in walk.next_queries(0.0):
+    while chosen := ask(walk):
+        for node in chosen:
             hear(walk, node, *(contact(node.long_id - step, 7) for step in range(1, 21)))
     assert walk.asked == 2
 
 
 def test_a_node_cannot_be_hidden_by_suggesting_its_address_under_another_id() -> None:
     walk = walk_from(50)
-    (liar,) = walk.next_queries(0.0)
+    (liar,) = ask(walk)
     hidden, suggested = contact(5), contact(1, 5)
     hear(walk, liar, suggested)
-    assert walk.next_queries(0.0) == [suggested]
+    assert ask(walk) == [suggested]
     walk.answered(suggested, hidden, [contact(9).compact])
-    assert walk.next_queries(0.0) == [contact(9)]
+    assert ask(walk) == [contact(9)]
     assert walk.closest() == [hidden, liar]
 
 
 def test_few_of_one_network_group_are_asked_and_failed_ones_do_not_count() -> None:
     walk = walk_from(*range(1, 51), groups_limited=True)
-    asked = walk.next_queries(0.0)
+    asked = ask(walk)
     assert len(asked) == 2
     walk.failed(asked[0])
-    assert len(walk.next_queries(0.0)) == 1
+    assert len(ask(walk)) == 1
     hear(walk, asked[1])
     hear(walk, contact(3))
-    assert walk.done(0.0)
+    assert is_over(walk)
 
 
 def _ask_in_vain(walk: Walk) -> list[Contact]:
     """Whom it asks until it is over, if nobody answers: one fails, the next is slow."""
     asked: list[Contact] = []
     now = 0.0
-    while not walk.done(now):
-        chosen = walk.next_queries(now)
+    while True:
+        chosen, over = walk.step(now)
+        if over:
+            return asked
         for node in chosen[::2]:
             walk.failed(node)
         asked += chosen
         now += SOFT_S
-    return asked
 
 
 def _invented(number: int, ip: int, port: int) -> Contact:
@@ -150,7 +161,7 @@ def _invented(number: int, ip: int, port: int) -> Contact:
 
 def test_many_nodes_invented_at_one_address_cost_it_few_queries() -> None:
     walk = walk_from(1000, groups_limited=True)
-    (liar,) = walk.next_queries(0.0)
+    (liar,) = ask(walk)
     hear(walk, liar, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
     assert len(_ask_in_vain(walk)) == 4
     assert walk.closest() == [liar]
@@ -158,7 +169,7 @@ def test_many_nodes_invented_at_one_address_cost_it_few_queries() -> None:
 
 def test_many_nodes_invented_in_one_network_cost_it_few_queries() -> None:
     walk = walk_from(1000, groups_limited=True)
-    (liar,) = walk.next_queries(0.0)
+    (liar,) = ask(walk)
     hear(walk, liar, *(_invented(number, number, 9100) for number in range(1, 21)))
     assert len(_ask_in_vain(walk)) == 8
 
@@ -169,7 +180,7 @@ def test_who_is_known_is_asked_however_many_are_invented_at_its_address() -> Non
     walk = Walk(
         0, start, DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed, groups_limited=True
     )
-    for liar in walk.next_queries(0.0):
+    for liar in ask(walk):
         assert liar != known
         hear(walk, liar, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
     asked = _ask_in_vain(walk)
@@ -179,21 +190,21 @@ def test_who_is_known_is_asked_however_many_are_invented_at_its_address() -> Non
 
 def test_on_one_machine_many_are_asked_at_one_address() -> None:
     walk = walk_from(1000)
-    (first,) = walk.next_queries(0.0)
+    (first,) = ask(walk)
     hear(walk, first, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
     assert len(_ask_in_vain(walk)) == 20
 
 
 def test_within_its_radius_everybody_is_asked_though_k_are_closer() -> None:
     walk = walk_from(*range(1, 61), radius=30)
-    while not walk.done(0.0):
-        for node in walk.next_queries(0.0):
+    while chosen := ask(walk):
+        for node in chosen:
             hear(walk, node)
     assert walk.asked == 30
     assert walk.closest() == [contact(number) for number in range(1, 31)]
     huge = walk_from(*range(1, 61), radius=2**160 - 1)
-    while not huge.done(0.0):
-        for node in huge.next_queries(0.0):
+    while chosen := ask(huge):
+        for node in chosen:
             hear(huge, node)
     assert huge.asked == len(huge.closest()) == DHTLimits().region_nodes_max
 
@@ -209,9 +220,9 @@ def test_what_is_not_believed_is_looked_at_once() -> None:
         0, [contact(number) for number in (5, 6)], DHTLimits(), soft_timeout_s=SOFT_S,
         believe=refuse, groups_limited=False,
     )  # fmt: skip
-    for node in walk.next_queries(0.0):
+    for node in ask(walk):
         hear(walk, node, contact(1), contact(2))
-    assert walk.done(0.0)
+    assert is_over(walk)
     assert looked_at == [contact(1).compact, contact(2).compact]
 
 
@@ -227,9 +238,9 @@ def test_every_walk_ends_and_asks_nobody_twice(
     )  # fmt: skip
     now, asked, pending = 0.0, [], []
     for _ in range(1000):
-        if walk.done(now):
+        new, over = walk.step(now)
+        if over:
             break
-        new = walk.next_queries(now)
         asked += new
         pending += new
         if pending and rng.random() > 0.2:
@@ -242,7 +253,7 @@ def test_every_walk_ends_and_asks_nobody_twice(
                 hear(walk, node, *rng.sample(nodes, 20))
         else:
             now += SOFT_S / 4
-    assert walk.done(now)
+    assert is_over(walk, now)
     addresses = [node.address for node in asked]
     assert len(addresses) == len(set(addresses)) == walk.asked <= 120
 
