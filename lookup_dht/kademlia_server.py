@@ -99,6 +99,11 @@ class LookupServer(Server):  # type: ignore[misc]
                 await self._listen_on(self._settings.ipv6_socket(interface, port))
             else:
                 await super().listen(port, interface)
+        except asyncio.CancelledError:
+            if old is not None:
+                # The new socket is closed again, and may have been made use of already.
+                self.protocol.use(old)
+            raise
         except OSError as error:
             # The loops' own texts repeat the address, as a tuple; uvloop has the number below it.
             number = error.errno or getattr(error.__cause__, "errno", None)

@@ -97,13 +97,17 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # The socket.
 
     def connection_made(self, transport: Any) -> None:
+        self.use(transport)
+        self._sockets_open += 1
+        self._all_sockets_closed.clear()
+
+    def use(self, transport: Any) -> None:
+        """Send through this socket from now on."""
         self.transport = CheckedTransport(transport, self.counters)
         self.asker.use(self.transport)
         self.answerer.transport = self.transport
         self.host = transport.get_extra_info("sockname")[0]
         self.acquaintances.family_bytes = 16 if ":" in self.host else 4
-        self._sockets_open += 1
-        self._all_sockets_closed.clear()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sockets_open -= 1

@@ -534,6 +534,20 @@ async def test_closing_ends_open_calls_and_leaves_no_task(
             await attempt
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_move_that_is_cancelled_leaves_a_node_that_talks(start: Start, turns: int) -> None:
+    """By the socket that it had, or by the new one if it has that already."""
+    other = await start()
+    node = await start(other)
+    moving = asyncio.ensure_future(node.rebind("127.0.5.1:0"))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    moving.cancel()
+    await asyncio.wait([moving])
+    happened, _ = await node._node.protocol.ping(other._node.bound, node.node_id)
+    assert happened
+
+
 async def test_moves_at_the_same_time_follow_each_other_and_leave_one_socket(start: Start) -> None:
     node = await start()
     await asyncio.gather(node.rebind("127.0.5.1:0"), node.rebind("127.0.5.2:0"))
