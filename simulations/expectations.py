@@ -42,10 +42,6 @@ class Expectations:
         self._tell(expectation)
         return expectation.held
 
-    @property
-    def failed(self) -> list[Expectation]:
-        return [expectation for expectation in self.all if not expectation.held]
-
 
 class Stopped(Exception):
     """The story cannot go on, since something in it did not happen: ``text`` says what."""

@@ -30,7 +30,6 @@ class SwarmRun:
     """What did not hold, with what was seen."""
     digest: str
     virtual_s: float
-    wall_s: float
 
 
 def swarm(scenarios: Sequence[str], seeds: Sequence[int]) -> Iterator[SwarmRun]:
@@ -48,4 +47,4 @@ def _one(name: str, seed: int) -> SwarmRun:
     outcome = played.outcome
     failed = tuple(f"{e.text}: {e.detail}" for e in outcome.failed)
     digest = played.digest or ""
-    return SwarmRun(name, seed, outcome.held, failed, digest, outcome.took_s, played.wall_s)
+    return SwarmRun(name, seed, outcome.held, failed, digest, outcome.took_s)

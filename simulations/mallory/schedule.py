@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -51,12 +52,10 @@ class Played:
     """What came of a schedule."""
 
     violations: tuple[Violation, ...]
-    outcomes: dict[str, int]
+    outcomes: Counter[str]
     ran: int
     checks: int
     digest: str
-    counters: dict[str, int]
-    """Of all nodes that were there at the end."""
 
 
 def draw(seed: int, steps: int = STEPS) -> list[Step]:
@@ -100,21 +99,13 @@ def play(conditions: Conditions, steps: Sequence[Step], seed: int = 0) -> Played
 
 
 def _played(world: SmallWorld) -> Played:
-    outcomes: dict[str, int] = {}
-    for question in world.judge.questions.values():
-        outcomes[question.outcome] = outcomes.get(question.outcome, 0) + 1
-    counters: dict[str, int] = {}
-    for party in world.parties:
-        for name, count in party.node.counters.items() if party.is_up else ():
-            counters[name] = counters.get(name, 0) + count
-    ran = sum(len(question.ran) for question in world.judge.questions.values())
+    judge, questions = world.judge, world.judge.questions.values()
     return Played(
-        tuple(world.judge.violations),
-        outcomes,
-        ran,
-        world.judge.checks,
+        tuple(judge.violations),
+        Counter(question.outcome for question in questions),
+        sum(len(question.ran) for question in questions),
+        judge.checks,
         world.network.trace.digest,
-        counters,
     )
 
 
