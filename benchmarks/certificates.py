@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import ipaddress
 import ssl
 from pathlib import Path
@@ -86,7 +87,9 @@ def server_context(folder: str) -> ssl.SSLContext:
     return context
 
 
+@functools.cache
 def client_context(folder: str) -> ssl.SSLContext:
+    """Made once, as a program would."""
     context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(f"{folder}/client.pem", f"{folder}/client.key")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import Any
 
 from aiohttp import ClientSession, TCPConnector, web
@@ -12,7 +11,6 @@ from benchmarks.certificates import client_context, server_context
 
 LIMIT = 2**26
 CONNECTIONS = 64
-contexts = cache(client_context)
 
 
 async def echo(request: web.Request) -> web.Response:
@@ -42,7 +40,7 @@ class Session:
 
 
 async def connect(settings: dict[str, Any]) -> Session:
-    connector = TCPConnector(ssl=contexts(settings["certificates"]), limit=CONNECTIONS)
+    connector = TCPConnector(ssl=client_context(settings["certificates"]), limit=CONNECTIONS)
     return Session(ClientSession(connector=connector), f"https://127.0.0.1:{settings['address']}/")
 
 

@@ -11,8 +11,6 @@ from twisted.internet import defer, reactor, task, threads
 from benchmarks.load import Load
 from benchmarks.stations import Settings, next_work, say, take_part
 
-LIMIT = 2**26
-
 
 class Echo(Referenceable):  # type: ignore[misc]
     def remote_echo(self, body: bytes) -> bytes:

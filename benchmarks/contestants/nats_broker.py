@@ -11,7 +11,6 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import nats
 from benchmarks.asyncio_station import take_part_on_asyncio
 from benchmarks.certificates import client_context
 
-contexts = cache(client_context)
 started: list[subprocess.Popen[bytes]] = []
 kept: list[Any] = []
 
@@ -47,7 +45,6 @@ async def relay(settings: dict[str, Any]) -> object:
     started.append(subprocess.Popen([program, "-c", str(config)], stderr=subprocess.DEVNULL))  # noqa: S603, ASYNC220
     for _ in range(200):
         try:
-            asyncio.get_running_loop()
             _, writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             await asyncio.sleep(0.02)
@@ -60,7 +57,7 @@ async def relay(settings: dict[str, Any]) -> object:
 async def _client(settings: dict[str, Any], port: object) -> Any:
     return await nats.connect(
         f"tls://127.0.0.1:{port}",
-        tls=contexts(settings["certificates"]),
+        tls=client_context(settings["certificates"]),
         tls_hostname="localhost",
         pending_size=2**28,
         allow_reconnect=False,

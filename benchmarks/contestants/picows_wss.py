@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
 from typing import Any
 
 from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_connect, ws_create_server
@@ -13,7 +12,6 @@ from benchmarks.certificates import client_context, server_context
 from benchmarks.contestants.framed import NUMBER
 
 LIMIT = 2**26
-contexts = cache(client_context)
 
 
 class Echo(WSListener):
@@ -66,7 +64,7 @@ async def connect(settings: dict[str, Any]) -> Caller:
     _, caller = await ws_connect(
         Caller,
         f"wss://127.0.0.1:{settings['address']}/",
-        ssl_context=contexts(settings["certificates"]),
+        ssl_context=client_context(settings["certificates"]),
         max_frame_size=LIMIT,
     )
     assert isinstance(caller, Caller)

@@ -66,7 +66,7 @@ class StreamSession:
 
 async def connect(settings: dict[str, Any]) -> Session:
     loop = asyncio.get_running_loop()
-    port, context = settings["address"], _context(settings["certificates"])
+    port, context = settings["address"], client_context(settings["certificates"])
     if settings["form"] == "streams":
         streams = await asyncio.open_connection("127.0.0.1", port, ssl=context, limit=LIMIT)
         return StreamSession(*streams)
@@ -76,17 +76,6 @@ async def connect(settings: dict[str, Any]) -> Session:
     else:
         _, protocol = await loop.create_connection(EchoClient, "127.0.0.1", port, ssl=context)
     return FramedSession(protocol)
-
-
-class _Contexts(dict[str, Any]):
-    """A client's context is made once, as a program would."""
-
-    def __missing__(self, folder: str) -> Any:
-        self[folder] = client_context(folder)
-        return self[folder]
-
-
-_context = _Contexts().__getitem__
 
 
 if __name__ == "__main__":

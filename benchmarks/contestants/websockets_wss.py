@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from functools import cache
 from typing import Any
 
 import websockets
@@ -17,7 +16,6 @@ from benchmarks.certificates import client_context, server_context
 from benchmarks.contestants.framed import NUMBER
 
 LIMIT = 2**26
-contexts = cache(client_context)
 
 
 async def echo(connection: ServerConnection) -> None:
@@ -67,7 +65,7 @@ async def connect(settings: dict[str, Any]) -> Session:
     return Session(
         await connect_wss(
             f"wss://127.0.0.1:{settings['address']}/",
-            ssl=contexts(settings["certificates"]),
+            ssl=client_context(settings["certificates"]),
             compression=None,
             max_size=LIMIT,
             ping_interval=None,
