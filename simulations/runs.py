@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Final
 
@@ -61,29 +62,25 @@ def play_one(
         options={"cluster": str(conditions.plan)},
     )
     recorder = Recorder(timeline, world.elapsed)
+    watchers: list[Recorder | Report] = [recorder] if report is None else [recorder, report]
 
     def narrate(text: str) -> None:
-        recorder.narrate(text)
-        if report is not None:
-            report.narrate(text)
+        for one in watchers:
+            one.narrate(text)
 
     def tell(expectation: Expectation) -> None:
-        recorder.tell(expectation)
-        if report is not None:
-            report.tell(expectation)
+        for one in watchers:
+            one.tell(expectation)
 
     def watch(member: Member, event: Event) -> None:
-        recorder.watch(member, event)
-        if report is not None:
-            report.watch(member, event)
+        for one in watchers:
+            one.watch(member, event)
 
     cluster = Cluster(conditions.plan, world, narrate=narrate, watch=watch)
     recorder.attach(cluster)
 
     async def story() -> Outcome:
-        if report is None:
-            return await play(scenario, cluster, narrate=narrate, tell=tell)
-        async with report.showing(scenario, cluster):
+        async with nullcontext() if report is None else report.showing(scenario, cluster):
             return await play(scenario, cluster, narrate=narrate, tell=tell)
 
     began_s = time.perf_counter()
