@@ -1,0 +1,353 @@
+"""How two nodes prove themselves to each other, and what a recording of it is good for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from egtp.channel.handshake import InitiationPayload, Initiator, Responder, ResponsePayload
+from egtp.channel.packet import Initiation, Response, decode_packet
+from egtp.channel.sealed import ItemType, item, write_message, write_sealed
+from egtp.values.comm_record import CommRecord, SignedCommRecord
+from egtp.values.comm_strat import CommStrat, TCPStrat
+from egtp.values.message import Query
+from tests.paths.hosts import (
+    DATA,
+    INITIATION,
+    LIMITS,
+    RELAYS,
+    RESPONSE,
+    ROUTES,
+    UNIX_S,
+    Host,
+    Sent,
+    contact_of,
+    ends,
+    flipped,
+    forge_initiation,
+    identity,
+    pair,
+    talk,
+    tcp,
+)
+
+# The handshake, as it should be.
+
+
+@ROUTES
+def test_both_sides_prove_themselves_and_talk(relayed: bool) -> None:
+    both = talk(relayed)
+    alice, bob = both.alice, both.bob
+    assert alice.ended == [both.alices]
+    assert (both.alices.peer_id, both.bobs.peer_id) == (bob.record.peer_id, alice.record.peer_id)
+    assert (both.alices.dialled, both.bobs.dialled) == (True, False)
+    assert both.alices.relayed == both.bobs.relayed == relayed
+    assert bob.learned == [alice.record]
+    assert alice.learned == []  # Bob's record was known in its newest form
+    assert both.works()
+    assert alice.channels.dialling == bob.channels.dialling == 0
+    assert alice.channels.unconfirmed == bob.channels.unconfirmed == 0
+    assert not alice.rejected
+    assert not bob.rejected
+
+
+def test_the_initiator_hears_where_it_is_seen() -> None:
+    assert talk().alices.observed == cast("TCPStrat", talk().at_bob).address
+    assert talk(relayed=True).alices.observed is None
+
+
+@ROUTES
+def test_a_newer_record_comes_with_the_response(relayed: bool) -> None:
+    alice, bob = pair()
+    contact = contact_of(bob)
+    bob.record = bob.sign(2)
+    # The response is not larger than the initiation: with a larger record there is room.
+    content = replace(cast("CommRecord", alice.record.content), strategies=tuple(RELAYS))
+    alice.record = SignedCommRecord.sign(alice.identity, 1, content)
+    at_alice, at_bob = ends(relayed)
+    alice.dial(bob, at_alice, contact)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    alice.receive(bob.take_one(RESPONSE), at_alice)
+    assert alice.learned == [bob.record]
+
+
+@ROUTES
+def test_only_the_initiators_first_data_packet_confirms(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    alice.dial(bob, at_alice)
+    initiation = alice.take_one(INITIATION)
+    bob.receive(initiation, at_bob)
+    response = bob.take_one(RESPONSE)
+    assert (bob.channels.unconfirmed, bob.told()) == (1, (0,) * 7)
+    alice.receive(response, at_alice)
+    first = alice.take_one(DATA)
+    # Nothing that is not that packet does it: not the handshake again, not a bent packet.
+    bob.receive(initiation, at_bob)
+    assert bob.take_one(RESPONSE) == response
+    if relayed:
+        for bit in range(0, 8 * len(first), 7):
+            bob.receive(flipped(first, bit), at_bob)
+        bob.take()
+    assert (bob.channels.unconfirmed, bob.told()) == (1, (0,) * 7)
+    bob.receive(first, at_bob)
+    assert bob.channels.unconfirmed == 0
+    assert bob.learned == [alice.record]
+    assert len(bob.confirmations) == len(bob.openings) == 1
+
+
+def test_the_first_data_packet_is_small_enough_for_somebody_who_has_no_proof_yet() -> None:
+    alice, bob = pair()
+    alice.dial(bob, tcp(1))
+    bob.receive(alice.take_one(INITIATION), tcp(101))
+    # As the engine does: what waits for a path goes out as soon as there is one.
+    alice.confirmed = (  # type: ignore[method-assign]
+        lambda path: path.queue_control(item(ItemType.PADDING, bytes(60_000)))
+    )
+    alice.receive(bob.take_one(RESPONSE), tcp(1))
+    first, second = alice.take()
+    assert len(first.packet) < 16_384 < len(second.packet)
+
+
+# A handshake that is only to arrive.
+
+TOKEN = bytes(range(16))
+
+
+def dialled_back(alice: Host, bob: Host, at_alice: CommStrat) -> bytes:
+    """The initiation by which alice shows that she reached bob."""
+    alice.channels.dial(contact_of(bob), at_alice, alice, alice.ended.append, check=TOKEN)
+    return alice.take_one(INITIATION)
+
+
+@ROUTES
+def test_a_handshake_that_shows_a_token_is_told_of_and_makes_no_session(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    initiation = dialled_back(alice, bob, at_alice)
+    for times in (1, 2):
+        bob.receive(initiation, at_bob)
+        arrival = bob.arrival(at_bob)
+        assert bob.dialled_backs == [(alice.record.peer_id, TOKEN, arrival)] * times
+        assert bob.rejected == [arrival] * times
+    assert not bob.sent
+    assert bob.channels.unconfirmed == 0
+    assert not bob.learned
+    assert not bob.confirmations
+
+
+def test_a_token_travels_encrypted() -> None:
+    alice, bob = pair()
+    assert TOKEN not in dialled_back(alice, bob, tcp(1))
+
+
+def test_who_shows_a_token_takes_no_response() -> None:
+    alice, bob = pair()
+    packet = decode_packet(dialled_back(alice, bob, tcp(1)))
+    assert isinstance(packet, Initiation)
+    # Bob does not care for tokens.
+    handshake = Responder(bob.identity, "main", packet)
+    payload = ResponsePayload(b"incarnat", 0, False, None, 0, LIMITS)
+    ephemeral = X25519PrivateKey.from_private_bytes(bytes(32))
+    alice.receive(handshake.respond(payload, 7, ephemeral)[0].encode(), tcp(1))
+    assert not alice.confirmations
+    assert not alice.sent
+    assert alice.counters["response to no dial of ours"] == 1
+
+
+# Replayed initiations.
+
+
+@ROUTES
+def test_an_initiation_that_is_still_there_gets_the_identical_response(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    dial = alice.dial(bob, at_alice)
+    dial.send()
+    first, again = alice.take()
+    assert first == again
+    bob.receive(first.packet, at_bob)
+    response = bob.take_one(RESPONSE)
+    for strategy in (at_bob, *RELAYS):
+        bob.receive(first.packet, strategy)
+        (answer,) = bob.take()
+        assert answer == Sent(strategy, response)
+    assert bob.channels.unconfirmed == 1
+    assert bob.told() == (0,) * 7
+
+
+@ROUTES
+@pytest.mark.parametrize("by_relay", [False, True], ids=["replayed by tcp", "replayed by relay"])
+def test_a_replayed_initiation_does_nothing_to_a_live_session(
+    relayed: bool, by_relay: bool
+) -> None:
+    both = talk(relayed)
+    bob, before = both.bob, both.bob.told()
+    initiation, response, first = both.recording
+    route = RELAYS[1] if by_relay else tcp(150)
+    for _ in range(300):
+        bob.receive(initiation, route)
+    answers = {sent.packet for sent in bob.take()}
+    assert len(answers) == 1
+    assert response not in answers
+    assert bob.channels.unconfirmed == 1
+    # What followed it in the recording does not confirm the new entry, or anything else.
+    bob.receive(first, route)
+    bob.take()
+    assert bob.channels.unconfirmed == 1
+    assert bob.told() == before
+    if not relayed:
+        assert bob.channels.path_of(101) is both.bobs
+    assert both.bobs.strategy == both.at_bob
+    assert both.works()
+    before = bob.told()
+    both.alice.clock.now_s += 5.0
+    bob.channels.expire(both.alice.clock.now_s)
+    assert bob.channels.unconfirmed == 0
+    assert bob.told() == before
+
+
+def test_a_replay_on_the_connection_of_the_live_session_adds_nothing() -> None:
+    both = talk()
+    before = both.bob.told()
+    both.bob.receive(both.recording[0], both.at_bob)
+    assert both.bob.take() == []
+    assert len(both.bob.rejected) == 1
+    assert both.bob.channels.unconfirmed == 0
+    assert both.bob.told() == before
+
+
+@ROUTES
+def test_an_unconfirmed_session_ends_after_five_seconds(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    alice.dial(bob, at_alice)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    alice.receive(bob.take_one(RESPONSE), at_alice)
+    late = alice.take_one(DATA)
+    alice.clock.now_s += 4.9
+    bob.channels.expire(alice.clock.now_s)
+    assert bob.channels.unconfirmed == 1
+    alice.clock.now_s += 0.1
+    bob.channels.expire(alice.clock.now_s)
+    assert bob.channels.unconfirmed == 0
+    assert bob.channels.path_of(101) is None
+    bob.receive(late, at_bob)
+    assert bob.told() == (0,) * 7
+
+
+def test_one_peer_has_at_most_eight_unconfirmed_sessions() -> None:
+    both = talk()
+    alice, bob = both.alice, both.bob
+    for number in range(20):
+        alice.dial(bob, RELAYS[number % 2])
+        bob.receive(alice.take_one(INITIATION), RELAYS[number % 2])
+        assert bob.channels.unconfirmed == min(number + 1, 8)
+    # Each newcomer took the place of the oldest; the session that is proven stays.
+    assert bob.counters["unconfirmed session displaced by a newer one of its peer"] == 12
+    assert bob.failed == []
+    assert len(bob.confirmations) == 1
+    assert bob.take()
+    assert both.works()
+    # A stranger still has a chance.
+    other = Host("carol", alice.clock)
+    talk(relayed=True, hosts=(other, bob))
+
+
+def test_all_strangers_together_have_at_most_256_unconfirmed_sessions() -> None:
+    both = talk()
+    bob = both.bob
+    for number in range(260):
+        bob.receive(forge_initiation(bob, f"stranger {number}"), tcp(1000 + number))
+    assert bob.channels.unconfirmed == 256
+    assert len(bob.take()) == 260
+    # The oldest made way.
+    assert [arrival.connection for arrival in bob.rejected] == [1000, 1001, 1002, 1003]
+    assert len(bob.confirmations) == 1
+    assert both.works()
+
+
+@ROUTES
+def test_a_crowd_that_proves_nothing_does_not_lock_the_door(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    for number in range(300):
+        bob.receive(forge_initiation(bob, f"stranger {number}"), tcp(1000 + number))
+    alice.dial(bob, at_alice)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    response = bob.take()[-1].packet
+    # More come while her proof is on its way.
+    for number in range(200):
+        bob.receive(forge_initiation(bob, f"stranger {300 + number}"), tcp(2000 + number))
+    alice.receive(response, at_alice)
+    bob.receive(alice.take_one(DATA), at_bob)
+    assert [path.peer_id for path in bob.confirmations] == [alice.identity.node_id]
+
+
+# Early data.
+
+
+@ROUTES
+def test_what_makes_room_for_an_unknown_record_is_no_early_data(relayed: bool) -> None:
+    _, bob = pair()
+    room = write_sealed(0, 0, [item(ItemType.PADDING, bytes(1100))])
+    packet = forge_initiation(
+        bob, payload=lambda payload: replace(payload, early=room, responder_sequence=0)
+    )
+    bob.receive(packet, ends(relayed)[1])
+    assert bob.channels.unconfirmed == 1
+    assert bob.counters == {}
+
+
+@ROUTES
+@pytest.mark.parametrize(
+    "early",
+    [write_sealed(0, 0, [item(ItemType.PING, b"early")]), b"garbage", bytes(12_000)],
+    ids=["ping", "garbage", "much"],
+)
+def test_early_data_is_challenged_and_not_looked_at(relayed: bool, early: bytes) -> None:
+    _, bob = pair()
+    packet = forge_initiation(
+        bob, payload=lambda payload: replace(payload, early=early, responder_sequence=1)
+    )
+    bob.receive(packet, ends(relayed)[1])
+    assert bob.told() == (0,) * 7
+    assert bob.counters["early data challenged"] == 1
+    assert bob.channels.unconfirmed == 1
+    response = decode_packet(bob.take_one(RESPONSE))
+    assert isinstance(response, Response)
+    attacker = identity("mallory")
+    initiator = Initiator(attacker, "main", bob.identity.key, bob.identity.channel_key, 7)
+    content = CommRecord(2_000_000_000, b"incarnat", ((1, attacker.channel_key),))
+    record = SignedCommRecord.sign(attacker, 1, content).encode()
+    initiator.initiate(
+        InitiationPayload(record, 0, 1, None, b"incarnat", LIMITS, early),
+        X25519PrivateKey.from_private_bytes((1).to_bytes(32, "big")),
+    )
+    assert initiator.finish(response)[0].early_accepted is False
+
+
+def test_early_data_runs_once_though_its_response_did_not_leave_at_first() -> None:
+    _, bob = pair()
+    query = Query(bytes(16), 0, "kind", 60_000, 1024, b"")
+    early = write_sealed(0, 0, [write_message(0, query.encode())])
+    initiation = forge_initiation(
+        bob,
+        payload=lambda payload: replace(
+            payload,
+            early=early,
+            time_ms=int((UNIX_S + bob.clock.now_s) * 1000),
+            responder_sequence=1,
+            responder_incarnation=bob.channels.handshakes._incarnation,
+        ),
+    )
+    bob.broken = True
+    bob.receive(initiation, RELAYS[0])
+    assert len(bob.openings) == 1
+    bob.broken = False
+    bob.receive(initiation, RELAYS[0])
+    assert bob.take_one(RESPONSE)
+    assert len(bob.openings) == 1
