@@ -11,6 +11,7 @@ from discovery import StaticDiscovery
 from egtp import (
     Environment,
     Identity,
+    IdentityFile,
     Incoming,
     Introduction,
     MemoryLookup,
@@ -50,7 +51,7 @@ class Lab:
     async def node(
         self,
         *,
-        identity: Identity | None = None,
+        identity: Identity | IdentityFile | None = None,
         on: Host | None = None,
         listens: bool = True,
         config: NodeConfig | None = None,

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -24,8 +23,8 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
-from egtp.events import Event, RecordNotPublished, RecordPublished
-from egtp.identity_file import IdentityFile
+from egtp.events import Event, RecordPublished
+from tests.node.watched_lookup import Watched
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -37,26 +36,6 @@ Problems = list[dict[str, Any]]
 def record_of(identity: Identity, sequence: int) -> SignedCommRecord:
     content = CommRecord(int(time.time()) + 3600, bytes(8), ((1, identity.channel_key),))
     return SignedCommRecord.sign(identity, sequence, content)
-
-
-class Watched(MemoryLookup):
-    """Remembers what was published; fails as often as it is told to."""
-
-    def __init__(self, failures: int = 0, error: type[Exception] = PublishFailed) -> None:
-        super().__init__()
-        self.published: list[SignedCommRecord] = []
-        self.failures = failures
-        self.error = error
-        self.attempts = 0
-
-    async def publish(self, record: SignedCommRecord) -> Published:
-        self.attempts += 1
-        if self.failures:
-            self.failures -= 1
-            raise self.error("not now")
-        published = await super().publish(record)
-        self.published.append(record)
-        return published
 
 
 async def published(node: Node, limit_s: float = 4) -> Published:
@@ -210,35 +189,6 @@ async def test_an_own_record_that_somebody_else_signed_is_gone_above_and_publish
     assert watched.published[-1] == node.record
 
 
-async def test_the_record_is_renewed_before_it_ends(
-    start: Start, config: Config, eventually: Eventually
-) -> None:
-    watched = Watched()
-    # Expiry counts whole seconds, so the first record lasts for 3 to 4 of them.
-    node = await start(lookup=watched, config=config(record_lifetime_s=4))
-    await published(node)
-    first = watched.published[0]
-
-    def longer() -> list[SignedCommRecord]:
-        return [r for r in watched.published if r.expiry_unix_s > first.expiry_unix_s]
-
-    await eventually(longer, 5)
-    assert not first.expired(time.time()), "renewed too late"
-    assert longer()[0].sequence > first.sequence
-    assert node.record == watched.published[-1]
-
-
-async def test_the_record_is_renewed_while_publishing_fails(
-    start: Start, config: Config, eventually: Eventually
-) -> None:
-    """Once the lookup service is back it must be given a record that is still good."""
-    watched = Watched(failures=2)
-    node = await start(lookup=watched, config=config(record_lifetime_s=2))
-    await eventually(lambda: watched.published, 6)
-    assert not watched.published[-1].expired(time.time())
-    assert watched.published[-1] == node.record
-
-
 async def test_a_record_signed_while_the_clock_was_ahead_is_signed_again_when_it_is_right(
     start: Start, eventually: Eventually
 ) -> None:
@@ -260,55 +210,6 @@ async def test_a_record_signed_while_the_clock_was_ahead_is_signed_again_when_it
     ahead_s = 0.0
     await published(node)
     assert node.record.expiry_unix_s <= time.time() + node.config.record_lifetime_s
-
-
-async def test_a_node_without_a_lookup_service_renews_its_record_too(
-    start: Start, config: Config, eventually: Eventually
-) -> None:
-    """It shows the record in handshakes; one that has expired is not believed."""
-    node = await start(lookup=None, config=config(record_lifetime_s=1))
-    first = node.record
-    await eventually(lambda: node.record.expiry_unix_s > first.expiry_unix_s, 3)
-
-
-async def test_a_peer_is_known_by_the_handshake_after_its_first_record_would_have_ended(
-    start: Start, config: Config
-) -> None:
-    """A relay without a lookup service, two hours after its start, for instance."""
-    shift_s = 0.0
-    environment = Environment(unix_time=lambda: time.time() + shift_s)
-    node = await start(lookup=None, environment=environment, listen=())
-    server = await start(lookup=None, environment=environment)
-
-    @server.handler("greet")
-    async def greet(query: Any) -> bytes:
-        return b"hello"
-
-    shift_s = 2.5 * 3600
-    node.add_contact(server.record)
-    assert await node.query(server.node_id, "greet") == b"hello"
-    known = server._engine.book.find(node.node_id)  # type: ignore[union-attr]
-    assert known is not None
-    assert known.record is not None
-
-
-async def test_whoever_is_connected_is_given_a_record_that_was_renewed(
-    start: Start, eventually: Eventually
-) -> None:
-    shift_s = 0.0
-    environment = Environment(unix_time=lambda: time.time() + shift_s)
-    node, server = await start(environment=environment), await start(environment=environment)
-
-    @server.handler("greet")
-    async def greet(query: Any) -> bytes:
-        return b"hello"
-
-    await node.query(server.node_id, "greet")
-    first = server.record.sequence
-    shift_s = 0.7 * server.config.record_lifetime_s
-    server._engine.publisher.look_again()  # type: ignore[union-attr]
-    await eventually(lambda: server.record.sequence > first)
-    await eventually(lambda: node.why(server.node_id).record == server.record)
 
 
 async def test_without_a_lookup_service_published_says_so(start: Start) -> None:
@@ -343,140 +244,3 @@ async def test_an_identity_that_runs_twice_warns_both(start: Start, lookup: Memo
     assert second.record.sequence > first.record.sequence
     first.add_contact(second.record)
     assert first.counters["this identity runs elsewhere"] == 1
-
-
-class Disk:
-    """An identity file on a disk that is full while it is told so."""
-
-    def __init__(self, folder: Path) -> None:
-        self.file = IdentityFile.open(folder / "identity")
-        self._folder, self._aside = folder, folder.with_name("aside")
-
-    def is_full(self) -> None:
-        # Root may write wherever there is a folder.
-        self._folder.rename(self._aside)
-
-    def has_room(self) -> None:
-        self._aside.rename(self._folder)
-
-
-@pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Disk]:
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    disk = Disk(folder)
-    yield disk
-    disk.file.close()
-
-
-NOT_SIGNED = "own record not signed: its sequence could not be stored"
-
-
-async def test_a_record_that_could_not_be_renewed_is_renewed_once_there_is_room(
-    start: Start, config: Config, eventually: Eventually, disk: Disk
-) -> None:
-    watched = Watched()
-    node = await start(disk.file, lookup=watched, config=config(record_lifetime_s=2))
-    await published(node)
-    before = node.record
-    disk.is_full()
-    await eventually(lambda: node.counters[NOT_SIGNED])
-    assert node.record is before
-    disk.has_room()
-    await eventually(lambda: watched.published[-1].sequence > before.sequence)
-    assert node.record == watched.published[-1]
-    assert node.record.sequence == disk.file.load_sequence()
-
-
-async def test_a_change_that_could_not_be_signed_is_published_once_there_is_room(
-    start: Start, disk: Disk
-) -> None:
-    watched = Watched()
-    node = await start(disk.file, lookup=watched)
-    await published(node)
-    before = node.record
-    disk.is_full()
-    await node.listen("127.0.0.2:0")
-    await node.listen("127.0.0.3:0")
-    assert node.record is before
-    assert node.counters[NOT_SIGNED] == 1, "each attempt costs a full disk a write"
-    waiting = asyncio.ensure_future(node.published())
-    disk.has_room()
-    async with asyncio.timeout(4):
-        await waiting
-    assert [s.address.host for s in watched.published[-1].tcp] == ["127.0.0.3"]
-
-
-async def test_who_runs_a_node_is_told_once_that_its_record_cannot_be_signed(
-    start: Start, eventually: Eventually, disk: Disk
-) -> None:
-    events: list[Event] = []
-    node = await start(disk.file, lookup=Watched(), observer=events.append)
-    await published(node)
-    before = node.record
-    disk.is_full()
-    await node.listen("127.0.0.2:0")
-    await eventually(lambda: node.counters[NOT_SIGNED] == 2)
-    (told,) = [event for event in events if isinstance(event, RecordNotPublished)]
-    assert (told.record, told.again_s) == (before, 0.5)
-    assert told.reason.startswith("its sequence cannot be stored (cannot use ")
-    stored = events.count(RecordPublished(before, Published(1, 1)))
-    node._engine.publisher.look_again()  # type: ignore[union-attr]
-    await eventually(lambda: events.count(RecordPublished(before, Published(1, 1))) > stored)
-    assert node.statistics()["record_not_published"] == told.reason, "the one before is published"
-    disk.has_room()
-    async with asyncio.timeout(4):
-        await node.published()
-    assert node.statistics()["record_not_published"] is None
-
-
-async def test_a_record_that_cannot_be_signed_is_logged_once_each_time(
-    start: Start, eventually: Eventually, disk: Disk, caplog: pytest.LogCaptureFixture
-) -> None:
-    node = await start(disk.file, lookup=None)
-    for host in ("127.0.0.2", "127.0.0.3"):
-        tries = node.counters[NOT_SIGNED]
-        disk.is_full()
-        await node.listen(f"{host}:0")
-        await eventually(lambda tries=tries: node.counters[NOT_SIGNED] == tries + 2)
-        disk.has_room()
-        await eventually(lambda: node.statistics()["record_not_published"] is None)
-    logged = [record.message for record in caplog.records if record.name == "egtp"]
-    assert ["its sequence cannot be stored" in message for message in logged] == [True, True]
-
-
-async def test_queries_go_both_ways_while_an_expired_record_cannot_be_signed_again(
-    start: Start, disk: Disk
-) -> None:
-    """A machine wakes up on the morning after, with its disk full."""
-    shift_s = 0.0
-    environment = Environment(unix_time=lambda: time.time() + shift_s)
-    node = await start(disk.file, lookup=None, environment=environment)
-    others = [await start(lookup=None) for _ in range(2)]
-
-    async def greet(query: Any) -> bytes:
-        return b"hello"
-
-    for one in (node, *others):
-        one.handle("greet", greet)
-    disk.is_full()
-    shift_s = 3 * 3600.0
-    node.add_contact(others[0].link)
-    assert await node.query(others[0].node_id, "greet") == b"hello"
-    others[1].add_contact(node.link)
-    assert await others[1].query(node.node_id, "greet") == b"hello"
-    assert node.counters[NOT_SIGNED] == 1
-    disk.has_room()
-
-
-async def test_a_node_that_closes_while_its_record_cannot_be_signed_leaves_no_timer(
-    start: Start, disk: Disk
-) -> None:
-    node = await start(disk.file)
-    disk.is_full()
-    await node.listen("127.0.0.2:0")
-    await node.close()
-    disk.has_room()
-    signing = node._engine.publisher._signing  # type: ignore[union-attr]
-    assert signing is not None
-    assert signing.cancelled()
