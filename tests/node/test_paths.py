@@ -10,7 +10,6 @@ import pytest
 
 from egtp import (
     Address,
-    CommRecord,
     FastFail,
     HardTimeout,
     Identity,
@@ -18,7 +17,6 @@ from egtp import (
     MemoryLookup,
     Node,
     NodeConfig,
-    SignedCommRecord,
     TCPStrat,
 )
 from egtp.events import Dialling, Event, PathLost, PathOpened, RecordLearned
@@ -26,7 +24,6 @@ from egtp.events import Dialling, Event, PathLost, PathOpened, RecordLearned
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
 Eventually = Callable[..., Awaitable[None]]
-MakeProxy = Callable[[str], Awaitable[Any]]
 MakeIdentity = Callable[[], Identity]
 
 
@@ -49,19 +46,6 @@ def answer(node: Node, word: bytes = b"hello") -> Node:
         return word + b" " + query.body
 
     return node
-
-
-def with_address(node: Node, address: str) -> SignedCommRecord:
-    """The node's record as if it listened somewhere else."""
-    content = node.record.content
-    assert content is not None
-    moved = CommRecord(
-        content.expiry_unix_s,
-        content.incarnation,
-        content.channels,
-        (TCPStrat(Address.parse(address)),),
-    )
-    return SignedCommRecord.sign(node.identity, node.record.sequence + 1, moved)
 
 
 # Both at once
@@ -236,30 +220,6 @@ async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start:
     assert engine_of(other).book.find(node.node_id).record is not None
 
 
-async def test_an_idle_connection_is_closed_and_a_used_one_is_not(
-    start: Start, config: Config, eventually: Eventually
-) -> None:
-    node = answer(await start())
-    other = await start(listen=(), config=config(idle_timeout_s=0.2))
-    stuck = asyncio.Event()
-
-    @node.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await stuck.wait()
-        return b"done"
-
-    await other.query(node.node_id, "greet")
-    await eventually(lambda: connections(other) == 0)
-    query = other.open_query(node.node_id, "wait")
-    await eventually(lambda: direct(other, node) is not None)
-    path = direct(other, node)
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(query), 0.6)
-    assert direct(other, node) is path
-    stuck.set()
-    assert await query == b"done"
-
-
 # Restart
 
 
@@ -292,49 +252,6 @@ async def test_a_peer_that_was_down_for_long_is_asked_as_soon_as_its_new_record_
     back = answer(await start(who, listen=address), b"back")
     assert back.record.sequence > node._engine.own.current.sequence  # type: ignore[union-attr]
     assert await other.query(back.node_id, "greet") == b"back "
-
-
-async def test_a_dead_socket_does_not_outlive_the_reconnect_of_a_restarted_peer(
-    start: Start, proxy: MakeProxy, identity: MakeIdentity, eventually: Eventually
-) -> None:
-    node = answer(await start())
-    between = await proxy(node.listening[0])
-    who = identity()
-    first = answer(await start(who, listen=(), lookup=None), b"first")
-    first.add_contact(with_address(node, between.address))
-    await first.query(node.node_id, "greet")
-    assert await node.query(first.node_id, "greet") == b"first "
-    dead = direct(node, first)
-    between.frozen = True
-    await first.close()
-    assert direct(node, first) is dead
-    # Nothing tells the node that the peer is gone, until it is there again.
-    second = answer(await start(who, listen=(), lookup=None), b"second")
-    second.add_contact(node.record)
-    await second.query(node.node_id, "greet")
-    assert dead.closed
-    assert await node.query(second.node_id, "greet", hard_timeout_s=2) == b"second "
-    await eventually(lambda: connections(node) == 1)
-
-
-async def test_a_dead_socket_does_not_outlive_the_reconnect_of_a_peer_that_moved(
-    start: Start, proxy: MakeProxy
-) -> None:
-    node = answer(await start())
-    between = await proxy(node.listening[0])
-    peer = answer(await start(listen=(), lookup=None), b"peer")
-    peer.add_contact(with_address(node, between.address))
-    await peer.query(node.node_id, "greet")
-    between.frozen = True
-    engine_of(peer).comms.drop_all("its network is gone")
-    dead = direct(node, peer)
-    await asyncio.sleep(0)
-    peer.add_contact(
-        SignedCommRecord.sign(node.identity, node.record.sequence + 2, node.record.content)  # type: ignore[arg-type]
-    )
-    await peer.query(node.node_id, "greet")
-    assert direct(node, peer) is not dead
-    assert await node.query(peer.node_id, "greet", hard_timeout_s=2) == b"peer "
 
 
 async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one(
