@@ -17,6 +17,7 @@ import pytest
 import uvloop
 
 from egtp import Identity, MemoryLookup, Node, NodeConfig
+from tests.node.at_hand import direct_path, engine_of, greets
 
 LIMIT_S = 8.0
 """How long anything may take here before the test gives up. Nothing comes near it."""
@@ -25,13 +26,6 @@ LIMIT_S = 8.0
 def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run each test once per event loop."""
     return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-
-
-@pytest.fixture(scope="session", autouse=True)
-def frozen_garbage() -> None:
-    """Each test collects garbage at its end; what was imported need not be looked at each time."""
-    gc.collect()
-    gc.freeze()
 
 
 async def wait_until(predicate: Callable[[], object], limit_s: float = LIMIT_S) -> None:
@@ -126,23 +120,15 @@ async def start(
     for node in reversed(nodes):
         await node.close()
     for node in nodes:
-        assert node._engine is not None
-        assert len(node._engine.comms) == 0, "connections are left"
-        assert len(node._engine.exchanges) == 0, "exchanges are left"
-        assert len(node._engine.handlers) == 0, "handlers are left"
+        assert len(engine_of(node).comms) == 0, "connections are left"
+        assert len(engine_of(node).exchanges) == 0, "exchanges are left"
+        assert len(engine_of(node).handlers) == 0, "handlers are left"
 
 
 @pytest.fixture
 async def greeter(start: Callable[..., Awaitable[Node]]) -> Node:
     """A node that answers ``greet`` with ``hello`` and the body."""
-    node = await start()
-
-    @node.handler("greet")
-    async def greet(query: Any) -> bytes:
-        body: bytes = query.body
-        return b"hello " + body
-
-    return node
+    return greets(await start())
 
 
 @pytest.fixture
@@ -150,13 +136,7 @@ async def attacked(
     start: Callable[..., Awaitable[Node]], config: Callable[..., NodeConfig]
 ) -> Node:
     """A greeter that lets few strangers in at a time, and those not for long."""
-    node = await start(config=config(prove_timeout_s=0.3, half_open_max=8))
-
-    @node.handler("greet")
-    async def greet(query: Any) -> bytes:
-        return b"hello " + bytes(query.body)
-
-    return node
+    return greets(await start(config=config(prove_timeout_s=0.3, half_open_max=8)))
 
 
 @pytest.fixture
@@ -167,11 +147,6 @@ async def bystander(start: Callable[..., Awaitable[Node]], attacked: Node) -> As
     asked = 0
     stop = asyncio.Event()
 
-    def path() -> Any:
-        assert node._engine is not None
-        peer = node._engine.book.find(attacked.node_id)
-        return None if peer is None else peer.direct
-
     async def ask() -> None:
         nonlocal asked
         while not stop.is_set():
@@ -180,14 +155,14 @@ async def bystander(start: Callable[..., Awaitable[Node]], attacked: Node) -> As
             await asyncio.sleep(0.002)
 
     await node.query(attacked.node_id, "greet")
-    first, task = path(), asyncio.ensure_future(ask())
+    first, task = direct_path(node, attacked), asyncio.ensure_future(ask())
     yield node
     before = asked
     await wait_until(lambda: asked >= before + 3 or task.done())
     stop.set()
     await task
     assert asked >= 3
-    assert path() is first, "the bystander lost its connection"
+    assert direct_path(node, attacked) is first, "the bystander lost its connection"
 
 
 Change = Callable[[bytes], Iterable[bytes]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +14,7 @@ from egtp.channel.frames import frame
 from egtp.channel.sealed import ItemType, item
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Reply
-
-Start = Callable[..., Awaitable[Node]]
+from tests.node.at_hand import Start, engine_of
 
 
 async def throw(node: Node, data: bytes) -> bytes:
@@ -162,8 +161,7 @@ async def test_replies_with_a_wrong_reference_leave_the_query_open(
 
 
 def _path(node: Node, peer: Node) -> Any:
-    engine = node._engine
-    assert engine is not None
+    engine = engine_of(node)
     found = engine.book.find(peer.node_id)
     assert found is not None
     return found.best_path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,13 +16,7 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-
-Start = Callable[..., Awaitable[Node]]
-MakeProxy = Callable[[str], Awaitable[Any]]
-
-
-def dropped(node: Node) -> int:
-    return sum(count for reason, count in node.counters.items() if "dropped" in reason)
+from tests.node.at_hand import MakeProxy, Start, dropped
 
 
 @pytest.fixture

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from egtp import Environment, Identity, Incoming, MemoryLookup, Node, NodeConfig
 from egtp.environment import give_way
 from simulations.virtual import Fixed, Link, Network, run_in
-
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
-
-
-async def echo(query: Incoming) -> bytes:
-    return query.body
+from tests.node.at_hand import Config, Eventually, Start, echo
 
 
 class Watched:

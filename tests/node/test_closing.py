@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import pytest
 
@@ -20,17 +20,9 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
-from egtp.engine.engine import Engine
-
-Start: TypeAlias = Callable[..., Awaitable[Node]]
-Problems: TypeAlias = list[dict[str, Any]]
+from tests.node.at_hand import Problems, Start, engine_of
 
 BUFFER_BYTES = 5_000
-
-
-def engine_of(node: Node) -> Engine:
-    assert node._engine is not None
-    return node._engine
 
 
 class Slow:
@@ -268,7 +260,7 @@ async def test_who_waits_to_be_published_is_told_of_the_end_that_comes_in_the_sa
     start: Start,
 ) -> None:
     node = await start()
-    publisher = node._engine.publisher  # type: ignore[union-attr]
+    publisher = engine_of(node).publisher
     publisher._published = None
     waiting = asyncio.ensure_future(node.published())
     await asyncio.sleep(0)

@@ -15,6 +15,7 @@ from egtp import Node
 from egtp.reaching.peer import CROSSED_S
 from simulations.lab import Lab
 from simulations.virtual import Link, Network, Uniform, run_in
+from tests.node.at_hand import engine_of
 
 LATENCY_S_MAX = 0.1
 LOOK_S = 0.001
@@ -45,7 +46,7 @@ class Line(Lab):
 
 
 def used(node: Node, other: Node) -> Any:
-    engine: Any = node._engine
+    engine = engine_of(node)
     peer = engine.book.find(other.node_id)
     return None if peer is None else peer.direct
 
@@ -83,7 +84,7 @@ def test_a_peer_that_dials_twice_at_once_is_answered_on_the_one_that_it_uses(see
     """It renews a session, say, while it looks for a way."""
 
     async def story(line: Line) -> None:
-        engine: Any = line.left._engine
+        engine = engine_of(line.left)
         contact = engine.book.get(line.right.node_id).contact(engine.unix_time())
         host = line.hosts[line.left]
         for _ in range(2):
@@ -105,7 +106,7 @@ def test_ends_that_judge_otherwise_what_crossed_agree_in_the_end(seed: int) -> N
     async def story(line: Line) -> None:
         async def dial(from_node: Node, to_node: Node, after_s: float) -> None:
             await asyncio.sleep(after_s)
-            engine: Any = from_node._engine
+            engine = engine_of(from_node)
             contact = engine.book.get(to_node.node_id).contact(engine.unix_time())
             await engine.dialler.attempt(contact.tcp[0], contact)
 
@@ -121,7 +122,7 @@ def test_ends_that_judge_otherwise_what_crossed_agree_in_the_end(seed: int) -> N
         await asyncio.gather(talk(line.left, line.right), talk(line.right, line.left))
         assert await line.is_one()
         await asyncio.sleep(10)
-        engine: Any = line.left._engine
+        engine = engine_of(line.left)
         assert len(engine.comms) == 1, "the other one was drained"
 
     play(seed, story)

@@ -19,6 +19,7 @@ from egtp.paths.path import Path
 from egtp.reaching.peer import Peer
 from egtp.values.contact import Contact
 from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.node.at_hand import engine_of
 
 VICTIM: Final = "5.99.0.1"
 """Where nobody is who was ever asked."""
@@ -38,7 +39,7 @@ class World(Lab):
 
     @property
     def engine(self) -> Any:
-        return self.listener._engine
+        return engine_of(self.listener)
 
     @property
     def heard(self) -> Any:
@@ -59,7 +60,7 @@ class World(Lab):
         return SignedCommRecord.sign(self.speaker.identity, self.sequence, moved)
 
     async def push(self, record: SignedCommRecord, by: str = "relayed") -> None:
-        engine: Any = self.speaker._engine
+        engine = engine_of(self.speaker)
         path = getattr(engine.book.find(self.listener.node_id), by)
         data = item(ItemType.RECORD, record.encode())
         await self.on(self.speaker, lambda: path.queue_control(data))
@@ -148,7 +149,7 @@ def test_of_records_that_a_peer_pushes_so_many_are_verified() -> None:
 
     async def story(world: World) -> None:
         lies = [world.lie(port) for port in range(1, 101)]
-        engine: Any = world.speaker._engine
+        engine = engine_of(world.speaker)
         path = engine.book.find(world.listener.node_id).relayed
         for lie in lies:
             data = item(ItemType.RECORD, lie.encode())

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import pytest
 
 from egtp import Identity, Incoming, Node, NodeClosed
 from egtp.events import Event, PathLost
+from tests.node.at_hand import Eventually, Start, connections
 
-Start = Callable[..., Awaitable[Node]]
-Eventually = Callable[..., Awaitable[None]]
 MIB = 1024 * 1024
-
-
-def connections(node: Node) -> int:
-    assert node._engine is not None
-    return len(node._engine.comms)
 
 
 async def test_both_sides_close_and_the_next_query_connects_anew(

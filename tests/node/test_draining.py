@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -21,12 +20,8 @@ from egtp import (
     NodeConfig,
     ReplyCode,
 )
-from egtp.engine.engine import Engine
 from simulations.lab import Lab, in_lab
-
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+from tests.node.at_hand import Config, Eventually, Start, engine_of
 
 
 async def test_what_was_accepted_is_answered_before_the_node_closes(start: Start) -> None:
@@ -103,15 +98,9 @@ async def greet(_: Incoming) -> bytes:
     return b"hello"
 
 
-def engine_of(node: Node) -> Engine:
-    assert node._engine is not None
-    return node._engine
-
-
 def other_knows(other: Node, node: Node) -> bool:
-    engine = other._engine
-    assert engine is not None
-    return engine.book.get(node.node_id).away_until_s > 0
+    away_until_s: float = engine_of(other).book.get(node.node_id).away_until_s
+    return away_until_s > 0
 
 
 async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
@@ -126,8 +115,7 @@ async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
     first = other.open_query(node.node_id, "slow")
     second = other.open_query(node.node_id, "slow")
     await asyncio.sleep(0.05)
-    engine = node._engine
-    assert engine is not None
+    engine = engine_of(node)
     engine.answering.refuses_new = True
     with pytest.raises(HandlerFailed) as failed:
         await other.query(node.node_id, "slow")
@@ -229,8 +217,7 @@ async def test_a_session_is_replaced_by_the_side_that_dialled_and_loses_nothing(
 
     node.handle("count", count)
     await other.query(node.node_id, "count")
-    engine = other._engine
-    assert engine is not None
+    engine = engine_of(other)
     peer = engine.book.get(node.node_id)
     first = peer.direct
     asked = 1

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, TypeAlias
+from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 
 from egtp import FastFail, Identity, Node
 from egtp.later import begin_later
-
-Start: TypeAlias = Callable[..., Awaitable[Node]]
-Problems: TypeAlias = list[dict[str, Any]]
+from tests.node.at_hand import Problems, Start, engine_of
 
 pytestmark = pytest.mark.skipif(
     not hasattr(asyncio, "eager_task_factory"), reason="came with Python 3.12"
@@ -60,6 +58,5 @@ async def test_a_dial_that_fails_without_waiting_is_over(
     node.add_contact(greeter.link)
     with pytest.raises(FastFail):
         await node.query(greeter.node_id, "greet")
-    assert node._engine is not None
-    assert node._engine.comms._openings == {}
+    assert engine_of(node).comms._openings == {}
     assert problems == []

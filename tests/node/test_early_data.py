@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from egtp import FastFail, HardTimeout, Incoming, Node
-
-Start = Callable[..., Awaitable[Node]]
+from tests.node.at_hand import Start, engine_of
 
 
 async def known_to_each_other(start: Start) -> tuple[Node, Node]:
@@ -99,8 +97,7 @@ async def test_a_query_whose_connection_is_lost_travels_with_the_next_dial(
     node.handle("slow", slow)
     query = other.open_query(node.node_id, "slow")
     await called.wait()
-    engine = node._engine
-    assert engine is not None
+    engine = engine_of(node)
     engine.comms.drop_all("a test")
     await asyncio.sleep(0.05)
     release.set()

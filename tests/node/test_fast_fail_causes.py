@@ -47,8 +47,7 @@ from egtp.channel.packet import Initiation, Response, decode_packet
 from egtp.reaching.dialling import INITIATION_AGAIN_S
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
 from simulations.lab import LATENCY_S, Lab, in_lab, kept
-
-Start = Callable[..., Awaitable[Node]]
+from tests.node.at_hand import Start, engine_of
 
 ROUND_TRIP_S: Final = 2 * LATENCY_S
 
@@ -208,7 +207,7 @@ def test_the_record_names_a_key_of_low_order() -> None:
         assert said(failure) == [(TCPStrat, AttemptReason.BAD_KEY)]
         assert failure.attempts[0].detail == "a key of low order"
         assert took_s == 0
-        engine: Any = asker._engine
+        engine = engine_of(asker)
         (strategy,) = peer.record.tcp
         assert not engine.dialler.backoff.remaining_s(strategy.address, engine.now()), (
             "it is innocent"
@@ -351,7 +350,7 @@ def test_a_peer_known_from_somebody_elses_record_does_not_show_its_own(shows: st
         relay = await world.node(relay_server=True, lookup=None)
         hidden = await world.hidden(relay)
         asker = await world.asker(hidden)
-        engine: Any = relay._engine
+        engine = engine_of(relay)
         nothing: Any = SimpleNamespace(sequence=0)
         engine.own_record = lambda: nothing if shows == "nothing" else hidden.record
         failure, _ = await world.fails(asker, hidden.node_id)
@@ -743,7 +742,7 @@ def test_an_errand_of_a_node_that_is_closed() -> None:
         await world.close(asker)
         with pytest.raises(NodeClosed):
             await world.query(asker, peer.node_id)
-        engine: Any = asker._engine
+        engine = engine_of(asker)
         with pytest.raises(FastFail) as failed:
             await engine.connect(engine.book.get(peer.node_id))
         assert failed.value.reason is FastFailReason.CLOSED
@@ -851,7 +850,7 @@ def test_the_relay_lies_about_every_packet_it_was_given() -> None:
         relay = await world.node(relay_server=True)
         peer = await world.hidden(relay)
         asker = await world.asker(peer)
-        engine: Any = relay._engine
+        engine = engine_of(relay)
         passed_on = engine.relaying.server.relay
 
         def lie(sender: NodeId, body: bytes, age_ms: int) -> None:
@@ -1009,7 +1008,7 @@ async def test_a_port_of_this_machine_refuses_within_50_ms(start: Start) -> None
             await asker.query(node.node_id, "echo")
         best_s = min(best_s, time.perf_counter() - began_s)
         assert failed.value.attempts[0].reason is AttemptReason.REFUSED
-        engine: Any = asker._engine
+        engine = engine_of(asker)
         engine.dialler.backoff.worked(address)
     assert best_s < 0.05
 
@@ -1026,7 +1025,7 @@ async def test_a_real_connection_is_reset_after_the_query_was_written(start: Sta
 
     query = asker.open_query(node.node_id, "wait", hard_timeout_s=0.5)
     await called.wait()
-    engine: Any = node._engine
+    engine = engine_of(node)
     engine.comms._listeners.close()  # the port refuses before the asker can come back
     engine.comms.drop_all("a test")
     await node.close()

@@ -12,13 +12,10 @@ from egtp import Node, NodeConfig
 from egtp.channel.packet import DATA
 from egtp.relay.wire import RELAY_KIND, Relay
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 
 RATE = 250_000
 """What the recipient takes, in bytes per second."""
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
 
 
 async def flood(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -27,21 +27,11 @@ from egtp import (
 from egtp.lookup import LookupService
 from egtp.own.friends import ASKED_MAX, FIND_KIND, STORE_KIND
 from egtp.values import canonical
-
-Start = Callable[..., Awaitable[Node]]
-Eventually = Callable[..., Awaitable[None]]
+from tests.node.at_hand import Eventually, Start, engine_of, greets
 
 
 def new_ids(count: int) -> list[NodeId]:
     return [Identity.generate(os.urandom).node_id for _ in range(count)]
-
-
-def answer(node: Node) -> Node:
-    @node.handler("greet")
-    async def greet(query: Any) -> bytes:
-        return b"hello " + bytes(query.body)
-
-    return node
 
 
 @pytest.fixture
@@ -56,7 +46,7 @@ async def told(start: Start, *friends: Node, **options: Any) -> Node:
     book = MemoryLookup()
     for one in friends:
         await book.publish(one.record)
-    made = answer(await start(lookup=book, friends=mine))
+    made = greets(await start(lookup=book, friends=mine))
     await made.published()
     return made
 
@@ -106,7 +96,7 @@ async def test_friends_are_told_though_the_lookup_service_hangs(
     await made.published()
     asker = await start(lookup=None, friends=Friends(friends_of={made.node_id: [friend.node_id]}))
     asker.add_contact(friend.record)
-    answer(made)
+    greets(made)
     assert await asker.query(made.node_id, "greet", b"you") == b"hello you"
 
 
@@ -157,7 +147,7 @@ async def test_a_record_is_kept_for_its_owner_only(start: Start, friend: Node) -
     subject = await start(lookup=None, listen=())
     other = await start(lookup=None)
     subject.add_contact(friend.record)
-    engine: Any = subject._engine
+    engine = engine_of(subject)
     for body in (other.record.encode(), b"", b"nonsense", friend.record.encode()):
         with pytest.raises(HandlerFailed, match="code 5"):
             await asks(engine, friend.node_id, STORE_KIND, body)
@@ -170,12 +160,12 @@ async def test_a_friend_answers_from_its_store_and_looks_for_nobody(start: Start
     """It knows the peer from a handshake, and has a lookup service that knows him, too."""
     lookup = MemoryLookup()
     friend = await start(lookup=lookup, friends=Friends())
-    subject = answer(await start(lookup=lookup))
+    subject = greets(await start(lookup=lookup))
     await friend.query(subject.node_id, "greet")
     asker = await start(lookup=None)
     asker.add_contact(friend.record)
     question = canonical.encode((subject.node_id, 0))
-    assert await asks(asker._engine, friend.node_id, FIND_KIND, question) == b""
+    assert await asks(engine_of(asker), friend.node_id, FIND_KIND, question) == b""
 
 
 @pytest.mark.parametrize("body", [b"", b"x", canonical.encode((b"short", 0)), canonical.encode(1)])
@@ -183,7 +173,7 @@ async def test_what_is_no_question_is_refused(start: Start, friend: Node, body: 
     asker = await start(lookup=None)
     asker.add_contact(friend.record)
     with pytest.raises(HandlerFailed, match="code 5"):
-        await asks(asker._engine, friend.node_id, FIND_KIND, body)
+        await asks(engine_of(asker), friend.node_id, FIND_KIND, body)
     assert friend.counters["as a friend, refused: not a question for a record"] == 1
 
 

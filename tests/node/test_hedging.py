@@ -22,9 +22,7 @@ from egtp import (
     NodeId,
     hedge,
 )
-
-Start = Callable[..., Awaitable[Node]]
-Eventually = Callable[[Callable[[], object]], Awaitable[None]]
+from tests.node.at_hand import Start
 
 
 class Block:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from typing import Final
 
 import pytest
@@ -25,13 +24,6 @@ SOFT_S: Final = 1.0
 HARD_S: Final = 3.5
 NEVER_S: Final = 1000.0
 TICK_S: Final = 0.05
-
-
-@pytest.fixture(scope="module", autouse=True)
-def frozen_garbage() -> None:
-    """Each world collects garbage at its end; what was imported need not be looked at each time."""
-    gc.collect()
-    gc.freeze()
 
 
 class World:

@@ -6,28 +6,16 @@ In virtual time.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
-from egtp import Identity, Node, NodeConfig
+from egtp import Identity, NodeConfig
 from simulations.lab import Lab, in_lab
-
-Eventually = Callable[..., Awaitable[None]]
+from tests.node.at_hand import Eventually, connections, direct_path
 
 
 def play(story: Callable[[Lab], Coroutine[Any, Any, None]]) -> None:
     in_lab(Lab, story)
-
-
-def direct(node: Node, peer: Node) -> Any:
-    engine: Any = node._engine
-    found = engine.book.find(peer.node_id)
-    return None if found is None else found.direct
-
-
-def connections(node: Node) -> int:
-    engine: Any = node._engine
-    return len(engine.comms)
 
 
 def test_an_idle_connection_is_closed_and_a_used_one_is_not() -> None:
@@ -42,9 +30,9 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not() -> None:
         query = await lab.open_query(other, node.node_id, "wait", hard_timeout_s=900)
         async with asyncio.timeout(2):
             await lab.called.wait()
-        path = direct(other, node)
+        path = direct_path(other, node)
         await asyncio.sleep(600)
-        assert direct(other, node) is path is not None
+        assert direct_path(other, node) is path is not None
         assert connections(other) == connections(node) == 1
         query.cancel()
 
@@ -60,11 +48,11 @@ def test_a_dead_socket_does_not_outlive_the_reconnect_of_a_restarted_peer(
         first = await lab.asker(node, identity=who)
         await lab.query(first, node.node_id)
         assert await lab.query(node, first.node_id) == b"x"
-        dead = direct(node, first)
+        dead = direct_path(node, first)
         lab.hosts.pop(first).crash()
         # Nothing tells the node that the peer is gone, until it is there again.
         second = await lab.asker(node, identity=who)
-        assert direct(node, second) is dead
+        assert direct_path(node, second) is dead
         await lab.query(second, node.node_id)
         assert dead.closed
         assert await lab.query(node, second.node_id, hard_timeout_s=2) == b"x"
@@ -78,12 +66,12 @@ def test_a_dead_socket_does_not_outlive_the_reconnect_of_a_peer_that_moved() -> 
         node = await lab.node()
         peer = await lab.asker(node)
         await lab.query(peer, node.node_id)
-        dead = direct(node, peer)
+        dead = direct_path(node, peer)
         lab.hosts[peer].change_ip("5.99.0.1")
-        assert direct(node, peer) is dead
+        assert direct_path(node, peer) is dead
         assert not dead.closed
         await lab.query(peer, node.node_id)
-        assert direct(node, peer) is not dead
+        assert direct_path(node, peer) is not dead
         assert await lab.query(node, peer.node_id, hard_timeout_s=2) == b"x"
 
     play(story)

@@ -14,6 +14,7 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import EgtpError, Introduction, Node, NodeConfig, SignedCommRecord
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 
 TWO_OF_FOUR = NodeConfig(connections_max=4, strangers_share=0.5, relays_wanted=1)
 
@@ -38,7 +39,7 @@ class Crowded(Lab):
 
     async def lose(self, node: Node) -> None:
         """All its connections, so that whoever wants something has to come again."""
-        engine: Any = node._engine
+        engine = engine_of(node)
         engine.comms.drop_all("a test")
         await asyncio.sleep(1)
 

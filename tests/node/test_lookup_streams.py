@@ -24,6 +24,7 @@ from egtp.reaching.shared_lookup import SharedLookups
 from egtp.values.comm_record import CommRecord
 from egtp.values.comm_strat import RelayStrat
 from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.node.at_hand import engine_of
 
 WALK_S = 5.0
 
@@ -227,7 +228,7 @@ def test_cancelling_a_query_ends_the_lookup_and_the_dial() -> None:
         query.cancel()
         await asyncio.wait([query])
         await asyncio.sleep(0)
-        engine: Any = asker._engine
+        engine = engine_of(asker)
         assert (lookup.open, len(engine.comms)) == (0, 0)
 
     play(story)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -15,32 +14,16 @@ from egtp.channel.sealed import ItemType, item
 from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, HINT_KIND, RELAY_KIND, Delivery, Hint, Relay
 from egtp.values.message import Reply, ReplyCode, Send
-
-Start = Callable[..., Awaitable[Node]]
-Eventually = Callable[..., Awaitable[None]]
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
-
-
-def path_to(node: Node, peer: Node) -> Any:
-    path = engine_of(node).book.find(peer.node_id).direct
-    assert path is not None
-    return path
+from tests.node.at_hand import Eventually, Start, direct_path, dropped, engine_of
 
 
 def has_path(node: Node, peer: Node) -> bool:
     return engine_of(node).book.find(peer.node_id).direct is not None
 
 
-def dropped(node: Node) -> int:
-    return sum(count for reason, count in node.counters.items() if "dropped" in reason)
-
-
 def say(node: Node, peer: Node, message: bytes) -> None:
     """Send the bytes of any message over the connection there is."""
-    path_to(node, peer).queue(Outgoing(message, engine_of(node).now()))
+    direct_path(node, peer).queue(Outgoing(message, engine_of(node).now()))
 
 
 @pytest.fixture
@@ -102,7 +85,7 @@ async def test_garbage_after_a_valid_handshake_ends_that_connection_only(
 async def test_an_item_that_breaks_the_protocol_ends_that_connection_only(
     attacked: Node, bystander: Node, liar: Node, eventually: Eventually, kind: int, data: bytes
 ) -> None:
-    path_to(liar, attacked).queue_control(item(kind, data))
+    direct_path(liar, attacked).queue_control(item(kind, data))
     await eventually(lambda: dropped(attacked) == 1)
     await eventually(lambda: not has_path(liar, attacked))
 
@@ -111,10 +94,10 @@ async def test_an_item_that_breaks_the_protocol_ends_that_connection_only(
 async def test_an_item_of_a_later_version_that_may_be_skipped_is_skipped(
     attacked: Node, bystander: Node, liar: Node, kind: int
 ) -> None:
-    path = path_to(liar, attacked)
+    path = direct_path(liar, attacked)
     path.queue_control(item(kind, os.urandom(50)))
     assert await liar.query(attacked.node_id, "greet", b"on") == b"hello on"
-    assert path_to(liar, attacked) is path
+    assert direct_path(liar, attacked) is path
 
 
 @pytest.mark.parametrize(
@@ -123,11 +106,11 @@ async def test_an_item_of_a_later_version_that_may_be_skipped_is_skipped(
 async def test_a_message_that_is_none_is_dropped_and_the_connection_stays(
     attacked: Node, bystander: Node, liar: Node, eventually: Eventually, data: bytes
 ) -> None:
-    path = path_to(liar, attacked)
+    path = direct_path(liar, attacked)
     path.queue_control(item(ItemType.MESSAGE, data))
     await eventually(lambda: dropped(attacked) == 1)
     assert await liar.query(attacked.node_id, "greet") == b"hello "
-    assert path_to(liar, attacked) is path
+    assert direct_path(liar, attacked) is path
 
 
 async def test_promises_of_large_messages_are_limited_in_number(
@@ -135,7 +118,7 @@ async def test_promises_of_large_messages_are_limited_in_number(
 ) -> None:
     for number in range(65):
         chunk = struct.pack(">III", number, 16 * 1024 * 1024, 0) + b"x"
-        path_to(liar, attacked).queue_control(item(ItemType.CHUNK, chunk))
+        direct_path(liar, attacked).queue_control(item(ItemType.CHUNK, chunk))
     await eventually(lambda: not has_path(liar, attacked))
     assert attacked.counters["dropped: too many messages under way in chunks"] == 1
 
@@ -194,7 +177,7 @@ async def test_nobody_cancels_the_query_of_somebody_else(
     attacked: Node, bystander: Node, liar: Node, open_query: Any
 ) -> None:
     _, query, reference, release = open_query
-    path_to(liar, attacked).queue_control(item(ItemType.CANCEL, reference))
+    direct_path(liar, attacked).queue_control(item(ItemType.CANCEL, reference))
     await liar.query(attacked.node_id, "greet")
     assert attacked.counters["cancelled by the asker"] == 0
     release.set()
@@ -236,8 +219,8 @@ async def test_a_hint_about_nothing_is_dropped(
 async def test_a_relay_body_that_is_none_is_dropped_and_the_connection_stays(
     attacked: Node, bystander: Node, liar: Node, eventually: Eventually, kind: str
 ) -> None:
-    path = path_to(liar, attacked)
+    path = direct_path(liar, attacked)
     say(liar, attacked, Send(os.urandom(16), kind, 1000, b"\xc1 garbage").encode())
     await eventually(lambda: dropped(attacked) == 1)
     assert await liar.query(attacked.node_id, "greet") == b"hello "
-    assert path_to(liar, attacked) is path
+    assert direct_path(liar, attacked) is path

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from discovery import StaticDiscovery
-from egtp import FastFail, Identity, Incoming, Introduction, Node
+from egtp import FastFail, Identity, Introduction, Node
 from egtp.values.attempts import AttemptReason
-
-Start = Callable[..., Awaitable[Node]]
-Eventually = Callable[..., Awaitable[None]]
-
-
-async def echo(query: Incoming) -> bytes:
-    return query.body
+from tests.node.at_hand import Eventually, Start, echo
 
 
 async def again(start: Start, before: Node, **options: Any) -> Node:

@@ -4,15 +4,11 @@ its /16 counts as a network of its own."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from egtp import Environment, Node, NodeConfig, local_addresses
+from egtp import Environment, Node, local_addresses
 from egtp.own.own_addresses import OwnState
-
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
+from tests.node.at_hand import Config, Eventually, Start
 
 SEEN = "127.20.0.1"
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import Any
 
 import pytest
 
@@ -12,41 +10,21 @@ from egtp import (
     Address,
     FastFail,
     HardTimeout,
-    Identity,
     Incoming,
     MemoryLookup,
-    Node,
-    NodeConfig,
     TCPStrat,
 )
 from egtp.events import Dialling, Event, PathLost, PathOpened, RecordLearned
-
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
-MakeIdentity = Callable[[], Identity]
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
-
-
-def direct(node: Node, peer: Node) -> Any:
-    found = engine_of(node).book.find(peer.node_id)
-    return None if found is None else found.direct
-
-
-def connections(node: Node) -> int:
-    return len(engine_of(node).comms)
-
-
-def answer(node: Node, word: bytes = b"hello") -> Node:
-    @node.handler("greet")
-    async def greet(query: Incoming) -> bytes:
-        return word + b" " + query.body
-
-    return node
-
+from tests.node.at_hand import (
+    Config,
+    Eventually,
+    MakeIdentity,
+    Start,
+    connections,
+    direct_path,
+    engine_of,
+    greets,
+)
 
 # Both at once
 
@@ -55,7 +33,7 @@ async def test_both_sides_dial_at_once_and_lose_nothing(
     start: Start, eventually: Eventually
 ) -> None:
     """Many rounds, since who comes first differs."""
-    left, right = answer(await start()), answer(await start())
+    left, right = greets(await start()), greets(await start())
     for _ in range(15):
         replies = await asyncio.gather(
             *(left.query(right.node_id, "greet", b"%d" % n, hard_timeout_s=4) for n in range(10)),
@@ -63,7 +41,7 @@ async def test_both_sides_dial_at_once_and_lose_nothing(
         )
         assert replies == [b"hello %d" % n for n in range(10)] * 2
         # Both ends send by the same connection.
-        here, there = direct(left, right), direct(right, left)
+        here, there = direct_path(left, right), direct_path(right, left)
         assert here.session.remote_index == there.session.index
         assert here.session.index == there.session.remote_index
         engine_of(left).comms.drop_all("next round")
@@ -74,7 +52,7 @@ async def test_the_connection_that_lost_is_closed_and_nothing_with_it(
     start: Start, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("egtp.engine.upkeep.DRAIN_S", 0.1)
-    left, right = answer(await start()), answer(await start())
+    left, right = greets(await start()), greets(await start())
     for _ in range(20):
         await asyncio.gather(left.query(right.node_id, "greet"), right.query(left.node_id, "greet"))
         if connections(left) == 2:
@@ -83,12 +61,12 @@ async def test_the_connection_that_lost_is_closed_and_nothing_with_it(
         await eventually(lambda: not connections(left) and not connections(right))
     assert connections(left) == 2, "the dials never crossed"
     await eventually(lambda: connections(left) == connections(right) == 1)
-    assert direct(left, right).session.remote_index == direct(right, left).session.index
+    assert direct_path(left, right).session.remote_index == direct_path(right, left).session.index
     assert await left.query(right.node_id, "greet", b"on") == b"hello on"
 
 
 async def test_many_peers_dialling_one_another_all_get_through(start: Start) -> None:
-    nodes = [answer(await start()) for _ in range(8)]
+    nodes = [greets(await start()) for _ in range(8)]
     pairs = [(a, b) for a in nodes for b in nodes if a is not b]
     replies = await asyncio.gather(
         *(a.query(b.node_id, "greet", bytes(b.node_id)) for a, b in pairs)
@@ -98,7 +76,7 @@ async def test_many_peers_dialling_one_another_all_get_through(start: Start) -> 
 
 async def test_queries_of_one_moment_share_one_dial(start: Start) -> None:
     events: list[Event] = []
-    node, other = answer(await start()), await start(observer=events.append)
+    node, other = greets(await start()), await start(observer=events.append)
     await asyncio.gather(*(other.query(node.node_id, "greet") for _ in range(50)))
     assert len([event for event in events if isinstance(event, Dialling)]) == 1
 
@@ -109,11 +87,11 @@ async def test_queries_of_one_moment_share_one_dial(start: Start) -> None:
 async def test_a_connection_that_is_reset_is_dialled_again_when_it_is_needed(
     start: Start, eventually: Eventually
 ) -> None:
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     for number in range(10):
         assert await other.query(node.node_id, "greet", b"%d" % number) == b"hello %d" % number
         engine_of(node if number % 2 else other).comms.drop_all("cut")
-        await eventually(lambda: direct(other, node) is None)
+        await eventually(lambda: direct_path(other, node) is None)
     assert connections(other) == 0
 
 
@@ -121,7 +99,7 @@ async def test_a_connection_that_is_lost_as_soon_as_it_was_found_is_dialled_agai
     start: Start, eventually: Eventually
 ) -> None:
     """The search for the first path may not be quite over when the path is gone again."""
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     for number in range(10):
         body = b"%d" % number
         query = other.query(node.node_id, "greet", body, hard_timeout_s=1)
@@ -132,7 +110,7 @@ async def test_a_connection_that_is_lost_as_soon_as_it_was_found_is_dialled_agai
 
 async def test_queries_while_the_connection_is_reset_all_have_an_outcome(start: Start) -> None:
     """A query is answered, or was given to the connection that died; none is lost unsaid."""
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     outcomes: list[object] = []
     for _ in range(5):
         await other.query(node.node_id, "greet")
@@ -164,9 +142,9 @@ async def test_a_reply_outlives_the_connection_its_query_came_by(
 
     query = other.open_query(node.node_id, "wait")
     await eventually(lambda: len(engine_of(node).handlers) == 1)
-    old = direct(other, node)
+    old = direct_path(other, node)
     engine_of(other).comms.drop_all("cut")
-    await eventually(lambda: direct(other, node) not in (None, old))
+    await eventually(lambda: direct_path(other, node) not in (None, old))
     release.set()
     assert await query == b"at last"
 
@@ -184,7 +162,7 @@ async def test_a_reply_waits_for_an_asker_that_nobody_can_dial(
 
     query = other.open_query(node.node_id, "wait")
     await eventually(lambda: len(engine_of(node).handlers) == 1)
-    old = direct(node, other)
+    old = direct_path(node, other)
     engine_of(other).comms.drop_all("cut")
     # The asker may be back already: a query is open, so it dials again by itself.
     await eventually(lambda: old.closed)
@@ -193,7 +171,7 @@ async def test_a_reply_waits_for_an_asker_that_nobody_can_dial(
 
 
 async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start: Start) -> None:
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     release = asyncio.Event()
 
     @node.handler("slow")
@@ -207,7 +185,7 @@ async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start:
         return b""
 
     await other.query(node.node_id, "greet")
-    path = direct(other, node)
+    path = direct_path(other, node)
     waiting = other.open_query(node.node_id, "slow")
     for _ in range(5):
         with pytest.raises(HardTimeout):
@@ -216,7 +194,7 @@ async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start:
     assert not waiting.done()
     release.set()
     assert await waiting == b"slow"
-    assert direct(other, node) is path
+    assert direct_path(other, node) is path
     assert engine_of(other).book.find(node.node_id).record is not None
 
 
@@ -227,13 +205,13 @@ async def test_a_peer_that_restarts_on_its_port_is_found_again(
     start: Start, eventually: Eventually, identity: MakeIdentity
 ) -> None:
     who, other = identity(), await start(listen=())
-    node = answer(await start(who), b"first")
+    node = greets(await start(who), b"first")
     address = node.listening[0]
     for word in (b"second", b"third"):
         assert (await other.query(node.node_id, "greet", b"!")).endswith(b" !")
         await node.close()
         await eventually(lambda: connections(other) == 0)
-        node = answer(await start(who, listen=address), word)
+        node = greets(await start(who, listen=address), word)
         assert await other.query(node.node_id, "greet", b"!") == word + b" !"
 
 
@@ -243,14 +221,14 @@ async def test_a_peer_that_was_down_for_long_is_asked_as_soon_as_its_new_record_
     """Its address is left alone for longer each time it refuses. A newer record that names it
     says that the peer is back; a query then must not fail because of the time before."""
     who, other = identity(), await start(listen=())
-    node = answer(await start(who))
+    node = greets(await start(who))
     address = node.listening[0]
     await node.close()
     for _ in range(3):
         with pytest.raises(FastFail):
             await other.query(node.node_id, "greet")
-    back = answer(await start(who, listen=address), b"back")
-    assert back.record.sequence > node._engine.own.current.sequence  # type: ignore[union-attr]
+    back = greets(await start(who, listen=address), b"back")
+    assert back.record.sequence > engine_of(node).own.current.sequence
     assert await other.query(back.node_id, "greet") == b"back "
 
 
@@ -273,7 +251,7 @@ async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one
     await eventually(lambda: len(engine_of(node).handlers) == 1)
     await first.close()
     await asyncio.gather(query, return_exceptions=True)
-    second = answer(await start(who, listen=address))
+    second = greets(await start(who, listen=address))
     release.set()
     await eventually(lambda: second.counters["reply with unknown reference"] == 1)
     assert await node.query(second.node_id, "greet") == b"hello "
@@ -324,7 +302,7 @@ async def test_a_peer_that_moves_is_found_and_its_old_address_left_alone(
     start: Start, eventually: Eventually
 ) -> None:
     events: list[Event] = []
-    node = answer(await start(listen="127.0.0.2:0"))
+    node = greets(await start(listen="127.0.0.2:0"))
     other = await start(listen=(), observer=events.append)
     await other.query(node.node_id, "greet")
     old = Address.parse(node.listening[0])
@@ -356,7 +334,7 @@ async def test_a_peer_that_listens_elsewhere_tells_those_it_is_connected_to(
     start: Start, eventually: Eventually
 ) -> None:
     """Pushed over the connection: nobody needs a lookup to find the peer later."""
-    node = answer(await start(lookup=None))
+    node = greets(await start(lookup=None))
     other = await start(lookup=None, listen=())
     other.add_contact(node.record)
     await other.query(node.node_id, "greet")
@@ -373,8 +351,8 @@ async def test_a_move_reaches_those_who_are_connected_without_any_lookup(
     start: Start, eventually: Eventually
 ) -> None:
     """Whoever moved knows whom it talked to, and can dial them with its new record."""
-    node = answer(await start(lookup=None, listen="127.0.0.2:0"))
-    other = answer(await start(lookup=None))
+    node = greets(await start(lookup=None, listen="127.0.0.2:0"))
+    other = greets(await start(lookup=None))
     other.add_contact(node.record)
     await other.query(node.node_id, "greet")
     await node.move("127.0.0.3:0", dial_from="127.0.0.3")
@@ -388,7 +366,7 @@ async def test_a_move_reaches_those_who_are_connected_without_any_lookup(
 
 
 async def test_an_address_that_cannot_be_listened_on_leaves_all_as_it_was(start: Start) -> None:
-    node, other = answer(await start()), await start()
+    node, other = greets(await start()), await start()
     before = (node.listening, node.record)
     with pytest.raises(ValueError, match="cannot listen on"):
         await node.listen([*node.listening, other.listening[0]])
@@ -399,20 +377,20 @@ async def test_an_address_that_cannot_be_listened_on_leaves_all_as_it_was(start:
 async def test_listening_on_one_more_address_keeps_the_first_and_its_connections(
     start: Start,
 ) -> None:
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     await other.query(node.node_id, "greet")
-    path = direct(other, node)
+    path = direct_path(other, node)
     first = node.listening[0]
     await node.listen([first, "127.0.0.5:0"])
     assert first in node.listening
     assert len(node.listening) == 2
     assert len(node.record.tcp) == 2
     await other.query(node.node_id, "greet")
-    assert direct(other, node) is path
+    assert direct_path(other, node) is path
 
 
 async def test_ipv6_is_spoken_as_well(start: Start) -> None:
-    node = answer(await start(listen="[::1]:0"))
+    node = greets(await start(listen="[::1]:0"))
     other = await start(listen=())
     assert await other.query(node.node_id, "greet", b"six") == b"hello six"
     assert node.listening[0].startswith("[::1]:")
@@ -423,7 +401,7 @@ async def test_ipv6_is_spoken_as_well(start: Start) -> None:
 
 async def test_an_observer_sees_paths_come_and_go(start: Start, eventually: Eventually) -> None:
     events: list[Event] = []
-    node, other = answer(await start()), await start(listen=(), observer=events.append)
+    node, other = greets(await start()), await start(listen=(), observer=events.append)
     await other.query(node.node_id, "greet")
     await node.close()
     await eventually(lambda: any(isinstance(event, PathLost) for event in events))
@@ -432,7 +410,7 @@ async def test_an_observer_sees_paths_come_and_go(start: Start, eventually: Even
 
 
 async def test_why_tells_the_path_the_record_and_what_was_tried(start: Start) -> None:
-    node, other = answer(await start()), await start(listen=())
+    node, other = greets(await start()), await start(listen=())
     assert "no record known" in str(other.why(node.node_id))
     await other.query(node.node_id, "greet")
     explanation = other.why(node.node_id)
@@ -443,13 +421,13 @@ async def test_why_tells_the_path_the_record_and_what_was_tried(start: Start) ->
 
 
 async def test_a_contact_link_is_all_that_is_needed(start: Start) -> None:
-    node = answer(await start(lookup=None))
+    node = greets(await start(lookup=None))
     other = await start(lookup=None, listen=())
     assert other.add_contact(node.link) == node.node_id
     assert await other.query(node.node_id, "greet", b"link") == b"hello link"
 
 
 async def test_nodes_of_different_networks_cannot_talk(start: Start, config: Config) -> None:
-    node, other = answer(await start()), await start(config=config(network="other"))
+    node, other = greets(await start()), await start(config=config(network="other"))
     with pytest.raises(FastFail):
         await other.query(node.node_id, "greet")

@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from egtp import Node, NodeConfig
 from egtp.engine.upkeep import ALL_AGAIN_S, Upkeep
 from egtp.values.comm_record import SUITE_AESGCM
 from egtp.values.comm_strat import RelayStrat
 from egtp.values.identity import Identity, NodeId
+from tests.node.at_hand import Config, Start, engine_of
 
 PEERS = 50
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
 
 
 @pytest.fixture
@@ -39,7 +36,7 @@ async def upkeep(start: Start, config: Config) -> Any:
     """Of a node that knows so many peers, has looked at all of them at 0 s, and does not look at
     any by itself."""
     node = await start(config=config(clean_up_interval_s=3600.0))
-    engine: Any = node._engine
+    engine = engine_of(node)
     for _ in range(PEERS):
         engine.book.get(NodeId(os.urandom(20)))
     engine.upkeep._looked_at_s = 0.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -18,19 +17,13 @@ from egtp import (
     LookupFailure,
     MemoryLookup,
     Node,
-    NodeConfig,
     Published,
     PublishFailed,
     SignedCommRecord,
 )
 from egtp.events import Event, RecordPublished
+from tests.node.at_hand import Config, Eventually, MakeIdentity, Problems, Start
 from tests.node.watched_lookup import Watched
-
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
-MakeIdentity = Callable[[], Identity]
-Problems = list[dict[str, Any]]
 
 
 def record_of(identity: Identity, sequence: int) -> SignedCommRecord:

@@ -6,7 +6,7 @@ In virtual time; the disk is a real one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,9 +17,8 @@ from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.identity_file import IdentityFile
 from egtp.own.publishing import SIGN_AGAIN_MAX_S
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import Eventually, engine_of
 from tests.node.watched_lookup import Watched
-
-Eventually = Callable[..., Awaitable[None]]
 
 NOT_SIGNED: Final = "own record not signed: its sequence could not be stored"
 
@@ -117,7 +116,7 @@ def test_who_runs_a_node_is_told_once_that_its_record_cannot_be_signed(
         assert (told.record, told.again_s) == (before, 0.5)
         assert told.reason.startswith("its sequence cannot be stored (cannot use ")
         stored = events.count(RecordPublished(before, Published(1, 1)))
-        node._engine.publisher.look_again()  # type: ignore[union-attr]
+        engine_of(node).publisher.look_again()
         await eventually(lambda: events.count(RecordPublished(before, Published(1, 1))) > stored)
         assert node.statistics()["record_not_published"] == told.reason, (
             "the one before is published"
@@ -175,7 +174,7 @@ def test_a_node_that_closes_while_its_record_cannot_be_signed_leaves_no_timer(di
         await world.moves(node, 4001)
         await world.close(node)
         disk.has_room()
-        signing = node._engine.publisher._signing  # type: ignore[union-attr]
+        signing = engine_of(node).publisher._signing
         assert signing is not None
         assert signing.cancelled()
 

@@ -14,6 +14,7 @@ import pytest
 
 from egtp import FastFail, HardTimeout, Node, NodeConfig
 from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.node.at_hand import engine_of
 
 IDLE_S: Final = 120.0
 LONGEST_S: Final = IDLE_S * 5 / 4 + 2
@@ -29,7 +30,7 @@ class World(Lab):
 
     @property
     def engine(self) -> Any:
-        return self.listener._engine
+        return engine_of(self.listener)
 
     @property
     def sessions(self) -> int:
@@ -48,7 +49,7 @@ class World(Lab):
         return crowd
 
     def path(self, node: Node, peer: Node) -> Any:
-        engine: Any = node._engine
+        engine = engine_of(node)
         found = engine.book.find(peer.node_id)
         return None if found is None else found.relayed
 
@@ -65,7 +66,7 @@ class World(Lab):
 
     async def again(self, node: Node) -> None:
         """One more session of the node with the listener, over the same relay."""
-        engine: Any = node._engine
+        engine = engine_of(node)
         peer = engine.book.find(self.listener.node_id)
         await self.hosts[node].run(engine.reacher.renew(peer, peer.relayed))
         await asyncio.sleep(10 * LATENCY_S)

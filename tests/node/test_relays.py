@@ -20,7 +20,6 @@ from egtp import (
     Introduction,
     MemoryLookup,
     Node,
-    NodeConfig,
     PublishFailed,
     RelayLimits,
     RelayStrat,
@@ -31,18 +30,12 @@ from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, RELAY_KIND, Delivery, Relay, encode_lease
 from egtp.values.identity import NodeId
 from egtp.values.message import Send
+from tests.node.at_hand import Config, Eventually, Start, echo, engine_of, greets
 
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
 Hidden = Callable[..., Awaitable[Node]]
 
 MIB = 1024 * 1024
 TOO_MANY = "dropped: too many handshakes through relays"
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
 
 
 def relayed_bytes(relay: Node) -> int:
@@ -60,15 +53,8 @@ def introductions(relays: Sequence[Node]) -> list[Introduction]:
 
 
 def answer(node: Node) -> Node:
-    @node.handler("greet")
-    async def greet(query: Incoming) -> bytes:
-        return b"hello " + query.body
-
-    @node.handler("echo")
-    async def echo(query: Incoming) -> bytes:
-        return query.body
-
-    return node
+    node.handle("echo", echo)
+    return greets(node)
 
 
 @pytest.fixture

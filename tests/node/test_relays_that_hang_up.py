@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
-from typing import Any
 
 import pytest
 
@@ -14,12 +13,13 @@ from egtp import Identity, Incoming, Introduction, Node
 from egtp.relay.listener import HELD_S, RETRY_MAX_S
 from egtp.relay.wire import LEASE_KIND, encode_lease
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 
 
 async def relay_that_hangs_up(lab: Lab, after_s: float) -> tuple[Node, list[float]]:
     """It grants each lease; and when it did."""
     relay = await lab.node()
-    engine: Any = relay._engine
+    engine = engine_of(relay)
     granted: list[float] = []
 
     async def lease(query: Incoming) -> bytes:
@@ -58,7 +58,7 @@ def test_who_loses_its_connections_just_after_its_start_is_back_at_its_relay_at_
     async def story(lab: Lab) -> None:
         relay = await lab.node(relay_server=True)
         node = await lab.hidden(relay)
-        engine: Any = node._engine
+        engine = engine_of(node)
 
         async def cut() -> None:
             engine.comms.drop_all("moved")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 from tests.node.watched_lookup import Watched
 
 HOUR_S: Final = 3600.0
@@ -75,7 +76,7 @@ def test_a_peer_is_known_by_the_handshake_after_its_first_record_would_have_ende
         await asyncio.sleep(2.5 * HOUR_S)
         node.add_contact(server.record)
         assert await world.query(node, server.node_id) == b"x"
-        known = server._engine.book.find(node.node_id)  # type: ignore[union-attr]
+        known = engine_of(server).book.find(node.node_id)
         assert known is not None
         assert known.record == node.record
 

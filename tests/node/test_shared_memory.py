@@ -4,27 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from egtp import HandlerFailed, Incoming, Node, NodeConfig
+from egtp import HandlerFailed, Incoming, Node
 from egtp.channel.sealed import CHUNK_BYTES_MAX, write_chunk
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Query, ReplyCode
+from tests.node.at_hand import Config, Eventually, Start, engine_of
 
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
 KIB = 1024
 MIB = 1024 * KIB
 BODY = bytes(200 * KIB)
-
-
-def engine_of(node: Node) -> Any:
-    assert node._engine is not None
-    return node._engine
 
 
 def path_to(node: Node, peer: Node) -> Any:

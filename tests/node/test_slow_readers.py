@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 from egtp import Incoming, Node, NodeConfig
 from egtp.channel.sealed import ItemType, item
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Query
+from tests.node.at_hand import Start
 
-Start = Callable[..., Awaitable[Node]]
 MIB = 1024 * 1024
 LIMIT = 2 * MIB
 

@@ -21,27 +21,13 @@ from egtp import (
     Identity,
     Incoming,
     Node,
-    NodeConfig,
     SignedCommRecord,
     TCPStrat,
 )
+from tests.node.at_hand import Eventually, MakeProxy, Start, direct_path, engine_of
 
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Eventually = Callable[..., Awaitable[None]]
-MakeProxy = Callable[[str], Awaitable[Any]]
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Dial = Callable[[Node], Awaitable[Streams]]
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
-
-
-def path_to(node: Node, peer: Node) -> Any:
-    path = engine_of(node).book.find(peer.node_id).direct
-    assert path is not None
-    return path
 
 
 def with_address(node: Node, address: str) -> SignedCommRecord:
@@ -185,13 +171,13 @@ async def test_a_recording_takes_nothing_from_the_living_client(
     client = await start(listen=(), lookup=None)
     client.add_contact(with_address(attacked, between.address))
     await client.query(attacked.node_id, "greet")
-    paths = path_to(client, attacked), path_to(attacked, client)
+    paths = direct_path(client, attacked), direct_path(attacked, client)
     for _ in range(3):
         reader, writer = await dial(attacked)
         writer.write(bytes(between.captured[0]))
         await read_to_end(reader)
         assert await client.query(attacked.node_id, "greet", b"me") == b"hello me"
-    assert (path_to(client, attacked), path_to(attacked, client)) == paths
+    assert (direct_path(client, attacked), direct_path(attacked, client)) == paths
 
 
 async def test_recorded_initiations_do_not_keep_their_maker_out(

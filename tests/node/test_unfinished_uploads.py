@@ -13,16 +13,13 @@ from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
 from egtp.paths.reassembly import PAUSE_MAX_S
 from egtp.values.message import Query, ReplyCode
 from simulations.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 
 KIB = 1024
 SMALL = NodeConfig(
     body_bytes_max=256 * KIB, reassembly_bytes_max=512 * KIB, queries_bytes_max=1024 * KIB
 )
 """Two large bodies of strangers fill what strangers may have."""
-
-
-def engine_of(node: Node) -> Any:
-    return node._engine
 
 
 async def begin_upload(lab: Lab, one: Node, node: Node, lifetime_ms: int) -> Any:

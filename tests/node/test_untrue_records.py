@@ -19,13 +19,10 @@ from egtp import (
     LookupFailure,
     MemoryLookup,
     Node,
-    NodeConfig,
     SignedCommRecord,
 )
+from tests.node.at_hand import Config, Problems, Start
 
-Start = Callable[..., Awaitable[Node]]
-Config = Callable[..., NodeConfig]
-Problems = list[dict[str, Any]]
 Answer = Callable[[], Awaitable[SignedCommRecord]]
 Asking = Callable[[Answer], Awaitable[FastFail]]
 

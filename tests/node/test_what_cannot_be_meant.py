@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Awaitable, Callable
 from dataclasses import fields
 from typing import Any
 
@@ -16,7 +15,6 @@ from egtp import (
     Friends,
     HandlerFailed,
     Identity,
-    Incoming,
     InvalidConfig,
     LocalProtocolError,
     LookupChain,
@@ -28,12 +26,7 @@ from egtp import (
 )
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
-
-Start = Callable[..., Awaitable[Node]]
-
-
-async def echo(query: Incoming) -> bytes:
-    return query.body
+from tests.node.at_hand import Start, echo
 
 
 @pytest.mark.parametrize("identity", [None, "identity.pem", b"key"])

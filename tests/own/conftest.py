@@ -6,7 +6,6 @@ record that it was given.
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -34,13 +33,6 @@ PUBLIC: Final = "9.9.9.9"
 INSIDE: Final = "192.168.1.2"
 PORT: Final = 4000
 INTERNET: Final = Link(latency=Fixed(0.02))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def frozen_garbage() -> None:
-    """Each world collects garbage at its end; what was imported need not be looked at each time."""
-    gc.collect()
-    gc.freeze()
 
 
 class History(MemoryLookup):

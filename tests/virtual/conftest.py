@@ -6,7 +6,6 @@ The tests are told nothing of an event loop: each story runs in one of its own.
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import Coroutine
 from typing import Any, Final, TypeVar
 
@@ -146,10 +145,3 @@ class Programs:
 @pytest.fixture(scope="session")
 def programs() -> Programs:
     return Programs()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def frozen_garbage() -> None:
-    """Each world collects garbage at its end; what was imported need not be looked at each time."""
-    gc.collect()
-    gc.freeze()
