@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import pytest
@@ -43,6 +44,12 @@ def tell(
     return run.value, run.digest
 
 
+@cache
+def as_it_should_be(name: str, seed: int) -> tuple[Outcome, str]:
+    """Played once, however many tests look at it."""
+    return tell(name, seed=seed)
+
+
 def failed(name: str, kind: Callable[..., Cluster]) -> set[str]:
     """What does not hold in a cluster of that kind."""
     return {expectation.text for expectation in tell(name, kind)[0].failed}
@@ -52,7 +59,7 @@ def failed(name: str, kind: Callable[..., Cluster]) -> set[str]:
     ("name", "seed"), [(n, seed) for n, seeds in SEEDS.items() for seed in seeds]
 )
 def test_every_expectation_holds(name: str, seed: int) -> None:
-    outcome, _ = tell(name, seed=seed)
+    outcome, _ = as_it_should_be(name, seed)
     assert [f"{e.text}: {e.detail}" for e in outcome.failed] == []
     assert len(outcome.expectations) >= 8
     assert outcome.figures
@@ -62,7 +69,7 @@ def test_every_expectation_holds(name: str, seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["churn", "rolling-ip", "partition", "flash-crowd"])
 def test_a_story_happens_the_same_way_each_time(name: str) -> None:
-    (once, digest), (again, same) = tell(name, seed=3), tell(name, seed=3)
+    (once, digest), (again, same) = as_it_should_be(name, 1), tell(name, seed=1)
     assert same == digest
     assert again.figures == once.figures
 
