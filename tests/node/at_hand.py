@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from egtp import Identity, Incoming, Node, NodeConfig
+import pytest
+
+from egtp import FastFail, Identity, Incoming, Node, NodeConfig
 
 Start = Callable[..., Awaitable[Node]]
 Config = Callable[..., NodeConfig]
@@ -46,3 +50,40 @@ def greets(node: Node, word: bytes = b"hello") -> Node:
         return word + b" " + query.body
 
     return node
+
+
+class Stuck:
+    """A handler that never answers, and tells what happens to it."""
+
+    def __init__(self) -> None:
+        self.called = asyncio.Event()
+        self.cancelled = asyncio.Event()
+        self.calls = 0
+
+    async def __call__(self, query: Incoming) -> bytes:
+        self.calls += 1
+        self.called.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return b""
+
+
+def check_nothing_is_kept_of_queries(node: Node) -> None:
+    engine = engine_of(node)
+    assert len(engine.exchanges) == 0
+    assert engine.exchanges.next_deadline_s() is None
+    for peer in engine.book.all():
+        assert not peer.waiting
+        assert peer.waiting_bytes == 0
+        assert not any(path.outbox for path in peer.paths)
+
+
+async def fast_fail(query: Awaitable[object]) -> tuple[FastFail, float]:
+    started = time.monotonic()
+    with pytest.raises(FastFail) as failed:
+        await query
+    assert not failed.value.may_have_run
+    return failed.value, time.monotonic() - started

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from egtp import (
+    HardTimeout,
     Identity,
     Incoming,
     MemoryLookup,
@@ -20,7 +21,7 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
-from tests.node.at_hand import Problems, Start, engine_of
+from tests.node.at_hand import Config, Problems, Start, Stuck, engine_of
 
 BUFFER_BYTES = 5_000
 
@@ -289,3 +290,82 @@ async def test_a_mistake_in_a_part_of_closing_is_told_and_leaves_no_connection_o
     assert (len(engine.comms), engine.comms.listening) == (0, [])
     assert [type(problem["exception"]) for problem in problems] == [KeyError]
     problems.clear()
+
+
+# What becomes of queries
+
+
+async def test_closing_ends_open_queries_with_node_closed(
+    start: Start, config: Config, identity: Callable[[], Identity]
+) -> None:
+    class Hanging(MemoryLookup):
+        async def resolve(self, peer_id: Any, *, newer_than: int = 0) -> Any:
+            if peer_id == unknown:
+                await asyncio.Event().wait()
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+    unknown = identity().node_id
+    hanging = Hanging()
+    node, stuck = await start(lookup=hanging), Stuck()
+    node.handle("stuck", stuck)
+    await node.published()
+    other = await start(listen=(), lookup=hanging)
+    given = asyncio.ensure_future(other.query(node.node_id, "stuck"))
+    searching = asyncio.ensure_future(other.query(unknown, "x"))
+    sending = asyncio.ensure_future(other.send(unknown, "x"))
+    await stuck.called.wait()
+    await other.close()
+    for task, may_have_run in ((given, True), (searching, False), (sending, False)):
+        async with asyncio.timeout(2):
+            with pytest.raises(NodeClosed) as closed:
+                await task
+        assert closed.value.may_have_run is may_have_run
+    with pytest.raises(NodeClosed):
+        await other.query(node.node_id, "stuck")
+    await other.close()
+
+
+async def test_closing_the_answering_node_cancels_its_handlers(start: Start) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+    other = await start(listen=())
+    task = asyncio.ensure_future(other.query(node.node_id, "stuck", hard_timeout_s=0.5))
+    await stuck.called.wait()
+    await node.close()
+    assert stuck.cancelled.is_set()
+    with pytest.raises(HardTimeout) as timeout:
+        await task
+    assert timeout.value.may_have_run
+
+
+async def test_a_handler_may_close_its_own_node(start: Start, problems: Problems) -> None:
+    node = await start()
+    closed = asyncio.Event()
+
+    @node.handler("shutdown")
+    async def shutdown(message: Incoming) -> None:
+        try:
+            await node.close()
+        finally:
+            closed.set()
+
+    other = await start(listen=())
+    await other.send(node.node_id, "shutdown")
+    async with asyncio.timeout(2):
+        await closed.wait()
+    await node.close()
+    assert len(engine_of(node).comms) == 0
+    assert problems == []
+
+
+async def test_a_node_that_was_not_started_says_so(identity: Callable[[], Identity]) -> None:
+    node = Node(identity())
+    with pytest.raises(NodeClosed, match="not started"):
+        await node.query(node.node_id, "x")
+    await node.close()
+
+
+async def test_closing_twice_at_once_is_the_same_as_once(start: Start, greeter: Node) -> None:
+    node = await start()
+    await node.query(greeter.node_id, "greet")
+    await asyncio.gather(node.close(), node.close())

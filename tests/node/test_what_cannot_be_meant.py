@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+import threading
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
@@ -12,21 +15,26 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import (
     AnswerLimits,
+    FastFail,
     Friends,
     HandlerFailed,
     Identity,
     InvalidConfig,
     LocalProtocolError,
     LookupChain,
+    LookupFailed,
     MemoryLookup,
     Node,
+    NodeClosed,
     NodeConfig,
     NodeId,
     RelayLimits,
+    WrongLoop,
 )
+from egtp.engine.asking import KINDS_KEPT
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
-from tests.node.at_hand import Start, echo
+from tests.node.at_hand import Start, Stuck, echo, engine_of
 
 
 @pytest.mark.parametrize("identity", [None, "identity.pem", b"key"])
@@ -247,3 +255,131 @@ async def test_an_observer_that_raises_disturbs_nobody_and_is_told(
     problems.clear()
     await other.close()
     problems.clear()
+
+
+# By whoever asks
+
+
+@pytest.mark.parametrize("kind", ["", "A", "with space", "egtp.relay", "x" * 65, "ä", None, 5, []])
+async def test_a_wrong_kind_is_refused_with_a_reason(greeter: Node, kind: Any) -> None:
+    for call in (greeter.query, greeter.send):
+        with pytest.raises(LocalProtocolError):
+            await call(greeter.node_id, kind)
+    with pytest.raises(LocalProtocolError):
+        greeter.handle(kind, Stuck())
+
+
+async def test_a_node_that_is_closed_takes_no_handler_any_more(start: Start) -> None:
+    node = await start()
+    await node.close()
+    with pytest.raises(NodeClosed):
+        node.handle("late", Stuck())
+
+
+async def test_a_kind_has_one_handler(greeter: Node) -> None:
+    with pytest.raises(LocalProtocolError):
+        greeter.handle("greet", Stuck())
+
+
+@pytest.mark.parametrize("body", ["text", bytearray(b"x"), memoryview(b"x"), None, 5])
+async def test_a_body_that_is_no_bytes_is_refused(greeter: Node, body: Any) -> None:
+    for call in (greeter.query, greeter.send):
+        with pytest.raises(LocalProtocolError):
+            await call(greeter.node_id, "greet", body)
+    assert len(engine_of(greeter).exchanges) == 0
+
+
+@pytest.mark.parametrize(
+    ("hard_s", "soft_s"),
+    [
+        (0, None),
+        (-1, None),
+        (float("nan"), None),
+        (float("inf"), None),
+        (2**32, None),
+        (1, 1),
+        (1, 2),
+        (1, 0),
+        (1, -1),
+        (1, float("nan")),
+        ("1", None),
+        (1, "1"),
+    ],
+)
+async def test_a_wrong_timeout_is_refused(greeter: Node, hard_s: Any, soft_s: Any) -> None:
+    with pytest.raises(LocalProtocolError):
+        await greeter.query(greeter.node_id, "greet", hard_timeout_s=hard_s, soft_timeout_s=soft_s)
+    assert len(engine_of(greeter).exchanges) == 0
+
+
+@pytest.mark.parametrize("peer_id", [b"", bytes(19), bytes(21)])
+async def test_a_peer_id_of_a_wrong_size_is_refused(greeter: Node, peer_id: Any) -> None:
+    with pytest.raises(LocalProtocolError):
+        await greeter.query(peer_id, "greet")
+
+
+async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> None:
+    caught: list[BaseException] = []
+
+    def elsewhere() -> None:
+        for call in (
+            lambda: asyncio.run(greeter.query(greeter.node_id, "greet")),
+            lambda: asyncio.run(greeter.send(greeter.node_id, "greet")),
+            lambda: asyncio.run(greeter.close()),
+            lambda: asyncio.run(greeter.published()),
+            lambda: greeter.open_query(greeter.node_id, "greet"),
+            lambda: greeter.record,
+            lambda: greeter.why(greeter.node_id),
+            lambda: greeter.add_contact(greeter.link),
+            lambda: greeter.handle("elsewhere", Stuck()),
+        ):
+            try:
+                call()
+            except BaseException as error:
+                caught.append(error)
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    assert [type(error) for error in caught] == [WrongLoop] * 9
+    assert await greeter.query(greeter.node_id, "greet") == b"hello "
+
+
+async def test_a_query_from_another_thread_goes_through_the_loop_of_the_node(
+    greeter: Node,
+) -> None:
+    loop = asyncio.get_running_loop()
+
+    def elsewhere() -> bytes:
+        query = greeter.query(greeter.node_id, "greet", b"thread")
+        return asyncio.run_coroutine_threadsafe(query, loop).result(5)
+
+    assert await asyncio.to_thread(elsewhere) == b"hello thread"
+
+
+async def test_an_address_in_use_is_refused_and_leaves_nothing(
+    start: Start, greeter: Node, identity: Callable[[], Identity]
+) -> None:
+    node = Node(identity(), listen=greeter.listening)
+    with pytest.raises(ValueError, match="cannot listen on"):
+        await node.start()
+
+
+async def test_lookup_failed_is_not_raised_by_a_query(
+    start: Start, identity: Callable[[], Identity]
+) -> None:
+    node = await start()
+    try:
+        await node.query(identity().node_id, "x")
+    except LookupFailed:
+        pytest.fail("a lookup failure is an attempt, not an outcome")
+    except FastFail:
+        pass
+
+
+async def test_a_program_that_asks_for_ever_new_kinds_fills_no_memory(start: Start) -> None:
+    node = await start()
+    for number in range(KINDS_KEPT + 10):
+        with pytest.raises(HandlerFailed):
+            await node.query(node.node_id, f"kind{number}")
+    assert len(engine_of(node).asking._kinds_asked) == KINDS_KEPT

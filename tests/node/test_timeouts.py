@@ -1,0 +1,213 @@
+"""Time is over, or the asker does not care any more: all is freed, and the truth is said."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import Any
+
+import pytest
+
+from egtp import HardTimeout, Identity, Incoming, MemoryLookup, Node
+from tests.node.at_hand import (
+    Eventually,
+    Problems,
+    Start,
+    Stuck,
+    check_nothing_is_kept_of_queries,
+    engine_of,
+)
+
+# Timeouts
+
+
+async def test_a_hard_timeout_frees_everything_and_says_that_the_query_may_have_run(
+    start: Start,
+) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+    other = await start(listen=())
+    started = time.monotonic()
+    with pytest.raises(HardTimeout) as timeout:
+        await other.query(node.node_id, "stuck", hard_timeout_s=0.2)
+    assert 0.19 < time.monotonic() - started < 1
+    assert timeout.value.may_have_run
+    check_nothing_is_kept_of_queries(other)
+
+
+async def test_a_hard_timeout_before_anything_was_given_to_a_socket_says_that_it_never_ran(
+    start: Start,
+) -> None:
+    class Hanging(MemoryLookup):
+        async def resolve(self, *args: Any, **options: Any) -> Any:
+            await asyncio.Event().wait()
+
+    node = await start(lookup=Hanging())
+    with pytest.raises(HardTimeout) as timeout:
+        await node.query(Identity.generate(bytes).node_id, "x", hard_timeout_s=0.1)
+    assert not timeout.value.may_have_run
+    check_nothing_is_kept_of_queries(node)
+
+
+async def test_a_reply_after_the_hard_timeout_is_dropped_and_counted(
+    start: Start, eventually: Eventually
+) -> None:
+    node, other = await start(), await start(listen=())
+    release = asyncio.Event()
+
+    @node.handler("late")
+    async def late(query: Incoming) -> bytes:
+        while not release.is_set():
+            # Nobody waits for it any more, so it is cancelled; it goes on all the same.
+            with suppress(asyncio.CancelledError):
+                await release.wait()
+        return b"late"
+
+    @node.handler("greet")
+    async def greet(query: Incoming) -> bytes:
+        return b"hello"
+
+    with pytest.raises(HardTimeout):
+        await other.query(node.node_id, "late", hard_timeout_s=0.1)
+    release.set()
+    await eventually(lambda: other.counters["reply with unknown reference"] == 1)
+    assert await other.query(node.node_id, "greet") == b"hello"
+
+
+async def test_a_soft_timeout_is_told_once_and_the_late_reply_still_counts(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+    release = asyncio.Event()
+
+    @node.handler("slow")
+    async def slow(query: Incoming) -> bytes:
+        await release.wait()
+        return b"slow"
+
+    told: list[str] = []
+    query = other.open_query(
+        node.node_id, "slow", soft_timeout_s=0.1, on_soft_timeout=lambda: told.append("soft")
+    )
+    async with asyncio.timeout(2):
+        assert await query.soft_timeout() is True
+    assert told == ["soft"]
+    assert not query.done()
+    release.set()
+    assert await query == b"slow"
+    assert told == ["soft"]
+
+
+async def test_a_reply_before_the_soft_timeout_ends_the_wait_for_it(
+    start: Start, greeter: Node
+) -> None:
+    node = await start(listen=())
+    told: list[str] = []
+    query = node.open_query(
+        greeter.node_id, "greet", soft_timeout_s=5, on_soft_timeout=lambda: told.append("soft")
+    )
+    waiting = asyncio.ensure_future(query.soft_timeout())
+    assert await query == b"hello "
+    assert await waiting is False
+    assert told == []
+
+
+async def test_a_soft_timeout_callback_that_raises_hurts_no_other_query(
+    start: Start, problems: Problems
+) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+
+    def clumsy() -> None:
+        raise RuntimeError("clumsy callback")
+
+    queries = [
+        node.open_query(
+            node.node_id, "stuck", hard_timeout_s=0.3, soft_timeout_s=0.1, on_soft_timeout=clumsy
+        )
+        for _ in range(3)
+    ]
+    ends = [node.open_query(node.node_id, "stuck", hard_timeout_s=0.1) for _ in range(3)]
+
+    async def outcome(query: Any) -> BaseException:
+        with pytest.raises(HardTimeout) as timeout:
+            await query
+        return timeout.value
+
+    async with asyncio.timeout(2):
+        await asyncio.gather(*map(outcome, queries + ends))
+    assert len(problems) == 3
+    problems.clear()
+
+
+async def test_a_replacement_may_be_asked_after_the_soft_timeout_and_the_first_still_answers(
+    start: Start, greeter: Node
+) -> None:
+    """The seed's impatience action (R6)."""
+    node, other = await start(), await start(listen=())
+    release = asyncio.Event()
+
+    @node.handler("greet")
+    async def greet(query: Incoming) -> bytes:
+        await release.wait()
+        return b"first"
+
+    first = other.open_query(node.node_id, "greet", soft_timeout_s=0.05)
+    assert await first.soft_timeout()
+    assert await other.query(greeter.node_id, "greet", b"second") == b"hello second"
+    release.set()
+    assert await first == b"first"
+
+
+# Cancellation
+
+
+async def test_cancelling_frees_at_once_and_cancels_the_handler_at_the_other_end(
+    start: Start,
+) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+    other = await start(listen=())
+    task = asyncio.ensure_future(other.query(node.node_id, "stuck"))
+    await stuck.called.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(engine_of(other).exchanges) == 0
+    async with asyncio.timeout(2):
+        await stuck.cancelled.wait()
+    assert node.counters["cancelled by the asker"] == 1
+
+
+async def test_cancelling_during_the_search_ends_the_search(
+    start: Start, eventually: Eventually
+) -> None:
+    cancelled = asyncio.Event()
+
+    class Hanging(MemoryLookup):
+        async def resolve(self, *args: Any, **options: Any) -> Any:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled.set()
+                raise
+
+    node = await start(lookup=Hanging())
+    await asyncio.sleep(0)
+    cancelled.clear()
+    unknown = Identity.generate(bytes).node_id
+    task = asyncio.ensure_future(node.query(unknown, "x"))
+    await eventually(lambda: engine_of(node).book.find(unknown) is not None)
+    task.cancel()
+    async with asyncio.timeout(2):
+        await cancelled.wait()
+    check_nothing_is_kept_of_queries(node)
+
+
+async def test_one_of_two_queries_waiting_for_a_path_is_cancelled_and_the_other_is_answered(
+    start: Start, greeter: Node
+) -> None:
+    node = await start(listen=())
+    tasks = [asyncio.ensure_future(node.query(greeter.node_id, "greet")) for _ in range(2)]
+    await asyncio.sleep(0)
+    tasks[0].cancel()
+    assert await tasks[1] == b"hello "
