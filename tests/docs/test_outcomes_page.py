@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
 from egtp import AttemptReason, FastFailReason, LookupFailure
+from tests.docs.names_of_tests import ROOT, names_in, names_of_all
 
-ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "outcomes.md").read_text()
 CAUSES, NEVER = "## Every cause of a fast fail", "## What never is a fast fail"
 TESTS_OF_THE_TABLES = [
@@ -28,14 +26,8 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in table[2:]]
 
 
-def names_in(path: Path) -> set[str]:
-    nodes = ast.walk(ast.parse(path.read_text()))
-    functions = (n for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef))
-    return {function.name for function in functions if function.name.startswith("test_")}
-
-
 def test_each_row_names_tests_and_all_of_them_exist() -> None:
-    exist = set[str]().union(*map(names_in, (ROOT / "tests").rglob("test_*.py")))
+    exist = names_of_all()
     for row in [*rows(CAUSES), *rows(NEVER)]:
         named = re.findall(r"`(test_\w+)`", row[-1])
         assert named, row

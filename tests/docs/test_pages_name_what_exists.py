@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import subprocess
@@ -21,8 +20,8 @@ from egtp.queries.answer_limits import AnswerLimits
 from egtp.values.attempts import AttemptReason
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
+from tests.docs.names_of_tests import ROOT, names_of_all
 
-ROOT: Final = Path(__file__).parents[2]
 DOCS: Final = ROOT / "docs"
 TEXTS: Final = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
@@ -84,10 +83,7 @@ def sources() -> str:
 
 @pages
 def test_each_test_named_exists(page: str) -> None:
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    exist = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
-    assert set(re.findall(r"\btest_\w+", TEXTS[page])) <= exist
+    assert set(re.findall(r"\btest_\w+", TEXTS[page])) <= names_of_all()
 
 
 @pages

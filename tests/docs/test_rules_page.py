@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+from tests.docs.names_of_tests import ROOT, names_of_all
+
 ROW = re.compile(r"^\| R(\d+) \| [^|]+ \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
 ROWS = ROW.findall((ROOT / "docs" / "rules.md").read_text())
 
@@ -16,9 +15,7 @@ def test_all_24_rules_are_there_in_order() -> None:
 
 
 def test_each_rule_names_tests_that_exist_and_say_its_number() -> None:
-    trees = [ast.parse(path.read_text()) for path in (ROOT / "tests").rglob("test_*.py")]
-    nodes = [node for tree in trees for node in ast.walk(tree)]
-    exist = {n.name for n in nodes if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef)}
+    exist = names_of_all()
     for number, _, tests in ROWS:
         named = re.findall(r"`(\w+)`", tests)
         assert named, number
