@@ -154,7 +154,7 @@ async def test_a_mistake_in_what_a_turn_leads_to_leaves_the_others_their_turns(
     net: Any, throttling: Any, problems: list[dict[str, Any]]
 ) -> None:
     near, far = await net.pair()
-    throttling.limit_all(Rates(send=1e5), [near.connection])
+    throttling.limit_all(Rates(send=5e5), [near.connection])
     writable = near.writable
 
     def mistaken(connection: Any) -> None:
