@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from egtp import (
+    CommRecord,
     Environment,
     Identity,
     LookupFailed,
@@ -23,6 +24,7 @@ from egtp.errors import LookupFailure, NodeClosed
 from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
 from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
+from simulations.lab import Lab, in_lab
 from simulations.virtual import Network, simulate
 
 FULL = PublishFailed("the table is full")
@@ -137,6 +139,7 @@ def test_without_an_observer_it_is_logged_once_and_the_statistics_say_it_as_long
     ("outcome", "reason"),
     [
         ("forgotten", "TypeError: publish() returns a Published, not 'forgotten'"),
+        (OSError("the database is gone"), "OSError: the database is gone"),
         (asyncio.CancelledError(), "RuntimeError: it was cancelled, and not by whoever asked"),
     ],
 )
@@ -187,3 +190,72 @@ def test_the_own_record_is_no_sign_of_a_copy() -> None:
 
     counters, unchanged = simulate(story).value
     assert (counters, unchanged) == ({"publish failed": 7}, True)
+
+
+# What a user meets who waits for it
+
+
+def test_a_cancelled_wait_for_a_publish_disturbs_no_other() -> None:
+    async def story(lab: Lab) -> None:
+        node = await lab.node(lookup=Failing(FULL))
+        first, second = (lab.hosts[node].spawn(node.published()) for _ in range(2))
+        await asyncio.sleep(0)
+        first.cancel()
+        async with asyncio.timeout(4):
+            assert (await second).stored == 8
+
+    in_lab(Lab, story)
+
+
+def test_a_higher_sequence_that_is_found_only_later_is_gone_above() -> None:
+    """The lookup service could not be asked when the node started."""
+
+    class LateToAnswer(MemoryLookup):
+        asked = 0
+
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            self.asked += 1
+            if self.asked == 1:
+                raise LookupFailed(LookupFailure.NO_RESPONSES)
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+    async def story(lab: Lab) -> None:
+        late = LateToAnswer(lab.network.story.unix_time)
+        who = Identity.generate(lab.host().entropy)
+        content = CommRecord(
+            int(lab.network.story.unix_time()) + 3600, bytes(8), ((1, who.channel_key),)
+        )
+        await late.publish(SignedCommRecord.sign(who, 2**40, content))
+        node = await lab.node(identity=who, lookup=late)
+        async with asyncio.timeout(4):
+            await lab.hosts[node].run(node.published())
+        assert (await late.resolve(who.node_id)).encode() == node.record.encode()
+
+    in_lab(Lab, story)
+
+
+def test_a_record_signed_while_the_clock_was_ahead_is_signed_again_when_it_is_right() -> None:
+    """As every node of the DHT, this service refuses what ends too late."""
+    ahead_s = 30 * 86_400.0
+
+    class Strict(MemoryLookup):
+        refused = 0
+
+        async def publish(self, record: SignedCommRecord) -> Published:
+            if record.expiry_unix_s > self._unix_time() + 86_400:
+                self.refused += 1
+                raise PublishFailed("it ends too late")
+            return await super().publish(record)
+
+    async def story(lab: Lab) -> None:
+        strict, host = Strict(lab.network.story.unix_time), lab.host()
+        host.step_clock(ahead_s)
+        node = await lab.node(on=host, lookup=strict)
+        await asyncio.sleep(0.1)
+        assert strict.refused == 1
+        host.step_clock(-ahead_s)
+        async with asyncio.timeout(4):
+            await host.run(node.published())
+        assert node.record.expiry_unix_s <= host.unix_time() + node.config.record_lifetime_s
+
+    in_lab(Lab, story)

@@ -11,10 +11,7 @@ import pytest
 
 from egtp import (
     CommRecord,
-    Environment,
     Identity,
-    LookupFailed,
-    LookupFailure,
     MemoryLookup,
     Node,
     Published,
@@ -22,7 +19,7 @@ from egtp import (
     SignedCommRecord,
 )
 from egtp.events import Event, RecordPublished
-from tests.node.at_hand import Config, Eventually, MakeIdentity, Problems, Start
+from tests.node.at_hand import MakeIdentity, Problems, Start
 from tests.node.watched_lookup import Watched
 
 
@@ -92,23 +89,6 @@ async def test_a_change_while_a_publish_is_under_way_is_published_after_it(start
     assert slow.published == [first, node.record]
 
 
-async def test_a_publish_that_fails_is_tried_again(start: Start) -> None:
-    watched = Watched(failures=1)
-    node = await start(lookup=watched)
-    await published(node)
-    assert (watched.attempts, node.counters["publish failed"]) == (2, 1)
-
-
-async def test_a_publish_that_raises_something_unexpected_is_tried_again(
-    start: Start, problems: Problems
-) -> None:
-    watched = Watched(failures=1, error=OSError)
-    node = await start(lookup=watched)
-    await published(node)
-    assert watched.published == [node.record]
-    problems.clear()
-
-
 async def test_a_first_lookup_that_raises_something_unexpected_does_not_stop_publishing(
     start: Start, problems: Problems
 ) -> None:
@@ -122,20 +102,6 @@ async def test_a_first_lookup_that_raises_something_unexpected_does_not_stop_pub
     problems.clear()
 
 
-async def test_a_publish_that_hangs_is_given_up_and_tried_again(
-    start: Start, config: Config
-) -> None:
-    class Hanging(Watched):
-        async def publish(self, record: SignedCommRecord) -> Published:
-            if not self.attempts:
-                self.attempts += 1
-                await asyncio.Event().wait()
-            return await super().publish(record)
-
-    node = await start(lookup=Hanging(), config=config(lookup_timeout_s=0.1))
-    await published(node)
-
-
 async def test_a_higher_sequence_that_is_found_is_gone_above(
     start: Start, identity: MakeIdentity
 ) -> None:
@@ -145,28 +111,6 @@ async def test_a_higher_sequence_that_is_found_is_gone_above(
     await published(node)
     assert node.record.sequence == 2**40 + 1
     assert await watched.resolve(who.node_id) == node.record
-
-
-async def test_a_higher_sequence_that_is_found_only_later_is_gone_above(
-    start: Start, identity: MakeIdentity
-) -> None:
-    """The lookup service could not be asked when the node started."""
-    who = identity()
-
-    class LateToAnswer(Watched):
-        asked = 0
-
-        async def resolve(self, peer_id: Any, *, newer_than: int = 0) -> SignedCommRecord:
-            self.asked += 1
-            if self.asked == 1:
-                raise LookupFailed(LookupFailure.NO_RESPONSES)
-            return await super().resolve(peer_id, newer_than=newer_than)
-
-    late = LateToAnswer()
-    await late.publish(record_of(who, 2**40))
-    node = await start(who, lookup=late)
-    await published(node)
-    assert (await late.resolve(who.node_id)).encode() == node.record.encode()
 
 
 async def test_an_own_record_that_somebody_else_signed_is_gone_above_and_published(
@@ -182,29 +126,6 @@ async def test_an_own_record_that_somebody_else_signed_is_gone_above_and_publish
     assert watched.published[-1] == node.record
 
 
-async def test_a_record_signed_while_the_clock_was_ahead_is_signed_again_when_it_is_right(
-    start: Start, eventually: Eventually
-) -> None:
-    """As every node of the DHT, this service refuses what ends too late."""
-    ahead_s = 30 * 86_400.0
-
-    class Strict(Watched):
-        async def publish(self, record: SignedCommRecord) -> Published:
-            if record.expiry_unix_s > time.time() + 86_400:
-                self.attempts += 1
-                raise PublishFailed("it ends too late")
-            return await super().publish(record)
-
-    strict = Strict()
-    node = await start(
-        lookup=strict, environment=Environment(unix_time=lambda: time.time() + ahead_s)
-    )
-    await eventually(lambda: strict.attempts)
-    ahead_s = 0.0
-    await published(node)
-    assert node.record.expiry_unix_s <= time.time() + node.config.record_lifetime_s
-
-
 async def test_without_a_lookup_service_published_says_so(start: Start) -> None:
     node = await start(lookup=None)
     with pytest.raises(PublishFailed):
@@ -218,16 +139,6 @@ async def test_closing_ends_the_wait_for_a_publish(start: Start) -> None:
     await node.close()
     with pytest.raises(PublishFailed):
         await waiting
-
-
-async def test_a_cancelled_wait_for_a_publish_disturbs_no_other(start: Start) -> None:
-    watched = Watched(failures=1)
-    node = await start(lookup=watched)
-    first, second = (asyncio.ensure_future(node.published()) for _ in range(2))
-    await asyncio.sleep(0)
-    first.cancel()
-    async with asyncio.timeout(4):
-        assert (await second).stored == 1
 
 
 async def test_an_identity_that_runs_twice_warns_both(start: Start, lookup: MemoryLookup) -> None:

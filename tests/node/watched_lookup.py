@@ -11,23 +11,15 @@ from egtp import MemoryLookup, Published, PublishFailed, SignedCommRecord
 class Watched(MemoryLookup):
     """Remembers what was published; fails as often as it is told to."""
 
-    def __init__(
-        self,
-        failures: int = 0,
-        error: type[Exception] = PublishFailed,
-        unix_time: Callable[[], float] = time.time,
-    ) -> None:
+    def __init__(self, failures: int = 0, unix_time: Callable[[], float] = time.time) -> None:
         super().__init__(unix_time)
         self.published: list[SignedCommRecord] = []
         self.failures = failures
-        self.error = error
-        self.attempts = 0
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        self.attempts += 1
         if self.failures:
             self.failures -= 1
-            raise self.error("not now")
+            raise PublishFailed("not now")
         published = await super().publish(record)
         self.published.append(record)
         return published
