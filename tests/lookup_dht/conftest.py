@@ -20,6 +20,7 @@ from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Query, Reply, decode_query, encode_query, encode_reply
+from tests.lookup_dht.at_hand import Start
 
 # Dead nodes cost a test little; nothing else differs from the defaults.
 QUICK = DHTLimits(soft_timeout_s=0.1, reply_timeout_min_s=0.15, reply_timeout_max_s=0.15)
@@ -151,9 +152,6 @@ async def loop_errors() -> AsyncIterator[list[dict[str, Any]]]:
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     yield errors
     assert errors == []
-
-
-Start = Callable[..., Awaitable[DHTLookup]]
 
 
 @pytest.fixture

@@ -35,10 +35,9 @@ from lookup_dht.wire.datagram import (
     encode_query,
     encode_reply,
 )
+from tests.lookup_dht.at_hand import Sign, Start
 
-Start = Callable[..., Awaitable[DHTLookup]]
 OpenRaw = Callable[..., Awaitable[Any]]
-Sign = Callable[..., SignedCommRecord]
 
 
 VALID = [

@@ -14,15 +14,11 @@ from pathlib import Path
 import pytest
 
 from egtp.errors import InvalidConfig
-from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
-from lookup_dht import DHTLookup
 from lookup_dht.state.state_file import CorruptState, NodeState, read_state, write_state
 from lookup_dht.wire.contact import Contact
-
-Sign = Callable[..., SignedCommRecord]
-Start = Callable[..., Awaitable[DHTLookup]]
+from tests.lookup_dht.at_hand import Sign, Start
 
 
 class Program:

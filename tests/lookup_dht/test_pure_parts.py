@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
 from lookup_dht.protocol.rate_limit import BURST_S, RateLimit
@@ -24,8 +22,8 @@ from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, Net
 from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Query
+from tests.lookup_dht.at_hand import Sign
 
-Sign = Callable[..., SignedCommRecord]
 K = 20
 
 

@@ -14,9 +14,7 @@ from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.protocol.reachability import CONTACTED_MAX, Reachability
 from lookup_dht.wire.datagram import BYTES_IN_MAX, Method, Query, decode_query, encode_query
 from simulations.virtual import Host, Nat, NatKind, Network, run_in
-
-Start = Callable[..., Awaitable[DHTLookup]]
-
+from tests.lookup_dht.at_hand import Start
 
 LIMITS = DHTLimits()
 

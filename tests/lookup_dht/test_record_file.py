@@ -12,13 +12,11 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from egtp.errors import InvalidConfig, LookupFailed, LookupFailure
-from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.records.backlog import Backlog, Change
@@ -27,9 +25,7 @@ from lookup_dht.records.record_file import RecordFile, open_or_set_aside
 from lookup_dht.records.record_verifier import SequenceFloor
 from lookup_dht.settings import NodeSettings
 from lookup_dht.wire.datagram import StoreStatus
-
-Sign = Callable[..., SignedCommRecord]
-Start = Callable[..., Awaitable[DHTLookup]]
+from tests.lookup_dht.at_hand import Sign, Start
 
 WRITER = """
 import collections, pathlib, random, sys, time

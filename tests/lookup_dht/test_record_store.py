@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import random
-from collections.abc import Callable
 
 import pytest
 
@@ -17,10 +16,10 @@ from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.records.record_verifier import RecordVerifier, SequenceFloor
 from lookup_dht.settings import DHTLimits, NodeSettings
 from lookup_dht.wire.datagram import StoreStatus
+from tests.lookup_dht.at_hand import Sign
 
 NOW = 1_800_000_000
 DAY = 24 * 3600
-Sign = Callable[..., SignedCommRecord]
 
 
 class Clock:

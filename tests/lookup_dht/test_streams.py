@@ -11,13 +11,9 @@ import pytest
 
 from egtp.errors import LookupFailed, LookupFailure, NodeClosed
 from egtp.lookup import LookupChain, MemoryLookup, StreamingLookup, resolve_stream
-from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity
-from lookup_dht import DHTLimits, DHTLookup
-
-Start = Callable[..., Awaitable[DHTLookup]]
-Network = Callable[..., Awaitable[list[DHTLookup]]]
-Sign = Callable[..., SignedCommRecord]
+from lookup_dht import DHTLimits
+from tests.lookup_dht.at_hand import Network, Sign, Start
 
 
 async def sequences(lookup: StreamingLookup, identity: Identity, newer_than: int = 0) -> list[int]:

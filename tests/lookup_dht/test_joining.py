@@ -1,0 +1,199 @@
+"""Whom a node joins through, at its start and later, and what it keeps for the next one."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from egtp.errors import InvalidConfig
+from egtp.values.identity import Identity
+from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.state.state_file import NodeState
+from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.datagram import Method, decode_query
+from tests.lookup_dht.at_hand import Sign, Start
+
+
+async def test_a_node_that_lost_everybody_joins_again(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    seed = await start()
+    node = await start(seed)
+    for contact in list(node._node.protocol.router):
+        node._node.protocol.router.remove_contact(contact)
+    assert node.contacts == 0
+    assert (await node.publish(sign(identity, 5))).stored == 1
+
+
+async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
+        reserved.bind(("127.0.3.3", 0))
+        port = reserved.getsockname()[1]
+    now = [1000.0]
+    node = await start(f"127.0.3.3:{port}", elapsed=lambda: now[0])
+    assert node.contacts == 0
+    await start(listen=f"127.0.3.3:{port}")
+    now[0] += 60
+    await node._node._refresh_table()
+    assert node.contacts == 1
+
+
+async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Start) -> None:
+    node = await start()
+    other = await start(node)
+    before = node.node_id
+    for voter in (b"\x08\x08\x08\x08", b"\x09\x09\x09\x09"):
+        node._node.protocol.acquaintances.votes.cast(voter, b"\x5d\xb8\xd8\x22")
+    await node._node._refresh_table()
+    assert node.node_id != before
+    assert node._node.storage.center == node.node_id == node._node.protocol.source_node.id
+    assert node.contacts == 1
+    await other._node.protocol.call_ping(next(iter(other._node.protocol.router)))
+    assert [it.id for it in other._node.protocol.router] == [node.node_id]
+
+
+async def test_the_state_of_a_run_is_where_the_next_one_begins(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    seed, old = await start(), await start()
+    await old._node.bootstrap([seed._node.bound])
+    old._node.storage.put(identity.node_id, sign(identity, 5).encode())
+    dead = Contact(bytes(20), b"\x7f\x00\x03\x09", 9)
+    forged = (os.urandom(20), sign(identity, 5).encode())
+    state = NodeState(
+        old.state.node_id, "main", (*old.state.contacts, dead), (*old.state.records, forged)
+    )
+    await old.close()
+    new = await start(state=NodeState.decode(state.encode()))
+    assert new.node_id == old.node_id
+    assert [it.address for it in new._node.protocol.router] == [seed._node.bound]
+    assert dead in new.state.contacts  # It may be back at the next start.
+    assert [key for key, _ in new.state.records] == [identity.node_id]
+    with pytest.raises(InvalidConfig, match="network"):
+        DHTLookup(network="lab", state=state)
+
+
+async def test_contacts_that_an_option_forbids_are_kept_for_a_later_run_and_told_of(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    seed, old = await start(), await start()
+    await old._node.bootstrap([seed._node.bound])
+    sixth = Contact(bytes(20), b"\x2a" + bytes(14) + b"\x02", 9)
+    nowhere = Contact(bytes(20), b"\xe0\x00\x00\x01", 9)
+    state = NodeState(old.node_id, "main", (*old.state.contacts, sixth, nowhere))
+    await old.close()
+    strict = await start(state=state, private_addresses=False)
+    assert strict.contacts == 0
+    assert set(strict.state.contacts) == {*old.state.contacts, sixth}
+    private, other = [it.getMessage() for it in caplog.records]
+    assert private.startswith("1 of the DHT contacts of an earlier run are kept, but not used: ")
+    assert "allow private addresses" in private
+    assert "a node that listens on 127.0.0.1:0 cannot reach them" in other
+    lab = await start(state=strict.state)
+    assert lab.contacts == 1
+    assert sixth in lab.state.contacts
+
+
+async def test_what_is_kept_without_being_used_has_a_bound(start: Start) -> None:
+    many = tuple(Contact(bytes(20), b"\x0a\x01\x01\x01", port) for port in range(1, 2000))
+    node = await start(state=NodeState(b"", "main", many), private_addresses=False)
+    assert node.state.contacts == many[:256]
+
+
+async def test_of_many_contacts_those_are_greeted_that_the_last_run_had_in_its_table(
+    start: Start,
+) -> None:
+    node = await start()
+    table = [Contact(bytes(20), b"\x7f\x01\x01\x01", port) for port in range(1, 65)]
+    former = [Contact(bytes(20), b"\x7f\x01\x01\x02", port) for port in range(1, 65)]
+    node._restore_contacts([*table, *former])
+    assert set(node._node.protocol.router.former.values()) == set(table)
+
+
+async def test_a_contact_whose_id_does_not_fit_any_more_is_greeted_at_its_address(
+    start: Start,
+) -> None:
+    """As the first node of a network, whose id was another before it knew its address."""
+    node = await start()
+    known = Contact(bytes(20), b"\x08\x08\x08\x08", 9)
+    node._restore_contacts([known])
+    assert list(node._node.protocol.router.former) == [known.address]
+
+
+async def test_a_node_joins_through_another_by_its_name() -> None:
+    async with DHTLookup(private_addresses=True) as one:
+        port = one.address.port
+        async with DHTLookup(bootstrap=[f"localhost:{port}"], private_addresses=True) as two:
+            assert two.statistics()["contacts"] == 1
+
+
+async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_do(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with DHTLookup(private_addresses=True) as one:
+        name = f"localhost:{one.address.port}"
+        async with DHTLookup("0.0.0.0:0", name) as two:
+            await two._node.bootstrap()
+            assert two.counters["seed_address_refused"] == 2
+            assert two.contacts == 0
+    (line,) = [it.getMessage() for it in caplog.records]
+    assert line.startswith(f"{name} stands for 127.0.0.1, which is not an address")
+    assert "allow private addresses" in line
+
+
+async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greeted() -> None:
+    async def resolve(_: str, port: int) -> list[tuple[str, int]]:
+        return [("224.0.0.1", port), ("127.0.0.1", port)]
+
+    async with DHTLookup(private_addresses=True) as one:
+        seed = f"dht.example.org:{one.address.port}"
+        async with DHTLookup(bootstrap=seed, private_addresses=True, resolve_name=resolve) as two:
+            assert two.contacts == 1
+            assert two.counters["seed_address_refused"] == 1
+
+
+async def test_a_newcomer_does_not_keep_the_loop_from_others_however_many_records_there_are(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start()
+    server, newcomer = node._node, Contact(bytes(20), b"\x7f\x00\x00\x02", 9100)
+    keys = [hashlib.sha256(b"%d" % number).digest()[:20] for number in range(5000)]
+    monkeypatch.setattr(server.storage, "keys", lambda: keys)
+    server.protocol.router.add_contact(newcomer)
+    look = asyncio.ensure_future(server.walks.hand_over())
+    turns = 0
+    while not look.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 5000 / 512
+
+
+async def test_a_newcomer_that_does_not_answer_is_offered_few_records(
+    start: Start, sign: Sign, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    node, silent = await start(), await open_raw()
+    server = node._node
+    # Closer to all of them than the node itself.
+    far = bytes(byte ^ 0xFF for byte in node.node_id)
+    silent.id = far
+    randbytes = random.Random(1).randbytes
+    peers: list[Identity] = []
+    while len(peers) < 30:
+        peer = Identity.generate(randbytes)
+        if bytes(peer.node_id)[0] >> 7 == far[0] >> 7:
+            peers.append(peer)
+            server.storage.put(bytes(peer.node_id), sign(peer, 5).encode())
+    server.protocol.router.add_contact(silent.contact)
+    await server.walks.hand_over()
+    queries = [
+        decode_query(silent.received.get_nowait()[0]) for _ in range(silent.received.qsize())
+    ]
+    asked = {query.key for query in queries if query.method is Method.FIND_VALUE}
+    assert 0 < len(asked) <= DHTLimits().parallel_queries
