@@ -15,7 +15,7 @@ import pytest
 from egtp import Node, Published
 from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.identity_file import IdentityFile
-from egtp.own.publishing import SIGN_AGAIN_MAX_S
+from egtp.own.publishing import RETRY_MAX_S
 from simulations.lab import Lab, in_lab
 from tests.node.at_hand import Eventually, engine_of
 from tests.node.watched_lookup import Watched
@@ -73,7 +73,7 @@ def test_a_record_that_could_not_be_renewed_is_renewed_once_there_is_room(disk: 
         assert node.counters[NOT_SIGNED] > 1
         assert node.record is before
         disk.has_room()
-        await asyncio.sleep(SIGN_AGAIN_MAX_S + 1)
+        await asyncio.sleep(RETRY_MAX_S + 1)
         assert watched.published[-1].sequence > before.sequence
         assert node.record == watched.published[-1]
         assert node.record.sequence == disk.file.load_sequence()

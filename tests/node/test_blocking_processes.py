@@ -1,0 +1,165 @@
+"""egtp.blocking in whole processes: Ctrl-C, forks, and programs that forget to close."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # noqa: S603
+        [sys.executable, *options, program],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+PREFACE = """
+import os, signal, sys, threading, time
+import egtp
+
+lookup = egtp.MemoryLookup()
+def node(**options):
+    config = egtp.NodeConfig(private_addresses=True)
+    made = egtp.blocking.Node(
+        egtp.Identity.generate(os.urandom), lookup=lookup, config=config, **options
+    )
+    made.start()
+    return made
+"""
+
+
+def test_ctrl_c_during_a_query_frees_everything_and_tells_the_peer() -> None:
+    done = run(
+        PREFACE
+        + """
+called, cancelled = threading.Event(), threading.Event()
+async def stuck(query):
+    called.set()
+    try:
+        await egtp.blocking.asyncio.Event().wait()
+    except BaseException:
+        cancelled.set()
+        raise
+peer, asker = node(listen="127.0.0.1:0"), node()
+peer.handle("stuck", stuck)
+peer.published()
+killer = threading.Thread(target=lambda: called.wait() and os.kill(os.getpid(), signal.SIGINT))
+killer.start()
+try:
+    asker.query(peer.node_id, "stuck")
+except KeyboardInterrupt:
+    assert asker.why(peer.node_id).open_queries == 0
+    assert cancelled.wait(5)
+    asker.close(), peer.close(), killer.join()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+def test_ctrl_c_during_the_start_leaves_nothing() -> None:
+    done = run(
+        PREFACE
+        + """
+class Slow:
+    async def __aenter__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        await egtp.blocking.asyncio.Event().wait()
+    async def __aexit__(self, *error): ...
+try:
+    node(services=[Slow()])
+except KeyboardInterrupt:
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+def test_ctrl_c_as_a_node_is_told_to_end_leaves_one_that_can_be_closed() -> None:
+    done = run(
+        PREFACE
+        + """
+loop = egtp.blocking.asyncio.new_event_loop()
+made = node(loop_factory=lambda: loop)
+def interrupted(*call):
+    del loop.call_soon_threadsafe
+    raise KeyboardInterrupt
+loop.call_soon_threadsafe = interrupted
+try:
+    made.close()
+except KeyboardInterrupt:
+    made.close()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+def test_r15_a_forked_child_is_told_so_at_once_and_can_end() -> None:
+    done = run(
+        PREFACE
+        + """
+import warnings; warnings.simplefilter("ignore")
+asker = node(listen="127.0.0.1:0")
+asker.handle("greet", lambda query: b"hello")
+child = os.fork()
+if child == 0:
+    try:
+        asker.query(asker.node_id, "greet")
+    except egtp.WrongLoop as error:
+        assert "forked" in str(error)
+        asker.close()
+        sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert asker.query(asker.node_id, "greet") == b"hello"
+print("told")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("told\n", "")
+
+
+def test_a_process_that_forgets_to_close_ends_all_the_same() -> None:
+    done = run(
+        PREFACE
+        + """
+peer = node(listen="127.0.0.1:0")
+peer.handle("stuck", lambda query: time.sleep(1000))
+peer._close_timeout_s = 0.1
+asker = node()
+peer.published()
+asker.send(peer.node_id, "stuck")
+print("forgets")
+""",
+        "-c",
+    )
+    assert (done.returncode, done.stdout) == (0, "forgets\n")
+
+
+def test_the_example_runs_as_it_stands() -> None:
+    done = run("examples/without_a_loop.py", "-W", "error")
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == [
+        "hello, world",
+        "hello, Alice",
+        "hello, Bob",
+        "hello, Carol",
+        "the peer answered with code 1, no such kind",
+    ]
