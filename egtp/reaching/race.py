@@ -52,6 +52,8 @@ class Race:
         self._faltered = asyncio.Event()
         self.contact: Contact | None = None
         """Whose strategies were the last to join."""
+        self.contacts = 0
+        """How many have joined."""
         self.attempts: list[Attempt] = []
         """What was tried in vain, or passed over, in the order of its end."""
 
@@ -60,6 +62,7 @@ class Race:
         if contact == self.contact:
             return
         self.contact = contact
+        self.contacts += 1
         choice = self._plan(contact)
         self.attempts += [Attempt(one, why.reason, 0.0, why.detail) for one, why in choice.refused]
         racing = self._racing.values()

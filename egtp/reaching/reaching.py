@@ -6,7 +6,7 @@ What is found is tried as it is found, beside what is still under way.
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from typing import Final, Protocol
 
 from egtp.config import NodeConfig
 from egtp.errors import FastFail, FastFailReason
@@ -25,6 +25,10 @@ from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 
 __all__ = ["ReachHost", "Reacher"]
+
+CONTACTS_MAX: Final = 8
+"""How many records of a peer are dialled in one search. Each names eight addresses, of anybody, and
+whoever signs ever newer ones would have one more dialled for each node of a DHT that is asked."""
 
 
 class ReachHost(Protocol):
@@ -91,7 +95,8 @@ class Reacher:
                 race.join(known)
             scout = None if self._lookups is None else self._look_up(self._lookups, peer, race)
             await race.run(scout)
-            if found.done() or self._contact(peer) == known:
+            is_enough = race.contacts >= CONTACTS_MAX
+            if found.done() or is_enough or self._contact(peer) == known:
                 break
         if found.done():
             return
@@ -132,7 +137,7 @@ class Reacher:
         lookup = lookups.of(peer.peer_id, peer.record.sequence if peer.record is not None else 0)
         first = seen = lookup.found
         async with lookup:
-            while await lookup.more(seen):
+            while race.contacts < CONTACTS_MAX and await lookup.more(seen):
                 seen = lookup.found
                 contact = self._contact(peer)
                 if contact is not None:

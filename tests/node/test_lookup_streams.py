@@ -22,7 +22,7 @@ from egtp import (
 from egtp.events import Dialling, Event
 from egtp.reaching.shared_lookup import SharedLookups
 from egtp.values.comm_record import CommRecord
-from egtp.values.comm_strat import RelayStrat
+from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
 from simulations.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import engine_of
 
@@ -213,6 +213,33 @@ def test_a_lookup_that_finds_something_and_never_ends_is_bounded() -> None:
             AttemptReason.LOOKUP_SILENT,
         )
         assert world.now_s - began_s == pytest.approx(2 * asker.config.lookup_timeout_s, abs=0.1)
+        assert lookup.open == 0
+
+    play(story)
+
+
+def test_whoever_signs_ever_newer_records_has_few_addresses_dialled() -> None:
+    """Each names eight addresses of somebody else; whoever owns the nodes of a DHT around his own
+    peerId has each of them show another one."""
+
+    async def story(world: World) -> None:
+        victim = await world.gone()
+        host = world.records[victim].tcp[0].address.ip
+        who = Identity.generate(world.network.host("elsewhere", "9.0.0.1").entropy)
+
+        def record(sequence: int) -> SignedCommRecord:
+            ports = range(5000 + 8 * sequence, 5008 + 8 * sequence)
+            victims = tuple(TCPStrat(Address(host, port)) for port in ports)
+            expiry = int(world.network.story.unix_time()) + 600
+            content = CommRecord(expiry, bytes(8), ((1, who.channel_key),), victims)
+            return SignedCommRecord.sign(who, sequence, content)
+
+        lookup = Walking(*((0.1, record(sequence)) for sequence in range(1, 121)))
+        asker = await world.seeker(lookup)
+        with pytest.raises(FastFail) as failed:
+            await world.query(asker, who.node_id)
+        assert 8 <= len(world.dials) <= 8 * 8
+        assert {one.reason for one in failed.value.attempts} == {AttemptReason.REFUSED}
         assert lookup.open == 0
 
     play(story)
