@@ -54,6 +54,11 @@ class Shares:
         held = self._held.get(peer_id)
         return 0 if held is None else held.amount
 
+    def is_strangers(self, peer_id: NodeId) -> bool:
+        """Whether a peer has something, and that as a stranger."""
+        held = self._held.get(peer_id)
+        return held is not None and held.stranger
+
     def left(self, *, stranger: bool) -> int:
         """What one more peer could take."""
         left = self._all_max - self.taken
@@ -61,15 +66,17 @@ class Shares:
 
     def fits(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
         """Whether :meth:`take` would let the peer have so much more."""
+        is_within_its_own = self.of(peer_id) + amount <= self._peer_max
+        return is_within_its_own and self.lacking(peer_id, amount, stranger=stranger) <= 0
+
+    def lacking(self, peer_id: NodeId, amount: int, *, stranger: bool) -> int:
+        """How much strangers would have to give back before the peer could have so much more, what
+        is its own limit apart."""
         held = self._held.get(peer_id)
-        has, strangers = 0 if held is None else held.amount, self._strangers
+        lacking, strangers = self.taken + amount - self._all_max, self._strangers
         if held is not None and held.stranger != stranger:
-            strangers += has if stranger else -has
-        return (
-            has + amount <= self._peer_max
-            and self.taken + amount <= self._all_max
-            and not (stranger and strangers + amount > self._strangers_max)
-        )
+            strangers += held.amount if stranger else -held.amount
+        return max(lacking, strangers + amount - self._strangers_max) if stranger else lacking
 
     def take(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:
         """Let a peer have so much more. False, and nothing is taken, if that is above a limit.

@@ -3,12 +3,14 @@
 Pure. A lease without a connection has a mailbox: bounded in packets, bytes and time. Relays serve
 strangers, who may make up as many identities as they like; so in a full relay the leases of those
 make way who are not even connected, and connections are bounded by where they come from. In a full
-mailbox whoever has most makes way.
+mailbox whoever has most makes way, and when all together hold too much, whoever has most in the
+fullest.
 """
 
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -174,13 +176,22 @@ class Leases:
         if sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max:
             return None
         gone = self._makes_way(lease, sender, size)
-        if gone is None or not self._by_sender.take(sender, size, stranger=stranger):
+        if gone is None or self._by_sender.of(sender) + size > limits.sender_bytes_max:
             return None
+        spared: list[Held] = []
+        needed = self._by_sender.lacking(sender, size, stranger=stranger)
+        if needed > 0:
+            fullest = max(self._leases.values(), key=lambda one: one.held_bytes)
+            spared = self._spared(fullest, lease.held_bytes + size, needed)
+            if not spared:
+                return None
+            self._drop(fullest, spared)
         self._drop(lease, gone)
+        self._by_sender.take(sender, size, stranger=stranger)
         deadline_s = now_s + min(lifetime_s, limits.mailbox_s_max)
         lease.held.append(Held(sender, packet, deadline_s))
         lease.held_bytes += size
-        return gone
+        return gone + spared
 
     def _makes_way(self, lease: _Lease, sender: NodeId, size: int) -> list[Held] | None:
         """The oldest of whoever has most, in packets or in bytes, until there is room; None if
@@ -191,17 +202,30 @@ class Leases:
         while (by_bytes := left_bytes + size > self._limits.mailbox_bytes_max) or (
             len(left) >= self._limits.mailbox_packets_max
         ):
-            has: Counter[NodeId] = Counter()
-            for one in left:
-                has[one.sender] += len(one.packet) if by_bytes else 1
-            greediest = max(has, key=has.__getitem__, default=sender)
-            if has[sender] + (size if by_bytes else 1) >= has[greediest]:
+            has = _shares_of(left, by_bytes=by_bytes)
+            oldest = _oldest_of_the_greediest(left, has)
+            most = 0 if oldest is None else has[oldest.sender]
+            if oldest is None or has[sender] + (size if by_bytes else 1) >= most:
                 return None
-            oldest = next(one for one in left if one.sender == greediest)
             left.remove(oldest)
             left_bytes -= len(oldest.packet)
             gone.append(oldest)
         return gone
+
+    def _spared(self, fullest: _Lease, held_bytes: int, needed: int) -> list[Held]:
+        """All mailboxes together are full, and one is to have ``held_bytes``. If the fullest has
+        more: the oldest of those strangers who have most in there, until so much is free. So nobody
+        keeps all others out with mailboxes of his own."""
+        spared: list[Held] = []
+        left = [one for one in fullest.held if self._by_sender.is_strangers(one.sender)]
+        while needed > 0:
+            oldest = _oldest_of_the_greediest(left, _shares_of(left, by_bytes=True))
+            if oldest is None or fullest.held_bytes <= held_bytes:
+                return []
+            left.remove(oldest)
+            needed -= len(oldest.packet)
+            spared.append(oldest)
+        return spared
 
     def collect(self, recipient: NodeId, now_s: float) -> list[Held]:
         """The recipient is back: empty its mailbox. What is too old is gone (R24)."""
@@ -241,3 +265,16 @@ class Leases:
             lease.held.remove(held)
             lease.held_bytes -= len(held.packet)
             self._by_sender.give_back(held.sender, len(held.packet))
+
+
+def _shares_of(held: Iterable[Held], *, by_bytes: bool) -> Counter[NodeId]:
+    """What each sender has of it, in bytes or in packets."""
+    has: Counter[NodeId] = Counter()
+    for one in held:
+        has[one.sender] += len(one.packet) if by_bytes else 1
+    return has
+
+
+def _oldest_of_the_greediest(held: Iterable[Held], has: Counter[NodeId]) -> Held | None:
+    greediest = max(has, key=has.__getitem__, default=None)
+    return next((one for one in held if one.sender == greediest), None)
