@@ -3,7 +3,8 @@
 A connection costs a stranger nothing and this node a handshake. So they are counted by where they
 come from: an IPv4 address, or an IPv6 /64, which is what one customer is given. Rates are token
 buckets, one for each of these and one for all. A handshake through a relay costs as much without a
-connection; it comes from a relay, and from whom that says.
+connection; it comes from a relay, and from whom that says. Half of either is kept for newcomers:
+however many come again and again, whoever has not come lately is not behind them.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ ORIGINS_MAX: Final = 4096
 """Buckets that are remembered. Whoever has more addresses than that is held up by the one of all:
 until it has used them in turn, the first is full again anyway."""
 NEWCOMER_S: Final = 60.0
-"""Whoever came through a relay, and then did not for so long, is new there: a crowd that wants to
-be new all the time has to be sixty times as large as what newcomers have in a second."""
+"""Whoever came, and then did not for so long, is new: a crowd that wants to be new all the time has
+to be sixty times as large as what newcomers have in a second."""
 
 
 def origin(ip: bytes) -> bytes:
@@ -69,15 +70,39 @@ class ArrivalRates:
         return bucket
 
 
+class _Lately:
+    """Who was let in lately; of more than :data:`ORIGINS_MAX`, those of the last."""
+
+    __slots__ = ("_last_s",)
+
+    def __init__(self) -> None:
+        self._last_s: OrderedDict[bytes, float] = OrderedDict()
+        """Those first for whom that is longest ago."""
+
+    def __len__(self) -> int:
+        return len(self._last_s)
+
+    def is_new(self, where: bytes, now_s: float) -> bool:
+        last_s = self._last_s.get(where)
+        return last_s is None or now_s >= last_s + NEWCOMER_S
+
+    def let_in(self, where: bytes, now_s: float) -> None:
+        if self._last_s.pop(where, None) is None and len(self._last_s) >= ORIGINS_MAX:
+            self._last_s.popitem(last=False)
+        self._last_s[where] = now_s
+
+
 class AcceptLimits:
     """Of accepted connections only: whom this node dials is its own choice."""
 
-    __slots__ = ("_open", "_per_origin_max", "_rates")
+    __slots__ = ("_again", "_lately", "_open", "_per_origin_max", "_rates")
 
     def __init__(
         self, *, per_s: float, per_origin_per_s: float, per_origin_max: int, now_s: float
     ) -> None:
         self._rates = ArrivalRates(per_s=per_s, per_origin_per_s=per_origin_per_s, now_s=now_s)
+        self._again = TokenBucket(per_s / 2, BURST_S, now_s)
+        self._lately = _Lately()
         self._per_origin_max = per_origin_max
         self._open: Counter[bytes] = Counter()
 
@@ -85,8 +110,14 @@ class AcceptLimits:
         """Let a connection in, and return None; or the reason not to."""
         if self._open[where] >= self._per_origin_max:
             return "too many from one address"
+        comes_again = not self._lately.is_new(where, now_s)
+        if comes_again and self._again.ready_s > now_s:
+            return "too fast"
         reason = self._rates.take(where, now_s)
         if reason is None:
+            if comes_again:
+                self._again.take(1, now_s)
+            self._lately.let_in(where, now_s)
             self._open[where] += 1
         return reason
 
@@ -99,23 +130,21 @@ class AcceptLimits:
     @property
     def remembered(self) -> int:
         """How much is held, in entries."""
-        return len(self._rates) + len(self._open)
+        return len(self._rates) + len(self._lately) + len(self._open)
 
 
 class RelayedInitiations:
     """Of what relays deliver to this node, the beginnings of handshakes. One relay brings at most
     half of them, since it may make up senders; one sender behind it an eighth of that, since it may
-    make up peers. Half of what a relay brings is kept for newcomers: however many strangers come
-    again and again, whoever has not come lately is not behind them."""
+    make up peers. Half of what a relay brings is kept for newcomers."""
 
-    __slots__ = ("_again", "_by_relay", "_by_sender", "_seen")
+    __slots__ = ("_again", "_by_relay", "_by_sender", "_lately")
 
     def __init__(self, per_s: float, now_s: float) -> None:
         self._by_relay = ArrivalRates(per_s=per_s, per_origin_per_s=per_s / 2, now_s=now_s)
         self._again = ArrivalRates(per_s=per_s / 2, per_origin_per_s=per_s / 4, now_s=now_s)
         self._by_sender = ArrivalRates(per_s=float("inf"), per_origin_per_s=per_s / 16, now_s=now_s)
-        self._seen: OrderedDict[bytes, float] = OrderedDict()
-        """Who was let in, and when last; those first for whom that is longest ago."""
+        self._lately = _Lately()
 
     def admit(self, relay_id: NodeId, sender: NodeId, now_s: float) -> bool:
         """Whether this one may be looked at. Who is too fast takes nothing from the others."""
@@ -123,18 +152,9 @@ class RelayedInitiations:
         where = relay_id + sender
         admitted = (
             self._by_sender.take(where, now_s) is None
-            and (self._is_new(where, now_s) or self._again.take(relay_id, now_s) is None)
+            and (self._lately.is_new(where, now_s) or self._again.take(relay_id, now_s) is None)
             and self._by_relay.take(relay_id, now_s) is None
         )
         if admitted:
-            self._see(where, now_s)
+            self._lately.let_in(where, now_s)
         return admitted
-
-    def _is_new(self, where: bytes, now_s: float) -> bool:
-        seen_s = self._seen.get(where)
-        return seen_s is None or now_s >= seen_s + NEWCOMER_S
-
-    def _see(self, where: bytes, now_s: float) -> None:
-        if self._seen.pop(where, None) is None and len(self._seen) >= ORIGINS_MAX:
-            self._seen.popitem(last=False)
-        self._seen[where] = now_s

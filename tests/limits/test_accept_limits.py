@@ -77,6 +77,18 @@ def test_who_is_refused_takes_nothing_from_the_others() -> None:
     assert results == [None] * 14
 
 
+def test_addresses_that_come_again_and_again_leave_half_to_newcomers() -> None:
+    """Ten of them, none above its own rate, take all that there is otherwise."""
+    accepts, now, again, newcomers = limits(per_s=100.0, per_origin_per_s=10.0), 0.0, 0, 0
+    for turn in range(60_000):
+        now = turn / 1000
+        again += accepts.enter(bytes([turn % 20]), now) is None
+        if turn % 100 == 99:
+            newcomers += accepts.enter(turn.to_bytes(4, "big"), now) is None
+    assert newcomers == 600
+    assert again == pytest.approx(100 / 2 * (BURST_S + now), rel=0.02)
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.booleans(), st.floats(0.0, 1.0)), min_size=1, max_size=200
@@ -105,7 +117,7 @@ def test_what_is_remembered_is_bounded_however_many_addresses_somebody_has() -> 
         assert accepts.enter(where, now) is None
         accepts.leave(where)
         now += 0.001
-    assert accepts.remembered == ORIGINS_MAX
+    assert accepts.remembered == 2 * ORIGINS_MAX
 
 
 def peer(number: int) -> NodeId:
@@ -167,4 +179,4 @@ def test_what_is_remembered_of_senders_is_bounded_however_many_a_relay_makes_up(
     initiations = RelayedInitiations(1e6, 0.0)
     for number in range(3 * ORIGINS_MAX):
         assert initiations.admit(peer(0), peer(number), 0.001 * number)
-    assert len(initiations._seen) == ORIGINS_MAX
+    assert len(initiations._lately) == ORIGINS_MAX

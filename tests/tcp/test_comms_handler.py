@@ -344,14 +344,19 @@ async def test_one_address_connects_so_fast_and_others_are_not_held_up(
     await accepted(server, client, address)
 
 
-async def test_all_together_connect_so_fast(make_end: Any, clock: Clock) -> None:
+async def test_all_together_connect_so_fast_and_leave_half_to_newcomers(
+    make_end: Any, clock: Clock
+) -> None:
     server, client = make_end(elapsed=clock, accepts_per_s=1.0), make_end()
     other = make_end(dial_from=ALSO_CLIENT)
     address = await server.listen()
-    await accepted(server, client, address, 6)
+    await accepted(server, client, address, 4)
+    (refused,) = await dial(server, client, address)
+    await client.until(lambda: refused.is_closed)
+    await accepted(server, other, address)
     (refused,) = await dial(server, other, address)
     await other.until(lambda: refused.is_closed)
-    assert server.counters == {"connection refused: too fast": 1}
+    assert server.counters == {"connection refused: too fast": 2}
 
 
 # Cleaning up
