@@ -305,6 +305,8 @@ class Answering:
     def look(self, now_s: float, sequence: int) -> None:
         """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""
         self.handlers.expire(now_s)
+        if self.uploads.is_short:
+            self.handlers.end_for_the_gone()
         self.unread.look(now_s)
         self.uploads.look(now_s)
         self.answers.look(now_s, sequence)

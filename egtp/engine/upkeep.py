@@ -12,6 +12,7 @@ from egtp.engine.asking import Asking
 from egtp.engine.routes import ANOTHER_WAY, Routes
 from egtp.engine.searching import Searching
 from egtp.paths.channels import SecureChannels
+from egtp.paths.path import Path
 from egtp.paths.silence import Verdict
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
@@ -64,13 +65,13 @@ class Upkeep:
             if asked is not None:
                 watched[asked] = None
         for peer in self._next_at_rest(now):
-            if self._is_restless(peer):
+            if self._is_restless(peer, now):
                 watched[peer] = None
             else:
                 self._renew_when_old(peer, now)
         for peer in list(watched):
             self._look_at(peer, now, is_relay=peer.peer_id in relays)
-            if not self._is_restless(peer):
+            if not self._is_restless(peer, now):
                 del watched[peer]
         self._routes.end_idle(now)
 
@@ -85,13 +86,22 @@ class Upkeep:
         some, self._at_rest = self._at_rest[:count], self._at_rest[count:]
         return some
 
-    def _is_restless(self, peer: Peer) -> bool:
+    def _is_restless(self, peer: Peer, now: float) -> bool:
         if peer.waiting or peer.superseded or peer.retired or peer.direct_due_s < math.inf:
             return True
         for path in (peer.direct, peer.relayed):
-            if path is not None and (path.outbox or path.silence.is_asked):
+            if path is not None and (
+                path.outbox or path.silence.is_asked or self._is_kept_in_silence(path, now)
+            ):
                 return True
         return False
+
+    def _is_kept_in_silence(self, path: Path, now: float) -> bool:
+        """Whether it is there only since queries of its peer are answered, who says nothing. Who
+        waits for an answer asks for a sign of life as a rule, and so gives one."""
+        asker = path.asker
+        is_kept = asker is not None and asker.running > 0
+        return is_kept and now - path.heard_s > self._config.idle_timeout_s
 
     def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         self._searching.look(peer, now)
@@ -119,7 +129,9 @@ class Upkeep:
         """Notice that nobody is there any more, while somebody waits for a reply."""
         waited_for = self._searching.is_asked(peer)
         for path in peer.paths:
-            if not (waited_for or path.silence.is_asked or (is_relay and path is peer.direct)):
+            is_relays = is_relay and path is peer.direct
+            is_wanted = waited_for or is_relays or self._is_kept_in_silence(path, now)
+            if not (is_wanted or path.silence.is_asked):
                 continue
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):
                 case Verdict.ASK:

@@ -262,6 +262,17 @@ class Handlers:
                 self._counters["handler cancelled: its query is past its lifetime"] += 1
                 self._cancel(incoming)
 
+    def end_for_the_gone(self) -> None:
+        """Cancel the handlers that work for strangers who are gone: others need the room."""
+        for incoming in list(self._waiting):
+            asker = incoming._asker
+            is_gone = asker is not None and asker.stranger and not asker.sessions
+            if is_gone and not incoming._cancelled:
+                self._counters[
+                    "handler cancelled: its asker is gone, and others need the room"
+                ] += 1
+                self._cancel(incoming)
+
     def _cancel(self, incoming: Incoming) -> None:
         incoming._cancelled = True
         if incoming._worker is not None:

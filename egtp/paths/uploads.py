@@ -40,6 +40,11 @@ class Uploads:
         """On how many paths something is kept unfinished, or was when they were last looked at."""
         return len(self._unfinished)
 
+    @property
+    def is_short(self) -> bool:
+        """Whether strangers have less room left than is to get free when somebody makes way."""
+        return self.room.left(stranger=True) < self._spare
+
     def goes_on(self, reassembly: Reassembly) -> None:
         """A chunk came that was not the last one."""
         self._unfinished[reassembly] = None

@@ -1,5 +1,5 @@
-"""Large queries whose end never comes: they hold memory of a node for so long, and no longer. In
-virtual time."""
+"""Large queries whose end never comes, and what is answered for nobody: they hold memory of a node
+for so long, and no longer. In virtual time."""
 
 from __future__ import annotations
 
@@ -97,5 +97,30 @@ def test_what_made_way_and_goes_on_is_refused_as_busy() -> None:
             await query
         assert caught.value.code == ReplyCode.BUSY
         assert lab.now_s < 30
+
+    in_lab(Lab, story)
+
+
+def test_what_strangers_asked_and_left_keeps_nobody_out() -> None:
+    """They ask what is answered in weeks, and are cut off: no packet says that they are gone."""
+
+    async def story(lab: Lab) -> None:
+        node = await lab.node(config=SMALL)
+        for _ in range(2):
+            one = await lab.asker(node)
+            body, weeks_s = bytes(250 * KIB), 4_000_000.0
+            await lab.open_query(one, node.node_id, "wait", body, hard_timeout_s=weeks_s)
+            await asyncio.sleep(1)
+            lab.hosts.pop(one).crash()
+        honest = await lab.asker(node)
+        assert len(engine_of(node).handlers) == 2
+        with pytest.raises(HandlerFailed) as caught:
+            await lab.query(honest, node.node_id, body=bytes(250 * KIB))
+        assert caught.value.code == ReplyCode.BUSY
+        await asyncio.sleep(node.config.idle_timeout_s + 30)
+        assert len(engine_of(node).comms) <= 1, "of who is cut off there is no connection"
+        assert len(await lab.query(honest, node.node_id, body=bytes(250 * KIB))) == 250 * KIB
+        gone = "handler cancelled: its asker is gone, and others need the room"
+        assert node.counters[gone] >= 1
 
     in_lab(Lab, story)
