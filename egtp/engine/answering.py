@@ -282,7 +282,7 @@ class Answering:
 
     def _may_wait(self, path: Path, size: int) -> bool:
         """Its asker may not read: whoever asks on and on must not fill our memory."""
-        if path.outbox.waiting_bytes + size > self._config.waiting_bytes_max:
+        if path.outbox.memory_bytes + size > self._config.waiting_bytes_max:
             self._counters["reply dropped: too much waits for the peer"] += 1
         elif not self.unread.admits(path, size, self._now()):
             self._counters["reply dropped: too much waits for all who do not read"] += 1

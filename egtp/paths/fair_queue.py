@@ -22,11 +22,13 @@ from egtp.channel.packet import PACKET_BYTES_MAX
 from egtp.queries.outgoing import PassedOn
 from egtp.values.identity import NodeId
 
-__all__ = ["RESTING_MAX", "FairQueue"]
+__all__ = ["RESTING_MAX", "SENDER_BYTES", "FairQueue"]
 
 RESTING_MAX: Final = 256
 """Of how many who have nothing here now it is remembered that they had more than their share: each
 of them counts as one who shares, and an identity costs nothing."""
+SENDER_BYTES: Final = 1024
+"""What a sender takes here beside its packets; a test measures that it is no more."""
 
 
 class _Sender:
@@ -70,6 +72,11 @@ class FairQueue:
     def __iter__(self) -> Iterator[PassedOn]:
         for sender in self._senders.values():
             yield from sender.packets
+
+    @property
+    def overhead_bytes(self) -> int:
+        """What all this takes beside the packets."""
+        return SENDER_BYTES * len(self._senders)
 
     def bytes_of(self, peer_id: NodeId) -> int:
         """What waits of one sender."""

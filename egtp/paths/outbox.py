@@ -43,6 +43,10 @@ TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
 
 
+MESSAGE_BYTES: Final = 160
+"""What a message that waits takes beside its bytes; a test measures that it is no more. Most of a
+short reply is this."""
+
 _NOTHING: Final[deque[Any]] = deque(maxlen=0)
 """An empty queue that stays empty. One of its own takes more memory than all the rest of a path, so
 a path at rest has none."""
@@ -133,6 +137,13 @@ class Outbox:
         """How many messages wait of which nothing has left, those included that were taken back."""
         passed_on = 0 if self._passed_on is None else len(self._passed_on)
         return len(self._small) + len(self._chunked) + passed_on
+
+    @property
+    def memory_bytes(self) -> int:
+        """What all that waits takes up here."""
+        messages, queue = len(self._small) + len(self._chunked), self._passed_on
+        passed_on = 0 if queue is None else len(queue) * MESSAGE_BYTES + queue.overhead_bytes
+        return self.waiting_bytes + messages * MESSAGE_BYTES + passed_on
 
     @property
     def has_bulk_only(self) -> bool:

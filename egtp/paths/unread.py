@@ -53,11 +53,12 @@ class Unread:
 
     def admits(self, path: Path, size: int, now_s: float) -> bool:
         """Whether so much more may wait on a path; it is then believed to do so."""
-        waits = path.outbox.waiting_bytes + size
+        before = path.outbox.memory_bytes
+        waits = before + size
         if waits <= LITTLE_BYTES:
             return True
         if not self._has_room(path, waits):
-            has_much = path.outbox.waiting_bytes > LITTLE_BYTES
+            has_much = before > LITTLE_BYTES
             if has_much and now_s - self._looked_s < LOOK_AGAIN_S:
                 return False
             self.look(now_s)
@@ -79,7 +80,7 @@ class Unread:
         def rank(one: Path) -> tuple[bool, int]:
             return not one.is_strangers, -self._waiting[one]
 
-        before = path.outbox.waiting_bytes
+        before = path.outbox.memory_bytes
         for other in sorted(self._waiting, key=rank):
             if self._has_room(path, waits, ROOM_KEPT):
                 return
@@ -87,7 +88,7 @@ class Unread:
             is_alike = other.is_strangers == path.is_strangers
             if is_stranger_for_known or (is_alike and self._waiting[other] > before):
                 self._relieve(other)
-                self._note(other, other.outbox.waiting_bytes)
+                self._note(other, other.outbox.memory_bytes)
 
     def _note(self, path: Path, waits: int) -> None:
         more = waits - self._waiting.get(path, 0)
@@ -102,6 +103,6 @@ class Unread:
         paths, self._waiting = list(self._waiting), {}
         self._of_all = self._of_strangers = 0
         for path in paths:
-            waits = path.outbox.waiting_bytes
+            waits = path.outbox.memory_bytes
             if waits > LITTLE_BYTES and not path.closed:
                 self._note(path, waits)

@@ -488,3 +488,23 @@ def test_a_path_at_rest_has_no_queues(size: int, end: str) -> None:
         outbox.next_batch(0.0)
     queues = ("_begun", "_chunked", "_control", "_small")
     assert [name for name in queues if getattr(outbox, name) is not getattr(fresh, name)] == []
+
+
+@pytest.mark.parametrize("kind", ["replies", "passed on", "passed on, of one each"])
+def test_what_waits_takes_no_more_memory_than_is_accounted_for(kind: str) -> None:
+    outbox, count = Outbox(MIB), 3000
+    senders = [NodeId(number.to_bytes(20, "big")) for number in range(count)]
+    tracemalloc.start()
+    try:
+        for number in range(count):
+            message = number.to_bytes(60, "big")
+            if kind == "replies":
+                outbox.push(Outgoing(message, number / 7))
+            else:
+                sender = senders[number if "one each" in kind else number % 10]
+                outbox.pass_on(PassedOn(message, number / 7, sender))
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert outbox.waiting_bytes == 60 * count
+    assert outbox.memory_bytes / 2 < taken < outbox.memory_bytes

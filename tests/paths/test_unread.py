@@ -17,7 +17,7 @@ BYTES_MAX, STRANGERS_MAX = 1000 * KIB, 600 * KIB
 
 
 class FakeOutbox:
-    waiting_bytes = 0
+    memory_bytes = 0
 
 
 class FakePath:
@@ -34,7 +34,7 @@ def path(*, is_strangers: bool = False) -> Path:
 
 
 def waits(one: Path, size: int) -> None:
-    cast("FakePath", one).outbox.waiting_bytes += size
+    cast("FakePath", one).outbox.memory_bytes += size
 
 
 class UnreadMachine(RuleBasedStateMachine):
@@ -52,7 +52,7 @@ class UnreadMachine(RuleBasedStateMachine):
         assert asks is not None
         assert one is not asks
         assert one.is_strangers or not asks.is_strangers, "a stranger makes nobody else make way"
-        cast("FakePath", one).outbox.waiting_bytes = 0
+        cast("FakePath", one).outbox.memory_bytes = 0
 
     @rule(
         number=st.integers(0, 7),
@@ -61,7 +61,7 @@ class UnreadMachine(RuleBasedStateMachine):
     def something_is_to_wait(self, number: int, size: int) -> None:
         self.now_s += 0.01
         self.asks = one = self.paths[number]
-        before = one.outbox.waiting_bytes
+        before = one.outbox.memory_bytes
         after = before + size
         looked_s = self.unread._looked_s
         admitted = self.unread.admits(one, size, self.now_s)
@@ -74,7 +74,7 @@ class UnreadMachine(RuleBasedStateMachine):
                 for other in self.paths
                 if other is not one
                 and other.is_strangers == one.is_strangers
-                and other.outbox.waiting_bytes > max(before, LITTLE_BYTES)
+                and other.outbox.memory_bytes > max(before, LITTLE_BYTES)
             ]
             assert not others
         if admitted:
@@ -84,16 +84,16 @@ class UnreadMachine(RuleBasedStateMachine):
         heavy = [
             one
             for one in self.paths
-            if one.outbox.waiting_bytes > LITTLE_BYTES and one is not other_than
+            if one.outbox.memory_bytes > LITTLE_BYTES and one is not other_than
         ]
         return (
-            sum(one.outbox.waiting_bytes for one in heavy),
-            sum(one.outbox.waiting_bytes for one in heavy if one.is_strangers),
+            sum(one.outbox.memory_bytes for one in heavy),
+            sum(one.outbox.memory_bytes for one in heavy if one.is_strangers),
         )
 
     @rule(number=st.integers(0, 7), part=st.sampled_from([1, 2, 3]))
     def somebody_reads(self, number: int, part: int) -> None:
-        waits(self.paths[number], -(self.paths[number].outbox.waiting_bytes // part))
+        waits(self.paths[number], -(self.paths[number].outbox.memory_bytes // part))
 
     @rule(number=st.integers(0, 7))
     def somebody_goes(self, number: int) -> None:
@@ -134,7 +134,7 @@ def test_a_crowd_of_the_deaf_keeps_nobody_from_being_answered_who_listens() -> N
 
     def relieve(one: Path) -> None:
         relieved.append(one)
-        cast("FakePath", one).outbox.waiting_bytes = 0
+        cast("FakePath", one).outbox.memory_bytes = 0
 
     unread = Unread(BYTES_MAX, STRANGERS_MAX, relieve)
     deaf = [path(is_strangers=True) for _ in range(6)]
