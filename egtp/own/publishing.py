@@ -13,6 +13,7 @@ from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
 from egtp.events import Observer, RecordNotPublished, RecordPublished
+from egtp.limits.throttle import TokenBucket
 from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
 from egtp.values.comm_record import SignedCommRecord
@@ -30,6 +31,11 @@ again after a minute, and then after twice as long each time: the network may ju
 FEW_FIRST_S: Final = 60.0
 CLOCK_SLACK_S: Final = 60.0
 """So far a clock may be put back before what it has signed is signed again."""
+CHANGES_PER_S: Final = 0.1
+"""A relay that seems to move all the time would have the record signed as often, pushed to all who
+are connected, and published; and numbered ahead of the clock, until nobody stores it."""
+CHANGES_BURST_S: Final = 100.0
+"""As a node starts, or is carried from one network to the next."""
 
 log = logging.getLogger("egtp")
 
@@ -69,15 +75,37 @@ class Publisher:
         """Why it could not even be signed."""
         self._signing: asyncio.TimerHandle | None = None
         self._sign_again_s = RETRY_FIRST_S
+        self._changes = TokenBucket(CHANGES_PER_S, CHANGES_BURST_S, environment.elapsed())
+        self._strategies: tuple[CommStrat, ...] = ()
+        """What the record should say, once it may be changed."""
+        self._changing: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
 
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
-        """This node is reached otherwise from now on."""
-        if self._own.change(strategies):
+        """This node is reached otherwise from now on. After many changes in a row, the record says
+        so a little later."""
+        self._strategies = strategies
+        if self._changing is not None:
+            return
+        wait_s = self._changes.ready_s - self._environment.elapsed()
+        if wait_s <= 0:
+            self._change()
+        elif not self._is_closed:
+            self._changing = asyncio.get_running_loop().call_later(wait_s, self._change_at_last)
+
+    def _change(self) -> None:
+        if self._own.change(self._strategies):
+            self._changes.take(1, self._environment.elapsed())
             self.signed_anew()
+
+    def _change_at_last(self) -> None:
+        self._changing = None
+        # Whoever waits for it is told, though it may all be as it was.
+        self._changed.set()
+        self._change()
 
     async def published(self, *, reachable: bool = False) -> Published:
         """Wait until the record as it is now is stored somewhere; if it is to be ``reachable``,
@@ -92,7 +120,8 @@ class Publisher:
                 raise PublishFailed("this node is closed")
             if self._published is not None:
                 record, published = self._published
-                is_newest = record is self._own.current and not self._own.is_behind
+                as_it_should = not self._own.is_behind and self._changing is None
+                is_newest = record is self._own.current and as_it_should
                 if is_newest and (record.strategies or not reachable):
                     return published
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -227,8 +256,9 @@ class Publisher:
 
     async def close(self) -> None:
         self._is_closed = True
-        if self._signing is not None:
-            self._signing.cancel()
+        for timer in (self._signing, self._changing):
+            if timer is not None:
+                timer.cancel()
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_exception(PublishFailed("this node is closed"))

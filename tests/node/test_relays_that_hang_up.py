@@ -1,5 +1,5 @@
-"""Relays that end the connections of their clients: soon taken back, and never asked in a loop. In
-virtual time."""
+"""Relays that end the connections of their clients, or seem to move all the time: soon taken back,
+and never followed in a loop. In virtual time."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import pytest
 
 from discovery import StaticDiscovery
 from egtp import Identity, Incoming, Introduction, Node
+from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import HELD_S, RETRY_MAX_S
 from egtp.relay.wire import LEASE_KIND, encode_lease
+from egtp.values.comm_strat import Address, TCPStrat
 from simulations.lab import Lab, in_lab
 from tests.node.at_hand import engine_of
 
@@ -110,5 +112,34 @@ def test_an_honest_relay_that_is_restarted_is_soon_taken_back(held_s: float) -> 
             assert lab.now_s - started_s < 2.0
         asker = await lab.asker(node)
         assert await lab.query(asker, node.node_id) == b"x"
+
+    in_lab(Lab, story)
+
+
+def test_a_relay_that_is_elsewhere_each_second_has_its_clients_sign_few_records() -> None:
+    """Each record is pushed to all who are connected, and published; and the sequences would run
+    ahead of the clock, until no DHT node takes them."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=RelayLimits(lease_s_max=1))
+        node = await lab.hidden(relay)
+        publisher: Any = relay._engine.publisher  # type: ignore[union-attr]
+        (own,) = relay.record.tcp
+        signed = {node.record.sequence}
+        for second in range(120):
+            port = 5000 + second
+            elsewhere = TCPStrat(Address(own.address.ip, port))
+
+            async def move(to: TCPStrat = elsewhere) -> None:
+                publisher._own.change((to,))
+                publisher._push(publisher._own.current)
+
+            await lab.hosts[relay].run(move())
+            await asyncio.sleep(1)
+            signed.add(node.record.sequence)
+        assert 12 <= len(signed) <= 24
+        await asyncio.sleep(12)
+        (way,) = node.record.relays
+        assert way.hints == (Address(own.address.ip, port),), "what it said last is published"
 
     in_lab(Lab, story)
