@@ -207,7 +207,12 @@ class TCPConnection(asyncio.Protocol):
             written()
         framed = frame(packet)
         self.bytes_out += len(framed)
-        self._transport.write(framed)  # type: ignore[union-attr]  # open: there is one
+        transport = self._transport
+        transport.write(framed)  # type: ignore[union-attr]  # open: there is one
+        if transport.is_closing():  # type: ignore[union-attr]
+            # Reset by the other side, which the loop tells soon. Until then it would take whatever
+            # is written, and asyncio logs a line for each.
+            self.takes_more = False
         if self.throttle is not None:
             self.throttle.sent(self, len(framed))
             self._may_send()
@@ -239,6 +244,8 @@ class TCPConnection(asyncio.Protocol):
             packet, written = held.popleft()
             self._held_bytes -= LENGTH_BYTES + len(packet)
             self._write(packet, written)
+            if transport.is_closing():
+                return
         if held:
             return
         self._held = None
@@ -371,7 +378,8 @@ class TCPConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        self._go_on()
+        # Not from within the loop's own write: asyncio tells the end twice if that comes of it.
+        asyncio.get_running_loop().call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._end(in_words(exc) if exc is not None else AttemptReason.HUNG_UP)

@@ -54,6 +54,7 @@ class Watcher:
         self.packets: list[bytes] = []
         self.reason: str | None = None
         self.on_closed: Callable[[], object] = lambda: None
+        self.on_writable: Callable[[], object] = lambda: None
         self._called = asyncio.Event()
 
     def note(self, call: str) -> None:
@@ -72,6 +73,7 @@ class Watcher:
 
     def writable(self, connection: TCPConnection) -> None:
         assert connection.takes_more
+        self.on_writable()
         self.note("writable")
 
     def garbage(self, reason: str) -> None:

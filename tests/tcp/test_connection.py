@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import socket
 import struct
@@ -259,6 +260,42 @@ async def test_what_was_reset_and_has_not_been_told_yet_is_closed_all_the_same(
     getattr(accepted.connection, how)("no more")
     accepted.connection.resume_reading()
     assert await accepted.ended() == "no more"
+
+
+async def test_a_reset_just_as_the_socket_takes_more_again_is_told_once_and_fills_no_log(
+    net: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever reads a little and then resets has the writer write into nothing: asyncio logs each
+    such write, and calls back twice if what is called within its own write ends the connection."""
+    if isinstance(asyncio.get_running_loop(), VirtualLoop):
+        pytest.skip("its sockets tell at once")
+    accepted, wrong = net.connection(dialled=None), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+    address = await net.listen(lambda: accepted.connection)
+    connection, sent = accepted.connection, 0
+    with socket.create_connection((address.host, address.port)) as other:
+        await accepted.until(lambda: connection.is_open)
+        while connection.takes_more:
+            connection.send(bytes(65_535))
+
+        def reset_and_write() -> None:
+            nonlocal sent
+            other.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            other.close()
+            while connection.takes_more and sent < 100:
+                connection.send(bytes(1000))
+                sent += 1
+
+        accepted.on_writable = reset_and_write
+        other.setblocking(False)
+        while "writable" not in accepted.calls:
+            with contextlib.suppress(BlockingIOError):
+                other.recv(MIB)
+            await asyncio.sleep(0)
+    await accepted.ended()
+    await asyncio.sleep(0)
+    assert sent == 1, "the first write says that nobody is there any more"
+    assert (wrong, caplog.records) == ([], [])
 
 
 async def test_aborting_ends_at_once(net: Any) -> None:
