@@ -269,7 +269,7 @@ class Routes:
         return why
 
     def _why_keep(self, path: Path) -> str | None:
-        if path.outbox:
+        if path.outbox and self._host.now() - path.wrote_s <= self._config.idle_timeout_s:
             return "messages wait for it"
         if self._asking.exchanges.count_of(path.peer_id):
             return "replies are awaited"

@@ -143,6 +143,7 @@ class Path:
         "state",
         "suspect",
         "used_s",
+        "wrote_s",
     )
 
     def __init__(
@@ -189,6 +190,9 @@ class Path:
         """When something was last sent or received."""
         self.heard_s = session.started_s
         """When something was last received."""
+        self.wrote_s = session.started_s
+        """When something was last given to the transport: of what waits for who reads nothing, none
+        is."""
         self.silence: Final = Silence()
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
@@ -365,7 +369,7 @@ class Path:
         if len(plaintext) > PROOF_BYTES_MAX and self.dialled and not self.session.sent:
             # Until it has the proof, the other side takes small frames only.
             self._write(Batch(), now)
-        self.used_s = now
+        self.used_s = self.wrote_s = now
         if self._window is not None or not self.confirmed:
             self._count(len(plaintext))
         try:

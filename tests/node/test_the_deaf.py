@@ -1,0 +1,57 @@
+"""Peers that take nothing of what waits for them: they keep nobody else out. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from egtp import Incoming, Node, NodeConfig
+from egtp.channel.sealed import ItemType, item
+from egtp.queries.outgoing import Outgoing
+from egtp.values.message import Query
+from simulations.lab import Lab, in_lab
+
+MIB = 1024 * 1024
+FEW = NodeConfig(connections_max=8)
+"""Four are strangers'."""
+
+
+def test_a_crowd_of_the_deaf_keeps_no_stranger_out() -> None:
+    """Each asks for what it then does not read, and says something now and then."""
+
+    async def story(lab: Lab) -> None:
+        node, deaf = await lab.node(config=FEW), []
+
+        @node.handler("much")
+        async def much(_: Incoming) -> bytes:
+            return bytes(8 * MIB)
+
+        for _ in range(4):
+            one = await lab.asker(node)
+            await lab.query(one, node.node_id)
+            await lab.hosts[one].run(ask_and_stop_reading(one, node))
+            deaf.append(one)
+        for _ in range(5):
+            await asyncio.sleep(node.config.idle_timeout_s / 4)
+            for one in deaf:
+                await lab.hosts[one].run(say_something(one, node))
+        await asyncio.sleep(2)
+        engine: Any = node._engine
+        assert len(engine.comms) == 4
+        honest = await lab.asker(node)
+        assert await lab.query(honest, node.node_id) == b"x"
+        assert node.counters["connection closed: another stranger needs the place"] == 1
+
+    async def ask_and_stop_reading(one: Node, node: Node) -> None:
+        engine: Any = one._engine
+        (connection,) = engine.comms.all()
+        connection.pause_reading()
+        query = Query(bytes(16), 900, "much", 60_000, 16 * MIB, b"")
+        path = engine.book.find(node.node_id).direct
+        path.queue(Outgoing(query.encode(), engine.now()))
+
+    async def say_something(one: Node, node: Node) -> None:
+        engine: Any = one._engine
+        engine.book.find(node.node_id).direct.queue_control(item(ItemType.PONG, bytes(9)))
+
+    in_lab(Lab, story)
