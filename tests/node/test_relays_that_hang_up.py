@@ -123,7 +123,7 @@ def test_a_relay_that_is_elsewhere_each_second_has_its_clients_sign_few_records(
     async def story(lab: Lab) -> None:
         relay = await lab.node(relay_server=RelayLimits(lease_s_max=1))
         node = await lab.hidden(relay)
-        publisher: Any = relay._engine.publisher  # type: ignore[union-attr]
+        publisher = engine_of(relay).publisher
         (own,) = relay.record.tcp
         signed = {node.record.sequence}
         for second in range(120):
