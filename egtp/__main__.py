@@ -407,8 +407,7 @@ async def _ask(options: argparse.Namespace) -> bool:
                 print(f"  {attempt}", file=sys.stderr)
             return True
         except (HardTimeout, OutcomeUnknown) as error:
-            effect = "it may have run" if error.may_have_run else "it has not left this machine"
-            print(f"egtp: {error}; {effect}", file=sys.stderr)
+            print(f"egtp: {error}", file=sys.stderr)
             for attempt in node.why(contact.peer_id).attempts:
                 print(f"  {attempt}", file=sys.stderr)
             return True

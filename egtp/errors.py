@@ -152,12 +152,16 @@ class HandlerFailed(EgtpError):
     """The other side answered the query with a code other than ok (see :class:`ReplyCode`).
 
     A handler raises it, too, to answer with a code of the application's own (64-127). With any
-    other code, as of a query of its own that it let fail, it is a bug like any other exception: it
-    answers "handler error". Otherwise it would say in another peer's words that it has not run.
+    other code it is a bug like any other exception, and so is what a query of the handler's own
+    ended in, if it lets that fail: it answers "handler error". Otherwise it would say in another
+    peer's words what it has done itself.
     """
 
+    peer_id: NodeId | None = None
+    """Who has answered so; None of one that a handler makes."""
+
     def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
-        super().__init__(summary or f"the peer answered with code {code}")
+        super().__init__(summary or f"the answer is code {code}")
         self.code = code
         self.body = body
 

@@ -428,7 +428,7 @@ class Node:
         peer = engine.book.find(peer_id)
         open_queries = engine.exchanges.count_of(peer_id)
         if peer is None:
-            return Explanation(peer_id, None, "", None, (), None, open_queries, ())
+            return Explanation(peer_id, None, "", None, (), None, None, open_queries, ())
         age_s = None if peer.record is None else engine.now() - peer.learned_s
         best = peer.best_path
         return Explanation(
@@ -438,6 +438,7 @@ class Node:
             age_s,
             tuple(str(path.strategy) for path in peer.paths),
             None if best is None else best.round_trip_s,
+            None if best is None else engine.now() - best.heard_s,
             open_queries,
             peer.attempts,
         )

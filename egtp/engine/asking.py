@@ -274,7 +274,7 @@ class Asking:
                 self._counters["query given to a later incarnation"] += 1
             return True
         lost = f"{path.peer_id} was restarted after it had been given {exchange.kind!r}"
-        self._end(exchange, OutcomeUnknown(lost))
+        self._end(exchange, OutcomeUnknown(f"{lost}; it may have run"))
         return False
 
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
@@ -282,7 +282,7 @@ class Asking:
         if isinstance(outgoing, Exchange):
             if outgoing.may_leave:
                 # An earlier copy may have run, so the only truth left is that nobody knows.
-                self._end(outgoing, OutcomeUnknown(error.summary))
+                self._end(outgoing, OutcomeUnknown(f"{error.summary}; it may have run"))
             else:
                 self._end(outgoing, error)
         elif isinstance(outgoing, Sending):
@@ -397,7 +397,7 @@ class Asking:
                 # It may be that it is being given again, and has still to leave in part.
                 self._free(exchange.peer_id, exchange)
             if reply.code:
-                _end_in(exchange, _handler_failed(reply))
+                _end_in(exchange, _handler_failed(exchange, reply))
             elif not exchange.sink.done():  # it may be cancelled, and nobody has noticed yet
                 exchange.sink.set_result(reply.body)
 
@@ -421,7 +421,18 @@ class Asking:
                 continue
             self._free(exchange.peer_id, exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
-            _end_in(exchange, HardTimeout(summary, may_have_run=exchange.may_leave))
+            told = f"{summary}; {self._how_it_stands(exchange, now_s)}"
+            _end_in(exchange, HardTimeout(told, may_have_run=exchange.may_leave))
+
+    def _how_it_stands(self, exchange: PeerExchange, now_s: float) -> str:
+        """Whether a slow handler or a peer that is gone was waited for, as far as can be told."""
+        if not exchange.may_leave:
+            return "it has not left this machine"
+        peer = self._book.find(exchange.peer_id)
+        path = None if peer is None else peer.best_path
+        if path is None:
+            return "it may have run; there is no way to the peer any more"
+        return f"it may have run; the peer was last heard of {now_s - path.heard_s:.1f} s ago"
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what went through them is given again."""
@@ -498,11 +509,15 @@ def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
         exchange.sink.set_exception(error)
 
 
-def _handler_failed(reply: Reply) -> HandlerFailed:
+def _handler_failed(exchange: PeerExchange, reply: Reply) -> HandlerFailed:
+    code, phrase = reply.code, ""
     # Codes of later versions mean that the handler failed, whatever else they say.
-    if reply.code >= 64:
-        return HandlerFailed(reply.code, reply.body)
-    known = reply.code in ReplyCode._value2member_map_
-    code = ReplyCode(reply.code) if known else ReplyCode.HANDLER_ERROR
-    phrase = code.name.lower().replace("_", " ")
-    return HandlerFailed(code, reply.body, f"the peer answered with code {code:d}, {phrase}")
+    if code < 64:
+        code = ReplyCode(code) if code in ReplyCode._value2member_map_ else ReplyCode.HANDLER_ERROR
+        phrase = f", {code.name.lower().replace('_', ' ')}"
+    peer_id, kind = exchange.peer_id, exchange.kind
+    error = HandlerFailed(
+        code, reply.body, f"{peer_id} answered {kind!r} with code {code:d}{phrase}"
+    )
+    error.peer_id = peer_id
+    return error

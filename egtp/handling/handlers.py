@@ -223,7 +223,8 @@ class Handlers:
         if error is None and (body is None or isinstance(body, bytes)):
             return ReplyCode.OK, bytes(body or b"")
         raised: Any = error  # an application may have made it of anything
-        if isinstance(error, HandlerFailed):
+        # One of another peer is what a query of the handler's own ended in.
+        if isinstance(error, HandlerFailed) and error.peer_id is None:
             wrong = _wrong_with(error)
             if wrong is None:
                 if isinstance(error, Refusal) and error.counted:
@@ -311,8 +312,7 @@ async def _awaited(result: object) -> bytes | None:
 
 
 def _wrong_with(failed: HandlerFailed) -> str | None:
-    """None if it can be answered. Of a query that a handler asked another peer, and let fail, it
-    cannot: nothing of that says what this peer has done."""
+    """None if it can be answered."""
     code: Any = failed.code  # an application may have made it of anything
     body: Any = failed.body
     if not isinstance(body, bytes):

@@ -73,6 +73,9 @@ class Explanation:
     """The live paths, best first; empty if there is none."""
     round_trip_s: float | None
     """As last measured on the best path."""
+    silent_s: float | None
+    """How long nothing has come on the best path. A silent peer that a query waits for is pinged
+    (``silent_path_s``), so one that only takes its time is never silent for long."""
     open_queries: int
     attempts: tuple[Attempt, ...]
     """What the last search for a path tried in vain."""
@@ -85,7 +88,12 @@ class Explanation:
             lines.append(f"  record {self.record.sequence}, {self.source}")
             lines.append(f"    {self.record_age_s:.1f} s ago")
             lines += [f"    {strategy}" for strategy in self.record.strategies]
-        lines += [f"  path: {path}" for path in self.paths] or ["  no path"]
+        for path in self.paths:
+            lines.append(f"  path: {path}")
+            if path is self.paths[0] and self.silent_s is not None:
+                lines.append(f"    last heard of {self.silent_s:.1f} s ago")
+        if not self.paths:
+            lines.append("  no path")
         lines += [f"  tried: {attempt}" for attempt in self.attempts]
         return "\n".join(lines)
 

@@ -47,6 +47,8 @@ async def test_a_handler_may_answer_with_a_code_and_body_of_its_own(
     with pytest.raises(HandlerFailed) as failed:
         await node.query(greeter.node_id, "fail")
     assert (failed.value.code, failed.value.body) == (77, b"details")
+    assert failed.value.peer_id == greeter.node_id
+    assert str(failed.value) == f"{greeter.node_id} answered 'fail' with code 77"
 
 
 @pytest.mark.parametrize("code", [0, -1, 1, 3, 63, 128, 404, 99999])
@@ -69,26 +71,56 @@ async def test_a_code_that_is_not_the_applications_arrives_as_a_handler_error(
     problems.clear()
 
 
+@pytest.mark.parametrize(("kind", "code"), [("no-such-kind", 1), ("fail", 77)])
 async def test_what_became_of_a_query_that_a_handler_asked_is_not_said_of_the_handler(
-    start: Start, greeter: Node, problems: Problems
+    start: Start, greeter: Node, kind: str, code: int, problems: Problems
 ) -> None:
-    """Or else whoever is told "no such kind" would believe that it has not run, and ask again."""
+    """Or else whoever is told "no such kind" would believe that it has not run, and ask again; and
+    a third peer's code and words would be taken for those of the one that was asked."""
     node, ran = await start(listen=()), []
+
+    @greeter.handler("fail")
+    async def fail(query: Incoming) -> bytes:
+        raise HandlerFailed(77, b"of a third peer")
 
     async def pay(query: Incoming) -> bytes:
         ran.append(query.body)
-        return await forwarder.query(greeter.node_id, "no-such-kind", query.body)
+        return await forwarder.query(greeter.node_id, kind, query.body)
 
     forwarder = await start()
     forwarder.handle("pay", pay)
     with pytest.raises(HandlerFailed) as failed:
         await node.query(forwarder.node_id, "pay", b"1")
     assert ran == [b"1"]
-    assert (failed.value.code, failed.value.may_have_run) == (ReplyCode.HANDLER_ERROR, True)
+    assert (failed.value.code, failed.value.body) == (ReplyCode.HANDLER_ERROR, b"")
+    assert failed.value.may_have_run
     assert forwarder.counters["handler raised"] == 1
     (problem,) = problems
-    assert isinstance(problem["exception"].__cause__, HandlerFailed)
+    let_fail = problem["exception"]
+    assert isinstance(let_fail, HandlerFailed)
+    assert (let_fail.peer_id, let_fail.code) == (greeter.node_id, code)
     problems.clear()
+
+
+async def test_a_handler_may_pass_on_what_it_was_answered_in_its_own_name(
+    start: Start, greeter: Node
+) -> None:
+    @greeter.handler("fail")
+    async def fail(query: Incoming) -> bytes:
+        raise HandlerFailed(77, b"details")
+
+    async def pay(query: Incoming) -> bytes:
+        try:
+            return await forwarder.query(greeter.node_id, "fail")
+        except HandlerFailed as failed:
+            raise HandlerFailed(failed.code, failed.body) from failed
+
+    node, forwarder = await start(listen=()), await start()
+    forwarder.handle("pay", pay)
+    with pytest.raises(HandlerFailed) as failed:
+        await node.query(forwarder.node_id, "pay")
+    assert (failed.value.code, failed.value.body) == (77, b"details")
+    assert failed.value.peer_id == forwarder.node_id
 
 
 async def test_a_handler_that_fails_with_text_leaves_nobody_waiting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from contextlib import suppress
 from typing import Any
@@ -33,7 +34,28 @@ async def test_a_hard_timeout_frees_everything_and_says_that_the_query_may_have_
         await other.query(node.node_id, "stuck", hard_timeout_s=0.2)
     assert 0.19 < time.monotonic() - started < 1
     assert timeout.value.may_have_run
+    assert re.fullmatch(
+        f"no reply to 'stuck' from {node.node_id} in time; it may have run; "
+        r"the peer was last heard of 0\.\d s ago",
+        str(timeout.value),
+    )
+    silent_s = other.why(node.node_id).silent_s
+    assert silent_s is not None
+    assert 0.19 < silent_s < 1
+    assert re.search(r"\n    last heard of \d\.\d s ago", str(other.why(node.node_id)))
     check_nothing_is_kept_of_queries(other)
+
+
+async def test_a_hard_timeout_says_if_there_is_no_way_to_the_peer_any_more(start: Start) -> None:
+    node, stuck = await start(), Stuck()
+    node.handle("stuck", stuck)
+    other = await start(listen=())
+    query = other.open_query(node.node_id, "stuck", hard_timeout_s=1)
+    await stuck.called.wait()
+    await node.close()
+    with pytest.raises(HardTimeout, match="in time; it may have run; there is no way to the peer"):
+        await query
+    assert other.why(node.node_id).silent_s is None
 
 
 async def test_a_hard_timeout_before_anything_was_given_to_a_socket_says_that_it_never_ran(
@@ -47,6 +69,7 @@ async def test_a_hard_timeout_before_anything_was_given_to_a_socket_says_that_it
     with pytest.raises(HardTimeout) as timeout:
         await node.query(Identity.generate(bytes).node_id, "x", hard_timeout_s=0.1)
     assert not timeout.value.may_have_run
+    assert str(timeout.value).endswith(" in time; it has not left this machine")
     check_nothing_is_kept_of_queries(node)
 
 
