@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import socket
 from collections.abc import Callable, Iterable
 
-from egtp.errors import InvalidConfig, NodeClosed, in_words
+from egtp.errors import InvalidConfig, NodeClosed
 from egtp.values.comm_strat import Address
 
 __all__ = ["Listeners"]
@@ -38,9 +39,14 @@ class Listeners:
                     kept[present] = self._servers[present]
                     continue
                 try:
-                    new[address] = await loop.create_server(
+                    new[address] = server = await loop.create_server(
                         self._accept, address.host, address.port
                     )
+                    if not server.sockets:
+                        # Loops pass over what the system gives them no socket for. It says why.
+                        family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
+                        socket.socket(family).close()
+                        raise OSError(errno.EAGAIN, "")
                 except OSError as error:
                     raise InvalidConfig(f"cannot listen on {address}: {_reason(error)}") from None
                 if self._closed:
@@ -77,6 +83,6 @@ class Listeners:
 
 
 def _reason(error: OSError) -> str:
-    """In words. From Python 3.13 on asyncio's error has no number in one case, and its text no
-    reason: if the address is none of this machine's."""
-    return in_words(error) if error.errno else os.strerror(errno.EADDRNOTAVAIL).lower()
+    """In words, without the address once more. From Python 3.13 on asyncio's error has no number in
+    one case: if the address is none of this machine's."""
+    return os.strerror(error.errno or errno.EADDRNOTAVAIL).lower()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from egtp.tcp.throttling import Rates
 from egtp.values.attempts import AttemptReason
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.identity import NodeId
+from simulations.virtual.loop import VirtualLoop
 
 SERVER = "127.0.0.1"
 ALSO_CLIENT = "127.0.0.3"
@@ -185,6 +188,33 @@ async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) 
     with pytest.raises(InvalidConfig, match=r"cannot listen on 192\.0\.2\.1:80.*assign"):
         await server.comms.listen([address.address, Address.parse("192.0.2.1:80")])
     assert server.comms.listening == [address.address]
+
+
+async def test_an_address_in_use_is_said_to_be_in_a_few_words(make_end: Any) -> None:
+    address = str((await make_end().listen()).address)
+    with pytest.raises(InvalidConfig) as told:
+        await make_end().comms.listen([Address.parse(address)])
+    assert str(told.value) == f"cannot listen on {address}: address already in use"
+
+
+async def test_an_address_that_the_system_gives_no_socket_for_cannot_be_listened_on(
+    make_end: Any,
+) -> None:
+    """Event loops pass over it in silence, as where there is no IPv6: a node would be deaf."""
+    if isinstance(asyncio.get_running_loop(), VirtualLoop):
+        pytest.skip("sockets are files of a real system")
+    server = make_end()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+    try:
+        with pytest.raises(InvalidConfig) as told:
+            await server.comms.listen([Address.parse("127.0.0.1:0")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert str(told.value) == "cannot listen on 127.0.0.1:0: too many open files"
+    assert server.comms.listening == []
 
 
 # Too many
