@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import egtp.node
-from egtp.errors import WrongLoop
+from egtp.errors import InvalidConfig, LocalProtocolError, WrongLoop
 from egtp.handling.handler_threads import HandlerThreads
 from egtp.handling.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
@@ -39,6 +39,7 @@ from egtp.reaching.peer import Explanation
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
+from egtp.values.message import check_kind
 from egtp.values.settings import check_count, check_seconds
 
 __all__ = ["Node", "PlainHandler"]
@@ -88,10 +89,13 @@ class Node:
         check_count(1, handler_threads=handler_threads)
         check_count(0, handlers_waiting_max=handlers_waiting_max)
         check_seconds(close_timeout_s=close_timeout_s, or_0=True)
+        entered = tuple(services) if isinstance(services, Iterable) else (None,)
+        if not all(hasattr(service, "__aenter__") for service in entered):
+            raise InvalidConfig(f"services is a list of what `async with` takes, not {services!r}")
         self.on_loop: Final = egtp.node.Node(identity, **options)
         """The asyncio node, for async handlers and callbacks: they are on its loop."""
         name = f"egtp {self.node_id}"
-        self._services: Final = tuple(services)
+        self._services: Final = entered
         self._threads: Final = HandlerThreads(handler_threads, handlers_waiting_max, name)
         self._loop: Final = LoopThread(self._life, loop_factory=loop_factory, name=name)
         self._close_timeout_s: Final = close_timeout_s
@@ -253,6 +257,7 @@ class Node:
 
     def handler(self, kind: str, **options: Any) -> Callable[[H], H]:
         """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
+        check_kind(kind)
 
         def decorate(handler: H) -> H:
             self.handle(kind, handler, **options)
@@ -273,7 +278,10 @@ class Node:
         """
 
         async def awaited() -> T:
-            return await work(self.on_loop)
+            result = work(self.on_loop)
+            if not isinstance(result, Awaitable):
+                raise LocalProtocolError(f"{work!r} is not async: use call()")
+            return await result
 
         return self._loop.run(awaited, timeout_s)
 
@@ -284,7 +292,11 @@ class Node:
         """
 
         async def called() -> T:
-            return work(self.on_loop)
+            result = work(self.on_loop)
+            if inspect.iscoroutine(result):
+                result.close()
+                raise LocalProtocolError(f"{work!r} is async: use run()")
+            return result
 
         return self._loop.run(called)
 

@@ -58,6 +58,9 @@ async def hedge(
     Raises :class:`HedgeFailed` with every peer's outcome if none replies, :class:`NodeClosed`, or
     :class:`LocalProtocolError` for arguments that no query can have.
     """
+    given: object = peer_ids  # a peerId is iterable, too
+    if isinstance(given, bytes | str):
+        raise LocalProtocolError("hedge asks several peers, such as a list of peerIds, not one")
     to_ask = list(dict.fromkeys(peer_ids))
     if not to_ask:
         raise LocalProtocolError("hedge needs a peer to ask")

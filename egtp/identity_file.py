@@ -69,6 +69,8 @@ class IdentityFile:
         user of the machine though it has no passphrase.
         """
         where = Path(path)
+        if passphrase is not None and not isinstance(passphrase, bytes):
+            raise InvalidConfig(f"a passphrase is bytes, not {type(passphrase).__name__}")
         if passphrase == b"":
             raise InvalidConfig("a passphrase has at least one byte; None means that there is none")
         if passphrase is not None and len(passphrase) > PASSPHRASE_BYTES_MAX:

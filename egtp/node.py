@@ -47,7 +47,7 @@ from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import NONCE_BYTES, check_kind
-from egtp.values.settings import check_count, check_yes_or_no
+from egtp.values.settings import check_count, check_seconds, check_yes_or_no
 
 __all__ = ["Node"]
 
@@ -197,8 +197,10 @@ class Node:
 
         With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
         asked to send nothing more and to come back later, what is new is refused as "busy", and
-        everything that was accepted is answered.
+        everything that was accepted is answered. Raises :class:`InvalidConfig` for seconds that
+        cannot be meant.
         """
+        check_seconds(drain_s=drain_s, or_0=True)
         if self._engine is None:
             return
         self._check_loop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from egtp.errors import InvalidConfig
 
@@ -37,10 +37,11 @@ def check_count(least: int, **settings: object) -> None:
             raise InvalidConfig(f"{name} is a whole number, at least {least}, not {value!r}")
 
 
-def check_seconds(*, or_0: bool = False, **settings: object) -> None:
+def check_seconds(*, or_0: bool = False, **settings: Any) -> None:
     """Raises :class:`InvalidConfig` for what is no finite number above 0 (``or_0``)."""
     for name, value in settings.items():
-        if not (isinstance(value, int | float) and 0 <= value < math.inf and (value or or_0)):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not (is_number and 0 <= value < math.inf and (value or or_0)):
             least = ", 0 or more" if or_0 else " above 0"
             raise InvalidConfig(f"{name} is a number of seconds{least}, not {value!r}")
 

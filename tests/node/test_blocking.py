@@ -198,6 +198,18 @@ def test_what_has_no_method_is_run_on_the_loop(greeter: Node, asker: Node) -> No
     assert asker.call(lambda node: node.node_id) == asker.node_id
 
 
+def test_what_is_to_be_called_and_what_is_to_be_run_are_told_apart(asker: Node) -> None:
+    with pytest.raises(LocalProtocolError, match=r"async: use run\(\)"):
+        asker.call(lambda node: node.published())  # type: ignore[unused-coroutine]
+    with pytest.raises(LocalProtocolError, match=r"not async: use call\(\)"):
+        asker.run(lambda node: node.node_id)  # type: ignore[arg-type, return-value]
+
+
+def test_a_handler_without_the_parentheses_of_its_decorator_is_told(asker: Node) -> None:
+    with pytest.raises(LocalProtocolError, match="a kind is"):
+        asker.handler(lambda _: b"")  # type: ignore[arg-type]
+
+
 def test_an_async_function_that_takes_too_long_is_cancelled(asker: Node) -> None:
     cancelled = threading.Event()
 
@@ -241,6 +253,8 @@ def test_a_traceback_shows_the_call_and_where_it_went_wrong(asker: Node) -> None
 def test_settings_that_cannot_work_are_told_where_the_node_is_made(make: Make) -> None:
     for options in (
         {"listen": "nowhere"},
+        {"services": egtp.MemoryLookup()},
+        {"services": [egtp.MemoryLookup()]},
         {"handler_threads": 0},
         {"handler_threads": float("nan")},
         {"handlers_waiting_max": -1},

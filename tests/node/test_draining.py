@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from egtp import (
     Identity,
     Incoming,
     Introduction,
+    InvalidConfig,
     Node,
     NodeClosed,
     NodeConfig,
@@ -168,6 +170,16 @@ async def test_who_closes_at_once_does_not_wait_for_who_drains(start: Start) -> 
         await node.close()
         await draining
     query.cancel()
+
+
+@pytest.mark.parametrize("drain_s", [-1, float("nan"), float("inf"), "5", None, True])
+async def test_a_time_to_drain_that_cannot_be_meant_is_told_and_nothing_is_closed(
+    start: Start, drain_s: Any
+) -> None:
+    node = await start()
+    with pytest.raises(InvalidConfig, match="drain_s is a number of seconds, 0 or more"):
+        await node.close(drain_s=drain_s)
+    assert node.listening
 
 
 async def test_a_handler_that_drains_its_node_does_not_wait_for_itself(start: Start) -> None:

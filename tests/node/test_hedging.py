@@ -234,3 +234,9 @@ async def test_what_no_query_can_have_is_refused_before_anybody_is_asked(
     with pytest.raises(LocalProtocolError):
         await hedge(asker, nobodies, "block", **options)
     check_free(asker, *nobodies)
+
+
+async def test_one_peer_instead_of_several_is_told(holders: Holders, asker: Node) -> None:
+    """A peerId is a row of numbers, too."""
+    with pytest.raises(LocalProtocolError, match="several peers, such as a list"):
+        await hedge(asker, asker.node_id, "x", soft_timeout_s=1)  # type: ignore[arg-type]

@@ -161,6 +161,12 @@ def test_an_empty_passphrase_is_refused_in_words_and_leaves_nothing(path: Path) 
     assert os.listdir(path.parent) == []
 
 
+def test_a_passphrase_that_is_text_is_refused_in_words_and_leaves_nothing(path: Path) -> None:
+    with pytest.raises(InvalidConfig, match="a passphrase is bytes, not str"):
+        IdentityFile.open(path, passphrase="secret")  # type: ignore[arg-type]  # noqa: S106
+    assert os.listdir(path.parent) == []
+
+
 def test_a_refused_file_is_not_locked_or_changed(path: Path) -> None:
     IdentityFile.open(path, passphrase=PASSPHRASE).close()
     content = path.read_bytes()
