@@ -356,6 +356,10 @@ class Node:
     ) -> None:
         """Answer queries and sends of ``kind`` with ``handler``, before or after the start.
 
+        :param handler: an async function that is given the :class:`Incoming` and returns the body
+            of the reply, None for an empty one. Raises :class:`HandlerFailed` to answer with a
+            code of its own. It is on the event loop, and holds up everything while it does not
+            await: ``asyncio.to_thread`` is for what takes long. Cancelled when its asker gives up.
         :param at_once_max: how many may run at a time; more are answered "busy".
         :param idempotent: running twice for one query does no harm, so answers need not be kept.
         :param early: queries may be run before their asker has proven that it lives, which saves a

@@ -26,9 +26,12 @@ with something for what its application holds. A test measures that it is no mor
 
 
 class Incoming:
-    """A query or a send that a handler is called with. Its maker fills it in: as arguments, all
-    this takes as long again."""
+    """A query or a send that a handler is called with: ``kind`` and ``body``; ``peer_id``, who sent
+    it, proven; ``wants_reply``, False for a send; ``reply_bytes_max``, the largest body that the
+    sender takes back; ``age_s``, how long it was under way; and ``seen_at``.
+    """
 
+    # Its maker fills it in: as arguments, all this takes as long again.
     __slots__ = (
         "_answer",
         "_asked_again",
