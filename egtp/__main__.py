@@ -37,6 +37,7 @@ from egtp import (
     RelayLimits,
     __version__,
 )
+from egtp.environment import open_files_max
 from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
 from egtp.program import (
     USAGE,
@@ -437,6 +438,12 @@ async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))
+    most = node.statistics()["connections_max"]
+    if most < options.connections:
+        _complain(
+            f"at most {most} connections at a time, and not {options.connections}, since no more "
+            f"than {open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
+        )
     print("\n".join(lines), flush=True)
     while not stopped.is_set():
         with contextlib.suppress(TimeoutError):

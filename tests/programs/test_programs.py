@@ -233,7 +233,13 @@ def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start
     told = json.loads(text)
     assert told["connections_max"] == (900 - 64) * 16 // 17
     assert told["counters"]["connections_max is less: too few files may be open"] == 1
-    stop(relay)
+    relay.send_signal(signal.SIGTERM)
+    _, errors = relay.communicate(timeout=10)
+    assert errors == (
+        "egtp: at most 786 connections at a time, and not 10000, since no more than 900 files may "
+        "be open (ulimit -n, LimitNOFILE)\n"
+    )
+    assert relay.returncode == 0
 
 
 @pytest.mark.parametrize(
