@@ -106,9 +106,18 @@ class Reacher:
             race.join(last)
             await race.run()
         if not found.done():
-            names_none = last is not None and not (last.tcp or last.relays)
-            why = ": its record names none" if names_none else ""
+            why = self._why_not(peer, last)
             raise FastFail(f"no way to reach {peer.peer_id}{why}", tuple(race.attempts))
+
+    def _why_not(self, peer: Peer, contact: Contact | None) -> str:
+        """What no attempt can say."""
+        if contact is not None:
+            return "" if contact.tcp or contact.relays else ": its record names none"
+        if peer.record is not None:
+            return ": its record names no channel key that can be used here"
+        if self._lookups is None:
+            return ": nothing is known of it, and there is no lookup service"
+        return ""
 
     def may_dial(self, peer: Peer) -> bool:
         """Whether an address of the peer is known that may be dialled now."""

@@ -182,6 +182,10 @@ class SignedCommRecord:
         ways = ", ".join(map(str, self.strategies)) or "no strategies"
         return f"record {self.sequence} of {self.peer_id} ({ways})"
 
+    def __repr__(self) -> str:
+        """For people, as whoever looks at an event or an attempt is; not its keys and signature."""
+        return f"<{self}>"
+
 
 def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
     """Whether ``new`` replaces ``old``: the higher sequence, or among equal ones with other

@@ -79,6 +79,10 @@ class Address:
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if len(self.ip) == 16 else f"{self.host}:{self.port}"
 
+    def __repr__(self) -> str:
+        # Of what is no address, too, when somebody looks at why.
+        return f"<{self}>" if len(self.ip) in (4, 16) else f"<{self.ip!r}, {self.port}>"
+
 
 class Carrier(Protocol):
     """Moves packets to one peer. What a strategy is handed to send with.
@@ -160,6 +164,9 @@ class RelayStrat:
 
     def __str__(self) -> str:
         return f"relay {self.relay_id}"
+
+    def __repr__(self) -> str:
+        return f"<{self}>"
 
 
 CommStrat: TypeAlias = TCPStrat | RelayStrat

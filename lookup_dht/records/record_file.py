@@ -70,7 +70,8 @@ class RecordFile:
         try:
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         except sqlite3.OperationalError as error:
-            raise InvalidConfig(f"cannot open the record file {path}: {error}") from None
+            why = error if path.parent.is_dir() else f"there is no folder {path.parent}"
+            raise InvalidConfig(f"cannot open the record file {path}: {why}") from None
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:

@@ -37,6 +37,7 @@ def test_nothing_known_and_no_lookup_service() -> None:
         asker = await world.asker()
         failure, took_s = await world.fails(asker, NodeId(bytes(20)))
         assert (failure.attempts, took_s) == ((), 0)
+        assert failure.summary.endswith(": nothing is known of it, and there is no lookup service")
 
     play(story)
 
@@ -97,7 +98,7 @@ def test_the_record_names_no_strategy() -> None:
         asker = await world.node()
         failure, took_s = await world.fails(asker, unreachable.node_id)
         assert said(failure) == [(None, AttemptReason.SUPERSEDED)]
-        assert failure.summary.endswith("its record names none")
+        assert failure.summary.endswith(": its record names none")
         assert took_s == 0
 
     play(story)
@@ -128,6 +129,7 @@ def test_the_record_names_no_key_that_this_version_knows() -> None:
         asker.add_contact(world.sign(peer, (9, bytes(32)), *peer.record.strategies))
         failure, took_s = await world.fails(asker, peer.node_id)
         assert (failure.attempts, took_s) == ((), 0)
+        assert failure.summary.endswith(": its record names no channel key that can be used here")
 
     play(story)
 

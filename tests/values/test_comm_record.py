@@ -253,6 +253,7 @@ def test_a_later_format_verifies_and_is_passed_on_but_not_read(
     assert record.expired(EXPIRY)
     assert not record.expired(EXPIRY - 1)
     assert str(alice.node_id) in str(record)
+    assert repr(record) == f"<{record}>"
 
 
 def test_a_forged_record_of_a_later_format_is_refused(alice: Identity, bob: Identity) -> None:

@@ -163,7 +163,7 @@ def test_an_empty_passphrase_is_refused_in_words_and_leaves_nothing(path: Path) 
 
 def test_a_passphrase_that_is_text_is_refused_in_words_and_leaves_nothing(path: Path) -> None:
     with pytest.raises(InvalidConfig, match="a passphrase is bytes, not str"):
-        IdentityFile.open(path, passphrase="secret")  # type: ignore[arg-type]  # noqa: S106
+        IdentityFile.open(path, passphrase="text")  # type: ignore[arg-type]  # noqa: S106
     assert os.listdir(path.parent) == []
 
 
