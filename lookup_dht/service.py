@@ -93,6 +93,13 @@ class DHTLookup:
         check_network(network)
         _check_kinds(listen, server, limits)
         check_yes_or_no(private_addresses=private_addresses)
+        given: object = bootstrap
+        if not isinstance(given, Iterable):
+            raise InvalidConfig(f"bootstrap is a list of HOST:PORT, not {given!r}")
+        if not isinstance(state, NodeState | None):
+            raise InvalidConfig(
+                f"state is what another DHTLookup.state was, not {state!r}; store= names a file"
+            )
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
             unix_time,

@@ -389,6 +389,8 @@ async def test_a_node_that_is_not_running_says_so() -> None:
         (("127.0.0.1:0", ["224.0.0.1:1"]), {"private_addresses": True}, "not an address"),
         ((), {"network": "No Such"}, "network"),
         ((), {"network": ""}, "network"),
+        ((), {"bootstrap": None}, "bootstrap is a list of HOST:PORT, not None"),
+        ((), {"state": "dht"}, "state is what another DHTLookup.state was, not 'dht'; store="),
     ],
 )
 def test_options_that_cannot_work_are_refused_with_what_to_do(
