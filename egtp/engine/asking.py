@@ -510,14 +510,14 @@ def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
 
 
 def _handler_failed(exchange: PeerExchange, reply: Reply) -> HandlerFailed:
-    code, phrase = reply.code, ""
-    # Codes of later versions mean that the handler failed, whatever else they say.
-    if code < 64:
-        code = ReplyCode(code) if code in ReplyCode._value2member_map_ else ReplyCode.HANDLER_ERROR
-        phrase = f", {code.name.lower().replace('_', ' ')}"
-    peer_id, kind = exchange.peer_id, exchange.kind
-    error = HandlerFailed(
-        code, reply.body, f"{peer_id} answered {kind!r} with code {code:d}{phrase}"
-    )
-    error.peer_id = peer_id
+    said = f"{exchange.peer_id} answered {exchange.kind!r} with code"
+    if reply.code >= 64:
+        error = HandlerFailed(reply.code, reply.body, f"{said} {reply.code}")
+    else:
+        # Codes of later versions mean that the handler failed, whatever else they say.
+        known = reply.code in ReplyCode._value2member_map_
+        code = ReplyCode(reply.code) if known else ReplyCode.HANDLER_ERROR
+        phrase = code.name.lower().replace("_", " ")
+        error = HandlerFailed(code, reply.body, f"{said} {code:d}, {phrase}")
+    error.peer_id = exchange.peer_id
     return error

@@ -227,8 +227,8 @@ class Handlers:
             return ReplyCode.OK, bytes(body or b"")
         raised: Any = error  # an application may have made it of anything
         # One of another peer is what a query of the handler's own ended in.
-        if isinstance(error, HandlerFailed) and error.peer_id is None:
-            wrong = _wrong_with(error)
+        if isinstance(error, HandlerFailed) and raised.peer_id is None:
+            wrong = _wrong_with(raised)
             if wrong is None:
                 if isinstance(error, Refusal) and error.counted:
                     self._counters[error.counted] += 1
@@ -314,10 +314,9 @@ async def _awaited(result: object) -> bytes | None:
     return answer
 
 
-def _wrong_with(failed: HandlerFailed) -> str | None:
+def _wrong_with(failed: Any) -> str | None:
     """None if it can be answered."""
-    code: Any = failed.code  # an application may have made it of anything
-    body: Any = failed.body
+    code, body = failed.code, failed.body
     if not isinstance(body, bytes):
         return f"bytes, not {type(body).__name__}"
     if isinstance(failed, Refusal) or (isinstance(code, int) and code in APPLICATION_CODES):
