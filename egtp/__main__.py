@@ -441,7 +441,7 @@ async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
     most = node.statistics()["connections_max"]
     if most < options.connections:
         _complain(
-            f"at most {most} connections at a time, and not {options.connections}, since no more "
+            f"connections_max is {most}, and not {options.connections}, since no more "
             f"than {open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
         )
     print("\n".join(lines), flush=True)

@@ -236,7 +236,7 @@ def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start
     relay.send_signal(signal.SIGTERM)
     _, errors = relay.communicate(timeout=10)
     assert errors == (
-        "egtp: at most 786 connections at a time, and not 10000, since no more than 900 files may "
+        "egtp: connections_max is 786, and not 10000, since no more than 900 files may "
         "be open (ulimit -n, LimitNOFILE)\n"
     )
     assert relay.returncode == 0
