@@ -58,6 +58,9 @@ __all__ = ["main"]
 STDIN = "-"
 KEYS = "identity.pem"
 """The name of the key file in the folder of a peer."""
+CONNECTIONS_FEW = 500
+"""Fewer than that are told of, though nobody asked for more."""
+
 _complain = partial(complain, "egtp")
 
 
@@ -199,14 +202,19 @@ def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _connections_max(options: argparse.Namespace) -> int:
+    wanted: int | None = getattr(options, "connections", None)
+    return NodeConfig().connections_max if wanted is None else wanted
+
+
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(serves=True)
     parser.add_argument(
         "--connections",
         metavar="N",
         type=int,
-        default=NodeConfig().connections_max,
-        help="how many at a time (default: %(default)s, or what the open files allow)",
+        help=f"how many at a time (default: {NodeConfig().connections_max}, or what the open "
+        "files allow)",
     )
     parser.add_argument(
         "--drain",
@@ -260,7 +268,7 @@ async def _node(
     config = NodeConfig(
         network=options.network,
         private_addresses=private,
-        connections_max=getattr(options, "connections", NodeConfig().connections_max),
+        connections_max=_connections_max(options),
         send_bytes_per_s=rate,
         receive_bytes_per_s=rate,
         peer_send_bytes_per_s=peer_rate,
@@ -438,10 +446,10 @@ async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))
-    most = node.statistics()["connections_max"]
-    if most < options.connections:
+    most, wanted = node.statistics()["connections_max"], _connections_max(options)
+    if most < wanted and (options.connections is not None or most < CONNECTIONS_FEW):
         _complain(
-            f"connections_max is {most}, and not {options.connections}, since no more "
+            f"connections_max is {most}, and not {wanted}, since no more "
             f"than {open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
         )
     print("\n".join(lines), flush=True)

@@ -217,28 +217,47 @@ def test_a_peer_with_a_new_key_is_the_same_peer(start: Start, tmp_path: Path) ->
     stop(bootstrap)
 
 
-def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(start: Start) -> None:
+@pytest.mark.parametrize(
+    ("files", "most", "options", "complaint"),
+    [
+        (900, 786, (), ""),
+        (
+            900,
+            786,
+            ("--connections", "2000"),
+            "egtp: connections_max is 786, and not 2000, since no more than 900 files may be open "
+            "(ulimit -n, LimitNOFILE)\n",
+        ),
+        (
+            300,
+            220,
+            (),
+            "egtp: connections_max is 220, and not 10000, since no more than 300 files may be open "
+            "(ulimit -n, LimitNOFILE)\n",
+        ),
+    ],
+    ids=["enough", "fewer than were asked for", "few"],
+)
+def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(
+    start: Start, files: int, most: int, options: tuple[str, ...], complaint: str
+) -> None:
     """The usual limit is one that a process may raise."""
     code = (
         "import resource, runpy, sys;"
-        "resource.setrlimit(resource.RLIMIT_NOFILE, (600, 900));"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, (200, {files}));"
         "sys.argv = ['egtp', *sys.argv[1:]]; runpy.run_module('egtp', run_name='__main__')"
     )
     bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
-    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "), *options)
     relay = start("-c", code, "relay", "--listen", "127.0.0.1:0", "--stats-every", "0.1", *join)
     text = ""
     while not text.startswith("{"):
         text = line(relay)
     told = json.loads(text)
-    assert told["connections_max"] == (900 - 64) * 16 // 17
+    assert told["connections_max"] == most
     assert told["counters"]["connections_max is less: too few files may be open"] == 1
     relay.send_signal(signal.SIGTERM)
-    _, errors = relay.communicate(timeout=10)
-    assert errors == (
-        "egtp: connections_max is 786, and not 10000, since no more than 900 files may "
-        "be open (ulimit -n, LimitNOFILE)\n"
-    )
+    assert relay.communicate(timeout=10)[1] == complaint
     assert relay.returncode == 0
 
 
