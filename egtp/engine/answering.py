@@ -209,6 +209,9 @@ class Answering:
                 self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
+        elif verdict is Verdict.GONE and path.holds_reply(reference):
+            # Too large to be kept, but there is no need to: it is under way.
+            self._counters["reply not sent again: it is under way"] += 1
         elif verdict in (Verdict.GONE, DOUBTFUL):
             self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
         elif verdict is Verdict.BUSY:

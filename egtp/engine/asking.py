@@ -444,7 +444,12 @@ class Asking:
                 on, path = exchange.path, peer.best_path  # which may break at any of them
                 if path is None:
                     break
-                if now_s < exchange.again_s or on is None or on.holds(exchange):
+                if now_s < exchange.again_s or on is None:
+                    continue
+                reference = exchange.reference
+                if on.holds(exchange) or any(p.brings_reply(reference, now_s) for p in peer.paths):
+                    # It is not lost: the query is leaving, or its reply is coming.
+                    exchange.again_s = now_s + AGAIN_FIRST_S
                     continue
                 self._counters["query sent again: no answer through relays"] += 1
                 if not path.relayed:

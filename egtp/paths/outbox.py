@@ -25,6 +25,7 @@ from egtp.channel.sealed import (
     message_head,
 )
 from egtp.paths.fair_queue import FairQueue
+from egtp.queries.large_message import LargeMessage
 from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.values.identity import NodeId
 
@@ -343,6 +344,12 @@ class Outbox:
     def holds(self, outgoing: Outgoing) -> bool:
         """Whether something of a message is still to leave."""
         return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
+
+    def holds_reply(self, reference: bytes) -> bool:
+        """Whether something of a large reply to the query of that reference is still to leave."""
+        waiting = [one.message for one in self._chunked if one.queued]
+        waiting += [chunking.outgoing.message for chunking in self._begun]
+        return any(type(one) is LargeMessage and one.refers_to == reference for one in waiting)
 
     def drop_unread(self) -> int:
         """Take back what others made this node say, or pass on: their replies and packets. What

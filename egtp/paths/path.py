@@ -387,6 +387,10 @@ class Path:
         """Whether any of a message waits here still."""
         return self.outbox.holds(outgoing)
 
+    def holds_reply(self, reference: bytes) -> bool:
+        """Whether any of a large reply to that query waits here still."""
+        return self.outbox.holds_reply(reference)
+
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""
         self.outbox.take_back(outgoing)
@@ -452,6 +456,10 @@ class Path:
         if whole is None:
             self._owner.uploads.goes_on(self._reassembly)
         return whole
+
+    def brings_reply(self, reference: bytes, now_s: float) -> bool:
+        """Whether a large reply to that query is coming."""
+        return self._reassembly is not None and self._reassembly.is_bringing_reply(reference, now_s)
 
     def end_chunks(self, data: bytes) -> None:
         """The rest of a message will not come. Raises :class:`InvalidPacket`."""

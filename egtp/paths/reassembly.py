@@ -24,6 +24,8 @@ PAUSE_MAX_S: Final = 30.0
 """What is unfinished is let go when no chunk of any message came for so long. Of any: those that
 take turns on a slow line wait for each other, and a line that takes longer than this for the 16 KiB
 of one chunk is no line for what has to be cut into chunks."""
+COMING_S: Final = 4.0
+"""More chunks are believed to come for so long after one: a slow line takes seconds for each."""
 
 
 class RoomForChunks(Protocol):
@@ -117,6 +119,13 @@ class Reassembly:
     @property
     def is_strangers(self) -> bool:
         return self._room.is_strangers
+
+    def is_bringing_reply(self, reference: bytes, now_s: float) -> bool:
+        """Whether the reply to that query is there in part, and chunks still come."""
+        if now_s - self._fed_s > COMING_S:
+            return False
+        messages = [part.reader.message for part in self._parts.values() if part.reader is not None]
+        return any(type(one) is Reply and one.reference == reference for one in messages)
 
     def pace(self, now_s: float) -> float:
         """How many bytes came in a second, of whatever message, since something is unfinished."""

@@ -37,7 +37,7 @@ _NO_BODY: Final = pack(b"")
 class LargeMessage:
     """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
 
-    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell", "_view")
+    __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell", "_view", "refers_to")
 
     def __init__(
         self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
@@ -47,6 +47,8 @@ class LargeMessage:
         body = bytes(fields[-1])
         before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
         self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
+        self.refers_to: Final[bytes | None] = fields[2]
+        """Of a reply, the reference of the query that it answers."""
         self._body = body
         self._view = memoryview(body)
         self._size = len(self._head) + len(body)
