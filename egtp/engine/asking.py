@@ -444,11 +444,16 @@ class Asking:
                 on, path = exchange.path, peer.best_path  # which may break at any of them
                 if path is None:
                     break
-                if now_s < exchange.again_s or on is None:
+                if on is None:
+                    continue
+                if on.holds(exchange):
+                    # The pause begins when all of it has left.
+                    exchange.again_s = max(exchange.again_s, now_s + AGAIN_FIRST_S)
+                    continue
+                if now_s < exchange.again_s + 2 * on.bulk_round_trip_s:
                     continue
                 reference = exchange.reference
-                if on.holds(exchange) or any(p.brings_reply(reference, now_s) for p in peer.paths):
-                    # It is not lost: the query is leaving, or its reply is coming.
+                if any(bringing.brings_reply(reference, now_s) for bringing in peer.paths):
                     exchange.again_s = now_s + AGAIN_FIRST_S
                     continue
                 self._counters["query sent again: no answer through relays"] += 1

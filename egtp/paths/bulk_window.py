@@ -36,6 +36,9 @@ QUEUE_BESIDE_S: Final = 0.000_05
 """The same, while small messages pass."""
 BESIDE_S: Final = 0.25
 """For so long after one has passed, others are believed to come."""
+QUEUE_RELAYED_S: Final = 1.0
+"""The same, at a relay and on the lines to and from it: what queues there is bounded otherwise, and
+others do not wait behind it. But if it is many seconds, as on slow lines, nobody is heard."""
 OVERDUE_S: Final = 2.0
 """A peer that answers no ping for so long is believed to have dropped it, and is asked again."""
 
@@ -50,18 +53,24 @@ class BulkWindow:
         "_beside_until_s",
         "_least_s",
         "_pings",
+        "_queue_s",
         "_sent",
         "_starting",
         "bytes_max",
+        "round_trip_s",
     )
 
-    def __init__(self) -> None:
+    def __init__(self, queue_s: float = QUEUE_S) -> None:
+        """``queue_s`` is how long large messages may wait on the way."""
+        self._queue_s = queue_s
         self.bytes_max = BYTES_MIN
         self._sent = self._acknowledged = self._asked = 0
         self._pings: deque[tuple[int, float]] = deque()
         """What is asked and not answered: how much was sent by then, and when."""
         self._least_s = inf
         """The fastest round trip."""
+        self.round_trip_s = 0.0
+        """The last one."""
         self._starting = True
         self._beside_until_s = -inf
 
@@ -78,7 +87,7 @@ class BulkWindow:
         # Without a ping under way nobody would say how far the peer has read: the next packet then
         # has one, since the window has shrunk.
         if self._sent - self._acknowledged >= self.bytes_max and self._pings:
-            if now_s - self._pings[-1][1] < OVERDUE_S:
+            if now_s - self._pings[-1][1] < max(OVERDUE_S, 2 * self.round_trip_s):
                 return 0
             # Nobody is to wait for ever on a pong that does not come.
             self._acknowledged = self._sent
@@ -99,18 +108,20 @@ class BulkWindow:
 
     def pong(self, data: bytes, now_s: float) -> bool:
         """The peer has read as far as ``data`` says. True if more may be sent than before."""
-        if len(data) != _TOTAL.size or not self._pings:
+        if len(data) != _TOTAL.size:
             return False
-        total, asked_s = self._pings[0]
-        if _TOTAL.unpack(data)[0] != total:
+        total: int = _TOTAL.unpack(data)[0]
+        if all(asked != total for asked, _ in self._pings):
             return False
-        self._pings.popleft()
+        while self._pings[0][0] != total:
+            self._pings.popleft()  # A relay has lost it, or its pong.
+        _, asked_s = self._pings.popleft()
         was_full = self._sent - self._acknowledged >= self.bytes_max
         news, self._acknowledged = total - self._acknowledged, total
-        round_trip_s = now_s - asked_s
+        self.round_trip_s = round_trip_s = now_s - asked_s
         self._least_s = min(self._least_s, round_trip_s)
         is_beside = now_s < self._beside_until_s
-        most_s = 2 * self._least_s + (QUEUE_BESIDE_S if is_beside else QUEUE_S)
+        most_s = 2 * self._least_s + (QUEUE_BESIDE_S if is_beside else self._queue_s)
         if round_trip_s > most_s:
             # What has grown while nothing was beside it is in the way of who comes now.
             share = min(max(1 - most_s / round_trip_s, 1 / 8), 1 / 2) if is_beside else 1 / 8

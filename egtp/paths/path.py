@@ -27,7 +27,7 @@ from egtp.channel.sealed import (
 )
 from egtp.channel.session import Session
 from egtp.errors import InvalidPacket, NotSent
-from egtp.paths.bulk_window import BulkWindow
+from egtp.paths.bulk_window import QUEUE_RELAYED_S, QUEUE_S, BulkWindow
 from egtp.paths.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.paths.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.paths.reassembly import Reassembly
@@ -56,6 +56,9 @@ of them waits for the proof, which an honest peer sends at once."""
 PROOF_BYTES_MAX: Final = UNCONFIRMED_FRAME_BYTES_MAX - 256
 """Of the plaintext of a first packet."""
 _MILLISECONDS: Final = struct.Struct(">Q")
+_OF_LIFE: Final = bytes(1)
+_OF_BULK: Final = bytes(2)
+"""Behind the eight bytes of pings, so that none is taken for another."""
 
 
 class PathOwner(Protocol):
@@ -209,7 +212,7 @@ class Path:
         self._goes_alone = True
         self._least_offset_ms: int | None = None
         self._bulk: BulkWindow | None = None
-        """Of a connection that has carried a large message, or what was passed on."""
+        """Of a path that has carried a large message, or what was passed on."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if self.relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
@@ -227,6 +230,12 @@ class Path:
     def strategy(self) -> CommStrat:
         """The route that packets take now."""
         return self._strategy.lower
+
+    @property
+    def bulk_round_trip_s(self) -> float:
+        """How long the peer took lately to say that it had read of a large message; 0 if there was
+        none."""
+        return 0.0 if self._bulk is None else self._bulk.round_trip_s
 
     @property
     def seen_at(self) -> Address | None:
@@ -328,8 +337,9 @@ class Path:
                     if not chunks and outbox.has_bulk_only:
                         owner.path_waits(self)
                         return
-                    if chunks > 1 and carrier.is_throttled(self._strategy.lower):
-                        # The window cannot see that: what has left at last is read soon.
+                    if chunks > 1 and (self.relayed or carrier.is_throttled(self._strategy.lower)):
+                        # The window cannot see a limit: what has left at last is read soon. And
+                        # what goes through a relay is in the way of others there.
                         chunks = 1
                 batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
                 if batch.parts:  # all that was left may have been taken back
@@ -352,14 +362,13 @@ class Path:
             news = owner.settled_except(self.peer_id)
             if news is not None:
                 parts.append(item(ItemType.SETTLED_EXCEPT, write_settled_except(*news)))
-        if self._window is not None:
-            total = self._window.ping(now)
-        elif batch.bulk_bytes:
+        total = None if self._window is None else self._window.ping(now)
+        if batch.bulk_bytes:
             if self._bulk is None:
-                self._bulk = BulkWindow()
-            total = self._bulk.sent(batch.bulk_bytes, now)
-        else:
-            total = None
+                self._bulk = BulkWindow(QUEUE_RELAYED_S if self.relayed else QUEUE_S)
+            bulk_total = self._bulk.sent(batch.bulk_bytes, now)
+            if bulk_total is not None:
+                parts.append(item(ItemType.PING, bulk_total + _OF_BULK))
         if self._bulk is not None and batch.has_small:
             self._bulk.small_one_passes(now)
         if total is not None:
@@ -488,14 +497,13 @@ class Path:
     def ask_for_sign_of_life(self) -> None:
         """A ping that measures the round trip."""
         now_ms = int((self._owner.now() - self.session.started_s) * 1000)
-        # Longer than a ping of the window, so that one is not taken for the other.
-        self.queue_control(item(ItemType.PING, _MILLISECONDS.pack(now_ms) + bytes(1)))
+        self.queue_control(item(ItemType.PING, _MILLISECONDS.pack(now_ms) + _OF_LIFE))
 
     def pong(self, data: bytes) -> None:
         """The answer to one of our pings."""
-        window, bulk = self._window, self._bulk
+        window, bulk, now = self._window, self._bulk, self._owner.now()
         if (window is not None and window.pong(data)) or (
-            bulk is not None and bulk.pong(data, self._owner.now())
+            bulk is not None and data[8:] == _OF_BULK and bulk.pong(data[:8], now)
         ):
             self._flush_soon()
         elif len(data) == _MILLISECONDS.size + 1:

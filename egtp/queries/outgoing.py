@@ -18,6 +18,11 @@ class Way(Protocol):
     @property
     def relayed(self) -> bool: ...
 
+    @property
+    def bulk_round_trip_s(self) -> float:
+        """How long the peer took lately to say that it had read of a large message; 0 if there was
+        none."""
+
     def holds(self, outgoing: Outgoing) -> bool:
         """Whether any of it waits there still."""
 

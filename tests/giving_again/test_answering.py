@@ -15,6 +15,7 @@ from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.config import NodeConfig
 from egtp.engine.answering import Answering
 from egtp.handling.handlers import Incoming
+from egtp.paths.bulk_window import OVERDUE_S
 from egtp.paths.path import Path
 from egtp.queries.outgoing import Outgoing
 from egtp.values.comm_record import SUITE_AESGCM
@@ -103,7 +104,7 @@ class Recorder:
         return False
 
     def path_waits(self, path: Path) -> None:
-        raise AssertionError(path)
+        """Nobody here says how far he has read: a test looks at the path again when it is time."""
 
     def path_failed(self, path: Path, reason: str) -> None:
         raise AssertionError(path, reason)
@@ -274,9 +275,10 @@ async def test_over_relays_an_answer_that_has_left_may_be_lost_and_is_sent_again
         node.takes = 10_000
         before = node.packets
         await node.comes(path)
-        path.flush()
+        while path.outbox:
+            node.now_s += OVERDUE_S
+            path.flush()
         assert node.packets - before > LARGE // (32 * 1024)
-        assert not path.outbox
     assert node.ran == 1
 
 

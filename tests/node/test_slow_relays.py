@@ -79,6 +79,32 @@ def test_replies_that_are_too_large_to_be_kept_wait_for_each_other_on_a_slow_lin
     in_lab(Lab, story)
 
 
+def test_a_large_query_is_not_sent_again_while_it_is_leaving() -> None:
+    async def story(lab: Lab) -> None:
+        trio = await through_a_relay(lab, SLOW)
+        before, body = trio.relayed_bytes, bytes(KEPT)
+        reply = await lab.query(trio.asker, trio.asked.node_id, "echo", body, hard_timeout_s=200)
+        assert reply == body
+        await asyncio.sleep(30)
+        assert trio.relayed_bytes - before < 2.1 * KEPT
+
+    in_lab(Lab, story)
+
+
+def test_what_queues_on_a_very_slow_line_is_not_taken_for_the_silence_of_the_peer() -> None:
+    """All of a body at once would keep the line busy for longer than anybody waits for a word."""
+
+    async def story(lab: Lab) -> None:
+        line = Link(latency=0.02, bandwidth_bytes_per_s=30_000)
+        trio = await through_a_relay(lab, line)
+        body = bytes(300_000)
+        reply = await lab.query(trio.asker, trio.asked.node_id, "echo", body, hard_timeout_s=100)
+        assert reply == body
+        assert trio.asker.counters["path given up: silent"] == 0
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.reaches_in
 def test_a_reply_whose_end_the_relay_has_lost_is_asked_for_again() -> None:
     async def story(lab: Lab) -> None:

@@ -111,6 +111,29 @@ def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
     assert window.chunks(OVERDUE_S)
 
 
+def test_a_pong_speaks_for_those_that_a_relay_has_lost() -> None:
+    window, asked = BulkWindow(), list[bytes]()
+    while window.chunks(0.0):
+        ping = window.sent(PIECE, 0.0)
+        if ping is not None:
+            asked.append(ping)
+    assert len(asked) > 1
+    assert window.pong(asked[-1], 0.1)
+    assert window.chunks(0.1)
+
+
+def test_a_slow_peer_is_given_twice_the_time_it_took_lately() -> None:
+    """Else more and more would be sent to who cannot follow."""
+    window = BulkWindow()
+    ping = window.sent(PIECE, 0.0)
+    assert ping is not None
+    window.pong(ping, 3 * OVERDUE_S)
+    while window.chunks(3 * OVERDUE_S):
+        window.sent(PIECE, 3 * OVERDUE_S)
+    assert not window.chunks(8 * OVERDUE_S)
+    assert window.chunks(9 * OVERDUE_S)
+
+
 @given(
     st.lists(
         st.one_of(
@@ -131,8 +154,9 @@ def test_whatever_pongs_a_peer_makes_up_the_window_is_within_its_bounds(
             ping = window.sent(event, now_s)
             if ping is not None:
                 asked.append(ping)
-        elif asked and event == asked[0]:
-            asked.popleft()
+        elif event in asked:
+            while asked.popleft() != event:
+                pass
             window.pong(event, now_s)
         else:
             before = window.bytes_max
