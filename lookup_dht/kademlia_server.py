@@ -222,14 +222,13 @@ class LookupServer(Server):  # type: ignore[misc]
     def bootstrappable_neighbors(self) -> list[SocketAddress]:
         return [contact.address for contact in self.protocol.router.find_neighbors(self.node)]
 
-    def refresh_table(self, interval: float | None = None) -> None:
+    def refresh_table(self) -> None:
         """Called by ``listen``. Upstream's timer calls all nodes at once to refresh all at once."""
         if self._upkeep_task is None:
-            self._upkeep_task = self._spawn(
-                self._upkeep(interval or self._limits.upkeep_interval_s)
-            )
+            self._upkeep_task = self._spawn(self._upkeep())
 
-    async def _upkeep(self, interval_s: float) -> None:
+    async def _upkeep(self) -> None:
+        interval_s = self._limits.upkeep_interval_s
         while True:
             wait_s = interval_s
             if not len(self.protocol.router):

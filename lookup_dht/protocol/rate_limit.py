@@ -6,6 +6,7 @@ from collections.abc import Hashable
 
 __all__ = ["RateLimit"]
 
+SOURCES_MAX = 4096
 BURST_S = 4.0
 """A bucket holds this many seconds' worth: a walk comes as a burst."""
 FULL_IN_S = BURST_S + 1e-6
@@ -13,18 +14,17 @@ FULL_IN_S = BURST_S + 1e-6
 
 
 class RateLimit:
-    """One bucket for each source and one for all. Remembers at most ``sources_max`` sources; when
+    """One bucket for each source and one for all. Remembers at most ``SOURCES_MAX`` sources; when
     forgers of addresses push honest ones out, the bucket for all is what holds.
 
     A bucket that nobody took from for ``BURST_S`` is full, like that of a stranger. So what was
     not used for one whole turn of that length is forgotten all at once, and no order is kept.
     """
 
-    def __init__(self, per_source: float, overall: float, sources_max: int = 4096) -> None:
+    def __init__(self, per_source: float, overall: float) -> None:
         """Rates are in units per second."""
         self._overall = overall
         self._full_overall = overall * BURST_S
-        self._turn_sources_max = sources_max // 2
         self._tokens = self._full_overall
         self._filled_at = self._turned_at = 0.0
         self._unit_s = 1 / per_source
@@ -45,7 +45,7 @@ class RateLimit:
     def allow(self, source: Hashable, now: float) -> bool:
         """Take one unit for ``source``, if there is one. A source over its own rate takes
         nothing from the others."""
-        if now - self._turned_at >= BURST_S or len(self._this_turn) >= self._turn_sources_max:
+        if now - self._turned_at >= BURST_S or len(self._this_turn) >= SOURCES_MAX // 2:
             self._last_turn, self._this_turn, self._turned_at = self._this_turn, {}, now
         overall = self._tokens + (now - self._filled_at) * self._overall
         if overall > self._full_overall:

@@ -15,6 +15,7 @@ from lookup_dht.wire.contact import AddressPolicy
 
 __all__ = ["AddressVotes", "fits", "fits_public", "new_node_id"]
 
+VOTERS_MAX: Final = 16
 _MASK_V6: Final = bytes.fromhex("0103070f1f3f7fff")
 _PUBLIC: Final = AddressPolicy(private_addresses=False)
 
@@ -76,9 +77,8 @@ class AddressVotes:
     so that one liar cannot have us change our id.
     """
 
-    def __init__(self, voters_max: int = 16) -> None:
+    def __init__(self) -> None:
         self._votes: dict[bytes, bytes] = {}
-        self._voters_max = voters_max
 
     def cast(self, voter: bytes, seen: bytes) -> None:
         """``voter``, a packed address, sees us at the packed address ``seen``."""
@@ -87,7 +87,7 @@ class AddressVotes:
             return
         self._votes.pop(group, None)
         self._votes[group] = seen
-        if len(self._votes) > self._voters_max:
+        if len(self._votes) > VOTERS_MAX:
             del self._votes[next(iter(self._votes))]
 
     def winner(self) -> bytes | None:
