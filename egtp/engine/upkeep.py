@@ -97,11 +97,12 @@ class Upkeep:
         return False
 
     def _is_kept_in_silence(self, path: Path, now: float) -> bool:
-        """Whether it is there only since queries of its peer are answered, who says nothing. Who
-        waits for an answer asks for a sign of life as a rule, and so gives one."""
+        """Whether it is there only since queries of its peer are answered, or since something waits
+        for him, and he says nothing. Who waits for an answer asks for a sign of life as a rule, and
+        so gives one; who reads, too."""
         asker = path.asker
-        is_kept = asker is not None and asker.running > 0
-        return is_kept and now - path.heard_s > self._config.idle_timeout_s
+        is_kept = path.outbox or (asker is not None and asker.running > 0)
+        return bool(is_kept) and now - path.heard_s > self._config.idle_timeout_s
 
     def _look_at(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         self._searching.look(peer, now)

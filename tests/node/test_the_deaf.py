@@ -55,3 +55,26 @@ def test_a_crowd_of_the_deaf_keeps_no_stranger_out() -> None:
         engine.book.find(node.node_id).direct.queue_control(item(ItemType.PONG, bytes(9)))
 
     in_lab(Lab, story)
+
+
+def test_what_waits_for_who_is_gone_keeps_no_path_through_a_relay() -> None:
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        node = await lab.hidden(relay)
+
+        @node.handler("much")
+        async def much(_: Incoming) -> bytes:
+            return bytes(8 * MIB)
+
+        asker = await lab.asker(node)
+        await lab.query(asker, node.node_id)
+        await lab.open_query(asker, node.node_id, "much", hard_timeout_s=600)
+        engine: Any = node._engine
+        while not engine.book.find(asker.node_id).relayed.outbox:
+            await asyncio.sleep(0.01)
+        lab.hosts.pop(asker).crash()
+        await asyncio.sleep(node.config.idle_timeout_s + 30)
+        assert engine.book.find(asker.node_id).relayed is None
+        assert node.counters["path given up: silent"] == 1
+
+    in_lab(Lab, story)
