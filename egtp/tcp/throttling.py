@@ -99,7 +99,10 @@ class Throttling:
         read_rate = self._receiving.rate_of(connection)
         was_limited = connection.throttle is not None
         is_limited = send_rate is not None or read_rate is not None
-        connection.throttle = self if is_limited else None
+        if is_limited:
+            connection.throttle = self
+        else:
+            self.remove(connection)
         if was_limited or is_limited:
             connection.read_into(self._buffer_for(read_rate))
 
@@ -130,7 +133,7 @@ class Throttling:
         self.add(connection)
 
     def remove(self, connection: TCPConnection) -> None:
-        """The connection is gone."""
+        """The connection is gone, or has no limit any more: nor has it a turn left to use."""
         if connection.throttle is not None:
             self._sending.forget(connection)
             self._receiving.forget(connection)

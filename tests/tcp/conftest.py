@@ -295,6 +295,9 @@ async def make_end(problems: list[dict[str, Any]]) -> AsyncIterator[Callable[...
         assert end.comms._policy._residents == {}
         assert end.comms._closing_until_s == {}
         assert end.comms._accepts._open == {}
+        for throttler in (end.comms._throttling._sending, end.comms._throttling._receiving):
+            assert throttler.waiting == []
+            assert throttler._own == throttler._granted == {}
     await asyncio.sleep(0.01)
 
 

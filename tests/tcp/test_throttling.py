@@ -139,15 +139,32 @@ async def test_closing_sends_what_was_throttled_first(net: Any, throttling: Any)
 async def test_a_connection_that_ends_while_it_waits_is_not_given_a_turn(
     net: Any, throttling: Any
 ) -> None:
-    near, _ = await net.pair()
+    near, its_end = await net.pair()
     other, far = await net.pair()
     throttling.limit_all(Rates(send=1e5, receive=1e5), [near.connection, other.connection])
-    for connection in (near.connection, other.connection):
+    for connection in (near.connection, other.connection, its_end.connection):
         for _ in range(5):
             connection.send(bytes(5000))
+    await near.until(lambda: near.connection in throttling.held_back)
+    assert near.connection in throttling._sending.waiting
     near.on_closed = lambda: throttling.remove(near.connection)
     near.connection.abort("gone")
+    assert near.connection not in throttling._sending.waiting
+    assert near.connection not in throttling.held_back
     await far.has([bytes(5000)] * 5)
+
+
+async def test_a_turn_that_was_not_used_is_forgotten_with_the_limit(
+    net: Any, throttling: Any
+) -> None:
+    """Else the closed connection would be kept in memory, since no turn comes after it."""
+    near, _ = await net.pair()
+    throttling.limit_all(Rates(send=1000.0), [near.connection])
+    near.connection.send(bytes(500))
+    assert near.connection in throttling._sending.waiting
+    throttling.limit_all(Rates(), [near.connection])
+    assert near.connection not in throttling._sending.waiting
+    assert near.connection not in throttling._sending._granted
 
 
 async def test_a_mistake_in_what_a_turn_leads_to_leaves_the_others_their_turns(
