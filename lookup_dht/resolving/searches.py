@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
+from egtp.errors import NodeClosed
 from egtp.values.identity import NodeId
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.records.record_verifier import SequenceFloor
@@ -47,7 +48,9 @@ class SharedSearches:
     @contextlib.contextmanager
     def join(self, peer_id: NodeId) -> Iterator[Search]:
         """The search for this peer that is under way, or a new one; the last who leaves ends it,
-        and what was found out is put to use."""
+        and what was found out is put to use. Raises :class:`NodeClosed`."""
+        if self._closed:
+            raise NodeClosed("the lookup service was closed")
         shared = self._shared.get(peer_id)
         if shared is None:
             search = self._node.walks.begin(bytes(peer_id), self._floor[peer_id])

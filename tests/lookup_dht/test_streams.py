@@ -75,6 +75,22 @@ async def test_a_stream_that_is_open_ends_when_the_node_is_closed(
             await waiting
 
 
+async def test_a_stream_does_not_begin_to_search_after_the_node_was_closed(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    """What it knew by heart was read at leisure, and the node is gone meanwhile."""
+    nodes = await network(3)
+    record = sign(identity, 5)
+    await nodes[1].publish(record)
+    tasks = asyncio.all_tasks()
+    async with contextlib.aclosing(nodes[1].resolve_stream(identity.node_id)) as stream:
+        assert await anext(stream) == record
+        await nodes[1].close()
+        with pytest.raises(NodeClosed):
+            await anext(stream)
+    assert asyncio.all_tasks() <= tasks
+
+
 async def test_what_a_stream_told_is_not_gone_below(
     start: Start, identity: Identity, sign: Sign
 ) -> None:
