@@ -70,16 +70,24 @@ class Node:
         return sum(count for name, count in counts if name.startswith("sent_find"))
 
 
-async def story(network: Network, number_of_nodes: int, watch: Stopwatch) -> None:
+async def story(
+    network: Network,
+    number_of_nodes: int,
+    watch: Stopwatch,
+    *,
+    kind: type[Node] = Node,
+    publishing: float = 0.1,
+) -> None:
+    """``publishing`` is the share of the nodes that publish a record."""
     nodes: list[Node] = []
     for number in range(number_of_nodes):
-        nodes.append(Node(network, number, [f"{node.address}:9000" for node in nodes[:SEEDS]]))
+        nodes.append(kind(network, number, [f"{node.address}:9000" for node in nodes[:SEEDS]]))
     for node in nodes[:SEEDS]:
         await node.join()
     await in_batches([node.join for node in nodes[SEEDS:]])
     # A record is stored by the nodes closest to it at the moment: published while the network grows
     # sixfold in a minute, it would be found again only when it is published next.
-    known = nodes[: max(50, number_of_nodes // 10)]
+    known = nodes[: max(50, round(number_of_nodes * publishing))]
     await in_batches([node.publish for node in known])
     watch.lap("join")
 
@@ -88,9 +96,8 @@ async def story(network: Network, number_of_nodes: int, watch: Stopwatch) -> Non
     pairs = [(node, other_than(node, known, rng)) for node in nodes]
     found = await in_batches([lambda a=a, b=b: a.find(b) for a, b in pairs])  # type: ignore[misc]
     watch.lap("ask")
-    lookups = len(pairs)
-    watch.figures["answered"] = sum(found) / lookups
-    watch.figures["messages_per_lookup"] = (sum(n.messages for n in nodes) - sent) / lookups
+    watch.figures["answered"] = sum(found) / len(pairs)
+    watch.figures["messages_per_lookup"] = (sum(n.messages for n in nodes) - sent) / len(pairs)
 
 
 def other_than(node: Node, known: Sequence[Node], rng: random.Random) -> Node:

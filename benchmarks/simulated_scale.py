@@ -7,12 +7,12 @@ All join and publish; then each resolves and queries another one that it has nev
 
 from __future__ import annotations
 
-import random
 from collections.abc import Sequence
+from functools import partial
 
 import egtp
-from benchmarks.simulated_dht import LIMIT_S, SEEDS, Node, in_batches, other_than, world
-from benchmarks.sizes import Stopwatch, sizes
+from benchmarks.simulated_dht import LIMIT_S, Node, story, world
+from benchmarks.sizes import sizes
 from simulations.virtual import Network
 
 
@@ -33,7 +33,7 @@ class FullNode(Node):
         await self.host.run(self.node.start())
         await self.host.run(self.node.published())
 
-    async def ask(self, other: FullNode) -> bool:
+    async def find(self, other: Node) -> bool:
         query = self.node.query(other.identity.node_id, "echo", b"hello")
         try:
             return await self.host.run(query) == b"hello"
@@ -45,24 +45,6 @@ async def echo(query: egtp.Incoming) -> bytes:
     return query.body
 
 
-async def story(network: Network, number_of_nodes: int, watch: Stopwatch) -> None:
-    nodes: list[FullNode] = []
-    for number in range(number_of_nodes):
-        nodes.append(FullNode(network, number, [f"{node.address}:9000" for node in nodes[:SEEDS]]))
-    for node in nodes[:SEEDS]:
-        await node.join()
-    await in_batches([node.join for node in nodes[SEEDS:]])
-    await in_batches([node.publish for node in nodes])
-    watch.lap("join")
-
-    rng = random.Random(1)  # noqa: S311
-    sent = sum(node.messages for node in nodes)
-    pairs = [(node, other_than(node, nodes, rng)) for node in nodes]
-    answered = await in_batches([lambda a=a, b=b: a.ask(b) for a, b in pairs])  # type: ignore[misc]
-    watch.lap("ask")
-    watch.figures["answered"] = sum(answered) / len(pairs)
-    watch.figures["messages_per_lookup"] = (sum(n.messages for n in nodes) - sent) / len(pairs)
-
-
 if __name__ == "__main__":
-    sizes("full", "100,300,1000", story, world, limit_s=LIMIT_S)
+    full = partial(story, kind=FullNode, publishing=1.0)
+    sizes("full", "100,300,1000", full, world, limit_s=LIMIT_S)
