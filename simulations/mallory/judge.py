@@ -18,6 +18,7 @@ from egtp import (
     OutcomeUnknown,
 )
 from egtp.channel.unconfirmed import PER_PEER_MAX, SESSIONS_MAX, WAIT_S
+from egtp.engine.engine import Engine
 from egtp.paths.path import Path
 from egtp.values.message import ReplyCode
 from simulations.checkers import Violation
@@ -192,8 +193,8 @@ class Judge:
         engine = party.node._engine
         if engine is None or engine.is_closed:
             return
-        yield from self._routes(party)
-        yield from self._unconfirmed(party)
+        yield from self._routes(party, engine)
+        yield from self._unconfirmed(party, engine)
         answers, limits = engine.answering.answers, engine.config.answers
         askers = answers._askers.values()
         if answers.entries != sum(len(asker.answers) for asker in askers):
@@ -212,9 +213,7 @@ class Judge:
             if size > limit:
                 yield "every table is within its bound", f"{size} {what}"
 
-    def _routes(self, party: Suspect) -> Iterator[tuple[str, str]]:
-        engine = party.node._engine
-        assert engine is not None
+    def _routes(self, party: Suspect, engine: Engine) -> Iterator[tuple[str, str]]:
         for peer in engine.book.all():
             for path in peer.paths:
                 if not path.confirmed:
@@ -226,9 +225,7 @@ class Judge:
         """Who made the session at the other end, and with whom."""
         return self._xray.sessions.get((path.session.remote_index, path.session.index))
 
-    def _unconfirmed(self, party: Suspect) -> Iterator[tuple[str, str]]:
-        engine = party.node._engine
-        assert engine is not None
+    def _unconfirmed(self, party: Suspect, engine: Engine) -> Iterator[tuple[str, str]]:
         now, channels = engine.now(), engine.channels
         waiting = channels.sessions.unconfirmed
         if any(count > PER_PEER_MAX for count in waiting._per_peer.values()):
