@@ -19,6 +19,7 @@ from typing import Any
 
 from kademlia.protocol import KademliaProtocol
 
+from egtp.errors import NodeClosed
 from lookup_dht.protocol.acquaintance import Acquaintances
 from lookup_dht.protocol.answering import Answerer
 from lookup_dht.protocol.asking import Answer, Asker, Ended
@@ -139,8 +140,12 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         if not ipaddress.ip_address(host).is_loopback and host != self.host:
             self.counters["statistics_asked_from_afar"] += 1
             return
+        try:
+            told = self.statistics()
+        except NodeClosed:
+            return  # The socket is open a little longer than the node runs.
         self.counters["statistics_asked"] += 1
-        text = json.dumps(self.statistics(), separators=(",", ":")).encode()
+        text = json.dumps(told, separators=(",", ":")).encode()
         if len(text) <= STATISTICS_BYTES_MAX:
             reply_type = bytes((STATISTICS_REPLY_TYPE,))
             self.transport.sendto(reply_type + data[1:HEADER_BYTES] + text, source)

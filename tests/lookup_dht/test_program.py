@@ -248,6 +248,15 @@ async def test_nobody_else_is_told_how_a_node_is(start: Start) -> None:
     assert node.counters["statistics_asked_from_afar"] == 1
 
 
+async def test_a_node_that_is_being_closed_tells_nobody_how_it_is(start: Start) -> None:
+    node = await start()
+    closing = asyncio.ensure_future(node.close())
+    await asyncio.sleep(0)
+    node._node.protocol.datagram_received(b"\2" + bytes(21), ("127.0.0.1", 9))
+    await closing
+    assert "statistics_asked" not in node.counters
+
+
 async def test_statistics_come_regularly_if_wanted(run: Run) -> None:
     node = await run("--listen", "127.0.2.1:0", "--stats-every", "0.05")
     assert node.process.stdout is not None
