@@ -63,7 +63,10 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
         not any(move.old in _addresses(move.member) for move in moves),
         ", ".join(f"{move.member.name} left {move.old}" for move in moves),
     )
-    figures = await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S)
+    figures = {
+        **asking.figures(),
+        **await everybody_reaches_everybody(cluster, expect, narrate, asking, settle_s=SETTLE_S),
+    }
     offences = [
         f"{member.name} dialled {move.member.name} at {address}"
         for move in moves
@@ -78,7 +81,6 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
     return {
         "moved_members": len(movers),
         "old_address_after_new_record_is_known_dials": len(offences),
-        **asking.figures(),
         **figures,
     }
 

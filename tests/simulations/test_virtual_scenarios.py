@@ -65,6 +65,14 @@ def test_every_expectation_holds(name: str, seed: int) -> None:
     assert outcome.figures
     assert all(0 <= value < float("inf") for value in outcome.figures.values())
     assert SCENARIOS[name].virtual_only
+    # What came of queries while something was wrong, without those that are asked afterwards.
+    (told,) = (e.detail for e in outcome.expectations if e.text.startswith("each query ends as"))
+    counted = {
+        f"during_faults_{words.replace(' ', '_')}_queries": int(count)
+        for count, words in (part.split(" ", 1) for part in told.split(", "))
+    }
+    during = {name: n for name, n in outcome.figures.items() if name.startswith("during_faults")}
+    assert during in (counted, {})
 
 
 @pytest.mark.parametrize("name", ["churn", "rolling-ip", "partition", "flash-crowd"])
