@@ -535,6 +535,7 @@ async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_it
     waiting, sent = older.outbox.waiting_bytes, older.session.sent
     assert waiting
     node.now_s += 3.0
+    older.heard_s = node.now_s  # of other things: no sign of life is asked for
     upkeep.look(node.now_s)
     node.end_turn()
     assert older.session.sent > sent
