@@ -43,12 +43,10 @@ class Listeners:
                         self._accept, address.host, address.port
                     )
                     if not server.sockets:
-                        # Loops pass over what the system gives them no socket for. It says why.
-                        family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
-                        socket.socket(family).close()
-                        raise OSError(errno.EAGAIN, "")
+                        raise OSError  # Loops pass over what they are given no socket for.
                 except OSError as error:
-                    raise InvalidConfig(f"cannot listen on {address}: {_reason(error)}") from None
+                    why = os.strerror(error.errno or _why_no_socket(address)).lower()
+                    raise InvalidConfig(f"cannot listen on {address}: {why}") from None
                 if self._closed:
                     raise NodeClosed
         except BaseException:
@@ -82,7 +80,11 @@ class Listeners:
         return None
 
 
-def _reason(error: OSError) -> str:
-    """In words, without the address once more. From Python 3.13 on asyncio's error has no number in
-    one case: if the address is none of this machine's."""
-    return os.strerror(error.errno or errno.EADDRNOTAVAIL).lower()
+def _why_no_socket(address: Address) -> int:
+    """The number of the error that a loop has not told."""
+    try:
+        with socket.socket(socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6) as tried:
+            tried.bind((address.host, 0))
+    except OSError as error:
+        return error.errno or errno.EAGAIN
+    return errno.EAGAIN
