@@ -9,7 +9,7 @@ fullest.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
@@ -78,7 +78,7 @@ class _Lease:
 
 class Leases:
     """Invariants: what :attr:`held_bytes` counts is the sum over all mailboxes, and each limit
-    holds; whoever is in ``_away`` has a lease."""
+    holds; whoever is in ``_away`` has a lease, and what is in ``_filled`` is of one."""
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
@@ -86,6 +86,8 @@ class Leases:
         self._strangers = 0
         self._away: dict[NodeId, None] = {}
         """Strangers without a connection, those first who have been away for longest."""
+        self._filled: defaultdict[int, dict[_Lease, None]] = defaultdict(dict)
+        """Mailboxes with something in them, by how many bits their size has."""
         self._none_ends_before_s = float("inf")
         """No lease ends earlier: to look through all of them before that would be in vain."""
         whole = limits.mailboxes_bytes_max
@@ -179,18 +181,20 @@ class Leases:
         if gone is None or self._by_sender.of(sender) + size > limits.sender_bytes_max:
             return None
         spared: list[Held] = []
-        needed = self._by_sender.lacking(sender, size, stranger=stranger)
+        freed = sum(len(one.packet) for one in gone if self._by_sender.is_strangers(one.sender))
+        needed = self._by_sender.lacking(sender, size, stranger=stranger) - freed
         if needed > 0:
-            fullest = max(self._leases.values(), key=lambda one: one.held_bytes)
-            spared = self._spared(fullest, lease.held_bytes + size, needed)
-            if not spared:
+            fullest = self._fullest()
+            if fullest is not None and fullest.held_bytes > lease.held_bytes + size:
+                spared = self._spared(fullest, needed)
+            if fullest is None or not spared:
                 return None
             self._drop(fullest, spared)
         self._drop(lease, gone)
         self._by_sender.take(sender, size, stranger=stranger)
         deadline_s = now_s + min(lifetime_s, limits.mailbox_s_max)
         lease.held.append(Held(sender, packet, deadline_s))
-        lease.held_bytes += size
+        self._resize(lease, size)
         return gone + spared
 
     def _makes_way(self, lease: _Lease, sender: NodeId, size: int) -> list[Held] | None:
@@ -212,15 +216,21 @@ class Leases:
             gone.append(oldest)
         return gone
 
-    def _spared(self, fullest: _Lease, held_bytes: int, needed: int) -> list[Held]:
-        """All mailboxes together are full, and one is to have ``held_bytes``. If the fullest has
-        more: the oldest of those strangers who have most in there, until so much is free. So nobody
-        keeps all others out with mailboxes of his own."""
+    def _fullest(self) -> _Lease | None:
+        """A mailbox with at least half of what the fullest has. All mailboxes are not looked
+        through: that would cost many times what a stranger's packet does."""
+        bits = max((bits for bits, filled in self._filled.items() if filled), default=0)
+        return next(iter(self._filled[bits]), None)
+
+    def _spared(self, fullest: _Lease, needed: int) -> list[Held]:
+        """All mailboxes together are full: of one that has more than another one is to have, the
+        oldest of those strangers who have most in there, until so much is free. So nobody keeps all
+        others out with mailboxes of his own."""
         spared: list[Held] = []
         left = [one for one in fullest.held if self._by_sender.is_strangers(one.sender)]
         while needed > 0:
             oldest = _oldest_of_the_greediest(left, _shares_of(left, by_bytes=True))
-            if oldest is None or fullest.held_bytes <= held_bytes:
+            if oldest is None:
                 return []
             left.remove(oldest)
             needed -= len(oldest.packet)
@@ -263,8 +273,17 @@ class Leases:
     def _drop(self, lease: _Lease, gone: list[Held]) -> None:
         for held in gone:
             lease.held.remove(held)
-            lease.held_bytes -= len(held.packet)
+            self._resize(lease, -len(held.packet))
             self._by_sender.give_back(held.sender, len(held.packet))
+
+    def _resize(self, lease: _Lease, more: int) -> None:
+        before = lease.held_bytes.bit_length()
+        lease.held_bytes += more
+        after = lease.held_bytes.bit_length()
+        if before != after:
+            self._filled[before].pop(lease, None)
+            if after:
+                self._filled[after][lease] = None
 
 
 def _shares_of(held: Iterable[Held], *, by_bytes: bool) -> Counter[NodeId]:

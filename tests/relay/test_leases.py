@@ -130,22 +130,31 @@ class LeasesMachine(RuleBasedStateMachine):
         needed = size_of(everywhere) + size - LIMITS.mailboxes_bytes_max
         if stranger:
             needed = max(needed, size_of(strange) + size - STRANGE_BYTES_MAX)
-        if expected is not None and needed > 0:
-            # There is one stranger: he has most of what strangers have, wherever that is.
-            order = [self.boxes.get(one, []) for one in self.until]
-            fullest = max(order, key=size_of)
-            spared = list[Held]()
-            for held in fullest if size_of(fullest) > size_of(box) + size else ():
-                if held.sender == SENDERS[1] and size_of(spared) < needed:
-                    spared.append(held)
-            expected = expected + spared if size_of(spared) >= needed else None
+        options = [expected]
+        if expected is not None:
+            needed -= size_of([held for held in expected if held.sender == SENDERS[1]])
+            if needed > 0:
+                # The fullest mailbox, or one with as many bits.
+                most = max(size_of(one) for one in self.boxes.values()).bit_length()
+                fullest = [one for one in self.boxes.values() if size_of(one).bit_length() == most]
+                options = [self._spares(one, box, size, needed, expected) for one in fullest]
         gone = self.leases.hold(peer_id, sender, packet, lifetime_s, self.now_s, stranger=stranger)
-        assert gone == expected
+        assert gone in options
         if gone is not None:
             for held in gone:
                 next(one for one in self.boxes.values() if held in one).remove(held)
             deadline_s = self.now_s + min(lifetime_s, LIMITS.mailbox_s_max)
             box.append(Held(sender, packet, deadline_s))
+
+    def _spares(
+        self, full: list[Held], box: list[Held], size: int, needed: int, gone: list[Held]
+    ) -> list[Held] | None:
+        """There is one stranger: he has most of what strangers have, wherever that is."""
+        spared = list[Held]()
+        for held in full if size_of(full) > size_of(box) + size else ():
+            if held.sender == SENDERS[1] and size_of(spared) < needed:
+                spared.append(held)
+        return gone + spared if size_of(spared) >= needed else None
 
     def _makes_way(self, box: list[Held], sender: NodeId, size: int) -> list[Held] | None:
         left, gone = list(box), list[Held]()
@@ -412,3 +421,31 @@ def test_who_fills_mailboxes_of_his_own_keeps_nobody_from_being_held_for() -> No
     held = [leases.hold(PEERS[0], known, bytes(32), 5.0, 0.0, stranger=False) for _ in range(2)]
     assert held == [[], []], "for those whom the relay knows there was room all the time"
     assert held_packets(leases, PEERS[0], 0.0) == [b"news", bytes(32), bytes(32)]
+
+
+def test_who_makes_way_in_a_full_mailbox_makes_room_for_all_of_them() -> None:
+    """Else nobody else's packets would be held for whoever has the fullest mailbox of all."""
+    limits = replace(LIMITS, mailboxes_bytes_max=229, mailbox_bytes_max=200, sender_bytes_max=200)
+    leases = Leases(limits)
+    leases.grant(PEERS[0], 30, 0.0, is_here=False, stranger=True)
+    for _ in range(2):
+        assert leases.hold(PEERS[0], SENDERS[0], bytes(100), 5.0, 0.0, stranger=True) == []
+    gone = leases.hold(PEERS[0], SENDERS[1], b"news", 5.0, 0.0, stranger=True)
+    assert gone is not None
+    assert [held.packet for held in gone] == [bytes(100)]
+    assert held_packets(leases, PEERS[0], 0.0) == [bytes(100), b"news"]
+
+
+def test_mailboxes_are_found_by_their_size_without_looking_through_all() -> None:
+    """Or a packet of a stranger would cost as much as there are leases."""
+    leases = Leases(replace(LIMITS, leases_max=64))
+    for number, peer_id in enumerate(PEERS):
+        leases.grant(peer_id, 30, 0.0, is_here=False, stranger=False)
+        for _ in range(number % 4):
+            leases.hold(peer_id, SENDERS[number % len(SENDERS)], bytes(9), 5.0, 0.0, stranger=True)
+    fullest = leases._fullest()
+    assert fullest is not None
+    assert 2 * fullest.held_bytes > max(one.held_bytes for one in leases._leases.values())
+    for peer_id in PEERS:
+        leases.end(peer_id)
+    assert leases._fullest() is None
