@@ -442,7 +442,7 @@ class Node:
             peer.record,
             peer.source,
             age_s,
-            tuple(str(path.strategy) for path in peer.paths),
+            tuple(str(path.strategy) for path in sorted(peer.paths, key=lambda it: it is not best)),
             None if best is None else best.round_trip_s,
             None if best is None else engine.now() - best.heard_s,
             open_queries,

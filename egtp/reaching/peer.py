@@ -88,12 +88,10 @@ class Explanation:
             lines.append(f"  record {self.record.sequence}, {self.source}")
             lines.append(f"    {self.record_age_s:.1f} s ago")
             lines += [f"    {strategy}" for strategy in self.record.strategies]
-        for path in self.paths:
-            lines.append(f"  path: {path}")
-            if path is self.paths[0] and self.silent_s is not None:
-                lines.append(f"    last heard of {self.silent_s:.1f} s ago")
-        if not self.paths:
-            lines.append("  no path")
+        paths = [f"  path: {path}" for path in self.paths] or ["  no path"]
+        if self.silent_s is not None:
+            paths.insert(1, f"    last heard of {self.silent_s:.1f} s ago")
+        lines += paths
         lines += [f"  tried: {attempt}" for attempt in self.attempts]
         return "\n".join(lines)
 

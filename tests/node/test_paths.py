@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -431,3 +433,20 @@ async def test_nodes_of_different_networks_cannot_talk(start: Start, config: Con
     node, other = greets(await start()), await start(config=config(network="other"))
     with pytest.raises(FastFail):
         await other.query(node.node_id, "greet")
+
+
+async def test_why_names_the_path_first_that_is_used_now(start: Start) -> None:
+    node, other = greets(await start()), await start(listen=())
+    await other.query(node.node_id, "greet")
+    peer = engine_of(other).book.get(node.node_id)
+    direct: Any = peer.direct
+    relayed: Any = SimpleNamespace(
+        strategy="relayed", suspect=False, round_trip_s=None, heard_s=other.elapsed_s - 7
+    )
+    peer.relayed, direct.suspect = relayed, True
+    why = other.why(node.node_id)
+    peer.relayed, direct.suspect = None, False
+    assert why.paths == ("relayed", str(direct.strategy))
+    *_, first, heard, second = str(why).splitlines()
+    assert (first, heard) == ("  path: relayed", "    last heard of 7.0 s ago")
+    assert second == f"  path: {direct.strategy}"
