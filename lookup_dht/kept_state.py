@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Final
@@ -25,14 +26,20 @@ STATE_INTERVAL_S: Final = 60.0
 class KeptState:
     """Of one node, in the file at ``path`` and the one of its records beside it."""
 
-    def __init__(self, path: Path, complain: Callable[[str], None], *, ours: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        complain: Callable[[str], None],
+        *,
+        ours: bool = False,
+    ) -> None:
         """``complain`` is told, in a line, of what goes wrong and ends nothing. With ``ours``, a
         file at ``path`` is a state, however damaged; without, it may be one that somebody would
         miss, and who named it can name another."""
-        self._path = path
+        self._path: Final = Path(path)
         self._complain = complain
         self._ours = ours
-        self.records: Final = path.with_name(f"{path.name}.records")
+        self.records: Final = self._path.with_name(f"{self._path.name}.records")
         """To be the node's ``store``."""
 
     def read(self) -> NodeState | None:

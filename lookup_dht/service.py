@@ -62,7 +62,7 @@ class DHTLookup:
         server: bool | None = True,
         private_addresses: bool = False,
         state: NodeState | None = None,
-        store: Path | None = None,
+        store: str | os.PathLike[str] | None = None,
         limits: DHTLimits | None = None,
         unix_time: Clock = time.time,
         elapsed: Clock | None = None,
@@ -122,7 +122,7 @@ class DHTLookup:
         counters: collections.Counter[str] = collections.Counter()
         file = None
         if store is not None:
-            file, said = open_or_set_aside(store, counters)
+            file, said = open_or_set_aside(Path(store), counters)
             if said is not None:
                 log.warning(said)
         self._stored_in_file = file is not None

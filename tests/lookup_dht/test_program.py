@@ -16,6 +16,7 @@ import pytest
 from egtp.errors import InvalidConfig
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
+from lookup_dht import KeptState
 from lookup_dht.state.state_file import CorruptState, NodeState, read_state, write_state
 from lookup_dht.wire.contact import Contact
 from tests.lookup_dht.at_hand import Sign, Start
@@ -115,6 +116,12 @@ async def test_a_killed_node_starts_again_with_its_id_and_contacts(
     assert second.node_id == first.node_id
     left = sorted(name for name in os.listdir(tmp_path) if not name.endswith("-wal"))
     assert left == [state.name, f"{state.name}.records"]
+
+
+def test_the_paths_of_a_kept_state_may_be_texts(tmp_path: Path) -> None:
+    kept = KeptState(str(tmp_path / "node.state"), pytest.fail)
+    assert kept.records == tmp_path / "node.state.records"
+    assert kept.read() is None
 
 
 async def test_without_a_state_each_start_is_a_new_node(run: Run) -> None:

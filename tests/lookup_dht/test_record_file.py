@@ -162,6 +162,15 @@ async def test_a_corrupt_file_is_set_aside_with_a_clear_message(
     assert node.state.records == ()
 
 
+async def test_a_corrupt_file_is_set_aside_whose_path_is_a_text(
+    start: Start, tmp_path: Path
+) -> None:
+    path = tmp_path / "records"
+    path.write_text("this is no database " * 1000)
+    await start(store=str(path))
+    assert (tmp_path / "records.corrupt").exists()
+
+
 PEER = "x'0102030405060708090a0b0c0d0e0f1011121314'"
 
 
