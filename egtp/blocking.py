@@ -27,15 +27,21 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import egtp.node
+from egtp.config import NodeConfig
+from egtp.discovery_service import DiscoveryService
+from egtp.environment import Environment
 from egtp.errors import InvalidConfig, LocalProtocolError, WrongLoop
+from egtp.events import Observer
 from egtp.handling.handler_threads import HandlerThreads
 from egtp.handling.handlers import Handler, Incoming
 from egtp.hedging import HedgedReply, hedge
 from egtp.identity_file import IdentityFile
-from egtp.lookup import Published
+from egtp.lookup import LookupService, Published
 from egtp.loop_thread import LoopThread
+from egtp.own.friends import Friends
 from egtp.own.own_addresses import OwnAddress
 from egtp.reaching.peer import Explanation
+from egtp.relay.leases import RelayLimits
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.contact_link import ContactLink
 from egtp.values.identity import Identity, NodeId
@@ -71,7 +77,16 @@ class Node:
         handlers_waiting_max: int = 128,
         close_timeout_s: float = 10.0,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
-        **options: Any,
+        listen: str | Sequence[str] = (),
+        announce: str | Sequence[str] | None = None,
+        dial_from: str | None = None,
+        lookup: LookupService | None = None,
+        friends: Friends | None = None,
+        discovery: DiscoveryService | None = None,
+        relay_server: RelayLimits | bool = False,
+        config: NodeConfig | None = None,
+        environment: Environment | None = None,
+        observer: Observer | None = None,
     ) -> None:
         """
         :param services: what the node needs running on its loop, such as a ``DHTLookup``: entered
@@ -82,9 +97,8 @@ class Node:
             answered "busy".
         :param close_timeout_s: how long :meth:`close` waits for plain handlers that still run.
         :param loop_factory: what makes the event loop; ``uvloop.new_event_loop`` for speed.
-        :param options: as for :class:`egtp.Node`.
 
-        Raises :class:`InvalidConfig`.
+        The others are those of :class:`egtp.Node`. Raises :class:`InvalidConfig`.
         """
         check_count(1, handler_threads=handler_threads)
         check_count(0, handlers_waiting_max=handlers_waiting_max)
@@ -92,7 +106,19 @@ class Node:
         entered = tuple(services) if isinstance(services, Iterable) else (None,)
         if not all(hasattr(service, "__aenter__") for service in entered):
             raise InvalidConfig(f"services is a list of what `async with` takes, not {services!r}")
-        self.on_loop: Final = egtp.node.Node(identity, **options)
+        self.on_loop: Final = egtp.node.Node(
+            identity,
+            listen=listen,
+            announce=announce,
+            dial_from=dial_from,
+            lookup=lookup,
+            friends=friends,
+            discovery=discovery,
+            relay_server=relay_server,
+            config=config,
+            environment=environment,
+            observer=observer,
+        )
         """The asyncio node, for async handlers and callbacks: they are on its loop."""
         name = f"egtp {self.node_id}"
         self._services: Final = entered
@@ -100,6 +126,9 @@ class Node:
         self._loop: Final = LoopThread(self._life, loop_factory=loop_factory, name=name)
         self._close_timeout_s: Final = close_timeout_s
         self._started = False
+
+    def __repr__(self) -> str:
+        return f"blocking.Node({self.node_id})"
 
     # Life
 
@@ -255,12 +284,19 @@ class Node:
         else:
             add(self.on_loop)
 
-    def handler(self, kind: str, **options: Any) -> Callable[[H], H]:
+    def handler(
+        self,
+        kind: str,
+        *,
+        at_once_max: int | None = None,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> Callable[[H], H]:
         """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
         check_kind(kind)
 
         def decorate(handler: H) -> H:
-            self.handle(kind, handler, **options)
+            self.handle(kind, handler, at_once_max=at_once_max, idempotent=idempotent, early=early)
             return handler
 
         return decorate

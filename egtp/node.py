@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from threading import get_ident
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from egtp.arguments import (
     check_dial_from,
@@ -50,6 +50,9 @@ from egtp.values.message import NONCE_BYTES, check_kind
 from egtp.values.settings import check_count, check_seconds, check_yes_or_no
 
 __all__ = ["Node"]
+
+H = TypeVar("H", bound=Handler)
+"""What is decorated stays what it is."""
 
 
 class Node:
@@ -128,6 +131,9 @@ class Node:
         self._thread = 0
         """The thread of that loop."""
         self._introduce: Callable[[Sequence[Introduction]], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"Node({self.node_id})"
 
     # Life
 
@@ -381,12 +387,19 @@ class Node:
             self._running().handlers.add(kind, handler, **options)  # type: ignore[arg-type]
         self._handlers[kind] = handler, options
 
-    def handler(self, kind: str, **options: Any) -> Callable[[Handler], Handler]:
+    def handler(
+        self,
+        kind: str,
+        *,
+        at_once_max: int | None = None,
+        idempotent: bool = False,
+        early: bool = True,
+    ) -> Callable[[H], H]:
         """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
         check_kind(kind)  # at once: without its parentheses it would be given the function
 
-        def decorate(handler: Handler) -> Handler:
-            self.handle(kind, handler, **options)
+        def decorate(handler: H) -> H:
+            self.handle(kind, handler, at_once_max=at_once_max, idempotent=idempotent, early=early)
             return handler
 
         return decorate

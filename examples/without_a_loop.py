@@ -8,6 +8,7 @@ your own, give each node a lookup service that others have too, such as a DHTLoo
 """
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import egtp
@@ -21,12 +22,12 @@ def greet(query: egtp.Incoming) -> bytes:
     return b"hello, " + query.body
 
 
-def node(**options: object) -> egtp.blocking.Node:
+def node(listen: Sequence[str] = ()) -> egtp.blocking.Node:
     identity = egtp.Identity.generate(os.urandom)
-    return egtp.blocking.Node(identity, lookup=lookup, config=config, **options)
+    return egtp.blocking.Node(identity, listen=listen, lookup=lookup, config=config)
 
 
-with node(listen="127.0.0.1:0") as greeter, node() as asker:
+with node(["127.0.0.1:0"]) as greeter, node() as asker:
     greeter.handle("greet", greet)
     greeter.published()
 

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from egtp.values.comm_strat import CommStrat
+from egtp.values.comm_strat import CommStrat
 
 __all__ = ["Attempt", "AttemptReason", "Cause"]
 

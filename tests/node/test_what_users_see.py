@@ -1,0 +1,72 @@
+"""What type checkers, ``help`` and a log line show of the public names, for who depends on EGTP."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import tomllib
+from inspect import signature
+from pathlib import Path
+from typing import get_type_hints
+
+import pytest
+
+import discovery
+import egtp
+import egtp.blocking
+import lookup_dht
+from egtp import Identity, Incoming, Node
+
+REPOSITORY = Path(__file__).parent.parent.parent
+
+BUILD = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+
+VALUES = [
+    value
+    for package in (egtp, lookup_dht, discovery)
+    for name in package.__all__
+    if isinstance(value := getattr(package, name), type) and dataclasses.is_dataclass(value)
+]
+
+
+@pytest.mark.parametrize("package", BUILD["targets"]["wheel"]["packages"])
+def test_every_package_says_that_it_is_typed(package: str) -> None:
+    assert (REPOSITORY / package / "py.typed").is_file()
+
+
+async def test_a_handler_that_was_decorated_can_be_called_as_what_it_was() -> None:
+    node = Node(Identity.generate(os.urandom))
+
+    @node.handler("twice", at_once_max=1)
+    async def twice(query: Incoming) -> bytes:
+        return query.body * 2
+
+    # The annotation is the test: `make lint` refuses it where the decorator forgets the type.
+    answer: bytes = await twice(Incoming.example(node.node_id, "twice", b"a"))
+    assert answer == b"aa"
+
+
+@pytest.mark.parametrize("node", [Node, egtp.blocking.Node])
+def test_the_decorator_names_the_options_of_handle(
+    node: type[Node | egtp.blocking.Node],
+) -> None:
+    of_handle = dict(signature(node.handle).parameters)
+    del of_handle["handler"]
+    assert of_handle == dict(signature(node.handler).parameters)
+
+
+def test_a_blocking_node_names_the_options_of_a_node() -> None:
+    of_node = signature(Node.__init__).parameters
+    of_blocking = signature(egtp.blocking.Node.__init__).parameters
+    assert {name: of_blocking.get(name) for name in of_node} == dict(of_node)
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: value.__name__)
+def test_the_types_of_a_value_can_be_asked_for(value: type) -> None:
+    assert {field.name for field in dataclasses.fields(value)} <= get_type_hints(value).keys()
+
+
+def test_a_node_is_shown_by_its_peer_id() -> None:
+    identity = Identity.generate(os.urandom)
+    assert repr(Node(identity)) == f"Node({identity.node_id})"
+    assert repr(egtp.blocking.Node(identity)) == f"blocking.Node({identity.node_id})"
