@@ -20,7 +20,7 @@ from egtp.engine.answering import Answering
 from egtp.engine.asking import Asking
 from egtp.engine.records import Records
 from egtp.engine.routes import Routes
-from egtp.errors import RemoteProtocolError
+from egtp.errors import InvalidMessage, RemoteProtocolError
 from egtp.paths.path import Path
 from egtp.queries.exchange import EXCEPTIONS_MAX
 from egtp.queries.large_message import Arrived
@@ -85,8 +85,9 @@ class Intake:
                     self._takers[kind](path, data, transit_ms)
             except RemoteProtocolError as error:
                 self._counters[f"dropped: {error}"] += 1
-                if kind != MESSAGE:
-                    # Both sides count chunks and know the items; there is no way on from here.
+                if kind != MESSAGE and not isinstance(error, InvalidMessage):
+                    # Both sides count chunks and know the items; there is no way on from here. What
+                    # came whole in chunks and is no message disturbs nothing that is beside it.
                     self._routes.lose(path, str(error))
             if path.closed:
                 return

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from egtp import HandlerFailed, Incoming, Node
-from egtp.channel.sealed import ItemType, item
+from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
 from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, HINT_KIND, RELAY_KIND, Delivery, Hint, Relay
 from egtp.values.message import Reply, ReplyCode, Send
@@ -108,6 +108,19 @@ async def test_a_message_that_is_none_is_dropped_and_the_connection_stays(
 ) -> None:
     path = direct_path(liar, attacked)
     path.queue_control(item(ItemType.MESSAGE, data))
+    await eventually(lambda: dropped(attacked) == 1)
+    assert await liar.query(attacked.node_id, "greet") == b"hello "
+    assert direct_path(liar, attacked) is path
+
+
+@pytest.mark.parametrize("size", [50, 20_000])
+async def test_what_came_in_chunks_and_is_no_message_is_dropped_and_the_connection_stays(
+    attacked: Node, bystander: Node, liar: Node, eventually: Eventually, size: int
+) -> None:
+    path = direct_path(liar, attacked)
+    for offset in range(0, size, CHUNK_BYTES_MAX):
+        data = bytes(min(CHUNK_BYTES_MAX, size - offset))
+        path.queue_control(write_chunk(1, size, offset, data))
     await eventually(lambda: dropped(attacked) == 1)
     assert await liar.query(attacked.node_id, "greet") == b"hello "
     assert direct_path(liar, attacked) is path
