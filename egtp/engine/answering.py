@@ -244,7 +244,11 @@ class Answering:
             if answer is not None:
                 self.answers.ended(answer)
             return
-        if len(body) > incoming.reply_bytes_max:
+        path = incoming._path
+        if len(body) > incoming.reply_bytes_max or (
+            # It takes less, it said in the handshake, than it says in its query.
+            path is not None and len(body) > path.limits.body_bytes_max
+        ):
             self._counters["reply too large for its asker"] += 1
             code, body = ReplyCode.TOO_LARGE, b""
         # Nothing else happened while a handler ran that never waited.
@@ -256,7 +260,6 @@ class Answering:
                 self.answers.forget(asker, answer)
             else:
                 self.answers.answered(asker, answer, reply)
-        path = incoming._path
         if incoming._asked_again:
             path = self._host.best_path(incoming.peer_id) or path
         self._send(path, reply)

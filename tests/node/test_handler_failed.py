@@ -182,6 +182,22 @@ async def test_a_reply_larger_than_the_asker_takes_is_said_to_be_too_large(
     assert node.counters["reply too large for its asker"] == 1
 
 
+async def test_a_reply_larger_than_the_asker_said_in_the_handshake_is_said_to_be_too_large(
+    start: Start, config: Config
+) -> None:
+    node = await start()
+
+    @node.handler("much")
+    async def much(query: Incoming) -> bytes:
+        return bytes(2000)
+
+    other = await start(config=config(body_bytes_max=1000))
+    engine_of(other).asking._body_bytes_max = 2000  # what its queries say
+    with pytest.raises(HandlerFailed) as failed:
+        await other.query(node.node_id, "much", hard_timeout_s=2)
+    assert failed.value.code == ReplyCode.TOO_LARGE
+
+
 async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: Config) -> None:
     node, stuck = await start(config=config(open_queries_max=3)), Stuck()
     node.handle("stuck", stuck)
