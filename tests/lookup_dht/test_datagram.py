@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -10,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egtp.values import canonical
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import (
     BYTES_OUT_MAX,
@@ -223,6 +226,38 @@ def test_what_asks_for_a_token_is_shorter_than_any_query_for_nodes() -> None:
         data = encode_reply(bytes(20), again, len(query))
         assert data is not None
         assert decode_reply(data) == again
+
+
+def with_bytes(value: Any) -> Any:
+    """A value as ``vectors.json`` writes it: ``hex:`` stands before byte strings."""
+    if isinstance(value, list):
+        return [with_bytes(part) for part in value]
+    if isinstance(value, str) and value.startswith("hex:"):
+        return bytes.fromhex(value.removeprefix("hex:"))
+    return value
+
+
+def test_the_frozen_datagrams_are_read_and_written() -> None:
+    vectors = json.loads(Path(__file__).with_name("vectors.json").read_text(encoding="ascii"))
+    message_id = bytes.fromhex(vectors["message_id"])
+    assert {frozen["value"][0] for frozen in vectors["queries"].values()} == {
+        method.value for method in Method
+    }
+    for frozen in vectors["queries"].values():
+        data = bytes.fromhex(frozen["bytes"])
+        assert encode_query(message_id, decode_query(data)) == data
+        assert data == b"\0" + message_id + canonical.encode(with_bytes(frozen["value"]))
+    for frozen in vectors["replies"].values():
+        data = bytes.fromhex(frozen["bytes"])
+        assert encode_reply(message_id, decode_reply(data), BYTES_OUT_MAX) == data
+        assert data == b"\1" + message_id + canonical.encode(with_bytes(frozen["value"]))
+    for read, refused in (
+        (decode_query, vectors["refused_queries"]),
+        (decode_reply, vectors["refused_replies"]),
+    ):
+        for frozen in refused:
+            with pytest.raises(DatagramError):
+                read(bytes.fromhex(frozen["bytes"]))
 
 
 def test_a_reply_to_a_ping_is_shorter_than_the_ping() -> None:

@@ -201,6 +201,27 @@ def test_the_frozen_records_of_later_versions_are_read_and_passed_on(
     assert (later.expiry_unix_s, later.peer_id) == (EXPIRY, alice.node_id)
 
 
+def test_what_is_frozen_as_usable_is_used_and_what_as_unusable_is_not(
+    vectors: dict[str, Any],
+) -> None:
+    alice = frozen_identity(vectors, "alice")
+    for frozen in vectors["usable_record_values"]:
+        item = MutableItem.sign(alice, 1, bytes.fromhex(frozen["bytes"]))
+        record = SignedCommRecord.of_item(item)
+        key = record.channel_key()
+        found = None if key is None else key.hex(), len(record.strategies)
+        assert found == (frozen["channel_key"], frozen["strategies"]), frozen["description"]
+    for frozen in vectors["unusable_record_values"]:
+        with pytest.raises(InvalidRecord):
+            CommRecord.decode(bytes.fromhex(frozen["bytes"]))
+
+
+def test_every_record_that_is_frozen_as_refused_is_refused(vectors: dict[str, Any]) -> None:
+    for frozen in vectors["refused_records"]:
+        with pytest.raises(InvalidRecord):
+            SignedCommRecord.decode(bytes.fromhex(frozen["bytes"]))
+
+
 def test_the_frozen_links_are_read_and_written(vectors: dict[str, Any]) -> None:
     alice = frozen_identity(vectors, "alice")
     record = SignedCommRecord.decode(bytes.fromhex(vectors["values"]["record"]["bytes"]))

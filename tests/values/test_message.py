@@ -103,6 +103,12 @@ def test_the_frozen_messages_are_read_and_written(vectors: dict[str, Any]) -> No
     assert reference_of(limits.encode()).hex() == values["query_limits"]["reference"]
 
 
+def test_every_message_that_is_frozen_as_refused_is_refused(vectors: dict[str, Any]) -> None:
+    for frozen in vectors["refused_messages"]:
+        with pytest.raises(InvalidMessage):
+            decode_message(bytes.fromhex(frozen["bytes"]))
+
+
 GOOD_QUERY = (1, NONCE, None, 7, "echo", 1000, 2000, b"body")
 GOOD_REPLY = (2, NONCE, REFERENCE, 0, b"body")
 GOOD_SEND = (3, NONCE, None, "echo", 1000, b"body")
