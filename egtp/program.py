@@ -47,6 +47,9 @@ PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE,
 """What may be otherwise at another time, though nobody changes what the program was told."""
 NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Of writing alone; and whoever writes a file of ours names it in an error of its own."""
+FREE_FILES_MIN: Final = 24
+"""A loop, a few sockets and the files of a state take up to 16. Who finds no room for one of them
+does not always say so in words: uvloop, for one, can then not even be closed."""
 QUESTION: Final = signal.SIGUSR1
 """Asks a server how it is."""
 
@@ -57,6 +60,9 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
     line on stderr. A server is stopped by signals, and that is no failure; see :func:`on_stop`."""
     _have_standard_streams()
     _raise_open_files_max()
+    if not _may_open_files(FREE_FILES_MIN):
+        complain(name, "too many open files, or too few may be open (ulimit -n, LimitNOFILE)")
+        return FAILED
     try:
         if serves:
             _take_no_notice()
@@ -199,6 +205,20 @@ def _raise_open_files_max() -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _may_open_files(count: int) -> bool:
+    """Whether as many more can be open at a time."""
+    opened: list[int] = []
+    try:
+        while len(opened) < count:
+            opened.append(os.dup(0))
+    except OSError:
+        return False
+    finally:
+        for descriptor in opened:
+            os.close(descriptor)
+    return True
 
 
 def named(text: str) -> str:

@@ -8,7 +8,7 @@ import os
 import socket
 from collections.abc import Callable, Iterable
 
-from egtp.errors import InvalidConfig, NodeClosed
+from egtp.errors import InvalidConfig, NodeClosed, in_words
 from egtp.values.comm_strat import Address
 
 __all__ = ["Listeners"]
@@ -45,8 +45,9 @@ class Listeners:
                     if not server.sockets:
                         raise OSError  # Loops pass over what they are given no socket for.
                 except OSError as error:
-                    why = os.strerror(error.errno or _why_no_socket(address)).lower()
-                    raise InvalidConfig(f"cannot listen on {address}: {why}") from None
+                    number = error.errno or _why_no_socket(address)
+                    why = OSError(number, os.strerror(number))  # Who asks may want to try again.
+                    raise InvalidConfig(f"cannot listen on {address}: {in_words(why)}") from why
                 if self._closed:
                     raise NodeClosed
         except BaseException:

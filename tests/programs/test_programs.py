@@ -261,6 +261,25 @@ def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(
     assert relay.returncode == 0
 
 
+@pytest.mark.parametrize("files", [9, 12, 14])
+@pytest.mark.parametrize(
+    "command",
+    [("lookup_dht",), ("egtp", "relay", "--bootstrap", "127.0.0.1:9"), ("egtp", "ask", "a" * 32)],
+)
+def test_too_few_open_files_to_start_with_are_one_line(
+    files: int, command: tuple[str, ...]
+) -> None:
+    code = (
+        "import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
+        f"resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))\n"
+        "runpy.run_module(sys.argv[0], run_name='__main__', alter_sys=True)"
+    )
+    done = run("-c", code, *command)
+    assert (done.returncode, done.stdout) == (1, "")
+    told = "too many open files, or too few may be open (ulimit -n, LimitNOFILE)"
+    assert done.stderr == f"{command[0]}: {told}\n"
+
+
 @pytest.mark.parametrize(
     ("command", "number", "status"),
     [

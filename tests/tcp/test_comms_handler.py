@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import resource
 from typing import Any
@@ -214,6 +215,9 @@ async def test_an_address_that_the_system_gives_no_socket_for_cannot_be_listened
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert str(told.value) == "cannot listen on 127.0.0.1:0: too many open files"
+    # A program ends with another status for what may be otherwise at another time.
+    assert isinstance(told.value.__cause__, OSError)
+    assert told.value.__cause__.errno == errno.EMFILE
     assert server.comms.listening == []
 
 
