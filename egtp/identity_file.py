@@ -11,7 +11,6 @@ import contextlib
 import fcntl
 import os
 import re
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, Self
@@ -31,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 from egtp.errors import InvalidConfig, in_words
 from egtp.values.identity import KEY_BYTES, Entropy, Identity, NodeId
 from egtp.values.mutable_item import SEQUENCE_LIMIT
+from egtp.whole_file import remove_leftovers, replace_file, sync_folder, write_aside
 
 __all__ = ["IdentityFile"]
 
@@ -39,8 +39,6 @@ FILE_BYTES_MAX: Final = 64 * 1024
 PASSPHRASE_BYTES_MAX: Final = 1023
 """OpenSSL's."""
 SEQUENCE_DIGITS_MAX: Final = 20
-ASIDE_SUFFIX: Final = ".tmp"
-"""Without it, what a user calls ``.identity.password`` could be taken for one of ours."""
 
 
 class IdentityFile:
@@ -49,8 +47,7 @@ class IdentityFile:
     def __init__(self, path: Path, identity: Identity, lock: IO[bytes]) -> None:
         self.path: Final = path
         # Of the file itself: by whatever link it is opened, its numbers are the same.
-        real = path.resolve()
-        self._sequence_path: Final = real.with_name(real.name + ".sequence")
+        self._sequence_path: Final = _sequence_path(path.resolve())
         self.identity: Final = identity
         self._lock = lock
 
@@ -87,7 +84,9 @@ class IdentityFile:
                 if not os.path.samestat(os.fstat(lock.fileno()), where.stat()):
                     # Its channel key was renewed meanwhile: this is the old file.
                     raise _in_use(where)
-                _remove_leftovers(where.resolve())
+                # Private keys, perhaps. Whoever has the lock is the only one that writes.
+                real = where.resolve()
+                remove_leftovers([real, _sequence_path(real)])
                 identity = _parse(where, lock.read(FILE_BYTES_MAX), passphrase)
                 if passphrase is None:
                     _check_mode(where, os.fstat(lock.fileno()).st_mode)
@@ -123,7 +122,7 @@ class IdentityFile:
             new = Identity(old.identity.signing_key, channel)
             with _explained(where):
                 # Not a link in place of which the file would lie.
-                _replace(where.resolve(), _encoded(new, passphrase))
+                replace_file(where.resolve(), _encoded(new, passphrase))
             return new.node_id
 
     def load_sequence(self) -> int:
@@ -142,7 +141,7 @@ class IdentityFile:
     def store_sequence(self, sequence: int) -> None:
         """Write it so that it survives a crash of the machine."""
         with _explained(self._sequence_path):
-            _replace(self._sequence_path, b"%d\n" % sequence)
+            replace_file(self._sequence_path, b"%d\n" % sequence)
 
     def close(self) -> None:
         """Let another process have it."""
@@ -153,6 +152,10 @@ class IdentityFile:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _sequence_path(real: Path) -> Path:
+    return real.with_name(real.name + ".sequence")
 
 
 @contextlib.contextmanager
@@ -210,54 +213,11 @@ def _encoded(identity: Identity, passphrase: bytes | None) -> bytes:
 
 def _create(path: Path, identity: Identity, passphrase: bytes | None) -> None:
     """Write a new identity, unless another process was quicker."""
-    temporary = _write_aside(path, _encoded(identity, passphrase))
+    temporary = write_aside(path, _encoded(identity, passphrase))
     try:
         # It may even have the file open by now, and have removed what this one wrote aside.
         with contextlib.suppress(FileExistsError, FileNotFoundError):
             os.link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path)
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    _write_aside(path, data).replace(path)
-    _sync_folder(path)
-
-
-def _write_aside(path: Path, data: bytes) -> Path:
-    """A file beside ``path``, on disk, readable by the owner only."""
-    # A name of its own: what lies there already may be another's, to be read by others.
-    descriptor, name = tempfile.mkstemp(ASIDE_SUFFIX, f".{path.name}.", path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    return temporary
-
-
-def _remove_leftovers(path: Path) -> None:
-    """What was written aside by processes that were killed meanwhile, private keys perhaps. Whoever
-    has the lock is the only one that writes."""
-    ours = re.compile(
-        rf"\.{re.escape(path.name)}(\.sequence)?\.[a-z0-9_]{{8}}{re.escape(ASIDE_SUFFIX)}"
-    )
-    # What may not be removed keeps nobody from using the file.
-    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
-        for entry in entries:
-            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                os.unlink(entry)
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(path)

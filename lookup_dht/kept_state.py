@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from egtp.errors import InvalidConfig
+from egtp.whole_file import remove_leftovers
 from lookup_dht.service import DHTLookup
 from lookup_dht.state.state_file import CorruptState, NodeState, read_state, set_aside, write_state
 
@@ -62,6 +63,8 @@ class KeptState:
 
         Raises :class:`InvalidConfig` if it cannot be written.
         """
+        # Who has the records open is the only one that writes the state.
+        remove_leftovers([self._path])
         # Before the id is told to anybody, and to find out now whether it can be written.
         write_state(self._path, lookup.state)
         keeping = asyncio.ensure_future(self._keep(lookup))

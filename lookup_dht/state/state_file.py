@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.identity import NODE_ID_BYTES
+from egtp.whole_file import replace_file
 from lookup_dht.wire.contact import Contact, pack_ip
 
 __all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]
@@ -119,20 +118,6 @@ def write_state(path: Path, state: NodeState) -> None:
     Raises :class:`InvalidConfig` if it cannot be written.
     """
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(state.encode())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, state.encode())
     except OSError as error:
         raise InvalidConfig(f"cannot write the state file {path}: {error.strerror}") from None

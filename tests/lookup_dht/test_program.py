@@ -124,6 +124,27 @@ def test_the_paths_of_a_kept_state_may_be_texts(tmp_path: Path) -> None:
     assert kept.read() is None
 
 
+async def test_what_a_killed_node_left_half_written_is_removed_when_nobody_writes_it(
+    run: Run, tmp_path: Path
+) -> None:
+    killed = (
+        "import os, runpy, signal, sys; os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "runpy.run_module('lookup_dht', run_name='__main__', alter_sys=True)"
+    )
+    state, mine = tmp_path / "node.state", tmp_path / ".node.state.mine"
+    mine.touch()
+    listen = ("--listen", "127.0.2.1:0", "--state", state)
+    first = await asyncio.create_subprocess_exec(sys.executable, "-c", killed, *map(str, listen))
+    assert await first.wait() == -signal.SIGKILL
+    (left,) = set(tmp_path.glob(".node.state.*")) - {mine}
+    await run(*listen)
+    assert set(tmp_path.glob(".node.state.*")) == {mine}
+    # What the node that runs is about to put in the place of its state looks the same.
+    left.touch()
+    assert "in use by another node" in await complaint(*listen)
+    assert left.exists()
+
+
 async def test_without_a_state_each_start_is_a_new_node(run: Run) -> None:
     first = await run("--listen", "127.0.2.1:0")
     second = await run("--listen", "127.0.2.2:0", "--bootstrap", first.address)

@@ -1,0 +1,65 @@
+"""Files that are written whole or not at all, whenever the process or the machine dies."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+__all__ = ["remove_leftovers", "replace_file", "sync_folder", "write_aside"]
+
+ASIDE_SUFFIX: Final = ".tmp"
+"""Without it, what a user calls ``.identity.password`` could be taken for one of ours."""
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """A crash leaves the old file or the new one, which is readable by the owner only."""
+    temporary = write_aside(path, data)
+    try:
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path)
+
+
+def write_aside(path: Path, data: bytes) -> Path:
+    """A file beside ``path``, on disk, readable by the owner only."""
+    # A name of its own: what lies there already may be another's, to be read by others.
+    descriptor, name = tempfile.mkstemp(ASIDE_SUFFIX, f".{path.name}.", path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def remove_leftovers(paths: Sequence[Path]) -> None:
+    """Remove what was written aside of these files, all of one folder, by processes that were
+    killed meanwhile. For who is the only one that writes them: what another is about to put in its
+    place looks the same."""
+    names = "|".join(re.escape(path.name) for path in paths)
+    ours = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}{re.escape(ASIDE_SUFFIX)}")
+    # What may not be removed keeps nobody from using the files.
+    with contextlib.suppress(OSError), os.scandir(paths[0].parent) as entries:
+        for entry in entries:
+            if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                os.unlink(entry)
+
+
+def sync_folder(path: Path) -> None:
+    """Let what was renamed or linked in the folder of ``path`` survive a crash of the machine."""
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
