@@ -23,7 +23,7 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-from simulations.lab import LATENCY_S, Lab, in_lab, kept
+from tests.lab import LATENCY_S, Lab, in_lab, kept
 
 ROUND_TRIP_S: Final = 2 * LATENCY_S
 

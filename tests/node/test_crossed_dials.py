@@ -13,8 +13,8 @@ import pytest
 
 from egtp import Node
 from egtp.reaching.peer import CROSSED_S
-from simulations.lab import Lab
 from simulations.virtual import Link, Network, Uniform, run_in
+from tests.lab import Lab
 from tests.node.at_hand import engine_of
 
 LATENCY_S_MAX = 0.1

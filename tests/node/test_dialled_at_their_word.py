@@ -18,7 +18,7 @@ from egtp.events import Dialling, Event
 from egtp.paths.path import Path
 from egtp.reaching.peer import Peer
 from egtp.values.contact import Contact
-from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import engine_of
 
 VICTIM: Final = "5.99.0.1"

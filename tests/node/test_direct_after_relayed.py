@@ -17,7 +17,7 @@ from egtp import (
     TCPStrat,
 )
 from egtp.events import Dialling, Event
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 
 
 class World(Lab):

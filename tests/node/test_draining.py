@@ -22,7 +22,7 @@ from egtp import (
     NodeConfig,
     ReplyCode,
 )
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import Config, Eventually, Start, engine_of
 
 

@@ -24,8 +24,8 @@ from egtp.errors import LookupFailure, NodeClosed
 from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
 from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
-from simulations.lab import Lab, in_lab
 from simulations.virtual import Network, simulate
+from tests.lab import Lab, in_lab
 
 FULL = PublishFailed("the table is full")
 

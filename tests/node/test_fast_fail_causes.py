@@ -25,7 +25,7 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-from simulations.lab import kept
+from tests.lab import kept
 from tests.node.at_hand import Start, engine_of
 from tests.node.failing import ROUND_TRIP_S, Hanging, World, lasted, play, said
 

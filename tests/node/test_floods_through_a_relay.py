@@ -11,7 +11,7 @@ import pytest
 from egtp import Node, NodeConfig
 from egtp.channel.packet import DATA
 from egtp.relay.wire import RELAY_KIND, Relay
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import engine_of
 
 RATE = 250_000

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from egtp import Identity, NodeConfig
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import Eventually, connections, direct_path
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from discovery import StaticDiscovery
 from egtp import EgtpError, Introduction, Node, NodeConfig, SignedCommRecord
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import engine_of
 
 TWO_OF_FOUR = NodeConfig(connections_max=4, strangers_share=0.5, relays_wanted=1)

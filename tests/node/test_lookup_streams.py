@@ -23,7 +23,7 @@ from egtp.events import Dialling, Event
 from egtp.reaching.shared_lookup import SharedLookups
 from egtp.values.comm_record import CommRecord
 from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
-from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import engine_of
 
 WALK_S = 5.0

@@ -15,8 +15,8 @@ from egtp.values.attempts import Attempt, AttemptReason, Cause
 from egtp.values.comm_strat import Address, CommStrat, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
-from simulations.lab import LATENCY_S, Lab, in_lab
 from simulations.virtual import Network, simulate
+from tests.lab import LATENCY_S, Lab, in_lab
 
 STAGGER_S = 0.25
 

@@ -16,7 +16,7 @@ from egtp import Node, Published
 from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.identity_file import IdentityFile
 from egtp.own.publishing import RETRY_MAX_S
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import Eventually, engine_of
 from tests.node.watched_lookup import Watched
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from egtp import FastFail, HardTimeout, Node, NodeConfig
-from simulations.lab import LATENCY_S, Lab, in_lab
+from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import engine_of
 
 IDLE_S: Final = 120.0

@@ -14,7 +14,7 @@ from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import HELD_S, RETRY_MAX_S
 from egtp.relay.wire import LEASE_KIND, encode_lease
 from egtp.values.comm_strat import Address, TCPStrat
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import engine_of
 
 

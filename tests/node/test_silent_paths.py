@@ -8,8 +8,8 @@ import pytest
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
 from egtp.events import Dialling, Event, Observer
-from simulations.lab import Lab, in_lab
 from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
+from tests.lab import Lab, in_lab
 
 SILENT_S = 8.0
 CONFIG = NodeConfig(silent_path_s=SILENT_S)

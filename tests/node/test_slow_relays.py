@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 
 from egtp import Incoming, Node, NodeId
-from simulations.lab import Lab, in_lab
 from simulations.virtual import Link
+from tests.lab import Lab, in_lab
 
 SLOW: Final = Link(latency=0.02, bandwidth_bytes_per_s=100_000)
 """Of a machine: just below a megabit a second, as over an old telephone line."""

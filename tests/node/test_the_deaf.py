@@ -9,7 +9,7 @@ from egtp import Incoming, Node, NodeConfig
 from egtp.channel.sealed import ItemType, item
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Query
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 
 MIB = 1024 * 1024
 FEW = NodeConfig(connections_max=8)

@@ -12,7 +12,7 @@ from egtp import HandlerFailed, Node, NodeConfig
 from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
 from egtp.paths.reassembly import PAUSE_MAX_S
 from egtp.values.message import Query, ReplyCode
-from simulations.lab import Lab, in_lab
+from tests.lab import Lab, in_lab
 from tests.node.at_hand import engine_of
 
 KIB = 1024

@@ -34,7 +34,7 @@ from egtp.relay.wire import Relay
 from egtp.values.comm_strat import CryptoStrat
 from egtp.values.message import Query, Reply, decode_message
 from lookup_dht import DHTLookup
-from simulations.lab import LATENCY_S, Lab, in_lab, kept
+from tests.lab import LATENCY_S, Lab, in_lab, kept
 
 ROUND_TRIP_S: Final = 2 * LATENCY_S
 TICK_S: Final = 0.05

@@ -103,7 +103,7 @@ class Lab:
         introductions = [Introduction(relay.node_id, relay.record)]
         node = await self.node(listens=False, discovery=StaticDiscovery(introductions), **options)
         async with asyncio.timeout(10):
-            while not node.relays:  # noqa: ASYNC110 - no event announces it
+            while not node.relays:
                 await asyncio.sleep(LATENCY_S)
         await self.hosts[node].run(node.published())
         self.records[node] = node.record
