@@ -258,8 +258,8 @@ async def _node(
     relay_server: RelayLimits | bool = False,
     relays: Path | None = None,
     observer: Observer | None = None,
-) -> AsyncIterator[Node]:
-    """A running node with a DHT below it, as the options say."""
+) -> AsyncIterator[tuple[Node, DHTLookup]]:
+    """A running node with a DHT node below it, as the options say."""
     listen = options.listen or options.listen_by_default
     seeds = [found for text in options.bootstrap if (found := _numbers(text)) is not None]
     addresses = [Address.parse(text) for text in listen] + seeds
@@ -326,7 +326,7 @@ async def _node(
         if options.bootstrap and not lookup.statistics()["contacts"]:
             goes_on = " yet; it goes on trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")
-        yield await stack.enter_async_context(node)
+        yield await stack.enter_async_context(node), lookup
 
 
 def _check_are_ipv4(seeds: list[Address]) -> None:
@@ -374,9 +374,10 @@ async def _renew_key(options: argparse.Namespace) -> None:
 
 async def _serve_relay(options: argparse.Namespace) -> None:
     limits = RelayLimits(leases_max=options.leases)
-    async with _node(options, relay_server=limits, observer=_PublishingInWords()) as node:
+    async with _node(options, relay_server=limits, observer=_PublishingInWords()) as (node, dht):
         await _serve(
             node,
+            dht,
             options,
             f"relay {node.node_id}",
             f"listening on {', '.join(node.listening)}",
@@ -385,7 +386,8 @@ async def _serve_relay(options: argparse.Namespace) -> None:
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:
-    async with _node(options, relays=options.relays, observer=_PublishingInWords()) as node:
+    observer = _PublishingInWords()
+    async with _node(options, relays=options.relays, observer=observer) as (node, dht):
 
         async def echo(query: Incoming) -> bytes:
             return query.body
@@ -394,14 +396,14 @@ async def _serve_echo(options: argparse.Namespace) -> None:
         if not options.listen and options.relays is None:
             _complain("others reach this peer with --listen IP:PORT or --relays FILE only")
         listening = [f"listening on {address}" for address in node.listening]
-        await _serve(node, options, f"peer {node.node_id}", *listening)
+        await _serve(node, dht, options, f"peer {node.node_id}", *listening)
 
 
 async def _ask(options: argparse.Namespace) -> bool:
     contact = _contact(options.peer)
     body = sys.stdin.buffer.read() if options.body == STDIN else os.fsencode(options.body)
     # Whether others find who asks is of no interest, and would be logged.
-    async with _node(options, observer=lambda _: None) as node:
+    async with _node(options, observer=lambda _: None) as (node, _):
         if contact.record is not None:
             node.add_contact(contact)
         try:
@@ -437,12 +439,13 @@ def _contact(text: str) -> ContactLink:
         raise InvalidConfig(str(error)) from None
 
 
-async def _serve(node: Node, options: argparse.Namespace, *lines: str) -> None:
+async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines: str) -> None:
     """Until ctrl-C, SIGTERM or SIGHUP; then end in peace. Whoever reads the lines may send any."""
     stopped = asyncio.Event()
 
     def tell(file: Any) -> None:
-        print(json.dumps(node.statistics()), file=file, flush=True)
+        told = node.statistics() | {"dht": dht.statistics()}
+        print(json.dumps(told), file=file, flush=True)
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))

@@ -525,13 +525,15 @@ class Node:
         one."""
         engine = self._started()
         answers, server = engine.answering.answers, engine.relaying.server
-        listener = engine.relaying.listener
+        listener, traffic = engine.relaying.listener, engine.comms.traffic
         statistics: dict[str, Any] = {
             "peer_id": str(self.node_id),
             "record_sequence": engine.own.current.sequence,
             "record_not_published": engine.publisher.failure,
             "connections": len(engine.comms),
             "connections_max": engine.config.connections_max,
+            "bytes_received": traffic.bytes_in,
+            "bytes_sent": traffic.bytes_out,
             "unproven_sessions": engine.channels.unconfirmed,
             "peers": len(engine.book),
             "queries_open": len(engine.exchanges),

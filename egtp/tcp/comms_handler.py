@@ -13,7 +13,7 @@ import errno
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from egtp.config import NodeConfig
 from egtp.errors import NotSent, in_words
@@ -65,6 +65,13 @@ class CommsOwner(Protocol):
         """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
 
+class Traffic(NamedTuple):
+    """Bytes on sockets, with all that goes around messages."""
+
+    bytes_in: int
+    bytes_out: int
+
+
 class TCPCommsHandler:
     """Owns the listening sockets and every :class:`TCPConnection`."""
 
@@ -103,6 +110,8 @@ class TCPCommsHandler:
         self._closing_until_s: dict[int, float] = {}
         """In order: all are given the same time."""
         self._openings: dict[int, asyncio.Task[None]] = {}
+        self._bytes_before = Traffic(0, 0)
+        """Of connections that are closed."""
         self._next_number = 1
         self._closed = False
         self._all_gone = asyncio.Event()
@@ -131,6 +140,15 @@ class TCPCommsHandler:
 
     def all(self) -> list[TCPConnection]:
         return list(self._connections.values())
+
+    @property
+    def traffic(self) -> Traffic:
+        """Of all connections there have been."""
+        there = self._connections.values()
+        return Traffic(
+            self._bytes_before.bytes_in + sum(it.bytes_in for it in there),
+            self._bytes_before.bytes_out + sum(it.bytes_out for it in there),
+        )
 
     def open(self, strategy: TCPStrat) -> TCPConnection:
         """The connection that ``strategy`` means; a new one, still opening, for an address.
@@ -307,6 +325,10 @@ class TCPCommsHandler:
         number = connection.number
         if self._connections.pop(number, None) is None:
             return  # it was accepted, and gone before it was open
+        before = self._bytes_before
+        self._bytes_before = Traffic(
+            before.bytes_in + connection.bytes_in, before.bytes_out + connection.bytes_out
+        )
         if not self._connections:
             self._all_gone.set()
         self._policy.remove(number)

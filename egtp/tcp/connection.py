@@ -130,7 +130,9 @@ class TCPConnection(asyncio.Protocol):
         self.takes_more = False
         """Whether a packet sent now goes to the socket at once."""
         self.bytes_in = 0
+        """Taken from the socket..."""
         self.bytes_out = 0
+        """...and given to it."""
         self._owner = owner
         self._held_bytes_max = held_bytes_max
         # An empty deque is larger than all the rest: there is one only while something is held.

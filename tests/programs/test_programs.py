@@ -162,6 +162,9 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
         text = line(relay)
         told = json.loads(text) if text.startswith("{") else {}
     assert (told["peer_id"], told["connections_max"], told["leases"]) == (peer_id, 50, 0)
+    # What an operator asks about a DHT node, as it says it on its own.
+    assert told["dht"]["contacts"] == 1
+    assert "counters" in told["dht"]
     stop(relay)
     assert b"ENCRYPTED" in keys.read_bytes()
     without = run("-m", "egtp", "echo", "--identity", str(keys), *join)

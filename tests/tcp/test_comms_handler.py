@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from egtp.channel.frames import LENGTH_BYTES
 from egtp.errors import InvalidConfig, NotSent
 from egtp.tcp.throttling import Rates
 from egtp.values.attempts import AttemptReason
@@ -569,6 +570,20 @@ async def test_a_limit_of_a_peer_holds_for_its_connections_only_now_and_later(
     assert [c.takes_more for c in (now, other, later)] == [True, True, True]
     assert now.throttle is None
     await asyncio.sleep(0)
+
+
+async def test_the_traffic_of_connections_is_counted_when_they_are_gone_too(make_end: Any) -> None:
+    server, client = make_end(), make_end()
+    address = await server.listen()
+    await accepted(server, client, address, 2)
+    first, second = client.comms.all()
+    first.send(bytes(5000))
+    second.send(bytes(300))
+    carried = 2 * LENGTH_BYTES + 5300
+    await server.until(lambda: server.comms.traffic == (carried, 0))
+    first.close("enough")
+    await client.until(lambda: len(client.comms) == len(server.comms) == 1)
+    assert (client.comms.traffic, server.comms.traffic) == ((0, carried), (carried, 0))
 
 
 async def test_each_clean_up_tells_of_those_that_may_not_read_now(make_end: Any) -> None:
