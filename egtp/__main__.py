@@ -38,7 +38,13 @@ from egtp import (
     __version__,
 )
 from egtp.environment import open_files_max
-from egtp.events import Event, Observer, RecordNotPublished, RecordPublished
+from egtp.events import (
+    Event,
+    IdentityRunsElsewhere,
+    Observer,
+    RecordNotPublished,
+    RecordPublished,
+)
 from egtp.program import (
     USAGE,
     bytes_per_s,
@@ -495,6 +501,8 @@ class _PublishingInWords:
             case RecordNotPublished(_, reason) if not self._failed:
                 self._failed = True
                 _complain(f"the record is not stored: {reason}; it goes on trying")
+            case IdentityRunsElsewhere():
+                _complain(event)
 
 
 def _made(folder: Path) -> Path:

@@ -21,6 +21,7 @@ from egtp.values.identity import NodeId
 __all__ = [
     "Dialling",
     "Event",
+    "IdentityRunsElsewhere",
     "Observer",
     "PathLost",
     "PathOpened",
@@ -86,6 +87,21 @@ class RecordNotPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class IdentityRunsElsewhere:
+    """Another process signed ``record``, which is newer than what this node had signed: a copy of
+    the identity is in use, or was until lately. Both are reached by turns, and neither for sure.
+    Told once an hour at most."""
+
+    record: SignedCommRecord
+
+    def __str__(self) -> str:
+        return (
+            f"a copy of the identity of {self.record.peer_id} is, or was, in use elsewhere: it "
+            f"signed record {self.record.sequence}; each machine needs an identity of its own"
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class SearchFailed:
     """No path to a peer was found."""
 
@@ -100,6 +116,7 @@ Event: TypeAlias = (
     | RecordLearned
     | RecordPublished
     | RecordNotPublished
+    | IdentityRunsElsewhere
     | SearchFailed
 )
 Observer: TypeAlias = Callable[[Event], None]

@@ -460,6 +460,7 @@ class Node:
             None if best is None else engine.now() - best.heard_s,
             open_queries,
             peer.attempts,
+            peer.runs_twice,
         )
 
     # This node

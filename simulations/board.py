@@ -12,6 +12,7 @@ from egtp import NodeClosed, NodeId, RelayStrat
 from egtp.events import (
     Dialling,
     Event,
+    IdentityRunsElsewhere,
     PathLost,
     PathOpened,
     RecordLearned,
@@ -112,5 +113,7 @@ def told(event: Event, cluster: Cluster) -> str:  # noqa: PLR0911 - a line for e
             return f"record stored by {published.stored}"
         case RecordNotPublished(_, reason):
             return f"record not stored: {reason}"
+        case IdentityRunsElsewhere(record):
+            return f"a copy of it signed record {record.sequence}"
         case SearchFailed(peer_id):
             return f"found no way to {cluster.words(peer_id)}"

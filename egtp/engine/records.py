@@ -94,6 +94,7 @@ class Records:
             if self._own.saw(record.sequence):
                 self._counters["this identity runs elsewhere"] += 1
                 self._publisher.signed_anew()
+                self._publisher.runs_elsewhere(record)
             return False
         if record.expired(self._environment.unix_time()) and source != "contact":
             self._counters["dropped: expired record"] += 1

@@ -12,7 +12,7 @@ from typing import Final
 from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
-from egtp.events import Observer, RecordNotPublished, RecordPublished
+from egtp.events import IdentityRunsElsewhere, Observer, RecordNotPublished, RecordPublished
 from egtp.limits.throttle import TokenBucket
 from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
@@ -36,6 +36,8 @@ CHANGES_PER_S: Final = 0.1
 are connected, and published; and numbered ahead of the clock, until nobody stores it."""
 CHANGES_BURST_S: Final = 100.0
 """As a node starts, or is carried from one network to the next."""
+COPY_TOLD_S: Final = 3600.0
+"""That the identity runs elsewhere is told so often, while it does."""
 
 log = logging.getLogger("egtp")
 
@@ -79,6 +81,7 @@ class Publisher:
         self._strategies: tuple[CommStrat, ...] = ()
         """What the record should say, once it may be changed."""
         self._changing: asyncio.TimerHandle | None = None
+        self._copy_told_s: float | None = None
         self._is_closed = False
 
     def start(self) -> None:
@@ -132,17 +135,20 @@ class Publisher:
                 self._waiters.remove(waiter)
 
     async def _run(self, lookup: LookupService | None) -> None:
-        retry_s, few_s, asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False
+        retry_s, few_s, asked, was_asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False, False
         while True:
             self._changed.clear()
+            if lookup is not None and was_asked and self.is_due:
+                # As long as its number is not above that of a copy, which had no reason to stop.
+                await self._go_above(lookup, is_first=False)
             if self.is_due and self._own.renew():
                 self._push(self._own.current)
             record, pause_s = self._own.current, self._half_life_s()
             if lookup is not None:
                 try:
                     if not asked:
-                        await self._go_above(lookup)
-                        asked, record = True, self._own.current
+                        await self._go_above(lookup, is_first=not was_asked)
+                        asked, was_asked, record = True, True, self._own.current
                     async with asyncio.timeout(self._config.lookup_timeout_s):
                         published = await publish_to(lookup, record)
                 except Exception as error:
@@ -165,8 +171,9 @@ class Publisher:
             except TimeoutError:
                 pass
 
-    async def _go_above(self, lookup: LookupService) -> None:
-        """A copy of this identity restored from an old backup would sign numbers already used."""
+    async def _go_above(self, lookup: LookupService, *, is_first: bool) -> None:
+        """A copy of this identity restored from an old backup would sign numbers already used. What
+        is found first may still be of an earlier run."""
         try:
             # In its own time: a service that finds nothing in all of it can be published to still.
             async with asyncio.timeout(self._config.lookup_timeout_s):
@@ -178,6 +185,8 @@ class Publisher:
         if found != self._own.current and self._own.saw(found.sequence):
             self._counters["own record found with a higher sequence"] += 1
             self._push(self._own.current)
+            if not is_first:
+                self.runs_elsewhere(found)
 
     @property
     def is_due(self) -> bool:
@@ -224,6 +233,18 @@ class Publisher:
             if self._lookup is None:
                 self.failure = None  # Else once it is published.
             self.signed_anew()
+
+    def runs_elsewhere(self, record: SignedCommRecord) -> None:
+        """Another process has signed a newer record of this peer."""
+        now = self._environment.elapsed()
+        if self._copy_told_s is not None and now < self._copy_told_s + COPY_TOLD_S:
+            return
+        self._copy_told_s = now
+        event = IdentityRunsElsewhere(record)
+        if self._observer is not None:
+            self._observer(event)
+        else:
+            log.warning("%s", event)
 
     def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
         self._counters["publish failed"] += 1

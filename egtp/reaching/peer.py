@@ -80,8 +80,14 @@ class Explanation:
     attempts: tuple[Attempt, ...]
     """What the last search for a path tried in vain."""
 
+    runs_twice: bool = False
+    """Whether two processes have signed its records by turns, so that a copy of its identity is in
+    use: what it is asked, either may answer."""
+
     def __str__(self) -> str:
         lines = [f"peer {self.peer_id}"]
+        if self.runs_twice:
+            lines.append("  a copy of its identity is in use: two sign its records by turns")
         if self.record is None:
             lines.append("  no record known")
         else:
@@ -123,6 +129,11 @@ class Peer:
         self.record: SignedCommRecord | None = None
         self.source = ""
         self.learned_s = 0.0
+        self._former: bytes | None = None
+        """The incarnation of records before those of the present one."""
+        self.runs_twice = False
+        """Whether two processes sign its records by turns, each with one that is newer than the
+        other's: after a restart, the former one never signs again."""
         self._contact: Contact | None = None
         """As of the record, when it was last asked for."""
         self.hearsay: Contact | None = None
@@ -184,9 +195,17 @@ class Peer:
         """Take a verified record of this peer. False if it is not newer than what is known."""
         if not supersedes(record, self.record):
             return False
+        self._note_incarnation(record.incarnation)
         self.record, self.source, self.learned_s = record, source, now_s
         self._contact = None
         return True
+
+    def _note_incarnation(self, new: bytes | None) -> None:
+        old = None if self.record is None else self.record.incarnation
+        if new is None or old in {None, new}:
+            return
+        self.runs_twice |= new == self._former
+        self._former = old
 
     def contact(self, unix_s: float) -> Contact | None:
         """How to dial the peer, as far as is known."""

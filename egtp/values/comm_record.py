@@ -162,6 +162,11 @@ class SignedCommRecord:
         """Of these, the relays."""
         return tuple([s for s in self.strategies if isinstance(s, RelayStrat)])
 
+    @property
+    def incarnation(self) -> bytes | None:
+        """Of the process that signed it; None for a record of a later version."""
+        return None if self.content is None else self.content.incarnation
+
     def channel_key(self, suite: int = SUITE_AESGCM) -> bytes | None:
         """The peer's channel key for ``suite``, if the record lists one that fits."""
         if self.content is not None:

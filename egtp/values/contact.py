@@ -41,7 +41,7 @@ class Contact:
             record.tcp,
             record.relays,
             record.expired(unix_s),
-            None if record.content is None else record.content.incarnation,
+            record.incarnation,
         )
 
     @classmethod
