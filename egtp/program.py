@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import errno
 import importlib
+import logging
 import math
 import os
 import signal
@@ -59,6 +60,7 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
     that is no success, 2 for a mistake of the user's, 130 for what was interrupted. Errors are one
     line on stderr. A server is stopped by signals, and that is no failure; see :func:`on_stop`."""
     _have_standard_streams()
+    logging.basicConfig(format=f"{name}: %(message)s")  # As all else that it says.
     _raise_open_files_max()
     if not _may_open_files(FREE_FILES_MIN):
         complain(name, "too many open files, or too few may be open (ulimit -n, LimitNOFILE)")

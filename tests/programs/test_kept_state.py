@@ -183,12 +183,16 @@ async def test_a_folder_that_cannot_be_is_one_clear_line(program: Program, tmp_p
 
 async def test_a_corrupt_state_is_set_aside_and_told(program: Program, tmp_path: Path) -> None:
     (tmp_path / "dht").write_bytes(b"{")
+    (tmp_path / "dht.records").write_bytes(b"no database " * 100)
     async with DHTLookup("127.0.0.1:0", private_addresses=True) as seed:
         echo = await program("echo", "--bootstrap", str(seed.address), "--state", tmp_path)
         assert (await line(echo)).startswith("peer ")
         assert (await line(echo)).startswith("record stored")
         echo.send_signal(signal.SIGTERM)
-        assert "dht is corrupt" in await complaint(echo, 0)
+        said = (await complaint(echo, 0)).splitlines()
+    # What the library logs is said by the program as all else is.
+    for told, name in zip(said[:2], ("dht", "dht.records"), strict=True):
+        assert told.startswith(f"egtp: {tmp_path / name} is corrupt")
     assert (tmp_path / "dht.corrupt").read_bytes() == b"{"
 
 
