@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -67,11 +68,13 @@ class RecordFile:
         self._noted = 0
         self._closed = False
         self._backlog: Final = Backlog()
+        obstacle = _obstacle(path)
+        if obstacle is not None:
+            raise InvalidConfig(f"cannot open the record file {path}: {obstacle}")
         try:
             self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
         except sqlite3.OperationalError as error:
-            why = error if path.parent.is_dir() else f"there is no folder {path.parent}"
-            raise InvalidConfig(f"cannot open the record file {path}: {why}") from None
+            raise InvalidConfig(f"cannot open the record file {path}: {error}") from None
         try:
             self._prepare()
         except sqlite3.DatabaseError as error:
@@ -209,6 +212,19 @@ def _ours() -> set[tuple[str, ...]]:
     with contextlib.closing(sqlite3.connect(":memory:")) as empty:
         empty.executescript(_SCHEMA)
         return _tables(empty)
+
+
+def _obstacle(path: Path) -> str | None:
+    """Why a file cannot be used, where SQLite says "disk I/O error", which sounds as if it might
+    pass. It is not opened: to close it would take the lock from another node of this process."""
+    if not os.path.isdir(path.parent):
+        return f"there is no folder {path.parent}"
+    if os.path.isdir(path):
+        return "it is a folder"
+    for it in (path.parent, path):  # SQLite has more files, beside it.
+        if os.path.exists(it) and not os.access(it, os.R_OK | os.W_OK):
+            return f"this process may not read and write {it}"
+    return None
 
 
 def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, str | None]:

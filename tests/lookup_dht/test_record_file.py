@@ -230,6 +230,24 @@ async def test_a_file_has_one_user(start: Start, tmp_path: Path) -> None:
         DHTLookup(store=tmp_path / "records")
     with pytest.raises(InvalidConfig, match=r"no/records: there is no folder .*no$"):
         DHTLookup(store=tmp_path / "no" / "records")
+    with pytest.raises(InvalidConfig, match=r"cannot open the record file .*: it is a folder"):
+        DHTLookup(store=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["", "records"])
+def test_a_file_that_may_not_be_written_is_said_to_be_so(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite says "disk I/O error" of a folder, as if another start might do better."""
+    path, closed = tmp_path / "records", tmp_path / name
+    path.touch()
+    # As the system says it to everybody but root.
+    monkeypatch.setattr(os, "access", lambda it, _: Path(it) != closed)
+    with pytest.raises(InvalidConfig) as told:
+        RecordFile(path, collections.Counter())
+    why = f"this process may not read and write {closed}"
+    assert str(told.value) == f"cannot open the record file {path}: {why}"
+    assert told.value.__cause__ is told.value.__context__ is None, "a program ends with status 2"
 
 
 def test_a_file_that_cannot_be_written_any_more_stops_nobody(
