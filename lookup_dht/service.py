@@ -302,6 +302,11 @@ class DHTLookup:
         if not stored.stored:
             if stored.newer_held:
                 raise PublishFailed("the network has a newer record of this peer")
+            if stored.refused:
+                raise PublishFailed(
+                    f"{stored.refused} of {stored.asked} nodes refuse the record: by their clocks "
+                    "it has expired or is far ahead, or they are full"
+                )
             if stored.asked:
                 raise PublishFailed(f"none of {stored.asked} nodes stored the record")
             raise PublishFailed("no node of the network answers")

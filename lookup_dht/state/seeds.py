@@ -12,8 +12,9 @@ from lookup_dht.wire.contact import AddressPolicy, SocketAddress
 __all__ = ["parse_seed"]
 
 _NAME: Final = re.compile(
-    r"(?P<name>[A-Za-z0-9](?:[A-Za-z0-9.-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII
+    r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII
 )
+"""With underscores, which no host on the internet has, but containers do: ``acme_dht_1``."""
 
 
 def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> SocketAddress:

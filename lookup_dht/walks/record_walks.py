@@ -49,6 +49,7 @@ class Stored:
     newer_held: int
     networks: int = 0
     """Of how many /24 (IPv6: /48) those are that stored it."""
+    refused: int = 0
     crowding: float = 1.0
     """How many times as dense as elsewhere the nodes around the key are."""
 
@@ -245,6 +246,7 @@ class RecordWalks:
             asked=len(targets),
             stored=len(store_round.stored_by),
             newer_held=store_round.newer_held,
+            refused=store_round.refused,
             networks=len({contact.group for contact in store_round.stored_by}),
             crowding=crowding,
         )

@@ -39,6 +39,7 @@ class StoreRound:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self.stored_by: list[Contact] = []
         self.newer_held = 0
+        self.refused = 0
 
     async def run(self, nodes: Sequence[tuple[Contact, bytes]]) -> None:
         """Return when all have answered or failed; or when half of them have stored it, and the
@@ -88,6 +89,8 @@ class StoreRound:
             self.stored_by.append(contact)
         elif reply is not None and reply.status is StoreStatus.NEWER_HELD:
             self.newer_held += 1
+        elif reply is not None and reply.status is StoreStatus.REFUSED:
+            self.refused += 1
         self._look()
 
     def _look(self) -> None:

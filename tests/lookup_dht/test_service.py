@@ -251,7 +251,7 @@ async def test_publishing_to_nobody_or_below_what_is_stored_fails(
     with pytest.raises(PublishFailed, match="newer"):
         await other.publish(sign(identity, 5))
     far = sign(identity, int(time.time()) + 2 * 24 * 3600)
-    with pytest.raises(PublishFailed, match="none of 1"):
+    with pytest.raises(PublishFailed, match="1 of 1 nodes refuse the record: by their clocks it"):
         await other.publish(far)
 
 
@@ -398,6 +398,18 @@ def test_options_that_cannot_work_are_refused_with_what_to_do(
 ) -> None:
     with pytest.raises(InvalidConfig, match=message):
         DHTLookup(*arguments, **options)
+
+
+async def test_a_seed_may_have_the_name_that_a_container_has(start: Start) -> None:
+    """``acme_dht_1`` is no name on the internet, but one in most networks of containers."""
+    seed, asked = await start(), list[str]()
+
+    async def resolve(name: str, port: int) -> list[tuple[str, int]]:
+        asked.append(name)
+        return [("127.0.0.1", port)]
+
+    node = await start(f"acme_dht_1:{seed.address.port}", resolve_name=resolve)
+    assert (asked, node.contacts) == (["acme_dht_1"], 1)
 
 
 async def test_upstreams_names_work_with_raw_keys(
