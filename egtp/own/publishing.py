@@ -177,7 +177,8 @@ class Publisher:
         try:
             # In its own time: a service that finds nothing in all of it can be published to still.
             async with asyncio.timeout(self._config.lookup_timeout_s):
-                found = await resolve_from(lookup, self._me)
+                # Later, what this node has published may be what the service knows by heart.
+                found = await resolve_from(lookup, self._me, fresh=not is_first)
         except Exception:
             # That nothing is found is the usual case; what is broken, publishing will tell.
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from egtp import (
     Identity,
     MemoryLookup,
     Node,
+    NodeId,
     Published,
     PublishFailed,
     SignedCommRecord,
@@ -111,6 +113,34 @@ async def test_a_higher_sequence_that_is_found_is_gone_above(
     await published(node)
     assert node.record.sequence == 2**40 + 1
     assert await watched.resolve(who.node_id) == node.record
+
+
+async def test_a_newer_record_is_gone_above_though_the_service_knows_the_older_by_heart(
+    start: Start, identity: MakeIdentity
+) -> None:
+    """As a DHT node does, for a minute after it was given one to store."""
+
+    class Remembering(Watched):
+        async def resolve(
+            self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
+        ) -> SignedCommRecord:
+            if self.published and not fresh:
+                return self.published[-1]
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+        async def resolve_stream(
+            self, peer_id: NodeId, *, newer_than: int = 0
+        ) -> AsyncGenerator[SignedCommRecord, None]:
+            yield await self.resolve(peer_id, newer_than=newer_than)
+
+    who, lookup = identity(), Remembering()
+    node = await start(who, lookup=lookup)
+    await published(node)
+    await MemoryLookup.publish(lookup, record_of(who, 2**40))
+    await node.listen("127.0.0.2:0")
+    await published(node)
+    assert node.record.sequence > 2**40
+    assert node.counters["publish failed"] == 1
 
 
 async def test_an_own_record_that_somebody_else_signed_is_gone_above_and_published(
