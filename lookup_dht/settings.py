@@ -45,8 +45,9 @@ class DHTLimits:
     """...and at the latest. The second try waits for half as long again; then it has failed."""
     walk_queries_max: int = 120
     """A tar pit that invents ever closer nodes costs a walk this many queries."""
-    walk_timeout_s: float = 10.0
-    """No walk takes longer, whoever is asked."""
+    walk_timeout_s: float = 6.0
+    """No walk takes longer, whoever is asked: to publish takes a walk and then the stores, and all
+    of it less than ``NodeConfig.lookup_timeout_s``."""
     pending_queries_max: int = 1024
     """Queries waiting for a reply, in all."""
     strikes_max: int = 2

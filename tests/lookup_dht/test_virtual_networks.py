@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 
 import pytest
 
+from egtp import NodeConfig
 from egtp.errors import LookupFailed
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity
@@ -293,6 +294,20 @@ def test_lost_datagrams_and_dead_nodes_cost_little() -> None:
 
 def _distance(node_id: bytes, key: bytes) -> int:
     return int.from_bytes(node_id, "big") ^ int.from_bytes(key, "big")
+
+
+def test_a_record_is_published_in_time_though_most_nodes_are_gone_and_lines_are_slow() -> None:
+    async def story(town: Town) -> None:
+        town.network.degrade_all(Link(latency=LogNormal(0.4, 0.3)))
+        await town.grow(100)
+        await asyncio.sleep(60)
+        for number in town.rng.sample(range(1, 100), 80):
+            town.hosts[number].crash()
+        # As a node does it, which has friends to tell as well.
+        async with asyncio.timeout(0.9 * NodeConfig().lookup_timeout_s):
+            assert await town.publish(0, town.sign(town.identity(), 5)) > 0
+
+    tell(story)
 
 
 def test_a_machine_with_both_families_has_a_node_in_both_networks() -> None:
