@@ -26,7 +26,7 @@ from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, NetworkSiz
 from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.walks.search import Search
 from lookup_dht.walks.store_round import StoreRound
-from lookup_dht.wire.contact import Contact
+from lookup_dht.wire.contact import Contact, SocketAddress
 from lookup_dht.wire.datagram import Method, Reply
 
 __all__ = ["RecordWalks", "Stored"]
@@ -71,8 +71,8 @@ class RecordWalks:
         self._counters = counters
         self._newcomers = Newcomers(self._limits.hand_over_interval_s, NEWCOMERS_MAX)
         self._looking = asyncio.Lock()
-        self._stored_by: dict[bytes, dict[bytes, Contact]] = {}
-        """By peerId and compact form, who stored what this node published last."""
+        self._stored_by: dict[bytes, dict[SocketAddress, Contact]] = {}
+        """By peerId and address, who stored what this node published last."""
         self._last_search: tuple[Search, float] | None = None
         """The one that came to its end last, and when."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
@@ -228,15 +228,16 @@ class RecordWalks:
         outdated = {
             **self._stored_by.get(peer_id, {}),
             **{
-                compact: holder.contact
-                for compact, holder in findings.holders.items()
+                holder.contact.address: holder.contact
+                for holder in findings.holders.values()
                 if 0 < holder.sequence < record.sequence
             },
         }
         data = record.encode()
         self._keep_if_close(peer_id, data, nodes)
         store_round = StoreRound(self._protocol, peer_id, data, self._limits)
-        targets = list({**{node.compact: node for node in nodes}, **outdated}.values())
+        # By address: a node that was started anew has another id, and is one all the same.
+        targets = list({**outdated, **{node.address: node for node in nodes}}.values())
         crowding, _ = await asyncio.gather(
             self._crowding(peer_id, nodes),
             store_round.run([(node, findings.token_of(node)) for node in targets]),
@@ -257,7 +258,7 @@ class RecordWalks:
         # As a network grows, the farthest of them are far away: they may keep theirs until it ends.
         kept = nearest[: 2 * self._limits.region_nodes_max]
         self._stored_by.pop(peer_id, None)
-        self._stored_by[peer_id] = {node.compact: node for node in kept}
+        self._stored_by[peer_id] = {node.address: node for node in kept}
         if len(self._stored_by) > PUBLISHED_MAX:
             del self._stored_by[next(iter(self._stored_by))]
 

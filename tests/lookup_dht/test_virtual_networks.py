@@ -32,14 +32,23 @@ class Town:
         number = len(self.hosts)
         address = address or f"11.{number // 250}.{number % 250}.1"
         host = self.network.host(f"node-{number}", address)
+        self.nodes.append(self._node_on(host))
+        self.hosts.append(host)
+        return number
+
+    def _node_on(self, host: Host) -> DHTLookup:
         seeds = [f"{it.addresses[0]}:9000" for it in self.hosts[:3]]
-        node = DHTLookup(
-            f"{address}:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
+        return DHTLookup(
+            f"{host.addresses[0]}:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
             entropy=host.entropy,
         )  # fmt: skip
-        self.hosts.append(host)
-        self.nodes.append(node)
-        return number
+
+    async def restart(self, number: int) -> None:
+        """Without its state: it has another id then."""
+        host = self.hosts[number]
+        host.kill()
+        self.nodes[number] = node = self._node_on(host)
+        await host.run(node.start())
 
     async def grow(self, count: int, batch: int = 25) -> None:
         numbers = [self.add() for _ in range(count)]
@@ -163,6 +172,22 @@ def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -
         given = town.total("record_repaired", "record_handed_over")
         assert given + kept >= again - 3
         assert town.total("record_repaired") >= 10
+
+    tell(story)
+
+
+def test_a_node_that_is_started_anew_again_and_again_is_one_of_those_that_hold_a_record() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(10)
+        await asyncio.sleep(60)
+        peer = town.identity()
+        sent = []
+        for sequence in range(5, 10):
+            before = town.nodes[0].counters["sent_store"]
+            assert await town.publish(0, town.sign(peer, sequence)) <= 9
+            sent.append(town.nodes[0].counters["sent_store"] - before)
+            await town.restart(7)
+        assert sent[-1] <= sent[0] + 2
 
     tell(story)
 
