@@ -172,7 +172,7 @@ class Walk:
             place = bisect.bisect(self._distances, distance)
             self._distances.insert(place, distance)
             self._nearest.insert(place, candidate)
-        elif contact is not None:
+        else:
             candidate.contact = contact
         return candidate
 

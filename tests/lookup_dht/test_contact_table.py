@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from kademlia.node import Node
 
 from lookup_dht.settings import DHTLimits, NodeSettings
-from lookup_dht.table.kademlia_table import LookupTable
+from lookup_dht.table.bucket import Bucket
+from lookup_dht.table.kademlia_table import FORMER_MAX, NEWCOMERS_MAX, LookupTable
 from lookup_dht.wire.contact import Contact
 
 OWN = bytes(20)
@@ -35,14 +36,18 @@ class Clock:
 
 
 def table_of(
-    private: bool = True, k: int = 20, clock: Clock | None = None
+    private: bool = True,
+    k: int = 20,
+    clock: Clock | None = None,
+    own: bytes = OWN,
+    entropy: bytes = bytes(range(20)),
 ) -> tuple[LookupTable, Checks]:
     checks, clock = Checks(), clock or Clock()
     settings = NodeSettings(
-        clock, clock, lambda count: bytes(range(count)), private_addresses=private,
+        clock, clock, lambda count: entropy[:count], private_addresses=private,
         limits=DHTLimits(replication=k),
     )  # fmt: skip
-    return LookupTable(checks, k, Node(OWN), settings, collections.Counter()), checks
+    return LookupTable(checks, k, Node(own), settings, collections.Counter()), checks
 
 
 def contact(node_id: bytes, number: int = 0, ip: bytes | None = None) -> Contact:
@@ -88,7 +93,7 @@ def test_an_address_has_one_id(ids: Iterator[bytes]) -> None:
     table, _ = table_of()
     for node_id, _ in zip(ids, range(100), strict=False):
         table.add_contact(contact(node_id))
-    assert len(table) == 1
+    assert len(list(table)) == len(table) == 1
 
 
 def test_an_id_is_not_taken_over_while_its_owner_answers(ids: Iterator[bytes]) -> None:
@@ -122,6 +127,7 @@ def test_two_strikes_drop_a_contact_and_an_answer_forgives_one(ids: Iterator[byt
     table.add_contact(node)
     table.strike(node)
     assert table.find_neighbors(Node(OWN), live_only=True) == []
+    assert table.find_neighbors(Node(OWN)) == [node]
     table.add_contact(node)
     assert table.find_neighbors(Node(OWN), live_only=True) == [node]
     table.strike(node)
@@ -183,7 +189,7 @@ def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> 
 def test_one_lookup_of_itself_refreshes_all_buckets_that_it_surveys() -> None:
     clock = Clock()
     table, _ = table_of(clock=clock)
-    for bucket, contacts in enumerate([20, 12, 8, 5, 2]):
+    for bucket, contacts in enumerate([20, 12, 13, 5, 2]):
         for tail in range(contacts):
             node_id = (1 << 159 - bucket | tail + 1).to_bytes(20, "big")
             table.add_contact(contact(node_id, 100 * bucket + tail + 1))
@@ -204,6 +210,7 @@ def test_another_own_id_sorts_the_contacts_anew(ids: Iterator[bytes]) -> None:
         table.add_contact(node)
     table.recenter(Node(b"\xff" * 20))
     assert set(table) == set(nodes)
+    assert table.node.id == b"\xff" * 20
     assert all(
         table.get_bucket_for(entry.contact) == index
         for index, bucket in table.buckets.items()
@@ -223,6 +230,131 @@ def test_what_cannot_be_a_node_is_no_contact(node_id: bytes, packed: bytes, port
 
 
 @given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["answers", "answers", "answers", "strike", "leaves"]),
+            st.integers(0, 2),
+            st.integers(1, 6),
+            st.integers(0, 15),
+        ),
+        max_size=80,
+    )
+)
+def test_whatever_comes_and_goes_an_address_has_one_contact_and_no_limit_is_passed(
+    steps: list[tuple[str, int, int, int]],
+) -> None:
+    table, _ = table_of(private=False, k=3)
+    for what, bucket, tail, host in steps:
+        node_id = (1 << 159 - bucket | tail).to_bytes(20, "big")
+        node = Contact(node_id, bytes([8, 8, host % 3, host]), 9100)
+        if what == "answers":
+            table.add_contact(node)
+        elif what == "strike":
+            table.strike(node)
+        else:
+            table.remove_contact(node)
+        contacts = list(table)
+        assert len({it.address for it in contacts}) == len(contacts) == len(table)
+        assert len({it.id for it in contacts}) == len(contacts)
+        for index, there in table.buckets.items():
+            assert len(there.entries) <= 3
+            assert len(there.replacements) <= 3
+            groups = collections.Counter(entry.contact.group for entry in there.entries.values())
+            assert max(groups.values(), default=0) <= 2
+            assert all(table.get_bucket_for(one.contact) == index for one in there.entries.values())
+
+
+def test_a_stranger_is_worth_a_ping_while_his_bucket_is_less_than_half_full() -> None:
+    table, _ = table_of(k=4)
+    nodes = [contact(bytes([128, number]) + bytes(18), number) for number in range(3)]
+    for node in nodes[:2]:
+        assert table.wants(node)
+        table.add_contact(node)
+    assert not table.wants(nodes[2])
+    assert table.wants(contact(b"\x40" + bytes(19), 9))
+    smallest, _ = table_of(k=1)
+    smallest.add_contact(nodes[0])
+    assert not smallest.wants(nodes[1])
+    smallest.remove_contact(nodes[0])
+    assert smallest.wants(nodes[1])
+
+
+def test_a_stranger_of_a_group_that_has_its_places_is_not_worth_a_ping() -> None:
+    table, _ = table_of(private=False)
+    hosts = [Contact(bytes([128, n]) + bytes(18), bytes([8, 8, 8, n]), 9100) for n in range(3)]
+    for host in hosts[:2]:
+        assert table.wants(host)
+        table.add_contact(host)
+    assert not table.wants(hosts[2])
+
+
+def test_who_is_in_the_table_or_waits_for_a_place_is_not_worth_a_ping(ids: Iterator[bytes]) -> None:
+    table, _ = table_of(k=8)
+    owner = contact(next(ids), 1)
+    table.add_contact(owner)
+    assert not table.wants(owner)
+    moved, other = contact(owner.id, 2), contact(owner.id, 3)
+    table.add_contact(moved)
+    assert not table.wants(moved)
+    assert table.wants(other)
+
+
+def test_who_answers_again_is_no_newcomer(ids: Iterator[bytes]) -> None:
+    table, _ = table_of()
+    node = contact(next(ids), 1)
+    table.add_contact(node)
+    assert list(table.newcomers.values()) == [node]
+    table.newcomers.clear()
+    table.add_contact(node)
+    assert not table.newcomers
+
+
+def test_who_came_and_who_was_dropped_is_remembered_within_limits() -> None:
+    table, _ = table_of(k=2 * NEWCOMERS_MAX)
+    nodes = [contact(bytes([128]) + n.to_bytes(19, "big"), n) for n in range(NEWCOMERS_MAX + 9)]
+    for node in nodes:
+        table.add_contact(node)
+    assert list(table.newcomers.values()) == nodes[:NEWCOMERS_MAX]
+    for node in nodes:
+        table.remove_contact(node)
+    assert list(table.former.values()) == nodes[-FORMER_MAX:]
+
+
+def test_the_witnesses_of_a_search_are_from_all_over_the_table() -> None:
+    table, _ = table_of()
+    for bit in range(10):
+        table.add_contact(contact((1 << bit).to_bytes(20, "big"), bit))
+    contacts = list(table)
+    assert table.spread(5) == contacts[::2]
+    assert table.spread(3) == [contacts[0], contacts[3], contacts[6]]
+    assert table.spread(100) == contacts
+    assert table.spread(0) == []
+
+
+def test_a_place_is_surveyed_while_nobody_was_left_out_there() -> None:
+    table, _ = table_of(k=2)
+    target = 1 << 159
+    assert table.surveyed(target)
+    for number in range(3):
+        assert table.surveyed(target) == (number < 2)
+        table.add_contact(contact(bytes([128, number]) + bytes(18), number))
+    assert table.surveyed(1)
+
+
+@given(
+    st.binary(min_size=20, max_size=20),
+    st.binary(min_size=20, max_size=20),
+    st.integers(0, 159),
+)
+def test_an_id_made_up_for_a_bucket_is_of_its_range_whoever_this_node_is(
+    own: bytes, entropy: bytes, index: int
+) -> None:
+    table, _ = table_of(own=own, entropy=entropy)
+    made_up = table.random_id_in(Bucket(index, 0.0))
+    assert table.get_bucket_for(Node(made_up)) == index
+
+
+@given(
     st.lists(st.binary(min_size=20, max_size=20), unique=True, max_size=60),
     st.binary(min_size=20, max_size=20),
     st.integers(0, 59),
@@ -238,6 +370,7 @@ def test_the_quick_ways_to_the_closest_agree_with_the_plain_one(
     contacts = list(table)
     number = int.from_bytes(target, "big")
     assert table.closest(number) == table.find_neighbors(Node(target))
+    assert table.closest(number, 3) == table.find_neighbors(Node(target), 3)
     asking = contacts[asker % len(contacts)] if contacts else contact(OWN)
     if contacts:
         table.strike(contacts[struck % len(contacts)])

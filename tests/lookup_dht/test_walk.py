@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -174,6 +175,20 @@ def test_many_nodes_invented_in_one_network_cost_it_few_queries() -> None:
     assert len(_ask_in_vain(walk)) == 8
 
 
+def test_those_that_are_chosen_together_count_for_their_address_too() -> None:
+    walk = walk_from(1000, groups_limited=True)
+    (liar,) = ask(walk)
+    hear(walk, liar, *(_invented(number, 7, 1024 + number) for number in range(1, 21)))
+    one, other = ask(walk)
+    walk.failed(one)
+    (third,) = ask(walk)
+    walk.failed(other)
+    walk.failed(third)
+    (fourth,) = ask(walk)
+    walk.failed(fourth)
+    assert is_over(walk)
+
+
 def test_who_is_known_is_asked_however_many_are_invented_at_its_address() -> None:
     known = _invented(900, 7, 9100)
     start = [*(contact(number, number << 8) for number in range(100, 105)), known]
@@ -207,6 +222,54 @@ def test_within_its_radius_everybody_is_asked_though_k_are_closer() -> None:
         for node in chosen:
             hear(huge, node)
     assert huge.asked == len(huge.closest()) == DHTLimits().region_nodes_max
+
+
+@pytest.mark.parametrize(("within", "asked"), [(15, 20), (14, DHTLimits().region_nodes_max)])
+def test_with_far_fewer_in_its_radius_than_there_must_be_it_looks_farther(
+    within: int, asked: int
+) -> None:
+    walk = walk_from(*range(1, within + 1), *range(100, 300), radius=50)
+    while chosen := ask(walk):
+        for node in chosen:
+            hear(walk, node)
+    assert walk.asked == asked
+
+
+def test_a_witness_is_asked_once_however_many_are_closer() -> None:
+    witness = contact(1000)
+    walk = Walk(
+        0, [contact(number) for number in range(1, 41)], DHTLimits(), soft_timeout_s=SOFT_S,
+        believe=_believed, groups_limited=False, witnesses=[witness],
+    )  # fmt: skip
+    asked = []
+    while chosen := ask(walk):
+        asked += chosen
+        for node in chosen:
+            hear(walk, node)
+    assert asked == [*(contact(number) for number in range(1, 21)), witness]
+
+
+def test_who_was_asked_is_still_awaited_when_so_many_are_closer_that_the_far_are_forgotten() -> (
+    None
+):
+    walk = walk_from(2000, 3000)
+    near, far = ask(walk)
+    hear(walk, near, *(contact(number) for number in range(1, 2 * CANDIDATES_MAX)))
+    assert len(ask(walk)) == DHTLimits().parallel_queries - 1
+    hear(walk, far)
+    assert len(ask(walk)) == 1
+
+
+def test_in_a_full_walk_whoever_is_closer_is_asked_whatever_the_target() -> None:
+    target = 2**160 - 1
+    start = [contact(target ^ 1000 + number, number) for number in range(1, CANDIDATES_MAX + 1)]
+    walk = Walk(
+        target, start, DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed, groups_limited=False
+    )
+    first, *_ = ask(walk)
+    closest = contact(target ^ 1, CANDIDATES_MAX + 1)
+    hear(walk, first, closest)
+    assert ask(walk) == [closest]
 
 
 def test_what_is_not_believed_is_looked_at_once() -> None:
