@@ -258,12 +258,14 @@ def gives_to(newcomer: Contact, *, surveyed: bool = True) -> bool:
 
 
 def test_who_knows_enough_closer_ones_itself_is_given_nothing() -> None:
-    key, closer = bytes(20), [contact(number).compact for number in range(K)]
-    far = [contact(number).compact for number in range(100, 100 + K)]
-    assert not is_among(contact(50), key, closer, K)
-    assert is_among(contact(50), key, [*closer[1:], far[0]], K)
-    assert is_among(contact(50), key, far, K)
-    assert is_among(contact(50), key, [], K)
+    key = (255).to_bytes(20, "big")
+    closer = [contact(255 ^ number).compact for number in range(K)]
+    far = [contact(255 ^ number).compact for number in range(100, 100 + K)]
+    newcomer = contact(255 ^ 50)
+    assert not is_among(newcomer, key, closer, K)
+    assert is_among(newcomer, key, [*closer[1:], far[0]], K)
+    assert is_among(newcomer, key, far, K)
+    assert is_among(newcomer, key, [], K)
 
 
 # Answers remembered

@@ -88,6 +88,23 @@ def test_the_oldest_bodies_make_room_and_that_their_queries_ran_is_not_forgotten
     assert responder.ask(5) is here
 
 
+def test_bodies_are_kept_until_there_is_no_room_and_then_an_eighth_of_it_is_made() -> None:
+    responder = Responder(AnswerLimits(window=20, bytes_max=1600))
+    for number in range(10):
+        responder.answer(number, 10)
+    assert responder.answers.bytes == 100
+    responder.answer(10, 1)
+    assert responder.answers.bytes == 81
+    answers = Answers(AnswerLimits(bytes_max=1600))
+    for number in range(16):
+        asker = answers.session_began(peer_number(number), b"incarnat", 1, 0.0)
+        assert asker is not None
+        _, answer = answers.ask(asker, 0, b"0", 10.0, 0.0)
+        assert answer is not None
+        answers.answered(asker, answer, Outgoing(bytes(100), 0.0))
+        assert answers.bytes == 100 * (number + 1)
+
+
 def test_bodies_go_of_whom_most_is_kept_and_not_of_who_is_answered_next() -> None:
     answers = Answers(AnswerLimits(askers_max=300, bytes_max=1600))
     asked = []
@@ -272,6 +289,21 @@ def test_queries_that_find_no_room_get_that_of_those_who_are_idle() -> None:
     assert answers.ask(one, 1, bytes(32), 1.0, 1.0 + MARGIN_S)[0] is Verdict.RUN
     assert (len(answers), answers.entries, answers.early_floor) == (1, 1, 8)
     assert answers.ask(one, 0, bytes(32), 1.0, 1.0 + MARGIN_S)[0] is Verdict.BUSY
+
+
+def test_who_is_forgotten_in_vain_makes_no_room_that_is_not_there() -> None:
+    limits = AnswerLimits(askers_max=64, window=6, entries_max=12)
+    answers = Answers(limits)
+    idle = answers.session_began(peer_number(8), bytes(8), 1, 0.0)
+    assert idle is not None
+    answers.settle(idle, 1)
+    answers.session_ended(idle)
+    answers.look(0.0, 1)
+    hogs(answers, 2, 6, stranger=False)
+    one = answers.session_began(peer_number(9), bytes(8), 1, 0.0)
+    assert one is not None
+    assert answers.ask(one, 0, bytes(32), 1.0, 5.0)[0] is Verdict.BUSY
+    assert (len(answers), answers.entries) == (3, limits.entries_max)
 
 
 def test_strangers_get_more_than_a_few_entries_once_the_idle_can_make_way() -> None:

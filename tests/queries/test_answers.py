@@ -30,6 +30,7 @@ def test_a_query_runs_once_and_its_copies_are_told_what_became_of_it() -> None:
     responder.answers.settle(responder.asker, 1)
     assert responder.arrived(0) == (Verdict.SETTLED, None)
     assert responder.answers.bytes == responder.answers.entries == 0
+    assert answer.reply is None, "whoever keeps the query keeps no reply"
 
 
 def test_what_was_cancelled_has_run() -> None:
@@ -98,6 +99,14 @@ def test_exceptions_are_open_and_everything_else_below_is_settled() -> None:
     responder.answers.settle(responder.asker, 3)
     assert responder.ask(1) is Verdict.SETTLED
     assert responder.ask(3) is Verdict.AGAIN
+
+
+def test_an_exception_that_has_not_come_yet_runs_when_it_comes() -> None:
+    responder = Responder()
+    responder.answers.settle_except(responder.asker, 5, frozenset((1, 3)))
+    responder.answers.settle(responder.asker, 2)
+    assert responder.ask(3) is Verdict.RUN
+    assert responder.ask(2) is Verdict.SETTLED
 
 
 def test_what_was_settled_once_stays_so_whatever_is_said_later() -> None:

@@ -38,6 +38,27 @@ def test_strangers_who_ask_and_go_keep_no_stranger_out() -> None:
     assert not answers.clears(honest, 6, 4.0, 6.0)
 
 
+def test_strangers_who_are_gone_keep_nobody_out_when_others_have_filled_what_they_left() -> None:
+    answers = Answers(AnswerLimits(askers_max=16))
+    a_crowd_asks_and_goes(answers, 10)
+    for number in range(100, 106):
+        assert answers.session_began(peer_number(number), bytes(8), 1, 0.0) is not None
+    assert answers.session_began(peer_number(200), bytes(8), 1, 5.0) is not None
+    assert len(answers) == 7
+
+
+def test_how_long_this_node_has_been_there_does_not_make_anybody_older() -> None:
+    answers = Answers(LIMITS)
+    began_s = 10_000_000.0
+    asker = comes(answers, 0, began_s)
+    assert answers.ask(asker, 0, bytes(32), 100.0, began_s)[0] is Verdict.RUN
+    answers.session_ended(asker)
+    assert answers.forget_strangers(began_s + 1) == 1
+    again = comes(answers, 0, began_s + 2)
+    assert answers.ask(again, 1, bytes(32), 100.0, began_s + 2)[0] is Verdict.DOUBTFUL
+    assert answers.clears(again, 1, began_s + 1.5, began_s + 2)
+
+
 def test_they_are_forgotten_while_there_is_still_room_so_that_nobodys_first_query_is_doubted() -> (
     None
 ):
@@ -195,6 +216,17 @@ def test_who_has_something_going_on_again_is_not_idle_any_more(what: str) -> Non
     answers.signed_anew(3)
     assert answers.make_room(4) == 0
     assert len(answers) == 1
+
+
+def test_who_has_a_session_is_not_idle_however_long_ago_he_asked() -> None:
+    responder = Responder()
+    responder.answer(0)
+    answers = responder.answers
+    answers.look(1000.0, 1)
+    assert responder.asker.idle_since is None
+    answers.signed_anew(2)
+    assert answers.make_room(2) == 0
+    assert responder.ask(0, now_s=1000.0) is Verdict.GONE
 
 
 def test_who_comes_back_is_not_forgotten_before_anybody_has_looked_again() -> None:
