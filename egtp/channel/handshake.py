@@ -256,7 +256,7 @@ class Responder:
         """Leaves the record out of the response if that would make it larger than the initiation
         (a response must not amplify)."""
         encoded = payload.encode()
-        if len(encoded) > self._room - 80 and payload.record is not None:
+        if len(encoded) > self._room - 80:
             encoded = replace(payload, record=None).encode()
         self._noise.mix_header(Response.header_of(self._receiver_index, sender_index))
         noise = self._noise.write_response(ephemeral, encoded)

@@ -187,6 +187,12 @@ def test_limits_that_a_later_version_adds_are_skipped_whatever_their_type(later:
     assert PeerLimits.parse([1, 2, 3, 4, later]) == PeerLimits(1, 2, 3, 4)
 
 
+@pytest.mark.parametrize("said", [[], [1, 2, 3], 4, b"1234", None])
+def test_fewer_limits_than_four_are_a_failed_handshake(said: canonical.Value) -> None:
+    with pytest.raises(HandshakeFailed):
+        PeerLimits.parse(said)
+
+
 @pytest.mark.parametrize("place", [3, 4])
 @pytest.mark.parametrize("size", [0, 1, 7, 9])
 def test_an_incarnation_has_eight_bytes(place: int, size: int, alice: Identity) -> None:

@@ -18,9 +18,11 @@ from egtp.channel.sealed import (
     item,
     parse_age,
     parse_chunk,
+    parse_goaway,
     parse_sealed,
     parse_settled_except,
     write_chunk,
+    write_goaway,
     write_message,
     write_sealed,
     write_settled_except,
@@ -100,15 +102,25 @@ def test_arbitrary_bytes_are_items_or_invalid(data: bytes) -> None:
             continue
 
 
-@given(st.lists(st.tuples(KNOWN, BYTES), min_size=1, max_size=4), st.integers(1))
+@pytest.mark.parametrize("kind", ItemType)
+@given(st.lists(st.tuples(KNOWN, BYTES), max_size=3), BYTES, st.integers(1))
 def test_a_plaintext_cut_inside_an_item_is_refused(
-    items: list[tuple[int, bytes]], cut: int
+    kind: ItemType, items: list[tuple[int, bytes]], data: bytes, cut: int
 ) -> None:
-    last = item(*items[-1])
-    plaintext = write_sealed(0, 0, [item(*pair) for pair in items])
+    last = item(kind, data)
+    plaintext = write_sealed(0, 0, [*(item(*pair) for pair in items), last])
     # By less than the whole last item, which would leave a good plaintext.
     with pytest.raises(InvalidPacket):
         parse_sealed(plaintext[: len(plaintext) - 1 - cut % (len(last) - 1)])
+
+
+@given(U32, st.integers(0, 2**32 - 1))
+def test_a_goaway_says_why_and_for_how_long(reason: int, retry_ms: int) -> None:
+    data = write_goaway(reason, retry_ms / 1000)
+    assert parse_goaway(data) == (reason, pytest.approx(retry_ms / 1000, abs=0.0011))
+    assert parse_goaway(data + b"later") == parse_goaway(data)
+    with pytest.raises(InvalidPacket):
+        parse_goaway(data[:-1])
 
 
 @pytest.mark.parametrize("promise", [1, 65_536, 2**31, 2**32 - 1])

@@ -42,6 +42,7 @@ def test_the_sliding_window_takes_each_counter_once_and_none_too_old(
         if expected:
             window.take(counter)
             taken.add(counter)
+        assert window._seen.bit_length() <= size
 
 
 @given(st.lists(st.integers(0, 40_000), min_size=1, max_size=80), st.integers(8_180, 8_200))

@@ -142,6 +142,32 @@ def test_a_crowd_behind_relays_leaves_half_of_the_places_to_connections() -> Non
         table.add(FakePath(), peer(number), b"%d" % number, b"", 0.0, relayed=False)
 
 
+def filled(*entries: tuple[int, bool]) -> tuple[UnconfirmedSessions[FakePath], list[FakePath]]:
+    """Sessions of those peers, through relays or not."""
+    table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
+    paths = [FakePath() for _ in entries]
+    for place, (number, relayed) in enumerate(entries):
+        table.add(paths[place], peer(number), b"%d" % place, b"", 0.0, relayed=relayed)
+    return table, paths
+
+
+def test_a_peer_whose_places_are_taken_displaces_its_own_oldest_and_nobody_elses() -> None:
+    table, paths = filled((1, False), *[(2, False)] * PER_PEER_MAX)
+    assert table.displace(peer(2), relayed=False) == paths[1:2]
+    assert len(table) == PER_PEER_MAX
+
+
+def test_whoever_comes_through_a_relay_displaces_the_oldest_that_did_and_no_connection() -> None:
+    table, paths = filled((0, False), *((number, True) for number in range(1, RELAYED_MAX + 1)))
+    assert table.displace(peer(999), relayed=True) == paths[1:2]
+    assert table.displace(peer(999), relayed=False) == []
+
+
+def test_in_a_full_table_the_oldest_of_all_makes_way() -> None:
+    table, paths = filled(*((number, number % 2 == 1) for number in range(SESSIONS_MAX)))
+    assert table.displace(peer(999), relayed=False) == paths[:1]
+
+
 def test_asking_for_room_makes_no_state() -> None:
     table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
     for number in range(1000):

@@ -21,7 +21,14 @@ from egtp.queries.outgoing import Outgoing
 from egtp.values.comm_record import SUITE_AESGCM
 from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.identity import Identity, NodeId
-from egtp.values.message import NONCE_BYTES, Query, reference_of
+from egtp.values.message import (
+    NONCE_BYTES,
+    Query,
+    Reply,
+    ReplyCode,
+    decode_message,
+    reference_of,
+)
 
 ME = NodeId(bytes(20))
 PEER = NodeId(bytes(19) + b"\1")
@@ -173,6 +180,41 @@ async def recorders() -> Iterator[Callable[..., Recorder]]:  # type: ignore[misc
 Make = Callable[..., Recorder]
 
 
+def said_on(path: Path) -> list[int]:
+    """The codes of the replies that wait there, which then wait no more."""
+    replies = [decode_message(bytes(one.message)) for one in path.outbox.take_unsent()]
+    return [reply.code for reply in replies if isinstance(reply, Reply)]
+
+
+async def test_whoever_asks_again_is_told_what_became_of_his_query(recorders: Make) -> None:
+    node = recorders()
+    answers, path = node.answering.answers, node.path(DIRECT)
+    assert path.asker is not None
+
+    def asks(number: int) -> list[int]:
+        query = Query(bytes([number % 256]) * 16, number, "none such", 60_000, 1000, b"")
+        node.answering.receive(path, PEER, query, reference_of(query.encode()), 0)
+        return said_on(path)
+
+    assert asks(0) == [ReplyCode.NO_SUCH_KIND]
+    node.answering.look(1e6, 1)
+    assert asks(0) == [ReplyCode.RAN_REPLY_GONE]
+    assert asks(10**6) == [ReplyCode.BUSY], "there is no room for it"
+    answers.settle(path.asker, 1)
+    assert asks(0) == []
+
+
+async def test_a_copy_that_is_older_than_anything_may_be_does_not_run(recorders: Make) -> None:
+    node = recorders()
+    path = node.path(DIRECT)
+    query = Query(bytes(16), 0, "none such", 2**32 - 1, 1000, b"")
+    longest_ms = int(NodeConfig().answers.lifetime_s_max * 1000)
+    for age_ms in (longest_ms + 1, longest_ms):
+        node.answering.receive(path, PEER, query, reference_of(query.encode()), age_ms)
+    assert node.counters["dropped: query past its lifetime"] == 1
+    assert said_on(path) == [ReplyCode.NO_SUCH_KIND]
+
+
 @pytest.mark.parametrize("strategy", [DIRECT, RELAYED])
 async def test_an_answer_that_is_on_its_way_is_not_sent_again_by_the_same_path(
     strategy: CommStrat, recorders: Make
@@ -259,6 +301,7 @@ async def test_who_was_forgotten_by_force_is_told_that_his_query_may_have_run_an
     path.heard_s, path._least_offset_ms, node.now_s = 120.0, 0, 120.0
     await ask(0, 20_000)
     assert node.counters["query not run: doubtful"] == 1
+    assert said_on(path) == [ReplyCode.RAN_REPLY_GONE]
     await ask(1, 9_000, at_once=False)
     await ask(2, 9_000)
     await ask(3, 30_000, at_once=False)

@@ -89,6 +89,16 @@ def test_addresses_that_come_again_and_again_leave_half_to_newcomers() -> None:
     assert again == pytest.approx(100 / 2 * (BURST_S + now), rel=0.02)
 
 
+def test_whoever_has_not_come_for_a_minute_is_a_newcomer_again() -> None:
+    accepts = limits(per_s=2.0)
+    assert accepts.enter(b"long ago", 0.0) is None
+    assert accepts.enter(b"lately", 1.0) is None
+    while accepts.enter(b"again and again", NEWCOMER_S) is None:
+        pass
+    assert accepts.enter(b"lately", NEWCOMER_S) == "too fast"
+    assert accepts.enter(b"long ago", NEWCOMER_S) is None
+
+
 @given(
     st.lists(
         st.tuples(st.integers(0, 5), st.booleans(), st.floats(0.0, 1.0)), min_size=1, max_size=200

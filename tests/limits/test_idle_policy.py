@@ -157,6 +157,7 @@ def test_who_proves_nothing_is_overdue_in_the_order_of_coming() -> None:
     assert world.policy.awaits_proof(first)
     world.policy.prove(first, "peer", Standing.STRANGER, world.now)
     assert not world.policy.awaits_proof(first)
+    assert not world.policy.awaits_proof(99), "whoever is gone"
     assert world.policy.overdue(Standing.UNPROVEN, world.now) == [second]
 
 

@@ -61,6 +61,8 @@ class SharesMachine(RuleBasedStateMachine):
         assert self.shares.left(stranger=True) == min(left, STRANGERS_MAX - self._strangers())
         for peer_id in PEERS:
             assert self.shares.of(peer_id) == self.has[peer_id] <= PEER_MAX
+            strange = self.has[peer_id] > 0 and peer_id in self.strange
+            assert self.shares.is_strangers(peer_id) == strange
         assert len(self.shares) == sum(amount > 0 for amount in self.has.values())
 
 

@@ -65,6 +65,12 @@ def test_what_is_owed_stays_owed_when_the_rate_changes(
     assert bucket.ready_s == pytest.approx(size / after)
 
 
+def test_a_bucket_that_rested_holds_no_more_than_its_burst_when_the_rate_changes() -> None:
+    bucket = TokenBucket(10.0, 0.5, 0.0)
+    bucket.change(20.0, 100.0)
+    assert bucket.ready_s == 99.5
+
+
 def test_what_is_given_back_was_never_taken() -> None:
     bucket = TokenBucket(10.0, 0.5, 0.0)
     bucket.take(100, 0.0)
@@ -197,6 +203,24 @@ def test_one_with_a_low_limit_of_its_own_does_not_hold_up_the_others() -> None:
     assert world.moved["fast"] == pytest.approx(1e6 - 1e4, rel=0.02)
 
 
+def test_with_a_limit_that_is_not_used_up_nobody_has_to_wait() -> None:
+    throttler: Throttler[str] = Throttler()
+    throttler.limit_all(1000.0, 0.0)
+    assert throttler.may_move("key", 0.0)
+    throttler.moved("key", 10_000, 0.0)
+    assert not throttler.may_move("key", 0.0)
+    assert throttler.may_move("key", 10.0)
+
+
+def test_another_limit_does_not_make_good_what_was_moved_too_fast() -> None:
+    throttler: Throttler[str] = Throttler()
+    throttler.limit("key", 1000.0, 0.0)
+    throttler.moved("key", 10_000, 0.0)
+    throttler.limit("key", 2000.0, 0.0)
+    assert not throttler.may_move("key", 1.0)
+    assert throttler.may_move("key", 5.0)
+
+
 def test_a_limit_can_be_lifted_while_somebody_waits() -> None:
     throttler: Throttler[str] = Throttler()
     throttler.limit_all(1.0, 0.0)
@@ -259,6 +283,7 @@ def test_whoever_is_gone_waits_for_nothing_and_owes_nothing() -> None:
     throttler.wait("gone", 0.0)
     throttler.forget("gone")
     assert throttler.next_s() is None
+    assert throttler.turn(100.0) is None
 
 
 class AnyHistory(RuleBasedStateMachine):

@@ -256,6 +256,56 @@ def held_packets(leases: Leases, peer_id: NodeId, now_s: float) -> list[bytes]:
     return [held.packet for held in leases.collect(peer_id, now_s)]
 
 
+def test_a_stranger_who_is_known_now_leaves_his_place_to_another_one() -> None:
+    leases = Leases(LIMITS)
+    for peer_id in PEERS[:STRANGERS_MAX]:
+        assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True) == 30
+    assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 0
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=False) == 30
+    assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 30
+
+
+def two_mailboxes(*, stranger: bool) -> Leases:
+    """One has 100 bytes of somebody, the other 40 of one who is known: ten more have room."""
+    leases = Leases(NARROW)
+    for peer_id in PEERS[:2]:
+        grant(leases, peer_id, 30, 0.0)
+    held = leases.hold(PEERS[0], SENDERS[1], bytes(100), 30, 0.0, stranger=stranger)
+    assert held == []
+    assert hold(leases, PEERS[1], SENDERS[2], bytes(40), 30, 0.0)
+    return leases
+
+
+def test_only_a_mailbox_that_has_more_than_the_other_one_then_has_makes_way_for_it() -> None:
+    leases = two_mailboxes(stranger=True)
+    assert not hold(leases, PEERS[1], SENDER, bytes(60), 30, 0.0)
+    assert hold(leases, PEERS[1], SENDER, bytes(59), 30, 0.0)
+    assert held_packets(leases, PEERS[0], 0.0) == []
+
+
+def test_what_those_who_are_known_have_in_the_fullest_mailbox_makes_way_for_nothing() -> None:
+    leases = two_mailboxes(stranger=False)
+    assert not hold(leases, PEERS[1], SENDER, bytes(11), 30, 0.0)
+    assert held_packets(leases, PEERS[0], 0.0) == [bytes(100)]
+
+
+def test_no_more_makes_way_in_the_fullest_mailbox_than_has_to() -> None:
+    leases = Leases(replace(NARROW, mailboxes_bytes_max=100))
+    for peer_id in PEERS[:3]:
+        grant(leases, peer_id, 30, 0.0)
+    for _ in range(2):
+        assert leases.hold(PEERS[0], SENDERS[1], bytes(40), 30, 0.0, stranger=True) == []
+    assert hold(leases, PEERS[1], SENDER, bytes(20), 30, 0.0)
+    assert hold(leases, PEERS[2], SENDER, bytes(40), 30, 0.0)
+    assert held_packets(leases, PEERS[0], 0.0) == [bytes(40)]
+
+
+def test_what_is_larger_than_all_mailboxes_together_is_not_held() -> None:
+    leases = Leases(replace(NARROW, mailboxes_bytes_max=50))
+    grant(leases, PEERS[0], 30, 0.0)
+    assert not hold(leases, PEERS[0], SENDER, bytes(51), 30, 0.0)
+
+
 def test_what_is_past_its_lifetime_makes_room_in_other_mailboxes() -> None:
     leases = Leases(NARROW)
     for peer_id in PEERS[:3]:
