@@ -168,6 +168,13 @@ def test_in_a_full_table_the_oldest_of_all_makes_way() -> None:
     assert table.displace(peer(999), relayed=False) == paths[:1]
 
 
+def test_nothing_is_kept_of_peers_whose_sessions_are_gone() -> None:
+    table, paths = filled((1, False), (2, True))
+    assert table.remove(paths[0])
+    assert table.expire(WAIT_S) == paths[1:]
+    assert table._per_peer == {}
+
+
 def test_asking_for_room_makes_no_state() -> None:
     table: UnconfirmedSessions[FakePath] = UnconfirmedSessions()
     for number in range(1000):

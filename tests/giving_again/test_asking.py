@@ -26,7 +26,7 @@ from egtp.open_query import OpenQuery, Sending
 from egtp.paths.path import Path
 from egtp.paths.uploads import Uploads
 from egtp.queries.exchange import GAP_MAX, SettledExcept
-from egtp.queries.outgoing import PassedOn
+from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
 from egtp.values.comm_record import SUITE_AESGCM
@@ -73,6 +73,7 @@ class Recorder:
         self.takes: int | None = None
         """How many packets more may be written; the rest has to wait."""
         self.turn: list[Callable[[], None]] = []
+        self.armed = 0
 
     # What it is to the asking side
 
@@ -103,7 +104,7 @@ class Recorder:
         raise AssertionError(reference)
 
     def arm_timer(self) -> None:
-        pass
+        self.armed += 1
 
     # What it is to a path
 
@@ -296,6 +297,57 @@ async def test_when_every_path_breaks_everything_waits() -> None:
     assert not node.peer.paths
     assert not any(query.done() for query in queries)
     assert len(node.peer.waiting) == 3
+
+
+async def test_the_timer_is_looked_at_for_another_deadline_and_when_time_has_passed() -> None:
+    recorder = Recorder()
+    recorder.path(DIRECT)
+    queries = [recorder.ask()]
+    assert recorder.armed == 1
+    queries.append(recorder.ask())
+    assert recorder.armed == 1, "it is set for this very deadline"
+    queries.append(recorder.ask(hard_timeout_s=5.0))
+    assert recorder.armed == 2
+    queries.append(recorder.ask(hard_timeout_s=5.0))
+    recorder.asking.expire(recorder.now_s)
+    queries.append(recorder.ask(hard_timeout_s=5.0))
+    assert recorder.armed == 3, "it may have rung, and not be set any more"
+    for query in queries:
+        query.cancel()
+
+
+async def test_what_was_to_be_passed_on_goes_by_the_other_connection_if_there_is_one() -> None:
+    recorder = Recorder()
+    one, other = recorder.path(DIRECT), recorder.path(OTHER)
+    best = recorder.peer.direct
+    assert best is not None
+    best.queue(PassedOn(b"a packet of somebody else", recorder.now()))
+    recorder.lose(best)
+    assert (one if best is other else other).outbox
+    assert not recorder.counters
+
+
+async def test_a_reply_that_has_not_left_when_its_path_is_gone_goes_by_another_one() -> None:
+    recorder = Recorder()
+    one, other = recorder.path(DIRECT), recorder.path(OTHER)
+    for path in (one, other):
+        path.queue(Outgoing(b"a reply", recorder.now()))
+        assert path.outbox
+    recorder.lose(one)
+    assert len(other.outbox.unsent) == 2
+
+
+async def test_a_query_that_was_given_to_one_path_is_not_given_again_when_another_is_gone() -> None:
+    recorder = Recorder()
+    given_to = recorder.path(DIRECT)
+    query = recorder.ask(100)
+    recorder.end_turn()
+    recorder.lose(recorder.path(RELAYED))
+    recorder.end_turn()
+    assert not recorder.counters
+    assert len(recorder.queries(DIRECT)) == 1
+    assert not given_to.outbox
+    query.cancel()
 
 
 async def test_nobody_is_dialled_for_what_others_wanted_to_be_passed_on() -> None:
