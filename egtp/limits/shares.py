@@ -74,8 +74,8 @@ class Shares:
         is its own limit apart."""
         held = self._held.get(peer_id)
         lacking, strangers = self.taken + amount - self._all_max, self._strangers
-        if held is not None and held.stranger != stranger:
-            strangers += held.amount if stranger else -held.amount
+        if held is not None and not held.stranger:
+            strangers += held.amount
         return max(lacking, strangers + amount - self._strangers_max) if stranger else lacking
 
     def take(self, peer_id: NodeId, amount: int, *, stranger: bool) -> bool:

@@ -299,13 +299,10 @@ class ExchangeTable(Generic[Sink]):
         numbers = self._numbers.get(peer_id)
         if numbers is None or numbers.next - max(numbers.low, numbers.told) < GAP_MAX:
             return None
-        numbers.settled()
         still_open = list(numbers.open)
         # Those that follow the last exception told are not finished either.
         upto = still_open[EXCEPTIONS_MAX] if len(still_open) > EXCEPTIONS_MAX else numbers.next
         numbers.told = numbers.next
-        if upto <= numbers.low:
-            return None
         return SettledExcept(upto, tuple(number for number in still_open if number < upto))
 
     def tell_again(self, peer_id: NodeId) -> None:

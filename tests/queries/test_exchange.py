@@ -96,7 +96,7 @@ class ExchangeMachine(RuleBasedStateMachine):
         query = decode_message(bytes(exchange.message))
         assert isinstance(query, Query)
         assert query.number == exchange.number
-        assert query.lifetime_ms <= hard_s * 1000
+        assert query.lifetime_ms == int(hard_s * 1000)
         assert not exchange.given
         self.next_number[peer_id] += 1
         self.open.append(exchange)

@@ -103,6 +103,15 @@ def test_queries_that_stay_open_do_not_make_the_other_side_remember_all_later_on
     assert both.told == (3 * AnswerLimits().window // GAP_MAX if long_ones else 0)
 
 
+def test_of_more_open_queries_than_can_be_told_those_that_are_open_longest_are() -> None:
+    both = Ends()
+    for _ in range(GAP_MAX + EXCEPTIONS_MAX + 100):
+        assert both.packet(both.ask()) == [Verdict.RUN]
+    assert both.told > 1
+    assert both.asker.exceptions == frozenset(range(EXCEPTIONS_MAX))
+    assert both.asker.upto == EXCEPTIONS_MAX
+
+
 def test_one_packet_that_is_lost_is_made_up_for_by_the_next_that_tells() -> None:
     both = Ends()
     both.packet(both.ask())
