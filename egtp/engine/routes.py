@@ -157,10 +157,11 @@ class Routes:
                 self.lose(older, "the peer was restarted")
             elif older.suspect:
                 self.lose(older, "the peer does not know its session")
-            elif older.silence.is_doubted:
+            elif older.silence.doubts(older.heard_s):
                 self.lose(older, ANOTHER_WAY, at_once=True)
-        if path.relayed and peer.direct is not None and peer.direct.silence.is_doubted:
-            self.lose(peer.direct, ANOTHER_WAY, at_once=True)
+        direct = peer.direct
+        if path.relayed and direct is not None and direct.silence.doubts(direct.heard_s):
+            self.lose(direct, ANOTHER_WAY, at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """A path is of no use any more. What had not left by it goes by another; what was written

@@ -35,7 +35,12 @@ class Silence:
     def __init__(self) -> None:
         self._asked_s: float | None = None
         self.is_doubted = False
-        """Whether an answer is overdue."""
+        """Whether an answer was overdue when the path was last looked at."""
+
+    def doubts(self, heard_s: float) -> bool:
+        """Whether an answer is overdue, and has not come since. ``heard_s`` is when something
+        came."""
+        return self.is_doubted and self._asked_s is not None and heard_s < self._asked_s
 
     @property
     def is_asked(self) -> bool:

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
-from egtp.events import Dialling, Event, Observer
+from egtp.events import Dialling, Event, Observer, PathLost, PathOpened
 from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
 from tests.lab import Lab, in_lab
 
@@ -274,6 +274,32 @@ def test_a_peer_that_is_merely_slow_is_not_searched_for_again_and_again() -> Non
 
     network = Network(1, link=Link(latency=Fixed(0.7)))
     run_in(network, story(network))
+
+
+def test_a_path_on_which_the_answer_has_come_is_not_lost_for_one_opened_beside_it() -> None:
+    """The answer was late, so there is a second path in the same moment: nobody has looked yet."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
+        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+
+        async def sleep(query: Incoming) -> bytes:
+            await asyncio.sleep(5)
+            return query.body
+
+        answerer.handle("sleep", sleep)
+        query = one.spawn(asker.query(answerer.node_id, "sleep", b"1", hard_timeout_s=20))
+        await asyncio.sleep(2.5)
+        with two.degrade(Link(latency=Fixed(1.015))):  # for the question that is asked after 3 s
+            await asyncio.sleep(1)
+        assert await query == b"1"
+        assert len([event for event in events if isinstance(event, PathOpened)]) == 2
+        assert not [event for event in events if isinstance(event, PathLost)]
+
+    simulate(story, seed=1)
 
 
 def test_nobody_is_bothered_on_paths_that_nobody_waits_for() -> None:

@@ -30,6 +30,14 @@ def test_a_peer_that_answers_is_not_given_up() -> None:
     assert silence.look(105.1, 102.1, 8.0) is Verdict.DOUBT
 
 
+def test_who_has_just_answered_is_not_doubted_until_he_is_looked_at() -> None:
+    silence = Silence()
+    assert silence.look(102.0, 100.0, 8.0) is Verdict.ASK
+    assert silence.look(103.0, 100.0, 8.0) is Verdict.DOUBT
+    assert silence.doubts(100.0)
+    assert not silence.doubts(103.1)
+
+
 def test_after_an_hour_asleep_the_peer_is_asked_first_and_has_half_of_the_time() -> None:
     silence = Silence()
     assert silence.look(3_700.0, 100.0, 8.0) is Verdict.ASK
