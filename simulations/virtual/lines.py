@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from bisect import bisect
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final, TypeAlias
@@ -27,6 +28,38 @@ RETRANSMITS_MAX: Final = 8
 """Losses of one segment in a row; a line worse than that counts as one that was lucky now."""
 
 
+class _Turns:
+    """When a line is busy. What is sent now reaches the second line on its way later, perhaps after
+    what is sent later and by somebody nearer: so there may be gaps, and whoever fits into one that
+    is there when he comes has it."""
+
+    def __init__(self) -> None:
+        self._busy: list[tuple[float, float]] = []
+        """From when to when, in order, with gaps between them."""
+
+    def next_s(self, at_s: float, takes_s: float, now_s: float) -> float:
+        """When what comes then, and takes so long, has its turn."""
+        busy = self._busy
+        while busy and busy[0][1] <= now_s:
+            busy.pop(0)
+        for begin_s, end_s in busy:
+            if at_s < begin_s and at_s + takes_s <= begin_s:
+                break
+            at_s = max(at_s, end_s)
+        return at_s
+
+    def take(self, begin_s: float, takes_s: float) -> float:
+        """Be busy from then on. Returns until when."""
+        busy, end_s = self._busy, begin_s + takes_s
+        at = bisect(busy, (begin_s, end_s))
+        if at and busy[at - 1][1] == begin_s:
+            at -= 1
+            busy[at] = busy[at][0], end_s
+        else:
+            busy.insert(at, (begin_s, end_s))
+        return end_s
+
+
 class Lines:
     """What a packet from one machine to another meets. Draws from the generator handed in."""
 
@@ -38,7 +71,7 @@ class Lines:
         self._access: dict[Name, Link] = {}
         self._bad: defaultdict[Name, Faults[Link]] = defaultdict(Faults)
         self._all_bad: Faults[Link | Map] = Faults()
-        self._free_at: dict[tuple[Name, Name], float] = {}
+        self._turns: defaultdict[tuple[Name, Name], _Turns] = defaultdict(_Turns)
         self._cut: Counter[tuple[Name, Name]] = Counter()
 
     # What there is
@@ -83,10 +116,11 @@ class Lines:
             if size > link.mtu_bytes or (link.loss and rng.random() < link.loss):
                 return []
             if link.bandwidth_bytes_per_s != math.inf:
-                begin_s = max(at_s, self._free_at.get(key, 0.0))
+                turns, takes_s = self._turns[key], size / link.bandwidth_bytes_per_s
+                begin_s = turns.next_s(at_s, takes_s, now_s)
                 if begin_s - at_s > link.queue_s:
                     return []
-                at_s = self._free_at[key] = begin_s + size / link.bandwidth_bytes_per_s
+                at_s = turns.take(begin_s, takes_s)
             at_s += link.draw_latency_s(rng)
             if link.reorder and rng.random() < link.reorder:
                 at_s += link.reorder_s * rng.random()
@@ -100,8 +134,8 @@ class Lines:
         at_s = now_s
         for link, key in self._between(source, target):
             if link.bandwidth_bytes_per_s != math.inf:
-                begin_s = max(at_s, self._free_at.get(key, 0.0))
-                at_s = self._free_at[key] = begin_s + size / link.bandwidth_bytes_per_s
+                turns, takes_s = self._turns[key], size / link.bandwidth_bytes_per_s
+                at_s = turns.take(turns.next_s(at_s, takes_s, now_s), takes_s)
             at_s += link.draw_latency_s(rng)
             if link.loss:
                 again_s = RETRANSMIT_MIN_S

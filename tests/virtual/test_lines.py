@@ -122,6 +122,16 @@ def test_all_that_one_machine_sends_shares_its_line() -> None:
     assert line.datagrams(C, A, 10, 0.0) == [pytest.approx(0.1)]
 
 
+def test_what_is_still_on_its_way_to_a_line_is_not_in_the_way_of_who_is_there() -> None:
+    line = lines(Link(latency=0))
+    line.set_access(A, Link(latency=0, bandwidth_bytes_per_s=100))
+    line.set_access(B, Link(latency=0, bandwidth_bytes_per_s=100))
+    assert line.segment(A, B, 1_000, 0.0) == pytest.approx(20)
+    assert line.segment(C, B, 100, 0.0) == pytest.approx(1)
+    assert line.segment(C, B, 900, 0.0) == pytest.approx(10)
+    assert line.segment(C, B, 100, 0.0) == pytest.approx(21)
+
+
 @given(st.permutations(range(3)))
 def test_bad_lines_that_overlap_are_mended_in_any_order(order: list[int]) -> None:
     line = lines(Link(latency=100))
