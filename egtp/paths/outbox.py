@@ -83,11 +83,11 @@ class _Chunking:
         """Of the whole of a message item's bytes: the age, then the message."""
         self.offset = 0
 
-    def next(self) -> bytes | memoryview:
+    def next(self, size: int) -> bytes | memoryview:
         """The next piece of these bytes; they are never put together, for they may be many."""
         start = self.offset - AGE_BYTES
-        end = start + CHUNK_BYTES_MAX
-        self.offset = min(self.offset + CHUNK_BYTES_MAX, self.size)
+        end = start + size
+        self.offset = min(self.offset + size, self.size)
         message = self.outgoing.message
         return message[start:end] if start >= 0 else b"".join((self.age, message[:end]))
 
@@ -197,11 +197,12 @@ class Outbox:
         *,
         only_control: bool = False,
         chunks: int = 1,
+        chunk_bytes: int = CHUNK_BYTES_MAX,
     ) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, messages up to
-        about ``size_max`` bytes, and chunks of a large message: one beside other items, alone up to
-        ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages wait, and what is passed
-        on."""
+        about ``size_max`` bytes, and chunks of a large message of up to ``chunk_bytes``: one beside
+        other items, alone up to ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages
+        wait, and what is passed on."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -246,7 +247,7 @@ class Outbox:
         if chunks and batch.has_room and (self._chunked or self._begun):
             self._begin_chunked(batch, now_s)
             if self._begun:
-                self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX))
+                self._take_chunks(batch, 1 if parts else min(chunks, CHUNKS_MAX), chunk_bytes)
             self._drop_empty()
         return batch
 
@@ -292,11 +293,11 @@ class Outbox:
         self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, age))
         batch.begun.append(outgoing)
 
-    def _take_chunks(self, batch: Batch, most: int) -> None:
+    def _take_chunks(self, batch: Batch, most: int, chunk_bytes: int) -> None:
         chunking = self._begun.popleft()
         before, size, parts = chunking.offset, chunking.size, batch.parts
         while most and (offset := chunking.offset) < size:
-            data = chunking.next()
+            data = chunking.next(chunk_bytes)
             parts += (chunk_head(chunking.chunk_id, size, offset, len(data)), data)
             most -= 1
         taken = chunking.offset - before

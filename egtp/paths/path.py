@@ -27,7 +27,7 @@ from egtp.channel.sealed import (
 )
 from egtp.channel.session import Session
 from egtp.errors import InvalidPacket, NotSent
-from egtp.paths.bulk_window import QUEUE_RELAYED_S, QUEUE_S, BulkWindow
+from egtp.paths.bulk_window import CHUNK_BYTES_FIRST, QUEUE_RELAYED_S, QUEUE_S, BulkWindow
 from egtp.paths.outbox import BATCH_BYTES, BATCH_BYTES_MAX, Batch, Outbox
 from egtp.paths.path_life import PATH_LIFE, PathEvent, PathState
 from egtp.paths.reassembly import Reassembly
@@ -331,9 +331,9 @@ class Path:
                     return
                 self._write(outbox.next_batch(now, only_control=True), now)
             else:
-                chunks = 1
+                chunks, chunk_bytes = 1, CHUNK_BYTES_FIRST
                 if self._bulk is not None:
-                    chunks = self._bulk.chunks(now)
+                    chunks, chunk_bytes = self._bulk.chunks(now), self._bulk.chunk_bytes
                     if not chunks and outbox.has_bulk_only:
                         owner.path_waits(self)
                         return
@@ -341,7 +341,9 @@ class Path:
                         # The window cannot see a limit: what has left at last is read soon. And
                         # what goes through a relay is in the way of others there.
                         chunks = 1
-                batch = outbox.next_batch(now, self._batch_bytes, chunks=chunks)
+                batch = outbox.next_batch(
+                    now, self._batch_bytes, chunks=chunks, chunk_bytes=chunk_bytes
+                )
                 if batch.parts:  # all that was left may have been taken back
                     self._write(batch, now)
 
@@ -363,12 +365,7 @@ class Path:
             if news is not None:
                 parts.append(item(ItemType.SETTLED_EXCEPT, write_settled_except(*news)))
         total = None if self._window is None else self._window.ping(now)
-        if batch.bulk_bytes:
-            if self._bulk is None:
-                self._bulk = BulkWindow(QUEUE_RELAYED_S if self.relayed else QUEUE_S)
-            bulk_total = self._bulk.sent(batch.bulk_bytes, now)
-            if bulk_total is not None:
-                parts.append(item(ItemType.PING, bulk_total + _OF_BULK))
+        asks_again = batch.bulk_bytes > 0 and self._note_bulk(batch.bulk_bytes, parts, now)
         if self._bulk is not None and batch.has_small:
             self._bulk.small_one_passes(now)
         if total is not None:
@@ -378,13 +375,27 @@ class Path:
         if len(plaintext) > PROOF_BYTES_MAX and self.dialled and not self.session.sent:
             # Until it has the proof, the other side takes small frames only.
             self._write(Batch(), now)
-        self.used_s = self.wrote_s = now
+        self.used_s = now
+        if not asks_again:  # Who reads nothing is not to be kept for it.
+            self.wrote_s = now
         if self._window is not None or not self.confirmed:
             self._count(len(plaintext))
         try:
             self._strategy.send(plaintext, self._carrier)
         except NotSent as error:
             owner.path_failed(self, str(error))
+
+    def _note_bulk(self, size: int, parts: list[bytes | memoryview], now: float) -> bool:
+        """So much of large messages is in a packet. Whether that only asks again who has not
+        answered for long."""
+        bulk = self._bulk
+        if bulk is None:
+            bulk = self._bulk = BulkWindow(QUEUE_RELAYED_S if self.relayed else QUEUE_S)
+        asks_again = bulk.is_full
+        total = bulk.sent(size, now)
+        if total is not None:
+            parts.append(item(ItemType.PING, total + _OF_BULK))
+        return asks_again
 
     def _count(self, size: int) -> None:
         if self._window is not None:

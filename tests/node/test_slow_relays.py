@@ -105,6 +105,19 @@ def test_what_queues_on_a_very_slow_line_is_not_taken_for_the_silence_of_the_pee
     in_lab(Lab, story)
 
 
+def test_a_body_gets_through_where_the_relay_is_on_a_very_slow_line_itself() -> None:
+    async def story(lab: Lab) -> None:
+        line = Link(latency=0.02, bandwidth_bytes_per_s=10_000)
+        trio = await through_a_relay(lab, line)
+        body = bytes(100_000)
+        reply = await lab.query(trio.asker, trio.asked.node_id, "echo", body, hard_timeout_s=80)
+        assert reply == body
+        for node in (trio.asker, trio.relay, trio.asked):
+            assert node.counters["path given up: silent"] == 0
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.reaches_in
 def test_a_reply_whose_end_the_relay_has_lost_is_asked_for_again() -> None:
     async def story(lab: Lab) -> None:

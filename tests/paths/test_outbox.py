@@ -140,15 +140,21 @@ class OutboxMachine(RuleBasedStateMachine):
         times=st.integers(1, 5),
         size_max=st.sampled_from([BATCH_BYTES, BATCH_BYTES_MAX]),
         chunks=st.integers(0, 5),
+        chunk_bytes=st.sampled_from([2048, 5000, CHUNK_BYTES_MAX]),
     )
-    def next_batch(self, times: int, size_max: int, chunks: int) -> None:
+    def next_batch(self, times: int, size_max: int, chunks: int, chunk_bytes: int) -> None:
         for _ in range(times):
-            self._one_batch(size_max, chunks)
+            self._one_batch(size_max, chunks, chunk_bytes)
 
-    def _one_batch(self, size_max: int = BATCH_BYTES, chunks: int = 1) -> None:
+    def _one_batch(
+        self,
+        size_max: int = BATCH_BYTES,
+        chunks: int = 1,
+        chunk_bytes: int = CHUNK_BYTES_MAX,
+    ) -> None:
         had, waits = bool(self.outbox), self._waits(chunks)
         arrived = len(self.receiver.messages)
-        batch = self.outbox.next_batch(0.0, size_max, chunks=chunks)
+        batch = self.outbox.next_batch(0.0, size_max, chunks=chunks, chunk_bytes=chunk_bytes)
         assert had or not batch.parts
         assert batch.parts or not waits
         pieces = self.receiver.take(batch)
@@ -156,7 +162,8 @@ class OutboxMachine(RuleBasedStateMachine):
         most = chunks if len(batch.parts) == 2 * len(pieces) else 1
         assert len(pieces) <= min(most, chunks, 3)
         assert len({piece.message_id for piece in pieces}) <= 1, "a packet each"
-        assert all(len(piece.data) == CHUNK_BYTES_MAX for piece in pieces[:-1])
+        assert all(len(piece.data) == chunk_bytes for piece in pieces[:-1])
+        assert all(len(piece.data) <= chunk_bytes for piece in pieces)
         assert batch.bulk_bytes == sum(len(piece.data) for piece in pieces)
         assert batch.has_small == any(len(self.unsent[o]) <= CHUNK_BYTES_MAX for o in batch.begun)
         for outgoing in batch.begun:

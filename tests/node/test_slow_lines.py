@@ -1,0 +1,75 @@
+"""Large bodies on slow lines: they arrive, and small ones beside them, too. In virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+import pytest
+
+from egtp import Node
+from simulations.lab import Lab, in_lab
+from simulations.virtual import Link, Uniform
+
+
+async def pair(lab: Lab, *, relayed: bool) -> tuple[Node, Node]:
+    """Who asks, and who answers."""
+    asked = await (lab.hidden(await lab.node(relay_server=True)) if relayed else lab.node())
+    asker = await lab.node(listens=False)
+    await lab.query(asker, asked.node_id)
+    return asker, asked
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_a_body_arrives_on_a_line_that_is_busy_with_a_chunk_for_seconds(*, relayed: bool) -> None:
+    """3 kB/s. What was under way at a time was once believed to be lost, and more was sent."""
+
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed=relayed)
+        for node in (asker, asked):
+            lab.hosts[node].degrade(Link(latency=0.1, bandwidth_bytes_per_s=3000))
+        body = bytes(100_000)
+        began_s = lab.now_s
+        assert await lab.query(asker, asked.node_id, body=body, hard_timeout_s=600) == body
+        assert lab.now_s - began_s < 1.5 * 2 * len(body) / 3000
+        assert asker.counters["path given up: silent"] == 0
+        assert asked.counters["path given up: silent"] == 0
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_small_queries_beside_a_body_do_not_wait_for_it_on_a_slow_line(*, relayed: bool) -> None:
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed=relayed)
+        for node in (asker, asked):
+            lab.hosts[node].degrade(Link(latency=0.02, bandwidth_bytes_per_s=10_000))
+        large = asyncio.ensure_future(
+            lab.query(asker, asked.node_id, body=bytes(200_000), hard_timeout_s=120)
+        )
+        await asyncio.sleep(0.1)
+        waits = []
+        while not large.done():
+            began_s = lab.now_s
+            await lab.query(asker, asked.node_id, hard_timeout_s=60)
+            waits.append(lab.now_s - began_s)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(large), 0.5)
+        assert max(waits) < 4.5
+        assert sorted(waits)[len(waits) // 2] < 2.5
+        assert await large == bytes(200_000)
+
+    in_lab(Lab, story)
+
+
+def test_a_line_that_loses_packets_carries_as_much_as_it_did_before() -> None:
+    """Five in a hundred, 2 MB/s: TCP alone takes several seconds."""
+
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed=False)
+        wifi = Link(latency=Uniform(0.005, 0.05), loss=0.05, bandwidth_bytes_per_s=2_000_000)
+        lab.hosts[asker].degrade(wifi)
+        body = bytes(3_000_000)
+        assert await lab.query(asker, asked.node_id, body=body, hard_timeout_s=25) == body
+
+    in_lab(Lab, story)
