@@ -8,8 +8,8 @@ from contextlib import suppress
 import pytest
 
 from egtp import Node
-from simulations.lab import Lab, in_lab
 from simulations.virtual import Link, Uniform
+from tests.lab import Lab, in_lab
 
 
 async def pair(lab: Lab, *, relayed: bool) -> tuple[Node, Node]:
