@@ -84,6 +84,7 @@ class Answering:
         self.handlers = Handlers(self._ended, counters, self.room)
         self._now = host.now
         self._open_queries_max = config.open_queries_max
+        self._body_bytes_max = config.body_bytes_max
         self._age_ms_max = config.answers.lifetime_s_max * 1000
         self.own = Asker(me, b"")
         """This node as an asker of itself."""
@@ -134,6 +135,7 @@ class Answering:
             kind is None
             or self.refuses_new
             or refused
+            or len(message.body) > self._body_bytes_max
             or (self.room.taken > self._roomy and not self._finds_room(path, message))
             or (kind.at_once_max is not None and kind.running >= kind.at_once_max)
             or (asker is not None and asker.running >= self._open_queries_max)
@@ -184,6 +186,9 @@ class Answering:
         code = ReplyCode.NO_SUCH_KIND if kind is None else ReplyCode.BUSY
         if kind is None:
             self._counters["no such kind"] += 1
+        elif len(message.body) > self._body_bytes_max:
+            code = ReplyCode.TOO_LARGE
+            self._counters["too large for this node"] += 1
         elif self.refuses_new:
             self._counters["busy: this node is closing"] += 1
         elif refused or not self._has_room(path, message):

@@ -27,10 +27,11 @@ from egtp.errors import (
     OutcomeUnknown,
 )
 from egtp.open_query import PeerExchange, Sending
-from egtp.paths.path import MESSAGE_OVERHEAD_MAX, Path
+from egtp.paths.path import Path
 from egtp.queries.checks import check_promises, check_soft_timeout, check_timeout, too_large
 from egtp.queries.early import Early, pack_early
 from egtp.queries.exchange import Exchange, ExchangeTable, Passed
+from egtp.queries.large_message import body_bytes
 from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
@@ -235,7 +236,7 @@ class Asking:
 
     def _give(self, path: Path, outgoing: Outgoing) -> None:
         size, limits = len(outgoing.message), path.limits
-        if size > limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
+        if size > limits.body_bytes_max and body_bytes(outgoing.message) > limits.body_bytes_max:
             too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
             self._fail(outgoing, FastFail(too_large, reason=FastFailReason.TOO_LARGE))
             return

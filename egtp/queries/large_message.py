@@ -16,10 +16,10 @@ from typing import Any, Final, NamedTuple
 from egtp.channel.sealed import AGE_BYTES
 from egtp.errors import InvalidMessage
 from egtp.values.bodies import BYTES_16, BYTES_32
-from egtp.values.canonical import pack
+from egtp.values.canonical import decode_with_body, pack
 from egtp.values.message import Message, Query, Reply, decode_message
 
-__all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "pack_message"]
+__all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "body_bytes", "pack_message"]
 
 LARGE_BYTES: Final = 65_536
 """A body from here on has a head of five bytes in canonical form."""
@@ -78,6 +78,17 @@ class LargeMessage:
 
     def __bytes__(self) -> bytes:
         return self._head + self._body
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self._body)
+
+
+def body_bytes(message: bytes | LargeMessage) -> int:
+    """How large the body is of a message that this node made. Not for the path of every one."""
+    if isinstance(message, LargeMessage):
+        return message.body_bytes
+    return len(decode_with_body(message)[-1])
 
 
 def pack_message(fields: tuple[Any, ...]) -> bytes | LargeMessage:

@@ -212,7 +212,7 @@ def test_the_body_is_too_large_for_the_peer() -> None:
     async def story(world: World) -> None:
         peer = await world.node(config=NodeConfig(body_bytes_max=1000))
         asker = await world.asker(peer)
-        failure, _ = await world.fails(asker, peer.node_id, bytes(2000), FastFailReason.TOO_LARGE)
+        failure, _ = await world.fails(asker, peer.node_id, bytes(1001), FastFailReason.TOO_LARGE)
         assert "takes 1000 bytes" in failure.summary
         assert await world.query(asker, peer.node_id, body=bytes(1000)) == bytes(1000)
 

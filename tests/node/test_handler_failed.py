@@ -7,7 +7,16 @@ import asyncio
 import pytest
 
 from egtp import FastFail, HandlerFailed, Incoming, Node, ReplyCode
-from tests.node.at_hand import Config, Eventually, Problems, Start, Stuck, engine_of
+from tests.node.at_hand import (
+    Config,
+    Eventually,
+    Problems,
+    Start,
+    Stuck,
+    direct_path,
+    engine_of,
+    greets,
+)
 
 
 async def test_no_handler_for_the_kind_is_said_at_once(start: Start, greeter: Node) -> None:
@@ -196,6 +205,23 @@ async def test_a_reply_larger_than_the_asker_said_in_the_handshake_is_said_to_be
     with pytest.raises(HandlerFailed) as failed:
         await other.query(node.node_id, "much", hard_timeout_s=2)
     assert failed.value.code == ReplyCode.TOO_LARGE
+
+
+@pytest.mark.parametrize("size", [1001, 16_000])
+async def test_a_query_larger_than_the_responder_said_is_answered_as_too_large_and_does_not_run(
+    start: Start, config: Config, size: int
+) -> None:
+    node, other, stuck = await start(config=config(body_bytes_max=1000)), await start(), Stuck()
+    node.handle("stuck", stuck)
+    greets(node)
+    assert await other.query(node.node_id, "greet", bytes(1000)) == b"hello " + bytes(1000)
+    path = direct_path(other, node)
+    path.limits = path.limits._replace(body_bytes_max=100_000)  # whatever it was told
+    with pytest.raises(HandlerFailed) as failed:
+        await other.query(node.node_id, "stuck", bytes(size), hard_timeout_s=2)
+    assert failed.value.code == ReplyCode.TOO_LARGE
+    assert stuck.calls == 0
+    assert node.counters["too large for this node"] == 1
 
 
 async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: Config) -> None:
