@@ -9,6 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidMessage
+from egtp.queries import message_reader
 from egtp.queries.message_reader import KINDS_MAX, MessageReader
 from egtp.values.message import Message, Query, Reply, Send, decode_message
 
@@ -63,6 +64,46 @@ def test_a_changed_message_is_read_as_decoding_has_it(
     cut = data.draw(st.integers(0, len(changed)))
     for form in (bytes(changed), bytes(changed[:cut]), whole[:cut], whole + b"x"):
         assert read(reader, form) == decoded(form)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Query(NONCE, number, "echo", 1000, 1000, b"abcd") for number in (5, 300, 70_000)),
+        Query(NONCE, 1, "k" * 31, 1000, 70_000, bytes(300)),
+        Send(NONCE, "echo", 1000, b"abcd"),
+        Send(NONCE, "k" * 31, 70_000, b""),
+    ],
+)
+def test_whichever_byte_is_another_one_or_missing_it_is_read_as_decoding_has_it(
+    message: Query | Send,
+) -> None:
+    reader, whole = MessageReader(), message.encode()
+    reader.read(whole)
+    for at in range(len(whole) - len(message.body) + 1):
+        assert read(reader, whole[:at]) == decoded(whole[:at])
+        for value in range(256):
+            changed = whole[:at] + bytes((value,)) + whole[at + 1 :]
+            assert read(reader, changed) == decoded(changed)
+            assert reader.read(whole) == message
+
+
+@pytest.mark.reaches_in
+def test_nothing_of_a_kind_that_was_read_before_is_decoded_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reader = MessageReader()
+    messages: list[Query | Send] = [
+        *(Query(NONCE, number, "echo", 1000, 1000, b"x") for number in (5, 127, 256, 65_536)),
+        *(Send(NONCE, "echo", lifetime_ms, b"x") for lifetime_ms in (1000, 256)),
+    ]
+    reader.read(messages[0].encode())
+    reader.read(messages[-1].encode())
+    monkeypatch.setattr(message_reader, "decode_message", None)
+    for message in messages:
+        for body in (b"abc", bytes(300), bytes(70_000)):
+            other = message._replace(body=body)
+            assert reader.read(other.encode()) == other
 
 
 @example(b"")

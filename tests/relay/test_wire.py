@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from egtp.channel.packet import END_TO_END_BYTES_MAX
 from egtp.errors import InvalidMessage
+from egtp.relay import wire
 from egtp.relay.wire import Delivery, Hint, Relay, decode_lease, digest_of, encode_lease
 from egtp.values import canonical
 from egtp.values.identity import NodeId
@@ -69,6 +70,10 @@ def test_changed_bytes_are_a_message_only_if_they_are_the_canonical_form_of_one(
         if data.draw(st.booleans())
         else bytes(changed)
     )
+    is_read_as_decoding_has_it(kind, body)
+
+
+def is_read_as_decoding_has_it(kind: Any, body: bytes) -> None:
     try:
         read = kind.decode(body)
     except InvalidMessage:
@@ -76,6 +81,35 @@ def test_changed_bytes_are_a_message_only_if_they_are_the_canonical_form_of_one(
     fields = canonical.decode(body)
     assert isinstance(fields, list)
     assert fields[: len(read)] == list(read)
+
+
+@pytest.mark.reaches_in
+def test_what_travels_with_every_packet_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "_decode", None)
+    for packet in (b"", bytes(300), bytes(END_TO_END_BYTES_MAX)):
+        relay, delivery = Relay(NodeId(bytes(20)), 256, packet), Delivery(NodeId(bytes(20)), packet)
+        assert Relay.decode(relay.encode()) == relay
+        assert Delivery.decode(delivery.encode()) == delivery
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        *(Relay(NodeId(bytes(20)), lifetime_ms, b"abcd") for lifetime_ms in (5, 30_000, 70_000)),
+        Relay(NodeId(bytes(20)), 30_000, bytes(300)),
+        Delivery(NodeId(bytes(20)), b"abcd"),
+        Delivery(NodeId(bytes(20)), bytes(300)),
+    ],
+)
+def test_whichever_byte_is_another_one_or_missing_it_is_read_as_decoding_has_it(
+    message: Relay | Delivery,
+) -> None:
+    body = message.encode()
+    for at in range(len(body) - len(message.packet) + 1):
+        is_read_as_decoding_has_it(type(message), body[:at])
+        for value in range(256):
+            changed = body[:at] + bytes((value,)) + body[at + 1 :]
+            is_read_as_decoding_has_it(type(message), changed)
 
 
 @given(st.binary(), st.integers(0, 255))
