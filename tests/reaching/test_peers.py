@@ -174,19 +174,37 @@ def test_a_superseded_path_still_receives_and_takes_over_when_the_better_one_die
     assert not peer.in_use
 
 
+def test_of_superseded_paths_the_very_one_goes_that_is_gone() -> None:
+    peer = Peer(TWO)
+    oldest, old, new = (fake_path(started_s=100.0 * number) for number in range(3))
+    for path in (oldest, old, new):
+        peer.add_path(path, ONE, 0.0)
+    peer.remove_path(old)
+    assert peer.paths == [new, oldest]
+    peer.retire(new)
+    peer.remove_path(new)
+    assert peer.paths == [oldest]
+
+
 @pytest.mark.parametrize("me", [ONE, TWO])
 @pytest.mark.parametrize("mine_is_used", [True, False])
+@pytest.mark.parametrize("relayed", [True, False])
 def test_ends_that_disagree_settle_on_the_one_dialled_by_the_smaller_node_id(
-    me: NodeId, mine_is_used: bool
+    me: NodeId, mine_is_used: bool, relayed: bool
 ) -> None:
     other = TWO if me is ONE else ONE
-    mine = fake_path(peer_id=other, dialled=True)
-    theirs = fake_path(peer_id=other, dialled=False, started_s=100.0)
+    mine = fake_path(peer_id=other, dialled=True, relayed=relayed)
+    theirs = fake_path(peer_id=other, dialled=False, started_s=100.0, relayed=relayed)
     peer = Peer(other)
     used, superseded = (mine, theirs) if mine_is_used else (theirs, mine)
-    peer.direct, peer.superseded = used, {superseded: 0.0}
+    peer.superseded = {superseded: 0.0}
+    if relayed:
+        peer.relayed = used
+    else:
+        peer.direct = used
     peer.settle(superseded, me, 7.0)
-    assert peer.direct is (mine if me < other else theirs)
+    assert (peer.relayed if relayed else peer.direct) is (mine if me < other else theirs)
+    assert (peer.direct if relayed else peer.relayed) is None
     assert peer.superseded == {theirs if me < other else mine: 7.0}
     assert sorted(map(id, peer.paths)) == sorted(map(id, (mine, theirs)))
 
@@ -283,6 +301,7 @@ def test_what_waits_is_counted_to_the_byte_and_comes_out_in_order(
             peer.drop_waiting(outgoing)
         elif action == 3:
             assert peer.take_waiting() == model
+            assert not any(outgoing.queued for outgoing in model)
             model = []
         assert peer.waiting_bytes == sum(len(outgoing.message) for outgoing in model)
         assert peer.queued_bytes == peer.waiting_bytes
