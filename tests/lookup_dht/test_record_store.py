@@ -296,6 +296,26 @@ def test_a_record_goes_with_the_quotas_of_all_whom_it_came_from(
     assert set(store.keys()) == {bytes(record.peer_id) for record in records}
 
 
+def test_what_this_node_stores_itself_counts_for_nobody_from_then_on(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=1))
+    store = RecordStore(b"\xff" * 20, settings, counters)
+    randbytes = random.Random(7).randbytes
+    own, others = sorted(
+        (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(2)),
+        key=lambda it: it.peer_id,
+    )  # its own is the farthest
+    for source in (b"one", b"two", b"three", b"four"):
+        store.put(own.peer_id, own.encode(), source)
+    for number, source in enumerate((b"two", b"three", b"four")):
+        taken = sign(Identity.generate(random.Random(number).randbytes), NOW, expiry=NOW + 60)
+        store.put(taken.peer_id, taken.encode(), source)
+    put(store, own)
+    store.put(others.peer_id, others.encode(), b"one")
+    assert store.record(own.peer_id) == own
+
+
 def test_a_record_left_alone_for_an_hour_wants_care(
     store: RecordStore, clock: Clock, identity: Identity, sign: Sign
 ) -> None:
