@@ -126,7 +126,7 @@ def test_one_packet_that_is_lost_is_made_up_for_by_the_next_that_tells() -> None
 def test_a_new_path_tells_what_may_have_been_lost_with_the_one_before() -> None:
     both = Ends()
     both.packet(both.ask())
-    for _ in range(AnswerLimits().window - GAP_MAX // 2):
+    for _ in range(AnswerLimits().window):
         exchange = both.ask()
         both.packet(exchange, lost=True)
         both.table.close(exchange)
