@@ -11,6 +11,7 @@ import contextvars
 import gc
 import hashlib
 import os
+from collections.abc import Generator
 from typing import Any
 
 import pytest
@@ -43,6 +44,20 @@ def frozen_garbage() -> None:
     all; what was imported need not be looked at each time."""
     gc.collect()
     gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, Any, Any]:
+    """To show where a test failed, pytest parses its source. Python before 3.11.8 raises a
+    SystemError, and so ends all of pytest, if garbage is collected at that moment whose finalizer
+    shows a traceback and parses, too (https://github.com/python/cpython/issues/106905)."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        if collects:
+            gc.enable()
 
 
 class AmpleRoom:
