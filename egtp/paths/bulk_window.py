@@ -27,7 +27,7 @@ PACKETS_MIN: Final = 2
 """A packet of several chunks is at most this part of the window."""
 BYTES_MIN: Final = 3 * CHUNK_BYTES_MAX
 """Three chunks: with less under way, both ends of a path would wait for each other."""
-SMALL_CHUNKS: Final = 6
+SMALL_CHUNKS: Final = 5
 """A smaller window is of a slow line. There chunks are smaller, too, so that a packet takes less
 than seconds; and there are more of them, for a relay passes on what it has whole."""
 CHUNK_BYTES_MIN: Final = 2048

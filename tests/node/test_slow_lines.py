@@ -55,7 +55,7 @@ def test_small_queries_beside_a_body_do_not_wait_for_it_on_a_slow_line(*, relaye
             waits.append(lab.now_s - began_s)
             with suppress(TimeoutError):
                 await asyncio.wait_for(asyncio.shield(large), 0.5)
-        assert max(waits) < 4.5
+        assert max(waits) < 6
         assert sorted(waits)[len(waits) // 2] < 2.5
         assert await large == bytes(200_000)
 
