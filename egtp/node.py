@@ -598,6 +598,7 @@ class Node:
         await self.listen(addresses)
         engine.comms.dial_from = dial_from
         engine.comms.drop_all("this node moved to another address")
+        engine.network_changed()
 
     def throttle(
         self,

@@ -378,6 +378,14 @@ class Engine:
         self.counters["dialled ourselves"] += 1
         self.reject(arrival)
 
+    # The machine
+
+    def network_changed(self) -> None:
+        """This machine is in another network, or in one again: that somebody could not be reached
+        before says nothing any more."""
+        self.dialler.backoff.forget()
+        self.searching.network_changed()
+
     # Connections
 
     def read(self, connection: TCPConnection) -> None:  # noqa: ARG002
@@ -466,6 +474,7 @@ class Engine:
         if slept_s > self.config.silent_path_s:
             self.counters["this machine was asleep"] += 1
             self.comms.drop_all("this machine was asleep")
+            self.network_changed()
             self.publisher.look_again()
 
     # The end

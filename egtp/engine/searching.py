@@ -21,7 +21,7 @@ from egtp.values.contact import Contact
 __all__ = ["Searching", "SearchingHost"]
 
 SEEK_AGAIN_FIRST_S: Final = 1.0
-SEEK_AGAIN_MAX_S: Final = 30.0
+SEEK_AGAIN_MAX_S: Final = 10.0
 """A peer for whom something waits that it may have had before is searched for again and again."""
 RENEW_AGAIN_S: Final = 60.0
 """A session that could not be replaced, or whose peer goes silent again, is tried again after this
@@ -122,6 +122,12 @@ class Searching:
         if peer.direct_search is None and not self._host.is_closed:
             peer.direct_search = Search(partial(self._search_direct, peer))
             self._keep(peer.direct_search.task)
+
+    def network_changed(self) -> None:
+        """Whoever is waited for is searched for at the next look."""
+        for peer in self._book.all():
+            if peer.waiting:
+                peer.failed_searches, peer.seek_again_s = 0, self._host.now()
 
     def look(self, peer: Peer, now: float) -> None:
         """Begin what is due by now."""

@@ -57,6 +57,9 @@ class WatchHost(DialBackHost, Protocol):
 
     def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None: ...
 
+    def network_changed(self) -> None:
+        """This machine is in another network, or in one again."""
+
 
 class AddressWatch:
     """Of one node. With ``announce=`` or without ``observe_address`` it only says what was told."""
@@ -82,6 +85,8 @@ class AddressWatch:
         )
         self._elections = {size: self._new_election() for size in (4, 16)}
         self._contests: dict[int, asyncio.TimerHandle] = {}
+        self._is_cut_off = False
+        """Whether the machine had no address when it was last looked at."""
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -143,9 +148,13 @@ class AddressWatch:
             # Whatever it raises: the user's own function may look where it likes.
             self._counters["the machine's addresses could not be read"] += 1
             return False
-        before = self._own.interfaces
-        if interfaces == before or not interfaces:
-            # Without any address, there is nobody to be told anything.
+        before, was_cut_off = self._own.interfaces, self._is_cut_off
+        self._is_cut_off = not interfaces
+        if not interfaces:
+            return False  # There is nobody to be told anything.
+        if was_cut_off or interfaces != before:
+            self._host.network_changed()
+        if interfaces == before:
             return False
         self._own.has_interfaces(interfaces)
         gone = {one.ip for one in before} - {one.ip for one in interfaces}

@@ -17,12 +17,13 @@ from egtp.values.identity import NodeId
 __all__ = ["Backoff", "Plan", "plan"]
 
 BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MAX_S: Final = 60.0
+BACKOFF_MAX_S: Final = 10.0
+"""A dead address is not bothered much by that, and a peer that is back is not missed for long."""
 BACKOFF_ADDRESSES_MAX: Final = 4096
 
 
 class Backoff:
-    """How long each address that failed is left alone: doubling, up to a minute."""
+    """How long each address that failed is left alone: doubling, up to ten seconds."""
 
     def __init__(self) -> None:
         self._until: dict[Address, tuple[float, float]] = {}
@@ -38,6 +39,10 @@ class Backoff:
     def worked(self, address: Address) -> None:
         if self._until:
             self._until.pop(address, None)
+
+    def forget(self) -> None:
+        """What failed so far says nothing any more."""
+        self._until.clear()
 
     def remaining_s(self, address: Address, now_s: float) -> float:
         """0 if the address may be tried now."""

@@ -93,13 +93,23 @@ def test_back_off_is_per_address_doubles_and_is_reset() -> None:
     run_state_machine_as_test(BackoffMachine)
 
 
-def test_the_pause_doubles_up_to_a_minute() -> None:
+def test_the_pause_doubles_up_to_ten_seconds() -> None:
     backoff, now_s, pauses = Backoff(), 100.0, []
     for _ in range(10):
         backoff.failed(four(1), now_s)
         pauses.append(backoff.remaining_s(four(1), now_s))
         now_s += pauses[-1]
-    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60])
+    assert pauses == pytest.approx([0.5, 1, 2, 4, 8, 10, 10, 10, 10, 10])
+
+
+def test_nothing_is_left_alone_any_more_when_all_is_forgotten() -> None:
+    backoff = Backoff()
+    for _ in range(3):
+        backoff.failed(four(1), 10.0)
+    backoff.forget()
+    assert backoff.remaining_s(four(1), 10.0) == 0
+    backoff.failed(four(1), 10.0)
+    assert backoff.remaining_s(four(1), 10.0) == pytest.approx(BACKOFF_FIRST_S)
 
 
 @pytest.mark.parametrize("now_s", [0.0, -1000.0, 1e9])

@@ -1,0 +1,94 @@
+"""A machine that is in another network, or in one again, tries anew what failed before. In virtual
+time."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from egtp import Environment, FastFail, Identity, Node, NodeConfig
+from egtp.values.attempts import AttemptReason
+from simulations.virtual import Host
+from tests.lab import Lab, in_lab
+
+NOTICED_S = 2 * NodeConfig().address_poll_s
+HOME = "5.200.0.1"
+"""The laptop's address, which nobody else has."""
+
+
+class Laptop:
+    """A machine whose addresses its node looks at; it only dials."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.host: Host = lab.network.host("laptop", HOME)
+        self.sees = [HOME]
+        world = Environment(
+            self.host.elapsed,
+            self.host.unix_time,
+            self.host.entropy,
+            local_addresses=lambda: self.sees,
+        )
+        identity = Identity.generate(self.host.entropy)
+        self.node = Node(identity, lookup=lab.lookup, environment=world)
+        lab.hosts[self.node] = self.host
+
+    async def is_refused(self, lab: Lab, server: Node) -> AttemptReason:
+        with pytest.raises(FastFail) as failed:
+            await lab.query(self.node, server.node_id)
+        return failed.value.attempts[0].reason
+
+
+async def refused_for_long(lab: Lab, laptop: Laptop, server: Node) -> None:
+    """Until an address is left alone for as long as any is."""
+    with lab.hosts[server].block_inbound("refuse"):
+        ends_s = lab.now_s + 60
+        reason = None
+        while lab.now_s < ends_s or reason is not AttemptReason.REFUSED:
+            reason = await laptop.is_refused(lab, server)
+            await asyncio.sleep(0.2)
+    assert await laptop.is_refused(lab, server) is AttemptReason.FAILED_BEFORE
+
+
+@pytest.mark.parametrize("sees", [[HOME], ["5.200.0.2"]], ids=["in one again", "in another"])
+def test_an_address_that_failed_is_dialled_when_the_machine_is_in_a_network(
+    sees: list[str],
+) -> None:
+    async def story(lab: Lab) -> None:
+        server, laptop = await lab.node(), Laptop(lab)
+        await laptop.host.run(laptop.node.start())
+        laptop.sees = [] if sees == [HOME] else [HOME]
+        await refused_for_long(lab, laptop, server)
+        laptop.sees = sees
+        await asyncio.sleep(NOTICED_S)
+        assert await lab.query(laptop.node, server.node_id) == b"x"
+
+    in_lab(Lab, story)
+
+
+def test_an_address_that_failed_is_dialled_when_the_node_has_moved() -> None:
+    async def story(lab: Lab) -> None:
+        server, laptop = await lab.node(), Laptop(lab)
+        await laptop.host.run(laptop.node.start())
+        await refused_for_long(lab, laptop, server)
+        await laptop.host.run(laptop.node.move(()))
+        assert await lab.query(laptop.node, server.node_id) == b"x"
+
+    in_lab(Lab, story)
+
+
+def test_an_open_query_is_given_again_soon_when_the_machine_is_in_a_network_again() -> None:
+    async def story(lab: Lab) -> None:
+        server, laptop = await lab.node(), Laptop(lab)
+        await laptop.host.run(laptop.node.start())
+        await lab.query(laptop.node, server.node_id)
+        laptop.sees = []
+        with lab.network.partition([laptop.host], [lab.hosts[server]]):
+            query = await lab.open_query(laptop.node, server.node_id, "echo", hard_timeout_s=900)
+            await asyncio.sleep(300)
+        healed_s = lab.now_s
+        laptop.sees = [HOME]
+        await query
+        assert lab.now_s - healed_s < NOTICED_S + 2
+
+    in_lab(Lab, story)
