@@ -56,16 +56,15 @@ class NetworkSize:
         samples = self._valid(now, target)
         if not samples:
             return 0
-        nodes = statistics.median(samples)
         # One sample alone may be so far off that twice as many nodes would be asked.
         expected = self._k + (2 if len(samples) >= SAMPLES_SURE else 1) * math.sqrt(self._k)
-        return min(SPACE - 1, int(SPACE * (expected / max(nodes, expected))))
+        return _within(expected, statistics.median(samples))
 
     def reach(self, rank: float, now: float) -> int:
         """The distance within which there are probably ``rank`` nodes; everything, if nothing is
         known."""
         nodes = self.nodes(now)
-        return SPACE if nodes is None else int(SPACE * (rank / max(nodes, rank)))
+        return SPACE if nodes is None else _within(rank, nodes)
 
     def crowding(
         self, target: bytes, distances: Sequence[int], now: float, *, since: float | None = None
@@ -76,24 +75,30 @@ class NetworkSize:
         """
         nodes, here = self.nodes(now, without=target), self._estimate(distances)
         if since is not None:
-            samples = self._noted(now, target, since)
+            samples = self._noted(target, since)
             nodes = statistics.median(samples) if samples else None
         return here / nodes if nodes is not None and here is not None else 1.0
 
     def _valid(self, now: float, without: bytes) -> list[float]:
-        samples = self._noted(now, without, now - SAMPLE_LIFETIME_S)
+        samples = self._noted(without, now - SAMPLE_LIFETIME_S)
         here = self._estimate(self._surroundings())
         return samples if here is None else [*samples, here]
 
-    def _noted(self, now: float, without: bytes, since: float) -> list[float]:
+    def _noted(self, without: bytes, since: float) -> list[float]:
         return [
             estimate
             for target, (estimate, noted_at) in self._samples.items()
-            if target != without and since <= noted_at <= now
+            if target != without and noted_at >= since
         ]
 
     def _estimate(self, distances: Sequence[int]) -> float | None:
-        """None for a network of hardly more than k nodes: then the k-th is just the farthest."""
-        if len(distances) < self._k:
+        """None for a network of hardly more than k nodes: then the k-th is just the farthest. And
+        where k is 1: the distance of a single node says nothing."""
+        if self._k == 1 or len(distances) < self._k:
             return None
         return (self._k - 1) * SPACE / max(1, distances[self._k - 1])
+
+
+def _within(rank: float, nodes: float) -> int:
+    """The distance within which there are ``rank`` of so many nodes, evenly spread."""
+    return int(SPACE * (rank / max(nodes, rank)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,7 +17,6 @@ from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
 from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import inheritances, is_among
-from lookup_dht.walks.network_size import CROWDING_MIN, SAMPLES_SURE, SPACE, NetworkSize
 from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Query
@@ -128,86 +126,6 @@ def test_nothing_below_the_floor_is_believed(identity: Identity, sign: Sign) -> 
     assert findings.below_floor == 2
     assert findings.lacking() == []
     assert findings.add(sign(identity, 6))
-
-
-# The size of the network
-
-
-@pytest.mark.parametrize("nodes", [100, 1000, 20_000])
-def test_the_size_of_a_network_is_estimated_within_a_third(nodes: int) -> None:
-    rng = random.Random(nodes)
-    ids = [rng.getrandbits(160) for _ in range(nodes)]
-
-    def distances(target: int) -> list[int]:
-        return sorted(it ^ target for it in ids)[:K]
-
-    size = NetworkSize(K, lambda: distances(ids[0]))
-    for _ in range(8):
-        target = rng.getrandbits(160)
-        size.note(target.to_bytes(20, "big"), distances(target), 0.0)
-    estimate = size.nodes(0.0)
-    assert estimate is not None
-    assert nodes / 1.33 < estimate < nodes * 1.33
-    target = rng.getrandbits(160)
-    radius = size.radius(target.to_bytes(20, "big"), 0.0)
-    within = sum(it ^ target <= radius for it in ids)
-    assert K * 0.8 < within < K * 2.5
-    assert 0.3 < size.crowding(target.to_bytes(20, "big"), distances(target), 0.0) < CROWDING_MIN
-    crowd = [target ^ rng.getrandbits(120) for _ in range(25)]
-    near = sorted(it ^ target for it in ids + crowd)[:K]
-    assert size.crowding(target.to_bytes(20, "big"), near, 0.0) > CROWDING_MIN
-
-
-@pytest.mark.parametrize("nodes", [100, 300, 1000])
-def test_of_a_thousand_owners_none_is_warned_falsely_and_all_who_are_besieged_are(
-    nodes: int,
-) -> None:
-    rng = random.Random(nodes)
-    false, true = 0, 0
-    for _ in range(25):
-        ids = [rng.getrandbits(160) for _ in range(nodes)]
-        size = NetworkSize(K, list)
-        for _ in range(SAMPLES_SURE):
-            elsewhere = rng.getrandbits(160)
-            size.note(elsewhere.to_bytes(20, "big"), sorted(it ^ elsewhere for it in ids)[:K], 1.0)
-        for _ in range(40):
-            target = rng.getrandbits(160)
-            key = target.to_bytes(20, "big")
-            # Sixteen times as close as the closest node can be expected to be: nobody hides
-            # a record from a walk of the region with less.
-            crowd = [target ^ rng.getrandbits(160 - (16 * nodes).bit_length()) for _ in range(25)]
-            for found, sybils in ((False, []), (True, crowd)):
-                near = sorted(it ^ target for it in ids + sybils)[:K]
-                suspected = size.crowding(key, near, 1.0, since=1.0) >= CROWDING_MIN
-                false += suspected and not found
-                true += suspected and found
-    assert (false, true) == (0, 1000)
-
-
-def test_what_was_learnt_of_a_smaller_network_is_left_out_when_asked_for() -> None:
-    size = NetworkSize(K, lambda: [SPACE // 100] * K)
-    for number in range(8):
-        size.note(b"old %d" % number, [SPACE // 100] * K, 0.0)
-    here = [SPACE // 2000] * K
-    assert size.crowding(b"key", here, 9.0) == pytest.approx(20)
-    for number in range(SAMPLES_SURE):
-        size.note(b"new %d" % number, [SPACE // 2000] * K, 9.0)
-    assert size.crowding(b"key", here, 9.0, since=9.0) == pytest.approx(1)
-
-
-def test_samples_grow_old_and_small_networks_have_no_size() -> None:
-    size = NetworkSize(K, list)
-    size.note(b"one", [SPACE // 2] * (K - 1), 0.0)
-    assert size.nodes(0.0) is None
-    assert size.radius(b"one", 0.0) == 0
-    assert size.crowding(b"one", [1] * K, 0.0) == 1.0
-    size.note(b"one", [SPACE // 100] * K, 0.0)
-    assert size.nodes(0.0) == pytest.approx((K - 1) * 100)
-    assert size.nodes(0.0, without=b"one") is None
-    assert size.nodes(3601.0) is None
-    for number in range(100):
-        size.note(b"%d" % number, [0] * K, 0.0)
-    assert len(size._samples) == 16
 
 
 # Inheritance
