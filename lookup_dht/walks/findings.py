@@ -49,11 +49,11 @@ class Findings:
         if record.sequence < self.floor:
             self.below_floor += 1
             return False
-        if supersedes(record, self.record):
+        if self.record is None or supersedes(record, self.record):
             self.record = record
             self._copies = 1
             return True
-        if self.record is not None and record.item == self.record.item:
+        if record.item == self.record.item:
             self._copies += 1
         return False
 

@@ -15,7 +15,6 @@ from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import DHTLimits
 from lookup_dht.statistics import Traffic, overview
-from lookup_dht.walks.findings import Findings, Holder
 from lookup_dht.walks.inheritance import inheritances, is_among
 from lookup_dht.walks.newcomers import Newcomers
 from lookup_dht.wire.contact import Contact
@@ -97,35 +96,6 @@ def test_each_query_is_due_once_at_its_last_time_or_never_if_closed(
             waiting.close(query)
     assert expected == {}
     assert len(waiting) == 0
-
-
-# Findings
-
-
-def test_the_newest_wins_and_agreement_starts_anew_with_it(identity: Identity, sign: Sign) -> None:
-    old, new = sign(identity, 5), sign(identity, 6)
-    findings = Findings(old, 0)
-    assert not findings.agreed(2, 0)
-    assert not findings.add(old)
-    assert findings.agreed(2, 0)
-    assert not findings.agreed(2, newer_than=5)
-    assert findings.add(new)
-    assert not findings.agreed(2, 0)
-    assert not findings.add(old)
-    assert findings.record == new
-    findings.holders[b"a"] = Holder(contact(1), 5, b"")
-    findings.holders[b"b"] = Holder(contact(2), 6, b"")
-    findings.holders[b"c"] = Holder(contact(3), 0, b"")
-    assert [it.contact for it in findings.lacking()] == [contact(1), contact(3)]
-
-
-def test_nothing_below_the_floor_is_believed(identity: Identity, sign: Sign) -> None:
-    findings = Findings(sign(identity, 5), 6)
-    assert findings.record is None
-    assert not findings.add(sign(identity, 4))
-    assert findings.below_floor == 2
-    assert findings.lacking() == []
-    assert findings.add(sign(identity, 6))
 
 
 # Inheritance
