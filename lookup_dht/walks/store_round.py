@@ -51,22 +51,15 @@ class StoreRound:
         for contact, token in nodes:
             self._ask(contact, token)
         self._enough = (min(len(nodes), self._limits.replication) + 1) // 2
-        timer: asyncio.TimerHandle | None = None
         try:
             self._look()
             await self._half
-            if self._open:
-                took_s = self._loop.time() - began_at
-                delay_s = max(took_s, self._limits.soft_timeout_min_s)
-                timer = self._loop.call_later(delay_s, _settle, self._over)
-                await self._over
+            took_s = self._loop.time() - began_at
+            await asyncio.wait([self._over], timeout=max(took_s, self._limits.soft_timeout_min_s))
         except asyncio.CancelledError:
             for query in self._open.values():
                 self._protocol.asker.forget(query)
             raise
-        finally:
-            if timer is not None:
-                timer.cancel()
 
     def _ask(self, contact: Contact, token: bytes) -> None:
         compact = contact.compact
