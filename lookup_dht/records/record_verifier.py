@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import collections
 import hashlib
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from egtp.errors import InvalidRecord
-from egtp.values.comm_record import SignedCommRecord, expiry_of
-from egtp.values.identity import KEY_BYTES, NodeId
+from egtp.values.comm_record import KEY_AT, SignedCommRecord, expiry_of
+from egtp.values.identity import NodeId
 from egtp.values.mutable_item import MutableItem
 from lookup_dht.records.record_file import RecordFile
 
 __all__ = ["RecordVerifier", "SequenceFloor", "Storable"]
-
-_KEY_PREFIX: Final = b"\x94\xc4\x20"
-"""How every canonical record begins: an array of four, a byte string of 32 that is the key."""
 
 
 class Storable(NamedTuple):
@@ -63,9 +60,7 @@ class RecordVerifier:
             raise
 
     def _check_owner(self, peer_id: bytes, data: bytes) -> None:
-        if not data.startswith(_KEY_PREFIX) or (
-            NodeId.of_key(data[len(_KEY_PREFIX) :][:KEY_BYTES]) != peer_id
-        ):
+        if NodeId.of_key(data[KEY_AT]) != peer_id:
             # Checked first because it is cheap: anybody can sign a record of his own.
             self._counters["record_of_another_peer"] += 1
             raise InvalidRecord("the record is not of the peer that it is stored under")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import collections
 import random
+from typing import cast
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from egtp.errors import InvalidRecord
 from egtp.values import canonical
 from egtp.values.comm_record import SignedCommRecord, supersedes
-from egtp.values.identity import Identity
+from egtp.values.identity import Identity, NodeId
 from egtp.values.mutable_item import MutableItem
 from lookup_dht.records.kademlia_storage import RecordStore
+from lookup_dht.records.record_file import RecordFile
 from lookup_dht.records.record_verifier import RecordVerifier, SequenceFloor
 from lookup_dht.settings import DHTLimits, NodeSettings
 from lookup_dht.wire.datagram import StoreStatus
@@ -210,8 +214,60 @@ def test_a_record_is_verified_once_and_the_memory_of_it_is_bounded(
     assert calls[records[0].encode()] == 2
 
 
+def test_what_was_read_lately_is_remembered_and_not_what_was_verified_first(
+    counters: collections.Counter[str], sign: Sign
+) -> None:
+    verifier = RecordVerifier(2, counters)
+    randbytes = random.Random(3).randbytes
+    one, two, three = [sign(Identity.generate(randbytes), NOW) for _ in range(3)]
+    read = [verifier.verify(it.peer_id, it.encode()) for it in (one, two, one, three, one, two)]
+    assert [it is read[0] for it in read] == [True, False, True, False, True, False]
+    assert read[5] is not read[1]
+
+
+def test_a_record_that_was_verified_is_still_not_one_of_another_peer(
+    counters: collections.Counter[str], sign: Sign
+) -> None:
+    verifier = RecordVerifier(2, counters)
+    record, other = (sign(Identity.generate(random.Random(seed).randbytes), NOW) for seed in (3, 4))
+    assert verifier.verify(record.peer_id, record.encode()) == record
+    for refused in (verifier.verify, verifier.check):
+        with pytest.raises(InvalidRecord):
+            refused(other.peer_id, record.encode())
+    assert counters == {"record_of_another_peer": 2}
+
+
+VALID = MutableItem.sign(
+    Identity.generate(random.Random(5).randbytes), 7, canonical.encode((2, NOW, "later"))
+)
+OWNER = NodeId.of_key(VALID.key)
+
+
+@given(st.integers(0, len(VALID.encode()) - 1), st.integers(1, 255), st.booleans(), st.booleans())
+def test_no_record_with_a_byte_changed_or_cut_off_is_taken_and_each_is_counted_once(
+    at: int, change: int, cut: bool, keep: bool
+) -> None:
+    data = bytearray(VALID.encode())
+    data[at] ^= change
+    if cut:
+        del data[at:]
+    counted = collections.Counter[str]()
+    verifier = RecordVerifier(2, counted)
+    with pytest.raises(InvalidRecord):
+        (verifier.check if keep else verifier.verify)(OWNER, bytes(data))
+    of_another = at < 35 and (cut or at >= 3)
+    assert counted == {"record_of_another_peer" if of_another else "record_invalid": 1}
+
+
+def test_who_keeps_a_record_for_others_is_told_its_sequence_and_its_end(
+    counters: collections.Counter[str],
+) -> None:
+    assert RecordVerifier(2, counters).check(OWNER, VALID.encode()) == (7, NOW)
+
+
 def test_the_floor_never_sinks_and_is_bounded() -> None:
     floor = SequenceFloor(2)
+    assert floor[b"a"] == 0
     floor.note(b"a", 5)
     floor.note(b"a", 3)
     assert floor[b"a"] == 5
@@ -219,6 +275,33 @@ def test_the_floor_never_sinks_and_is_bounded() -> None:
     floor.note(b"a", 4)
     floor.note(b"c", 1)
     assert (floor[b"a"], floor[b"b"], len(floor)) == (5, 0, 2)
+
+
+def test_the_file_of_a_floor_is_told_what_is_new_and_what_is_forgotten() -> None:
+    class File:
+        """Stands where the record file is."""
+
+        def __init__(self) -> None:
+            self.told: list[tuple[object, ...]] = []
+
+        def sequences(self, kind: str) -> list[tuple[bytes, int]]:
+            return [(b"%b %d" % (kind.encode(), number), 5) for number in range(2)]
+
+        def note(self, *noted: object) -> None:
+            self.told.append(noted)
+
+        def forget(self, *forgotten: object) -> None:
+            self.told.append(forgotten)
+
+    file = File()
+    floor = SequenceFloor(2, "seen", cast("RecordFile", file))
+    assert (floor[b"seen 0"], floor[b"seen 1"]) == (5, 5)
+    for sequence in (4, 5):
+        floor.note(b"seen 0", sequence)
+    assert file.told == []
+    floor.note(b"seen 0", 6)
+    floor.note(b"new", 1)
+    assert file.told == [("seen", b"seen 0", 6), ("seen", b"new", 1), ("seen", b"seen 1")]
 
 
 def test_one_source_network_has_its_quota_and_pays_with_its_own_farthest(
