@@ -122,10 +122,9 @@ class Answerer:
         observed = sender.home
         head = (method, self._settings.network, self._router.node.id, True, observed)
         if method is Method.PING:
-            handlers.rpc_ping(sender, query.sender)
             return Reply(*head)
         token = self._tokens.token(observed, query.key, now)
-        proven = token == query.token or self._tokens.knows(query.token, observed, query.key, now)
+        proven = self._tokens.knows(query.token, observed, query.key, now)
         if method is Method.STORE:
             if proven:
                 status = handlers.rpc_store(sender, query.sender, query.key, query.record)

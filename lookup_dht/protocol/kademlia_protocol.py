@@ -153,6 +153,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # What others may ask.
 
     def rpc_ping(self, sender: Contact, nodeid: bytes) -> bytes:
+        """Every reply carries it as ``sender``; no datagram calls this."""
         return bytes(self.source_node.id)
 
     def rpc_store(self, sender: Contact, nodeid: bytes, key: bytes, value: bytes) -> StoreStatus:
