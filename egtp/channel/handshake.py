@@ -18,7 +18,7 @@ from egtp.channel.packet import Initiation, Response
 from egtp.errors import CanonicalError, HandshakeFailed, InvalidRecord
 from egtp.values import canonical
 from egtp.values.canonical import Value
-from egtp.values.comm_record import INCARNATION_BYTES, KEY_AT, SUITE_AESGCM, SignedCommRecord
+from egtp.values.comm_record import INCARNATION_BYTES, SUITE_AESGCM, SignedCommRecord, owner_of
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import U64_LIMIT
@@ -269,7 +269,7 @@ def _verified(
     data: bytes, known_record: Callable[[NodeId], SignedCommRecord | None]
 ) -> SignedCommRecord:
     """What is known byte for byte has been verified already. Raises :class:`InvalidRecord`."""
-    known = known_record(NodeId.of_key(data[KEY_AT]))
+    known = known_record(owner_of(data))
     if known is not None and known.encode() == data:
         return known
     return SignedCommRecord.decode(data)

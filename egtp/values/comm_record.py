@@ -21,11 +21,11 @@ from egtp.values.mutable_item import MutableItem
 __all__ = [
     "FORMAT",
     "INCARNATION_BYTES",
-    "KEY_AT",
     "SUITE_AESGCM",
     "CommRecord",
     "SignedCommRecord",
     "claims_of",
+    "owner_of",
     "supersedes",
 ]
 
@@ -33,8 +33,6 @@ FORMAT: Final = 1
 INCARNATION_BYTES: Final = 8
 SUITE_AESGCM: Final = 1
 """Noise_IK_25519_AESGCM_SHA256."""
-KEY_AT: Final = slice(3, 35)
-"""Where the owner's key is in a record's bytes."""
 CRITICAL_FLAGS: Final = 0xFFFF0000
 """Whoever does not know a flag among these must not use the record; the low 16 may be ignored."""
 STRATEGIES_MAX: Final = 8
@@ -206,6 +204,11 @@ def claims_of(data: bytes) -> tuple[NodeId, int]:
     long. Raises :class:`InvalidRecord`."""
     key, sequence, _, _ = MutableItem.fields_of(data)
     return NodeId.of_key(key), sequence
+
+
+def owner_of(data: bytes) -> NodeId:
+    """Whose an encoded record says it is, true or not. Of what is no record, it is anybody's."""
+    return NodeId.of_key(data[3:35])
 
 
 def expiry_of(value: bytes) -> int:

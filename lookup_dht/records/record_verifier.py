@@ -7,8 +7,7 @@ import hashlib
 from typing import NamedTuple
 
 from egtp.errors import InvalidRecord
-from egtp.values.comm_record import KEY_AT, SignedCommRecord, expiry_of
-from egtp.values.identity import NodeId
+from egtp.values.comm_record import SignedCommRecord, expiry_of, owner_of
 from egtp.values.mutable_item import MutableItem
 from lookup_dht.records.record_file import RecordFile
 
@@ -60,7 +59,7 @@ class RecordVerifier:
             raise
 
     def _check_owner(self, peer_id: bytes, data: bytes) -> None:
-        if NodeId.of_key(data[KEY_AT]) != peer_id:
+        if owner_of(data) != peer_id:
             # Checked first because it is cheap: anybody can sign a record of his own.
             self._counters["record_of_another_peer"] += 1
             raise InvalidRecord("the record is not of the peer that it is stored under")

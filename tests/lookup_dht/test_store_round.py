@@ -177,6 +177,7 @@ def test_who_cannot_be_asked_since_too_many_queries_are_open_is_not_waited_for()
     in_time(story())
 
 
+@pytest.mark.reaches_in
 @pytest.mark.parametrize("stored", [0, 2])
 def test_cancelling_it_takes_back_every_query_before_half_have_stored_and_after(
     stored: int,
