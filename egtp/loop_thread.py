@@ -44,7 +44,12 @@ class LoopThread:
         self._lock: Final = threading.Lock()
         self._open = False
         self._begun: Final = threading.Event()
-        self._started: Final[concurrent.futures.Future[None]] = concurrent.futures.Future()
+        self._decided: Final = threading.Lock()
+        """Held until life has begun, or will not. Not an event or a future: whoever is interrupted
+        as he takes the lock of one keeps it, and the thread waits for ever."""
+        self._decided.acquire()
+        self._has_begun = False
+        self._failed_with: BaseException | None = None
         self._ended_with: BaseException | None = None
         self._task: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop
@@ -59,7 +64,9 @@ class LoopThread:
             raise LocalProtocolError("this node was started already; make another one")
         try:
             self._thread.start()
-            self._started.result()
+            self._decided.acquire()
+            if self._failed_with is not None:
+                raise self._failed_with
         except BaseException:
             # Interrupted, it may be, while the thread was coming to life, or before it could.
             if self._begun.wait(BEGIN_MAX_S):
@@ -153,12 +160,14 @@ class LoopThread:
             with asyncio.Runner(loop_factory=self._loop_factory) as runner:
                 runner.run(self._live())
         except BaseException as error:
-            if self._started.done():
+            if self._has_begun:
                 self._ended_with = error
             else:
-                self._started.set_exception(error)
+                self._failed_with = error
         finally:
             self._begun.set()
+            if not self._has_begun:
+                self._decided.release()
 
     async def _live(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -168,7 +177,8 @@ class LoopThread:
             async with self._life():
                 with self._lock:
                     self._open = True
-                self._started.set_result(None)
+                self._has_begun = True
+                self._decided.release()
                 await self._stop.wait()
         finally:
             with self._lock:

@@ -89,6 +89,39 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("free\n", "")
 
 
+def test_ctrl_c_in_whatever_moment_of_the_start_does_not_hold_up_the_thread() -> None:
+    """Such as just after the lock of an event or a future was taken, which is then kept. In that of
+    Python's own, as a thread is made, nobody can help it."""
+    done = run(
+        PREFACE
+        + """
+came = threading.Lock()
+def interrupt(frame, what, _):
+    if frame.f_code is threading.Condition.__enter__.__code__ and what == "return":
+        if frame.f_back.f_back.f_code is not threading.Thread.start.__code__:
+            if came.acquire(blocking=False):
+                raise KeyboardInterrupt
+    return interrupt
+class Slow:
+    async def __aenter__(self):
+        await egtp.blocking.asyncio.sleep(0.2)
+        if came.acquire(blocking=False):
+            os.kill(os.getpid(), signal.SIGINT)
+        await egtp.blocking.asyncio.Event().wait()
+    async def __aexit__(self, *error): ...
+sys.settrace(interrupt)
+try:
+    node(services=[Slow()])
+except KeyboardInterrupt:
+    sys.settrace(None)
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("free\n", "")
+
+
 def test_ctrl_c_as_a_node_is_told_to_end_leaves_one_that_can_be_closed() -> None:
     done = run(
         PREFACE
