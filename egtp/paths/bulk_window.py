@@ -141,7 +141,8 @@ class BulkWindow:
 
     @property
     def is_full(self) -> bool:
-        """Whether what is sent now is only to ask again who has not answered for long."""
+        """Whether no more may be under way. What is sent all the same asks again who has not
+        answered for long."""
         return self._sent - self._acknowledged >= self.bytes_max and bool(self._pings)
 
     def sent(self, size: int, now_s: float) -> bytes | None:
