@@ -149,7 +149,7 @@ def _lacks(results: Results) -> Table:
 def _absent(results: Results) -> str:
     absent = results["absent"]
     if not absent:
-        return "Everybody who was invited ran."
+        return "All contestants ran."
     return "\n".join(["Not run:", "", *(f"* {who}: {why}" for who, why in absent.items())])
 
 
