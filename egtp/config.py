@@ -40,73 +40,73 @@ class NodeConfig:
     """Nodes of different networks cannot talk; 1-32 of a-z 0-9 . _ -"""
 
     private_addresses: bool = False
-    """Dial loopback and private addresses that strangers name. For tests and labs: in the open,
+    """Dial loopback and private addresses that strangers name. For tests and labs: on the internet,
     a record could make this node connect to the machine's own services."""
 
     # Outcomes
     hard_timeout_s: float = 30.0
-    """When a query ends, at the latest, if its caller names no other time."""
+    """When a query ends at the latest, unless its caller names another time."""
 
     # Reaching
     dial_timeout_s: float = 3.0
-    """How long a silent address is waited for; a healthy one answers within a round trip."""
+    """How long to wait for a silent address; a healthy one answers within a round trip."""
     stagger_s: float = 0.25
-    """How long one address is given before the next is raced against it (RFC 8305)."""
+    """The head start that one address has before the next is raced against it (RFC 8305)."""
     relay_timeout_s: float = 3.0
-    """How long a relay is given to bring back the peer's side of the handshake."""
+    """How long a relay may take to bring back the peer's side of the handshake."""
     lookup_timeout_s: float = 10.0
     """How long a lookup may take."""
     lookups_max: int = 2
-    """How often the strategies are looked up anew before a query fails."""
+    """How many more times the strategies are looked up before a query fails."""
 
     silent_path_s: float = 8.0
-    """How long a peer may say nothing while somebody waits for its reply, before the path to it is
-    given up and another one is tried: some round trips of a bad line."""
+    """How long a peer may stay silent while somebody waits for its reply, before the path to it is
+    given up and another one tried: several round trips of a bad line."""
 
     rekey_s: float = 3600.0
-    """How long a session lives before the side that dialled replaces it by a new one."""
+    """How long a session lives before the side that dialled replaces it."""
 
     # TCP: see docs/connections.md
     connections_max: int = 10_000
-    """All connections, but for those that are being closed."""
+    """All connections, except those that are being closed."""
     strangers_share: float = 0.5
-    """Of all connections, of all peers that are remembered, and of the memory that others may take
-    up, what strangers may hold: those whom nobody here has asked or named. The other half is left
-    to those who are wanted."""
+    """The part that strangers (peers that nobody here has asked or named) may hold of all
+    connections, of all remembered peers, and of the memory that others may take up. The rest is
+    left to wanted peers."""
     connections_per_peer_max: int = 4
-    """Of one peer, who needs one, and a second while it changes over."""
+    """Connections of one peer: it needs one, and a second while it changes over."""
     connections_per_ip_max: int = 256
     """Accepted from one IPv4 address or IPv6 /64: many peers may be behind one NAT."""
     half_open_max: int = 512
     """Accepted connections whose other end has proven nothing yet. A newer one takes the place of
     the oldest."""
     accepts_per_s: float = 500.0
-    """Connections that are accepted: their handshakes take about an eighth of a core."""
+    """Connections accepted: their handshakes take about an eighth of a core."""
     accepts_per_ip_per_s: float = 50.0
     """The same, from one IPv4 address or IPv6 /64."""
     relayed_initiations_per_s: float = 200.0
     """Handshakes that others may begin through relays: the same work, without a connection."""
     prove_timeout_s: float = 5.0
-    """How long an accepted connection may prove nobody."""
+    """How long an accepted connection may stay unproven."""
     idle_timeout_s: float = 120.0
     """How long an unused connection is kept: long enough for a conversation to go on."""
     idle_timeout_max_s: float = 900.0
-    """The same for a peer that has come back each time after it was closed: more would count on
-    more than NATs and firewalls remember."""
+    """The same for a peer that came back each time after its connection was closed: NATs and
+    firewalls may not remember a connection for longer."""
     close_timeout_s: float = 5.0
-    """How long a connection that is being closed may take to get rid of what it holds: the other
-    side may not read, and must not keep it open for that."""
+    """How long a connection that is being closed may take to write what it holds: the other side
+    may not be reading, and must not keep it open that way."""
     connection_buffer_bytes_max: int = 1 * MIB
-    """What a connection holds while it is being opened, throttled, or the socket is full."""
+    """What a connection holds while it is being opened or throttled, or its socket is full."""
     send_bytes_per_s: float | None = None
     """What all connections together may send; None for no limit. Can be changed while running."""
     receive_bytes_per_s: float | None = None
     """What all connections together may receive; None for no limit."""
     peer_send_bytes_per_s: float | None = None
-    """What each connection to a peer may send beside that, so that none takes up all; None for no
-    limit. Can be another for some peers while running."""
+    """What each connection to a peer may send within that, so that none takes everything; None for
+    no limit. Can be set differently for single peers while running."""
     peer_receive_bytes_per_s: float | None = None
-    """What each connection to a peer may receive beside that; None for no limit."""
+    """What each connection to a peer may receive within that; None for no limit."""
 
     # What this node takes from others, told to them in the handshake
     body_bytes_max: int = 16 * MIB
@@ -120,18 +120,18 @@ class NodeConfig:
 
     # What waits here
     waiting_bytes_max: int = 64 * MIB
-    """What may wait for one peer: for a path to it, or for the path to take more. And for all
-    together who have asked with a dial and not proven yet that they live."""
+    """What may wait for one peer: for a path to it, or for the path to take more. Also what may
+    wait for all peers together that sent a query with their dial and are not confirmed yet."""
     queries_bytes_max: int = 512 * MIB
-    """What the queries and sends of others may take up here, all together: those that are under way
-    in chunks, and those whose handlers wait for something. More are answered "busy"."""
+    """The memory that queries and sends of all others together may take up here: those arriving in
+    chunks, and those whose handlers wait for something. More are answered "busy"."""
     unread_bytes_max: int = 512 * MIB
-    """What may wait for others who do not read it, all together: replies, and what this node passes
-    on as a relay. Beyond it those lose what waits for them for whom most does. Up to 16 KiB on each
-    connection do not count."""
+    """What may wait for all others together that do not read it: replies, and what this node
+    forwards as a relay. Beyond it, the peers with most waiting for them lose it. Up to 16 KiB on
+    each connection do not count."""
     peers_max: int = 20_000
-    """Peers that are remembered; those least recently used are forgotten first, and strangers above
-    their share before them."""
+    """Peers that are remembered. The least recently used are forgotten first, but strangers above
+    their share go before them."""
     exchanges_max: int = 200_000
     """Queries of this node that are open at a time."""
 
@@ -140,53 +140,53 @@ class NodeConfig:
 
     # Own record
     record_lifetime_s: float = 2 * 3600.0
-    """How long a record is good for: what BEP 44 nodes keep, and how long a vanished address is
-    still believed. Published again at half of it."""
+    """How long a record is valid: as long as BEP 44 nodes keep it, and as long as a vanished
+    address is still believed. Published again at half of it."""
 
     # Own address, unless it is told with ``announce``
     observe_address: bool = True
-    """Find out where this node can be reached: by the machine's interfaces if it listens on a
-    wildcard, and by what peers observe, once one of them has dialled it."""
+    """Find out where this node can be reached: from the machine's interfaces if it listens on a
+    wildcard, and from what peers observe, once one of them has dialled it."""
     lan_addresses: bool = True
     """Announce private addresses of this machine if it listens on a wildcard, and dial those of
     others in the same local network: peers behind one NAT often have no other direct way."""
     address_poll_s: float = 0.5
-    """How often the machine is asked for its addresses: a change is to be told within a second,
-    and asking costs a few microseconds."""
+    """How often the machine is asked for its addresses: a change should be announced within a
+    second, and asking costs a few microseconds."""
     address_settle_s: float = 0.7
-    """How long those who saw this node at another address than it is seen at now have to say that
-    they still do: some round trips, and less than a second."""
+    """When a peer sees this node at a new address, how long those that saw the old one have to show
+    that they still do: some round trips, and less than a second."""
     address_vote_s: float = 3600.0
-    """How long what a peer observed counts after it was last heard of: addresses at home change
-    once a day."""
+    """How long a peer's observation counts after the peer was last heard of: addresses at home
+    change once a day."""
     address_votes_max: int = 64
     """Networks of observers that are remembered: more than a liar can easily rent."""
     address_recheck_s: float = 600.0
     """How often a peer is asked to dial an observed address that was confirmed."""
     address_retry_s: float = 60.0
-    """When the next one is asked after an address was found unreachable, at first: somebody may
-    be setting up his router. Doubles up to ``address_recheck_s``."""
+    """How soon the next peer is asked after an address was found unreachable, at first: somebody
+    may be setting up a router. Doubles up to ``address_recheck_s``."""
     address_checks_per_minute: int = 30
-    """How many others are dialled at their request; 0 dials nobody. One costs a connection and a
-    handshake, and its asker has been through both."""
+    """How many others are dialled at their request; 0 dials nobody. Each dial costs a connection
+    and a handshake, which its asker has paid as well."""
     address_check_interval_s: float = 10.0
     """How often the same peer, or the same IP address, is dialled at its request."""
 
     # Relays
     relays_wanted: int = 3
-    """Relays that are kept registered at a time; 0 never uses any."""
+    """Relays at which this node stays registered at a time; 0 never uses any."""
     relay_lease_s: float = 60.0
-    """How long a relay may think that this node is there; renewed at a third of it."""
+    """How long a relay may believe that this node is there; renewed at a third of it."""
 
     # The event loop
     busy_poll_s: float = 0.0
-    """How long to look for more instead of sleeping, after something came or left; 0 never does.
-    Where peers answer each other within this time, a query takes about a third of the time, and
-    the loop a whole core; where they do not, nothing changes. See docs/operations.md."""
+    """How long to poll for more instead of sleeping, after something came or left; 0 never polls.
+    If peers answer each other within this time, a query takes about a third of the time, and the
+    loop takes a whole core; if they do not, nothing changes. See docs/operations.md."""
 
     # Clean-up
     clean_up_interval_s: float = 1.0
-    """How often idle and unproven connections are looked for."""
+    """How often to look for idle and unproven connections."""
 
     def __post_init__(self) -> None:
         check_settings(self, MAY_BE_ZERO)

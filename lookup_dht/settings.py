@@ -35,43 +35,43 @@ class DHTLimits:
     parallel_queries: int = 5
     """alpha: how many queries of one walk wait for an answer at a time."""
     soft_timeout_s: float = 0.35
-    """A query unanswered for this long gives its place to another, until round trips were measured;
-    then it is what most of them take, up to ``reply_timeout_max_s``..."""
+    """A query unanswered for this long gives its place to another. Once round trips have been
+    measured, the time that most of them take is used instead, up to ``reply_timeout_max_s``..."""
     soft_timeout_min_s: float = 0.1
-    """...and at least this: a busy process is late by so much."""
+    """...and at least this: a busy process may be that late."""
     reply_timeout_min_s: float = 0.3
     """A query is sent again after this long at the earliest..."""
     reply_timeout_max_s: float = 0.7
-    """...and at the latest. The second try waits for half as long again; then it has failed."""
+    """...and at the latest. The second try waits half as long again, and then has failed."""
     walk_queries_max: int = 120
     """A tar pit that invents ever closer nodes costs a walk this many queries."""
     walk_timeout_s: float = 6.0
-    """No walk takes longer, whoever is asked: to publish takes a walk and then the stores, and all
+    """No walk takes longer, whoever is asked: publishing takes a walk and then the stores, and all
     of it less than ``NodeConfig.lookup_timeout_s``."""
     pending_queries_max: int = 1024
     """Queries waiting for a reply, in all."""
     strikes_max: int = 2
     """Queries in a row that a contact may leave unanswered before it is dropped."""
     group_contacts_per_bucket: int = 2
-    """Contacts of one /24 (IPv6: /48) in a bucket: whoever owns one network cannot fill it."""
+    """Contacts of one /24 (IPv6: /48) in a bucket: the owner of one network cannot fill it."""
     group_contacts_max: int = 10
     """The same for the whole table."""
     group_candidates_per_walk: int = 2
     """The same for the nodes that answer in a walk..."""
     group_queries_per_walk: int = 8
-    """...for those that it was told of and asks, silent ones too: else a node that invents some at
-    one address has every walk send that one a datagram for each..."""
+    """...for the nodes that a walk was told of and asks, silent ones included: otherwise a node
+    that invents many at one address could have every walk send it a datagram for each..."""
     address_queries_per_walk: int = 4
-    """...and of them, those at one IP address."""
+    """...and for those of them at one IP address."""
     region_nodes_max: int = 40
-    """A walk of the whole neighbourhood of a key asks, and a record is stored on, at most so many
-    nodes; about thirty are usual."""
+    """A walk of the whole neighbourhood of a key asks at most this many nodes, and a record is
+    stored on at most this many; about thirty are usual."""
     witnesses: int = 8
-    """Such a walk also asks so many contacts from all over the table: those closest to the key may
-    all be of one party, which has put itself there."""
+    """Such a walk also asks this many contacts from all over the table: the nodes closest to the
+    key may all belong to one party that placed itself there."""
     agreement: int = 3
-    """An ordinary lookup ends when so many nodes hold the same newest record. One is too easy to
-    be stale; all is what ``fresh`` asks."""
+    """An ordinary lookup ends when this many nodes hold the same newest record. A single one is too
+    easily stale; ``fresh`` asks all."""
     source_queries_per_s: float = 100.0
     """Queries answered per source, sustained; four seconds' worth may come at once."""
     queries_per_s: float = 2000.0
@@ -84,55 +84,56 @@ class DHTLimits:
     records_max: int = 10_000
     """Records stored for others, up to about 12 MB."""
     records_per_source: int = 256
-    """The same from one /24 (IPv6: /48): whoever owns one network cannot fill the store."""
+    """The same from one /24 (IPv6: /48): the owner of one network cannot fill the store."""
     verified_records_max: int = 1024
-    """Records whose signature is remembered to be good."""
+    """Records whose signature is remembered to be valid."""
     sequences_max: int = 16_384
     """Peers whose highest sequence is remembered after their record is gone."""
     sequence_ahead_max_s: int = 24 * 3600
     """A sequence is about unix time; one further ahead would block its owner's later records."""
     lifetime_max_s: int = 24 * 3600 + 600
-    """A record that lives longer is not stored; ten minutes are for clocks that differ."""
+    """A record that lives longer is not stored; ten minutes allow for clocks that differ."""
     cache_s: float = 60.0
-    """A record found is not asked for again for so long, unless by ``fresh`` or ``newer_than``."""
+    """How long a record, once found, is not looked up again, except for ``fresh`` or
+    ``newer_than``."""
     absent_cache_s: float = 1.0
-    """The same for a peer of whom the neighbourhood held nothing."""
+    """The same for a peer of which the neighbourhood held nothing."""
     cached_max: int = 1024
     """Answers remembered, of either kind."""
     repairs_max: int = 8
-    """Stores that follow one lookup, to nodes that it found to lack the newest record."""
+    """Stores that follow one lookup, to nodes found to lack the newest record."""
     hand_over_delay_s: float = 1.0
-    """Records are given to new neighbours this long after one was met: several come together."""
+    """How long after meeting a new neighbour records are handed over: several come together."""
     hand_over_max: int = 64
-    """Records given to one new neighbour at a time."""
+    """Records handed to one new neighbour at a time."""
     hand_over_interval_s: float = 300.0
-    """A host that is new again, with another id, is given none before so long has passed."""
+    """A host that comes back as new, with another id, is handed none until this long has passed."""
     care_interval_s: float = 3600.0
-    """A record that nobody stored or asked around for so long is looked after: its neighbourhood
-    is walked, and nodes that lack it get it..."""
+    """A record that nobody has stored or asked around for this long is looked after: its
+    neighbourhood is walked, and nodes that lack it get it..."""
     care_interval_max_s: float = 8 * 3600.0
-    """...and so is one that somebody says to store or ask around for all the time: each holder
+    """...and so is one that somebody claims to store or ask around for all the time: each holder
     draws a time between the two."""
     upkeep_interval_s: float = 30.0
     """How often a node looks after its table, give or take a quarter at random, so that nodes
-    that were started together do not act together."""
+    started together do not act together."""
     refresh_interval_s: float = 3600.0
     """A bucket without a lookup for this long gets one..."""
     refresh_full_interval_s: float = 4 * 3600.0
-    """...and one that is full of contacts that answer pings, after this."""
+    """...and one full of contacts that answer pings, after this."""
     check_after_s: float = 900.0
     """A contact silent for this long is pinged."""
     stranger_after_s: float = 600.0
-    """A host that nothing was sent to for so long is a stranger, whose query proves that this node
-    can be reached: routers forget a UDP flow after two to five minutes (RFC 4787)."""
+    """A host to which nothing was sent for this long is a stranger. A stranger's query proves that
+    this node can be reached: routers forget a UDP flow after two to five minutes (RFC 4787)."""
     proof_holds_s: float = 1200.0
-    """A node that found out that it can be reached, and that no stranger has asked anything since,
-    doubts it after this long..."""
+    """How long a node that found out that it can be reached believes it while no stranger asks it
+    anything..."""
     proofs_missed_max: float = 10.0
-    """...and is a client again when it asked to be pinged so often, in vain, that so many of those
-    who were to do it must have been strangers."""
+    """...after that it asks to be pinged, and becomes a client again when it has asked in vain so
+    often that this many of the nodes chosen to ping it must have been strangers."""
     greet_interval_s: float = 120.0
-    """How often one of the nodes that were lost is greeted: so a network that was cut heals."""
+    """How often one of the lost nodes is greeted, so that a network that was cut heals."""
     rejoin_delay_min_s: float = 1.0
     """A node without contacts tries to join again after this long, then doubles it..."""
     rejoin_delay_max_s: float = 60.0

@@ -17,16 +17,16 @@ class AnswerLimits:
     promised is forgotten."""
 
     askers_max: int = 20_000
-    """Askers: as many as peers are remembered. An idle one takes about half a kilobyte."""
+    """Askers: as many as there are remembered peers. An idle one takes about half a kilobyte."""
     window: int = 4096
     """Queries of one asker above its settled mark: as many as it may have open."""
     entries_max: int = 262_144
     """Queries of all askers, and exceptions: about 100 MB if none is ever settled."""
     lifetime_s_max: float = 3600.0
-    """A query older than this is dropped whatever lifetime it names: otherwise it would have to be
+    """A query older than this is dropped, whatever lifetime it names: otherwise it would have to be
     remembered for as long as its asker likes."""
     bytes_max: int = 64 * 1024 * 1024
-    """Bodies of answers, in all. Beyond it the bodies go, "it ran" stays (code 7)."""
+    """Bodies of answers, in all. Beyond it, bodies are dropped, and "it ran" is kept (code 7)."""
 
     def __post_init__(self) -> None:
         check_settings(self, ())

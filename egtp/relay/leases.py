@@ -32,24 +32,24 @@ class RelayLimits:
     """What a relay server gives away. Sizes in bytes, durations in seconds."""
 
     leases_max: int = 4096
-    """Registered recipients; an eighth of them is kept for those whom this node knows."""
+    """Registered recipients; an eighth of the places is kept for peers that this node knows."""
     lease_s_max: float = 300.0
-    """How long a lease lasts at most without being renewed."""
+    """How long a lease lasts at most unless it is renewed."""
     mailbox_packets_max: int = 64
-    """Packets held for one recipient who is away."""
+    """Packets held for one recipient that is away."""
     mailbox_bytes_max: int = 256 * 1024
-    """Bytes held for one recipient who is away."""
+    """Bytes held for one recipient that is away."""
     mailbox_sender_packets_max: int = 16
-    """Of these, how many may be of one sender: nobody fills the mailbox of somebody else."""
+    """Packets of one sender in a mailbox: nobody fills somebody else's."""
     mailboxes_bytes_max: int = 64 * 1024 * 1024
-    """Bytes held for all of them."""
+    """Bytes held in all mailboxes together."""
     sender_bytes_max: int = 4 * 1024 * 1024
-    """Of these, how many may be of one sender."""
+    """Bytes of one sender in all mailboxes together."""
     mailbox_s_max: float = 600.0
     """How long anything is held, whatever lifetime it names."""
     queue_bytes_max: int = 4 * 1024 * 1024
     """Bytes waiting to be pushed down one recipient's connection. No sender may have more of them
-    than stays free."""
+    than what stays free."""
 
     def __post_init__(self) -> None:
         # Nothing may be held for who is away; without leases, and packets to push, it is no relay.
