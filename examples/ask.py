@@ -1,4 +1,4 @@
-"""Greet a peer, knowing nothing but its peerId and one DHT node's address.
+"""Greet a peer, knowing only its peerId and the address of one DHT node.
 
 python examples/ask.py PEERID IP:PORT [NAME]
 """

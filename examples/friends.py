@@ -10,7 +10,7 @@ import os
 
 from egtp import Friends, Identity, Incoming, Node, NodeConfig
 
-CONFIG = NodeConfig(private_addresses=True)  # all of them are on this machine
+CONFIG = NodeConfig(private_addresses=True)  # all three are on this machine
 HERE = "127.0.0.1:0"
 
 
@@ -26,7 +26,7 @@ async def main() -> None:
         return b"hello, " + query.body
 
     async with ben, anna, carol:
-        # Everybody knows Ben: somebody has to be known to begin with.
+        # Both know Ben: everybody needs somebody to begin with.
         anna.add_contact(ben.link)
         carol.add_contact(ben.link)
         await anna.published()

@@ -1,7 +1,7 @@
-"""A peer that answers "greet". Run it, and it prints the command that asks it.
+"""A peer that answers "greet". When you run it, it prints the command that asks it.
 
-It runs a DHT node of its own for others to join through, so nothing else has to run. Both
-programs stay on this machine: that is what private_addresses is for.
+It has its own DHT node for others to join through, so nothing else has to run. Both programs stay
+on this machine: that is what private_addresses is for.
 """
 
 import asyncio

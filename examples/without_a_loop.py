@@ -1,7 +1,7 @@
 """Two peers that greet each other, in a program without an event loop.
 
-Run it as it is; both stay on this machine: that is what private_addresses is for. In a program of
-your own, give each node a lookup service that others have too, such as a DHTLookup:
+Run it as it is; both stay on this machine: that is what private_addresses is for. In your own
+program, give each node a lookup service that others use too, such as a DHTLookup:
 
     lookup = DHTLookup(bootstrap=["192.0.2.7:9100"], server=False)
     with egtp.blocking.Node(identity, lookup=lookup, services=[lookup]) as node:
@@ -18,7 +18,7 @@ config = egtp.NodeConfig(private_addresses=True)
 
 
 def greet(query: egtp.Incoming) -> bytes:
-    """A plain function: it has a thread of its own, and may take its time."""
+    """A plain function: it runs in a thread of its own, and may block."""
     return b"hello, " + query.body
 
 

@@ -1,10 +1,10 @@
-"""Ask a peer one thing without EGTP: a client of docs/protocol.md, with a socket and two libraries.
+"""Send a peer one query without EGTP: docs/protocol.md, with a socket and two libraries.
 
     python examples/without_egtp.py egtp:PEERID.RECORD [KIND [BODY]]    # - reads BODY from stdin
 
-For whoever wants to speak EGTP from another language: the numbers are those of the page's
-sections. Left out is what one query over TCP can do without: relays, lookup, early data, giving a
-query again, and answering others.
+A starting point for implementing EGTP in another language. The numbers in the comments are the
+sections of that page. It leaves out what a single query over TCP does not need: relays, lookup,
+early data, resending a query, and answering others.
 """
 
 import base64
@@ -83,7 +83,7 @@ def parse_link(link: str) -> Record:
 
 
 class Myself:
-    """A peer of a moment, with no way to reach it."""
+    """A short-lived peer that nobody can reach."""
 
     def __init__(self) -> None:
         signing, self.channel = Ed25519PrivateKey.generate(), X25519PrivateKey.generate()
@@ -155,7 +155,7 @@ class Handshake:
         return packet + hmac.digest(mac_key, packet, "sha256")[:16]
 
     def finish(self, packet: bytes) -> tuple[bytes, bytes, bytes]:
-        """Of the response: the index and the keys to send and to receive with."""
+        """From the response: the peer's index, and the keys to send and to receive with."""
         header, ephemeral = packet[:20], packet[20:52]
         if header[:12] != RESPONSE + self.index:
             raise ValueError("not the response")
@@ -163,7 +163,7 @@ class Handshake:
         self.mix_hash(ephemeral)
         self.agree(self.ephemeral, ephemeral)
         self.agree(self.me.channel, ephemeral)
-        # Its payload tells of the peer what one query does not need; but it must be genuine.
+        # One query needs nothing from the payload, but it must be genuine.
         AESGCM(self.key).decrypt(nonce(0), packet[52:], self.hash)
         return header[12:], *two_keys(self.chaining_key, b"")
 
@@ -182,7 +182,7 @@ class Session:
         self.sender, self.receiver = AESGCM(send_key), AESGCM(receive_key)
         self.sent = self.received = 0
         self.chunks: dict[bytes, bytes] = {}
-        self.send_packet(b"")  # It proves who we are; until then the peer takes no large frame.
+        self.send_packet(b"")  # This proves who we are; before it the peer takes no large frame.
 
     def send_frame(self, packet: bytes) -> None:
         self.connection.sendall(struct.pack(">I", len(packet)) + packet)
@@ -198,7 +198,7 @@ class Session:
         self.send_packet(struct.pack(">BI", kind, len(data)) + data)
 
     def send_packet(self, items: bytes) -> None:
-        """All queries below number 0 have ended: there is none."""
+        """The settled mark is 0: no query has ended yet."""
         since_ms = int(1000 * (time.monotonic() - self.began_s))
         inside = struct.pack(">IQ", since_ms, 0) + items
         header = DATA + self.their_index + struct.pack(">Q", self.sent)
@@ -215,7 +215,7 @@ class Session:
             self.send(CHUNK, head + aged[offset : offset + CHUNK_BYTES])
 
     def messages(self) -> list[bytes]:
-        """Those that end in the next packet."""
+        """The messages that end in the next packet."""
         packet = self.frame()
         header = DATA + self.index + struct.pack(">Q", self.received)
         if packet[:20] != header:
