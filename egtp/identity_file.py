@@ -11,6 +11,7 @@ import contextlib
 import fcntl
 import os
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final, Self
@@ -30,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from egtp.errors import InvalidConfig, in_words
 from egtp.values.identity import KEY_BYTES, Entropy, Identity, NodeId
 from egtp.values.mutable_item import SEQUENCE_LIMIT
-from egtp.whole_file import remove_leftovers, replace_file, sync_folder, write_aside
+from egtp.whole_file import mode_at, remove_leftovers, replace_file, sync_folder, write_aside
 
 __all__ = ["IdentityFile"]
 
@@ -73,9 +74,10 @@ class IdentityFile:
         if passphrase is not None and len(passphrase) > PASSPHRASE_BYTES_MAX:
             raise InvalidConfig(f"a passphrase has {PASSPHRASE_BYTES_MAX} bytes at most")
         with _explained(where):
-            if not where.exists():
+            mode = mode_at(where)
+            if mode is None:
                 _create(where, Identity.generate(entropy), passphrase)
-            elif not (where.is_file() or where.is_dir()):
+            elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise InvalidConfig(f"{where} is not a file")
             lock = where.open("rb")
         try:
@@ -115,7 +117,7 @@ class IdentityFile:
         """
         where = Path(path)
         with _explained(where):
-            if not where.exists():
+            if mode_at(where) is None:
                 raise InvalidConfig(f"there is no identity file at {where}")
         with cls.open(where, passphrase=passphrase) as old:
             channel = X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES))
@@ -129,7 +131,7 @@ class IdentityFile:
         """The highest sequence that was ever used; 0 if none."""
         path = self._sequence_path
         with _explained(path):
-            if not path.exists():
+            if mode_at(path) is None:
                 return 0
             text = path.read_text("ascii", errors="replace").strip()
         if not text.isdigit() or len(text) > SEQUENCE_DIGITS_MAX or int(text) >= SEQUENCE_LIMIT:

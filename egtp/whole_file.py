@@ -10,10 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["remove_leftovers", "replace_file", "sync_folder", "write_aside"]
+__all__ = ["mode_at", "remove_leftovers", "replace_file", "sync_folder", "write_aside"]
 
 ASIDE_SUFFIX: Final = ".tmp"
 """Without it, what a user calls ``.identity.password`` could be taken for one of ours."""
+
+
+def mode_at(path: Path) -> int | None:
+    """The mode of what is at ``path``; None if nothing is. Raises :class:`OSError` if it cannot be
+    told, where ``Path.exists`` says False since Python 3.14."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
 
 
 def replace_file(path: Path, data: bytes) -> None:

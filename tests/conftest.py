@@ -11,7 +11,7 @@ import contextvars
 import gc
 import hashlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import pytest
@@ -114,3 +114,14 @@ def bob() -> Identity:
 @pytest.fixture(scope="session")
 def mallory() -> Identity:
     return fixed_identity("mallory")
+
+
+@pytest.fixture
+def stranger() -> Iterator[None]:
+    """Not the super-user, who may read everything, for as long as the test lasts."""
+    privileged = os.geteuid() == 0
+    if privileged:
+        os.seteuid(65534)
+    yield
+    if privileged:
+        os.seteuid(0)

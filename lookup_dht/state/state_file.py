@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import base64
 import json
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.identity import NODE_ID_BYTES
-from egtp.whole_file import replace_file
+from egtp.whole_file import mode_at, replace_file
 from lookup_dht.wire.contact import Contact, pack_ip
 
 __all__ = ["CorruptState", "NodeState", "read_state", "set_aside", "write_state"]
@@ -84,9 +85,10 @@ def read_state(path: Path, *, ours: bool = False) -> NodeState | None:
     state, and :class:`CorruptState` if it was one that makes no sense any more, as is whatever is
     there if it can only be ``ours``."""
     try:
-        if not path.exists():
+        mode = mode_at(path)
+        if mode is None:
             return None
-        if not (path.is_file() or path.is_dir()):
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             raise InvalidConfig(f"{path} is no file that a state could be kept in")
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)

@@ -308,6 +308,18 @@ def test_a_state_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_state_in_a_folder_that_may_not_be_searched_is_not_taken_for_none(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """Else the node would begin anew, and lose it."""
+    path = tmp_path / "closed" / "state"
+    path.parent.mkdir()
+    path.parent.chmod(0o000)
+    request.getfixturevalue("stranger")
+    with pytest.raises(InvalidConfig, match="Permission denied"):
+        read_state(path)
+
+
 @pytest.mark.parametrize(
     "change",
     [

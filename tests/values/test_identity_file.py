@@ -8,7 +8,7 @@ import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -245,17 +245,6 @@ def test_a_passphrase_may_not_be_longer_than_can_be_used(path: Path) -> None:
 
 def test_a_folder_is_no_identity_file(tmp_path: Path) -> None:
     assert "is a directory" in refused(tmp_path)
-
-
-@pytest.fixture
-def stranger() -> Iterator[None]:
-    """Not the super-user, who may read everything, for as long as the test lasts."""
-    privileged = os.geteuid() == 0
-    if privileged:
-        os.seteuid(65534)
-    yield
-    if privileged:
-        os.seteuid(0)
 
 
 def test_a_file_that_may_not_be_read_is_told(
