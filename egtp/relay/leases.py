@@ -84,6 +84,7 @@ class Leases:
         self._limits = limits
         self._leases: dict[NodeId, _Lease] = {}
         self._strangers = 0
+        self._strangers_max = strangers_part(limits.leases_max)
         self._away: dict[NodeId, None] = {}
         """Strangers without a connection, those first who have been away for longest."""
         self._filled: defaultdict[int, dict[_Lease, None]] = defaultdict(dict)
@@ -128,13 +129,17 @@ class Leases:
                 return 0
             lease = self._leases[recipient] = _Lease(stranger)
             self._strangers += stranger
-        elif lease.stranger != stranger:
-            lease.stranger = stranger
-            self._strangers += 1 if stranger else -1
+        elif lease.stranger and not stranger:
+            lease.stranger = False
+            self._strangers -= 1
+        elif stranger and not lease.stranger and self._strangers < self._strangers_max:
+            # Else it stays known: it has its place already.
+            lease.stranger = True
+            self._strangers += 1
         lease.until_s = now_s + granted_s
         self._none_ends_before_s = min(self._none_ends_before_s, lease.until_s)
         self._away.pop(recipient, None)
-        if stranger and not is_here:
+        if lease.stranger and not is_here:
             self._away[recipient] = None
         return granted_s
 
@@ -148,8 +153,9 @@ class Leases:
         return not self._is_full(stranger)
 
     def _is_full(self, stranger: bool) -> bool:
-        most = self._limits.leases_max
-        return len(self._leases) >= most or (stranger and self._strangers >= strangers_part(most))
+        return len(self._leases) >= self._limits.leases_max or (
+            stranger and self._strangers >= self._strangers_max
+        )
 
     def has(self, recipient: NodeId, now_s: float) -> bool:
         lease = self._leases.get(recipient)

@@ -89,6 +89,8 @@ class LeasesMachine(RuleBasedStateMachine):
             assert granted_s == 0
             return
         assert granted_s == min(wanted_s, LIMITS.lease_s_max)
+        if peer_id in self.until and not self.strangers[peer_id]:
+            stranger = stranger and sum(self.strangers.values()) < STRANGERS_MAX
         self.until[peer_id] = self.now_s + granted_s
         self.strangers[peer_id] = stranger
         if peer_id in self.away:
@@ -263,6 +265,20 @@ def test_a_stranger_who_is_known_now_leaves_his_place_to_another_one() -> None:
     assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 0
     assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=False) == 30
     assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 30
+
+
+def test_who_is_known_no_more_takes_no_place_beyond_those_of_strangers() -> None:
+    leases = Leases(LIMITS)
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=False) == 30
+    for peer_id in PEERS[1 : STRANGERS_MAX + 1]:
+        assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True) == 30
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30, "it has its place"
+    leases.end(PEERS[1])
+    assert leases.grant(PEERS[1], 30, 0.0, is_here=True, stranger=True) == 30
+    # Now that there is a place, it is a stranger's.
+    leases.end(PEERS[2])
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30
+    assert leases.grant(PEERS[2], 30, 0.0, is_here=True, stranger=True) == 0
 
 
 def two_mailboxes(*, stranger: bool) -> Leases:
