@@ -43,4 +43,5 @@ async def _resolve(family: socket.AddressFamily, name: str, port: int) -> list[S
         )
     except UnicodeError:
         raise OSError("it is no name of a host") from None
-    return [(str(address[0]), port) for *_, address in found]
+    # A hosts file that has 127.0.0.1 and ::1 for localhost has the former twice.
+    return list(dict.fromkeys((str(address[0]), port) for *_, address in found))

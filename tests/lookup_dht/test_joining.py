@@ -13,8 +13,10 @@ from typing import Any
 import pytest
 
 from egtp.errors import InvalidConfig
+from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.names import system_names
 from lookup_dht.state.state_file import NodeState
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, decode_query
@@ -132,6 +134,17 @@ async def test_a_node_joins_through_another_by_its_name() -> None:
         port = one.address.port
         async with DHTLookup(bootstrap=[f"localhost:{port}"], private_addresses=True) as two:
             assert two.statistics()["contacts"] == 1
+
+
+async def test_an_address_that_a_name_stands_for_twice_is_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def twice(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
+        return 2 * [(None, None, 0, "", ("192.0.2.1", port))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", twice)
+    resolve = system_names(Address.parse("0.0.0.0:0"))
+    assert await resolve("example.com", 9) == [("192.0.2.1", 9)]
 
 
 async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_do(
