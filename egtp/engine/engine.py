@@ -14,12 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from egtp.channel.sealed import (
-    GOAWAY_CLOSING,
-    ItemType,
-    item,
-    write_goaway,
-)
+from egtp.channel.sealed import GOAWAY_CLOSING, ItemType, item, write_goaway
 from egtp.config import NodeConfig
 from egtp.discovery_service import Introduction
 from egtp.engine.answering import Answering
@@ -34,7 +29,6 @@ from egtp.engine.upkeep import Upkeep
 from egtp.environment import Environment, nonces
 from egtp.errors import FastFail, FastFailReason, NodeClosed
 from egtp.events import Observer
-from egtp.handling.handlers import Handlers
 from egtp.later import begin_later
 from egtp.limits.accept_limits import RelayedInitiations
 from egtp.lookup import LookupService
@@ -50,9 +44,8 @@ from egtp.paths.busy_poll import BusyPoll, PollingTurns
 from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
 from egtp.paths.turns import Turns
-from egtp.paths.uploads import Uploads
 from egtp.queries.early import Early
-from egtp.queries.exchange import Exchange, ExchangeTable
+from egtp.queries.exchange import Exchange
 from egtp.reaching.address_policy import Interface
 from egtp.reaching.dialling import Dialler
 from egtp.reaching.peer import Peer
@@ -97,6 +90,8 @@ class Engine:
         self.me: Final = identity.node_id
         self.incarnation: Final = environment.entropy(INCARNATION_BYTES)
         self.now: Final = environment.elapsed
+        self.unix_time: Final = environment.unix_time
+        self.entropy: Final = environment.entropy
         self.loop: Final = asyncio.get_running_loop()
         self._turns: Final = self._make_turns()
         self.soon: Final = self._turns.soon
@@ -108,7 +103,9 @@ class Engine:
         self.nonce: Final = nonces(environment.entropy).__next__
         self.book: Final = PeerBook(config.peers_max, config.known_strangers_max, self._is_needed)
         self.asking: Final = Asking(self, self.me, self.book, config, self.counters, self.nonce)
+        self.exchanges: Final = self.asking.exchanges
         self.answering: Final = Answering(self, self.me, config, self.counters, self.nonce)
+        self.handlers: Final = self.answering.handlers
         self.comms: Final = TCPCommsHandler(
             self, config, environment.elapsed, self.counters, observer
         )
@@ -213,10 +210,15 @@ class Engine:
         self.not_sought = self.searching.not_sought
         self.connect = self.searching.connect
         self.connect_relay = self.searching.connect_relay
+        self.admits = self.routes.admits
+        self.lose_path = self.routes.lose
+        self.path_failed = self.routes.lose
         self.writable = self.routes.writable
         self.why_keep = self.routes.why_keep
         self.session_unknown = self.routes.session_unknown
         self.expect_hint = self.relaying.expect_hint
+        self.receive_packet = self.channels.receive
+        self.unconfirmed_bytes = self.channels.unconfirmed_bytes
         self.opened = self.intake.opened
         self.learn = self.records.learn
         self.learned_record = self.records.came_in_handshake
@@ -226,6 +228,7 @@ class Engine:
         self.leases_changed = self.records.leases_changed
         self.arm_timer = self._timer.arm
         self.room = self.answering.room
+        self.uploads = self.answering.uploads
 
     def _make_turns(self) -> Turns:
         call_soon, give_way = self.loop.call_soon, self.environment.give_way
@@ -247,25 +250,7 @@ class Engine:
         self.addresses.start()
         self.publisher.start()
 
-    @property
-    def exchanges(self) -> ExchangeTable[asyncio.Future[bytes]]:
-        return self.asking.exchanges
-
-    @property
-    def handlers(self) -> Handlers:
-        return self.answering.handlers
-
-    @property
-    def uploads(self) -> Uploads:
-        return self.answering.uploads
-
     # The world
-
-    def unix_time(self) -> float:
-        return self.environment.unix_time()
-
-    def entropy(self, size: int) -> bytes:
-        return self.environment.entropy(size)
 
     def carrier(self, peer_id: NodeId, early: Early | None = None) -> Carrier:
         return PeerCarrier(peer_id, self.comms, self.relaying, early)
@@ -347,19 +332,10 @@ class Engine:
 
     # Paths
 
-    def path_failed(self, path: Path, reason: str) -> None:
-        self.routes.lose(path, reason)
-
     def path_waits(self, path: Path) -> None:
         peer = self.book.find(path.peer_id)
         if peer is not None:
             self.book.watch(peer)  # though nobody may wait for a reply on the path
-
-    def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None:
-        self.routes.lose(path, reason, at_once=at_once)
-
-    def admits(self, path: Path) -> bool:
-        return self.routes.admits(path)
 
     def confirmed(self, path: Path) -> None:
         self.routes.confirmed(path)
@@ -400,9 +376,6 @@ class Engine:
             self._arrivals[connection.number] = arrival
         self.channels.receive(packet, arrival)
 
-    def receive_packet(self, packet: bytes, arrival: Arrival) -> None:
-        self.channels.receive(packet, arrival)
-
     def closed(self, connection: TCPConnection, reason: str) -> None:
         self._arrivals.pop(connection.number, None)
         self.routes.connection_closed(connection, reason)
@@ -441,9 +414,6 @@ class Engine:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
 
     # Replies
-
-    def unconfirmed_bytes(self) -> int:
-        return self.channels.unconfirmed_bytes()
 
     def best_path(self, peer_id: NodeId) -> Path | None:
         peer = self.book.find(peer_id)
