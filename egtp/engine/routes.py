@@ -15,10 +15,10 @@ from egtp.engine.asking import Asking
 from egtp.engine.searching import Searching
 from egtp.events import Observer, PathLost, PathOpened
 from egtp.limits.idle_policy import Standing
-from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
 from egtp.paths.path_life import PathEvent
+from egtp.paths.relayed_paths import RelayedPaths
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
 from egtp.relay.relaying import Relaying
@@ -73,7 +73,7 @@ class Routes:
         self._config = config
         self._counters = counters
         self._observer = observer
-        self._relayed: RelayedPaths[Path] = RelayedPaths(
+        self._relayed = RelayedPaths(
             strangers_max=config.relayed_strangers_max,
             idle_timeout_s=config.idle_timeout_s,
             idle_timeout_max_s=config.idle_timeout_max_s,

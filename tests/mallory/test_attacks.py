@@ -14,10 +14,10 @@ from egtp.engine import routes
 from egtp.engine.answering import Answering
 from egtp.engine.engine import Engine
 from egtp.engine.upkeep import Upkeep
-from egtp.limits.relayed_paths import RelayedPaths
 from egtp.paths.channels import SecureChannels
 from egtp.paths.handshakes import Handshakes
 from egtp.paths.path import Path
+from egtp.paths.relayed_paths import RelayedPaths
 from egtp.queries.answers import Answers
 from egtp.queries.asker import Answer, Asker
 from egtp.queries.exchange import Exchange

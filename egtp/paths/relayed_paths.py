@@ -9,36 +9,16 @@ many. What the policy counts here are sessions, by their index.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final
 
 from egtp.limits.idle_policy import IdlePolicy, Standing, Use
+from egtp.paths.path import Path
 from egtp.values.identity import NodeId
 
-__all__ = ["RelayedPath", "RelayedPaths"]
+__all__ = ["RelayedPaths"]
 
 
-class _Session(Protocol):
-    @property
-    def index(self) -> int: ...
-
-
-class RelayedPath(Protocol):
-    """What is looked at of a path."""
-
-    @property
-    def session(self) -> _Session: ...
-
-    @property
-    def peer_id(self) -> NodeId: ...
-
-    @property
-    def used_s(self) -> float: ...
-
-
-PathLike = TypeVar("PathLike", bound=RelayedPath)
-
-
-class RelayedPaths(Generic[PathLike]):
+class RelayedPaths:
     """Those that are proven; ``why_keep`` says why one must stay though it is idle."""
 
     def __init__(
@@ -47,11 +27,11 @@ class RelayedPaths(Generic[PathLike]):
         strangers_max: int,
         idle_timeout_s: float,
         idle_timeout_max_s: float,
-        why_keep: Callable[[PathLike], str | None],
+        why_keep: Callable[[Path], str | None],
     ) -> None:
         self._strangers_max: Final = strangers_max
         self._why_keep: Final = why_keep
-        self._paths: dict[int, PathLike] = {}
+        self._paths: dict[int, Path] = {}
         self._policy: IdlePolicy[NodeId] = IdlePolicy(
             idle_timeout_s=idle_timeout_s, idle_timeout_max_s=idle_timeout_max_s
         )
@@ -59,13 +39,13 @@ class RelayedPaths(Generic[PathLike]):
     def __len__(self) -> int:
         return len(self._paths)
 
-    def add(self, path: PathLike, standing: Standing, now_s: float) -> None:
+    def add(self, path: Path, standing: Standing, now_s: float) -> None:
         index = path.session.index
         self._paths[index] = path
         self._policy.add(index, standing, now_s)
         self._policy.prove(index, path.peer_id, standing, now_s)
 
-    def remove(self, path: PathLike) -> None:
+    def remove(self, path: Path) -> None:
         """The path is gone; a second time does nothing."""
         self._paths.pop(path.session.index, None)
         self._policy.remove(path.session.index)
@@ -74,7 +54,7 @@ class RelayedPaths(Generic[PathLike]):
         """The peer is no stranger any more."""
         self._policy.promote(peer_id, now_s)
 
-    def of_peer(self, peer_id: NodeId) -> list[PathLike]:
+    def of_peer(self, peer_id: NodeId) -> list[Path]:
         """The oldest first."""
         return [self._paths[index] for index in self._policy.of_peer(peer_id)]
 
@@ -83,13 +63,13 @@ class RelayedPaths(Generic[PathLike]):
         """Whether strangers have all of their places."""
         return self._policy.count(Standing.STRANGER) >= self._strangers_max
 
-    def least_used(self, now_s: float) -> PathLike | None:
+    def least_used(self, now_s: float) -> Path | None:
         """The path of a stranger that may go for the sake of another; None if all of those whose
         turn it is to be looked at are in use."""
         index = self._policy.least_used(Standing.STRANGER, now_s, self._look)
         return None if index is None else self._paths[index]
 
-    def idle(self, now_s: float) -> list[PathLike]:
+    def idle(self, now_s: float) -> list[Path]:
         """Those that have been unused for longer than they may. They are to be removed."""
         return [self._paths[index] for index in self._policy.idle(now_s, self._look)]
 
