@@ -62,7 +62,6 @@ class Answering:
         nonce: Callable[[], bytes],
     ) -> None:
         self._host = host
-        self._me = me
         self._config = config
         self._counters = counters
         self._nonce = nonce

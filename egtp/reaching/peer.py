@@ -288,11 +288,6 @@ class Peer:
             self.waiting_bytes -= len(outgoing.message)
 
     @property
-    def queued_bytes(self) -> int:
-        """All that waits for this peer, here and on its paths."""
-        return self.waiting_bytes + sum(path.outbox.waiting_bytes for path in self.paths)
-
-    @property
     def in_use(self) -> bool:
         """Whether forgetting this peer would lose more than a record."""
         return bool(self.paths or self.waiting or self.search or self.direct_search or self.renewal)
