@@ -100,21 +100,23 @@ class Records:
             self._counters["dropped: expired record"] += 1
             return False
         peer = self._book.get(record.peer_id)
-        news = peer.learn(record, source, self._environment.elapsed())
-        if news and (peer.is_wanted if source == HANDSHAKE else source != PUSHED):
+        if not peer.learn(record, source, self._environment.elapsed()):
+            return False
+        counts = peer.is_wanted if source == HANDSHAKE else source != PUSHED
+        if counts:
             # The peer has just said that it is there: what failed before says nothing any more. But
             # the addresses may be of a third party, so what a stranger says counts for nothing, nor
             # does what can be said again and again without a handshake.
             for strategy in record.tcp:
                 self._backoff.worked(strategy.address)
-        if news and peer.waiting and peer.best_path is None:
+        if peer.waiting and peer.best_path is None:
             self._searching.seek(peer)
-        if news and record.tcp and peer.relayed is not None:
+        if record.tcp and peer.relayed is not None:
             # The peer may be reachable without its relays again; what is in flight stays there.
             self._searching.heard_where(peer)
-        if news and self._observer is not None:
+        if self._observer is not None:
             self._observer(RecordLearned(record, source))
-        return news
+        return True
 
     # This node's own
 
