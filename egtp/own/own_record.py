@@ -75,20 +75,12 @@ class OwnRecord:
         self._strategies: tuple[CommStrat, ...] = ()
         self._above = 0
         """The highest sequence that somebody else holds."""
-        self._is_behind = False
-        self._current = self._sign(self._next_sequence())
-
-    @property
-    def current(self) -> SignedCommRecord:
-        """The newest record."""
-        return self._current
-
-    @property
-    def is_behind(self) -> bool:
+        self.is_behind = False
         """Whether there should be a newer record, whose sequence could not be stored. Until
         :meth:`try_again` succeeds, the other methods only note what the record should say: the
         store is not asked at every call."""
-        return self._is_behind
+        self.current = self._sign(self._next_sequence())
+        """The newest record."""
 
     def change(self, strategies: tuple[CommStrat, ...]) -> bool:
         """Say from now on that this node is reached so. True if there is a new record; False if
@@ -104,7 +96,7 @@ class OwnRecord:
 
     def renew(self) -> bool:
         """Sign again, to last for another lifetime. False while it :attr:`is_behind`."""
-        return not self._is_behind and self.try_again()
+        return not self.is_behind and self.try_again()
 
     def saw(self, sequence: int) -> bool:
         """Somebody holds a record of this identity. True if ours was numbered above it."""
@@ -124,12 +116,12 @@ class OwnRecord:
         except InvalidRecord:
             raise
         except (EgtpError, OSError) as error:
-            self._is_behind = True
+            self.is_behind = True
             if self._not_stored is not None:
                 self._not_stored(error)
             return False
-        before, self._current = self._current.sequence, self._sign(sequence)
-        self._is_behind = False
+        before, self.current = self.current.sequence, self._sign(sequence)
+        self.is_behind = False
         if self._signed_anew is not None:
             self._signed_anew(before)
         return True

@@ -103,13 +103,13 @@ class Outbox:
         "_begun_bytes",
         "_chunked",
         "_control",
-        "_control_bytes",
         "_next_chunk_id",
         "_others_turn",
         "_passed_on",
         "_reassembly_bytes_max",
         "_small",
         "_taken_back",
+        "control_bytes",
         "waiting_bytes",
     )
 
@@ -118,7 +118,8 @@ class Outbox:
         self._begun: deque[_Chunking] = _NOTHING
         self._begun_bytes = 0
         self._control: deque[bytes] = _NOTHING
-        self._control_bytes = 0
+        self.control_bytes = 0
+        """What waits of the engine's own."""
         self._small: deque[Outgoing] = _NOTHING
         self._chunked: deque[Outgoing] = _NOTHING
         self._passed_on: FairQueue | None = None
@@ -151,11 +152,6 @@ class Outbox:
         """Whether nothing waits but large messages and what is passed on."""
         return not (self._small or self._control)
 
-    @property
-    def control_bytes(self) -> int:
-        """What waits of the engine's own."""
-        return self._control_bytes
-
     def push(self, outgoing: Outgoing) -> None:
         """Queue a message behind those that wait."""
         size = len(outgoing.message)
@@ -185,7 +181,7 @@ class Outbox:
     def push_control(self, item: bytes) -> None:
         """Queue an item of the engine's own; these go before all messages."""
         self.waiting_bytes += len(item)
-        self._control_bytes += len(item)
+        self.control_bytes += len(item)
         if self._control is _NOTHING:
             self._control = deque()
         self._control.append(item)
@@ -210,7 +206,7 @@ class Outbox:
             size += len(control)
             parts.append(control)
         self.waiting_bytes -= size
-        self._control_bytes -= size
+        self.control_bytes -= size
         if not self._control:
             self._control = _NOTHING
         if only_control:

@@ -133,10 +133,11 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
 class Identity:
     """The private keys of a node. Never printed, compared or pickled."""
 
-    __slots__ = ("_signing_key", "channel", "key", "node_id")
+    __slots__ = ("channel", "key", "node_id", "signing_key")
 
     def __init__(self, signing_key: Ed25519PrivateKey, channel_secret: X25519PrivateKey) -> None:
-        self._signing_key = signing_key
+        self.signing_key: Final = signing_key
+        """For writing the identity to its file; use :meth:`sign` to sign."""
         self.key: Final = signing_key.public_key().public_bytes_raw()
         """The Ed25519 public key, 32 bytes."""
         self.channel: Final = StaticKey(channel_secret)
@@ -156,11 +157,6 @@ class Identity:
         """The X25519 public key, 32 bytes."""
         return self.channel.public
 
-    @property
-    def signing_key(self) -> Ed25519PrivateKey:
-        """For writing the identity to its file; use :meth:`sign` to sign."""
-        return self._signing_key
-
     def sign(self, buffer: bytes) -> bytes:
         """Sign a BEP 44 buffer or a purpose-tagged one, 64 bytes.
 
@@ -170,7 +166,7 @@ class Identity:
         """
         if not _SIGNABLE.match(buffer):
             raise LocalProtocolError("the identity key signs records and tagged buffers only")
-        return self._signing_key.sign(buffer)
+        return self.signing_key.sign(buffer)
 
     def __repr__(self) -> str:
         return f"Identity({self.node_id})"
