@@ -69,13 +69,13 @@ class Searching:
         """Search for any path, unless a search is under way."""
         self._book.watch(peer)
         if peer.search is None and not self._host.is_closed:
-            peer.seek_again_s = float("inf")
+            peer.seek_again_s = math.inf
             peer.search = Search(partial(self._search, peer))
             self._keep(peer.search.task)
 
     def not_sought(self, peer: Peer) -> None:
         """Nobody waits for a path to the peer any more."""
-        peer.seek_again_s = float("inf")
+        peer.seek_again_s = math.inf
         if peer.search is not None:
             peer.search.task.cancel()
             peer.search = None

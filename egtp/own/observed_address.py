@@ -75,9 +75,9 @@ class ObservedAddress:
         if len(self._votes) < NETWORKS_MIN:
             return self.winner
         counts = Counter(vote.ip for vote in self._votes.values())
-        for ip, count in counts.most_common(1):
-            if count >= NETWORKS_MIN and 2 * count > len(self._votes):
-                self.winner = ip
+        [(ip, count)] = counts.most_common(1)
+        if count >= NETWORKS_MIN and 2 * count > len(self._votes):
+            self.winner = ip
         return self.winner
 
     def votes_for(self, ip: bytes) -> int:

@@ -81,7 +81,7 @@ class Publisher:
         self._strategies: tuple[CommStrat, ...] = ()
         """What the record should say, once it may be changed."""
         self._changing: asyncio.TimerHandle | None = None
-        self._copy_told_s: float | None = None
+        self._copy_told_s = float("-inf")
         self._is_closed = False
 
     def start(self) -> None:
@@ -238,7 +238,7 @@ class Publisher:
     def runs_elsewhere(self, record: SignedCommRecord) -> None:
         """Another process has signed a newer record of this peer."""
         now = self._environment.elapsed()
-        if self._copy_told_s is not None and now < self._copy_told_s + COPY_TOLD_S:
+        if now < self._copy_told_s + COPY_TOLD_S:
             return
         self._copy_told_s = now
         event = IdentityRunsElsewhere(record)

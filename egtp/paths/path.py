@@ -519,7 +519,7 @@ class Path:
             self._flush_soon()
         elif len(data) == _MILLISECONDS.size + 1:
             (sent_ms,) = _MILLISECONDS.unpack_from(data)
-            round_trip_s = self._owner.now() - self.session.started_s - sent_ms / 1000
+            round_trip_s = now - self.session.started_s - sent_ms / 1000
             if round_trip_s >= 0:
                 self.round_trip_s = round_trip_s
 

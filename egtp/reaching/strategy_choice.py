@@ -10,7 +10,7 @@ from typing import Final
 
 from egtp.reaching.address_policy import Interface, why_not_dial
 from egtp.values.attempts import AttemptReason, Cause
-from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 
@@ -60,7 +60,7 @@ class Plan:
     """To be raced with a stagger, IPv6 and IPv4 in turns."""
     relays: tuple[RelayStrat, ...]
     """In the order of the record, after the addresses."""
-    refused: tuple[tuple[TCPStrat | RelayStrat, Cause], ...]
+    refused: tuple[tuple[CommStrat, Cause], ...]
 
 
 def plan(
@@ -75,7 +75,7 @@ def plan(
 ) -> Plan:
     """How to reach the peer of ``contact``, from a machine with these interfaces."""
     allowed: list[TCPStrat] = []
-    refused: list[tuple[TCPStrat | RelayStrat, Cause]] = []
+    refused: list[tuple[CommStrat, Cause]] = []
     # Named twice, tried once: else a record could make every dialler knock many times at one door.
     for strategy in dict.fromkeys(contact.tcp):
         reason = why_not_dial(

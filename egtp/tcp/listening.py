@@ -62,9 +62,7 @@ class Listeners:
     @property
     def addresses(self) -> list[Address]:
         """Where this node listens now."""
-        servers = self._servers.values()
-        names = [sock.getsockname() for server in servers for sock in server.sockets]
-        return [Address.of(*name[:2]) for name in names]
+        return [address for server in self._servers.values() for address in _bound(server)]
 
     def close(self) -> None:
         self._closed = True
@@ -75,10 +73,13 @@ class Listeners:
     def _requested_as(self, address: Address) -> Address | None:
         """How an address that is listened on was asked for: with port 0, perhaps."""
         for requested, server in self._servers.items():
-            bound = [Address.of(*sock.getsockname()[:2]) for sock in server.sockets]
-            if address == requested or address in bound:
+            if address == requested or address in _bound(server):
                 return requested
         return None
+
+
+def _bound(server: asyncio.Server) -> list[Address]:
+    return [Address.of(*sock.getsockname()[:2]) for sock in server.sockets]
 
 
 def _why_no_socket(address: Address) -> int:
