@@ -45,7 +45,7 @@ class PeerCarrier:
         peer_id: NodeId,
         comms: TCPCommsHandler,
         relaying: Relaying,
-        early: Early | None = None,
+        early: Early | None,
     ) -> None:
         self._peer_id = peer_id
         self._comms = comms

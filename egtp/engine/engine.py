@@ -82,7 +82,7 @@ class Engine:
         config: NodeConfig,
         environment: Environment,
         observer: Observer | None,
-        friends: Friends | None = None,
+        friends: Friends | None,
     ) -> None:
         self.config: Final = config
         self.environment: Final = environment
@@ -126,8 +126,8 @@ class Engine:
             environment.unix_time,
             config.record_lifetime_s,
             self.answering.answers.signed_anew,
-            friends=() if friends is None else friends.announced,
-            not_stored=self._own_record_not_stored,
+            () if friends is None else friends.announced,
+            self._own_record_not_stored,
         )
         self.publisher: Final = Publisher(
             self.me,

@@ -54,9 +54,9 @@ class OwnRecord:
         sequences: SequenceStore,
         unix_time: Callable[[], float],
         lifetime_s: float,
-        signed_anew: Callable[[int], None] | None = None,
-        friends: tuple[NodeId, ...] = (),
-        not_stored: Callable[[Exception], None] | None = None,
+        signed_anew: Callable[[int], None],
+        friends: tuple[NodeId, ...],
+        not_stored: Callable[[Exception], None],
     ) -> None:
         """``signed_anew`` is told the sequence before, whenever there is a new one. ``not_stored``
         is told why when there should be a new one but its sequence could not be stored: see
@@ -117,13 +117,11 @@ class OwnRecord:
             raise
         except (EgtpError, OSError) as error:
             self.is_behind = True
-            if self._not_stored is not None:
-                self._not_stored(error)
+            self._not_stored(error)
             return False
         before, self.current = self.current.sequence, self._sign(sequence)
         self.is_behind = False
-        if self._signed_anew is not None:
-            self._signed_anew(before)
+        self._signed_anew(before)
         return True
 
     def _next_sequence(self) -> int:

@@ -57,7 +57,7 @@ class Publisher:
         config: NodeConfig,
         environment: Environment,
         counters: Counter[str],
-        observer: Observer | None = None,
+        observer: Observer | None,
     ) -> None:
         self._observer = observer
         self._me = me

@@ -64,12 +64,16 @@ class Watched(Identity):
         return super().sign(buffer)
 
 
+def nobody(_: object) -> None:
+    """Is told anything here."""
+
+
 def own_record(
     identity: Identity,
     store: SequenceStore,
     clock: Callable[[], float] = lambda: NOW,
 ) -> OwnRecord:
-    return OwnRecord(identity, bytes(8), store, clock, LIFETIME_S)
+    return OwnRecord(identity, bytes(8), store, clock, LIFETIME_S, nobody, (), nobody)
 
 
 class OwnRecordMachine(RuleBasedStateMachine):
@@ -253,7 +257,8 @@ def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
             lambda: NOW,
             LIFETIME_S,
             lambda before: told.append(f"signed after {before}"),
-            not_stored=lambda error: told.append(f"not stored: {error}"),
+            (),
+            lambda error: told.append(f"not stored: {error}"),
         )
         before = own.current
         folder.rename(tmp_path / "elsewhere")
