@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -51,9 +51,11 @@ class ListenerHost(Protocol):
 
 @dataclass(slots=True)
 class _Candidate:
-    introduction: Introduction
+    relay_id: NodeId
     failures: int = 0
     retry_at_s: float = 0.0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when its lease, if there is one, is to be asked for again at once."""
 
 
 class RelayListener:
@@ -74,7 +76,6 @@ class RelayListener:
         self._counters = counters
         self._candidates: dict[NodeId, _Candidate] = {}
         self._keepers: dict[NodeId, asyncio.Task[None]] = {}
-        self._wake: dict[NodeId, asyncio.Event] = {}
         self._confirmed: dict[NodeId, None] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._closed = False
@@ -92,12 +93,10 @@ class RelayListener:
         """The discovery service names the relays it recommends now. Replaces earlier ones."""
         candidates: dict[NodeId, _Candidate] = {}
         for introduction in introductions:
-            if introduction.peer_id == self._me:
-                continue
-            known = self._candidates.get(introduction.peer_id)
-            candidates[introduction.peer_id] = known or _Candidate(introduction)
-            candidates[introduction.peer_id].introduction = introduction
-            self._host.meet(introduction)
+            relay_id = introduction.peer_id
+            if relay_id != self._me:
+                candidates[relay_id] = self._candidates.get(relay_id) or _Candidate(relay_id)
+                self._host.meet(introduction)
         self._candidates = candidates
         for relay_id in self._keepers.keys() - candidates.keys():
             self._keepers[relay_id].cancel()
@@ -105,8 +104,8 @@ class RelayListener:
 
     def connection_lost(self, relay_id: NodeId) -> None:
         """The path to a relay is gone: see at once whether the relay is."""
-        if relay_id in self._wake:
-            self._wake[relay_id].set()
+        if relay_id in self._candidates:
+            self._candidates[relay_id].wake.set()
 
     def _fill(self) -> None:
         """Start keeping a lease at the most promising relays, up to the number wanted."""
@@ -118,9 +117,8 @@ class RelayListener:
             (c for c in free if c.retry_at_s <= now), key=lambda candidate: candidate.failures
         )
         for candidate in ready[: max(0, self._wanted - len(self._keepers))]:
-            relay_id = candidate.introduction.peer_id
-            self._wake[relay_id] = asyncio.Event()
-            task = asyncio.get_running_loop().create_task(self._keep(relay_id, candidate))
+            relay_id = candidate.relay_id
+            task = asyncio.get_running_loop().create_task(self._keep(candidate))
             self._keepers[relay_id] = task
             task.add_done_callback(partial(self._kept, relay_id))
         if self._retry is not None:
@@ -130,9 +128,9 @@ class RelayListener:
         if later and len(self._keepers) < self._wanted:
             self._retry = asyncio.get_running_loop().call_later(min(later) - now, self._fill)
 
-    async def _keep(self, relay_id: NodeId, candidate: _Candidate) -> None:
+    async def _keep(self, candidate: _Candidate) -> None:
         """Hold a lease until the relay does not confirm it any more."""
-        wake = self._wake[relay_id]
+        relay_id, wake = candidate.relay_id, candidate.wake
         held_since_s: float | None = None
         may_be_us = not candidate.failures
         while True:
@@ -180,7 +178,7 @@ class RelayListener:
         return granted_s
 
     def _kept(self, relay_id: NodeId, task: asyncio.Task[None]) -> None:
-        del self._keepers[relay_id], self._wake[relay_id]
+        del self._keepers[relay_id]
         if relay_id in self._confirmed:
             del self._confirmed[relay_id]
             if not self._closed:
