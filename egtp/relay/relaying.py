@@ -74,6 +74,7 @@ class Relaying:
     ) -> None:
         """``channel_key`` is this node's own."""
         self._host = host
+        self.now: Final = host.now
         self._channel_key = channel_key
         self._initiations = initiations
         self.listener: RelayListener | None = None
@@ -97,7 +98,7 @@ class Relaying:
         first = packet[:1] == bytes((INITIATION,))
         lifetime_ms = INITIATION_LIFETIME_MS if first else DATA_LIFETIME_MS
         if until_s is not None:
-            lifetime_ms = min(lifetime_ms, int((until_s - self._host.now()) * 1000))
+            lifetime_ms = min(lifetime_ms, int((until_s - self.now()) * 1000))
             if lifetime_ms <= 0:
                 raise NotSent(AttemptReason.TOO_LATE)
         self._used.add(relay_id)
@@ -124,7 +125,7 @@ class Relaying:
         """Send a message of the engine's own down a path: a packet of that sender, or about one."""
         # As Send(...).encode() would say it.
         message = pack((3, self._host.nonce(), None, kind, lifetime_ms, body))
-        packet = PassedOn(message, self._host.now(), sender)
+        packet = PassedOn(message, self.now(), sender)
         if sender is None:
             path.queue(packet)
         else:
@@ -167,7 +168,7 @@ class Relaying:
             return
         # What is none, or not for this node, is dropped further on, and costs next to nothing.
         first = is_initiation_for(self._channel_key, delivery.packet)
-        if first and not self._initiations.admit(path.peer_id, delivery.sender, self._host.now()):
+        if first and not self._initiations.admit(path.peer_id, delivery.sender, self.now()):
             # Whoever means it sends it again in a second.
             self._host.counters["dropped: too many handshakes through relays"] += 1
             return
@@ -232,9 +233,6 @@ class Relaying:
     def is_stranger(self, peer_id: NodeId) -> bool:
         peer = self._host.book.find(peer_id)
         return peer is None or not peer.is_wanted
-
-    def now(self) -> float:
-        return self._host.now()
 
     # Paths
 
