@@ -69,7 +69,7 @@ class Publisher:
         self._counters = counters
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._stored_or_closed = asyncio.Event()
         self._published: tuple[SignedCommRecord, Published] | None = None
         self.failure: str | None = None
         """Why the record as it should be could not be published when that was tried last."""
@@ -127,12 +127,8 @@ class Publisher:
                 is_newest = record is self._own.current and as_it_should
                 if is_newest and (record.strategies or not reachable):
                     return published
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiters.append(waiter)
-            try:
-                await waiter
-            finally:
-                self._waiters.remove(waiter)
+            self._stored_or_closed.clear()
+            await self._stored_or_closed.wait()
 
     async def _run(self, lookup: LookupService | None) -> None:
         retry_s, few_s, asked, was_asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False, False
@@ -267,9 +263,7 @@ class Publisher:
         self._published, self.failure = (record, published), self._unsigned
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._stored_or_closed.set()
 
     def _half_life_s(self) -> float:
         # Up to a tenth earlier, so that nodes that started together do not publish together.
@@ -281,9 +275,7 @@ class Publisher:
         for timer in (self._signing, self._changing):
             if timer is not None:
                 timer.cancel()
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_exception(PublishFailed("this node is closed"))
+        self._stored_or_closed.set()
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -265,8 +265,7 @@ async def test_who_waits_to_be_published_is_told_of_the_end_that_comes_in_the_sa
     publisher._published = None
     waiting = asyncio.ensure_future(node.published())
     await asyncio.sleep(0)
-    (waiter,) = publisher._waiters
-    waiter.set_result(None)
+    publisher._stored_or_closed.set()
     await publisher.close()
     with pytest.raises(PublishFailed):
         async with asyncio.timeout(5):
