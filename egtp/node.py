@@ -38,7 +38,7 @@ from egtp.own.own_addresses import OwnAddress
 from egtp.own.own_record import MemorySequence, SequenceStore
 from egtp.queries.checks import check_notice, check_timeout, too_large
 from egtp.queries.large_message import pack_message
-from egtp.reaching.peer import Explanation
+from egtp.reaching.peer import Explanation, Peer
 from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import RelayListener
 from egtp.relay.server import RelayServer
@@ -444,10 +444,7 @@ class Node:
         Raises :class:`LocalProtocolError` for what is no peerId.
         """
         engine, peer_id = self._started(), NodeId(peer_id)
-        peer = engine.book.find(peer_id)
-        open_queries = engine.exchanges.count_of(peer_id)
-        if peer is None:
-            return Explanation(peer_id, None, "", None, (), None, None, open_queries, ())
+        peer = engine.book.find(peer_id) or Peer(peer_id)
         age_s = None if peer.record is None else engine.now() - peer.learned_s
         best = peer.best_path
         return Explanation(
@@ -458,7 +455,7 @@ class Node:
             tuple(str(path.strategy) for path in sorted(peer.paths, key=lambda it: it is not best)),
             None if best is None else best.round_trip_s,
             None if best is None else engine.now() - best.heard_s,
-            open_queries,
+            engine.exchanges.count_of(peer_id),
             peer.attempts,
             peer.runs_twice,
         )

@@ -332,8 +332,7 @@ class Asking:
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: its reply goes by another one."""
-        peer = self._book.find(gone.peer_id)
-        has_another = peer is not None and peer.best_path is not None
+        has_another = self._book.best_path(gone.peer_id) is not None
         if has_another or (gone.confirmed and self._host.knows(gone.peer_id)):
             self.post(self._book.get(gone.peer_id), reply)
         else:
@@ -429,8 +428,7 @@ class Asking:
         """Whether a slow handler or a peer that is gone was waited for, as far as can be told."""
         if not exchange.may_leave:
             return "it has not left this machine"
-        peer = self._book.find(exchange.peer_id)
-        path = None if peer is None else peer.best_path
+        path = self._book.best_path(exchange.peer_id)
         if path is None:
             return "it may have run; there is no way to the peer any more"
         return f"it may have run; the peer was last heard of {now_s - path.heard_s:.1f} s ago"
@@ -497,9 +495,9 @@ class Asking:
         if exchange.peer_id == self._me:
             self._host.cancel_own(exchange.reference)
             return
-        peer = self._book.find(exchange.peer_id)
-        if peer is not None and peer.best_path is not None:
-            peer.best_path.queue_control(item(ItemType.CANCEL, exchange.reference))
+        path = self._book.best_path(exchange.peer_id)
+        if path is not None:
+            path.queue_control(item(ItemType.CANCEL, exchange.reference))
 
     def close(self) -> None:
         """End every exchange and send with :class:`NodeClosed`; none of them leaves after that."""

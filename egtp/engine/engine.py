@@ -199,6 +199,7 @@ class Engine:
 
     def _name_what_the_parts_ask_for(self) -> None:
         """Each part asks its host for what others do, and most of that is one of the others."""
+        self.best_path = self.book.best_path
         self.ask = self.asking.ask
         self.settled = self.exchanges.settled
         self.settled_except = self.exchanges.settled_except
@@ -412,12 +413,6 @@ class Engine:
 
     def _is_needed(self, peer_id: NodeId) -> bool:
         return bool(self.exchanges.count_of(peer_id)) or self.relaying.keeps(peer_id)
-
-    # Replies
-
-    def best_path(self, peer_id: NodeId) -> Path | None:
-        peer = self.book.find(peer_id)
-        return None if peer is None else peer.best_path
 
     # Now and then
 

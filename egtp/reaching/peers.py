@@ -6,6 +6,7 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
+from egtp.paths.path import Path
 from egtp.reaching.peer import Peer
 from egtp.values.identity import NodeId
 
@@ -40,6 +41,11 @@ class PeerBook:
 
     def __len__(self) -> int:
         return len(self._peers)
+
+    def best_path(self, peer_id: NodeId) -> Path | None:
+        """Where to send to a peer now; None if it is not known, or there is no way to it."""
+        peer = self.find(peer_id)
+        return None if peer is None else peer.best_path
 
     def get(self, peer_id: NodeId) -> Peer:
         """The peer, made if it is not known yet, and now the one used last."""
