@@ -213,7 +213,7 @@ class Answering:
                 self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
-        elif verdict is Verdict.GONE and path.holds_reply(reference):
+        elif verdict is Verdict.GONE and path.outbox.holds_reply(reference):
             # Too large to be kept, but there is no need to: it is under way.
             self._counters["reply not sent again: it is under way"] += 1
         elif verdict in (Verdict.GONE, DOUBTFUL):
@@ -307,10 +307,6 @@ class Answering:
     def _may_wait_for_proof(self, reply: Outgoing) -> bool:
         waiting = self._host.unconfirmed_bytes() + len(reply.message)
         return waiting <= self._config.waiting_bytes_max
-
-    def cancel(self, peer_id: NodeId, reference: bytes) -> None:
-        """The asker does not want the answer any more."""
-        self.handlers.cancel(peer_id, reference)
 
     def look(self, now_s: float, sequence: int) -> None:
         """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""

@@ -88,7 +88,7 @@ class Engine:
         self.environment: Final = environment
         self.counters: Final[Counter[str]] = Counter()
         self.me: Final = identity.node_id
-        self.incarnation: Final = environment.entropy(INCARNATION_BYTES)
+        incarnation = environment.entropy(INCARNATION_BYTES)
         self.now: Final = environment.elapsed
         self.unix_time: Final = environment.unix_time
         self.entropy: Final = environment.entropy
@@ -112,7 +112,7 @@ class Engine:
         self.channels: Final = SecureChannels(
             identity,
             config.network,
-            self.incarnation,
+            incarnation,
             config.limits,
             environment,
             self.counters,
@@ -121,7 +121,7 @@ class Engine:
         )
         self.own: Final = OwnRecord(
             identity,
-            self.incarnation,
+            incarnation,
             sequences,
             environment.unix_time,
             config.record_lifetime_s,
@@ -278,7 +278,7 @@ class Engine:
         self.intake.deliver(None, self.me, bytes(message.message[:]), 0)
 
     def cancel_own(self, reference: bytes) -> None:
-        self.answering.cancel(self.me, reference)
+        self.handlers.cancel(self.me, reference)
 
     def answer_own(self, reply: bytes) -> None:
         self.intake.deliver(None, self.me, reply, 0)

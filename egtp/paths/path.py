@@ -407,10 +407,6 @@ class Path:
         """Whether any of a message waits here still."""
         return self.outbox.holds(outgoing)
 
-    def holds_reply(self, reference: bytes) -> bool:
-        """Whether any of a large reply to that query waits here still."""
-        return self.outbox.holds_reply(reference)
-
     def take_back(self, outgoing: Outgoing) -> None:
         """A message is not wanted any more: free what of it has not left."""
         self.outbox.take_back(outgoing)
