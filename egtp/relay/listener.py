@@ -163,7 +163,7 @@ class RelayListener:
 
     def _failed(self, candidate: _Candidate, reason: str) -> None:
         """Leave a relay alone for a while, for longer each time."""
-        pause_s = min(RETRY_FIRST_S * 2.0**candidate.failures, RETRY_MAX_S)
+        pause_s = min(RETRY_FIRST_S * 2 ** min(candidate.failures, 16), RETRY_MAX_S)
         candidate.failures += 1
         candidate.retry_at_s = self._host.now() + pause_s
         self._counters[f"relay lease failed: {reason}"] += 1
