@@ -460,7 +460,7 @@ class Asking:
                     self._give(path, exchange)
                     continue
                 exchange.resent += 1
-                pause_s = min(AGAIN_FIRST_S * 2**exchange.resent, AGAIN_MAX_S)
+                pause_s = min(AGAIN_FIRST_S * 2 ** min(exchange.resent, 16), AGAIN_MAX_S)
                 exchange.again_s = now_s + (AGAIN_MAX_S if exchange.working else pause_s)
                 if self._may_run_there(exchange, path):
                     exchange.handed_to = path.incarnation

@@ -446,6 +446,17 @@ async def test_who_works_on_a_query_is_asked_again_rarely() -> None:
     assert given == [31.0, 61.0]
 
 
+async def test_a_query_that_is_open_for_a_day_is_given_again_to_the_end() -> None:
+    node = Recorder()
+    node.path(RELAYED)
+    node.ask(100, hard_timeout_s=24 * 3600.0)
+    for _ in range(2000):
+        node.end_turn()
+        node.now_s += 30.0
+        node.asking.look(node.now_s)
+    assert len(node.queries(RELAYED)) == 2000
+
+
 async def test_a_query_that_still_waits_to_leave_is_not_queued_a_second_time() -> None:
     node = Recorder()
     path = node.path(RELAYED)
