@@ -1,10 +1,13 @@
-"""Token buckets: how much of something a source, and all sources together, get per second."""
+"""Token buckets: how much of something a source, and all sources together, get per second; and for
+who asks such a node, when to."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable
+from typing import Final
 
-__all__ = ["RateLimit"]
+__all__ = ["Pace", "RateLimit"]
 
 SOURCES_MAX = 4096
 BURST_S = 4.0
@@ -63,3 +66,19 @@ class RateLimit:
             self._tokens = overall
         self._this_turn[source] = full_at
         return allowed
+
+
+class Pace:
+    """When each of many may begin: half of :data:`BURST_S` seconds' worth at once, then as fast as
+    the rate says."""
+
+    def __init__(self, per_s: float) -> None:
+        self._gap_s: Final = 1 / per_s
+        self._due_s = -math.inf
+        """When the next one could begin if none did so at once."""
+
+    def wait_s(self, now: float) -> float:
+        """How long the next one has to wait. It is taken to begin then."""
+        due_s = max(self._due_s, now)
+        self._due_s = due_s + self._gap_s
+        return max(0.0, due_s - now - BURST_S / 2)

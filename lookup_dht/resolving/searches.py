@@ -12,6 +12,7 @@ from egtp.values.identity import NodeId
 from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.records.record_verifier import SequenceFloor
 from lookup_dht.resolving.answer_cache import AnswerCache
+from lookup_dht.resolving.turns import Turns
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walks.search import Search
 
@@ -35,6 +36,7 @@ class SharedSearches:
         self._floor = floor
         self._answers = answers
         self._begin = begin
+        self._turns = Turns(settings.limits, settings.elapsed)
         self._shared: dict[NodeId, _SharedSearch] = {}
         self._closed = False
 
@@ -70,8 +72,9 @@ class SharedSearches:
                     self._learn(peer_id, shared.search)
 
     async def _carry_out(self, search: Search) -> None:
-        await self._node.ensure_contacts()
-        await self._node.walks.search(search)
+        async with self._turns.turn():
+            await self._node.ensure_contacts()
+            await self._node.walks.search(search)
 
     def _learn(self, peer_id: NodeId, search: Search) -> None:
         """Remember the answer, and give it to nodes that should have had it."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from egtp.values.identity import Identity
 from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
-from lookup_dht.protocol.rate_limit import BURST_S, RateLimit
+from lookup_dht.protocol.rate_limit import BURST_S, Pace, RateLimit
 from lookup_dht.protocol.round_trip import RoundTripEstimate
 from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
@@ -216,6 +216,15 @@ def test_a_source_that_is_forgotten_has_a_full_bucket(asked: list[tuple[int, flo
     for source, pause_s in asked:
         now += pause_s
         assert forgets.allow(source, now) == never_forgets[source].allow(source, now)
+
+
+def test_who_begins_when_its_pace_says_is_never_refused_by_a_node_of_that_rate() -> None:
+    pace, node = Pace(100.0), RateLimit(100.0, 1e9)
+    begun = [pace.wait_s(0.0) for _ in range(1000)]
+    assert 200 <= begun.count(0.0) <= 201
+    assert all(node.allow("me", begin_s) for begin_s in begun)
+    assert begun[-1] < 8.1
+    assert pace.wait_s(100.0) == 0.0
 
 
 def test_silent_sources_take_no_memory() -> None:

@@ -216,6 +216,26 @@ async def test_an_expired_record_is_never_returned(
         await client.publish(sign(identity, 5, expiry=2000))
 
 
+async def test_of_many_peers_that_are_looked_up_at_once_a_few_are_asked_for_at_a_time(
+    start: Start,
+) -> None:
+    """Else a node would lose the replies in its own socket, and say that nobody answered."""
+    server = await start()
+    client = await start(server, server=False, limits=DHTLimits(searches_at_once=3))
+    lookups = [
+        asyncio.ensure_future(client.resolve(NodeId(number.to_bytes(20, "big"))))
+        for number in range(20)
+    ]
+    under_way = 0
+    for one in asyncio.as_completed(lookups):
+        with pytest.raises(LookupFailed) as failed:
+            await one
+        assert failed.value.reason is LookupFailure.NOT_FOUND
+        under_way = max(under_way, client.statistics()["open_queries"])
+    assert 0 < under_way <= 3
+    assert client.counters["sent_find_value"] == 20
+
+
 async def test_each_way_to_find_nothing_has_its_reason(
     start: Start, identity: Identity, sign: Sign, open_raw: Callable[..., Awaitable[Any]]
 ) -> None:
