@@ -45,6 +45,7 @@ from egtp.events import (
     RecordNotPublished,
     RecordPublished,
 )
+from egtp.first_line import first_line
 from egtp.program import (
     USAGE,
     bytes_per_s,
@@ -290,7 +291,7 @@ async def _node(
         if options.passphrase_file and keys is None:
             raise InvalidConfig("--passphrase-file is of use with --identity or --state only")
         if keys is not None:
-            passphrase = _passphrase(options.passphrase_file)
+            passphrase = await _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
         known = () if state is None or options.bootstrap else state.contacts
         if not (options.bootstrap or options.dht_listen or known):
@@ -373,7 +374,7 @@ async def _renew_key(options: argparse.Namespace) -> None:
     keys = _key_file(options)
     if keys is None:
         raise InvalidConfig("say whose key with --identity FILE or --state DIR")
-    passphrase = _passphrase(options.passphrase_file)
+    passphrase = await _passphrase(options.passphrase_file)
     node_id = IdentityFile.renew_channel_key(keys, passphrase=passphrase)
     print(f"peer {node_id} has a new channel key, and uses it when it is started")
 
@@ -471,14 +472,11 @@ async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines
     await node.close(drain_s=options.drain)
 
 
-def _passphrase(file: Path | None) -> bytes | None:
+async def _passphrase(file: Path | None) -> bytes | None:
     """Raises :class:`InvalidConfig`."""
     if file is None:
         return None
-    try:
-        passphrase = file.read_bytes().split(b"\n", 1)[0].rstrip(b"\r")
-    except OSError as error:
-        raise InvalidConfig(f"cannot read {file}: {error.strerror}") from None
+    passphrase = await first_line(file)
     if not passphrase:
         raise InvalidConfig(f"there is no passphrase in the first line of {file}")
     return passphrase

@@ -144,6 +144,20 @@ def test_a_busy_port_and_a_broken_identity_are_told(start: Start, tmp_path: Path
     assert done.stderr == f"egtp: {broken} is not an identity file\n"
 
 
+def test_a_server_that_waits_for_its_passphrase_can_be_stopped(
+    start: Start, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    echo = start(
+        *("-m", "egtp", "echo", "--identity", str(tmp_path / "echo.pem")),
+        *("--passphrase-file", str(pipe), "--bootstrap", "127.0.0.1:9"),
+    )
+    writer = os.open(pipe, os.O_WRONLY)  # Which waits until it is read from.
+    stop(echo)
+    os.close(writer)
+
+
 def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_path: Path) -> None:
     bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
     address = line(bootstrap).removeprefix("listening on ")
