@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
 from egtp.handling.workers import ENDS_THE_PROGRAM, Worker, Workers
+from egtp.limits.repetitions import Repetitions
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
 from egtp.queries.asker import Answer, Asker
@@ -147,6 +148,7 @@ class Handlers:
         """What room was taken for each."""
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
+        self._raised = Repetitions()
         self._closed = False
 
     def add(
@@ -241,10 +243,17 @@ class Handlers:
         self._counters["handler raised"] += 1
         if error is None:
             error = TypeError(f"a handler answers with bytes, not {type(body).__name__}")
-        asyncio.get_running_loop().call_exception_handler(
-            {"message": f"handler of kind {incoming.kind!r} raised", "exception": error}
-        )
+        self._tell(incoming.kind, error)
         return ReplyCode.HANDLER_ERROR, b""
+
+    def _tell(self, kind: str, error: BaseException) -> None:
+        loop = asyncio.get_running_loop()
+        times = self._raised.times((kind, *_what_and_where(error)), loop.time())
+        if times:
+            more = "" if times == 1 else f", {times} times since this was last told"
+            loop.call_exception_handler(
+                {"message": f"handler of kind {kind!r} raised{more}", "exception": error}
+            )
 
     def asked_again(self, path: Path, reference: bytes) -> None:
         """A query that runs came once more, by this path."""
@@ -312,6 +321,16 @@ async def _awaited(result: object) -> bytes | None:
         )
     answer: bytes | None = await result
     return answer
+
+
+def _what_and_where(error: BaseException) -> tuple[str, str, int]:
+    """What makes it the same as another one."""
+    name, file, line = type(error).__qualname__, "", 0
+    place = error.__traceback__
+    while place is not None:
+        file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
+        place = place.tb_next
+    return name, file, line
 
 
 def _wrong_with(failed: Any) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -234,8 +235,34 @@ async def test_what_a_handler_raises_is_told_to_the_asker_as_a_code_only(
     for _ in range(2):
         assert await answers.end_of(await answers.come("fails")) == end
         answers.ends.clear()
-    assert len(answers.problems) == (2 if told else 0)
+    assert len(answers.problems) == (1 if told else 0)
     assert answers.counters == ({"handler raised": 2} if told else {})
+    answers.problems.clear()
+
+
+async def test_a_handler_that_raises_at_each_query_is_told_of_once_for_each_place(
+    answers: Answers,
+) -> None:
+    calls = itertools.count()
+
+    async def handler(query: Incoming) -> bytes:
+        if next(calls) % 2:
+            return b"%d" % int(query.body)
+        return bytes([query.body[99]])
+
+    answers.handlers.add("fails", handler)
+    answers.handlers.add("fails.too", handler)
+    for kind in ["fails"] * 10 + ["fails.too"] * 4:
+        await answers.end_of(await answers.come(kind))
+        answers.ends.clear()
+    assert answers.counters == {"handler raised": 14}
+    told = [(it["message"], type(it["exception"])) for it in answers.problems]
+    assert told == [
+        ("handler of kind 'fails' raised", IndexError),
+        ("handler of kind 'fails' raised", ValueError),
+        ("handler of kind 'fails.too' raised", IndexError),
+        ("handler of kind 'fails.too' raised", ValueError),
+    ]
     answers.problems.clear()
 
 
