@@ -9,6 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
+import shutil
+import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -31,6 +34,12 @@ class CompileHook(BuildHookInterface):  # type: ignore[misc]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version != "standard" or not self._wanted():
             return
+        missing = _missing()
+        if missing:
+            raise SystemExit(
+                f"EGTP_COMPILE=1 needs {' and '.join(missing)} (on Debian: apt install gcc "
+                "python3-dev); without EGTP_COMPILE the package is pure Python and needs neither"
+            )
         self._made = tempfile.TemporaryDirectory(prefix="egtp-compiled-")
         library = Path(self._made.name, "lib")
         with contextlib.chdir(self.root):
@@ -43,6 +52,14 @@ class CompileHook(BuildHookInterface):  # type: ignore[misc]
         """The wheel is written."""
         if self._wanted():
             self._made.cleanup()
+
+
+def _missing() -> list[str]:
+    """What compiling needs and this machine has not, as far as is seen at once."""
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    missing = [] if shutil.which(compiler) else [f"a C compiler ({compiler} is not there)"]
+    return missing if header.is_file() else [*missing, f"the headers of Python ({header})"]
 
 
 def _compile(modules: list[str], sources: Path, library: Path) -> None:
