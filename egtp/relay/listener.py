@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 from typing import Final, Protocol
 
 from egtp.discovery_service import Introduction
@@ -59,7 +60,7 @@ class _Candidate:
 
 
 class RelayListener:
-    """Registers at ``wanted`` of the relays that it was introduced to."""
+    """Registers at ``wanted`` of the relays that it was introduced to, in an order of its own."""
 
     def __init__(
         self,
@@ -113,9 +114,7 @@ class RelayListener:
             return
         now = self._host.now()
         free = [c for i, c in self._candidates.items() if i not in self._keepers]
-        ready = sorted(
-            (c for c in free if c.retry_at_s <= now), key=lambda candidate: candidate.failures
-        )
+        ready = sorted((c for c in free if c.retry_at_s <= now), key=self._preference)
         for candidate in ready[: max(0, self._wanted - len(self._keepers))]:
             relay_id = candidate.relay_id
             task = asyncio.get_running_loop().create_task(self._keep(candidate))
@@ -127,6 +126,10 @@ class RelayListener:
         later = [c.retry_at_s for c in free if c.retry_at_s > now]
         if later and len(self._keepers) < self._wanted:
             self._retry = asyncio.get_running_loop().call_later(min(later) - now, self._fill)
+
+    def _preference(self, candidate: _Candidate) -> tuple[int, bytes]:
+        """Each node prefers other relays, though all know the same ones: they share the load."""
+        return candidate.failures, sha256(self._me + candidate.relay_id).digest()
 
     async def _keep(self, candidate: _Candidate) -> None:
         """Hold a lease until the relay does not confirm it any more."""

@@ -350,13 +350,23 @@ async def test_a_relay_without_room_for_a_lease_is_passed_over(
     node = answer(
         await start(
             listen=(),
-            config=config(relays_wanted=1),
+            config=config(relays_wanted=2),
             discovery=StaticDiscovery(introductions([full, relay])),
         )
     )
     await eventually(lambda: node.relays == (relay.node_id,))
-    assert full.relay_server is not None
-    assert full.relay_server.counters["lease refused: full"] >= 1
+    server = full.relay_server
+    assert server is not None
+    await eventually(lambda: server.counters["lease refused: full"] >= 1)
+
+
+async def test_nodes_that_want_few_of_many_relays_share_the_load_between_them(
+    start: Start, relay: Node, hidden: Hidden, config: Config
+) -> None:
+    relays = [relay, await start(relay_server=True)]
+    one_wanted = config(relays_wanted=1)
+    chosen = {(await hidden(*relays, config=one_wanted)).relays for _ in range(20)}
+    assert chosen == {(relay.node_id,) for relay in relays}
 
 
 # Direct and relayed
