@@ -30,7 +30,7 @@ import egtp.node
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService
 from egtp.environment import Environment
-from egtp.errors import InvalidConfig, LocalProtocolError, WrongLoop
+from egtp.errors import InvalidConfig, LocalProtocolError, NodeClosed, WrongLoop
 from egtp.events import Observer
 from egtp.handling.handler_threads import HandlerThreads
 from egtp.handling.handlers import Handler, Incoming
@@ -146,9 +146,11 @@ class Node:
             raise
         self._started = True
 
-    def close(self) -> None:
+    def close(self, *, drain_s: float = 0.0) -> None:
         """End everything; no thread, task or socket is left. Calls that wait raise
         :class:`NodeClosed`. A second call does nothing, nor does one in a forked process.
+
+        With ``drain_s``, what was accepted is answered first, as by :meth:`egtp.Node.close`.
 
         A plain handler that runs is waited for, up to ``close_timeout_s``; then a
         ``ResourceWarning`` says that its thread is left until it returns. Raises
@@ -158,9 +160,15 @@ class Node:
             return
         if self._threads.is_one_of_them(threading.current_thread()):
             raise WrongLoop("a handler cannot close its node, which waits for its handlers")
-        self._loop.close()
-        atexit.unregister(self.close)
-        left = self._threads.close(self._close_timeout_s)
+        check_seconds(drain_s=drain_s, or_0=True)
+        try:
+            if drain_s:
+                with contextlib.suppress(NodeClosed):  # by another call, or it never ran
+                    self.run(lambda node: node.close(drain_s=drain_s))
+        finally:
+            self._loop.close()
+            atexit.unregister(self.close)
+            left = self._threads.close(self._close_timeout_s)
         if left:
             text = f"{left} handlers of {self.node_id} still run, in threads that end with them"
             warnings.warn(text, ResourceWarning, stacklevel=2)

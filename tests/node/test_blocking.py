@@ -19,6 +19,7 @@ import pytest
 import egtp
 from egtp import (
     FastFail,
+    FastFailReason,
     HandlerFailed,
     HardTimeout,
     Identity,
@@ -563,6 +564,40 @@ def test_r15_a_call_on_its_own_loop_raises_instead_of_waiting_for_itself(
     asker.query(greeter.node_id, "clumsy")
     assert len(told) == 2
     assert all("on_loop" in text for text in told)
+
+
+def test_a_node_that_is_drained_answers_what_its_handlers_have_begun(
+    greeter: Node, asker: Node
+) -> None:
+    begun, end = threading.Event(), threading.Event()
+
+    @greeter.handler("wait")
+    def wait(_: Incoming) -> bytes:
+        begun.set()
+        end.wait(LIMIT_S)
+        return b"done"
+
+    def refuses_all() -> bool:
+        try:
+            asker.query(greeter.node_id, "dance")
+        except HandlerFailed as error:
+            return error.code == ReplyCode.BUSY
+        except FastFail as error:
+            return error.reason is FastFailReason.AWAY
+        return False
+
+    with ThreadPoolExecutor() as threads:
+        reply = threads.submit(asker.query, greeter.node_id, "wait")
+        assert begun.wait(LIMIT_S)
+        closing = threads.submit(greeter.close, drain_s=LIMIT_S)
+        while not refuses_all():
+            pass
+        end.set()
+        assert reply.result() == b"done"
+        closing.result()
+    greeter.close(drain_s=1)
+    with pytest.raises(InvalidConfig, match="drain_s"):
+        greeter.close(drain_s=-1)
 
 
 def test_r15_a_handler_that_closes_its_node_raises_instead_of_waiting_for_itself(
