@@ -25,7 +25,15 @@ STATE_INTERVAL_S: Final = 60.0
 
 
 class KeptState:
-    """Of one node, in the file at ``path`` and the one of its records beside it."""
+    """Of one node, in the file at ``path`` and the one of its records beside it.
+
+    ::
+
+        kept = KeptState("state/dht", print)
+        lookup = DHTLookup(bootstrap=SEEDS, state=kept.read(), store=kept.records)
+        async with lookup, kept.of(lookup):
+            ...
+    """
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class DHTLookup:
             promise that others can, which the first nodes of a network need: such a node serves at
             once, and no longer if its network has strangers to it and none of them reaches it.
         :param private_addresses: loopback and private addresses can be nodes: for tests and labs.
-        :param state: what :attr:`state` was when this node ran last.
+        :param state: what :attr:`state` was when this node ran last; see :class:`KeptState`.
         :param store: a file for the records held and for the highest sequences seen, which survives
             a kill; without it they are in memory only. A corrupt one is set aside with a warning.
         :param limits: the defaults if None.
