@@ -26,6 +26,7 @@ from lookup_dht.kademlia_server import LookupServer
 from lookup_dht.names import system_names
 from lookup_dht.records.record_file import open_or_set_aside
 from lookup_dht.resolving.resolving import Resolver
+from lookup_dht.resolving.turns import Turns
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
 from lookup_dht.state.seeds import parse_seed
 from lookup_dht.state.state_file import NodeState
@@ -129,7 +130,8 @@ class DHTLookup:
         self._node = LookupServer(self._settings, node_id, seeds, file, counters)
         self._node.protocol.statistics = self.statistics
         self._traffic = Traffic(self._settings.elapsed())
-        self._resolver = Resolver(self._node, self._settings, file, self._begin)
+        self._turns = Turns(self._settings.limits, self._settings.elapsed)
+        self._resolver = Resolver(self._node, self._settings, file, self._turns, self._begin)
         self._calls: set[asyncio.Task[Any]] = set()
         self._binding = asyncio.Lock()
         """Held while the socket is opened, exchanged or closed: each of these finds what the one
@@ -314,8 +316,9 @@ class DHTLookup:
         return Published(stored.stored, stored.asked, stored.networks)
 
     async def _put(self, record: SignedCommRecord) -> Stored:
-        await self._node.ensure_contacts()
-        return await self._node.walks.put(bytes(record.peer_id), record)
+        async with self._turns.turn(queries=2):
+            await self._node.ensure_contacts()
+            return await self._node.walks.put(bytes(record.peer_id), record)
 
     async def _join(self) -> None:
         await self._restore(self._state)

@@ -49,11 +49,11 @@ class DHTLimits:
     """No walk takes longer, whoever is asked: publishing takes a walk and then the stores, and all
     of it less than ``NodeConfig.lookup_timeout_s``."""
     searches_at_once: int = 32
-    """Lookups under way at a time, for different peers; others wait for their turn. A node that
-    looks for hundreds at once would lose their replies in its own socket."""
+    """Lookups and publications under way at a time, of different peers; others wait for their turn.
+    A node that began hundreds at once would lose the replies in its own socket."""
     searches_per_s: float = 100.0
-    """Lookups begun, sustained; two seconds' worth may come at once. In a small network each of
-    them asks every node, which answers ``source_queries_per_s``."""
+    """Lookups begun, sustained; two seconds' worth may come at once, and a publication counts for
+    two. In a small network each of them asks every node, which answers ``source_queries_per_s``."""
     pending_queries_max: int = 1024
     """Queries waiting for a reply, in all."""
     strikes_max: int = 2

@@ -77,8 +77,8 @@ class Pace:
         self._due_s = -math.inf
         """When the next one could begin if none did so at once."""
 
-    def wait_s(self, now: float) -> float:
-        """How long the next one has to wait. It is taken to begin then."""
+    def wait_s(self, now: float, units: int = 1) -> float:
+        """How long the next one has to wait, which takes so much. It is taken to begin then."""
         due_s = max(self._due_s, now)
-        self._due_s = due_s + self._gap_s
+        self._due_s = due_s + units * self._gap_s
         return max(0.0, due_s - now - BURST_S / 2)

@@ -14,6 +14,7 @@ from lookup_dht.records.record_file import RecordFile
 from lookup_dht.records.record_verifier import SequenceFloor
 from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.resolving.searches import SharedSearches
+from lookup_dht.resolving.turns import Turns
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walks.search import Search
 
@@ -29,6 +30,7 @@ class Resolver:
         node: LookupServer,
         settings: NodeSettings,
         file: RecordFile | None,
+        turns: Turns,
         begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         """``begin`` makes a task that is ended with the service. The sequences are in ``file``."""
@@ -36,7 +38,7 @@ class Resolver:
         self._counters = node.counters
         self._floor = SequenceFloor(settings.limits.sequences_max, "resolved", file)
         self._answers = AnswerCache(settings.limits)
-        self._searches = SharedSearches(node, settings, self._floor, self._answers, begin)
+        self._searches = SharedSearches(node, settings, self._floor, self._answers, turns, begin)
 
     def close(self) -> None:
         """Nothing is learned any more from searches that end now."""

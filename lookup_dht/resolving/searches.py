@@ -28,6 +28,7 @@ class SharedSearches:
         settings: NodeSettings,
         floor: SequenceFloor,
         answers: AnswerCache,
+        turns: Turns,
         begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         """``begin`` makes a task that is ended with the service."""
@@ -36,7 +37,7 @@ class SharedSearches:
         self._floor = floor
         self._answers = answers
         self._begin = begin
-        self._turns = Turns(settings.limits, settings.elapsed)
+        self._turns = turns
         self._shared: dict[NodeId, _SharedSearch] = {}
         self._closed = False
 

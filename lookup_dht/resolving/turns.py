@@ -1,4 +1,4 @@
-"""Whose search may begin: a few at a time, and so many a second."""
+"""Who may walk through the network now: a few at a time, and so many a second."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class Turns:
         self._elapsed: Final = elapsed
 
     @contextlib.asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for it, and have it until the end of the block."""
+    async def turn(self, queries: int = 1) -> AsyncIterator[None]:
+        """Wait for it, and have it until the end of the block. ``queries`` are what it takes of
+        each node in a small network."""
         async with self._places:
-            wait_s = self._pace.wait_s(self._elapsed())
+            wait_s = self._pace.wait_s(self._elapsed(), queries)
             if wait_s:
                 await asyncio.sleep(wait_s)
             yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -234,6 +235,20 @@ async def test_of_many_peers_that_are_looked_up_at_once_a_few_are_asked_for_at_a
         under_way = max(under_way, client.statistics()["open_queries"])
     assert 0 < under_way <= 3
     assert client.counters["sent_find_value"] == 20
+
+
+async def test_of_many_records_that_are_published_at_once_a_few_are_stored_at_a_time(
+    start: Start, sign: Sign
+) -> None:
+    server = await start()
+    client = await start(server, server=False, limits=DHTLimits(searches_at_once=3))
+    owners = [Identity.generate(random.Random(number).randbytes) for number in range(20)]
+    under_way = 0
+    publishing = [asyncio.ensure_future(client.publish(sign(owner, 5))) for owner in owners]
+    for one in asyncio.as_completed(publishing):
+        assert await one == Published(stored=1, asked=1)
+        under_way = max(under_way, client.statistics()["open_queries"])
+    assert 0 < under_way <= 3
 
 
 async def test_each_way_to_find_nothing_has_its_reason(
