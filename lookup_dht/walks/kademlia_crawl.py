@@ -42,8 +42,8 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
     ) -> None:
         """``on_reply`` sees every reply, with the contact that it came from."""
         limits = settings.limits
-        # Upstream would log the peers, and keep them in a heap that is not used here.
-        super().__init__(protocol, node, [], limits.replication, limits.parallel_queries)
+        # Not upstream's: it logs a line for each walk, and makes a heap that is not used here.
+        self.protocol, self.node = protocol, node
         self._settings = settings
         self._on_reply = on_reply
         self._open: dict[bytes, OpenQuery] = {}

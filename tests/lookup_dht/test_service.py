@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -249,6 +250,19 @@ async def test_of_many_records_that_are_published_at_once_a_few_are_stored_at_a_
         assert await one == Published(stored=1, asked=1)
         under_way = max(under_way, client.statistics()["open_queries"])
     assert 0 < under_way <= 3
+
+
+async def test_nothing_is_logged_of_what_goes_well(
+    network: Network, identity: Identity, sign: Sign, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An application that logs at INFO is to see its own lines."""
+    nodes = await network(5)
+    caplog.set_level(logging.INFO)
+    await nodes[3].publish(sign(identity, 5))
+    await nodes[4].resolve(identity.node_id)
+    with pytest.raises(LookupFailed):
+        await nodes[4].resolve(NodeId(bytes(20)))
+    assert caplog.messages == []
 
 
 async def test_each_way_to_find_nothing_has_its_reason(
