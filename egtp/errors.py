@@ -31,11 +31,10 @@ What a *stranger* sends is never raised to a user: it is dropped and counted. Th
 from __future__ import annotations
 
 import enum
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from egtp.values.attempts import Attempt
-    from egtp.values.identity import NodeId
+# For annotations alone, which name what is built on these errors, and can be resolved all the same.
+import egtp
 
 __all__ = [
     "CanonicalError",
@@ -113,7 +112,7 @@ class FastFail(EgtpError, ConnectionError):
     def __init__(
         self,
         summary: str,
-        attempts: tuple[Attempt, ...] = (),
+        attempts: tuple[egtp.Attempt, ...] = (),
         reason: FastFailReason = FastFailReason.NO_WAY,
     ) -> None:
         super().__init__(summary)
@@ -157,7 +156,7 @@ class HandlerFailed(EgtpError):
     peer's words what it has done itself.
     """
 
-    peer_id: NodeId | None = None
+    peer_id: egtp.NodeId | None = None
     """Who has answered so; None of one that a handler makes."""
 
     def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
@@ -188,7 +187,9 @@ class HedgeFailed(EgtpError):
     """
 
     def __init__(
-        self, outcomes: tuple[tuple[NodeId, EgtpError], ...], not_asked: tuple[NodeId, ...] = ()
+        self,
+        outcomes: tuple[tuple[egtp.NodeId, EgtpError], ...],
+        not_asked: tuple[egtp.NodeId, ...] = (),
     ) -> None:
         super().__init__(f"none of {len(outcomes) + len(not_asked)} peers has replied")
         self.outcomes = outcomes

@@ -7,22 +7,20 @@ import itertools
 import random
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from simulations import virtual
 from simulations.virtual.clocks import Clocks
+from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.disk import Disk
 from simulations.virtual.errors import HostDown, ImpossibleWorld, SimulationError
 from simulations.virtual.faults import Fault, Faults
 from simulations.virtual.flows import Flows
+from simulations.virtual.link import Link
 from simulations.virtual.process import Errand, Process, current_process
 from simulations.virtual.routing import Net, canonical_ip, wildcard_like
-
-if TYPE_CHECKING:
-    from simulations.virtual.datagram import DatagramTransport
-    from simulations.virtual.link import Link
-    from simulations.virtual.network import Network
-    from simulations.virtual.server import Listener
-    from simulations.virtual.stream import StreamTransport
+from simulations.virtual.server import Listener
+from simulations.virtual.stream import StreamTransport
 
 __all__ = ["Host"]
 
@@ -41,7 +39,7 @@ class Host:
 
     def __init__(
         self,
-        network: Network,
+        network: virtual.Network,
         name: str,
         addresses: tuple[str, ...],
         net: Net,
@@ -56,7 +54,7 @@ class Host:
         self.is_up = True
         self.is_asleep = False
         self.firewalls: Final[Faults[str]] = Faults()
-        self.process = Process(self)
+        self.process: Process = Process(self)
         self.power_cuts: int = 0
         self.when_awake: list[Callable[[], None]] = []
         """What its kernel has to do when it does not sleep any more."""

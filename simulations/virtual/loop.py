@@ -18,18 +18,16 @@ import itertools
 import math
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from simulations.virtual.clocks import Clocks
 from simulations.virtual.errors import Overdue, Stalled
 from simulations.virtual.garbage import YOUNG_TURNS, collect_garbage
 from simulations.virtual.numbered import SimulatedFuture, make_task
 from simulations.virtual.process import Machine, Process, close, current_process, is_over
+from simulations.virtual.sockets import Sockets
 from simulations.virtual.unthreaded import Unthreaded
 from simulations.virtual.waiting import who_waits
-
-if TYPE_CHECKING:
-    from simulations.virtual.sockets import Sockets
 
 __all__ = ["WORLD", "VirtualLoop"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint
-
-if TYPE_CHECKING:
-    from simulations.virtual.datagram import DatagramTransport
-    from simulations.virtual.stream import StreamTransport
+from simulations.virtual.stream import StreamTransport
 
 __all__ = ["Tap"]
 

@@ -5,21 +5,44 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from inspect import signature
+from collections.abc import Iterator
+from inspect import isfunction, signature
 from pathlib import Path
-from typing import get_type_hints
+from types import ModuleType
+from typing import Any, get_type_hints
 
 import pytest
 
 import discovery
-import egtp
 import egtp.blocking
-import lookup_dht
+import egtp.config
+import egtp.discovery_service
+import egtp.environment
+import egtp.errors
+import egtp.events
+import egtp.lookup
+import lookup_dht.settings
+import simulations.virtual
 from egtp import Identity, Incoming, Node
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
 BUILD = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["hatch"]["build"]
+
+PUBLIC_MODULES = (
+    egtp,
+    egtp.blocking,
+    egtp.config,
+    egtp.discovery_service,
+    egtp.environment,
+    egtp.errors,
+    egtp.events,
+    egtp.lookup,
+    lookup_dht,
+    lookup_dht.settings,
+    discovery,
+    simulations.virtual,
+)
 
 VALUES = [
     value
@@ -59,6 +82,29 @@ def test_a_blocking_node_names_the_options_of_a_node() -> None:
     of_node = signature(Node.__init__).parameters
     of_blocking = signature(egtp.blocking.Node.__init__).parameters
     assert {name: of_blocking.get(name) for name in of_node} == dict(of_node)
+
+
+def public_names(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Every public class and function of a module, and what those classes can be asked for."""
+    for name in vars(module)["__all__"]:
+        public = getattr(module, name)
+        if isfunction(public) or isinstance(public, type):
+            yield name, public
+        for member, value in vars(public).items() if isinstance(public, type) else ():
+            called = getattr(value, "fget", getattr(value, "__func__", value))
+            if isfunction(called) and (member == "__init__" or not member.startswith("_")):
+                yield f"{name}.{member}", called
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+def test_the_types_of_every_public_name_can_be_asked_for(module: ModuleType) -> None:
+    unknown = {}
+    for name, public in public_names(module):
+        try:
+            get_type_hints(public)
+        except NameError as error:
+            unknown[name] = str(error)
+    assert not unknown
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.__name__)
