@@ -191,7 +191,10 @@ class HedgeFailed(EgtpError):
         outcomes: tuple[tuple[egtp.NodeId, EgtpError], ...],
         not_asked: tuple[egtp.NodeId, ...] = (),
     ) -> None:
-        super().__init__(f"none of {len(outcomes) + len(not_asked)} peers has replied")
+        count = len(outcomes) + len(not_asked)
+        super().__init__(
+            "the peer did not reply" if count == 1 else f"none of {count} peers replied"
+        )
         self.outcomes = outcomes
         """Every peer that was asked, in that order, with the error that its query ended in."""
         self.not_asked = not_asked

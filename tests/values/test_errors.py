@@ -143,6 +143,14 @@ def test_an_error_survives_copying_and_pickling(error: EgtpError) -> None:
         assert vars(same) == vars(error)
 
 
+def test_several_peers_that_fail_are_counted_and_one_is_not() -> None:
+    late, refused = HardTimeout("late", may_have_run=True), FastFail("refused")
+    assert str(HedgeFailed(((PEER, late),))) == f"the peer did not reply; {PEER}: late"
+    assert str(HedgeFailed(((PEER, late), (OTHER_PEER, refused)))) == (
+        f"none of 2 peers replied; {PEER}: late; {OTHER_PEER}: refused"
+    )
+
+
 def test_the_outcome_of_several_peers_is_copied_with_each_of_theirs() -> None:
     one, other = FastFail("refused", ATTEMPTS), HardTimeout("late", may_have_run=True)
     error = HedgeFailed(((PEER, one), (OTHER_PEER, other)))
