@@ -95,7 +95,7 @@ async def hedge(
                 )
                 continue
             waits: list[asyncio.Future[Any]] = [
-                query.outcome for query in asked.values() if not query.done()
+                query._outcome for query in asked.values() if not query.done()
             ]
             if not waits:
                 raise HedgeFailed(_errors(asked), tuple(to_ask))

@@ -307,15 +307,15 @@ class Node:
         if on_soft_timeout is not None:
             check_notice(on_soft_timeout, soft_timeout_s)
         query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
-        return query.is_asked_by(
+        return query._is_asked_by(
             engine.ask(
                 peer_id,
                 kind,
                 body,
                 hard_timeout_s,
                 soft_timeout_s,
-                query.outcome,
-                query.pass_soft_timeout,
+                query._outcome,
+                query._pass_soft_timeout,
                 idempotent,
                 early,
             )

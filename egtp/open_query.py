@@ -25,7 +25,7 @@ class OpenQuery:
     abandons the query: everything about it is freed at once, and the peer is told.
     """
 
-    __slots__ = ("_abandon", "_exchange", "_on_soft_timeout", "_soft", "_soft_passed", "outcome")
+    __slots__ = ("_abandon", "_exchange", "_on_soft_timeout", "_outcome", "_soft", "_soft_passed")
 
     def __init__(
         self,
@@ -33,72 +33,72 @@ class OpenQuery:
         abandon: Callable[[PeerExchange], None],
         on_soft_timeout: Callable[[], None] | None = None,
     ) -> None:
-        self.outcome = outcome
+        self._outcome = outcome
         self._abandon = abandon
         self._exchange: PeerExchange | None = None
         self._on_soft_timeout = on_soft_timeout
         self._soft: asyncio.Future[bool] | None = None
         self._soft_passed = False
 
-    def is_asked_by(self, exchange: PeerExchange | None) -> OpenQuery:
+    def _is_asked_by(self, exchange: PeerExchange | None) -> OpenQuery:
         """This is its exchange; None if it failed at once."""
         self._exchange = exchange
         return self
 
     def __await__(self) -> Generator[Any, None, bytes]:
         try:
-            return (yield from self.outcome)
+            return (yield from self._outcome)
         except asyncio.CancelledError:
             self.cancel()
             raise
 
     def done(self) -> bool:
         """Whether the outcome is there, a cancellation included."""
-        return self.outcome.done()
+        return self._outcome.done()
 
     def cancel(self) -> bool:
         """Abandon the query. False if it had its outcome already."""
-        self.outcome.cancel()
+        self._outcome.cancel()
         if self._exchange is None:
             return False
         exchange, self._exchange = self._exchange, None
         self._abandon(exchange)
-        return self.outcome.cancelled()
+        return self._outcome.cancelled()
 
     def cancelled(self) -> bool:
         """Whether it was abandoned before it had an outcome."""
-        return self.outcome.cancelled()
+        return self._outcome.cancelled()
 
     def result(self) -> bytes:
         """The reply's body. Raises as awaiting it would, and InvalidStateError before its end."""
-        return self.outcome.result()
+        return self._outcome.result()
 
     def exception(self) -> BaseException | None:
         """What awaiting it would raise, or None for a reply."""
-        return self.outcome.exception()
+        return self._outcome.exception()
 
     async def soft_timeout(self) -> bool:
         """Wait for the soft timeout (R6). True when it passes; False if the outcome comes first.
 
         The query goes on: a reply after the soft timeout counts as if it had been on time.
         """
-        if self._soft_passed or self.outcome.done():
+        if self._soft_passed or self._outcome.done():
             return self._soft_passed
         if self._soft is None:
-            self._soft = self.outcome.get_loop().create_future()
-            self.outcome.add_done_callback(self._outcome_came)
+            self._soft = self._outcome.get_loop().create_future()
+            self._outcome.add_done_callback(self._outcome_came)
         return await asyncio.shield(self._soft)
 
-    def pass_soft_timeout(self) -> None:
+    def _pass_soft_timeout(self) -> None:
         """What the engine calls when it passes."""
-        if self.outcome.done() or self._soft_passed:
+        if self._outcome.done() or self._soft_passed:
             return
         self._soft_passed = True
         if self._soft is not None and not self._soft.done():
             self._soft.set_result(True)
         if self._on_soft_timeout is not None:
             # In a turn of its own: what it raises is the application's affair.
-            self.outcome.get_loop().call_soon(self._on_soft_timeout)
+            self._outcome.get_loop().call_soon(self._on_soft_timeout)
 
     def _outcome_came(self, _: asyncio.Future[bytes]) -> None:
         if self._soft is not None and not self._soft.done():

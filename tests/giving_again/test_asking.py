@@ -189,8 +189,8 @@ class Recorder:
         self, size: int = 3000, hard_timeout_s: float = 60.0, *, idempotent: bool = False
     ) -> OpenQuery:
         query = OpenQuery(asyncio.get_running_loop().create_future(), self.asking.abandon)
-        outcome, body = query.outcome, bytes(size)
-        return query.is_asked_by(
+        outcome, body = query._outcome, bytes(size)
+        return query._is_asked_by(
             self.asking.ask(
                 PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, None
             )
@@ -575,7 +575,7 @@ async def test_a_new_path_is_told_again_which_numbers_are_finished() -> None:
     node.lose(path)
     node.path(RELAYED)
     assert node.settled_except(PEER) is not None
-    assert not long_one.outcome.done()
+    assert not long_one._outcome.done()
 
 
 async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_its_end() -> None:

@@ -253,7 +253,7 @@ async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
     path.limits = path.limits._replace(open_queries_max=100)
     others = [other.open_query(node.node_id, "stuck") for _ in range(3)]
     done, _ = await asyncio.wait(
-        [query.outcome for query in others], return_when=asyncio.FIRST_COMPLETED
+        [query._outcome for query in others], return_when=asyncio.FIRST_COMPLETED
     )
     (outcome,) = (query.exception() for query in done)
     assert isinstance(outcome, HandlerFailed)

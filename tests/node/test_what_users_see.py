@@ -23,7 +23,7 @@ import egtp.events
 import egtp.lookup
 import lookup_dht.settings
 import simulations.virtual
-from egtp import Identity, Incoming, Node
+from egtp import Identity, Incoming, Node, OpenQuery
 
 REPOSITORY = Path(__file__).parent.parent.parent
 
@@ -110,6 +110,11 @@ def test_the_types_of_every_public_name_can_be_asked_for(module: ModuleType) -> 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.__name__)
 def test_the_types_of_a_value_can_be_asked_for(value: type) -> None:
     assert {field.name for field in dataclasses.fields(value)} <= get_type_hints(value).keys()
+
+
+def test_an_open_query_shows_what_is_for_its_asker_alone() -> None:
+    shown = {name for name in dir(OpenQuery) if not name.startswith("_")}
+    assert shown == {"cancel", "cancelled", "done", "exception", "result", "soft_timeout"}
 
 
 def test_a_node_is_shown_by_its_peer_id() -> None:

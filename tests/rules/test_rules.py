@@ -417,7 +417,7 @@ def test_r24_what_a_relay_holds_never_outlives_its_hard_timeout() -> None:
                 await asyncio.sleep(seconds)
             # Its connection is dead, and it finds out.
             await lab.query(peer, relay.node_id)
-            await asyncio.wait([query.outcome])
+            await asyncio.gather(query, return_exceptions=True)
             # Until what had come by then has run, and a second connection has been drained.
             await asyncio.sleep(10)
             return query.exception()
@@ -598,7 +598,7 @@ def test_r21_once_a_relay_was_given_a_copy_nothing_that_it_says_is_a_fast_fail()
         with pytest.raises(FastFail) as failed:
             await lab.query(asker, peer.node_id)
         assert "the relay says that it does not know the peer" in str(failed.value)
-        await asyncio.wait([query.outcome])
+        await asyncio.gather(query, return_exceptions=True)
         error = query.exception()
         assert isinstance(error, HardTimeout)
         assert error.may_have_run
@@ -624,7 +624,7 @@ def test_r22_what_may_have_run_is_not_run_again_by_a_restarted_peer_unless_harml
         host.kill()
         lab.called.clear()
         again = await lab.node(identity=peer.identity, on=host)
-        await asyncio.wait([unsafe.outcome])
+        await asyncio.gather(unsafe, return_exceptions=True)
         assert isinstance(unsafe.exception(), OutcomeUnknown)
         await asyncio.sleep(1)
         assert lab.called.is_set()
