@@ -29,10 +29,13 @@ MAY_BE_ZERO: Final = frozenset({
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayLimits:
-    """What a relay server gives away. Sizes in bytes, durations in seconds."""
+    """What a relay server gives to others: durations in seconds, sizes in bytes.
+
+    Raises :class:`InvalidConfig` for a value that cannot work.
+    """
 
     leases_max: int = 4096
-    """Registered recipients; an eighth of the places is kept for peers that this node knows."""
+    """Registered recipients. An eighth is kept for peers that this node knows."""
     lease_s_max: float = 300.0
     """How long a lease lasts at most unless it is renewed."""
     mailbox_packets_max: int = 64
@@ -40,22 +43,22 @@ class RelayLimits:
     mailbox_bytes_max: int = 256 * 1024
     """Bytes held for one recipient that is away."""
     mailbox_sender_packets_max: int = 16
-    """Packets of one sender in a mailbox: nobody fills somebody else's."""
+    """How many of these may be from one sender, so that nobody fills another's mailbox."""
     mailboxes_bytes_max: int = 64 * 1024 * 1024
     """Bytes held in all mailboxes together."""
     sender_bytes_max: int = 4 * 1024 * 1024
-    """Bytes of one sender in all mailboxes together."""
+    """How many of these may be from one sender."""
     mailbox_s_max: float = 600.0
-    """How long anything is held, whatever lifetime it names."""
+    """How long a packet is held at most, whatever its own lifetime."""
     queue_bytes_max: int = 4 * 1024 * 1024
-    """Bytes waiting to be pushed down one recipient's connection. No sender may have more of them
-    than what stays free."""
+    """Bytes waiting to be pushed down one recipient's connection. No sender may take more of this
+    than it leaves free."""
 
     def __post_init__(self) -> None:
         # Nothing may be held for who is away; without leases, and packets to push, it is no relay.
         check_settings(self, MAY_BE_ZERO)
         if self.mailbox_s_max > 600:
-            raise InvalidConfig("mailbox_s_max is at most 600 s")
+            raise InvalidConfig("mailbox_s_max must be at most 600")
 
 
 class Held(NamedTuple):

@@ -79,7 +79,7 @@ def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
     ("options", "message"),
     [
         ({"listen": 5}, "listen is a text"),
-        ({"network": 5}, "a network is named by"),
+        ({"network": 5}, "a network name must be"),
         ({"server": "no"}, "server is True, False"),
         ({"limits": {}}, "limits are DHTLimits"),
         ({"bootstrap": "nowhere"}, "'nowhere'"),
