@@ -1,4 +1,4 @@
-"""What a user gives to a node: whether it can be meant, said before it fails somewhere inside."""
+"""Checks of what a user gives to a node, before it fails somewhere inside."""
 
 from __future__ import annotations
 
@@ -41,35 +41,39 @@ def check_parts(
     """Raises :class:`InvalidConfig` for a part of the wrong kind."""
     if isinstance(discovery, type):
         name = discovery.__name__
-        raise InvalidConfig(f"discovery is one of its kind, and not the class: {name}()")
+        raise InvalidConfig(f"discovery must be an instance, not the class: write {name}()")
     if not isinstance(identity, Identity | IdentityFile):
-        raise InvalidConfig(f"identity is an Identity or an open IdentityFile, not {identity!r}")
+        raise InvalidConfig(
+            f"identity must be an Identity or an open IdentityFile, not {identity!r}"
+        )
     if isinstance(lookup, Friends):
-        raise InvalidConfig("friends are given as friends=, whatever lookup= is")
+        raise InvalidConfig("pass Friends as friends=, not as lookup=")
     if lookup is not None:
         check_service("lookup", lookup)
     if friends is not None and not isinstance(friends, Friends):
-        raise InvalidConfig(f"friends is a Friends, not {friends!r}")
+        raise InvalidConfig(f"friends must be a Friends, not {friends!r}")
     if discovery is not None and not hasattr(discovery, "meet_relay_servers"):
-        raise InvalidConfig(f"discovery is a discovery service, not {discovery!r}")
+        raise InvalidConfig(f"discovery must be a discovery service, not {discovery!r}")
     if not isinstance(relay_server, bool | RelayLimits | None):
-        raise InvalidConfig(f"relay_server is True, False or RelayLimits, not {relay_server!r}")
+        raise InvalidConfig(
+            f"relay_server must be True, False or RelayLimits, not {relay_server!r}"
+        )
     if not isinstance(config, NodeConfig | None):
-        raise InvalidConfig(f"config is a NodeConfig, not {config!r}")
+        raise InvalidConfig(f"config must be a NodeConfig, not {config!r}")
     _check_publish_timeout(lookup, config or NodeConfig())
     if not isinstance(environment, Environment | None):
-        raise InvalidConfig(f"environment is an Environment, not {environment!r}")
+        raise InvalidConfig(f"environment must be an Environment, not {environment!r}")
     if observer is not None and not callable(observer):
-        raise InvalidConfig(f"observer is a function that is told events, not {observer!r}")
+        raise InvalidConfig(f"observer must be a function that takes events, not {observer!r}")
 
 
 def _check_publish_timeout(lookup: object, config: NodeConfig) -> None:
     most_s = 0.8 * config.lookup_timeout_s
     if isinstance(lookup, LookupChain) and lookup.publish_timeout_s > most_s:
         raise InvalidConfig(
-            f"publish_timeout_s of a {type(lookup).__name__} is at most {most_s:g}, since "
-            f"lookup_timeout_s is {config.lookup_timeout_s:g}: what one service has stored would "
-            f"count for nothing if another one took {lookup.publish_timeout_s:g} s"
+            f"publish_timeout_s of a {type(lookup).__name__} must be at most {most_s:g}, since "
+            f"lookup_timeout_s is {config.lookup_timeout_s:g}: otherwise a service that takes "
+            f"{lookup.publish_timeout_s:g} s would void what another one has stored"
         )
 
 
@@ -80,7 +84,7 @@ def check_dial_from(address: str | None) -> None:
             ipaddress.ip_address(str(address))
     except ValueError:
         raise InvalidConfig(
-            f"dial_from is an IP address of this machine, without a port, not {address!r}"
+            f"dial_from must be an IP address of this machine, without a port, not {address!r}"
         ) from None
 
 
@@ -88,7 +92,7 @@ def parse_addresses(texts: str | Sequence[str]) -> list[Address]:
     """Raises :class:`InvalidConfig` for what is no address, or no texts of several."""
     texts = [texts] if isinstance(texts, str) else texts
     if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
-        raise InvalidConfig(f"addresses are texts of the form IP:PORT, not {texts!r}")
+        raise InvalidConfig(f"addresses must be strings of the form IP:PORT, not {texts!r}")
     return [Address.parse(text) for text in texts]
 
 
@@ -107,7 +111,9 @@ def parse_rates(send: float | None, receive: float | None) -> Rates:
         if rate is None:
             continue
         if isinstance(rate, bool) or not isinstance(rate, int | float):
-            raise LocalProtocolError(f"a rate is a number of bytes per second, not {rate!r}")
+            raise LocalProtocolError(f"a rate must be a number of bytes per second, not {rate!r}")
         if not 0 < rate < math.inf:
-            raise LocalProtocolError(f"a rate is above 0 and finite, not {rate!r}; None for none")
+            raise LocalProtocolError(
+                f"a rate must be above 0 and finite, not {rate!r}; None means no limit"
+            )
     return Rates(send, receive)

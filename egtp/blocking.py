@@ -105,7 +105,9 @@ class Node:
         check_seconds(close_timeout_s=close_timeout_s, or_0=True)
         entered = tuple(services) if isinstance(services, Iterable) else (None,)
         if not all(hasattr(service, "__aenter__") for service in entered):
-            raise InvalidConfig(f"services is a list of what `async with` takes, not {services!r}")
+            raise InvalidConfig(
+                f"services must be a list of async context managers, not {services!r}"
+            )
         self.on_loop: Final = egtp.node.Node(
             identity,
             listen=listen,
@@ -159,7 +161,7 @@ class Node:
         if self._loop.is_of_another_process:
             return
         if self._threads.is_one_of_them(threading.current_thread()):
-            raise WrongLoop("a handler cannot close its node, which waits for its handlers")
+            raise WrongLoop("a handler cannot close its own node, which would wait for the handler")
         check_seconds(drain_s=drain_s, or_0=True)
         try:
             if drain_s:
@@ -170,7 +172,9 @@ class Node:
             atexit.unregister(self.close)
             left = self._threads.close(self._close_timeout_s)
         if left:
-            text = f"{left} handlers of {self.node_id} still run, in threads that end with them"
+            run = "1 handler still runs" if left == 1 else f"{left} handlers still run"
+            end = "a thread that ends with it" if left == 1 else "threads that end with them"
+            text = f"{run} after {self.node_id} was closed, in {end}"
             warnings.warn(text, ResourceWarning, stacklevel=2)
 
     def __enter__(self) -> Self:

@@ -60,10 +60,10 @@ async def hedge(
     """
     given: object = peer_ids  # a peerId is iterable, too
     if isinstance(given, bytes | str):
-        raise LocalProtocolError("hedge asks several peers, such as a list of peerIds, not one")
+        raise LocalProtocolError("hedge takes several peers, such as a list of peerIds, not one")
     to_ask = list(dict.fromkeys(peer_ids))
     if not to_ask:
-        raise LocalProtocolError("hedge needs a peer to ask")
+        raise LocalProtocolError("hedge needs at least one peer")
     if hard_timeout_s is None:
         hard_timeout_s = node.config.hard_timeout_s
     check_timeout(hard_timeout_s)

@@ -68,11 +68,13 @@ class IdentityFile:
         """
         where = Path(path)
         if passphrase is not None and not isinstance(passphrase, bytes):
-            raise InvalidConfig(f"a passphrase is bytes, not {type(passphrase).__name__}")
+            raise InvalidConfig(f"a passphrase must be bytes, not {type(passphrase).__name__}")
         if passphrase == b"":
-            raise InvalidConfig("a passphrase has at least one byte; None means that there is none")
+            raise InvalidConfig(
+                "a passphrase must have at least one byte; None means no passphrase"
+            )
         if passphrase is not None and len(passphrase) > PASSPHRASE_BYTES_MAX:
-            raise InvalidConfig(f"a passphrase has {PASSPHRASE_BYTES_MAX} bytes at most")
+            raise InvalidConfig(f"a passphrase must have at most {PASSPHRASE_BYTES_MAX} bytes")
         with _explained(where):
             mode = mode_at(where)
             if mode is None:
@@ -176,7 +178,9 @@ def _lock(path: Path, file: IO[bytes]) -> None:
 
 
 def _in_use(path: Path) -> InvalidConfig:
-    return InvalidConfig(f"{path} is in use by another process; an identity runs once at a time")
+    return InvalidConfig(
+        f"{path} is in use by another process; an identity can run in one process at a time"
+    )
 
 
 def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
@@ -184,7 +188,9 @@ def _parse(path: Path, data: bytes, passphrase: bytes | None) -> Identity:
     try:
         signing, channel = (load_pem_private_key(block, passphrase) for block in blocks)
     except TypeError:
-        needs = "needs a passphrase" if passphrase is None else "has no passphrase"
+        needs = (
+            "needs a passphrase" if passphrase is None else "is not encrypted: give no passphrase"
+        )
         raise InvalidConfig(f"{path} {needs}") from None
     except (ValueError, UnsupportedAlgorithm):
         wrong = "" if passphrase is None else ", or the passphrase is wrong"
@@ -198,8 +204,8 @@ def _check_mode(path: Path, mode: int) -> None:
     """A group may have been let in on purpose, as volumes of containers are; everybody was not."""
     if mode & 0o006:
         raise InvalidConfig(
-            f"every user of this machine can read or write {path}, which is a private key: "
-            f"chmod 600 {path}"
+            f"every user of this machine can read or write {path}, which holds private keys; "
+            f"run: chmod 600 {path}"
         )
 
 

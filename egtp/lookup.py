@@ -128,7 +128,7 @@ async def resolve_from(
         else:
             found = await service.resolve(peer_id, newer_than=newer_than)
     if not isinstance(found, SignedCommRecord):
-        raise TypeError(f"resolve() returns a SignedCommRecord, not {found!r}")
+        raise TypeError(f"resolve() must return a SignedCommRecord, not {found!r}")
     return found
 
 
@@ -137,7 +137,7 @@ async def publish_to(service: LookupService, record: SignedCommRecord) -> Publis
     with _cancelling_nobody_else():
         published: object = await service.publish(record)
     if not isinstance(published, Published):
-        raise TypeError(f"publish() returns a Published, not {published!r}")
+        raise TypeError(f"publish() must return a Published, not {published!r}")
     return published
 
 
@@ -151,15 +151,19 @@ def _cancelling_nobody_else() -> Iterator[None]:
         task = asyncio.current_task()
         if task is None or task.cancelling():
             raise
-        raise RuntimeError("it was cancelled, and not by whoever asked") from error
+        raise RuntimeError("it was cancelled, but not by its caller") from error
 
 
 def check_service(name: str, service: object) -> None:
     """Raises :class:`InvalidConfig` for what is no lookup service."""
     if isinstance(service, type):
-        raise InvalidConfig(f"{name} is one of its kind, and not the class: {service.__name__}()")
+        raise InvalidConfig(
+            f"{name} must be an instance, not the class: write {service.__name__}()"
+        )
     if not (hasattr(service, "resolve") and hasattr(service, "publish")):
-        raise InvalidConfig(f"{name} is a lookup service, such as a DHTLookup, not {service!r}")
+        raise InvalidConfig(
+            f"{name} must be a lookup service, such as a DHTLookup, not {service!r}"
+        )
 
 
 class MemoryLookup:
@@ -184,7 +188,7 @@ class MemoryLookup:
         if supersedes(record, self._records.get(record.peer_id)):
             self._records[record.peer_id] = record
         elif self._records[record.peer_id].encode() != record.encode():
-            raise PublishFailed("a newer record is stored")
+            raise PublishFailed("a newer record is already stored")
         return Published(stored=1, asked=1)
 
 
@@ -220,7 +224,7 @@ class LookupChain:
         gives all of them (``lookup_timeout_s``), so that what one has stored counts though another
         one hangs. Raises :class:`InvalidConfig`."""
         for service in services:
-            check_service("each of several", service)
+            check_service("each service", service)
         check_seconds(publish_timeout_s=publish_timeout_s)
         self._services: Final = services
         self.publish_timeout_s: Final = publish_timeout_s

@@ -61,7 +61,7 @@ class LoopThread:
         Raises :class:`LocalProtocolError` if it was started before."""
         self._check_process()
         if self._thread.ident is not None:
-            raise LocalProtocolError("this node was started already; make another one")
+            raise LocalProtocolError("this node was already started; create a new one")
         try:
             self._thread.start()
             self._decided.acquire()
@@ -142,15 +142,15 @@ class LoopThread:
         self._check_process()
         if threading.get_ident() == self._thread.ident:
             raise WrongLoop(
-                "this is the node's own thread, which would wait for itself: an async handler or "
-                "callback awaits `node.on_loop` instead, the asyncio node"
+                "this is the node's own thread, which would wait for itself: in an async handler "
+                "or callback, await methods of the asyncio node `node.on_loop` instead"
             )
 
     def _check_process(self) -> None:
         if self.is_of_another_process:
             raise WrongLoop(
-                "this process was forked from the one that runs the node, whose thread and "
-                "connections stay there; make a node of its own here, with an identity of its own"
+                "this process was forked from the one that runs the node; the node's thread and "
+                "connections stay there: create a new node here, with an identity of its own"
             )
 
     # In the thread

@@ -144,7 +144,7 @@ class Node:
         the node is closed meanwhile, or what its services raise; nothing is left then.
         """
         if self._engine is not None:
-            raise LocalProtocolError("this node was started already; make another one")
+            raise LocalProtocolError("this node was already started; create a new one")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
         sequences: SequenceStore = self._identity_file or MemorySequence()
         look = self._environment.open_files_max
@@ -376,9 +376,9 @@ class Node:
         """
         check_kind(kind)
         if not callable(handler):
-            raise LocalProtocolError(f"the handler of {kind!r} is a function, not {handler!r}")
+            raise LocalProtocolError(f"the handler of {kind!r} must be a function, not {handler!r}")
         if kind in self._handlers:
-            raise LocalProtocolError(f"kind {kind!r} has a handler already")
+            raise LocalProtocolError(f"kind {kind!r} already has a handler")
         if at_once_max is not None:
             check_count(1, at_once_max=at_once_max)
         check_yes_or_no(idempotent=idempotent, early=early)
@@ -416,7 +416,9 @@ class Node:
             contact = ContactLink.parse(contact)
         record = contact.record if isinstance(contact, ContactLink) else contact
         if not isinstance(record, SignedCommRecord | None) or contact is None:
-            raise LocalProtocolError(f"a contact is a record or a contact link, not {contact!r}")
+            raise LocalProtocolError(
+                f"a contact must be a record or a contact link, not {contact!r}"
+            )
         engine.want(contact.peer_id)
         if record is not None:
             engine.learn(record, "contact")
@@ -656,7 +658,7 @@ class Node:
             running = None
         if running is not self._loop:
             raise WrongLoop(
-                "a node is used on the event loop it was started on; from another thread, use "
+                "a node must be used on the event loop it was started on; from another thread, use "
                 "asyncio.run_coroutine_threadsafe(node.query(...), loop)"
             )
 

@@ -172,7 +172,7 @@ class Asking:
         failed already."""
         exchanges, host = self.exchanges, self._host
         if len(exchanges) >= self._exchanges_max:
-            too_many = f"{self._exchanges_max} queries are open (exchanges_max)"
+            too_many = f"{self._exchanges_max} queries are open already (exchanges_max)"
             outcome.set_exception(FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
             return None
         now_s = host.now()
@@ -228,7 +228,7 @@ class Asking:
             not outgoing.given
             and peer.waiting_bytes + len(outgoing.message) > self._waiting_bytes_max
         ):
-            too_much = f"too much waits for {peer.peer_id} (waiting_bytes_max)"
+            too_much = f"too many bytes wait for {peer.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
         else:
             peer.wait(outgoing)
@@ -237,7 +237,9 @@ class Asking:
     def _give(self, path: Path, outgoing: Outgoing) -> None:
         size, limits = len(outgoing.message), path.limits
         if size > limits.body_bytes_max and body_bytes(outgoing.message) > limits.body_bytes_max:
-            too_large = f"the body is too large: {path.peer_id} takes {limits.body_bytes_max} bytes"
+            too_large = (
+                f"the body is too large: {path.peer_id} takes at most {limits.body_bytes_max} bytes"
+            )
             self._fail(outgoing, FastFail(too_large, reason=FastFailReason.TOO_LARGE))
             return
         alone = False
@@ -248,13 +250,14 @@ class Asking:
             outgoing.working = False
             outgoing.resent = 0
         elif path.outbox.waiting_bytes + size > self._waiting_bytes_max:
-            too_much = f"too much waits for {path.peer_id} (waiting_bytes_max)"
+            too_much = f"too many bytes wait for {path.peer_id} (waiting_bytes_max)"
             self._fail(outgoing, FastFail(too_much, reason=FastFailReason.TOO_MUCH_WAITS))
             return
         elif type(outgoing) is Exchange:
             open_queries = len(outgoing.numbers.open)
             if open_queries > limits.open_queries_max:
-                too_many = f"{path.peer_id} takes {limits.open_queries_max} open queries"
+                most = limits.open_queries_max
+                too_many = f"too many queries are open for {path.peer_id}: it takes at most {most}"
                 self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
                 return
             # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
@@ -430,8 +433,8 @@ class Asking:
             return "it has not left this machine"
         path = self._book.best_path(exchange.peer_id)
         if path is None:
-            return "it may have run; there is no way to the peer any more"
-        return f"it may have run; the peer was last heard of {now_s - path.heard_s:.1f} s ago"
+            return "it may have run; there is no longer a path to the peer"
+        return f"it may have run; the peer was last heard from {now_s - path.heard_s:.1f} s ago"
 
     def look(self, now_s: float) -> None:
         """Now and then: relays lose packets, so what went through them is given again."""

@@ -167,7 +167,7 @@ class Handlers:
         """
         check_kind(name, reserved=reserved)
         if name in self._kinds:
-            raise LocalProtocolError(f"kind {name!r} has a handler already")
+            raise LocalProtocolError(f"kind {name!r} already has a handler")
         self._kinds[name] = Kind(
             name, handler, at_once_max=at_once_max, idempotent=idempotent, early=early
         )
@@ -235,14 +235,14 @@ class Handlers:
                 if isinstance(error, Refusal) and error.counted:
                     self._counters[error.counted] += 1
                 return raised.code, raised.body
-            error = ValueError(f"a handler answers with {wrong}")
+            error = ValueError(f"a handler must answer with {wrong}")
             error.__cause__ = raised
         if incoming._cancelled and isinstance(error, asyncio.CancelledError):
             return ReplyCode.EXPIRED, b""
         # A bug of the application's must not stop the node, nor leave the asker waiting.
         self._counters["handler raised"] += 1
         if error is None:
-            error = TypeError(f"a handler answers with bytes, not {type(body).__name__}")
+            error = TypeError(f"a handler must return bytes or None, not {type(body).__name__}")
         self._tell(incoming.kind, error)
         return ReplyCode.HANDLER_ERROR, b""
 
@@ -250,10 +250,9 @@ class Handlers:
         loop = asyncio.get_running_loop()
         times = self._raised.times((kind, *_what_and_where(error)), loop.time())
         if times:
-            more = "" if times == 1 else f", {times} times since this was last told"
-            loop.call_exception_handler(
-                {"message": f"handler of kind {kind!r} raised{more}", "exception": error}
-            )
+            more = "" if times == 1 else f", {times} times since this was last reported"
+            message = f"the handler of kind {kind!r} raised an exception{more}"
+            loop.call_exception_handler({"message": message, "exception": error})
 
     def asked_again(self, path: Path, reference: bytes) -> None:
         """A query that runs came once more, by this path."""
@@ -304,7 +303,7 @@ class Handlers:
         for incoming in await self._workers.close(caller):
             self._counters["handler goes on after its node was closed"] += 1
             asyncio.get_running_loop().call_exception_handler(
-                {"message": f"handler of kind {incoming.kind!r} was cancelled, and goes on"}
+                {"message": f"the handler of kind {incoming.kind!r} was cancelled, but goes on"}
             )
 
 
@@ -316,8 +315,8 @@ async def _awaited(result: object) -> bytes | None:
     if not isinstance(result, Awaitable):
         wrong = type(result).__name__
         raise TypeError(
-            f"a handler is made with `async def`: it returned {wrong}; "
-            "plain functions are handlers of an egtp.blocking.Node"
+            f"a handler must be an `async def` function, but it returned {wrong}; "
+            "plain functions can be handlers of an egtp.blocking.Node only"
         )
     answer: bytes | None = await result
     return answer
@@ -340,4 +339,4 @@ def _wrong_with(failed: Any) -> str | None:
         return f"bytes, not {type(body).__name__}"
     if isinstance(failed, Refusal) or (isinstance(code, int) and code in APPLICATION_CODES):
         return None
-    return f"a code of its own of 64 to 127, not {code!r}"
+    return f"a code of its own, 64 to 127, not {code!r}"

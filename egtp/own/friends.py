@@ -82,7 +82,7 @@ class Friends:
         """
         self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
         if len(self.told) > FRIENDS_MAX:
-            raise InvalidConfig(f"a node has at most {FRIENDS_MAX} friends")
+            raise InvalidConfig(f"a node can have at most {FRIENDS_MAX} friends")
         check_yes_or_no(announce=announce)
         check_count(0, strangers_max=strangers_max)
         check_seconds(timeout_s=timeout_s)
@@ -170,7 +170,7 @@ class Friends:
         )
         stored = sum(answer is not None for answer in answers)
         if not stored:
-            raise PublishFailed("no friend was there to be told")
+            raise PublishFailed("no friend stored the record")
         return Published(stored, len(answers))
 
     async def _query(self, friend: NodeId, kind: str, body: bytes) -> bytes | None:

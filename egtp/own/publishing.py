@@ -254,7 +254,7 @@ class Publisher:
             self._observer(RecordNotPublished(record, reason, again_s))
         elif is_news:
             log.warning(
-                "the record of %s is not stored, so others may not find it: %s; it is tried again",
+                "the record of %s is not stored, so others may not find it: %s; trying again",
                 self._me,
                 reason,
             )

@@ -1,4 +1,4 @@
-"""What somebody asks with: whether it can be meant, said before it fails inside (pure)."""
+"""Checks of what a query is asked with, before it fails inside (pure)."""
 
 from __future__ import annotations
 
@@ -23,35 +23,37 @@ TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
 def check_timeout(hard_s: float) -> None:
     """Raises :class:`LocalProtocolError` for what is no hard timeout."""
     if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {hard_s!r}")
+        raise LocalProtocolError(f"a timeout must be a number of seconds, not {hard_s!r}")
     if not 0 < hard_s <= TIMEOUT_S_MAX:
         raise LocalProtocolError(
-            f"a hard timeout is above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
+            f"a hard timeout must be above 0 and at most {TIMEOUT_S_MAX:.0f} s, not {hard_s!r}"
         )
 
 
 def check_soft_timeout(soft_s: float, hard_s: float) -> None:
     """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
     if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
-        raise LocalProtocolError(f"a timeout is a number of seconds, not {soft_s!r}")
+        raise LocalProtocolError(f"a timeout must be a number of seconds, not {soft_s!r}")
     if not 0 < soft_s < hard_s:
-        raise LocalProtocolError("a soft timeout is above 0 and below the hard timeout")
+        raise LocalProtocolError("a soft timeout must be above 0 and below the hard timeout")
 
 
 def check_promises(idempotent: object, early: object) -> None:
     """Raises :class:`LocalProtocolError` for what says neither yes nor no about a query."""
     if not isinstance(idempotent, bool):
-        raise LocalProtocolError(f"idempotent is True or False, not {idempotent!r}")
+        raise LocalProtocolError(f"idempotent must be True or False, not {idempotent!r}")
     if not isinstance(early, bool | None):
-        raise LocalProtocolError(f"early is True, False or None, not {early!r}")
+        raise LocalProtocolError(f"early must be True, False or None, not {early!r}")
 
 
 def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
     """Raises :class:`LocalProtocolError` for a notice that would never be heard."""
     if soft_timeout_s is None:
-        raise LocalProtocolError("on_soft_timeout is of use with soft_timeout_s only")
+        raise LocalProtocolError("on_soft_timeout needs soft_timeout_s")
     if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
-        raise LocalProtocolError("on_soft_timeout is a plain function: it is called, not awaited")
+        raise LocalProtocolError(
+            "on_soft_timeout must be a plain function: it is called, not awaited"
+        )
 
 
 def too_large(body: object, most: int) -> FastFail:
@@ -60,7 +62,7 @@ def too_large(body: object, most: int) -> FastFail:
     Raises :class:`LocalProtocolError` for one that is not bytes at all.
     """
     if type(body) is not bytes:
-        raise LocalProtocolError(f"a body is bytes, not {type(body).__name__}")
+        raise LocalProtocolError(f"a body must be bytes, not {type(body).__name__}")
     return FastFail(
         f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
         reason=FastFailReason.TOO_LARGE,

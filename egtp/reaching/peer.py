@@ -87,7 +87,9 @@ class Explanation:
     def __str__(self) -> str:
         lines = [f"peer {self.peer_id}"]
         if self.runs_twice:
-            lines.append("  a copy of its identity is in use: two sign its records by turns")
+            lines.append(
+                "  a copy of its identity is in use: two processes sign its records in turn"
+            )
         if self.record is None:
             lines.append("  no record known")
         else:
@@ -96,7 +98,7 @@ class Explanation:
             lines += [f"    {strategy}" for strategy in self.record.strategies]
         paths = [f"  path: {path}" for path in self.paths] or ["  no path"]
         if self.silent_s is not None:
-            paths.insert(1, f"    last heard of {self.silent_s:.1f} s ago")
+            paths.insert(1, f"    last heard from {self.silent_s:.1f} s ago")
         lines += paths
         lines += [f"  tried: {attempt}" for attempt in self.attempts]
         return "\n".join(lines)

@@ -80,7 +80,7 @@ class Reacher:
         away_s = peer.away_until_s - self._host.now()
         if away_s > 0:
             raise FastFail(
-                f"{peer.peer_id} is going away; it asked to be left alone: {away_s:.1f} s",
+                f"{peer.peer_id} is closing; it asked to be left alone for {away_s:.1f} s",
                 reason=FastFailReason.AWAY,
             )
         race = Race(

@@ -84,7 +84,7 @@ class Throttling:
         self._peers.pop(peer_id, None)
         if rates != self._each:
             if len(self._peers) >= PEERS_MAX:
-                raise LocalProtocolError(f"{PEERS_MAX} peers have a limit of their own already")
+                raise LocalProtocolError(f"{PEERS_MAX} peers already have a limit of their own")
             self._peers[peer_id] = rates
         for connection in connections:
             self.prove(connection, peer_id)

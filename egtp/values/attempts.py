@@ -45,8 +45,8 @@ class AttemptReason(enum.StrEnum):
     HUNG_UP = "closed by the other side"
     LOST = "the connection was lost"
     NO_FRAMES = "a frame of a length that is not allowed"
-    NOT_EGTP = "what came was of no use"
-    NOT_PROVEN = "whoever is there did not prove to be the peer"
+    NOT_EGTP = "what came was not EGTP"
+    NOT_PROVEN = "the other side did not prove to be the peer"
 
     # Of a relay
     RELAY_UNREACHABLE = "the relay cannot be reached"

@@ -57,10 +57,11 @@ class Address:
             address = cls.of(match["four"] or match["six"], int(match["port"]))
         except ValueError:
             raise InvalidConfig(
-                f"an address is IP:PORT such as 192.0.2.7:4000 or [2001:db8::7]:4000, not {text!r}"
+                f"an address must be IP:PORT, such as 192.0.2.7:4000 or [2001:db8::7]:4000, "
+                f"not {text!r}"
             ) from None
         if address.port > 65535:
-            raise InvalidConfig(f"a port is between 0 and 65535, not {address.port}")
+            raise InvalidConfig(f"a port must be between 0 and 65535, not {address.port}")
         return address
 
     @classmethod

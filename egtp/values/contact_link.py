@@ -32,7 +32,7 @@ class ContactLink:
         scheme, colon, rest = text.strip().partition(":")
         if not colon or scheme.lower() != "egtp":
             raise LocalProtocolError(
-                f"a contact link starts with egtp:, not as {text[:40]!r}; a peerId alone is no "
+                f"a contact link starts with egtp:, unlike {text[:40]!r}; a peerId alone is not a "
                 "contact, and needs none where there is a lookup service"
             )
         name, dot, tail = rest.partition(".")

@@ -69,11 +69,11 @@ class NodeId(bytes):
         given: object = value
         if not isinstance(given, bytes | bytearray | memoryview):
             raise LocalProtocolError(
-                f"a nodeId is {NODE_ID_BYTES} bytes, not {given!r:.80}; "
-                "NodeId.parse() reads one that is written as text"
+                f"a nodeId must be {NODE_ID_BYTES} bytes, not {given!r:.80}; "
+                "NodeId.parse() reads one from text"
             )
         if len(given) != NODE_ID_BYTES:
-            raise LocalProtocolError(f"a nodeId is {NODE_ID_BYTES} bytes, not {len(given)}")
+            raise LocalProtocolError(f"a nodeId must be {NODE_ID_BYTES} bytes, not {len(given)}")
         return super().__new__(cls, given)
 
     @classmethod
@@ -95,7 +95,7 @@ class NodeId(bytes):
             return cls(base64.b32decode(text, casefold=True))
         except (binascii.Error, ValueError):
             raise LocalProtocolError(
-                f"a peerId is 32 characters of base32 (a-z, 2-7), unlike {text!r}"
+                f"a peerId is 32 characters of base32 (a-z, 2-7), not {text!r}"
             ) from None
 
     def __str__(self) -> str:
@@ -172,4 +172,4 @@ class Identity:
         return f"Identity({self.node_id})"
 
     def __reduce__(self) -> str:
-        raise TypeError("private keys are not pickled; write them with IdentityFile")
+        raise TypeError("private keys cannot be pickled; keep them in an IdentityFile")

@@ -166,6 +166,8 @@ def check_kind(kind: object, *, reserved: bool = False) -> None:
     A kind is 1-64 of ``a-z 0-9 . _ -``; those that start with ``egtp.`` are the engine's.
     """
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
-        raise LocalProtocolError(f"a kind is 1 to 64 of a-z 0-9 . _ - and not {kind!r}")
+        raise LocalProtocolError(f"a kind must be 1 to 64 of a-z 0-9 . _ -, not {kind!r}")
     if kind.startswith(RESERVED_PREFIX) and not reserved:
-        raise LocalProtocolError(f"kinds that start with {RESERVED_PREFIX!r} are the engine's own")
+        raise LocalProtocolError(
+            f"kinds that start with {RESERVED_PREFIX!r} are reserved for the engine"
+        )

@@ -1,4 +1,4 @@
-"""Settings and limits: whether their values can be meant, said as they are given (pure)."""
+"""Checks of settings and limits as they are given, before a wrong one fails inside (pure)."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ def check_yes_or_no(**settings: object) -> None:
     """Raises :class:`InvalidConfig` for what is neither True nor False, such as a text."""
     for name, value in settings.items():
         if not isinstance(value, bool):
-            raise InvalidConfig(f"{name} is True or False, not {value!r}")
+            raise InvalidConfig(f"{name} must be True or False, not {value!r}")
 
 
 def check_count(least: int, **settings: object) -> None:
     """Raises :class:`InvalidConfig` for what is no whole number, or one that is too small."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidConfig(f"{name} is a whole number, at least {least}, not {value!r}")
+            raise InvalidConfig(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_seconds(*, or_0: bool = False, **settings: Any) -> None:
@@ -43,12 +43,12 @@ def check_seconds(*, or_0: bool = False, **settings: Any) -> None:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number and 0 <= value < math.inf and (value or or_0)):
             least = ", 0 or more" if or_0 else " above 0"
-            raise InvalidConfig(f"{name} is a number of seconds{least}, not {value!r}")
+            raise InvalidConfig(f"{name} must be a number of seconds{least}, not {value!r}")
 
 
 def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) -> None:
     if kind == "str" and not isinstance(value, str):
-        raise InvalidConfig(f"{name} is a text, not {value!r}")
+        raise InvalidConfig(f"{name} must be a string, not {value!r}")
     if kind == "bool":
         check_yes_or_no(**{name: value})
     if kind not in ("int", "float", "float | None") or (kind == "float | None" and value is None):
@@ -56,7 +56,7 @@ def _check(name: str, kind: str, value: object, may_be_zero: Collection[str]) ->
     number = int if kind == "int" else (int, float)
     if isinstance(value, bool) or not isinstance(value, number):
         whole = "whole " if kind == "int" else ""
-        raise InvalidConfig(f"{name} is a {whole}number, not {value!r}")
+        raise InvalidConfig(f"{name} must be a {whole}number, not {value!r}")
     if not math.isfinite(value) or value < 0 or (value == 0 and name not in may_be_zero):
         or_zero = " or 0" if name in may_be_zero else ""
         raise InvalidConfig(f"{name} must be a positive number{or_zero}, not {value!r}")

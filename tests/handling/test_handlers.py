@@ -321,7 +321,7 @@ async def test_a_plain_function_is_told_that_it_is_no_handler(answers: Answers) 
     assert await answers.end_of(await answers.come("plain")) == (ReplyCode.HANDLER_ERROR, b"")
     (problem,) = answers.problems
     answers.problems.clear()
-    assert "made with `async def`: it returned bytes" in str(problem["exception"])
+    assert "must be an `async def` function, but it returned bytes" in str(problem["exception"])
 
 
 async def test_nothing_is_an_empty_body_and_any_awaitable_will_do(answers: Answers) -> None:
@@ -417,7 +417,7 @@ async def test_a_handler_that_goes_on_after_the_end_is_named(answers: Answers) -
     await answers.handlers.close()
     assert answers.counters["handler goes on after its node was closed"] == 1
     (problem,) = answers.problems
-    assert problem == {"message": "handler of kind 'stubborn' was cancelled, and goes on"}
+    assert problem == {"message": "the handler of kind 'stubborn' was cancelled, but goes on"}
     answers.problems.clear()
     await asyncio.sleep(2 * ENDS_WITHIN_S)
     assert await answers.end_of(incoming) == (0, b"late")

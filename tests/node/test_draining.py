@@ -64,7 +64,7 @@ async def test_a_peer_that_goes_away_is_not_asked_any_more(
     await called.wait()
     closing = asyncio.ensure_future(node.close(drain_s=5))
     await eventually(lambda: not other.why(node.node_id).paths or other_knows(other, node))
-    with pytest.raises(FastFail, match="is going away"):
+    with pytest.raises(FastFail, match="is closing; it asked to be left alone for"):
         await other.query(node.node_id, "slow")
     release.set()
     assert await query == b"done"
@@ -177,7 +177,7 @@ async def test_a_time_to_drain_that_cannot_be_meant_is_told_and_nothing_is_close
     start: Start, drain_s: Any
 ) -> None:
     node = await start()
-    with pytest.raises(InvalidConfig, match="drain_s is a number of seconds, 0 or more"):
+    with pytest.raises(InvalidConfig, match="drain_s must be a number of seconds, 0 or more"):
         await node.close(drain_s=drain_s)
     assert node.listening
 

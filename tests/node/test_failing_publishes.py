@@ -132,15 +132,15 @@ def test_without_an_observer_it_is_logged_once_and_the_statistics_say_it_as_long
         said = play(Failing(*[outcome] * 4), 120, moves=[4.25])
     assert said == [reason, None]
     (message,) = [record.message for record in caplog.records if record.name == "egtp"]
-    assert message.endswith(f"others may not find it: {reason}; it is tried again")
+    assert message.endswith(f"others may not find it: {reason}; trying again")
 
 
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        ("forgotten", "TypeError: publish() returns a Published, not 'forgotten'"),
+        ("forgotten", "TypeError: publish() must return a Published, not 'forgotten'"),
         (OSError("the database is gone"), "OSError: the database is gone"),
-        (asyncio.CancelledError(), "RuntimeError: it was cancelled, and not by whoever asked"),
+        (asyncio.CancelledError(), "RuntimeError: it was cancelled, but not by its caller"),
     ],
 )
 def test_a_service_with_a_bug_ends_nothing_and_the_loop_is_told(

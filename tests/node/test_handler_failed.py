@@ -75,7 +75,7 @@ async def test_a_code_that_is_not_the_applications_arrives_as_a_handler_error(
     (problem,) = problems
     assert (
         str(problem["exception"])
-        == f"a handler answers with a code of its own of 64 to 127, not {code}"
+        == f"a handler must answer with a code of its own, 64 to 127, not {code}"
     )
     problems.clear()
 
@@ -232,7 +232,7 @@ async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: 
     done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     (outcome,) = (task.exception() for task in done)
     assert isinstance(outcome, FastFail)
-    assert "takes 3 open queries" in str(outcome)
+    assert "too many queries are open for" in str(outcome)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

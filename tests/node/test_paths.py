@@ -448,5 +448,5 @@ async def test_why_names_the_path_first_that_is_used_now(start: Start) -> None:
     peer.relayed, direct.suspect = None, False
     assert why.paths == ("relayed", str(direct.strategy))
     *_, first, heard, second = str(why).splitlines()
-    assert (first, heard) == ("  path: relayed", "    last heard of 7.0 s ago")
+    assert (first, heard) == ("  path: relayed", "    last heard from 7.0 s ago")
     assert second == f"  path: {direct.strategy}"

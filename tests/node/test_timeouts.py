@@ -36,13 +36,13 @@ async def test_a_hard_timeout_frees_everything_and_says_that_the_query_may_have_
     assert timeout.value.may_have_run
     assert re.fullmatch(
         f"no reply to 'stuck' from {node.node_id} in time; it may have run; "
-        r"the peer was last heard of 0\.\d s ago",
+        r"the peer was last heard from 0\.\d s ago",
         str(timeout.value),
     )
     silent_s = other.why(node.node_id).silent_s
     assert silent_s is not None
     assert 0.19 < silent_s < 1
-    assert re.search(r"\n    last heard of \d\.\d s ago", str(other.why(node.node_id)))
+    assert re.search(r"\n    last heard from \d\.\d s ago", str(other.why(node.node_id)))
     check_nothing_is_kept_of_queries(other)
 
 
@@ -53,7 +53,9 @@ async def test_a_hard_timeout_says_if_there_is_no_way_to_the_peer_any_more(start
     query = other.open_query(node.node_id, "stuck", hard_timeout_s=1)
     await stuck.called.wait()
     await node.close()
-    with pytest.raises(HardTimeout, match="in time; it may have run; there is no way to the peer"):
+    with pytest.raises(
+        HardTimeout, match="in time; it may have run; there is no longer a path to the peer"
+    ):
         await query
     assert other.why(node.node_id).silent_s is None
 

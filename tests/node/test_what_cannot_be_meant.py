@@ -39,33 +39,33 @@ from tests.node.at_hand import Start, Stuck, echo, engine_of
 
 @pytest.mark.parametrize("identity", [None, "identity.pem", b"key"])
 def test_an_identity_is_no_file_name(identity: Any) -> None:
-    with pytest.raises(InvalidConfig, match="identity is an Identity or an open IdentityFile"):
+    with pytest.raises(InvalidConfig, match="identity must be an Identity or an open IdentityFile"):
         Node(identity)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"lookup": "127.0.0.1:9100"}, "lookup is a lookup service"),
+        ({"lookup": "127.0.0.1:9100"}, "lookup must be a lookup service"),
         (
             {"lookup": LookupChain(), "config": NodeConfig(lookup_timeout_s=5)},
-            "publish_timeout_s of a LookupChain is at most 4,",
+            "publish_timeout_s of a LookupChain must be at most 4,",
         ),
-        ({"lookup": Friends([])}, "given as friends="),
-        ({"friends": 5}, "friends is a Friends"),
-        ({"discovery": "relays.toml"}, "discovery is a discovery service"),
-        ({"relay_server": "yes"}, "relay_server is True, False or RelayLimits"),
-        ({"listen": 5}, "addresses are texts"),
-        ({"listen": [("127.0.0.1", 4000)]}, "addresses are texts"),
+        ({"lookup": Friends([])}, "pass Friends as friends="),
+        ({"friends": 5}, "friends must be a Friends"),
+        ({"discovery": "relays.toml"}, "discovery must be a discovery service"),
+        ({"relay_server": "yes"}, "relay_server must be True, False or RelayLimits"),
+        ({"listen": 5}, "addresses must be strings"),
+        ({"listen": [("127.0.0.1", 4000)]}, "addresses must be strings"),
         ({"announce": "0.0.0.0:4000"}, "nobody can dial 0.0.0.0:4000"),
         ({"announce": "192.0.2.7:0"}, "nobody can dial 192.0.2.7:0"),
-        ({"lookup": MemoryLookup}, r"not the class: MemoryLookup\(\)"),
-        ({"config": {}}, "config is a NodeConfig"),
-        ({"config": {"private_addresses": True}}, "config is a NodeConfig"),
-        ({"environment": 5}, "environment is an Environment"),
-        ({"observer": 5}, "observer is a function"),
-        ({"dial_from": 5}, "dial_from is an IP address"),
-        ({"dial_from": "127.0.0.1:4000"}, "dial_from is an IP address"),
+        ({"lookup": MemoryLookup}, r"not the class: write MemoryLookup\(\)"),
+        ({"config": {}}, "config must be a NodeConfig"),
+        ({"config": {"private_addresses": True}}, "config must be a NodeConfig"),
+        ({"environment": 5}, "environment must be an Environment"),
+        ({"observer": 5}, "observer must be a function"),
+        ({"dial_from": 5}, "dial_from must be an IP address"),
+        ({"dial_from": "127.0.0.1:4000"}, "dial_from must be an IP address"),
     ],
 )
 def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
@@ -83,7 +83,7 @@ def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
         ({"server": "no"}, "server is True, False"),
         ({"limits": {}}, "limits are DHTLimits"),
         ({"bootstrap": "nowhere"}, "'nowhere'"),
-        ({"private_addresses": "false"}, "private_addresses is True or False, not 'false'"),
+        ({"private_addresses": "false"}, "private_addresses must be True or False, not 'false'"),
     ],
 )
 def test_a_dht_node_that_cannot_be_meant_is_told_as_well(
@@ -96,9 +96,9 @@ def test_a_dht_node_that_cannot_be_meant_is_told_as_well(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"announce": "no"}, "announce is True or False, not 'no'"),
-        ({"strangers_max": 1.5}, "strangers_max is a whole number, at least 0, not 1.5"),
-        ({"timeout_s": "x"}, "timeout_s is a number of seconds above 0"),
+        ({"announce": "no"}, "announce must be True or False, not 'no'"),
+        ({"strangers_max": 1.5}, "strangers_max must be a whole number of at least 0, not 1.5"),
+        ({"timeout_s": "x"}, "timeout_s must be a number of seconds above 0"),
     ],
 )
 def test_friends_that_cannot_be_meant_are_told(options: dict[str, Any], message: str) -> None:
@@ -109,10 +109,10 @@ def test_friends_that_cannot_be_meant_are_told(options: dict[str, Any], message:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"at_once_max": 1.5}, "at_once_max is a whole number, at least 1"),
-        ({"at_once_max": 0}, "at_once_max is a whole number, at least 1"),
-        ({"idempotent": "no"}, "idempotent is True or False"),
-        ({"early": None}, "early is True or False"),
+        ({"at_once_max": 1.5}, "at_once_max must be a whole number of at least 1"),
+        ({"at_once_max": 0}, "at_once_max must be a whole number of at least 1"),
+        ({"idempotent": "no"}, "idempotent must be True or False"),
+        ({"early": None}, "early must be True or False"),
     ],
 )
 async def test_options_of_a_handler_that_cannot_be_meant_are_told(
@@ -153,7 +153,7 @@ def test_a_limit_may_be_zero_where_that_is_meant() -> None:
 @pytest.mark.parametrize("value", [None, 5, "a" * 20, "a" * 32, b"short", [1]])
 async def test_what_is_no_peer_id_is_told_by_whoever_is_given_it(start: Start, value: Any) -> None:
     node: Any = await start()
-    told = pytest.raises(LocalProtocolError, match="a nodeId is 20 bytes")
+    told = pytest.raises(LocalProtocolError, match="a nodeId must be 20 bytes")
     with told:
         node.why(value)
     with told:
@@ -169,7 +169,7 @@ async def test_what_is_no_peer_id_is_told_by_whoever_is_given_it(start: Start, v
 @pytest.mark.parametrize("contact", [None, 5, b"egtp:", NodeId(bytes(20))])
 async def test_what_is_no_contact_is_told(start: Start, contact: Any) -> None:
     node: Any = await start()
-    with pytest.raises(LocalProtocolError, match="a contact is a record or a contact link"):
+    with pytest.raises(LocalProtocolError, match="a contact must be a record or a contact link"):
         node.add_contact(contact)
 
 
@@ -183,19 +183,19 @@ async def test_a_node_may_be_told_its_own_contact(start: Start) -> None:
 
 def test_a_decorator_without_its_parentheses_is_told() -> None:
     node: Any = Node(Identity.generate(os.urandom))
-    with pytest.raises(LocalProtocolError, match="a kind is"):
+    with pytest.raises(LocalProtocolError, match="a kind must be"):
         node.handler(echo)
-    with pytest.raises(LocalProtocolError, match="the handler of 'echo' is a function"):
+    with pytest.raises(LocalProtocolError, match="the handler of 'echo' must be a function"):
         node.handle("echo", b"hello")
 
 
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("idempotent", 1, "idempotent is True or False, not 1"),
-        ("idempotent", None, "idempotent is True or False, not None"),
-        ("early", 0, "early is True, False or None, not 0"),
-        ("early", "no", "early is True, False or None, not 'no'"),
+        ("idempotent", 1, "idempotent must be True or False, not 1"),
+        ("idempotent", None, "idempotent must be True or False, not None"),
+        ("early", 0, "early must be True, False or None, not 0"),
+        ("early", "no", "early must be True, False or None, not 'no'"),
     ],
 )
 async def test_a_promise_about_a_query_that_is_neither_yes_nor_no_is_told(

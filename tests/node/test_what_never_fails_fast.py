@@ -185,7 +185,7 @@ def test_the_peer_was_restarted_and_takes_only_smaller_bodies() -> None:
         await asyncio.wait([query])
         error = query.exception()
         assert isinstance(error, OutcomeUnknown)
-        assert "takes 1000 bytes" in str(error)
+        assert "takes at most 1000 bytes" in str(error)
         assert again.node_id == peer.node_id
 
     play(story)

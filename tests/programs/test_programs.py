@@ -568,7 +568,7 @@ def test_statistics_have_their_help() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("relay", "--listen", ""), "an address is IP:PORT"),
+        (("relay", "--listen", ""), "an address must be IP:PORT"),
         (("relay", "--announce", "0.0.0.0:4000"), "nobody can dial 0.0.0.0:4000"),
         (("relay", "--announce", "127.0.0.1:0"), "nobody can dial 127.0.0.1:0"),
         (("relay", "--connections", "-1"), "connections_max"),
@@ -580,8 +580,8 @@ def test_statistics_have_their_help() -> None:
         (("relay", "--dht-listen", ""), "--dht-listen: it is empty"),
         (("echo", "--stats-every", "0"), "0 is no number of seconds above 0"),
         (("echo", "--relays", "none.toml"), "none.toml"),
-        (("ask", "a" * 32, "Bad Kind"), "a kind is 1 to 64"),
-        (("ask", "a" * 32, "echo", "--timeout", "-1"), "a hard timeout is above 0"),
+        (("ask", "a" * 32, "Bad Kind"), "a kind must be 1 to 64"),
+        (("ask", "a" * 32, "echo", "--timeout", "-1"), "a hard timeout must be above 0"),
     ],
 )
 def test_what_a_user_does_wrong_is_one_line(options: tuple[str, ...], message: str) -> None:

@@ -151,7 +151,7 @@ def test_a_passphrase_is_needed_and_must_be_the_right_one(path: Path) -> None:
 
 
 def test_a_passphrase_for_a_file_without_one_is_told(existing: Path) -> None:
-    assert "has no passphrase" in refused(existing, PASSPHRASE)
+    assert "is not encrypted: give no passphrase" in refused(existing, PASSPHRASE)
 
 
 def test_an_empty_passphrase_is_refused_in_words_and_leaves_nothing(path: Path) -> None:
@@ -162,7 +162,7 @@ def test_an_empty_passphrase_is_refused_in_words_and_leaves_nothing(path: Path) 
 
 
 def test_a_passphrase_that_is_text_is_refused_in_words_and_leaves_nothing(path: Path) -> None:
-    with pytest.raises(InvalidConfig, match="a passphrase is bytes, not str"):
+    with pytest.raises(InvalidConfig, match="a passphrase must be bytes, not str"):
         IdentityFile.open(path, passphrase="text")  # type: ignore[arg-type]  # noqa: S106
     assert os.listdir(path.parent) == []
 
@@ -338,7 +338,7 @@ def test_a_key_that_cannot_be_renewed_stays_what_it_is(existing: Path, tmp_path:
         pytest.raises(InvalidConfig, match="in use by another process"),
     ):
         IdentityFile.renew_channel_key(existing)
-    with pytest.raises(InvalidConfig, match="has no passphrase"):
+    with pytest.raises(InvalidConfig, match="is not encrypted: give no passphrase"):
         IdentityFile.renew_channel_key(existing, passphrase=PASSPHRASE)
     assert existing.read_bytes() == content
     with pytest.raises(InvalidConfig, match="there is no identity file"):

@@ -462,8 +462,10 @@ async def test_a_service_that_cancels_itself_or_answers_nothing_is_one_that_fail
 
 def test_several_services_are_services_with_time_to_answer() -> None:
     for service in (None, "abc", MemoryLookup):
-        with pytest.raises(InvalidConfig, match="each of several is"):
+        with pytest.raises(InvalidConfig, match="each service must be"):
             LookupChain(service)  # type: ignore[arg-type]
     for timeout_s in (0, -1, float("nan"), float("inf"), "x", None):
-        with pytest.raises(InvalidConfig, match="publish_timeout_s is a number of seconds above 0"):
+        with pytest.raises(
+            InvalidConfig, match="publish_timeout_s must be a number of seconds above 0"
+        ):
             LookupRace(publish_timeout_s=timeout_s)  # type: ignore[arg-type]
