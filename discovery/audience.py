@@ -64,7 +64,9 @@ class Audience:
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
-            raise WrongLoop("call a discovery service on the event loop, from no thread") from None
+            raise WrongLoop(
+                "a discovery service must be called on its event loop, not from another thread"
+            ) from None
         if self._loop is None:
             self._loop = running
         elif self._loop is not running:

@@ -51,7 +51,7 @@ class DiscoveryMan:
         """
         if not 0 < poll_interval_s < math.inf:
             raise InvalidConfig(
-                f"poll_interval_s is a positive number of seconds, not {poll_interval_s}"
+                f"poll_interval_s must be a positive number of seconds, not {poll_interval_s}"
             )
         # Absolute, so that the program may change its directory, and messages name the file.
         self._path: Final = Path(path).absolute()
@@ -153,7 +153,7 @@ class DiscoveryMan:
             ) from None
         except OSError as error:
             raise InvalidConfig(
-                f"{self._path} cannot be read: {error.strerror}; mend that, or name another file"
+                f"{self._path} cannot be read: {error.strerror}; fix that, or name another file"
             ) from None
         return parse_relay_file(data, str(self._path))
 

@@ -74,14 +74,12 @@ def _parse_toml(data: bytes, source: str) -> dict[str, Any]:
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise InvalidConfig(
-            f"{source}: line {line} is not UTF-8; save the file in the encoding UTF-8"
-        ) from None
+        raise InvalidConfig(f"{source}: line {line} is not UTF-8; save the file as UTF-8") from None
     except RecursionError:
         raise InvalidConfig(f"{source}: nested too deeply to be a relay file") from None
     except ValueError as error:
         # TOMLDecodeError names line and column. An absurdly long number is a plain ValueError.
-        raise InvalidConfig(f"{source}: not TOML: {error}; correct it there") from None
+        raise InvalidConfig(f"{source}: not TOML: {error}; fix it there") from None
 
 
 def _parse_entry(entry: object, where: str) -> Introduction:
@@ -90,10 +88,10 @@ def _parse_entry(entry: object, where: str) -> Introduction:
     for key, value in entry.items():
         if key not in ("contact", "note"):
             raise InvalidConfig(
-                f"{where}: unknown key {_quote(key)}; an entry has contact and may have note"
+                f"{where}: unknown key {_quote(key)}; an entry has contact and, optionally, note"
             )
         if not isinstance(value, str):
-            raise InvalidConfig(f"{where}: {key} is text; put it in double quotes")
+            raise InvalidConfig(f"{where}: {key} must be text in double quotes")
     if "contact" not in entry:
         raise InvalidConfig(f'{where} has no contact; add contact = "egtp:..."')
     try:
@@ -101,7 +99,7 @@ def _parse_entry(entry: object, where: str) -> Introduction:
     except ProtocolError as error:
         raise InvalidConfig(
             f"{where}: the contact link {_quote(entry['contact'])} cannot be used: {error}; "
-            "copy it again, whole"
+            "copy it again in full"
         ) from None
     return Introduction(link.peer_id, link.record)
 

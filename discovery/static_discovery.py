@@ -21,7 +21,7 @@ class StaticDiscovery:
         introductions = tuple(introductions)
         for one in introductions:
             if not isinstance(one, Introduction):
-                raise InvalidConfig(f"an Introduction names a relay server, not {one!r}")
+                raise InvalidConfig(f"introductions must be a list of Introduction, not of {one!r}")
         self._audience = Audience(introductions)
 
     def meet_relay_servers(self, introduce: Introduce) -> None:

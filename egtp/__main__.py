@@ -78,18 +78,25 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit status; see :func:`egtp.program.run_program`."""
+    """Run the command line ``arguments`` and return the exit status; see
+    :func:`egtp.program.run_program`."""
     options = _parser().parse_args(arguments)
     run: Callable[[argparse.Namespace], Coroutine[Any, Any, object]] = options.run
     return run_program("egtp", lambda: run(options), serves=options.serves)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m egtp", description=__doc__, allow_abbrev=False)
+    parser = _Parser(
+        prog="python -m egtp",
+        description="Run a peer or a relay server, or send one query.",
+        allow_abbrev=False,
+    )
     parser.add_argument("--version", action="version", version=f"egtp {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
-    relay = _command(commands, "relay", _serve_relay, "serve peers that nobody can connect to")
+    relay = _command(
+        commands, "relay", _serve_relay, "run a relay server, for peers that nobody can connect to"
+    )
     _add_node_options(relay, listen="0.0.0.0:4000")
     _add_server_options(relay)
     relay.add_argument(
@@ -97,11 +104,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=RelayLimits().leases_max,
-        help="how many peers may be reached through it at a time (default: %(default)s)",
+        help="how many peers can be reached through it at a time (default: %(default)s)",
     )
 
     echo = _command(
-        commands, "echo", _serve_echo, 'a peer that answers "echo" with what it is sent'
+        commands, "echo", _serve_echo, 'run a peer that answers "echo" queries with their body'
     )
     _add_node_options(echo, listen=None)
     _add_server_options(echo)
@@ -109,24 +116,26 @@ def _parser() -> argparse.ArgumentParser:
         "--relays",
         metavar="FILE",
         type=path,
-        help="TOML file of relay servers to be reached through",
+        help="TOML file that lists the relay servers to be reached through",
     )
 
     renew = _command(
         commands,
         "renew-key",
         _renew_key,
-        "give a peer a new channel key, for its next start",
+        "give a peer a new channel key, in use from its next start",
     )
-    renew.add_argument("--identity", metavar="FILE", type=path, help="the peer's private keys")
     renew.add_argument(
-        "--state", metavar="DIR", type=path, help="the folder in which they are (identity.pem)"
+        "--identity", metavar="FILE", type=path, help="the file of the peer's private keys"
+    )
+    renew.add_argument(
+        "--state", metavar="DIR", type=path, help="the folder that holds them, as identity.pem"
     )
     _add_passphrase_option(renew)
 
     ask = _command(commands, "ask", _ask, "send one query and write the reply to stdout")
     _add_node_options(ask, listen=None)
-    ask.add_argument("peer", metavar="PEER", help="a peerId, or a contact link egtp:...")
+    ask.add_argument("peer", metavar="PEER", help="a peerId or a contact link (egtp:...)")
     ask.add_argument("kind", metavar="KIND", nargs="?", default="echo", help="default: %(default)s")
     ask.add_argument(
         "body", metavar="BODY", nargs="?", default="", help="default: empty; - reads it from stdin"
@@ -160,7 +169,7 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--announce",
         metavar="IP:PORT",
-        help="address to publish instead of what the node finds out about itself",
+        help="address to publish, instead of those that the node finds out by itself",
     )
     parser.add_argument(
         "--bootstrap",
@@ -168,30 +177,35 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         action="append",
         default=[],
         help="a DHT node to join through; may be given several times; not needed once --state "
-        "knows some",
+        "knows DHT nodes",
     )
     parser.add_argument(
         "--dht-listen",
         metavar="IP:PORT",
         type=named,
-        help="UDP address of this node's own DHT node; with it, it serves others too",
+        help="UDP address of this node's own DHT node, which then serves others too",
     )
     parser.add_argument(
         "--identity",
         metavar="FILE",
         type=path,
-        help="private keys, made if there is no such file (default: those of --state, or new ones "
-        "at each start)",
+        help="file of the private keys, created if it does not exist (default: the one in --state, "
+        "or new keys at each start)",
     )
     _add_passphrase_option(parser)
     parser.add_argument(
         "--state",
         metavar="DIR",
         type=path,
-        help="keep in DIR what is to survive a restart: private keys, DHT contacts and records, "
-        "and the highest number seen of each peer's record; made if there is none",
+        help="folder for what must survive a restart: private keys, DHT contacts and records, and "
+        "the highest sequence seen of each peer's record; created if it does not exist",
     )
-    parser.add_argument("--network", metavar="NAME", default="main", help="default: %(default)s")
+    parser.add_argument(
+        "--network",
+        metavar="NAME",
+        default="main",
+        help="nodes of different networks cannot talk to each other (default: %(default)s)",
+    )
     parser.add_argument(
         "--private-addresses",
         action="store_true",
@@ -205,7 +219,7 @@ def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
         "--passphrase-file",
         metavar="FILE",
         type=path,
-        help="its first line encrypts the private keys on disk",
+        help="the first line of FILE is the passphrase that encrypts the private keys on disk",
     )
 
 
@@ -220,15 +234,15 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--connections",
         metavar="N",
         type=int,
-        help=f"how many at a time (default: {NodeConfig().connections_max}, or what the open "
-        "files allow)",
+        help=f"how many connections at a time (default: {NodeConfig().connections_max}, or as many "
+        "as the limit of open files allows)",
     )
     parser.add_argument(
         "--drain",
         metavar="SECONDS",
         type=duration_s,
         default=5.0,
-        help="when stopped, how long to go on with what was begun, at most (default: %(default)s)",
+        help="how long to finish what is under way when stopped, at most (default: %(default)s)",
     )
     parser.add_argument(
         "--rate",
@@ -240,21 +254,21 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--peer-rate",
         metavar="BYTES",
         type=bytes_per_s,
-        help="the same for each connection of a peer: nobody takes up all (default: no limit)",
+        help="the same for each connection of a peer, so that none takes all (default: no limit)",
     )
     parser.add_argument(
         "--busy-poll",
         metavar="SECONDS",
         type=duration_s,
         default=0.0,
-        help="how long to look for more before sleeping, while peers answer each other within this "
-        "time: 0.0005 makes queries faster and keeps a core busy (default: never)",
+        help="how long to poll before sleeping, while peers answer each other within this time: "
+        "0.0005 makes queries faster and keeps a core busy (default: never)",
     )
     parser.add_argument(
         "--stats-every",
         metavar="SECONDS",
         type=interval_s,
-        help="print statistics, a line of JSON, so often",
+        help="how often to print statistics, as a line of JSON (default: never)",
     )
 
 
@@ -289,13 +303,13 @@ async def _node(
         keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
         if options.passphrase_file and keys is None:
-            raise InvalidConfig("--passphrase-file is of use with --identity or --state only")
+            raise InvalidConfig("--passphrase-file needs --identity or --state")
         if keys is not None:
             passphrase = await _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
         known = () if state is None or options.bootstrap else state.contacts
         if not (options.bootstrap or options.dht_listen or known):
-            raise InvalidConfig("name a DHT node to join with --bootstrap HOST:PORT")
+            raise InvalidConfig("name a DHT node to join through with --bootstrap HOST:PORT")
         # What the options leave open, the nodes say that the last run knew.
         families = {len(it.ip) for it in addresses} or {len(it.packed) for it in known}
         discovery = None
@@ -331,7 +345,7 @@ async def _node(
         if kept is not None:
             await stack.enter_async_context(kept.of(lookup))
         if options.bootstrap and not lookup.statistics()["contacts"]:
-            goes_on = " yet; it goes on trying" if options.serves else ""
+            goes_on = " yet; still trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")
         yield await stack.enter_async_context(node), lookup
 
@@ -341,8 +355,8 @@ def _check_are_ipv4(seeds: list[Address]) -> None:
     for seed in seeds:
         if len(seed.ip) != 4:
             raise InvalidConfig(
-                f"the DHT is joined over IPv4, and not through {seed}: "
-                "with --dht-listen '[::]:0' it is joined over IPv6"
+                f"the DHT cannot be joined through {seed} over IPv4; "
+                "to join it over IPv6, add --dht-listen '[::]:0'"
             )
 
 
@@ -373,10 +387,10 @@ def _key_file(options: argparse.Namespace) -> Path | None:
 async def _renew_key(options: argparse.Namespace) -> None:
     keys = _key_file(options)
     if keys is None:
-        raise InvalidConfig("say whose key with --identity FILE or --state DIR")
+        raise InvalidConfig("name the keys with --identity FILE or --state DIR")
     passphrase = await _passphrase(options.passphrase_file)
     node_id = IdentityFile.renew_channel_key(keys, passphrase=passphrase)
-    print(f"peer {node_id} has a new channel key, and uses it when it is started")
+    print(f"peer {node_id} has a new channel key, in use from its next start")
 
 
 async def _serve_relay(options: argparse.Namespace) -> None:
@@ -401,7 +415,7 @@ async def _serve_echo(options: argparse.Namespace) -> None:
 
         node.handle("echo", echo)
         if not options.listen and options.relays is None:
-            _complain("others reach this peer with --listen IP:PORT or --relays FILE only")
+            _complain("others can reach this peer only with --listen IP:PORT or --relays FILE")
         listening = [f"listening on {address}" for address in node.listening]
         await _serve(node, dht, options, f"peer {node.node_id}", *listening)
 
@@ -417,7 +431,7 @@ async def _ask(options: argparse.Namespace) -> bool:
             reply = await node.query(
                 contact.peer_id, options.kind, body, hard_timeout_s=options.timeout
             )
-            path = next(iter(node.why(contact.peer_id).paths), "a path that is gone by now")
+            path = next(iter(node.why(contact.peer_id).paths), "a path that is already gone")
             print(f"{len(reply)} bytes, {path}", file=sys.stderr)
         except FastFail as error:
             print(f"egtp: fast fail: {error.summary}", file=sys.stderr)
@@ -447,7 +461,7 @@ def _contact(text: str) -> ContactLink:
 
 
 async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines: str) -> None:
-    """Until ctrl-C, SIGTERM or SIGHUP; then end in peace. Whoever reads the lines may send any."""
+    """Until ctrl-C, SIGTERM or SIGHUP; then drain. A reader of the lines may send any of these."""
     stopped = asyncio.Event()
 
     def tell(file: Any) -> None:
@@ -459,8 +473,8 @@ async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines
     most, wanted = node.statistics()["connections_max"], _connections_max(options)
     if most < wanted and (options.connections is not None or most < CONNECTIONS_FEW):
         _complain(
-            f"connections_max is {most}, and not {wanted}, since no more "
-            f"than {open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
+            f"connections_max is {most} instead of {wanted}, since at most "
+            f"{open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
         )
     print("\n".join(lines), flush=True)
     while not stopped.is_set():
@@ -483,7 +497,7 @@ async def _passphrase(file: Path | None) -> bytes | None:
 
 
 class _PublishingInWords:
-    """Tells who runs the node from when on, and how, others find it; and why they do not."""
+    """Tells whoever runs the node when and how others find it, or why they do not."""
 
     def __init__(self) -> None:
         self._failed = False
@@ -498,7 +512,7 @@ class _PublishingInWords:
                     print(f"record stored by {nodes}: {ways}", flush=True)
             case RecordNotPublished(_, reason) if not self._failed:
                 self._failed = True
-                _complain(f"the record is not stored: {reason}; it goes on trying")
+                _complain(f"the record is not stored: {reason}; still trying")
             case IdentityRunsElsewhere():
                 _complain(event)
 
@@ -508,7 +522,7 @@ def _made(folder: Path) -> Path:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise InvalidConfig(f"cannot make the folder {folder}: {error.strerror}") from None
+        raise InvalidConfig(f"cannot create the folder {folder}: {error.strerror}") from None
     return folder
 
 

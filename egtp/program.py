@@ -1,7 +1,6 @@
-"""What our programs have in common: the loop they run on, their signals, what their options may
-be, and how they end.
+"""What our programs have in common: their event loop, signals, option types and exit status.
 
-Only programs choose; the library runs on whatever loop it is given.
+Only programs choose a loop; the library runs on whatever loop it is given.
 """
 
 from __future__ import annotations
@@ -40,9 +39,9 @@ __all__ = [
 ]
 
 FAILED: Final = 1
-"""The outcome is no success."""
+"""The outcome is a failure."""
 USAGE: Final = 2
-"""A mistake of the user's, which it is no use to repeat."""
+"""A mistake of the user's, which fails again if it is repeated."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
 """What may be otherwise at another time, though nobody changes what the program was told."""
@@ -52,18 +51,18 @@ FREE_FILES_MIN: Final = 24
 """A loop, a few sockets and the files of a state take up to 16. Who finds no room for one of them
 does not always say so in words: uvloop, for one, can then not even be closed."""
 QUESTION: Final = signal.SIGUSR1
-"""Asks a server how it is."""
+"""Asks a server for its statistics."""
 
 
 def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, serves: bool) -> int:
-    """Run ``work`` to its end, and return the exit status: 0 if all went well, 1 for an outcome
-    that is no success, 2 for a mistake of the user's, 130 for what was interrupted. Errors are one
-    line on stderr. A server is stopped by signals, and that is no failure; see :func:`on_stop`."""
+    """Run ``work`` to its end and return the exit status: 0 for success, 1 for a failure, 2 for a
+    mistake of the user's, 130 if it was interrupted. Errors are one line on stderr. For a server,
+    being stopped by a signal is a success; see :func:`on_stop`."""
     _have_standard_streams()
     logging.basicConfig(format=f"{name}: %(message)s")  # As all else that it says.
     _raise_open_files_max()
     if not _may_open_files(FREE_FILES_MIN):
-        complain(name, "too many open files, or too few may be open (ulimit -n, LimitNOFILE)")
+        complain(name, "too many open files; raise the limit (ulimit -n, LimitNOFILE)")
         return FAILED
     try:
         if serves:
@@ -107,20 +106,20 @@ def _may_pass(error: BaseException) -> bool:
 
 
 def complain(name: str, error: object) -> None:
-    """A line on stderr, if anybody can read it."""
+    """Print a line on stderr, if that can be written."""
     with contextlib.suppress(OSError):
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
 
 def on_stop(stop: Callable[[], object]) -> None:
-    """Have the loop that runs call ``stop`` at the first signal that ends a server; until this is
-    called, its work is cancelled then. No signal after that one changes anything any more."""
+    """Have the running loop call ``stop`` at the first signal that ends a server, instead of
+    cancelling the server's work. Later signals are ignored."""
     loop = asyncio.get_running_loop()
     _at_first_stop(lambda: loop.call_soon_threadsafe(stop))
 
 
 def on_question(tell: Callable[[], object]) -> None:
-    """Have the loop that runs call ``tell`` when a signal asks the server how it is."""
+    """Have the running loop call ``tell`` when SIGUSR1 asks the server for its statistics."""
     loop = asyncio.get_running_loop()
     signal.signal(QUESTION, lambda *_: loop.call_soon_threadsafe(tell))
 
@@ -187,7 +186,7 @@ def _have_standard_streams() -> None:
 
 
 def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """What makes the loop, for ``asyncio.Runner``."""
+    """The loop factory for ``asyncio.Runner``: uvloop where it is installed."""
     try:
         make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
             "uvloop"
@@ -224,9 +223,9 @@ def _may_open_files(count: int) -> bool:
 
 
 def named(text: str) -> str:
-    """The type of an option that names something: an empty variable of a shell names nothing."""
+    """The type of an option that must not be empty, as an unset shell variable is."""
     if not text:
-        raise argparse.ArgumentTypeError("it is empty")
+        raise argparse.ArgumentTypeError("must not be empty")
     return text
 
 
@@ -236,12 +235,12 @@ def path(text: str) -> Path:
 
 
 def interval_s(text: str) -> float:
-    """The type of an option that says how often something is done: all the time is no answer."""
+    """The type of an option that says how often something is done: seconds above 0."""
     return _above_0(text, "seconds")
 
 
 def bytes_per_s(text: str) -> float:
-    """The type of an option that limits a rate."""
+    """The type of an option that limits a rate: bytes per second above 0."""
     return _above_0(text, "bytes per second")
 
 
@@ -249,15 +248,15 @@ def _above_0(text: str, of_what: str) -> float:
     with contextlib.suppress(argparse.ArgumentTypeError):
         if number := duration_s(text):
             return number
-    raise argparse.ArgumentTypeError(f"{text} is no number of {of_what} above 0")
+    raise argparse.ArgumentTypeError(f"must be a number of {of_what} above 0, not {text!r}")
 
 
 def duration_s(text: str) -> float:
-    """The type of an option that says how long something may take, or not at all."""
+    """The type of an option that says how long something may take: seconds, 0 or more."""
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds, nor 0")
+        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
     return seconds

@@ -1,6 +1,6 @@
 """``python -m lookup_dht``: a DHT node for others to join through.
 
-``python -m lookup_dht stats IP:PORT`` asks one that runs on this machine how it is.
+``python -m lookup_dht stats IP:PORT`` shows the statistics of one that runs on this machine.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_
 DAY_S = 86_400.0
 _complain = partial(complain, "lookup_dht")
 ANSWER_TIMEOUT_S = 3.0
-"""How long a node of this machine may take to say how it is."""
+"""How long a node of this machine may take to give its statistics."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status; see :func:`egtp.program.run_program`."""
+    """Run the command line ``arguments`` and return the exit status; see
+    :func:`egtp.program.run_program`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["stats"]:
         address = _stats_parser().parse_args(arguments[1:]).address
@@ -52,16 +53,16 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lookup_dht",
-        description="Run a node of the EGTP lookup DHT, for others to join through. "
-        "It stops on ctrl-C, SIGTERM or SIGHUP, and says how it is on SIGUSR1, on stderr, and when "
-        "'python -m lookup_dht stats IP:PORT' asks it on the same machine.",
+        description="Run a node of the EGTP lookup DHT for others to join through. It stops on "
+        "ctrl-C, SIGTERM or SIGHUP. It prints its statistics to stderr on SIGUSR1, and gives them "
+        "to 'python -m lookup_dht stats IP:PORT' on the same machine.",
         allow_abbrev=False,
     )
     parser.add_argument(
         "--listen",
         metavar="IP:PORT",
         action="append",
-        help="UDP address to listen on (default 0.0.0.0:9100); a loopback address implies "
+        help="UDP address to listen on (default: 0.0.0.0:9100); a loopback address implies "
         "--private-addresses; may be given once for IPv4 and once for IPv6, which are two networks",
     )
     parser.add_argument(
@@ -69,32 +70,32 @@ def _parser() -> argparse.ArgumentParser:
         metavar="HOST:PORT",
         action="append",
         default=[],
-        help="a node to join through, by address or name; may be given several times; without "
-        "one, others join us",
+        help="a node to join through, by address or host name; may be given several times; without "
+        "it, others join through this node",
     )
     parser.add_argument(
         "--state",
         metavar="FILE",
         type=path,
-        help="keep the node id and contacts in FILE and records in FILE.records, for IPv6 in "
-        "FILE.v6 and FILE.v6.records; without it each start is a new node",
+        help="keep the node id and contacts in FILE and the records in FILE.records (for IPv6: "
+        "FILE.v6 and FILE.v6.records); without it, each start is a new node",
     )
     parser.add_argument(
         "--network",
         metavar="NAME",
         default="main",
-        help="nodes hear those of the same network only (default %(default)s)",
+        help="nodes of other networks are ignored (default: %(default)s)",
     )
     parser.add_argument(
         "--private-addresses",
         action="store_true",
-        help="let loopback and private addresses be nodes: for a lab or a local network",
+        help="allow nodes at loopback and private addresses: for a lab or a local network",
     )
     parser.add_argument(
         "--stats-every",
         metavar="SECONDS",
         type=interval_s,
-        help="print statistics, a line of JSON for each node, so often",
+        help="how often to print statistics, as a line of JSON per node (default: never)",
     )
     return parser
 
@@ -102,10 +103,10 @@ def _parser() -> argparse.ArgumentParser:
 def _stats_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m lookup_dht stats",
-        description="Say how a DHT node is that runs on this machine.",
+        description="Show the statistics of a DHT node that runs on this machine.",
         allow_abbrev=False,
     )
-    parser.add_argument("address", metavar="IP:PORT", help="what the node listens on")
+    parser.add_argument("address", metavar="IP:PORT", help="the address that the node listens on")
     return parser
 
 
@@ -113,7 +114,7 @@ async def _run_nodes(options: argparse.Namespace) -> None:
     """One for each address. The first that cannot run ends all."""
     listen = [Address.parse(text) for text in options.listen or ["0.0.0.0:9100"]]
     if len({len(address.ip) for address in listen}) < len(listen):
-        raise InvalidConfig("listen on one IPv4 and one IPv6 address at most")
+        raise InvalidConfig("--listen can be given at most once for IPv4 and once for IPv6")
     nodes = [_Node(address, options, alone=len(listen) == 1) for address in listen]
 
     def tell() -> None:
@@ -157,7 +158,7 @@ class _Node:
             f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
         )
         if self._joins and not self.lookup.statistics()["contacts"]:
-            _complain("no DHT node has answered yet; it goes on trying")
+            _complain("no DHT node has answered yet; still trying")
 
     async def go_on(self, stats_every_s: float | None) -> None:
         """Until it is cancelled."""
@@ -204,7 +205,7 @@ def _ask_statistics(address: Address) -> dict[str, Any]:
             statistics = json.loads(data[HEADER_BYTES:])
         except (OSError, ValueError) as error:
             raise InvalidConfig(
-                f"no node at {address} says how it is ({error}); it answers loopback only"
+                f"no node at {address} gives its statistics ({error}); it answers loopback only"
             ) from None
     return dict(statistics)
 

@@ -198,9 +198,9 @@ class LookupServer(Server):  # type: ignore[misc]
             self.counters["seed_address_refused"] += len(refused)
         if refused and name not in self._refused_names:
             self._refused_names.add(name)
-            lab = "" if self._settings.private_addresses else "; allow private addresses for a lab"
+            lab = "" if self._settings.private_addresses else "; for a lab, allow private addresses"
             log.warning(
-                "%s:%d stands for %s, which is not an address of a node on the internet%s",
+                "%s:%d resolves to %s, which cannot be the address of a node on the Internet%s",
                 *name,
                 refused[0][0],
                 lab,
@@ -291,7 +291,7 @@ class LookupServer(Server):  # type: ignore[misc]
         if reachability.requested(strangers):
             self.counters["not_reachable_any_more"] += 1
             log.warning(
-                "no stranger can reach this node at its UDP port: it serves nobody until one can"
+                "no stranger can reach the UDP port of this node; it serves nobody until one can"
             )
 
     def _met_newcomer(self) -> None:

@@ -1,4 +1,4 @@
-"""What the system says that a host name stands for."""
+"""Host names, resolved by the system."""
 
 from __future__ import annotations
 
@@ -15,8 +15,13 @@ __all__ = ["system_names"]
 
 
 def system_names(listen: Address, complain: Callable[[str], None] | None = None) -> NameResolver:
-    """The addresses of names, of the family of the one listened on. Raises :class:`OSError` for a
-    name that stands for none; ``complain`` is told of it in a line, once until it stands for one.
+    """A resolver that asks the system for the addresses of a host name.
+
+    :param listen: the address that the DHT node listens on; only addresses of its family (IPv4 or
+        IPv6) are returned.
+    :param complain: called with one line about a name that does not resolve, once until it does.
+
+    The resolver raises :class:`OSError` for such a name.
     """
     family = socket.AF_INET if len(listen.ip) == 4 else socket.AF_INET6
     unknown: set[str] = set()
@@ -27,7 +32,7 @@ def system_names(listen: Address, complain: Callable[[str], None] | None = None)
         except OSError as error:
             if complain is not None and name not in unknown:
                 version = 4 if family == socket.AF_INET else 6
-                complain(f"{name} stands for no IPv{version} address: {in_words(error)}")
+                complain(f"{name} does not resolve to an IPv{version} address: {in_words(error)}")
             unknown.add(name)
             raise
         unknown.discard(name)
@@ -42,6 +47,6 @@ async def _resolve(family: socket.AddressFamily, name: str, port: int) -> list[S
             name, port, family=family, type=socket.SOCK_DGRAM
         )
     except UnicodeError:
-        raise OSError("it is no name of a host") from None
+        raise OSError("it is not a host name") from None
     # A hosts file that has 127.0.0.1 and ::1 for localhost has the former twice.
     return list(dict.fromkeys((str(address[0]), port) for *_, address in found))

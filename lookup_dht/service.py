@@ -96,10 +96,11 @@ class DHTLookup:
         check_yes_or_no(private_addresses=private_addresses)
         given: object = bootstrap
         if not isinstance(given, Iterable):
-            raise InvalidConfig(f"bootstrap is a list of HOST:PORT, not {given!r}")
+            raise InvalidConfig(f"bootstrap must be a list of HOST:PORT, not {given!r}")
         if not isinstance(state, NodeState | None):
             raise InvalidConfig(
-                f"state is what another DHTLookup.state was, not {state!r}; store= names a file"
+                f"state must be the DHTLookup.state of an earlier run, not {state!r}; "
+                "store= names a file"
             )
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
@@ -146,7 +147,7 @@ class DHTLookup:
             if self._closed:
                 raise NodeClosed("the lookup service is closed")
             if self._started:
-                raise LocalProtocolError("a DHTLookup is started once")
+                raise LocalProtocolError("this DHTLookup was already started; create a new one")
             await self._node.listen(self._listen.port, self._listen.host)
             self._started = True
         with self._node_closed_if_closed():
@@ -187,7 +188,9 @@ class DHTLookup:
         async with self._binding:
             self._check_running()
             if len(address.ip) != len(self._listen.ip):
-                raise InvalidConfig(f"a node cannot move between IPv4 and IPv6, as to {listen}")
+                raise InvalidConfig(
+                    f"cannot move to {listen}: a node cannot change between IPv4 and IPv6"
+                )
             await self._node.listen(address.port, address.host)
             self._listen = address
         with self._node_closed_if_closed():
@@ -306,7 +309,7 @@ class DHTLookup:
                 raise PublishFailed("the network has a newer record of this peer")
             if stored.refused:
                 raise PublishFailed(
-                    f"{stored.refused} of {stored.asked} nodes refuse the record: by their clocks "
+                    f"{stored.refused} of {stored.asked} nodes refused the record: by their clocks "
                     "it has expired or is far ahead, or they are full"
                 )
             if stored.asked:
@@ -369,8 +372,8 @@ class DHTLookup:
         state, settings = self._state, self._settings
         if state is not None and state.network != settings.network:
             raise InvalidConfig(
-                f"the state is of network {state.network!r}, not {settings.network!r}; "
-                "use another state file for each network"
+                f"the state belongs to network {state.network!r}, not {settings.network!r}; "
+                "use a separate state file for each network"
             )
         if state is not None and state.node_id and fits(state.node_id, self._listen.ip):
             return state.node_id
@@ -389,8 +392,8 @@ class DHTLookup:
 def _check_kinds(listen: object, server: object, limits: object) -> None:
     """Raises :class:`InvalidConfig` for what can only be a mistake."""
     if not isinstance(listen, str):
-        raise InvalidConfig(f"listen is a text of the form IP:PORT, not {listen!r}")
+        raise InvalidConfig(f"listen must be a string of the form IP:PORT, not {listen!r}")
     if not isinstance(server, bool | None):
-        raise InvalidConfig(f"server is True, False, or None to find out, not {server!r}")
+        raise InvalidConfig(f"server must be True, False, or None to find out, not {server!r}")
     if not isinstance(limits, DHTLimits | None):
-        raise InvalidConfig(f"limits are DHTLimits, not {limits!r}")
+        raise InvalidConfig(f"limits must be DHTLimits, not {limits!r}")

@@ -41,10 +41,10 @@ class ClusterPlan:
         ):
             number = getattr(self, name)
             if number < least:
-                raise InvalidConfig(f"{name} is at least {least} ({why}), not {number}")
+                raise InvalidConfig(f"{name} must be at least {least} ({why}), not {number}")
         if self.nodes > self.nodes_max:
             raise InvalidConfig(
-                f"nodes is at most {self.nodes_max} (they share one process), not {self.nodes}"
+                f"nodes must be at most {self.nodes_max} (they share one process), not {self.nodes}"
             )
         if self.reachable < REACHABLE_MIN:
             needed = self.bootstraps + self.relays + self.unreachable + REACHABLE_MIN

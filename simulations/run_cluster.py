@@ -1,5 +1,5 @@
-"""Run a cluster of EGTP nodes and check what it shows: on this machine's loopback, with real
-sockets, or in a virtual world, in virtual time, where everything follows from the seed.
+"""Run a cluster of EGTP nodes and check how it behaves: on this machine's loopback with real
+sockets, or in a virtual world in virtual time, where everything follows from the seed.
 
 Each scenario gets a cluster of its own. Exit status: 0 if every expectation held, 1 if one did
 not, 2 for options that cannot work.
@@ -49,7 +49,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status. Errors are one line on stderr."""
+    """Run the command line ``arguments`` and return the exit status."""
     options = _parser().parse_args(arguments)
     if options.list:
         for scenario in SCENARIOS.values():
@@ -75,21 +75,23 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--world",
         choices=[LOOPBACK, VIRTUAL],
-        help=f"where the nodes live; default: {LOOPBACK}",
+        help=f"where the nodes run; default: {LOOPBACK}",
     )
-    parser.add_argument("--nodes", type=int, metavar="N", help=f"all nodes; default: {plan.nodes}")
+    parser.add_argument(
+        "--nodes", type=int, metavar="N", help=f"number of nodes; default: {plan.nodes}"
+    )
     parser.add_argument(
         "--relays",
         type=int,
         metavar="R",
-        help=f"how many of them serve as relays; default: {plan.relays}",
+        help=f"how many of them are relays; default: {plan.relays}",
     )
     parser.add_argument(
         "--scenario",
         action="append",
         choices=[*SCENARIOS, ALL],
         metavar="NAME",
-        help=f"{', '.join(SCENARIOS)} or {ALL} (all that this world has); may be given several "
+        help=f"{', '.join(SCENARIOS)} or {ALL} (all of this world); may be given several "
         f"times; default: {ALL}",
     )
     parser.add_argument(
@@ -97,25 +99,30 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=plan.seed,
         metavar="S",
-        help="keys and all that is random come from it; default: %(default)s",
+        help="seed of the keys and of everything random; default: %(default)s",
     )
     parser.add_argument(
         "--drawn",
         action="store_true",
-        help="let the seed decide on nodes, relays, lines and NATs too, in a virtual world",
+        help="let the seed choose nodes, relays, lines and NATs too, in a virtual world",
     )
     parser.add_argument(
         "--swarm",
         type=int,
         metavar="N",
-        help="play the scenarios with N seeds from --seed on, each --drawn, on all processors",
+        help="run the scenarios with N seeds from --seed on, each --drawn, on all processors",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures to FILE")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page to look at")
     parser.add_argument(
-        "--trace", type=Path, metavar="FILE", help="write every packet of a virtual world, a line"
+        "--html", type=Path, metavar="FILE", help="write a web page of the run to FILE"
     )
-    parser.add_argument("--list", action="store_true", help="name the scenarios, and run none")
+    parser.add_argument(
+        "--trace",
+        type=Path,
+        metavar="FILE",
+        help="write every packet of a virtual world to FILE, one per line",
+    )
+    parser.add_argument("--list", action="store_true", help="list the scenarios and exit")
     return parser
 
 
@@ -123,7 +130,7 @@ def _conditions(options: argparse.Namespace) -> Conditions:
     if options.drawn:
         for option in ("world", "nodes", "relays"):
             if getattr(options, option) not in (None, VIRTUAL):
-                raise InvalidConfig(f"--drawn and --{option} contradict each other: leave one out")
+                raise InvalidConfig(f"--drawn and --{option} cannot be combined: leave one out")
         return Conditions.draw(options.seed)
     world = options.world or LOOPBACK
     default = ClusterPlan()
@@ -173,7 +180,9 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     conditions = _conditions(options)
     scenarios = _chosen(options.scenario or [ALL], conditions.world)
     if options.trace is not None and conditions.world != VIRTUAL:
-        raise InvalidConfig(f"--trace needs --world {VIRTUAL}: nobody sees all packets of this one")
+        raise InvalidConfig(
+            f"--trace needs --world {VIRTUAL}: nobody sees every packet of a real one"
+        )
     _check_writable(options)
     runs = run(conditions, scenarios, console, keep_trace=options.trace is not None)
     if options.json is not None:
@@ -232,10 +241,10 @@ def repeat(conditions: Conditions, scenario: str) -> str:
 
 def _swarm(options: argparse.Namespace, console: Console) -> int:
     if options.swarm < 1:
-        raise InvalidConfig(f"--swarm is a number of seeds, 1 or more, not {options.swarm}")
+        raise InvalidConfig(f"--swarm must be 1 seed or more, not {options.swarm}")
     for option in ("world", "nodes", "relays", "html", "trace"):
         if getattr(options, option) not in (None, VIRTUAL):
-            raise InvalidConfig(f"--swarm and --{option} contradict each other: leave one out")
+            raise InvalidConfig(f"--swarm and --{option} cannot be combined: leave one out")
     scenarios = [scenario.name for scenario in _chosen(options.scenario or [ALL], VIRTUAL)]
     _check_writable(options)
     seeds = range(options.seed, options.seed + options.swarm)

@@ -176,7 +176,7 @@ class RecordFile:
             if error is None:
                 return
             log.warning(
-                "cannot write the record file %s: %s; it goes on in memory, and tries again",
+                "cannot write the record file %s: %s; the node goes on in memory and keeps trying",
                 self.path,
                 error,
             )

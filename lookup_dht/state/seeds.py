@@ -23,20 +23,20 @@ def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> Socket
     named = _NAME.fullmatch(text)
     if named is not None and not named["name"].replace(".", "").isdigit():
         if not 1 <= int(named["port"]) <= 65535:
-            raise InvalidConfig(f"a bootstrap address needs a port, unlike {text}")
+            raise InvalidConfig(f"a bootstrap address needs a port from 1 to 65535, unlike {text}")
         return named["name"], int(named["port"])
     try:
         seed = Address.parse(text)
     except InvalidConfig:
-        raise InvalidConfig(f"a node to join through is HOST:PORT, not {text!r}") from None
+        raise InvalidConfig(f"a bootstrap address must be HOST:PORT, not {text!r}") from None
     if seed.port == 0:
-        raise InvalidConfig(f"a bootstrap address needs a port, unlike {seed}")
+        raise InvalidConfig(f"a bootstrap address needs a port from 1 to 65535, unlike {seed}")
     if len(seed.ip) != len(listen.ip):
         raise InvalidConfig(
             f"a node that listens on {listen} cannot reach {seed}; "
             "use IPv4 for both, or IPv6 for both"
         )
     if not AddressPolicy(private_addresses=private_addresses).allows(seed.ip):
-        hint = "" if private_addresses else "; allow private addresses for a lab"
-        raise InvalidConfig(f"{seed} is not an address of a node on the internet{hint}")
+        hint = "" if private_addresses else "; for a lab, allow private addresses"
+        raise InvalidConfig(f"{seed} cannot be the address of a node on the Internet{hint}")
     return seed.host, seed.port

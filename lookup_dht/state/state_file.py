@@ -89,7 +89,7 @@ def read_state(path: Path, *, ours: bool = False) -> NodeState | None:
         if mode is None:
             return None
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise InvalidConfig(f"{path} is no file that a state could be kept in")
+            raise InvalidConfig(f"{path} is not a regular file: name another file")
         with path.open("rb") as file:
             data = file.read(FILE_BYTES_MAX + 1)
     except OSError as error:

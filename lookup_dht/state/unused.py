@@ -27,7 +27,7 @@ class UnusedContacts:
         """A line for each reason."""
         reachable = sum(len(it.packed) == len(self._listen.ip) for it in self.kept)
         reasons = {
-            "they are not on the internet; allow private addresses for a lab": reachable,
+            "they are not on the Internet; for a lab, allow private addresses": reachable,
             f"a node that listens on {self._listen} cannot reach them": len(self.kept) - reachable,
         }
         return [

@@ -157,7 +157,7 @@ async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_
             assert two.counters["seed_address_refused"] == 2
             assert two.contacts == 0
     (line,) = [it.getMessage() for it in caplog.records]
-    assert line.startswith(f"{name} stands for 127.0.0.1, which is not an address")
+    assert line.startswith(f"{name} resolves to 127.0.0.1, which cannot be the address")
     assert "allow private addresses" in line
 
 

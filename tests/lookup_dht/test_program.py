@@ -246,7 +246,7 @@ async def test_both_families_listen_everywhere_on_one_port(run: Run) -> None:
 
 async def test_a_program_has_one_node_for_each_family() -> None:
     two = await complaint("--listen", "127.0.0.1:0", "--listen", "127.0.0.2:0")
-    assert "one IPv4 and one IPv6" in two
+    assert "at most once for IPv4 and once for IPv6" in two
 
 
 async def test_a_node_says_how_it_is_when_this_machine_asks(run: Run, start: Start) -> None:
@@ -365,6 +365,6 @@ async def test_what_never_was_a_state_is_left_where_it_is(data: bytes, tmp_path:
 async def test_what_is_no_file_is_left_where_it_is(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
-    assert "is no file" in await complaint("--listen", "127.0.2.1:0", "--state", path)
+    assert "is not a regular file" in await complaint("--listen", "127.0.2.1:0", "--state", path)
     assert list(tmp_path.iterdir()) == [path]
     assert path.is_fifo()

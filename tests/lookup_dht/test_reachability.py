@@ -310,5 +310,5 @@ def test_whose_promise_strangers_find_empty_is_a_client(caplog: pytest.LogCaptur
     network = Network(1)
     run_in(network, story(network), limit_s=10_000)
     assert [record.message for record in caplog.records] == [
-        "no stranger can reach this node at its UDP port: it serves nobody until one can"
+        "no stranger can reach the UDP port of this node; it serves nobody until one can"
     ]

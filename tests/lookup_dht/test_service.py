@@ -300,7 +300,7 @@ async def test_publishing_to_nobody_or_below_what_is_stored_fails(
     with pytest.raises(PublishFailed, match="newer"):
         await other.publish(sign(identity, 5))
     far = sign(identity, int(time.time()) + 2 * 24 * 3600)
-    with pytest.raises(PublishFailed, match="1 of 1 nodes refuse the record: by their clocks it"):
+    with pytest.raises(PublishFailed, match="1 of 1 nodes refused the record: by their clocks it"):
         await other.publish(far)
 
 
@@ -433,13 +433,21 @@ async def test_a_node_that_is_not_running_says_so() -> None:
         (("127.0.0.1:0", ["localhost"]), {}, "HOST:PORT, not 'localhost'"),
         (("127.0.0.1:0", ["127.0.0.1:9100"]), {}, "private"),
         (("127.0.0.1:0", ["10.1.1.1:9100"]), {}, "private"),
-        (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port"),
+        (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port from 1 to 65535"),
         (("[::]:0", ["8.8.8.8:9100"]), {}, "IPv6"),
-        (("127.0.0.1:0", ["224.0.0.1:1"]), {"private_addresses": True}, "not an address"),
+        (
+            ("127.0.0.1:0", ["224.0.0.1:1"]),
+            {"private_addresses": True},
+            "cannot be the address of a node",
+        ),
         ((), {"network": "No Such"}, "network"),
         ((), {"network": ""}, "network"),
-        ((), {"bootstrap": None}, "bootstrap is a list of HOST:PORT, not None"),
-        ((), {"state": "dht"}, "state is what another DHTLookup.state was, not 'dht'; store="),
+        ((), {"bootstrap": None}, "bootstrap must be a list of HOST:PORT, not None"),
+        (
+            (),
+            {"state": "dht"},
+            "state must be the DHTLookup.state of an earlier run, not 'dht'; store=",
+        ),
     ],
 )
 def test_options_that_cannot_work_are_refused_with_what_to_do(

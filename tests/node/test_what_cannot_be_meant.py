@@ -78,10 +78,10 @@ def test_a_part_of_the_wrong_kind_is_told_when_the_node_is_made(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"listen": 5}, "listen is a text"),
+        ({"listen": 5}, "listen must be a string"),
         ({"network": 5}, "a network name must be"),
-        ({"server": "no"}, "server is True, False"),
-        ({"limits": {}}, "limits are DHTLimits"),
+        ({"server": "no"}, "server must be True, False"),
+        ({"limits": {}}, "limits must be DHTLimits"),
         ({"bootstrap": "nowhere"}, "'nowhere'"),
         ({"private_addresses": "false"}, "private_addresses must be True or False, not 'false'"),
     ],
@@ -126,7 +126,7 @@ async def test_options_of_a_handler_that_cannot_be_meant_are_told(
 
 def test_a_text_is_no_introduction() -> None:
     introductions: Any = ["egtp:" + "a" * 32]
-    with pytest.raises(InvalidConfig, match="an Introduction names a relay server"):
+    with pytest.raises(InvalidConfig, match="introductions must be a list of Introduction"):
         StaticDiscovery(introductions)
 
 

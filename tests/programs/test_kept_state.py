@@ -176,7 +176,7 @@ async def test_a_folder_that_cannot_be_is_one_clear_line(program: Program, tmp_p
     (tmp_path / "file").write_text("")
     process = await program("echo", "--state", tmp_path / "file" / "state")
     said = await complaint(process, 2)
-    assert said.startswith("egtp: cannot make the folder")
+    assert said.startswith("egtp: cannot create the folder")
     process = await program("echo", "--state", tmp_path / "fresh")
     assert "--bootstrap" in await complaint(process, 2), "it knows nobody yet"
 

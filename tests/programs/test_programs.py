@@ -196,11 +196,11 @@ def test_a_relay_tells_how_it_is_and_keeps_its_keys_encrypted(start: Start, tmp_
     assert (missing.returncode, missing.stderr.count("\n")) == (2, 1)
     eager = run("-m", "egtp", "relay", "--busy-poll", "500", *join)
     assert (eager.returncode, eager.stderr.count("\n")) == (2, 1)
-    assert "busy_poll_s is at most 0.01" in eager.stderr
+    assert "busy_poll_s must be at most 0.01" in eager.stderr
     for option in ("--rate", "--peer-rate"):
         still = run("-m", "egtp", "relay", option, "0", *join)
         assert (still.returncode, still.stderr.count("\n")) == (2, 1)
-        assert f"{option}: 0 is no number of bytes per second above 0" in still.stderr
+        assert f"{option}: must be a number of bytes per second above 0, not '0'" in still.stderr
     useless = run("-m", "egtp", "echo", *secret[2:], *join)
     assert "--identity or --state" in useless.stderr
 
@@ -219,7 +219,7 @@ def test_a_peer_with_a_new_key_is_the_same_peer(start: Start, tmp_path: Path) ->
     before = (tmp_path / "identity.pem").read_bytes()
     done = run(*renew)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"peer {peer_id} has a new channel key, and uses it when it is started\n"
+    assert done.stdout == f"peer {peer_id} has a new channel key, in use from its next start\n"
     assert (tmp_path / "identity.pem").read_bytes() != before
     echo = start(*options)
     assert line(echo) == f"peer {peer_id}"
@@ -242,14 +242,14 @@ def test_a_peer_with_a_new_key_is_the_same_peer(start: Start, tmp_path: Path) ->
             900,
             786,
             ("--connections", "2000"),
-            "egtp: connections_max is 786, and not 2000, since no more than 900 files may be open "
+            "egtp: connections_max is 786 instead of 2000, since at most 900 files may be open "
             "(ulimit -n, LimitNOFILE)\n",
         ),
         (
             300,
             220,
             (),
-            "egtp: connections_max is 220, and not 10000, since no more than 300 files may be open "
+            "egtp: connections_max is 220 instead of 10000, since at most 300 files may be open "
             "(ulimit -n, LimitNOFILE)\n",
         ),
     ],
@@ -293,7 +293,7 @@ def test_too_few_open_files_to_start_with_are_one_line(
     )
     done = run("-c", code, *command)
     assert (done.returncode, done.stdout) == (1, "")
-    told = "too many open files, or too few may be open (ulimit -n, LimitNOFILE)"
+    told = "too many open files; raise the limit (ulimit -n, LimitNOFILE)"
     assert done.stderr == f"{command[0]}: {told}\n"
 
 
@@ -324,9 +324,9 @@ def test_a_program_that_still_joins_ends_at_a_signal_and_a_question_says_so(
 def test_who_is_not_in_the_network_is_told_so(start: Start) -> None:
     relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--bootstrap", "127.0.0.1:9")
     assert relay.stderr is not None
-    assert relay.stderr.readline() == "egtp: no DHT node has answered yet; it goes on trying\n"
+    assert relay.stderr.readline() == "egtp: no DHT node has answered yet; still trying\n"
     assert line(relay).startswith("relay ")
-    reason = "the record is not stored: no node of the network answers; it goes on trying"
+    reason = "the record is not stored: no node of the network answers; still trying"
     assert relay.stderr.readline() == f"egtp: {reason}\n"
 
 
@@ -340,15 +340,15 @@ def test_a_name_that_stands_for_no_address_is_told_once(
     line(server)
     server.terminate()
     assert server.communicate(timeout=10)[1].splitlines()[:2] == [
-        f"{program[0]}: nosuch..invalid stands for no IPv4 address: it is no name of a host",
-        f"{program[0]}: no DHT node has answered yet; it goes on trying",
+        f"{program[0]}: nosuch..invalid does not resolve to an IPv4 address: it is not a host name",
+        f"{program[0]}: no DHT node has answered yet; still trying",
     ]
 
 
 def test_a_question_that_ends_at_once_does_not_say_that_it_goes_on() -> None:
     done = run("-m", "egtp", "ask", "a" * 32, "--bootstrap", "nosuch..invalid:9100")
     assert done.returncode == 1
-    assert "nosuch..invalid stands for no IPv4 address" in done.stderr
+    assert "nosuch..invalid does not resolve to an IPv4 address" in done.stderr
     assert "egtp: no DHT node has answered\n" in done.stderr
     assert "trying" not in done.stderr
     assert "others may not find it" not in done.stderr, "of no interest to who asks"
@@ -358,7 +358,7 @@ def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> Non
     echo = start("-m", "egtp", "echo", "--bootstrap", "127.0.0.1:9")
     assert echo.stderr is not None
     assert "no DHT node" in echo.stderr.readline()
-    hint = "others reach this peer with --listen IP:PORT or --relays FILE only"
+    hint = "others can reach this peer only with --listen IP:PORT or --relays FILE"
     assert echo.stderr.readline() == f"egtp: {hint}\n"
 
 
@@ -527,9 +527,9 @@ def test_who_names_nodes_of_ipv6_is_told_how_to_join_over_it(start: Start) -> No
     address = line(dht).removeprefix("listening on ")
     command = ("-m", "egtp", "echo", "--listen", "127.0.0.1:0", "--bootstrap", address)
     done = run(*command)
-    said = "the DHT is joined over IPv4, and not through"
-    cure = "with --dht-listen '[::]:0' it is joined over IPv6"
-    assert (done.returncode, done.stderr) == (2, f"egtp: {said} {address}: {cure}\n")
+    said = "the DHT cannot be joined through"
+    cure = "to join it over IPv6, add --dht-listen '[::]:0'"
+    assert (done.returncode, done.stderr) == (2, f"egtp: {said} {address} over IPv4; {cure}\n")
     echo = start(*command, "--dht-listen", "[::]:0")
     line(echo)
     line(echo)
@@ -540,7 +540,7 @@ def test_who_names_nodes_of_ipv6_is_told_how_to_join_over_it(start: Start) -> No
 def test_an_ipv6_address_that_begins_as_those_of_loopback_in_ipv4_do_is_none() -> None:
     done = run("-m", "egtp", "ask", "a" * 32, "--bootstrap", "[7f00::1]:9")
     assert done.returncode == 2
-    assert "[7f00::1]:9 is not an address of a node on the internet" in done.stderr
+    assert "[7f00::1]:9 cannot be the address of a node on the Internet" in done.stderr
 
 
 def test_a_node_that_joins_nobody_says_so() -> None:
@@ -572,13 +572,13 @@ def test_statistics_have_their_help() -> None:
         (("relay", "--announce", "0.0.0.0:4000"), "nobody can dial 0.0.0.0:4000"),
         (("relay", "--announce", "127.0.0.1:0"), "nobody can dial 127.0.0.1:0"),
         (("relay", "--connections", "-1"), "connections_max"),
-        (("relay", "--drain", "nan"), "nan is no number of seconds"),
-        (("relay", "--rate", "0"), "0 is no number of bytes per second"),
-        (("relay", "--busy-poll", "-1"), "-1 is no number of seconds"),
-        (("relay", "--state", ""), "--state: it is empty"),
-        (("echo", "--identity", ""), "--identity: it is empty"),
-        (("relay", "--dht-listen", ""), "--dht-listen: it is empty"),
-        (("echo", "--stats-every", "0"), "0 is no number of seconds above 0"),
+        (("relay", "--drain", "nan"), "must be a number of seconds, 0 or more, not 'nan'"),
+        (("relay", "--rate", "0"), "must be a number of bytes per second above 0, not '0'"),
+        (("relay", "--busy-poll", "-1"), "must be a number of seconds, 0 or more, not '-1'"),
+        (("relay", "--state", ""), "--state: must not be empty"),
+        (("echo", "--identity", ""), "--identity: must not be empty"),
+        (("relay", "--dht-listen", ""), "--dht-listen: must not be empty"),
+        (("echo", "--stats-every", "0"), "must be a number of seconds above 0, not '0'"),
         (("echo", "--relays", "none.toml"), "none.toml"),
         (("ask", "a" * 32, "Bad Kind"), "a kind must be 1 to 64"),
         (("ask", "a" * 32, "echo", "--timeout", "-1"), "a hard timeout must be above 0"),

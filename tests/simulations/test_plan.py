@@ -22,11 +22,11 @@ def test_the_default_is_a_dozen_nodes_of_every_kind() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"relays": 0}, "relays is at least 2"),
+        ({"relays": 0}, "relays must be at least 2"),
         ({"relays": 1}, "another has to take over"),
-        ({"unreachable": 1}, "unreachable is at least 2"),
-        ({"bootstraps": 0}, "bootstraps is at least 1"),
-        ({"nodes": 101}, "nodes is at most 100"),
+        ({"unreachable": 1}, "unreachable must be at least 2"),
+        ({"bootstraps": 0}, "bootstraps must be at least 1"),
+        ({"nodes": 101}, "nodes must be at most 100"),
         ({"nodes": 10}, "make 11; take more nodes or fewer relays"),
         ({"nodes": 9, "relays": 2}, "make 10; take more nodes$"),
         ({"relays": 9}, "make 17; take more nodes or fewer relays"),
