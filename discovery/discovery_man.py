@@ -1,10 +1,10 @@
 """The DiscoveryMan: relay servers from a local file that the user edits (seed I.C, R10 and R11).
 
-The file is polled on the event loop: one ``stat`` per interval, no thread, no dependency, and the
-same on every system and file system. A change is read when it has held still for one more
-interval. An editor that writes in place is then finished, and a file that is removed and written
-anew is back; and as time stamps are coarse, a file read while it is still warm could change
-once more without looking changed.
+The file is polled on the event loop: one ``stat`` per interval, without a thread or a dependency,
+and alike on every system and file system. A change is read once it has held still for one more
+interval. By then an editor that writes in place has finished, and a file that was removed and
+written anew is back. And since time stamps are coarse, a file that is read right after a change
+could change again without looking changed.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ _Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 class DiscoveryMan:
-    """Introduces the relay servers in the file at ``path``, again after each edit that changes
-    them. An edit is seen within two intervals.
+    """Introduces the relay servers in the file at ``path``, and does so again after each edit that
+    changes them (R11). An edit is seen within two intervals.
 
     Use it with ``async with``, or call :meth:`start` and :meth:`close`. Whoever asks before the
     start is called soon after it.
@@ -44,8 +44,11 @@ class DiscoveryMan:
         poll_interval_s: float = 1.0,
         on_error: Callable[[InvalidConfig], None] | None = None,
     ) -> None:
-        """``on_error`` is called on the event loop, once for each change of the file that cannot
-        be used; the last good list stays. Without it, such an error is logged as a warning.
+        """
+        :param path: a TOML file; see :func:`parse_relay_file`.
+        :param poll_interval_s: seconds between two looks at the file.
+        :param on_error: called on the event loop, once for each change of the file that cannot be
+            used; the last good list stays in use. Without it, such an error is logged as a warning.
 
         Raises :class:`InvalidConfig` for an interval that is not a positive time.
         """
@@ -62,7 +65,7 @@ class DiscoveryMan:
         self._stamp: _Stamp | None = None
         self._settled = False
         self.counters: Final = Counter[str]()
-        """``edit rejected``, ``file missing``: changes of the file that could not be used."""
+        """How often a change of the file could not be used: ``edit rejected``, ``file missing``."""
 
     @property
     def introductions(self) -> tuple[Introduction, ...]:
@@ -70,9 +73,10 @@ class DiscoveryMan:
         return self._audience.introductions or ()
 
     def start(self) -> None:
-        """Read the file now, and watch it from now on. Does nothing if already started.
+        """Read the file now, and watch it from now on. Does nothing if it was started before.
 
-        Raises :class:`InvalidConfig` if the file is missing or broken, and then watches nothing.
+        Raises :class:`InvalidConfig` if the file is missing or broken, and then watches nothing;
+        :class:`WrongLoop` without a running loop.
         """
         self._audience.on_loop()
         if self._timer is not None:
@@ -83,7 +87,7 @@ class DiscoveryMan:
         self._arm()
 
     def close(self) -> None:
-        """Stop watching, and call nobody any more, not even whom a call is under way to."""
+        """Stop watching, and call nobody any more, not even those with a call under way."""
         if self._timer is not None:
             self._audience.on_loop()
             self._timer.cancel()

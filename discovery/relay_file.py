@@ -6,9 +6,8 @@
     contact = "egtp:<peerId>"            # looked up when needed
     note = "my friend's"                 # optional free text
 
-Pure: bytes in, introductions out. Every mistake is an :class:`InvalidConfig` that says where it
-is and what to do. A key that is not known is a mistake, too, because it is most likely a typo of
-one that is.
+Pure: bytes in, introductions out. Every mistake is an :class:`InvalidConfig` that says where it is
+and what to do. An unknown key is a mistake, too: it is most likely a misspelt known one.
 """
 
 from __future__ import annotations
@@ -24,18 +23,19 @@ from egtp.values.identity import NodeId
 __all__ = ["FILE_BYTES_MAX", "RELAYS_MAX", "parse_relay_file"]
 
 FILE_BYTES_MAX: Final = 2**20
-"""Far above any list that a person keeps; whatever is larger is the wrong file."""
+"""Far more than any list that a person keeps; a larger file is the wrong one."""
 
 RELAYS_MAX: Final = 1000
-"""Verifying this many records takes about a tenth of a second of the event loop."""
+"""Verifying this many records blocks the event loop for about a tenth of a second."""
 
 _QUOTED_CHARACTERS_MAX: Final = 60
 
 
 def parse_relay_file(data: bytes, source: str) -> tuple[Introduction, ...]:
-    """The relay servers in ``data``, in the order of the file; none is fine.
+    """The relay servers in ``data``, in the order of the file; there may be none.
 
-    ``source`` names the file in the message of the :class:`InvalidConfig` that any mistake raises.
+    ``source`` names the file in messages. Raises :class:`InvalidConfig` for any mistake, saying
+    where it is and what to do.
     """
     document = _parse_toml(data, source)
     for key in document:

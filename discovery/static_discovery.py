@@ -1,5 +1,5 @@
-"""A Discovery Service whose relay servers never change: for apps that bring their own, and for
-simulations."""
+"""A Discovery Service whose relay servers never change: for applications that bring their own, and
+for simulations."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ __all__ = ["StaticDiscovery"]
 
 
 class StaticDiscovery:
-    """Introduces ``introductions`` once to everybody who asks. Belongs to the event loop on which
-    it is first called."""
+    """Introduces the same relay servers once to everybody who asks (R10). It belongs to the event
+    loop on which it is first called."""
 
     def __init__(self, introductions: Iterable[Introduction]) -> None:
-        """Raises :class:`InvalidConfig` for what is no introduction."""
+        """Raises :class:`InvalidConfig` for anything but introductions."""
         introductions = tuple(introductions)
         for one in introductions:
             if not isinstance(one, Introduction):

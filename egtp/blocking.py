@@ -1,4 +1,4 @@
-"""``egtp.blocking``: a node for programs without an event loop: scripts, threads, REPLs.
+"""``egtp.blocking``: a node for programs without an event loop, such as scripts, threads and REPLs.
 
 ::
 
@@ -7,9 +7,9 @@
     with egtp.blocking.Node(identity, lookup=lookup) as node:
         reply = node.query(peer_id, "greet", b"hello", hard_timeout_s=5)
 
-It is the asyncio node, on an event loop in a thread of its own (R15 holds: nothing else touches
-it), and this facade carries calls there and outcomes back. They are the same outcomes: the same
-typed errors, each with its traceback on both sides.
+It runs the asyncio node on an event loop in a thread of its own, and passes calls to it and
+outcomes back (R15 holds: nothing else touches the node). The outcomes are the same typed errors,
+each with its traceback on both sides.
 """
 
 from __future__ import annotations
@@ -55,17 +55,20 @@ T = TypeVar("T")
 H = TypeVar("H", bound="PlainHandler | Handler")
 
 PlainHandler: TypeAlias = Callable[[Incoming], bytes | None]
-"""Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own."""
+"""A plain function that takes an :class:`Incoming` and returns the body of the reply, or None for
+an empty one. It raises :class:`HandlerFailed` to answer with a code of its own, 64 to 127."""
 
 
 class Node:
-    """Talks to other nodes by their peerId, from any thread.
+    """A peer of the network, which talks to other nodes by their peerId, from any thread.
 
-    Every call waits for its outcome. What interrupts the wait, ``KeyboardInterrupt`` too, frees
-    everything and tells the peer, as cancelling does in asyncio. Calls raise :class:`WrongLoop` on
-    the node's own thread, which would wait for itself, and in a process that was forked from the
-    node's; and :class:`NodeClosed` before the start, after the end, and when the node is closed
-    while they wait. A node that was not closed is closed when the process ends.
+    Every call waits for its outcome. Whatever interrupts the wait, ``KeyboardInterrupt`` included,
+    frees everything and tells the peer, as a cancellation does in asyncio.
+
+    Calls raise :class:`NodeClosed` before the start, after the end, and when the node is closed
+    while they wait. They raise :class:`WrongLoop` on the node's own thread, which would wait for
+    itself, and in a process that was forked from the node's. A node that was not closed is closed
+    when the process ends.
     """
 
     def __init__(
@@ -89,16 +92,19 @@ class Node:
         observer: Observer | None = None,
     ) -> None:
         """
-        :param services: what the node needs running on its loop, such as a ``DHTLookup``: entered
-            before the node is started, left in reverse order after it was closed.
-        :param handler_threads: how many plain handlers run at a time. Each may block; those that
-            wait for a peer that waits for them are ended by the hard timeouts of their queries.
-        :param handlers_waiting_max: how many more may wait for a thread: some bursts. Others are
-            answered "busy".
-        :param close_timeout_s: how long :meth:`close` waits for plain handlers that still run.
-        :param loop_factory: what makes the event loop; ``uvloop.new_event_loop`` for speed.
+        :param services: async context managers that the node needs on its loop, such as a
+            ``DHTLookup``. They are entered before the node is started, and left in reverse order
+            after it was closed.
+        :param handler_threads: how many plain handlers run at a time. Each may block. Handlers that
+            wait for a peer that waits for them in turn are ended by the hard timeouts of their
+            queries.
+        :param handlers_waiting_max: how many more may wait for a thread, for bursts. Further
+            queries are answered "busy".
+        :param close_timeout_s: how many seconds :meth:`close` waits for plain handlers that still
+            run.
+        :param loop_factory: makes the event loop; ``uvloop.new_event_loop`` for speed.
 
-        The others are those of :class:`egtp.Node`. Raises :class:`InvalidConfig`.
+        All other parameters are those of :class:`egtp.Node`. Raises :class:`InvalidConfig`.
         """
         check_count(1, handler_threads=handler_threads)
         check_count(0, handlers_waiting_max=handlers_waiting_max)
@@ -121,7 +127,7 @@ class Node:
             environment=environment,
             observer=observer,
         )
-        """The asyncio node, for async handlers and callbacks: they are on its loop."""
+        """The asyncio node, for async handlers and callbacks, which run on its loop."""
         name = f"egtp {self.node_id}"
         self._services: Final = entered
         self._threads: Final = HandlerThreads(handler_threads, handlers_waiting_max, name)
@@ -135,9 +141,11 @@ class Node:
     # Life
 
     def start(self) -> None:
-        """Start the services, and the node: listen, publish, and look for relays. ``with`` does.
+        """Start the services and the node: listen, and begin to publish and to look for relays.
+        ``with`` does this.
 
-        Raises what they raise, :class:`InvalidConfig` for one; nothing is left then.
+        Raises what they raise, such as :class:`InvalidConfig`; nothing is left running then. Raises
+        :class:`LocalProtocolError` if the node was started before.
         """
         atexit.register(self.close)
         try:
@@ -149,14 +157,14 @@ class Node:
         self._started = True
 
     def close(self, *, drain_s: float = 0.0) -> None:
-        """End everything; no thread, task or socket is left. Calls that wait raise
-        :class:`NodeClosed`. A second call does nothing, nor does one in a forked process.
+        """Close the node and its services: no thread, task or socket is left, and calls that wait
+        raise :class:`NodeClosed`. A second call does nothing, and neither does a call in a forked
+        process. With ``drain_s``, what was accepted is answered first, as by
+        :meth:`egtp.Node.close`.
 
-        With ``drain_s``, what was accepted is answered first, as by :meth:`egtp.Node.close`.
-
-        A plain handler that runs is waited for, up to ``close_timeout_s``; then a
-        ``ResourceWarning`` says that its thread is left until it returns. Raises
-        :class:`WrongLoop` in a handler, which would wait for itself.
+        Waits up to ``close_timeout_s`` for plain handlers that still run. Those that go on have
+        threads that end with them, and a ``ResourceWarning`` says so. Raises :class:`WrongLoop` in
+        a handler, which would wait for itself.
         """
         if self._loop.is_of_another_process:
             return
@@ -213,8 +221,8 @@ class Node:
     ) -> bytes:
         """Ask a peer, wherever it is now, and return the body of its reply.
 
-        As :meth:`egtp.Node.query`, with the same outcomes. ``on_soft_timeout`` is called on the
-        node's thread, and must not wait there.
+        As :meth:`egtp.Node.query`, with the same parameters and outcomes. ``on_soft_timeout`` is
+        called on the node's thread and must not wait there.
         """
         return self.run(
             lambda node: node.query(
@@ -240,8 +248,8 @@ class Node:
         idempotent: bool = False,
         early: bool | None = None,
     ) -> HedgedReply:
-        """Ask peers one after another, each when the one before it fails or is slow; the first
-        reply wins. As :func:`egtp.hedge`."""
+        """Ask peers one after another, each when the one before it fails or is slow. The first
+        reply wins. As :func:`egtp.hedge`, with the same parameters and outcomes."""
         return self.run(
             lambda node: hedge(
                 node,
@@ -258,7 +266,8 @@ class Node:
     def send(
         self, peer_id: NodeId, kind: str, body: bytes = b"", *, hard_timeout_s: float | None = None
     ) -> None:
-        """Tell a peer something, without an answer: as :meth:`egtp.Node.send`."""
+        """Send a peer a message without a reply. As :meth:`egtp.Node.send`, with the same
+        outcomes."""
         self.run(lambda node: node.send(peer_id, kind, body, hard_timeout_s=hard_timeout_s))
 
     def handle(
@@ -272,10 +281,11 @@ class Node:
     ) -> None:
         """Answer queries and sends of ``kind`` with ``handler``, before or after the start.
 
-        A plain function is called in one of the node's threads, so it may block, and several may
-        run at a time. It cannot be interrupted: when its asker gives up it runs to its end, and
-        its answer is dropped. An async function runs on the node's loop, and awaits
-        :attr:`on_loop`, never this facade. The options are those of :meth:`egtp.Node.handle`.
+        A plain function runs in one of the node's threads, so it may block, and several may run at
+        a time. It cannot be interrupted: when its asker gives up, it runs to its end, and its
+        answer is dropped. An async function runs on the node's loop, where it awaits methods of
+        :attr:`on_loop`, never of this class. The options and errors are those of
+        :meth:`egtp.Node.handle`.
         """
         is_async = inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(
             getattr(handler, "__call__", None)  # noqa: B004 - an object with an async __call__
@@ -304,7 +314,8 @@ class Node:
         idempotent: bool = False,
         early: bool = True,
     ) -> Callable[[H], H]:
-        """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
+        """:meth:`handle` as a decorator, with the same options and errors:
+        ``@node.handler("greet")``."""
         check_kind(kind)
 
         def decorate(handler: H) -> H:
@@ -316,13 +327,17 @@ class Node:
     def run(
         self, work: Callable[[egtp.node.Node], Awaitable[T]], *, timeout_s: float | None = None
     ) -> T:
-        """Run an async function of the asyncio node on its loop: for what has no method here.
+        """Run an async function on the node's loop, with the asyncio node as its argument, and
+        return its result. This is for what has no method here.
 
         ::
 
             replies = node.run(ask_all_at_once)
 
-        Raises what ``work`` raises, or :class:`TimeoutError` when it was cancelled for its time.
+        :param timeout_s: seconds after which the function is cancelled; None for no limit.
+
+        Raises what ``work`` raises, :class:`TimeoutError` if its time was up, and
+        :class:`LocalProtocolError` if it is not async.
         """
 
         async def awaited() -> T:
@@ -334,9 +349,14 @@ class Node:
         return self._loop.run(awaited, timeout_s)
 
     def call(self, work: Callable[[egtp.node.Node], T]) -> T:
-        """Call a plain function of the asyncio node on its loop, where it must not wait: ::
+        """Call a plain function on the node's loop, with the asyncio node as its argument, and
+        return its result. The function must not wait.
 
-        node.call(lambda node: node.throttle_peer(peer_id, send_bytes_per_s=10_000))
+        ::
+
+            node.call(lambda node: node.throttle_peer(peer_id, send_bytes_per_s=10_000))
+
+        Raises what ``work`` raises, and :class:`LocalProtocolError` if it is async.
         """
 
         async def called() -> T:
@@ -349,7 +369,7 @@ class Node:
         return self._loop.run(called)
 
     def _look(self, work: Callable[[egtp.node.Node], T]) -> T:
-        """What can be read after the end, too: then nobody else touches the node any more."""
+        """For what can be read after the end, too, when nobody else touches the node."""
         is_over = self._started and not self._loop.is_alive
         if is_over and not self._loop.is_of_another_process:
             return work(self.on_loop)
@@ -358,18 +378,20 @@ class Node:
     # Peers
 
     def add_contact(self, contact: SignedCommRecord | ContactLink | str) -> NodeId:
-        """Take note of a peer from its record or contact link, and return its peerId.
+        """Add a peer by its record or contact link, and return its peerId.
 
-        Raises :class:`LocalProtocolError` or :class:`InvalidRecord` for what is no contact.
+        Raises :class:`LocalProtocolError` for what is not a contact, and :class:`InvalidRecord` for
+        a link with an invalid record.
         """
         return self.call(lambda node: node.add_contact(contact))
 
     def disconnect(self, peer_id: NodeId) -> None:
-        """Close what leads to a peer, once what was accepted has left, and tell the peer."""
+        """Close the paths to a peer, and tell the peer: as :meth:`egtp.Node.disconnect`."""
         self.run(lambda node: node.disconnect(peer_id))
 
     def why(self, peer_id: NodeId) -> Explanation:
-        """What is known of a peer, how it is reached now, and what was tried in vain."""
+        """What is known of a peer, how it is reached now, and which attempts failed. Can be asked
+        after the end, too. Raises :class:`LocalProtocolError` for what is not a peerId."""
         return self._look(lambda node: node.why(peer_id))
 
     # This node
@@ -381,27 +403,28 @@ class Node:
 
     @property
     def node_id(self) -> NodeId:
-        """Who this node is; for others, its peerId."""
+        """The nodeId of this node. For others, it is the peerId to ask."""
         return self.on_loop.node_id
 
     @property
     def record(self) -> SignedCommRecord:
-        """This node's own record, as last signed."""
+        """This node's own record, as last signed. Can be read after the end, too."""
         return self._look(lambda node: node.record)
 
     @property
     def link(self) -> str:
-        """A contact link with the record in it, to paste to somebody."""
+        """A contact link that contains the record, to give to somebody."""
         return self.call(lambda node: node.link)
 
     @property
     def listening(self) -> tuple[str, ...]:
-        """Where this node accepts connections now, as ``IP:PORT``."""
+        """The addresses on which this node accepts connections now, as ``IP:PORT``."""
         return self.call(lambda node: node.listening)
 
     @property
     def own_addresses(self) -> tuple[OwnAddress, ...]:
-        """Where others may reach this node; see ``docs/own-address.md``."""
+        """The addresses where others may reach this node, how each is known, and whether it is in
+        the record; see ``docs/own-address.md``."""
         return self.call(lambda node: node.own_addresses)
 
     @property
@@ -411,32 +434,35 @@ class Node:
 
     @property
     def counters(self) -> Counter[str]:
-        """What was dropped, refused or closed until now, by reason: a copy."""
+        """How often something was dropped, refused or closed until now, by reason: a copy. Can be
+        read after the end, too."""
         return self._look(lambda node: node.counters.copy())
 
     def statistics(self) -> dict[str, Any]:
-        """See :meth:`egtp.node.Node.statistics`."""
+        """The state of the node as values by name: as :meth:`egtp.Node.statistics`."""
         return self._look(lambda node: node.statistics())
 
     def published(self, *, timeout_s: float = 30.0) -> Published:
-        """Wait until the lookup service has stored this node's record as it is now.
+        """Wait until a lookup service has stored this node's record as it is now: as
+        :meth:`egtp.Node.published`, for ``timeout_s`` seconds at most.
 
-        Raises :class:`PublishFailed` without a lookup service, or :class:`TimeoutError`.
+        Raises :class:`PublishFailed` as there, or :class:`TimeoutError`.
         """
         return self.run(lambda node: node.published(), timeout_s=timeout_s)
 
     def reachable(self, *, timeout_s: float = 30.0) -> Published:
-        """Wait until a record is stored that names a way to this node; see
-        :meth:`egtp.node.Node.reachable`.
+        """Wait until a record is stored that names a way to reach this node: as
+        :meth:`egtp.Node.reachable`, for ``timeout_s`` seconds at most.
 
-        Raises :class:`PublishFailed` without a lookup service, or :class:`TimeoutError`.
+        Raises :class:`PublishFailed` as there, or :class:`TimeoutError`.
         """
         return self.run(lambda node: node.reachable(), timeout_s=timeout_s)
 
     def listen(self, addresses: str | Sequence[str]) -> None:
-        """Accept connections on these addresses and no others, and say so in a new record.
+        """Accept connections on these addresses ``IP:PORT`` and no others, and say so in a new
+        record. Open connections stay.
 
-        Raises :class:`InvalidConfig` if one cannot be used; then all is as it was.
+        Raises :class:`InvalidConfig` if an address cannot be used; all is then as it was.
         """
         self.run(lambda node: node.listen(addresses))
 
@@ -446,7 +472,7 @@ class Node:
         send_bytes_per_s: float | None = None,
         receive_bytes_per_s: float | None = None,
     ) -> None:
-        """Limit what all connections together send and receive, from now on: as
+        """Limit what all connections together send and receive from now on, in bytes per second: as
         :meth:`egtp.Node.throttle`."""
         self.call(
             lambda node: node.throttle(

@@ -1,7 +1,7 @@
 """What a node takes from the world: time and entropy, as arguments.
 
-Protocol logic never reads a clock or a random generator itself. That is what lets a simulation
-run the same code in virtual time from one seed.
+Protocol logic never reads a clock or a random generator itself, so a simulation can run the same
+code in virtual time from one seed.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ PREFER_PUBLIC: Final = (getattr(socket, "IPPROTO_IPV6", 41), 72, 2)
 
 
 def local_addresses() -> Sequence[str]:
-    """The addresses by which this machine reaches the Internet, of each family one at most.
+    """The addresses from which this machine reaches the Internet: at most one of each family.
 
-    A UDP socket is "connected" to nobody, which sends nothing, but has the system choose the
-    address to send from. It works everywhere, costs some ten microseconds, and shows the address
-    of the default route alone, which is the one that matters.
+    A UDP socket is "connected" to an address that nobody has. This sends nothing, but makes the
+    system choose the address to send from. It works everywhere and takes some ten microseconds. It
+    shows only the address of the default route, which is the one that matters.
     """
     found = []
     for family, somewhere in SOMEWHERE:
@@ -53,8 +53,8 @@ def local_addresses() -> Sequence[str]:
 
 
 def open_files_max() -> int | None:
-    """How many files and sockets this process may have open; None if there is no limit, or it
-    cannot be told."""
+    """How many files and sockets this process may have open; None if there is no limit, or none is
+    known."""
     try:
         import resource  # noqa: PLC0415 - not on Windows, where sockets are no files
     except ImportError:
@@ -92,26 +92,26 @@ ELAPSED: Final = clock_counting_sleep(sys.platform)
 
 @dataclass(frozen=True, slots=True)
 class Environment:
-    """Time and entropy: by default the machine's own. And its addresses and limits, if they are
-    told."""
+    """Time and entropy, by default the machine's own; and, where they are given, functions that
+    tell the machine's addresses and limits."""
 
     elapsed: Callable[[], float] = ELAPSED
     """Seconds since any fixed moment, never going back, counting time spent suspended."""
     unix_time: Callable[[], float] = time.time
-    """Seconds since 1970. May be wrong and may jump: the expiry and the numbers of records depend
-    on it, and whether early data is taken."""
+    """Seconds since 1970. May be wrong and may jump. The expiry and the sequences of records depend
+    on it, and whether early data is accepted."""
     entropy: Entropy = os.urandom
-    """Unpredictable bytes."""
+    """Returns that many unpredictable bytes."""
     local_addresses: Callable[[], Sequence[str]] | None = None
-    """The machine's addresses now, as text, each with the length of its prefix if it is known
-    (``192.168.1.7/24``); see :func:`local_addresses`. None if nobody is to look: then a node that
-    listens on a wildcard announces what others observe only."""
+    """Returns the machine's addresses now, as text, each with the length of its prefix if it is
+    known (``192.168.1.7/24``); see :func:`local_addresses`. With None, a node that listens on a
+    wildcard announces only what others observe."""
     open_files_max: Callable[[], int | None] | None = None
-    """How many files the process may have open; see :func:`open_files_max`. None if nobody is to
-    look: then ``connections_max`` is what the settings say."""
+    """Returns how many files the process may have open; see :func:`open_files_max`. With None,
+    ``connections_max`` is as configured."""
     give_way: Callable[[], object] | None = None
     """Called again and again while the node is busy polling; see :func:`give_way`. None where time
-    stands still until the event loop sleeps: then nobody polls."""
+    stands still until the event loop sleeps: the node then never polls."""
 
 
 NONCES_AT_FIRST: Final = 16

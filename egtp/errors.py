@@ -1,20 +1,20 @@
 """Every error that EGTP raises, in one tree.
 
-A leaf exists where a caller would *do* something different::
+There is a leaf wherever a caller would *do* something different::
 
     EgtpError
     ├── FastFail (ConnectionError)    nothing left this machine; .reason, and .attempts in detail
     ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
-    ├── OutcomeUnknown                a copy was given away and nobody can know what became of it
-    ├── HandlerFailed                 the other side answered with a code other than ok
-    │   └── Refusal                   what the library's own handlers answer with; internal
-    ├── HedgeFailed                   none of several peers replied; .outcomes says what each did
+    ├── OutcomeUnknown                a copy was given away, and nobody can know what came of it
+    ├── HandlerFailed                 the peer answered with a code other than ok
+    │   └── Refusal                   how the library's own handlers answer; internal
+    ├── HedgeFailed                   none of the peers replied; .outcomes has that of each
     ├── NodeClosed                    this node was closed while the query was open
-    ├── LookupFailed                  a lookup service did not give a usable record; .reason
-    ├── PublishFailed                 nobody stored our record
+    ├── LookupFailed                  a lookup service has no usable record; .reason
+    ├── PublishFailed                 nobody stored the record
     ├── ProtocolError
-    │   ├── LocalProtocolError (ValueError)    this side asked for what the protocol forbids
-    │   └── RemoteProtocolError                the other side sent what the protocol forbids
+    │   ├── LocalProtocolError (ValueError)    this side did what the protocol forbids
+    │   └── RemoteProtocolError                the other side did what the protocol forbids
     │       ├── CanonicalError        bytes that are not the canonical form of any value
     │       ├── InvalidMessage        not a query, reply or send
     │       ├── InvalidRecord         a record that must not be believed
@@ -22,10 +22,10 @@ A leaf exists where a caller would *do* something different::
     │       └── HandshakeFailed       a handshake that proves nothing
     ├── NotSent                       a packet could not be put into a socket's buffer; internal
     ├── InvalidConfig (ValueError)    a setting, file or option that cannot work; says what to do
-    └── WrongLoop (RuntimeError)      called from another thread or event loop than the node's
+    └── WrongLoop (RuntimeError)      a call from another thread or event loop than the node's
 
-What a *stranger* sends is never raised to a user: it is dropped and counted. The branch below
-:class:`RemoteProtocolError` is what decoders raise to the layer that does the counting.
+What a *stranger* sends never raises an error in an application: it is dropped and counted. Decoders
+raise the branch below :class:`RemoteProtocolError` to the layer that counts.
 """
 
 from __future__ import annotations
@@ -85,26 +85,30 @@ def _restored(
 
 
 class FastFailReason(enum.Enum):
-    """Why nothing could leave this machine. The value is a phrase; docs/outcomes.md has the causes
-    in detail, each with its test."""
+    """Why nothing could leave this machine. The value is a phrase for people; ``docs/outcomes.md``
+    lists every cause, each with its test."""
 
     NO_WAY = "no way to reach the peer"
-    """Everything known was tried, and looked up anew; ``attempts`` says what became of each."""
+    """Every known strategy was tried and new ones were looked up; ``attempts`` says what each ended
+    in."""
     AWAY = "the peer asked to be left alone"
     TOO_LARGE = "the body is larger than this node or the peer takes"
     TOO_MANY_OPEN = "more queries are open than this node or the peer takes"
     TOO_MUCH_WAITS = "too many bytes wait for the peer already"
     NO_TIME = "time was over before there was a way"
-    """Of a ``send``; a query ends in :class:`HardTimeout` then."""
+    """For a ``send`` only; a query ends in :class:`HardTimeout`."""
     CLOSED = "this node is closed"
-    """Of the engine's own errands; callers get :class:`NodeClosed`."""
+    """For errands of the engine only; callers get :class:`NodeClosed`."""
 
 
 class FastFail(EgtpError, ConnectionError):
     """No copy of the message was ever given to a socket (seed III.C, R20 and R21).
 
-    Decided from what this machine knows; no peer or relay can cause it to be raised wrongly. The
-    message certainly had no effect, so the caller may do anything, trying again included.
+    This is decided from what this machine knows: no peer or relay can cause it wrongly. The message
+    certainly had no effect, so the caller may do anything, including trying again.
+
+    ``reason`` is a :class:`FastFailReason`; ``attempts`` has an :class:`Attempt` for each strategy
+    that was tried or passed over and for each lookup; ``summary`` says it in words.
     """
 
     may_have_run = False
@@ -125,7 +129,9 @@ class FastFail(EgtpError, ConnectionError):
 
 
 class HardTimeout(EgtpError, TimeoutError):
-    """The hard timeout passed (R5): all storage is freed, a later reply is dropped."""
+    """The hard timeout passed (R5): everything about the query is freed, and a later reply is
+    dropped. The message says whether the peer may have run the query, and when it was last heard
+    from."""
 
     def __init__(self, summary: str, *, may_have_run: bool) -> None:
         super().__init__(summary)
@@ -134,30 +140,32 @@ class HardTimeout(EgtpError, TimeoutError):
 
 
 class OutcomeUnknown(EgtpError):
-    """A copy was given away, and it cannot be known any more whether it had an effect."""
+    """A copy of the query was given away, and nobody can know any more whether it had an effect:
+    the peer was restarted after it had been given the query."""
 
     may_have_run = True
 
 
 class NodeClosed(EgtpError):
-    """The node was closed, before or while the call was under way."""
+    """The node was closed before or during the call, or was not started."""
 
     def __init__(self, summary: str = "this node is closed", *, may_have_run: bool = False) -> None:
         super().__init__(summary)
         self.may_have_run = may_have_run
+        """False if no copy of the query was ever given to a socket."""
 
 
 class HandlerFailed(EgtpError):
-    """The other side answered the query with a code other than ok (see :class:`ReplyCode`).
+    """The peer answered the query with a code other than ok (see :class:`ReplyCode`), and ``body``.
 
-    A handler raises it, too, to answer with a code of the application's own (64-127). With any
-    other code it is a bug like any other exception, and so is what a query of the handler's own
-    ended in, if it lets that fail: it answers "handler error". Otherwise it would say in another
-    peer's words what it has done itself.
+    A handler raises it to answer with a code of the application's own (64-127). With any other code
+    it is a bug like any other exception, and the answer is "handler error". The same goes for the
+    :class:`HandlerFailed` of a query that the handler itself has asked: what a third peer said
+    there tells nothing of what this handler has done.
     """
 
     peer_id: egtp.NodeId | None = None
-    """Who has answered so; None of one that a handler makes."""
+    """The peer that answered; None in an error that a handler makes."""
 
     def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
         super().__init__(summary or f"the answer is code {code}")
@@ -166,24 +174,24 @@ class HandlerFailed(EgtpError):
 
     @property
     def may_have_run(self) -> bool:
-        """False if the peer says that no handler of its ran: there is none, or it was too busy."""
+        """False if the peer says that no handler ran: it has none for this kind, or is busy."""
         return self.code not in NOT_RUN
 
 
 class Refusal(HandlerFailed):
-    """How a handler of the library's own answers with a code of the protocol's."""
+    """Raised by the library's own handlers to answer with a code of the protocol."""
 
     def __init__(self, code: int, body: bytes = b"", counted: str = "") -> None:
         super().__init__(code, body)
         self.counted = counted
-        """The counter to count it in, if whoever raises it has none."""
+        """The counter that counts it, if whoever raises it has none."""
 
 
 class HedgeFailed(EgtpError):
-    """None of the peers that :func:`egtp.hedge` asked has replied.
+    """None of the peers that :func:`egtp.hedge` was given replied.
 
-    A leaf of its own, and no ``ExceptionGroup``: who asks several peers instead of one has one
-    question and one outcome, which ``except EgtpError`` is to catch as it does for a query.
+    This is not an ``ExceptionGroup``: a hedge is one question with one outcome, which ``except
+    EgtpError`` catches as it does for a query.
     """
 
     def __init__(
@@ -196,9 +204,9 @@ class HedgeFailed(EgtpError):
             "the peer did not reply" if count == 1 else f"none of {count} peers replied"
         )
         self.outcomes = outcomes
-        """Every peer that was asked, in that order, with the error that its query ended in."""
+        """Every peer that was asked, in order, with the error that its query ended in."""
         self.not_asked = not_asked
-        """Those whose turn did not come before the hard timeout."""
+        """The peers whose turn did not come before the hard timeout."""
 
     @property
     def may_have_run(self) -> bool:
@@ -207,12 +215,12 @@ class HedgeFailed(EgtpError):
 
     def __str__(self) -> str:
         told = [f"{peer_id}: {error}" for peer_id, error in self.outcomes]
-        told += [f"{peer_id}: not asked, time was over" for peer_id in self.not_asked]
+        told += [f"{peer_id}: not asked, time was up" for peer_id in self.not_asked]
         return "; ".join([str(self.args[0]), *told])
 
 
 class LookupFailure(enum.Enum):
-    """Why a lookup gave no record. The value is a phrase for log lines."""
+    """Why a lookup gave no record. The value is a phrase for people."""
 
     NO_NODES = "no nodes to ask"
     NO_RESPONSES = "no node answered"
@@ -230,7 +238,7 @@ class LookupFailed(EgtpError):
 
 
 class PublishFailed(EgtpError):
-    """No node stored the record: nobody can find this peer through that service."""
+    """No node stored the record, so nobody can find its peer through that lookup service."""
 
 
 class ProtocolError(EgtpError):
@@ -238,7 +246,7 @@ class ProtocolError(EgtpError):
 
 
 class LocalProtocolError(ProtocolError, ValueError):
-    """This side asked for something that the protocol does not allow."""
+    """This side asked for something that the protocol does not allow, such as a wrong argument."""
 
 
 class RemoteProtocolError(ProtocolError):
@@ -254,7 +262,7 @@ class InvalidMessage(RemoteProtocolError):
 
 
 class InvalidRecord(RemoteProtocolError):
-    """A comm record that must not be believed: malformed, wrongly signed, of another peer."""
+    """A comm record that must not be believed: malformed, wrongly signed, or of another peer."""
 
 
 class InvalidPacket(RemoteProtocolError):
@@ -283,6 +291,6 @@ class WrongLoop(EgtpError, RuntimeError):
 
 
 def in_words(error: Exception) -> str:
-    """What the system says went wrong, for the middle of a sentence."""
+    """What the system says went wrong, in lower case for the middle of a sentence."""
     said = error.strerror if isinstance(error, OSError) else None
     return (said or str(error)).lower() or type(error).__name__

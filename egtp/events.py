@@ -1,8 +1,9 @@
-"""What an observer of a node is told: the turning points, never the traffic.
+"""What an observer of a node is told: turning points, never traffic.
 
-An observer is for people and tests who want to see what a node does. It is called on the event
-loop, in the middle of the node's work: it must be quick, and must not call the node. What it raises
-is told to the exception handler of the event loop. A node without one spends nothing on it.
+An observer is for people and tests that want to see what a node does. It is called on the event
+loop, in the middle of the node's work, so it must be quick and must not call the node. What it
+raises is passed to the exception handler of the event loop. A node without an observer spends
+nothing on this.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Dialling:
 
 @dataclass(frozen=True, slots=True)
 class PathOpened:
-    """A peer has proven itself on a path."""
+    """A peer has proven its identity on a path."""
 
     peer_id: NodeId
     strategy: CommStrat
@@ -50,7 +51,7 @@ class PathOpened:
 
 @dataclass(frozen=True, slots=True)
 class PathLost:
-    """A path is of no use any more."""
+    """A path can no longer be used, for ``reason``."""
 
     peer_id: NodeId
     strategy: CommStrat
@@ -59,7 +60,7 @@ class PathLost:
 
 @dataclass(frozen=True, slots=True)
 class RecordLearned:
-    """A newer record of a peer is known now."""
+    """A newer record of a peer has become known, from ``source`` (as in :class:`Explanation`)."""
 
     record: SignedCommRecord
     source: str
@@ -67,7 +68,7 @@ class RecordLearned:
 
 @dataclass(frozen=True, slots=True)
 class RecordPublished:
-    """A lookup service has stored the own record."""
+    """A lookup service has stored this node's own record."""
 
     record: SignedCommRecord
     published: Published
@@ -75,11 +76,12 @@ class RecordPublished:
 
 @dataclass(frozen=True, slots=True)
 class RecordNotPublished:
-    """No lookup service has stored the own record, so others may not find this node. It is tried
-    again after ``again_s`` seconds, and when the record changes.
+    """No lookup service has stored this node's own record, so others may not find the node. It is
+    tried again after ``again_s`` seconds, and when the record changes.
 
-    Or it should be another one, but its sequence could not be stored, as on a full disk: told once
-    until that is over. ``record`` is the one before, which is used on meanwhile."""
+    Also told, once until it is over, when a new record is due but its sequence could not be stored,
+    as on a full disk. ``record`` is then the one before, which stays in use.
+    """
 
     record: SignedCommRecord
     reason: str
@@ -88,9 +90,9 @@ class RecordNotPublished:
 
 @dataclass(frozen=True, slots=True)
 class IdentityRunsElsewhere:
-    """Another process signed ``record``, which is newer than what this node had signed: a copy of
-    the identity is in use, or was until lately. Both are reached by turns, and neither for sure.
-    Told once an hour at most."""
+    """Another process signed ``record``, which is newer than this node's own: a copy of the
+    identity is in use, or was until lately. Peers reach one or the other in turn, and neither for
+    sure. Told at most once an hour."""
 
     record: SignedCommRecord
 
@@ -103,7 +105,7 @@ class IdentityRunsElsewhere:
 
 @dataclass(frozen=True, slots=True)
 class SearchFailed:
-    """No path to a peer was found."""
+    """No path to a peer was found; ``attempts`` says what was tried."""
 
     peer_id: NodeId
     attempts: tuple[Attempt, ...]
@@ -119,16 +121,20 @@ Event: TypeAlias = (
     | IdentityRunsElsewhere
     | SearchFailed
 )
+"""Everything that an observer can be told."""
 Observer: TypeAlias = Callable[[Event], None]
+"""A function that is called with each event."""
 
 
 def guarded(observer: Observer, loop: asyncio.AbstractEventLoop) -> Observer:
-    """The same observer, whose mistakes are no part of what it observes."""
+    """The same observer, but what it raises goes to the exception handler of ``loop``."""
 
     def tell(event: Event) -> None:
         try:
             observer(event)
         except Exception as error:
-            loop.call_exception_handler({"message": "an observer raised", "exception": error})
+            loop.call_exception_handler(
+                {"message": "an observer raised an exception", "exception": error}
+            )
 
     return tell

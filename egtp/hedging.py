@@ -1,8 +1,9 @@
-"""Hedging: one question, several peers who could answer it (the seed's "impatience action", R6).
+"""Hedging: one question to several peers, any of whom could answer it (the seed's "impatience
+action", R6).
 
-The first peer is asked. When its soft timeout passes, or when its query fails, the next one is
-asked for a replacement, while the first query stays open: if its reply comes after all, it is used
-as if it had been on time. Whoever replies first has answered, and the others are abandoned.
+The first peer is asked. When its soft timeout passes, or its query fails, the next peer is asked as
+well, while the first query stays open: if its reply comes after all, it counts as if it had been on
+time. The first reply wins, and the other queries are abandoned.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ __all__ = ["HedgedReply", "hedge"]
 
 
 class HedgedReply(NamedTuple):
-    """``body, peer_id = await hedge(...)``."""
+    """What :func:`hedge` returns: ``body, peer_id = await hedge(...)``."""
 
     body: bytes
     peer_id: NodeId
-    """Who has answered."""
+    """The peer that replied."""
 
 
 async def hedge(
@@ -40,20 +41,21 @@ async def hedge(
     idempotent: bool = False,
     early: bool | None = None,
 ) -> HedgedReply:
-    """Ask peers one after another, each when the one before it fails or is slow; the first reply
-    wins, whoever it is of.
+    """Ask peers one after another, each when the one before it fails or is slow. The first reply
+    wins, whichever peer it is from.
 
-    :param peer_ids: whom to ask, the most promising first. One that is named twice is asked once.
-    :param body: the query's body, or what makes it for each peer that is asked.
-    :param soft_timeout_s: how long each peer is waited for before the next one is asked too.
-    :param hard_timeout_s: when all of it ends, from now; the configuration's for a query if None.
-        A peer that is asked later is given what is left of it.
-    :param idempotent: as for :meth:`Node.query`, and ``early`` too.
+    :param node: the node that asks.
+    :param peer_ids: the peers to ask, the most promising first. One that is named twice is asked
+        once.
+    :param body: the body of the query, or a function that makes it for each peer that is asked.
+    :param soft_timeout_s: seconds to wait for each peer before the next one is asked as well.
+    :param hard_timeout_s: seconds from now until all of it ends; if None, those of the node's
+        configuration. A peer that is asked later gets what is left.
+    :param idempotent: as for :meth:`Node.query`, like ``kind`` and ``early``.
 
-    At most once is promised for each peer: several of them may run the query, those included whose
-    replies are not waited for any more. When this returns, raises or is cancelled, every other
-    query has been abandoned: its storage is free and its peer is told, as when a query is
-    cancelled.
+    "At most once" holds for each peer: several of them may run the query, including those whose
+    replies are no longer waited for. When this returns, raises or is cancelled, every other query
+    has been abandoned: its storage is free and its peer is told, as when a query is cancelled.
 
     Raises :class:`HedgeFailed` with every peer's outcome if none replies, :class:`NodeClosed`, or
     :class:`LocalProtocolError` for arguments that no query can have.

@@ -1,8 +1,8 @@
 """The identity file: the private keys on disk, for one process at a time.
 
-Two PKCS#8 PEM blocks (Ed25519, then X25519), readable by the owner only, encrypted if there is a
-passphrase. Beside it, or beside what a link leads to, ``<file>.sequence`` holds the highest
-sequence of a record ever signed.
+It holds two PKCS#8 PEM blocks (Ed25519, then X25519), readable by the owner only, and encrypted if
+there is a passphrase. The file ``<file>.sequence`` beside it (or beside the target, if it is a
+link) holds the highest sequence of a record ever signed.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ SEQUENCE_DIGITS_MAX: Final = 20
 
 
 class IdentityFile:
-    """An open, locked identity file. Use :meth:`open`; close it when the node is closed."""
+    """An open, locked identity file. Use :meth:`open` to make one, and close it after the node. It
+    is a context manager."""
 
     def __init__(self, path: Path, identity: Identity, lock: IO[bytes]) -> None:
         self.path: Final = path
@@ -60,11 +61,11 @@ class IdentityFile:
         passphrase: bytes | None = None,
         entropy: Entropy = os.urandom,
     ) -> Self:
-        """Open the file at ``path``, making it with a new identity if there is none.
+        """Open the file at ``path``, and create it with a new identity if it does not exist.
 
-        Raises :class:`InvalidConfig`, in one line, if it cannot be read, is no identity file,
-        needs another passphrase, is in use by another process, or can be read or written by every
-        user of the machine though it has no passphrase.
+        Raises :class:`InvalidConfig`, in one line, if the file cannot be read, is not an identity
+        file, needs another passphrase, is in use by another process, or has no passphrase although
+        every user of the machine can read or write it.
         """
         where = Path(path)
         if passphrase is not None and not isinstance(passphrase, bytes):
@@ -107,15 +108,14 @@ class IdentityFile:
         passphrase: bytes | None = None,
         entropy: Entropy = os.urandom,
     ) -> NodeId:
-        """Give the peer of the file at ``path`` a new channel key, and return its nodeId, which
-        stays.
+        """Give the peer of the file at ``path`` a new channel key. Returns its nodeId, which stays.
 
-        What was recorded of initiations and early data cannot be read any more by whoever steals
-        the file later. The new key is in use once a node was started with the file and has
+        Whoever steals the file later can no longer read initiations and early data that were
+        recorded before. The new key is in use once a node was started with the file and has
         published its record; others look it up.
 
-        Raises :class:`InvalidConfig` as :meth:`open` does, and if there is no file; the file is
-        then what it was.
+        Raises :class:`InvalidConfig` as :meth:`open` does, and if there is no file; the file then
+        stays as it was.
         """
         where = Path(path)
         with _explained(where):
@@ -130,7 +130,8 @@ class IdentityFile:
             return new.node_id
 
     def load_sequence(self) -> int:
-        """The highest sequence that was ever used; 0 if none."""
+        """The highest sequence ever used; 0 if there is none. Raises :class:`InvalidConfig` if it
+        cannot be read."""
         path = self._sequence_path
         with _explained(path):
             if mode_at(path) is None:
@@ -143,12 +144,13 @@ class IdentityFile:
         return int(text)
 
     def store_sequence(self, sequence: int) -> None:
-        """Write it so that it survives a crash of the machine."""
+        """Write the highest sequence so that it survives a crash of the machine. Raises
+        :class:`InvalidConfig` if it cannot be written."""
         with _explained(self._sequence_path):
             replace_file(self._sequence_path, b"%d\n" % sequence)
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the lock, so that another process can open the file."""
         self._lock.close()
 
     def __enter__(self) -> Self:

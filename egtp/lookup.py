@@ -1,7 +1,7 @@
-"""The Lookup Service: peerId to current comm strategies (seed I.C, R7).
+"""The Lookup Service: from a peerId to the peer's current strategies (seed I.C, R7).
 
-The engine sees this protocol and never learns what is behind it: a DHT (``lookup_dht``), friends,
-a table in memory, or several of these in a chain.
+The engine sees this protocol and never learns what is behind it: a DHT (``lookup_dht``), friends, a
+table in memory, or several of these combined.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 PUBLISH_TIMEOUT_S: Final = 8.0
-"""Of each service of several."""
+"""Seconds for each service of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,20 +43,20 @@ class Published:
     """What became of a record that was published."""
 
     stored: int
-    """How many nodes said that they hold it now. Never zero: that is :class:`PublishFailed`."""
+    """How many nodes said that they hold it now. Never zero: that raises :class:`PublishFailed`."""
     asked: int
-    """How many were asked to."""
+    """How many nodes were asked to store it."""
     networks: int = field(default=0, compare=False)
-    """Of how many networks (a /24, or an IPv6 /48) those are that hold it: twenty nodes of one
-    owner are one. 0 if the service cannot tell."""
+    """How many networks (/24, or IPv6 /48) the nodes that hold it are in: twenty nodes of one owner
+    are in one. 0 if the service cannot tell."""
 
 
 class LookupService(Protocol):
-    """Stores and finds signed records. What it returns is verified, of the peer asked for, not
-    expired, and newer than what was asked to be newer than. Cancelling a call frees everything."""
+    """Stores and finds signed records. A record that it returns is verified, of the peer that was
+    asked for, not expired, and newer than ``newer_than``. Cancelling a call frees everything."""
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
-        """The newest record of ``peer_id`` whose sequence is above ``newer_than``.
+        """Find the newest record of ``peer_id`` whose sequence is above ``newer_than``.
 
         Raises :class:`LookupFailed`, with a reason, if there is none.
         """
@@ -67,22 +67,22 @@ class LookupService(Protocol):
 
 @runtime_checkable
 class StreamingLookup(LookupService, Protocol):
-    """A lookup service that tells what it finds while it goes on searching."""
+    """A lookup service that returns records while it goes on searching."""
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
     ) -> SignedCommRecord:
-        """As before. ``fresh`` waits for everybody who might know something newer, and does not
-        take what was found before for an answer."""
+        """As in :class:`LookupService`. ``fresh`` waits for everybody who might know a newer
+        record, and does not accept what an earlier search found."""
 
     def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
     ) -> AsyncGenerator[SignedCommRecord, None]:
-        """Records of strictly increasing sequence above ``newer_than``: the first one found at
-        once, so that it can be dialled, and newer ones as they turn up.
+        """Yield records of strictly increasing sequence above ``newer_than``: the first one as soon
+        as it is found, so that it can be dialled, and newer ones as they turn up.
 
-        Raises :class:`LookupFailed` if there was none. Leaving the iteration ends the search, so
-        close it: ``async with contextlib.aclosing(...)``.
+        Raises :class:`LookupFailed` if there is none. Closing the iterator ends the search, so
+        leave it with ``async with contextlib.aclosing(...)``.
         """
 
 
@@ -104,8 +104,8 @@ class ending:  # noqa: N801 - as contextlib.aclosing, which it is but for one ca
 async def resolve_stream(
     service: LookupService, peer_id: NodeId, *, newer_than: int = 0
 ) -> AsyncGenerator[SignedCommRecord, None]:
-    """:meth:`StreamingLookup.resolve_stream` of any service: if it does not stream, the stream is
-    of one record."""
+    """As :meth:`StreamingLookup.resolve_stream`, of any service. If it does not stream, the stream
+    has one record."""
     if isinstance(service, StreamingLookup):
         with _cancelling_nobody_else():
             found = service.resolve_stream(peer_id, newer_than=newer_than)
@@ -155,7 +155,7 @@ def _cancelling_nobody_else() -> Iterator[None]:
 
 
 def check_service(name: str, service: object) -> None:
-    """Raises :class:`InvalidConfig` for what is no lookup service."""
+    """Raise :class:`InvalidConfig` unless ``service`` can be a lookup service."""
     if isinstance(service, type):
         raise InvalidConfig(
             f"{name} must be an instance, not the class: write {service.__name__}()"
@@ -167,8 +167,8 @@ def check_service(name: str, service: object) -> None:
 
 
 class MemoryLookup:
-    """A lookup service that is a table in this process: for tests, and for apps whose peers are
-    all known beforehand. Several nodes may share one."""
+    """A lookup service that is a table in this process: for tests, and for applications that know
+    all their peers beforehand. Several nodes may share one."""
 
     def __init__(self, unix_time: Callable[[], float] = time.time) -> None:
         self._unix_time = unix_time
@@ -184,7 +184,7 @@ class MemoryLookup:
         return record
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        """See :class:`LookupService`. Raises :class:`PublishFailed` if a newer one is here."""
+        """See :class:`LookupService`. Raises :class:`PublishFailed` if a newer record is here."""
         if supersedes(record, self._records.get(record.peer_id)):
             self._records[record.peer_id] = record
         elif self._records[record.peer_id].encode() != record.encode():
@@ -202,7 +202,7 @@ def _failure(error: Exception) -> LookupFailed:
 
 
 def tell_of_bug(error: Exception) -> None:
-    """Tell the loop of what no lookup service is to raise."""
+    """Report what no lookup service should raise to the exception handler of the loop."""
     if not isinstance(error, EgtpError | TimeoutError):
         asyncio.get_running_loop().call_exception_handler(
             {"message": "a lookup service raised", "exception": error}
@@ -214,15 +214,20 @@ def _named(error: Exception) -> str:
 
 
 class LookupChain:
-    """Several services as one: asked in order, the first usable record wins; published to all at
-    once."""
+    """Several lookup services as one: they are asked in order, and the first usable record wins.
+    Records are published to all of them at once."""
 
     def __init__(
         self, *services: LookupService, publish_timeout_s: float = PUBLISH_TIMEOUT_S
     ) -> None:
-        """``publish_timeout_s`` is what each service may take to store a record: less than a node
-        gives all of them (``lookup_timeout_s``), so that what one has stored counts though another
-        one hangs. Raises :class:`InvalidConfig`."""
+        """
+        :param services: the lookup services, those first that answer fast.
+        :param publish_timeout_s: seconds that each service may take to store a record. A node
+            allows at most 0.8 of its ``lookup_timeout_s``, so that what one service has stored
+            counts although another one hangs.
+
+        Raises :class:`InvalidConfig` for what is not a lookup service or not a time.
+        """
         for service in services:
             check_service("each service", service)
         check_seconds(publish_timeout_s=publish_timeout_s)
@@ -232,14 +237,15 @@ class LookupChain:
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
     ) -> SignedCommRecord:
-        """With ``fresh``, all are asked, and the newest record wins."""
+        """See :class:`LookupService`. With ``fresh``, all services are asked, and the newest record
+        wins."""
         answers = (resolve_from(one, peer_id, newer_than, fresh=fresh) for one in self._services)
         return await _best(answers, fresh=fresh)
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
     ) -> AsyncGenerator[SignedCommRecord, None]:
-        """Of all services, one after another, so put those first that answer fast."""
+        """See :class:`StreamingLookup`: the records of all services, one service after another."""
         failure = LookupFailed(LookupFailure.NO_NODES)
         told = newer_than
         for service in self._services:
@@ -255,8 +261,8 @@ class LookupChain:
             raise failure
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        """To all at once, each with its own time. Raises :class:`PublishFailed`, with what became
-        of each, if none has stored it."""
+        """Publish to all services at once; each has its own timeout. Returns the sums. Raises
+        :class:`PublishFailed`, with what each said, if none has stored it."""
         outcomes = await asyncio.gather(*(self._publish(one, record) for one in self._services))
         done = [one for one in outcomes if isinstance(one, Published)]
         if not any(one.stored for one in done):
@@ -283,13 +289,15 @@ class LookupChain:
 
 
 class LookupRace(LookupChain):
-    """Several services as one: asked all at once, the first usable record wins."""
+    """Several lookup services as one: they are asked all at once, and the first usable record wins.
+    Records are published to all of them at once."""
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
     ) -> SignedCommRecord:
-        """With ``fresh``, all are waited for, and the newest record wins. When this returns, raises
-        or is cancelled, every search has ended: the slower ones are cancelled."""
+        """See :class:`LookupService`. With ``fresh``, all services are waited for, and the newest
+        record wins. When this returns, raises or is cancelled, every search has ended: the slower
+        ones are cancelled."""
         searches = [
             asyncio.ensure_future(resolve_from(one, peer_id, newer_than, fresh=fresh))
             for one in self._services
@@ -302,8 +310,8 @@ class LookupRace(LookupChain):
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
     ) -> AsyncGenerator[SignedCommRecord, None]:
-        """Of all services at once. If several records are found before the next one is asked for,
-        it is the newest of them."""
+        """See :class:`StreamingLookup`: the records of all services, asked at once. If several are
+        found before the next one is asked for, that is the newest of them."""
         newest: SignedCommRecord | None = None
         failure = LookupFailed(LookupFailure.NO_NODES)
         changed = asyncio.Event()
@@ -348,7 +356,7 @@ class LookupRace(LookupChain):
 
 
 async def _best(answers: Iterable[Awaitable[SignedCommRecord]], *, fresh: bool) -> SignedCommRecord:
-    """The first record to come; the newest of all if it is to be ``fresh``."""
+    """The first record to come; with ``fresh``, the newest of all."""
     failure = LookupFailed(LookupFailure.NO_NODES)
     newest: SignedCommRecord | None = None
     for answer in answers:
@@ -367,7 +375,7 @@ async def _best(answers: Iterable[Awaitable[SignedCommRecord]], *, fresh: bool) 
 
 
 async def _end(searches: Sequence[asyncio.Task[Any]], *, is_dropped: bool = False) -> None:
-    """Return when all have ended: at once, though, if who asked is dropped and may not wait."""
+    """Cancel all and wait for their ends; at once if the caller is dropped and may not wait."""
     for one in searches:
         one.cancel()
     if not is_dropped:

@@ -1,4 +1,4 @@
-"""Node: a peer of the network, and the whole public API of the engine."""
+"""Node: a peer of the network, and the public API of the engine."""
 
 from __future__ import annotations
 
@@ -56,15 +56,16 @@ H = TypeVar("H", bound=Handler)
 
 
 class Node:
-    """Talks to other nodes by their peerId.
+    """A peer of the network, which talks to other nodes by their peerId.
 
     ::
 
         async with Node(identity, listen="192.0.2.7:4000", lookup=lookup) as node:
             reply = await node.query(peer_id, "greet", b"hello")
 
-    A node belongs to the event loop that it was started on. Calling it from another thread or
-    loop raises :class:`WrongLoop` (R15).
+    A node belongs to the event loop that it was started on: a call from another thread or loop
+    raises :class:`WrongLoop` (R15). Before the start and after the end, calls raise
+    :class:`NodeClosed`.
     """
 
     def __init__(
@@ -83,22 +84,26 @@ class Node:
         observer: Observer | None = None,
     ) -> None:
         """
-        :param identity: who this node is. With an :class:`IdentityFile`, sequences survive too.
-        :param listen: addresses ``IP:PORT`` to accept connections on; none for a node that only
-            dials. Port 0 takes a free one.
-        :param announce: addresses to publish, and no others. Without it: those listened on, for
-            ``0.0.0.0`` and ``::`` those of the machine, and what peers observe and confirmed.
+        :param identity: who this node is. An :class:`IdentityFile` also keeps the sequence of its
+            records across restarts.
+        :param listen: one or more addresses ``IP:PORT`` to accept connections on; none for a node
+            that only dials. Port 0 picks a free one.
+        :param announce: one or more addresses to publish, and no others. Without it, the node
+            publishes those it listens on (for ``0.0.0.0`` and ``::`` those of the machine), and
+            those that peers have observed and confirmed.
         :param dial_from: the local IP address to dial from, for machines with several.
-        :param lookup: finds records of others, stores ours. Without one, peers are reached whose
-            contact was added, or that connect to us.
-        :param friends: asked besides, and told this node's record; this node is one of theirs.
-        :param discovery: introduces relay servers to be reached through.
-        :param relay_server: serve others as a relay; True for the default limits.
+        :param lookup: finds the records of others and stores this node's. Without one, the node
+            reaches only peers whose contact was added, or that connect to it.
+        :param friends: peers that are asked for records as well, and are told this node's. This
+            node keeps records for its friends in turn.
+        :param discovery: introduces relay servers through which this node can be reached.
+        :param relay_server: whether to serve others as a relay; True for the default limits.
         :param config: limits and timings; the defaults if None.
-        :param environment: time and entropy, of a simulation say; the machine's own if None.
-        :param observer: told the turning points; see :mod:`egtp.events`.
+        :param environment: time and entropy, of a simulation for example; the machine's own if
+            None.
+        :param observer: called with each turning point; see :mod:`egtp.events`.
 
-        Raises :class:`InvalidConfig`.
+        Raises :class:`InvalidConfig` for a part of the wrong kind, or an address that cannot work.
         """
         check_parts(
             identity,
@@ -138,10 +143,11 @@ class Node:
     # Life
 
     async def start(self) -> None:
-        """Listen, publish, and look for relays.
+        """Listen, and begin to publish and to look for relays. ``async with`` does this.
 
         Raises :class:`InvalidConfig` if an address cannot be listened on, :class:`NodeClosed` if
-        the node is closed meanwhile, or what its services raise; nothing is left then.
+        the node is closed meanwhile, or what its services raise. Nothing is left running then, nor
+        after a cancellation. Raises :class:`LocalProtocolError` if the node was started before.
         """
         if self._engine is not None:
             raise LocalProtocolError("this node was already started; create a new one")
@@ -193,18 +199,19 @@ class Node:
         self._discovery.meet_relay_servers(self._introduce)
 
     async def close(self, *, drain_s: float = 0.0) -> None:
-        """End everything. Open queries raise :class:`NodeClosed`; peers are told; no task, timer
-        or socket is left. What was accepted has half a second to leave.
+        """Close the node: open queries raise :class:`NodeClosed`, peers are told, and no task,
+        timer or socket is left. Messages that were already accepted have half a second to leave.
 
-        Once begun it comes to its end, even if this call is cancelled; further calls wait for the
-        same end, and one without ``drain_s`` does not give what is under way any more time. A
-        handler may close its node: all is closed but the handler itself. One that does so while the
-        node is being closed already does not wait.
+        Once begun, closing runs to its end, even if this call is cancelled. Further calls wait for
+        the same end; one without ``drain_s`` cuts the draining of an earlier one short. A handler
+        may close its own node: everything but that handler is closed then. It does not wait if the
+        node is being closed already.
 
-        With ``drain_s``, what is under way may end first, for that many seconds at most: peers are
-        asked to send nothing more and to come back later, what is new is refused as "busy", and
-        everything that was accepted is answered. Raises :class:`InvalidConfig` for seconds that
-        cannot be meant.
+        :param drain_s: for how many seconds at most to let what is under way end first. Peers are
+            asked to send nothing more and to come back later, new queries are refused as "busy",
+            and every accepted query is answered.
+
+        Raises :class:`InvalidConfig` if ``drain_s`` is not a number of seconds, 0 or more.
         """
         check_seconds(drain_s=drain_s, or_0=True)
         if self._engine is None:
@@ -244,24 +251,29 @@ class Node:
     ) -> bytes:
         """Ask a peer, wherever it is now, and return the body of its reply.
 
-        The query reaches the peer's handler at most once, however often it has to be sent: it is
-        sent again by itself when its path is lost. Cancelling it frees everything at once and tells
-        the peer.
+        The query reaches the peer's handler at most once, however often it has to be sent: when its
+        path is lost, the node sends it again by itself (R23). Cancelling the call frees everything
+        at once and tells the peer.
 
-        :param hard_timeout_s: when it ends at the latest; the configuration's if None.
-        :param soft_timeout_s: when ``on_soft_timeout`` is called, at most once, on the event loop;
-            the query goes on after it.
-        :param idempotent: running twice does no harm; then it is also sent to a peer that was
-            restarted meanwhile.
-        :param early: True lets it travel in the first packet to a peer: a round trip less, but no
-            fast fail once anybody has taken that packet, and whoever steals the peer's channel key
-            later can read it; what does not fit into 8 KiB waits for the path. By default only what
-            was given to a socket before travels so, when its path was lost; False forbids that too.
+        :param peer_id: the peer to ask.
+        :param kind: what is asked; it selects the peer's handler. 1-64 of ``a-z 0-9 . _ -``.
+        :param body: at most ``body_bytes_max`` of this node and of the peer.
+        :param hard_timeout_s: seconds until the query ends at the latest (R5); if None, those of
+            :attr:`config`.
+        :param soft_timeout_s: seconds until ``on_soft_timeout`` is called, at most once, on the
+            event loop (R6). The query goes on after it.
+        :param idempotent: running the query twice does no harm. It is then sent even to a peer that
+            was restarted meanwhile, and may have run it before.
+        :param early: True lets the query travel in the first packet to a peer. This saves a round
+            trip, but there is no fast fail once anybody has taken that packet, and whoever steals
+            the peer's channel key later can read it. A query that does not fit into 8 KiB waits for
+            the path. By default, only a query that was given to a socket before travels like this,
+            when its path was lost; False forbids that too.
 
-        Raises :class:`FastFail` if nothing left this machine, :class:`HardTimeout`,
+        Raises :class:`FastFail` if nothing left this machine (R20), :class:`HardTimeout`,
         :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the
         peer was restarted after it had been given the query, :class:`NodeClosed`, or
-        :class:`LocalProtocolError` for arguments that no query can have.
+        :class:`LocalProtocolError` for arguments that no query can have. See ``docs/outcomes.md``.
         """
         engine = self._running()
         on_soft: Callable[[], object] | None = None
@@ -300,9 +312,12 @@ class Node:
         idempotent: bool = False,
         early: bool | None = None,
     ) -> OpenQuery:
-        """As :meth:`query`, but returns at once; await the result for the reply, and its
-        ``soft_timeout()`` for the soft timeout. Raises :class:`LocalProtocolError` for arguments
-        that no query can have."""
+        """As :meth:`query`, but returns at once. Await the result for the reply, and its
+        ``soft_timeout()`` for the soft timeout.
+
+        Raises :class:`LocalProtocolError` for arguments that no query can have, and
+        :class:`NodeClosed`. All other outcomes are those of the :class:`OpenQuery`.
+        """
         engine = self._running()
         if on_soft_timeout is not None:
             check_notice(on_soft_timeout, soft_timeout_s)
@@ -324,10 +339,14 @@ class Node:
     async def send(
         self, peer_id: NodeId, kind: str, body: bytes = b"", *, hard_timeout_s: float | None = None
     ) -> None:
-        """Tell a peer something, without an answer. Returns when the message was given to a
-        socket, which does not say that it arrived. It is given at most once, never again.
+        """Send a peer a message without a reply.
 
-        Raises :class:`FastFail` if it could not be given to any within the hard timeout.
+        Returns when the message was given to a socket, which does not mean that it arrived. It is
+        given to a socket at most once, and never again. Cancelling the call takes back a message
+        that was not given to any.
+
+        Raises :class:`FastFail` if it could not be given to a socket within the hard timeout,
+        :class:`NodeClosed`, or :class:`LocalProtocolError` for arguments that no message can have.
         """
         engine = self._running()
         check_kind(kind)
@@ -362,17 +381,20 @@ class Node:
     ) -> None:
         """Answer queries and sends of ``kind`` with ``handler``, before or after the start.
 
-        :param handler: an async function that is given the :class:`Incoming` and returns the body
-            of the reply, None for an empty one. Raises :class:`HandlerFailed` to answer with a
-            code of its own. It is on the event loop, and holds up everything while it does not
-            await: ``asyncio.to_thread`` is for what takes long. Cancelled when its asker gives up.
-        :param at_once_max: how many may run at a time; more are answered "busy".
-        :param idempotent: running twice for one query does no harm, so answers need not be kept.
-        :param early: queries may be run before their asker has proven that it lives, which saves a
-            round trip; with False they are asked for again inside the session.
+        :param handler: an async function that takes the :class:`Incoming` and returns the body of
+            the reply, or None for an empty one. It raises :class:`HandlerFailed` to answer with a
+            code of its own; any other exception is answered "handler error". It runs on the event
+            loop and holds up everything until it awaits: use ``asyncio.to_thread`` for slow work.
+            It is cancelled when its asker gives up.
+        :param at_once_max: how many may run at a time; further queries are answered "busy".
+        :param idempotent: running twice for one query does no harm, so its replies need not be
+            remembered.
+        :param early: whether queries may run before their asker has proven that it is alive, which
+            saves a round trip. With False, they are asked for again inside the session.
 
-        Raises :class:`LocalProtocolError` for a kind that is wrong, reserved or taken,
-        :class:`InvalidConfig` for options that are, and :class:`NodeClosed` after the end.
+        Raises :class:`LocalProtocolError` for a kind that is malformed, reserved or taken, or a
+        handler that is not a function; :class:`InvalidConfig` for options that cannot work; and
+        :class:`NodeClosed` after the end.
         """
         check_kind(kind)
         if not callable(handler):
@@ -395,7 +417,8 @@ class Node:
         idempotent: bool = False,
         early: bool = True,
     ) -> Callable[[H], H]:
-        """:meth:`handle` as a decorator: ``@node.handler("greet")``, with the same options."""
+        """:meth:`handle` as a decorator, with the same options and errors:
+        ``@node.handler("greet")``."""
         check_kind(kind)  # at once: without its parentheses it would be given the function
 
         def decorate(handler: H) -> H:
@@ -407,9 +430,10 @@ class Node:
     # Peers
 
     def add_contact(self, contact: SignedCommRecord | ContactLink | str) -> NodeId:
-        """Take note of a peer from its record or contact link, and return its peerId.
+        """Add a peer by its record or contact link, and return its peerId.
 
-        Raises :class:`LocalProtocolError` or :class:`InvalidRecord` for what is no contact.
+        Raises :class:`LocalProtocolError` for what is not a contact, and :class:`InvalidRecord` for
+        a link with an invalid record.
         """
         engine = self._running()
         if isinstance(contact, str):
@@ -426,24 +450,27 @@ class Node:
 
     @property
     def connected(self) -> tuple[NodeId, ...]:
-        """The peers that there is a way to at this moment; :meth:`why` tells more of each."""
+        """The peers to which there is a path now; :meth:`why` tells more about each."""
         peers = self._running().book.all()
         return tuple(peer.peer_id for peer in peers if peer.best_path is not None)
 
     async def disconnect(self, peer_id: NodeId) -> None:
-        """Close what leads to a peer once what was accepted has left, or after
-        ``close_timeout_s``, and tell the peer. Cancelled, it leaves everything as it was.
+        """Close the paths to a peer, and tell the peer: once what was accepted has left, or after
+        ``close_timeout_s``. If the call is cancelled, everything stays as it was.
 
-        Idle connections are closed by themselves; this is for who knows that there will be nothing
-        more to say. What is known of the peer stays, and the next message connects anew; so does a
-        query that is still open, which is given again. The peer may connect as well.
+        Idle connections are closed without it; this is for callers who know that nothing more will
+        be said. What is known of the peer is kept, so the next message connects again. So does a
+        query that is still open: it is sent again. The peer may connect again as well.
+
+        Raises :class:`LocalProtocolError` for what is not a peerId.
         """
         await self._running().disconnect(NodeId(peer_id))
 
     def why(self, peer_id: NodeId) -> Explanation:
-        """What is known of a peer, how it is reached now, and what was tried in vain.
+        """What is known of a peer, how it is reached now, and which attempts failed. Can be asked
+        after the end, too; ``print()`` shows it in words.
 
-        Raises :class:`LocalProtocolError` for what is no peerId.
+        Raises :class:`LocalProtocolError` for what is not a peerId.
         """
         engine, peer_id = self._started(), NodeId(peer_id)
         peer = engine.book.find(peer_id) or Peer(peer_id)
@@ -466,32 +493,32 @@ class Node:
 
     @property
     def node_id(self) -> NodeId:
-        """Who this node is; for others, its peerId."""
+        """The nodeId of this node. For others, it is the peerId to ask."""
         return self.identity.node_id
 
     @property
     def elapsed_s(self) -> float:
-        """This node's clock, by which its timeouts pass: seconds since any fixed moment."""
+        """The clock that this node's timeouts go by: seconds since any fixed moment."""
         return self._environment.elapsed()
 
     @property
     def record(self) -> SignedCommRecord:
-        """This node's own record, as last signed."""
+        """This node's own record, as last signed. Can be read after the end, too."""
         return self._started().own.current
 
     @property
     def link(self) -> str:
-        """A contact link with the record in it, to paste to somebody."""
+        """A contact link that contains the record, to give to somebody."""
         return str(ContactLink(self.node_id, self.record))
 
     @property
     def listening(self) -> tuple[str, ...]:
-        """Where this node accepts connections now, as ``IP:PORT``."""
+        """The addresses on which this node accepts connections now, as ``IP:PORT``."""
         return tuple(map(str, self._running().comms.listening))
 
     @property
     def own_addresses(self) -> tuple[OwnAddress, ...]:
-        """Where others may reach this node, what each address is known from, and whether it is in
+        """The addresses where others may reach this node, how each is known, and whether it is in
         the record; see ``docs/own-address.md``."""
         return self._running().addresses.explain()
 
@@ -503,26 +530,26 @@ class Node:
 
     @property
     def relay_server(self) -> RelayServer | None:
-        """This node as a relay of others, with its counters; None if it is none."""
+        """The relay server that this node is for others, with its counters; None if it is none."""
         return self._started().relaying.server
 
     @property
     def remembered(self) -> tuple[int, int, int]:
-        """What is remembered of the queries of others, so that none runs twice: askers, queries,
-        and bytes of replies. Bounded by :class:`AnswerLimits`."""
+        """How much is remembered of the queries of others, so that none runs twice: the numbers of
+        askers, of queries, and of bytes of replies. Bounded by :class:`AnswerLimits`."""
         answers = self._started().answering.answers
         return len(answers), answers.entries, answers.bytes
 
     @property
     def counters(self) -> Counter[str]:
-        """What was dropped, refused or closed, by reason. Every silent drop is counted here. They
-        can be read after the end, too, as :meth:`statistics`, :attr:`record` and :meth:`why`."""
+        """How often something was dropped, refused or closed, by reason: every silent drop is
+        counted here. Can be read after the end, too."""
         return self._started().counters
 
     def statistics(self) -> dict[str, Any]:
-        """How the node is, as numbers by name: for people and for what watches it. Names may change
-        with any version; ``counters`` are those of :attr:`counters`, and of the relay if it is
-        one."""
+        """The state of the node as values by name, which JSON can represent: for people and for
+        monitoring. Names may change with any version. ``counters`` are those of :attr:`counters`,
+        and of the relay server if the node is one. Can be read after the end, too."""
         engine = self._started()
         answers, server = engine.answering.answers, engine.relaying.server
         listener, traffic = engine.relaying.listener, engine.comms.traffic
@@ -553,30 +580,33 @@ class Node:
         return statistics
 
     async def published(self) -> Published:
-        """Wait until the lookup service has stored this node's record as it is now. It may still
-        name no way to this node; see :meth:`reachable`. While nobody stores it, this waits: the
-        event :class:`egtp.events.RecordNotPublished` and ``record_not_published`` of
-        :meth:`statistics` say why.
+        """Wait until a lookup service has stored this node's record as it is now.
 
-        Raises :class:`PublishFailed` without a lookup service or friends to be told, or when the
-        node is closed.
+        That record may still name no way to reach this node; see :meth:`reachable`. While nobody
+        stores the record, this waits: the event :class:`egtp.events.RecordNotPublished` and
+        ``record_not_published`` in :meth:`statistics` say why. Cancelling it ends the wait only.
+
+        Raises :class:`PublishFailed` if the node has neither a lookup service nor friends to tell,
+        or is closed.
         """
         return await self._running().publisher.published()
 
     async def reachable(self) -> Published:
-        """Wait until a record is stored that names a way to this node: an address, or a relay that
-        has granted a lease. From then on others find it by its peerId, as far as this node knows.
+        """Wait until a record is stored that names a way to reach this node: an address, or a relay
+        that has granted a lease. From then on, as far as this node knows, others find it by its
+        peerId.
 
-        Raises :class:`PublishFailed` as :meth:`published` does. A node that neither listens nor has
-        a relay waits for ever: ``async with asyncio.timeout(...)`` ends that.
+        A node that neither listens nor has a relay waits for ever: ``async with
+        asyncio.timeout(...)`` ends that. Raises :class:`PublishFailed` as :meth:`published` does.
         """
         return await self._running().publisher.published(reachable=True)
 
     async def listen(self, addresses: str | Sequence[str]) -> None:
-        """Accept connections on these addresses and no others, and say so in a new record.
+        """Accept connections on these addresses ``IP:PORT`` and no others, and say so in a new
+        record. Open connections stay.
 
-        Open connections stay. Raises :class:`InvalidConfig` if one cannot be used; then all is
-        as it was. Raises :class:`NodeClosed` if the node is closed meanwhile.
+        Raises :class:`InvalidConfig` if an address cannot be used, and all is then as it was; or
+        :class:`NodeClosed` if the node is closed meanwhile.
         """
         engine = self._running()
         wanted = parse_addresses(addresses)
@@ -587,10 +617,11 @@ class Node:
         engine.addresses.listen(engine.comms.listening, self._announce)
 
     async def move(self, addresses: str | Sequence[str], *, dial_from: str | None = None) -> None:
-        """This machine has other addresses now: listen on these, dial from ``dial_from``, and
-        drop every connection, since both ends of it are named by an address that is gone.
+        """Tell the node that this machine has other addresses now. It listens on ``addresses``,
+        dials from ``dial_from``, and drops every connection, since both ends of it are named by an
+        address that is gone.
 
-        Raises :class:`InvalidConfig` as :meth:`listen` does.
+        Raises :class:`InvalidConfig` and :class:`NodeClosed` as :meth:`listen` does.
         """
         engine = self._running()
         check_dial_from(dial_from)
@@ -605,10 +636,11 @@ class Node:
         send_bytes_per_s: float | None = None,
         receive_bytes_per_s: float | None = None,
     ) -> None:
-        """Limit what all connections together send and receive, from now on; None for no limit.
+        """Limit what all connections together send and receive from now on, in bytes per second;
+        None for no limit.
 
-        Nothing is lost: what may not be sent yet is held, and what may not be read yet waits at
-        the other side (R16). Raises :class:`LocalProtocolError` for a rate that is none.
+        Nothing is lost: what may not be sent yet is held, and what may not be read yet waits at the
+        other side (R16). Raises :class:`LocalProtocolError` for a rate that is not above 0.
         """
         rates = parse_rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle(rates)
@@ -620,16 +652,20 @@ class Node:
         send_bytes_per_s: float | None = None,
         receive_bytes_per_s: float | None = None,
     ) -> None:
-        """As :meth:`throttle`, for each TCP connection to one peer, now and later: beside the limit
-        of all, and instead of the configured one of each peer. What goes through a relay counts
-        for the connection to the relay."""
+        """As :meth:`throttle`, for each TCP connection to one peer, now and later. It applies in
+        addition to the limit of all connections, and instead of the configured limit of each peer.
+        What goes through a relay counts for the connection to the relay.
+
+        Raises :class:`LocalProtocolError` for a rate that is not above 0, and when 4,096 peers have
+        a limit of their own.
+        """
         rates = parse_rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle_peer(NodeId(peer_id), rates)
 
     # Inside
 
     def _running(self) -> Engine:
-        """The engine, if the node runs and is used where it runs (R15)."""
+        """The engine, if the node is running and this is its thread and loop (R15)."""
         engine = self._engine
         # At half the price of asyncio.get_running_loop(), which asks the system for the process.
         if (
@@ -645,7 +681,7 @@ class Node:
         raise NodeClosed()
 
     def _started(self) -> Engine:
-        """The engine, for what may be read when the node is closed, too."""
+        """The engine, for what may be read after the end, too."""
         engine = self._engine
         return engine if engine is not None and engine.is_closed else self._running()
 

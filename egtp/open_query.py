@@ -1,4 +1,4 @@
-"""What a caller of the node holds while a message of its own is under way."""
+"""What the caller of a node holds while a message of its own is under way."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ PeerExchange: TypeAlias = Exchange[asyncio.Future[bytes]]
 
 
 class OpenQuery:
-    """A query whose outcome is to come. Await it for the body of the reply.
+    """A query that is under way, from :meth:`Node.open_query`. Await it for the body of the reply;
+    ``asyncio.gather`` and ``asyncio.wait_for`` take it as well.
 
-    Exactly one outcome comes (see docs/outcomes.md). Cancelling it, or what awaits it,
+    Exactly one outcome comes (see ``docs/outcomes.md``). Cancelling it, or the task that awaits it,
     abandons the query: everything about it is freed at once, and the peer is told.
     """
 
@@ -53,11 +54,11 @@ class OpenQuery:
             raise
 
     def done(self) -> bool:
-        """Whether the outcome is there, a cancellation included."""
+        """Whether the outcome is known, a cancellation included."""
         return self._outcome.done()
 
     def cancel(self) -> bool:
-        """Abandon the query. False if it had its outcome already."""
+        """Abandon the query. Returns False if it already had its outcome."""
         self._outcome.cancel()
         if self._exchange is None:
             return False
@@ -66,21 +67,26 @@ class OpenQuery:
         return self._outcome.cancelled()
 
     def cancelled(self) -> bool:
-        """Whether it was abandoned before it had an outcome."""
+        """Whether the query was abandoned before it had an outcome."""
         return self._outcome.cancelled()
 
     def result(self) -> bytes:
-        """The reply's body. Raises as awaiting it would, and InvalidStateError before its end."""
+        """The body of the reply. Raises what awaiting the query would raise, or
+        :class:`asyncio.InvalidStateError` before the outcome is known."""
         return self._outcome.result()
 
     def exception(self) -> BaseException | None:
-        """What awaiting it would raise, or None for a reply."""
+        """What awaiting the query would raise; None for a reply. Raises
+        :class:`asyncio.CancelledError` if the query was abandoned, or
+        :class:`asyncio.InvalidStateError` before the outcome is known."""
         return self._outcome.exception()
 
     async def soft_timeout(self) -> bool:
-        """Wait for the soft timeout (R6). True when it passes; False if the outcome comes first.
+        """Wait for the soft timeout (R6). Returns True when it passes, and False if the outcome
+        comes first. Without a soft timeout, this waits for the outcome.
 
         The query goes on: a reply after the soft timeout counts as if it had been on time.
+        Cancelling this wait does not cancel the query.
         """
         if self._soft_passed or self._outcome.done():
             return self._soft_passed
@@ -90,7 +96,7 @@ class OpenQuery:
         return await asyncio.shield(self._soft)
 
     def _pass_soft_timeout(self) -> None:
-        """What the engine calls when it passes."""
+        """Called by the engine when it passes."""
         if self._outcome.done() or self._soft_passed:
             return
         self._soft_passed = True

@@ -1,8 +1,8 @@
-"""The files of a DHT node that is to go on after a restart where it was: for programs.
+"""The files that let a DHT node go on after a restart: for programs.
 
-The records and the highest sequences are in a file of their own that is written as they come
-(:mod:`lookup_dht.records.record_file`). The id and the contacts are written now and then, so a node
-that is killed has at worst older contacts.
+The records and the highest sequences are in a file of their own, which is written as they come
+(:mod:`lookup_dht.records.record_file`). The id and the contacts are written once a minute, so a
+node that is killed loses at most its newest contacts.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STATE_INTERVAL_S: Final = 60.0
 
 
 class KeptState:
-    """Of one node, in the file at ``path`` and the one of its records beside it.
+    """The state of one DHT node, kept in the file at ``path`` and in the record file beside it.
 
     ::
 
@@ -42,19 +42,23 @@ class KeptState:
         *,
         ours: bool = False,
     ) -> None:
-        """``complain`` is told, in a line, of what goes wrong and ends nothing. With ``ours``, a
-        file at ``path`` is a state, however damaged; without, it may be one that somebody would
-        miss, and who named it can name another."""
+        """
+        :param path: the file of the state; its folder must exist.
+        :param complain: called with one line about each problem that does not end the program.
+        :param ours: whether a file at ``path`` can only be a state, however damaged. If not, one
+            that is not recognised is left alone, since it may be somebody else's.
+        """
         self._path: Final = Path(path)
         self._complain = complain
         self._ours = ours
         self.records: Final = self._path.with_name(f"{self._path.name}.records")
-        """To be the node's ``store``."""
+        """The path of the record file: pass it as ``store`` of the :class:`DHTLookup`."""
 
     def read(self) -> NodeState | None:
-        """What was kept; None for a new node. A corrupt file is set aside, and said to be.
+        """The state that was kept; None for a new node. A corrupt file is set aside, which
+        ``complain`` is told.
 
-        Raises :class:`InvalidConfig` if it cannot be read.
+        Raises :class:`InvalidConfig` if the file cannot be read.
         """
         try:
             return read_state(self._path, ours=self._ours)
@@ -67,7 +71,7 @@ class KeptState:
 
     @contextlib.asynccontextmanager
     async def of(self, lookup: DHTLookup) -> AsyncIterator[None]:
-        """Keep the state of a node that runs: at once, now and then, and at the end.
+        """Keep the state of ``lookup``, which is running: at once, once a minute, and at the end.
 
         Raises :class:`InvalidConfig` if it cannot be written.
         """

@@ -1,4 +1,4 @@
-"""DHTLookup: the lookup service that an engine is given, over a node of the DHT."""
+"""DHTLookup: the lookup service to give to a node, over a node of the DHT."""
 
 from __future__ import annotations
 
@@ -44,14 +44,16 @@ log = logging.getLogger("lookup_dht")
 
 
 class DHTLookup:
-    """An :class:`egtp.lookup.LookupService` whose records are kept by a network of strangers.
+    """A lookup service (:class:`egtp.LookupService`) whose records are kept by a network of
+    strangers (R8).
 
     ::
 
         async with DHTLookup("0.0.0.0:9100", ["192.0.2.7:9100"]) as lookup:
             record = await lookup.resolve(peer_id)
 
-    It does not publish anything again by itself: the owner of a record does, at half its life.
+    It does not publish records again by itself: their owner does, at half of their life. Lookups
+    and publishing raise :class:`NodeClosed` unless it is running.
     """
 
     def __init__(
@@ -72,24 +74,30 @@ class DHTLookup:
         resolve_name: NameResolver | None = None,
     ) -> None:
         """
-        :param listen: the UDP address ``IP:PORT`` of the node. Port 0 takes a free one.
-        :param bootstrap: nodes to join through, ``IP:PORT`` or ``NAME:PORT``; with none, others
-            join us. Names are looked up by the system, or by ``resolve_name``.
-        :param network: nodes hear those of the same network only.
-        :param server: False for a node that others cannot reach, None to find that out: such a node
-            serves when a node that it has not sent anything to lately has reached it. True is the
-            promise that others can, which the first nodes of a network need: such a node serves at
-            once, and no longer if its network has strangers to it and none of them reaches it.
-        :param private_addresses: loopback and private addresses can be nodes: for tests and labs.
-        :param state: what :attr:`state` was when this node ran last; see :class:`KeptState`.
-        :param store: a file for the records held and for the highest sequences seen, which survives
-            a kill; without it they are in memory only. A corrupt one is set aside with a warning.
+        :param listen: the UDP address ``IP:PORT`` of the DHT node. Port 0 picks a free one.
+        :param bootstrap: one or more nodes to join through, ``IP:PORT`` or ``NAME:PORT``; with
+            none, others join through this node.
+        :param network: nodes of other networks are ignored.
+        :param server: False for a node that others cannot reach. None to find that out: the node
+            serves once it was reached by a node that it has sent nothing to lately. True promises
+            that others can reach it, as the first nodes of a network must: the node serves at once,
+            and stops if there are strangers in its network and none of them reaches it.
+        :param private_addresses: whether nodes may have loopback and private addresses: for tests
+            and labs.
+        :param state: the :attr:`state` of an earlier run of this node, to go on from there;
+            see :class:`KeptState`.
+        :param store: a file for the records held and the highest sequences seen, which survives a
+            kill. Without it, they are in memory only. A corrupt file is set aside with a warning.
         :param limits: the defaults if None.
-        :param ipv6_socket: None for loops whose sockets on ``::`` leave IPv4 alone.
+        :param unix_time: the wall clock, in Unix seconds; by default the machine's own, like the
+            next two.
+        :param elapsed: a clock in seconds that never runs backward.
+        :param entropy: the source of random bytes.
+        :param ipv6_socket: opens the socket of an IPv6 node. None for loops whose sockets on ``::``
+            do not take IPv4 as well.
+        :param resolve_name: resolves host names; by default the system does.
 
-        ``unix_time``, ``elapsed`` and ``entropy`` are the machine's own unless told otherwise.
-
-        Raises :class:`InvalidConfig`.
+        Raises :class:`InvalidConfig` for a value that cannot work.
         """
         check_network(network)
         _check_kinds(listen, server, limits)
@@ -141,8 +149,12 @@ class DHTLookup:
         self._closed = False
 
     async def start(self) -> None:
-        """Bind, and try to join. A network that does not answer is no error: the node goes on
-        trying. Raises :class:`InvalidConfig` if the address cannot be listened on."""
+        """Bind the socket, and try to join the network. ``async with`` does this.
+
+        It is not an error if the network does not answer: the node keeps trying. Raises
+        :class:`InvalidConfig` if the address cannot be listened on, :class:`LocalProtocolError` if
+        it was started before, and :class:`NodeClosed` if it is closed.
+        """
         async with self._binding:
             if self._closed:
                 raise NodeClosed("the lookup service is closed")
@@ -154,8 +166,8 @@ class DHTLookup:
             await self._begin(self._join())
 
     async def close(self) -> None:
-        """Afterwards no task, timer or socket is left; open calls end with NodeClosed. If it is
-        cancelled, another call goes on."""
+        """Close the node. No task, timer or socket is left, and open calls raise
+        :class:`NodeClosed`. If the call is cancelled, call it again to go on."""
         self._closed = True
         async with self._binding:
             self._resolver.close()
@@ -182,8 +194,11 @@ class DHTLookup:
         await self.close()
 
     async def rebind(self, listen: str) -> None:
-        """Move to another address of this machine, keeping the id and everything known, and
-        greet the contacts from there. Raises :class:`InvalidConfig` and stays if it cannot."""
+        """Move to another address ``IP:PORT`` of this machine, keep the id and everything known,
+        and greet the contacts from there.
+
+        Raises :class:`InvalidConfig`, and stays where it is, if it cannot listen there.
+        """
         address = Address.parse(listen)
         async with self._binding:
             self._check_running()
@@ -198,31 +213,31 @@ class DHTLookup:
 
     @property
     def address(self) -> Address:
-        """Where the node listens. Raises :class:`NodeClosed` unless it is running."""
+        """The address that the node listens on. Raises :class:`NodeClosed` unless it is running."""
         self._check_running()
         host, port = self._node.bound
         return Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
     @property
     def node_id(self) -> bytes:
-        """The id of the DHT node, which has nothing to do with any peerId."""
+        """The id of the DHT node, 20 bytes. It is independent of any peerId."""
         node_id: bytes = self._node.node.id
         return node_id
 
     @property
     def counters(self) -> collections.Counter[str]:
-        """What was dropped, and what was asked and sent, by reason."""
+        """How often something was dropped, asked and sent, by reason."""
         return self._node.counters
 
     @property
     def contacts(self) -> int:
-        """How many nodes are in the table."""
+        """The number of nodes in the routing table."""
         return len(self._node.protocol.router)
 
     @property
     def state(self) -> NodeState:
-        """What a later run of this node needs to go on where this one is. The records are in it
-        unless they are in a ``store``."""
+        """What a later run of this node needs to go on from here. It contains the records, unless
+        they are in a ``store``."""
         self._check_started()
         router = self._node.protocol.router
         return NodeState(
@@ -233,8 +248,8 @@ class DHTLookup:
         )
 
     def statistics(self) -> dict[str, Any]:
-        """Everything that an operator asks about, as JSON can say it. The rates are since the last
-        call. Raises :class:`NodeClosed` unless it is running."""
+        """The state of the node as values by name, which JSON can represent. Rates are per second
+        since the last call. Raises :class:`NodeClosed` unless the node is running."""
         elapsed, node = self._settings.elapsed(), self._node
         router = node.protocol.router
         size = node.walks.size.nodes(elapsed)
@@ -258,12 +273,16 @@ class DHTLookup:
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False
     ) -> SignedCommRecord:
-        """The newest record of ``peer_id`` above ``newer_than``: see :class:`LookupService`.
+        """Find the newest record of ``peer_id`` above ``newer_than``; see
+        :class:`egtp.LookupService`.
 
-        The highest valid sequence wins, never a majority, and nothing below what was returned
-        before is returned. Ordinarily this is over when a few nodes hold the same newest record,
-        or a moment ago did: whoever dials an address that was replaced asks again with
+        The highest valid sequence wins, never a majority, and nothing older than what was returned
+        before is ever returned. Ordinarily the lookup ends when a few nodes hold the same newest
+        record, or did so a moment ago; a caller that finds the address outdated asks again with
         ``newer_than``. ``fresh`` waits until the whole neighbourhood of the peerId was asked.
+
+        Raises :class:`LookupFailed`, with a reason, if there is none. Cancelling the call frees
+        everything.
         """
         self._check_running()
         with self._node_closed_if_closed():
@@ -272,12 +291,12 @@ class DHTLookup:
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
     ) -> AsyncGenerator[SignedCommRecord, None]:
-        """Records of strictly increasing sequence above ``newer_than``: the first valid one as
-        soon as it is found, or was a moment ago; newer ones as they turn up, until the
-        neighbourhood was asked.
+        """Yield records of strictly increasing sequence above ``newer_than``: the first valid one
+        as soon as it is found (or was found a moment ago), and newer ones as they turn up, until
+        the neighbourhood was asked.
 
-        Raises :class:`LookupFailed` if there was none at all. Ending the iteration early, as with
-        ``aclosing``, ends the search.
+        Raises :class:`LookupFailed` if there was none at all. Closing the iterator, as with
+        ``contextlib.aclosing``, ends the search.
         """
         self._check_running()
         with self._node_closed_if_closed():
@@ -286,10 +305,10 @@ class DHTLookup:
                     yield record
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        """Store ``record`` on the nodes closest to its peer.
+        """Store ``record`` on the nodes closest to its peer, and return on how many.
 
-        If this node is a server and one of these, it keeps a copy, which does not count: the
-        number is of other nodes. Raises :class:`PublishFailed` if that would be zero.
+        If this node is a server and one of the closest, it keeps a copy, which does not count.
+        Raises :class:`PublishFailed`, with the reason, if no other node stored the record.
         """
         self._check_running()
         if record.expired(self._settings.unix_time()):
@@ -339,7 +358,8 @@ class DHTLookup:
             await asyncio.sleep(0)
 
     def _restore_contacts(self, contacts: Sequence[Contact]) -> None:
-        """They are greeted when joining. Those that cannot be nodes now are kept, and told of."""
+        """They are greeted when joining. Those that cannot be nodes now are kept, with a
+        warning."""
         may_be_node = self._node.protocol.acquaintances.may_be_node
         # Those of its table are first, and are to be the last that give way.
         for contact in reversed([it for it in contacts if may_be_node(it.packed)]):
@@ -390,7 +410,7 @@ class DHTLookup:
 
 
 def _check_kinds(listen: object, server: object, limits: object) -> None:
-    """Raises :class:`InvalidConfig` for what can only be a mistake."""
+    """Raise :class:`InvalidConfig` for what can only be a mistake."""
     if not isinstance(listen, str):
         raise InvalidConfig(f"listen must be a string of the form IP:PORT, not {listen!r}")
     if not isinstance(server, bool | None):

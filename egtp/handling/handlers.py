@@ -27,9 +27,10 @@ with something for what its application holds. A test measures that it is no mor
 
 
 class Incoming:
-    """A query or a send that a handler is called with: ``kind`` and ``body``; ``peer_id``, who sent
-    it, proven; ``wants_reply``, False for a send; ``reply_bytes_max``, the largest body that the
-    sender takes back; ``age_s``, how long it was under way; and ``seen_at``.
+    """A query or a send, which a handler is called with: ``kind`` and ``body``; ``peer_id``, its
+    proven sender; ``wants_reply``, False for a send; ``reply_bytes_max``, the largest body that the
+    sender accepts in return; ``age_s``, how long it was under way; and ``seen_at``, where the
+    sender is seen.
     """
 
     # Its maker fills it in: as arguments, all this takes as long again.
@@ -52,15 +53,15 @@ class Incoming:
     )
 
     peer_id: NodeId
-    """Who sent it, proven."""
+    """The peer that sent it, proven."""
     body: bytes
-    """What was sent, as it was sent."""
+    """What the peer sent."""
     wants_reply: bool
     """False for a send: what the handler returns is then ignored."""
     reply_bytes_max: int
-    """The largest body that the sender takes back."""
+    """The largest body that the sender accepts as a reply."""
     age_s: float
-    """How long it was under way, as far as both sides could see."""
+    """How many seconds it was under way, as far as both sides could see."""
     _kind: Kind
     _path: Path | None
     _asker: Asker | None
@@ -75,14 +76,15 @@ class Incoming:
 
     @property
     def kind(self) -> str:
-        """What it was asked or told as."""
+        """The kind that it was sent as."""
         return self._kind.name
 
     @classmethod
     def example(
         cls, peer_id: NodeId, kind: str, body: bytes = b"", *, wants_reply: bool = True
     ) -> Incoming:
-        """What a handler may be called with: for tests of handlers without a network."""
+        """An incoming query or send as a handler may be called with: for tests of handlers without
+        a network."""
         one = cls()
         one.peer_id, one.body, one.age_s = peer_id, body, 0.0
         one.wants_reply, one.reply_bytes_max = wants_reply, 2**32 - 1 if wants_reply else 0
@@ -94,7 +96,8 @@ class Incoming:
 
     @property
     def seen_at(self) -> Address | None:
-        """Where the sender is seen: known if the message came over a connection that it opened."""
+        """The address where the sender is seen: known only if the message came over a TCP
+        connection that the sender opened."""
         return None if self._path is None else self._path.seen_at
 
     def __repr__(self) -> str:
@@ -102,8 +105,8 @@ class Incoming:
 
 
 Handler: TypeAlias = Callable[[Incoming], Awaitable[bytes | None]]
-"""Returns the reply's body. Raises :class:`HandlerFailed` to answer with a code of its own, 64 to
-127."""
+"""An async function that takes an :class:`Incoming` and returns the body of the reply, or None for
+an empty one. It raises :class:`HandlerFailed` to answer with a code of its own, 64 to 127."""
 
 
 @dataclass(slots=True, eq=False)

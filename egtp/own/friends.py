@@ -1,8 +1,8 @@
 """Friends: a lookup service without a DHT (seed I.C, R9).
 
 A node tells its record to a few friends whenever it changes, and whoever knows who its friends are
-asks them. A friend answers from what it was told, and never looks further: so a question costs each
-who is asked one message, and cannot go round in circles.
+asks them. A friend answers from what it was told and never looks further: so a question costs each
+friend one message, and cannot go round in circles.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ __all__ = ["ASKED_MAX", "FIND_KIND", "STORE_KIND", "Friends", "FriendsHost"]
 FIND_KIND: Final = "egtp.friend.find"
 STORE_KIND: Final = "egtp.friend.store"
 ASKED_MAX: Final = 16
-"""How many are asked for one record at most: a peer names eight friends, and so may the user."""
+"""How many friends at most are asked for one record: a peer names up to eight, and the user may
+name others."""
 
 
 class FriendsHost(Protocol):
@@ -55,9 +56,10 @@ class FriendsHost(Protocol):
 
 
 class Friends:
-    """What ``Node(friends=...)`` takes, each node its own: it finds records at the friends of those
-    looked for, tells this node's to its friends, and keeps those of others. It needs no ``lookup``;
-    beside one, both are asked. See ``examples/friends.py``."""
+    """Friends as a lookup service, for ``Node(friends=...)``: it asks the friends of a peer for its
+    record, tells this node's record to the node's friends, and keeps theirs. It needs no
+    ``lookup``; with one, both are asked. Each node needs a ``Friends`` of its own. See
+    ``examples/friends.py``."""
 
     def __init__(
         self,
@@ -70,13 +72,14 @@ class Friends:
         timeout_s: float = 5.0,
     ) -> None:
         """
-        :param tell: who is told this node's record, eight at most: the friends.
-        :param keep_for: whose records this node keeps in any case, besides those it tells its own.
-        :param strangers_max: for how many others it does; a record is about a kilobyte.
-        :param friends_of: whose friends are known otherwise than from his record.
-        :param announce: name the friends in this node's record, so that everybody knows whom to
-            ask. That publishes who is whose friend.
-        :param timeout_s: how long one friend may take, to be found and dialled included.
+        :param tell: the friends: up to eight peers that are told this node's record.
+        :param keep_for: peers whose records this node keeps in any case, in addition to those of
+            its friends.
+        :param strangers_max: for how many other peers it keeps records; one is about a kilobyte.
+        :param friends_of: who the friends of a peer are, where its record does not say so.
+        :param announce: whether to name the friends in this node's record, so that everybody knows
+            whom to ask. This publishes who is whose friend.
+        :param timeout_s: seconds that one friend may take, including the time to find and dial it.
 
         Raises :class:`InvalidConfig`.
         """
@@ -94,7 +97,7 @@ class Friends:
         self._host: FriendsHost | None = None
 
     def attach(self, host: FriendsHost) -> None:
-        """The node to work for; called by it when it starts."""
+        """Called by the node as it starts."""
         self._host = host
 
     @property
@@ -105,8 +108,11 @@ class Friends:
     # Asking friends
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
-        """Ask the friends of a peer, all of them at once, each once. The first record that is good
-        is taken. Raises :class:`LookupFailed`."""
+        """Ask all the friends of a peer at once, each once. The first good record is returned, and
+        the other questions are cancelled.
+
+        Raises :class:`LookupFailed`.
+        """
         friends = self._whom_to_ask(peer_id)
         if self._asking[peer_id]:
             # Looked for in order to be asked himself. Friends of friends of friends are not asked:
@@ -163,7 +169,8 @@ class Friends:
     # Telling friends
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        """Tell the record to all friends. Raises :class:`PublishFailed` if none has kept it."""
+        """Tell the record to all friends at once. Raises :class:`PublishFailed` if none has kept
+        it."""
         body = record.encode()
         answers = await asyncio.gather(
             *(self._query(friend, STORE_KIND, body) for friend in self.told)

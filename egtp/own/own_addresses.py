@@ -31,7 +31,7 @@ ANNOUNCED_MAX: Final = 5
 
 
 class OwnState(State):
-    """Why an address is thought to be this node's."""
+    """Why an address is taken to be this node's."""
 
     CONFIGURED = "configured"
     LISTENED = "listened on"
@@ -64,14 +64,14 @@ OBSERVED_LIFE: Final = StateTable(
 
 @dataclass(frozen=True, slots=True)
 class OwnAddress:
-    """An address of this node, and what is known of it."""
+    """An address of this node, and what is known of it. ``str()`` shows it in one line."""
 
     address: Address
     state: OwnState
     announced: bool
-    """Whether it is in the record."""
+    """Whether it is in this node's record."""
     detail: str = ""
-    """By how many it is observed, or why it was found unreachable."""
+    """How many networks have observed it, or why it was found unreachable."""
 
     def __str__(self) -> str:
         detail = f" ({self.detail})" if self.detail else ""

@@ -60,29 +60,31 @@ def _order_of_dialling(path: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Why a peer is reached the way it is, or is not. What ``node.why(peer_id)`` returns."""
+    """How a peer is reached and why, or why it is not: what ``node.why(peer_id)`` returns.
+    ``str()`` shows it in lines for people."""
 
     peer_id: NodeId
     record: SignedCommRecord | None
-    """The newest record known."""
+    """The newest record known; None if there is none."""
     source: str
     """Where that record came from: ``lookup``, ``handshake``, ``pushed by the peer``, ..."""
     record_age_s: float | None
-    """How long ago it was learned."""
+    """How many seconds ago it was learned."""
     paths: tuple[str, ...]
-    """The live paths, best first; empty if there is none."""
+    """The live paths, best first; empty if there are none."""
     round_trip_s: float | None
-    """As last measured on the best path."""
+    """The round trip in seconds, as last measured on the best path."""
     silent_s: float | None
-    """How long nothing has come on the best path. A silent peer that a query waits for is pinged
-    (``silent_path_s``), so one that only takes its time is never silent for long."""
+    """For how many seconds nothing has come on the best path. A silent peer that a query waits for
+    is pinged (``silent_path_s``), so one that is merely slow to answer is never silent for long."""
     open_queries: int
+    """Queries of this node to the peer that are open."""
     attempts: tuple[Attempt, ...]
-    """What the last search for a path tried in vain."""
+    """The failed attempts of the last search for a path."""
 
     runs_twice: bool = False
-    """Whether two processes have signed its records by turns, so that a copy of its identity is in
-    use: what it is asked, either may answer."""
+    """Whether two processes have signed its records in turn, so that a copy of its identity is in
+    use: either may answer what the peer is asked."""
 
     def __str__(self) -> str:
         lines = [f"peer {self.peer_id}"]

@@ -1,6 +1,6 @@
-"""Attempts: what was tried to reach a peer, and what it failed for (pure).
+"""Attempts: what was tried to reach a peer, and why it failed (pure).
 
-docs/outcomes.md lists every reason with its cause and its test.
+``docs/outcomes.md`` lists every reason with its cause and its test.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ __all__ = ["Attempt", "AttemptReason", "Cause"]
 
 
 class AttemptReason(enum.StrEnum):
-    """Why one attempt to reach a peer did not work. The value is a phrase for log lines, so a
-    reason can be used wherever one is told in words."""
+    """Why an attempt to reach a peer failed. The value is a phrase for people, so a reason can be
+    used wherever one is told in words."""
 
     # Of a lookup; the first five are those of LookupFailure
     NO_NODES = "no nodes to ask"
@@ -58,7 +58,7 @@ class AttemptReason(enum.StrEnum):
 
 
 class Cause(NamedTuple):
-    """A reason, and what else there is to say about it."""
+    """A reason, and more detail in words."""
 
     reason: AttemptReason
     detail: str = ""
@@ -75,16 +75,16 @@ class Cause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One thing that was tried to reach a peer, and how it ended."""
+    """One attempt to reach a peer, and how it ended. ``str()`` shows it in one line."""
 
     strategy: CommStrat | None
     """The strategy tried; None for a lookup."""
     reason: AttemptReason
-    """Why it did not work."""
+    """Why it failed."""
     duration_s: float
     """How long it took, in seconds."""
     detail: str = ""
-    """What else there is to say, in words: an error of the operating system, for instance."""
+    """More detail in words, such as an error of the operating system; empty if there is none."""
 
     def __str__(self) -> str:
         what = "lookup" if self.strategy is None else str(self.strategy)

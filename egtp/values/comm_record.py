@@ -1,8 +1,8 @@
-"""A SignedCommRecord: how a peer can be reached, said and signed by the peer itself.
+"""A SignedCommRecord: how a peer can be reached, stated and signed by the peer itself.
 
 Its value is the canonical array ``[format, expiry, flags, incarnation, channels, strategies,
 friends, extensions]``, wrapped into a BEP 44 item. ``format`` and ``expiry`` stay first for ever,
-so that a DHT node can store, and drop in time, records of formats that it cannot read.
+so that a DHT node can store records of formats that it cannot read, and drop them in time.
 """
 
 from __future__ import annotations
@@ -43,23 +43,23 @@ EXPIRY_LIMIT: Final = 2**48
 
 @dataclass(frozen=True, slots=True)
 class CommRecord:
-    """What a record says, before it is signed."""
+    """The content of a record, before it is signed."""
 
     expiry_unix_s: int
-    """When the record ends, in unix seconds. It governs storing, serving and resolving; a live
-    session outlives it."""
+    """When the record expires, in Unix seconds. This governs storing, serving and resolving; a live
+    session may outlast it."""
     incarnation: bytes
-    """Eight random bytes per start of the process."""
+    """Eight random bytes, new at each start of the process."""
     channels: tuple[tuple[int, bytes], ...]
-    """(suite, key) pairs, best first."""
+    """The channel keys as (suite, key) pairs, best first."""
     strategies: tuple[CommStrat, ...] = ()
     friends: tuple[NodeId, ...] = ()
-    """Peers who can be asked for this record. Opt-in: it publishes a social graph."""
+    """Peers that can be asked for this record. Opt-in, since it publishes who is whose friend."""
     flags: int = 0
 
     def encode(self) -> bytes:
-        """The value of the item that is signed. Raises :class:`LocalProtocolError` for what has no
-        canonical form."""
+        """The value that is signed. Raises :class:`LocalProtocolError` for what has no canonical
+        form."""
         return canonical.encode(
             (
                 FORMAT,
@@ -75,7 +75,8 @@ class CommRecord:
 
     @classmethod
     def decode(cls, value: bytes) -> CommRecord:
-        """Raises :class:`InvalidRecord` for anything but a readable record of format 1."""
+        """Read a value. Raises :class:`InvalidRecord` for anything but a readable record of format
+        1."""
         return cls._of_fields(_outer(value))
 
     @classmethod
@@ -107,9 +108,11 @@ class CommRecord:
 
 @dataclass(frozen=True, slots=True)
 class SignedCommRecord:
-    """A record whose signature has been verified. Made by :meth:`sign` and :meth:`decode` only.
+    """A record whose signature was verified (R8). It is made only by :meth:`sign`, :meth:`decode`
+    and :meth:`of_item`.
 
-    ``content`` is None for a later format: such a record can be stored and passed on, not used.
+    ``content`` is None for a record of a later format, which can be stored and passed on, but not
+    used.
     """
 
     item: MutableItem
@@ -119,17 +122,20 @@ class SignedCommRecord:
 
     @classmethod
     def sign(cls, identity: Identity, sequence: int, content: CommRecord) -> SignedCommRecord:
-        """Raises :class:`InvalidRecord` if the content is too large or outside the limits."""
+        """Sign a record. Of two records of a peer, the one with the higher ``sequence`` wins.
+        Raises :class:`InvalidRecord` if the content is too large or outside the limits."""
         return cls.of_item(MutableItem.sign(identity, sequence, content.encode()))
 
     @classmethod
     def decode(cls, data: bytes) -> SignedCommRecord:
-        """Parse and verify canonical ``[k, seq, v, sig]``. Raises :class:`InvalidRecord`."""
+        """Read and verify the canonical bytes ``[k, seq, v, sig]``. Raises
+        :class:`InvalidRecord`."""
         return cls.of_item(MutableItem.decode(data))
 
     @classmethod
     def of_item(cls, item: MutableItem) -> SignedCommRecord:
-        """Read a verified item. Raises :class:`InvalidRecord` if its value is no record."""
+        """Read a verified BEP 44 item. Raises :class:`InvalidRecord` if its value is not a
+        record."""
         fields = _outer(item.value)
         form, expiry = _head(fields)
         content = CommRecord._of_fields(fields) if form == FORMAT else None
@@ -137,36 +143,36 @@ class SignedCommRecord:
 
     @property
     def key(self) -> bytes:
-        """The peer's Ed25519 key."""
+        """The peer's Ed25519 public key, 32 bytes."""
         return self.item.key
 
     @property
     def sequence(self) -> int:
-        """The higher one is the newer one."""
+        """The number of this record: the higher one is the newer one."""
         return self.item.sequence
 
     @property
     def strategies(self) -> tuple[CommStrat, ...]:
-        """The ways to reach the peer, in its order of preference; none of a later format."""
+        """The ways to reach the peer, in its order of preference; empty for a later format."""
         return () if self.content is None else self.content.strategies
 
     @property
     def tcp(self) -> tuple[TCPStrat, ...]:
-        """Of these, the addresses."""
+        """The TCP addresses among the strategies."""
         return tuple([s for s in self.strategies if isinstance(s, TCPStrat)])
 
     @property
     def relays(self) -> tuple[RelayStrat, ...]:
-        """Of these, the relays."""
+        """The relays among the strategies."""
         return tuple([s for s in self.strategies if isinstance(s, RelayStrat)])
 
     @property
     def incarnation(self) -> bytes | None:
-        """Of the process that signed it; None for a record of a later version."""
+        """The incarnation of the process that signed it; None for a record of a later format."""
         return None if self.content is None else self.content.incarnation
 
     def channel_key(self, suite: int = SUITE_AESGCM) -> bytes | None:
-        """The peer's channel key for ``suite``, if the record lists one that fits."""
+        """The peer's channel key for ``suite``, 32 bytes; None if the record lists none."""
         if self.content is not None:
             for listed, key in self.content.channels:
                 if listed == suite and len(key) == 32:
@@ -174,11 +180,11 @@ class SignedCommRecord:
         return None
 
     def expired(self, unix_s: float) -> bool:
-        """Whether it had ended by that time."""
+        """Whether the record has expired at ``unix_s``, in Unix seconds."""
         return unix_s >= self.expiry_unix_s
 
     def encode(self) -> bytes:
-        """Canonical ``[k, seq, v, sig]``, which :meth:`decode` reads."""
+        """The canonical bytes ``[k, seq, v, sig]``, which :meth:`decode` reads."""
         return self.item.encode()
 
     def __str__(self) -> str:
@@ -186,7 +192,7 @@ class SignedCommRecord:
         return f"record {self.sequence} of {self.peer_id} ({ways})"
 
     def __repr__(self) -> str:
-        """For people, as whoever looks at an event or an attempt is; not its keys and signature."""
+        """For people who look at an event or an attempt: without keys and signature."""
         return f"<{self}>"
 
 
@@ -200,14 +206,14 @@ def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
 
 
 def claims_of(data: bytes) -> tuple[NodeId, int]:
-    """Whose record it says it is, and its sequence. Nothing is verified, which takes many times as
-    long. Raises :class:`InvalidRecord`."""
+    """The peer and the sequence that an encoded record claims. Nothing is verified, which would
+    take many times as long. Raises :class:`InvalidRecord`."""
     key, sequence, _, _ = MutableItem.fields_of(data)
     return NodeId.of_key(key), sequence
 
 
 def owner_of(data: bytes) -> NodeId:
-    """Whose an encoded record says it is, true or not. Of what is no record, it is anybody's."""
+    """The peer that an encoded record claims; any peer for what is not a record."""
     return NodeId.of_key(data[3:35])
 
 

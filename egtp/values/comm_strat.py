@@ -1,10 +1,10 @@
 """Ways to reach a peer: the seed's CommStrat, a generalisation of an address (R17).
 
 A strategy is a value. It *chooses* how a packet travels; the :class:`Carrier` that is passed to
-``send`` *moves* it. :class:`TCPStrat` names an address, or an open connection;
-:class:`RelayStrat` a relay server that pushes packets down to the peer; :class:`CryptoStrat`
-wraps another strategy and seals what is sent. Crypto is always outermost and is never listed in
-a record beside the transports (the seed regrets having given it the same role).
+``send`` *moves* it. :class:`TCPStrat` names an address or an open connection, :class:`RelayStrat` a
+relay server that pushes packets down to the peer. :class:`CryptoStrat` wraps another strategy and
+seals what is sent. It is always the outermost one and is never listed in a record beside the
+transports (the seed regrets having given it the same role).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """``127.0.0.1:4000`` or ``[::1]:4000``. Raises :class:`InvalidConfig`."""
+        """Read ``127.0.0.1:4000`` or ``[::1]:4000``. Raises :class:`InvalidConfig`."""
         match = _ADDRESS.fullmatch(text)
         try:
             if match is None:
@@ -66,8 +66,9 @@ class Address:
 
     @classmethod
     def of(cls, host: str, port: int) -> Address:
-        """From an IP address as a socket gives it. A scope (``fe80::1%eth0``) says something to
-        this machine only and is left out."""
+        """An address from the host and port that a socket gives. A scope (``fe80::1%eth0``) means
+        something on this machine only, and is left out. Raises :class:`ValueError` for what is not
+        an IP address."""
         return cls(ipaddress.ip_address(host.partition("%")[0]).packed, port)
 
     @property
@@ -86,17 +87,17 @@ class Address:
 
 
 class Carrier(Protocol):
-    """Moves packets to one peer. What a strategy is handed to send with.
+    """Moves packets to one peer. A strategy is given one to send with.
 
     Sending raises :class:`egtp.errors.NotSent` if the packet cannot leave that way.
     """
 
     def takes_more(self, strategy: CommStrat) -> bool:
-        """Whether a packet sent now would leave at once. A way that is gone takes everything: the
-        write then says that it failed."""
+        """Whether a packet sent now would leave at once. True if the connection is gone: the write
+        then fails."""
 
     def is_throttled(self, strategy: CommStrat) -> bool:
-        """Whether a rate is kept: the larger a packet, the longer nothing comes after it."""
+        """Whether the rate is limited, so that nothing follows a large packet for a while."""
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         """Put ``packet`` into a connection's buffer, opening a connection if there is none."""
@@ -113,9 +114,9 @@ class Sealer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TCPStrat:
-    """A TCP address, or a connection that is open already (then ``connection`` tells which).
+    """A TCP address, or an open connection, whose number is then in ``connection``.
 
-    An open connection is a matter of this moment and this process: it is never encoded.
+    An open connection exists now and in this process only; it is never encoded.
     """
 
     relayed: ClassVar[bool] = False
@@ -123,11 +124,11 @@ class TCPStrat:
     connection: int | None = None
 
     def send(self, packet: bytes, carrier: Carrier) -> None:
-        """By the open connection, or by one to the address."""
+        """Send ``packet`` over the open connection, or over one to the address."""
         carrier.send_tcp(self, packet)
 
     def fields(self) -> tuple[Value, ...]:
-        """The form in a record."""
+        """The fields that describe it in a record."""
         return (TCP_TYPE, self.address.ip, self.address.port)
 
     def __str__(self) -> str:
@@ -138,14 +139,15 @@ class TCPStrat:
 class RelayStrat:
     """A relay server that has promised to push packets down to the peer.
 
-    It carries what a first contact with that relay needs without any lookup: both its keys and
-    where it was last seen. The addresses are hints only; the relay proves itself when dialled.
+    It has all that a first contact with the relay needs, so that no lookup is necessary: both keys
+    of the relay, and the addresses where it was last seen. These are hints only; the relay proves
+    itself when it is dialled.
     """
 
     relayed: ClassVar[bool] = True
     connection: ClassVar[int | None] = None
     relay_key: bytes
-    """The relay's Ed25519 key; its nodeId follows from it."""
+    """The relay's Ed25519 public key, from which its nodeId follows."""
     suite: int
     channel_key: bytes
     hints: tuple[Address, ...] = ()
@@ -155,11 +157,11 @@ class RelayStrat:
         object.__setattr__(self, "relay_id", NodeId.of_key(self.relay_key))
 
     def send(self, packet: bytes, carrier: Carrier) -> None:
-        """As a message to the relay (R13)."""
+        """Send ``packet`` as a message to the relay (R13)."""
         carrier.send_relay(self, packet)
 
     def fields(self) -> tuple[Value, ...]:
-        """The form in a record."""
+        """The fields that describe it in a record."""
         hints = tuple((hint.ip, hint.port) for hint in self.hints)
         return (RELAY_TYPE, self.relay_key, self.suite, self.channel_key, *hints)
 
@@ -175,13 +177,13 @@ CommStrat: TypeAlias = TCPStrat | RelayStrat
 
 @dataclass(frozen=True, slots=True)
 class CryptoStrat:
-    """Seals what is sent, and passes it to a lower strategy for delivery (seed III.A)."""
+    """Seals what is sent, and passes it to a lower strategy to deliver (seed III.A)."""
 
     lower: CommStrat
     sealer: Sealer
 
     def send(self, plaintext: bytes, carrier: Carrier) -> None:
-        """Seal ``plaintext``, and have the lower strategy send that."""
+        """Seal ``plaintext``, and send it by the lower strategy."""
         self.lower.send(self.sealer.seal(plaintext), carrier)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Contact links: what one person pastes to another, to be reached."""
+"""Contact links: what one person gives to another to be reached."""
 
 from __future__ import annotations
 
@@ -20,15 +20,19 @@ _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]*")
 
 @dataclass(frozen=True, slots=True)
 class ContactLink:
-    """``egtp:<peerId>`` or ``egtp:<peerId>.<record>``: what one person pastes to another."""
+    """A link that one person gives to another to be reached: ``egtp:<peerId>``, or
+    ``egtp:<peerId>.<record>`` with the signed record in it. ``str()`` gives its text."""
 
     peer_id: NodeId
     record: SignedCommRecord | None = None
 
     @classmethod
     def parse(cls, text: str) -> ContactLink:
-        """Raises :class:`LocalProtocolError` for what is no link, :class:`InvalidRecord` for a
-        link whose record is invalid or somebody else's."""
+        """Read a link from text.
+
+        Raises :class:`LocalProtocolError` for what is not a link, and :class:`InvalidRecord` for a
+        link whose record is invalid or somebody else's.
+        """
         scheme, colon, rest = text.strip().partition(":")
         if not colon or scheme.lower() != "egtp":
             raise LocalProtocolError(

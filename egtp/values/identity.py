@@ -32,7 +32,7 @@ NODE_ID_BYTES: Final = 20
 KEY_BYTES: Final = 32
 
 Entropy = Callable[[int], bytes]
-"""Gives that many unpredictable bytes. The system's is ``os.urandom``."""
+"""Returns that many unpredictable bytes. The system's is ``os.urandom``."""
 
 _SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
 
@@ -57,9 +57,10 @@ _SMALL_ORDER_Y: Final = frozenset(
 
 
 class NodeId(bytes):
-    """Twenty bytes that name a node for ever. ``str()`` is lower-case base32, 32 characters.
+    """Twenty bytes that name a node for ever: the SHA-1 of its public key and a fixed string (R12).
+    ``str()`` is lower-case base32, 32 characters.
 
-    A peer's nodeId is called a *peerId*; the type is the same.
+    The nodeId of another node is called its *peerId*; the type is the same.
     """
 
     __slots__ = ()
@@ -83,9 +84,9 @@ class NodeId(bytes):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The nodeId written as ``text``: base32 in either case, without padding.
+        """Read a nodeId from text: 32 characters of base32, in either case.
 
-        Raises :class:`LocalProtocolError` with what is wrong.
+        Raises :class:`LocalProtocolError`, which says what is wrong.
         """
         if len(text) != 32:
             raise LocalProtocolError(
@@ -106,11 +107,8 @@ class NodeId(bytes):
 
 
 def check_key(key: bytes) -> None:
-    """Refuse an Ed25519 public key under which a signature proves nothing.
-
-    Raises :class:`InvalidRecord` for a wrong size, a non-canonical encoding or a point of small
-    order.
-    """
+    """Raise :class:`InvalidRecord` for an Ed25519 public key under which a signature proves
+    nothing: one of a wrong size, a non-canonical encoding, or a point of small order."""
     if len(key) != KEY_BYTES:
         raise InvalidRecord(f"an identity key is {KEY_BYTES} bytes")
     y = int.from_bytes(key, "little") & (2**255 - 1)
@@ -131,7 +129,8 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
 
 
 class Identity:
-    """The private keys of a node. Never printed, compared or pickled."""
+    """The private keys of a node: an Ed25519 key that signs its records, and an X25519 key for the
+    encrypted channel. They cannot be printed, compared or pickled."""
 
     __slots__ = ("channel", "key", "node_id", "signing_key")
 
@@ -143,10 +142,11 @@ class Identity:
         self.channel: Final = StaticKey(channel_secret)
         """The X25519 key of the encrypted channel."""
         self.node_id: Final = NodeId.of_key(self.key)
+        """The nodeId that follows from the public key."""
 
     @classmethod
     def generate(cls, entropy: Entropy) -> Self:
-        """A new identity. ``Identity.generate(os.urandom)`` outside of simulations."""
+        """Make a new identity: ``Identity.generate(os.urandom)``, outside of simulations."""
         return cls(
             Ed25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
             X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES)),
@@ -158,10 +158,10 @@ class Identity:
         return self.channel.public
 
     def sign(self, buffer: bytes) -> bytes:
-        """Sign a BEP 44 buffer or a purpose-tagged one, 64 bytes.
+        """Sign a BEP 44 buffer or one that names its purpose. Returns 64 bytes.
 
         The identity key never signs anything else, so that no signature can be taken for one of
-        another purpose: raises :class:`LocalProtocolError` for a buffer that starts with neither
+        another purpose. Raises :class:`LocalProtocolError` for a buffer that starts with neither
         ``4:salt`` nor ``EGTP1 <purpose>`` and a zero byte.
         """
         if not _SIGNABLE.match(buffer):

@@ -47,11 +47,12 @@ RESERVED_PREFIX: Final = "egtp."
 
 
 APPLICATION_CODES: Final = range(64, 128)
-"""Those that mean what an application says."""
+"""The codes whose meaning applications define."""
 
 
 class ReplyCode(enum.IntEnum):
-    """How a query was answered; an unknown code means 2, but for :data:`APPLICATION_CODES`."""
+    """How a query was answered. Codes 64 to 127 are the application's (:data:`APPLICATION_CODES`);
+    any other unknown code means 2."""
 
     OK = 0
     NO_SUCH_KIND = 1
