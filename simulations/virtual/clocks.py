@@ -17,7 +17,7 @@ class Clocks:
         the oscillator of a cheap machine is off by 1e-4 at most. Raises
         :class:`ImpossibleWorld`."""
         if not 0 < rate < math.inf:
-            raise ImpossibleWorld(f"clock_rate is above 0, not {rate!r}; a right clock has 1")
+            raise ImpossibleWorld(f"clock_rate must be above 0, not {rate!r}; a right clock has 1")
         self.rate = rate
         self.asleep_s = 0.0
         """How long the machine has been asleep, in all, up to the last time that it woke up."""
@@ -51,7 +51,7 @@ class Clocks:
     def set_offset(self, seconds: float) -> None:
         """The wall clock is ahead by this, beside what it has drifted."""
         if not math.isfinite(seconds):
-            raise ImpossibleWorld(f"a clock is ahead by a number of seconds, not {seconds!r}")
+            raise ImpossibleWorld(f"a clock offset must be a number of seconds, not {seconds!r}")
         self._offset_s = seconds
 
     def step(self, seconds: float) -> None:

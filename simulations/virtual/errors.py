@@ -4,13 +4,13 @@
 
     SimulationError
     ├── ImpossibleWorld   what was asked for cannot be: a negative latency, an address twice
-    ├── NotSimulated      the program asked for something that a simulation has not
-    ├── Unreal            the program reads the real clock or real entropy, or waits for real
-    ├── Blocked           a callback keeps the event loop for seconds
-    ├── Stalled           nothing is left that could happen, and the story is not at its end
-    ├── Overdue           the story takes longer than it was given
-    ├── Unhandled         a task or callback raised what nobody was there to take
-    └── HostDown          the machine that was asked to do something crashed over it
+    ├── NotSimulated      the program asked for something that is not simulated
+    ├── Unreal            the program reads the real clock or real entropy, or really waits
+    ├── Blocked           a callback blocks the event loop for seconds
+    ├── Stalled           nothing more can happen, and the story has not ended
+    ├── Overdue           the story takes longer than its limit
+    ├── Unhandled         a task or callback raised something that nobody caught
+    └── HostDown          the machine is down, or crashed during the work
 """
 
 from __future__ import annotations
@@ -29,36 +29,36 @@ __all__ = [
 
 
 class SimulationError(Exception):
-    """Anything below."""
+    """The root: anything that is wrong with a simulated run."""
 
 
 class ImpossibleWorld(SimulationError, ValueError):
-    """There can be no such world; the text says why."""
+    """There can be no such world; the message says why."""
 
 
 class NotSimulated(SimulationError, NotImplementedError):
-    """There is no such thing in a simulation: threads, raw sockets, child processes, TLS."""
+    """The simulation does not have it: threads, raw sockets, child processes, TLS."""
 
 
 class Unreal(SimulationError):
-    """The program went around the simulation: the text names the place."""
+    """The program went around the simulation; the message names the place."""
 
 
 class Blocked(SimulationError):
-    """A callback keeps the event loop busy; the text names the place."""
+    """A callback blocks the event loop; the message names the place."""
 
 
 class Stalled(SimulationError):
-    """Nobody can go on; the text says who waits for what."""
+    """Nobody can go on; the message says who waits for what."""
 
 
 class Overdue(SimulationError):
-    """The virtual time that the story was given is over; the text says who waits for what."""
+    """The virtual time of the story is up; the message says who waits for what."""
 
 
 class Unhandled(SimulationError):
-    """The cause is what a task or callback raised."""
+    """A task or callback raised something that nobody caught: it is the ``__cause__``."""
 
 
 class HostDown(SimulationError, ConnectionError):
-    """The machine crashed, or is down."""
+    """The machine is down, or crashed during the work."""

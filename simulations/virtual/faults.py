@@ -12,10 +12,12 @@ _T = TypeVar("_T")
 
 
 class Fault:
-    """From now until :meth:`heal`, or until the end of a ``with`` block::
+    """Something that is wrong from now until :meth:`heal`, or until the end of a ``with`` block.
 
-    with network.partition([alice], [bob]):
-        ...
+    ::
+
+        with network.partition([alice], [bob]):
+            ...
     """
 
     def __init__(self, text: str, heal: Callable[[], None]) -> None:
@@ -24,10 +26,11 @@ class Fault:
 
     @property
     def is_healed(self) -> bool:
+        """Whether it is over."""
         return self._heal is None
 
     def heal(self) -> None:
-        """A second time does nothing."""
+        """End the fault. A second call does nothing."""
         heal, self._heal = self._heal, None
         if heal is not None:
             heal()

@@ -31,10 +31,11 @@ EPHEMERAL_PORTS: Final = range(32_768, 61_000)
 
 
 class Host:
-    """Has addresses, a clock that may be wrong, a disk, and one process at a time.
+    """A machine with addresses, a clock that may be wrong, a disk, and one process at a time. Made
+    by :meth:`Network.host`.
 
-    What runs on it is started with :meth:`run` or :meth:`spawn`, and everything that grows out of
-    it belongs to it. Made by :meth:`Network.host`.
+    Work is started on it with :meth:`run` or :meth:`spawn`; all tasks that the work starts belong
+    to the machine as well.
     """
 
     def __init__(
@@ -77,11 +78,11 @@ class Host:
     # What runs on it
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Let ``work`` happen on this machine, and wait for what comes of it.
+        """Run ``work`` on this machine, and return its result.
 
-        Raises :class:`HostDown` if the machine is down, or crashes over it. Cancelling cancels
-        the work, and waits for it to end, unless the machine is asleep: then the work is cancelled
-        as it wakes up.
+        Raises what the work raises, or :class:`HostDown` if the machine is down or crashes
+        meanwhile. Cancelling the call cancels the work and waits for its end. If the machine is
+        asleep, the work is cancelled when it wakes up, and the call does not wait for that.
         """
         task = self.spawn(work)
         try:
@@ -96,9 +97,11 @@ class Host:
         return task.result()
 
     def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
-        """Let ``work`` happen on this machine. Raises :class:`HostDown` if it is down; so does the
-        task if the machine crashes over it. Cancelling whoever awaits the task cancels the work,
-        which a machine that sleeps does only when it wakes up: :meth:`run` does not wait for that.
+        """Start ``work`` on this machine, and return its task.
+
+        Raises :class:`HostDown` if the machine is down; the task raises it if the machine crashes
+        meanwhile. Cancelling the task cancels the work; a machine that is asleep does so when it
+        wakes up, which :meth:`run` does not wait for.
         """
         if not self.is_up:
             work.close()
@@ -113,33 +116,34 @@ class Host:
 
     @property
     def disk(self) -> Path:
-        """A folder that outlives crashes, unless the disk is lost with them."""
+        """A folder that survives crashes, unless the disk is lost (see :meth:`restart`)."""
         return self._disk.folder
 
     # Its clocks and its entropy
 
     def elapsed(self) -> float:
-        """Seconds since it was started, time asleep included (CLOCK_BOOTTIME)."""
+        """Seconds since the machine was started, including time asleep (CLOCK_BOOTTIME)."""
         return self.clocks.elapsed(self.network.loop.now)
 
     def unix_time(self) -> float:
-        """What its wall clock says."""
+        """What its wall clock says, in Unix seconds."""
         return self.clocks.wall(self.network.loop.now)
 
     @property
     def asleep_s(self) -> float:
-        """How long it has been asleep, in all, up to the last time that it woke up."""
+        """How many seconds it was asleep, in all, up to when it last woke up."""
         return self.clocks.asleep_s
 
     def entropy(self, count: int) -> bytes:
-        """Bytes that depend on the seed, its name, and how many it drew before."""
+        """Random bytes, which depend on the seed, the name of the machine, and how many it drew
+        before."""
         return self.rng.randbytes(count)
 
     # Its addresses and ports
 
     @property
     def inbound(self) -> str | None:
-        """What becomes of strangers: None, "drop" or "refuse"."""
+        """What happens to packets from strangers: None if they get in, "drop" or "refuse"."""
         return self.firewalls.last
 
     def owns(self, address: str) -> bool:
@@ -149,7 +153,8 @@ class Host:
         return is_loopback and address not in self.net.owners
 
     def address(self, like: str) -> str:
-        """Its first address of the same family as another. Raises :class:`OSError`."""
+        """The address to use towards ``like``: the first of the same family. Raises
+        :class:`OSError` if there is none."""
         if self.owns(like):
             return like
         six = ":" in like
@@ -189,8 +194,8 @@ class Host:
     # What happens to it
 
     def change_ip(self, *addresses: str) -> None:
-        """It has these addresses from now on, and no others. Nobody tells the programs; whatever
-        is sent from or to an old address gets nowhere."""
+        """Give the machine these addresses and no others. Its programs are not told; what is sent
+        from or to an old address is lost. Raises :class:`ImpossibleWorld`."""
         if not addresses:
             raise ImpossibleWorld(f"{self.name} needs an address")
         former = self.addresses
@@ -206,13 +211,14 @@ class Host:
         self.probe_lines()
 
     def probe_lines(self) -> None:
-        """Whoever waits for room on a connection from or to here looks whether there is a way."""
+        """Let whoever waits for room on a connection from or to here look whether there is a
+        way."""
         for stream in list(self.streams.values()):
             stream.probe()
             stream.remote.probe()
 
     def crash(self) -> None:
-        """The power fails. Nothing is said to anybody, and nothing of the program runs on."""
+        """Cut the power: the program is gone, and nobody is told."""
         process = self._stop("crashes")
         self.is_up = False
         self.power_cuts += 1
@@ -221,7 +227,7 @@ class Host:
         self._bury(process)
 
     def kill(self) -> None:
-        """The program is killed, the machine goes on: its sockets are closed for it."""
+        """Kill the program. The machine goes on, and closes the program's sockets."""
         process = self._stop("is killed")
         for stream in list(self.streams.values()):
             stream.close_for_dead()
@@ -229,8 +235,12 @@ class Host:
         self.process = Process(self)
 
     def restart(self, *, keep_disk: bool = True, clock_offset_s: float | None = None) -> None:
-        """It starts again after a crash, with nothing running; its disk may be lost, and its clock
-        at another time: on a machine without a real-time clock, an earlier one."""
+        """Start the machine again, crashing it first if it is up. Nothing runs on it then.
+
+        :param keep_disk: False if the disk is lost.
+        :param clock_offset_s: by how many seconds the wall clock is ahead from now on; negative on
+            a machine without a real-time clock. None to leave it.
+        """
         if self.is_up:
             self.crash()
         if not keep_disk:
@@ -243,11 +253,11 @@ class Host:
         self._note(f"{self.name} starts again{'' if keep_disk else ' with an empty disk'}", "up")
 
     def sleep(self) -> None:
-        """As a laptop whose lid is closed: it does nothing and answers nothing, and its monotonic
-        clock stands still."""
+        """Suspend the machine, like a laptop whose lid is closed: it does nothing and answers
+        nothing, and its monotonic clock stands still."""
         self._check_not_inside("sleep")
         if not self.is_up or self.is_asleep:
-            raise ImpossibleWorld(f"{self.name} is {'asleep already' if self.is_up else 'down'}")
+            raise ImpossibleWorld(f"{self.name} is {'already asleep' if self.is_up else 'down'}")
         self._note(f"{self.name} falls asleep", "asleep")
         self.is_asleep = True
         self.clocks.stop(self.network.loop.now)
@@ -256,7 +266,7 @@ class Host:
         self.network.loop.put_to_sleep(self.process)
 
     def wake(self) -> None:
-        """It goes on where it was. Its wall clock and its elapsed time have gone on without it."""
+        """Resume the machine where it was. Its wall clock and its elapsed time have gone on."""
         if not self.is_asleep:
             raise ImpossibleWorld(f"{self.name} is not asleep")
         self._end_sleep()
@@ -266,21 +276,22 @@ class Host:
             stream.wake()
 
     def step_clock(self, seconds: float) -> None:
-        """Its wall clock jumps, either way."""
+        """Move the wall clock by ``seconds``, forward or backward."""
         self.clocks.step(seconds)
         self._note(f"the clock of {self.name} jumps by {seconds:g} s", "clock")
 
     def block_inbound(self, how: str = "drop") -> Fault:
-        """No stranger gets in: connections are dropped silently, or refused; datagrams come from
-        those only that were sent some in the last two minutes. What is connected stays so."""
+        """Let no stranger in: new connections are dropped silently (``"drop"``) or refused
+        (``"refuse"``), and datagrams pass only from those that were sent some in the last two
+        minutes. Open connections stay."""
         return self.network.block_inbound(self, how)
 
     def degrade(self, link: Link) -> Fault:
-        """Its own line is this one, for everybody."""
+        """Replace the machine's own line by ``link``, for everybody that it talks to."""
         return self.network.degrade(self, link)
 
     def end(self) -> None:
-        """The world is over. Nothing of it is left, not even on the real disk."""
+        """End with the world: nothing is left, not even on the real disk."""
         self.process.alive = self.is_up = False
         for stream in list(self.streams.values()):
             stream.vanish()
@@ -289,7 +300,7 @@ class Host:
     def _stop(self, how: str) -> Process:
         self._check_not_inside("crash")
         if not self.is_up:
-            raise ImpossibleWorld(f"{self.name} is down already")
+            raise ImpossibleWorld(f"{self.name} is already down")
         self._note(f"{self.name} {how}", "down")
         if self.is_asleep:
             self._end_sleep()

@@ -170,7 +170,7 @@ class Lines:
 def _a_link(link: object) -> Link:
     """Users are not all checked for types."""
     if not isinstance(link, Link):
-        raise ImpossibleWorld(f"a line is a Link(latency=..., ...), not {link!r}")
+        raise ImpossibleWorld(f"a line must be a Link(latency=..., ...), not {link!r}")
     return link
 
 

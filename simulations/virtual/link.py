@@ -1,6 +1,6 @@
-"""Link: what a line between two machines does to what travels over it.
+"""Link: what a line between two machines does to packets.
 
-Values only; what is random is drawn from a generator that is handed in.
+Values only; randomness is drawn from a generator that is passed in.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ DATAGRAM_BYTES_MAX: Final = 65_507
 
 
 class Latency(Protocol):
-    """How long a packet is under way, one way."""
+    """How long a packet takes in one direction."""
 
     def draw(self, rng: random.Random) -> float:
-        """Seconds, for one packet."""
+        """The latency of one packet, in seconds."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fixed:
-    """The same for each packet."""
+    """The same latency for each packet."""
 
     seconds: float
 
@@ -40,7 +40,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """Anything between two times is as likely."""
+    """A latency with equal chances for any value between two."""
 
     low_s: float
     high_s: float
@@ -48,7 +48,7 @@ class Uniform:
     def __post_init__(self) -> None:
         _not_negative(latency=self.low_s)
         if not self.low_s <= self.high_s < math.inf:
-            raise ImpossibleWorld(f"a latency from {self.low_s} to {self.high_s} s is no range")
+            raise ImpossibleWorld(f"a latency from {self.low_s} to {self.high_s} s is not a range")
 
     def draw(self, rng: random.Random) -> float:
         return self.low_s + (self.high_s - self.low_s) * rng.random()
@@ -56,7 +56,8 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class LogNormal:
-    """Mostly about the median, now and then much more: as measured on the Internet."""
+    """A latency near the median for most packets, and now and then much higher: as on the
+    Internet."""
 
     median_s: float
     sigma: float = 0.5
@@ -72,13 +73,13 @@ class LogNormal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """The qualities of a line. Raises :class:`ImpossibleWorld` for what no line can be.
+    """The properties of a line. Raises :class:`ImpossibleWorld` for a value that cannot be.
 
-    A stream loses nothing over a bad line, it is only late: lost segments are sent again.
+    A stream loses nothing over a bad line but is late: lost segments are sent again.
     """
 
     latency: Latency | float = 0.01
-    """One way; a plain number of seconds means :class:`Fixed`."""
+    """In one direction; a plain number of seconds means :class:`Fixed`."""
     loss: float = 0.0
     """The share of packets that are lost."""
     duplicate: float = 0.0
@@ -86,36 +87,38 @@ class Link:
     reorder: float = 0.0
     """The share of datagrams that take up to ``reorder_s`` longer, so that others overtake."""
     reorder_s: float = 0.05
+    """How much longer these take at most, in seconds."""
     bandwidth_bytes_per_s: float = math.inf
+    """What the line carries, in bytes per second."""
     queue_s: float = 0.5
-    """A datagram that would have to queue for longer than this for its turn is lost."""
+    """A datagram that would have to queue for longer than this is lost."""
     mtu_bytes: int = DATAGRAM_BYTES_MAX
-    """Larger datagrams are lost, as where fragments are dropped. Streams do not mind."""
+    """Larger datagrams are lost, as where fragments are dropped. Streams are not affected."""
 
     def __post_init__(self) -> None:
         if isinstance(self.latency, int | float):
             object.__setattr__(self, "latency", Fixed(float(self.latency)))
         elif not callable(getattr(self.latency, "draw", None)):
             raise ImpossibleWorld(
-                f"latency is a number of seconds, or Fixed, Uniform or LogNormal, "
+                f"latency must be a number of seconds, or Fixed, Uniform or LogNormal, "
                 f"not {self.latency!r}"
             )
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
             if not isinstance(value, int | float):
-                raise ImpossibleWorld(f"{field.name} is a number, not {value!r}")
+                raise ImpossibleWorld(f"{field.name} must be a number, not {value!r}")
         for name in ("loss", "duplicate", "reorder"):
             share = getattr(self, name)
             if not 0.0 <= share <= 1.0:
-                raise ImpossibleWorld(f"{name} is a share between 0 and 1, not {share!r}")
+                raise ImpossibleWorld(f"{name} must be a share between 0 and 1, not {share!r}")
         _not_negative(reorder_s=self.reorder_s, queue_s=self.queue_s)
         if not self.bandwidth_bytes_per_s > 0:
             raise ImpossibleWorld(
-                f"bandwidth_bytes_per_s is above 0, not {self.bandwidth_bytes_per_s!r}; "
+                f"bandwidth_bytes_per_s must be above 0, not {self.bandwidth_bytes_per_s!r}; "
                 "a line that carries nothing is a partition"
             )
         if self.mtu_bytes < 1:
-            raise ImpossibleWorld(f"mtu_bytes is at least 1, not {self.mtu_bytes!r}")
+            raise ImpossibleWorld(f"mtu_bytes must be at least 1, not {self.mtu_bytes!r}")
 
     def draw_latency_s(self, rng: random.Random) -> float:
         return self.latency.draw(rng)  # type: ignore[union-attr]
@@ -124,4 +127,4 @@ class Link:
 def _not_negative(**values: float) -> None:
     for name, value in values.items():
         if not 0.0 <= value < math.inf:
-            raise ImpossibleWorld(f"{name} is a time of 0 s or more, not {value!r}")
+            raise ImpossibleWorld(f"{name} must be a time of 0 s or more, not {value!r}")

@@ -2,8 +2,8 @@
 # mypy: disable-error-code="attr-defined, override, arg-type"
 """VirtualLoop: an asyncio event loop whose time is a number.
 
-Nothing waits. When no callback is ready, time jumps to the next timer. So an hour of waiting costs
-nothing, and everything that happens follows from what was there at the start.
+Nothing waits: when no callback is ready, time jumps to the next timer. So an hour of waiting costs
+nothing, and everything that happens follows from the initial state.
 
 Callbacks run in the order in which they became due; at the same moment, in the order in which they
 were asked for.
@@ -63,7 +63,7 @@ _Due: TypeAlias = "tuple[float, int, asyncio.TimerHandle | _Occurrence]"
 
 
 class VirtualLoop(Unthreaded):
-    """Made by a :class:`~simulations.virtual.network.Network`, which is where its sockets lead."""
+    """An event loop in virtual time. Made by a :class:`Network`, to which its sockets lead."""
 
     _ready: deque[asyncio.Handle]
     _stopping: bool
@@ -73,14 +73,15 @@ class VirtualLoop(Unthreaded):
         super().__init__()
         self.sockets: Final = sockets
         self.limit_s: float | None = None
-        """When time ends; what is not done by then is :class:`Overdue`."""
+        """When time ends, in seconds of :attr:`now`; what is not done by then is
+        :class:`Overdue`."""
         self.story: Machine | None = None
-        """Whose clocks and entropy count for what runs on no machine; None while everybody may
-        read the real ones."""
+        """Its clocks and entropy count for code that runs on no machine; None while the real ones
+        may be read."""
         self.turns = 0
-        """How many times round so far. Tells a watchdog that the loop is alive."""
+        """The number of turns so far, which tells a watchdog that the loop is alive."""
         self.machines = 0
-        """How many the world has."""
+        """How many machines the world has."""
         self.now = 0.0
         """Seconds since the start of the world, for everybody."""
         self._timers: list[_Due] = []
@@ -100,8 +101,8 @@ class VirtualLoop(Unthreaded):
     # Time
 
     def time(self) -> float:
-        """Seconds, as the monotonic clock of the machine counts them that the caller runs on: it
-        stands still while that machine is asleep."""
+        """The monotonic clock of the machine that the caller runs on, in seconds. It stands still
+        while that machine is asleep."""
         if not self._some_clock_differs:
             return self.now
         clocks = self._clocks()

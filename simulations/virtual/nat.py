@@ -1,6 +1,6 @@
 """Nat: network address translation, as a pure machine (RFC 4787, RFC 5382).
 
-Which mapping a packet gets is one question, whose packets a mapping lets in is another; the four
+Which mapping a packet gets is one question; whose packets a mapping lets in is another. The four
 classical kinds of RFC 3489 are the four useful answers to both.
 """
 
@@ -26,16 +26,16 @@ IDLE_S: Final = {"udp": 120.0, "tcp": 7_440.0}
 
 
 class NatKind(enum.Enum):
-    """By whom a mapping can be used."""
+    """Who can use a mapping."""
 
     FULL_CONE = "full cone"
-    """By anybody, once it is there."""
+    """Anybody, once it exists."""
     ADDRESS_RESTRICTED = "address-restricted"
-    """By addresses that were sent something through it."""
+    """Addresses that were sent something through it."""
     PORT_RESTRICTED = "port-restricted"
-    """By addresses and ports that were sent something through it."""
+    """Addresses and ports that were sent something through it."""
     SYMMETRIC = "symmetric"
-    """By the one address and port that it was made for: each destination has its own."""
+    """The one address and port that it was made for: each destination has a mapping of its own."""
 
 
 @dataclass(slots=True)
@@ -63,18 +63,24 @@ class Nat:
         tcp_idle_s: float = IDLE_S["tcp"],
         hairpin: bool = False,
     ) -> None:
-        """``address`` is the public one. ``hairpin`` lets two machines inside reach each other by
-        their public addresses."""
+        """
+        :param address: the public address.
+        :param udp_idle_s: seconds without a packet after which a UDP mapping is forgotten.
+        :param tcp_idle_s: the same for TCP.
+        :param hairpin: whether two machines inside reach each other by their public addresses.
+
+        Raises :class:`ImpossibleWorld`.
+        """
         if kind not in set(NatKind):
             known = ", ".join(f"NatKind.{known.name}" for known in NatKind)
-            raise ImpossibleWorld(f"a NAT is {known}, not {kind!r}")
+            raise ImpossibleWorld(f"the kind of a NAT must be one of {known}, not {kind!r}")
         self.kind: Final = kind
         self.address = address
         self.hairpin = hairpin
         self._idle_s: Final = {"udp": udp_idle_s, "tcp": tcp_idle_s}
         for protocol, idle_s in self._idle_s.items():
             if not idle_s > 0:
-                raise ImpossibleWorld(f"{protocol}_idle_s is above 0, not {idle_s!r}")
+                raise ImpossibleWorld(f"{protocol}_idle_s must be above 0, not {idle_s!r}")
         self._turn = 0
         self._by_inside: dict[tuple[str, Endpoint, Endpoint | None], Mapping] = {}
         self._by_port: dict[tuple[str, int], Mapping] = {}
@@ -82,13 +88,13 @@ class Nat:
         """Neither forgotten nor given to anybody else."""
 
     def forward(self, protocol: str, port: int, inside: Endpoint) -> None:
-        """Let everybody in who comes to a public port, as a user sets it in his router."""
+        """Forward a public port to a machine inside, as users configure in their routers."""
         self._remove(self._by_port.get((protocol, port)))
         outside = (self.address, port)
         self._forwarded[protocol, port] = Mapping(protocol, inside, outside, used_s=math.inf)
 
     def change_address(self, address: str) -> None:
-        """The provider gave the device another address: all mappings are gone."""
+        """Give the device another public address, as a provider does: all mappings are gone."""
         self.address = address
         self.forget()
         former = list(self._forwarded.values())
@@ -96,7 +102,7 @@ class Nat:
             self.forward(mapping.protocol, mapping.outside[1], mapping.inside)
 
     def forget(self) -> None:
-        """The device starts again."""
+        """Forget all mappings, as a device does when it starts again."""
         self._by_inside.clear()
         self._by_port.clear()
 

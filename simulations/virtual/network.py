@@ -1,4 +1,4 @@
-"""Network: the simulated world. Machines, the lines between them, and what goes wrong."""
+"""Network: the simulated world, with its machines, the lines between them, and faults."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ from simulations.virtual.trace import Trace
 __all__ = ["Network", "Watcher"]
 
 Watcher: TypeAlias = Callable[[float, str, str, tuple[Host, ...]], None]
-"""Told what happens to machines: when, of which kind it is (``up``, ``down``, ``asleep``,
-``address``, ``clock``, ``fault``, ``healed``), what in words, and whom it is about."""
+"""Called with what happens to machines: the time in seconds, the kind (``up``, ``down``,
+``asleep``, ``address``, ``clock``, ``fault``, ``healed``), what happened in words, and the
+machines."""
 
 EPOCH_S: Final = 1_800_000_000.0
-"""What wall clocks say at the start of a world: a moment of January 2027."""
+"""What wall clocks say at the start of a world: a moment in January 2027."""
 INBOUND: Final = ("drop", "refuse")
 
 
 class Network:
-    """A world of its own: two of them share nothing, and the same seed gives the same world."""
+    """A simulated world. Two of them share nothing, and the same seed gives the same world."""
 
     def __init__(
         self,
@@ -40,8 +41,13 @@ class Network:
         trace: Trace | None = None,
         epoch_s: float = EPOCH_S,
     ) -> None:
-        """``link`` is the line between any two machines of which nothing else is said, or a
-        function that says it, of the names of the two."""
+        """
+        :param seed: everything random follows from it.
+        :param link: the line between any two machines unless another is set; or a function of the
+            names of the two that returns it.
+        :param trace: records what happens; by default one that keeps no lines.
+        :param epoch_s: what wall clocks say at the start, in Unix seconds.
+        """
         self.seed: Final = seed
         self.epoch_s: Final = epoch_s
         self.trace: Final = trace or Trace()
@@ -51,11 +57,11 @@ class Network:
         self.internet: Final = Net()
         self.hosts: Final[dict[str, Host]] = {}
         self.names: Final[dict[str, str]] = {}
-        """Host names that resolve, and the addresses they stand for."""
+        """Host names that resolve, with their addresses."""
         self.story: Final = Host(self, "the story", (), self.internet)
-        """Whose clocks and entropy are used by what runs on no machine. It has no address."""
+        """Its clocks and entropy are used by code that runs on no machine. It has no address."""
         self.tap: Tap | None = None
-        """Who sits on every line, if anybody."""
+        """An attacker on every line, if there is one."""
         self._watchers: list[Watcher] = []
 
     # What there is
@@ -69,13 +75,19 @@ class Network:
         clock_offset_s: float = 0.0,
         clock_rate: float = 1.0,
     ) -> Host:
-        """A new machine. ``behind`` puts it into the network of a NAT; ``access`` is its own line,
-        which counts for everybody it talks to. Its wall clock is ``clock_offset_s`` ahead, and all
-        its clocks and timers are fast by a factor of ``clock_rate``.
+        """Add a machine.
 
-        Raises :class:`ImpossibleWorld`."""
+        :param name: a name of its own.
+        :param addresses: one or more IP addresses.
+        :param behind: the NAT device in whose network it is; None for the Internet.
+        :param access: its own line, which counts for everybody that it talks to.
+        :param clock_offset_s: by how many seconds its wall clock is ahead.
+        :param clock_rate: the factor by which all its clocks and timers are fast.
+
+        Raises :class:`ImpossibleWorld`.
+        """
         if name in self.hosts:
-            raise ImpossibleWorld(f"there is a {name} already")
+            raise ImpossibleWorld(f"there is already a machine named {name}")
         if not addresses:
             raise ImpossibleWorld(f"{name} needs an address")
         net = self.internet if behind is None else behind.inside
@@ -95,11 +107,11 @@ class Network:
         return host
 
     def gateway(self, name: str, nat: Nat, *, behind: Gateway | None = None) -> Gateway:
-        """A NAT device, in the Internet or behind another one."""
+        """Add a NAT device, on the Internet or behind another one."""
         return Gateway(name, nat, self.internet if behind is None else behind.inside)
 
     def connect(self, a: Host, b: Host, link: Link, *, one_way: bool = False) -> None:
-        """A line of its own between two machines, from now on."""
+        """Set a line of their own between two machines, from now on."""
         self.lines.set_pair(a.name, b.name, link)
         if not one_way:
             self.lines.set_pair(b.name, a.name, link)
@@ -109,7 +121,8 @@ class Network:
     def partition(
         self, some: Iterable[Host], others: Iterable[Host], *, one_way: bool = False
     ) -> Fault:
-        """Nothing gets from ``some`` to ``others``, nor back unless it is ``one_way``."""
+        """Let nothing pass from ``some`` to ``others``, nor back unless ``one_way``. Raises
+        :class:`ImpossibleWorld`."""
         some, others = self._own(some), self._own(others)
         both = {host.name for host in some} & {host.name for host in others}
         if both:
@@ -130,27 +143,27 @@ class Network:
         return self._fault(f"partition: {between}", mend, *some, *others)
 
     def degrade(self, host: Host, link: Link) -> Fault:
-        """The machine's own line is ``link`` for everybody."""
+        """Replace the machine's own line by ``link``, for everybody that it talks to."""
         return self._fault(f"bad line: {host.name}", self.lines.degrade(host.name, link), host)
 
     def degrade_all(self, link: Link | Map) -> Fault:
-        """Every line of which nothing else was said is ``link``."""
+        """Replace every line that was not set otherwise by ``link``."""
         return self._fault("bad lines", self.lines.degrade_all(link))
 
     def block_inbound(self, host: Host, how: str = "drop") -> Fault:
         """See :meth:`Host.block_inbound`."""
         if how not in INBOUND:
-            raise ImpossibleWorld(f"inbound is blocked by {' or '.join(INBOUND)}, not {how!r}")
+            raise ImpossibleWorld(f"how must be {' or '.join(INBOUND)}, not {how!r}")
         return self._fault(f"firewall: {host.name} ({how})", host.firewalls.begin(how), host)
 
     # Who wants to know
 
     def watch(self, watcher: Watcher) -> None:
-        """Be told of each fault, crash and change of address."""
+        """Call ``watcher`` with each fault, crash and change of address."""
         self._watchers.append(watcher)
 
     def note(self, text: str, *hosts: Host, kind: str = "fault") -> None:
-        """Something happened that belongs into the trace."""
+        """Add something that happened to the trace, and tell the watchers."""
         self.trace.note(self.loop.now, f"{kind}: {text}")
         for watcher in self._watchers:
             watcher(self.loop.now, kind, text, hosts)
@@ -162,7 +175,7 @@ class Network:
         own = tuple(hosts)
         for host in own:
             if not isinstance(host, Host) or host.network is not self:
-                raise ImpossibleWorld(f"{host!r} is no machine of this network")
+                raise ImpossibleWorld(f"{host!r} is not a machine of this network")
         return own
 
     def _fault(self, text: str, heal: Callable[[], None], *hosts: Host) -> Fault:

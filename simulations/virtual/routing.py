@@ -42,7 +42,7 @@ def canonical_ip(text: str) -> str:
     try:
         return str(ip_address(text))
     except ValueError:
-        raise ImpossibleWorld(f"{text!r} is no IP address") from None
+        raise ImpossibleWorld(f"{text!r} is not an IP address") from None
 
 
 class Net:
@@ -57,7 +57,7 @@ class Net:
         """Returns the address as it is written. Raises :class:`ImpossibleWorld`."""
         address = canonical_ip(address)
         if address in self.owners:
-            raise ImpossibleWorld(f"{address} belongs to {self.owners[address].name} already")
+            raise ImpossibleWorld(f"{address} already belongs to {self.owners[address].name}")
         self.owners[address] = owner
         return address
 
@@ -66,7 +66,8 @@ class Net:
 
 
 class Gateway:
-    """A device that translates addresses, between the net inside and the one it is in."""
+    """A NAT device, between the network inside and the one that it is in. Made by
+    :meth:`Network.gateway`."""
 
     def __init__(self, name: str, nat: Nat, net: Net) -> None:
         self.name = name
@@ -76,7 +77,7 @@ class Gateway:
         nat.change_address(net.take(nat.address, self))
 
     def change_address(self, address: str) -> None:
-        """The provider gave it another one: all mappings are gone."""
+        """Give it another public address, as a provider does: all mappings are gone."""
         former = self.nat.address
         self.nat.change_address(self.net.take(address, self))
         self.net.give_back(former)

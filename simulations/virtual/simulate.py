@@ -23,17 +23,18 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class Run(Generic[_T]):
-    """What came of a story."""
+    """The result of a story."""
 
     value: _T
     """What it returned."""
     digest: str
-    """Of everything that happened: the same run has the same."""
+    """The digest of everything that happened; equal runs have equal ones."""
     virtual_s: float
-    """How long it took in the world."""
+    """How long it took in the world, in seconds."""
     wall_s: float
-    """How long it took here."""
+    """How long it took in reality, in seconds."""
     packets: int
+    """How many entries the trace has: packets, connections and faults."""
 
 
 def simulate(
@@ -43,7 +44,7 @@ def simulate(
     limit_s: float | None = None,
     unreal: bool = True,
 ) -> Run[_T]:
-    """Run ``story`` in a new world, and throw the world away.
+    """Run ``story`` in a new world from one seed, and throw the world away.
 
     ::
 
@@ -53,7 +54,9 @@ def simulate(
 
         simulate(story, seed=7)
 
-    ``limit_s`` is virtual time. With ``unreal=False`` the real clock and entropy may be read.
+    :param limit_s: seconds of virtual time that the story may take; None for no limit.
+    :param unreal: whether reading the real clock or entropy raises :class:`Unreal`.
+
     Raises what the story raises, and the errors of :mod:`simulations.virtual.errors`.
     """
     network = Network(seed)
@@ -67,7 +70,7 @@ def run_in(
     limit_s: float | None = None,
     unreal: bool = True,
 ) -> Run[_T]:
-    """The same in a world that is there already; afterwards it has ended."""
+    """As :func:`simulate`, in a world that was made before. It has ended afterwards."""
     began_s, began_virtual_s = time.perf_counter(), network.loop.now
     with Session(network, unreal=unreal) as session:
         value = session.run(story, limit_s=limit_s)
@@ -83,7 +86,7 @@ def run_in(
 class Session:
     """A world that goes on from one story to the next, and ends with the ``with`` block.
 
-    Between two stories nothing happens: time stands still.
+    Between two stories, time stands still and nothing happens.
     """
 
     def __init__(self, network: Network, *, unreal: bool = True) -> None:
@@ -99,11 +102,11 @@ class Session:
         return self
 
     def run(self, story: Coroutine[Any, Any, _T], *, limit_s: float | None = None) -> _T:
-        """What the story returns. Raises as :func:`simulate` does."""
+        """Run a story and return what it returns. Raises as :func:`simulate` does."""
         loop = self.network.loop
         if limit_s is not None and not limit_s > 0:
             story.close()
-            raise ImpossibleWorld(f"limit_s is a time above 0 s, not {limit_s!r}")
+            raise ImpossibleWorld(f"limit_s must be a time above 0 s, not {limit_s!r}")
         loop.limit_s = None if limit_s is None else loop.now + limit_s
         main: asyncio.Task[_T] = loop.create_task(story, name="the story")
         self._main = main

@@ -1,4 +1,4 @@
-"""Tap: somebody who sits on every line, reads what passes, and decides whether it does."""
+"""Tap: an attacker on every line, who reads what passes and decides whether it does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ __all__ = ["Tap"]
 
 
 class Tap(Protocol):
-    """Set as :attr:`Network.tap`. What she takes goes on only if she calls ``put_on_line`` of
-    the stream's outflow or of the socket, then or later, with the same bytes or others."""
+    """An attacker on every line, set as :attr:`Network.tap`. What it takes goes on only if it calls
+    ``put_on_line`` of the stream's outflow or of the socket, then or later, with the same bytes or
+    others."""
 
     def wrote(self, stream: StreamTransport, data: bytes) -> None:
-        """A program has given these bytes to a stream. They may not have left it yet."""
+        """Called when a program has written ``data`` to a stream, which it may not have left
+        yet."""
 
     def takes(self, stream: StreamTransport, piece: object) -> bool:
-        """A piece of a stream is about to go on the line: bytes, or how the stream ends."""
+        """Called when a piece of a stream is about to go on the line: bytes, or how the stream
+        ends. Returns whether it is taken off the line."""
 
     def takes_datagram(self, socket: DatagramTransport, data: bytes, target: Endpoint) -> bool:
-        """A datagram is about to go on the line."""
+        """Called when a datagram is about to go on the line. Returns whether it is taken off the
+        line."""

@@ -1,7 +1,8 @@
 """Trace: everything that happened on the network, in order, as one number.
 
-Two runs with equal digests were the same run, byte for byte: each packet, whom from and to, and
-when. Lines are kept only if somebody wants to read them, as to find where two runs part.
+Two runs with equal digests were the same run, byte for byte: each packet, its source and target,
+and when. Lines are kept only if somebody wants to read them, for example to find where two runs
+differ.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ __all__ = ["Trace"]
 
 
 class Trace:
-    """Grows by one entry per packet, connection and fault."""
+    """The record of a run: one entry per packet, connection and fault. With ``keep``, it has
+    ``lines`` to read."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.lines: list[str] | None = [] if keep else None
@@ -24,7 +26,7 @@ class Trace:
     def packet(
         self, at_s: float, kind: str, source: Endpoint, target: Endpoint, data: bytes = b""
     ) -> None:
-        """Something was sent, arrived or was lost."""
+        """Add that something was sent, arrived or was lost."""
         line = f"{at_s:.9f} {kind} {source[0]} {source[1]} > {target[0]} {target[1]} {len(data)}"
         self.entries += 1
         self._hash.update(f"{line}\n".encode())
@@ -34,7 +36,7 @@ class Trace:
             self.lines.append(f"{line} {content}")
 
     def note(self, at_s: float, text: str) -> None:
-        """Something else happened, as a fault."""
+        """Add anything else, such as a fault."""
         line = f"{at_s:.9f} {text}"
         self.entries += 1
         self._hash.update(f"{line}\n".encode())
@@ -43,5 +45,5 @@ class Trace:
 
     @property
     def digest(self) -> str:
-        """Of all entries so far, as hexadecimal digits."""
+        """The digest of all entries so far, as hexadecimal digits."""
         return self._hash.hexdigest()

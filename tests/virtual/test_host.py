@@ -326,7 +326,7 @@ def test_a_machine_starts_again_with_an_earlier_clock_and_drifts_on() -> None:
 
 @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
 def test_there_is_no_clock_that_stands_still_or_goes_backward(rate: float) -> None:
-    with pytest.raises(ImpossibleWorld, match="clock_rate is above 0"):
+    with pytest.raises(ImpossibleWorld, match="clock_rate must be above 0"):
         Network().host("alice", ALICE, clock_rate=rate)
 
 

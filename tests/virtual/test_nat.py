@@ -221,5 +221,8 @@ def test_a_device_remembers_for_some_time(idle_s: float) -> None:
 
 
 def test_there_is_no_such_kind_of_device() -> None:
-    with pytest.raises(ImpossibleWorld, match=r"a NAT is NatKind.FULL_CONE, .*, not 'symmetric'"):
+    with pytest.raises(
+        ImpossibleWorld,
+        match=r"the kind of a NAT must be one of NatKind.FULL_CONE, .*, not 'symmetric'",
+    ):
         Nat("symmetric", "203.0.113.1")  # type: ignore[arg-type]

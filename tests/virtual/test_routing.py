@@ -324,15 +324,15 @@ def test_a_device_needs_an_address_of_its_own(programs: Any) -> None:
         network.host("alice", ALICE)
         gateway, _ = at_home(network, "bob")
         for address, problem in (
-            (ALICE, "belongs to alice already"),
-            ("nonsense", "no IP address"),
+            (ALICE, "already belongs to alice"),
+            ("nonsense", "not an IP address"),
         ):
             with pytest.raises(ImpossibleWorld, match=problem):
                 network.gateway("another", Nat(SYMMETRIC, address))
             with pytest.raises(ImpossibleWorld, match=problem):
                 gateway.change_address(address)
         assert gateway.nat.address == PUBLIC
-        with pytest.raises(ImpossibleWorld, match="belongs to bob already"):
+        with pytest.raises(ImpossibleWorld, match="already belongs to bob"):
             network.host("carol", HOME, behind=gateway)
 
     simulate(story)

@@ -300,7 +300,7 @@ def test_one_cannot_fall_asleep_twice_nor_wake_up_awake() -> None:
         with pytest.raises(ImpossibleWorld, match="not asleep"):
             alice.wake()
         alice.sleep()
-        with pytest.raises(ImpossibleWorld, match="asleep already"):
+        with pytest.raises(ImpossibleWorld, match="already asleep"):
             alice.sleep()
         alice.wake()
         alice.crash()
