@@ -1,8 +1,8 @@
 """Discovery Services: where a node learns of relay servers (seed I.C, R10 and R11).
 
 :class:`DiscoveryMan` reads a file that the user edits while the program runs;
-    :class:`StaticDiscovery` introduces a list that never changes. Both are a
-    :class:`egtp.DiscoveryService`.
+:class:`StaticDiscovery` introduces a list that never changes. Both are a
+:class:`egtp.DiscoveryService`.
 """
 
 from __future__ import annotations

@@ -102,11 +102,11 @@ class DiscoveryMan:
         self.close()
 
     def meet_relay_servers(self, introduce: Introduce) -> None:
-        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        """See :class:`egtp.DiscoveryService`."""
         self._audience.admit(introduce)
 
     def forget(self, introduce: Introduce) -> None:
-        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        """See :class:`egtp.DiscoveryService`."""
         self._audience.dismiss(introduce)
 
     def _arm(self) -> None:

@@ -25,9 +25,9 @@ class StaticDiscovery:
         self._audience = Audience(introductions)
 
     def meet_relay_servers(self, introduce: Introduce) -> None:
-        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        """See :class:`egtp.DiscoveryService`."""
         self._audience.admit(introduce)
 
     def forget(self, introduce: Introduce) -> None:
-        """See :class:`egtp.discovery_service.DiscoveryService`."""
+        """See :class:`egtp.DiscoveryService`."""
         self._audience.dismiss(introduce)

@@ -130,8 +130,8 @@ class FastFail(EgtpError, ConnectionError):
 
 class HardTimeout(EgtpError, TimeoutError):
     """The hard timeout passed (R5): everything about the query is freed, and a later reply is
-    dropped. The message says whether the peer may have run the query, and when it was last heard
-    from."""
+    dropped. The message says whether the peer may have run the query, and when the peer was last
+    heard from."""
 
     def __init__(self, summary: str, *, may_have_run: bool) -> None:
         super().__init__(summary)

@@ -345,8 +345,9 @@ class Node:
         given to a socket at most once, and never again. Cancelling the call takes back a message
         that was not given to any.
 
-        Raises :class:`FastFail` if it could not be given to a socket within the hard timeout,
-        :class:`NodeClosed`, or :class:`LocalProtocolError` for arguments that no message can have.
+        Raises :class:`FastFail` if it could not be given to a socket within ``hard_timeout_s``
+        seconds (if None, those of :attr:`config`), :class:`NodeClosed`, or
+        :class:`LocalProtocolError` for arguments that no message can have.
         """
         engine = self._running()
         check_kind(kind)
@@ -656,8 +657,8 @@ class Node:
         addition to the limit of all connections, and instead of the configured limit of each peer.
         What goes through a relay counts for the connection to the relay.
 
-        Raises :class:`LocalProtocolError` for a rate that is not above 0, and when 4,096 peers have
-        a limit of their own.
+        Raises :class:`LocalProtocolError` for a rate that is not above 0, and when too many peers
+        have one.
         """
         rates = parse_rates(send_bytes_per_s, receive_bytes_per_s)
         self._running().comms.throttle_peer(NodeId(peer_id), rates)

@@ -66,7 +66,7 @@ async def play(
         try:
             async with cluster:
                 stored = tuple(cluster.stored)
-                narrate(f"all of it is up after {cluster.joined_s:.2f} s")
+                narrate(f"everything is up after {cluster.joined_s:.2f} s")
                 figures = await _tell(scenario, cluster, expect, narrate)
         except Stopped as error:
             expect.that(error.text, False, error.detail)

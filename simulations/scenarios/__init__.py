@@ -41,9 +41,9 @@ _ALL: Final = (
     Scenario(
         "relay-massacre", "the relays of a hidden peer die", relay_massacre, virtual_only=True
     ),
-    Scenario("partition", "the network falls into two", partition, virtual_only=True),
+    Scenario("partition", "the network splits in two", partition, virtual_only=True),
     Scenario("sleepers", "laptops fall asleep, and wake up", sleepers, virtual_only=True),
-    Scenario("stale-records", "old records are about", stale_records, virtual_only=True),
+    Scenario("stale-records", "old records circulate", stale_records, virtual_only=True),
     Scenario("flash-crowd", "everybody asks one peer at once", flash_crowd, virtual_only=True),
 )
 

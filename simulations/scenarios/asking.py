@@ -120,7 +120,7 @@ class Asking:
         counted = self.counted(since)
         wrong = [answer for answer in answers if not answer.is_typed]
         expect.that(
-            "each query ends as one of the outcomes that are promised",
+            "each query ends in one of the promised outcomes",
             bool(answers) and not wrong,
             shown(wrong) or ", ".join(f"{count} {name}" for name, count in counted.items()),
         )

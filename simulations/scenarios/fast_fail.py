@@ -72,7 +72,7 @@ async def fast_fail(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
         f"bound here {REFUSED_BOUND_S * 1000:g})",
     )
     expect.that(
-        "nothing of it was given to anybody",
+        "no part of it was given to anybody",
         failure is not None and not failure.may_have_run and not passed_on,
         f"{passed_on} packets passed on or held by relays",
     )

@@ -54,7 +54,7 @@ async def flash_crowd(cluster: Cluster, expect: Expectations, narrate: Narrate) 
     asking.claim_outcomes(expect, began)
     refused = [a for a in crowded if not a.is_reply and a.outcome != "handler failed"]
     expect.that(
-        "everybody is answered, or told that it is too much",
+        "everybody gets a reply, or is told that it is too much",
         not refused,
         shown(refused) or f"{sum(a.is_reply for a in crowded)} replies of {len(crowded)}",
     )

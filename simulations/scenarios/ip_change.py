@@ -46,7 +46,7 @@ async def ip_change(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
         "bob's new record is in the DHT", is_new and stored > 0, f"stored by {stored} nodes"
     )
 
-    narrate("alice, who knows the old record only, asks the next question")
+    narrate("alice, who knows only the old record, asks the next question")
     asked_s = now()
     reply = await alice.ask(bob, b"four")
     reply_s, moved_s = now() - asked_s, now() - began_s
@@ -63,7 +63,7 @@ async def ip_change(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
     expect.that("the conversation goes on", replies == [b"five", b"six"], "2 queries")
     expect.that("directly, at the new address", path.startswith(f"tcp {new}"), path)
 
-    narrate("carol, who knows nothing of bob, asks him as well")
+    narrate("carol, who knows nothing about bob, asks him as well")
     sent = carol.lookup_datagrams
     asked_s = now()
     reply = await carol.ask(bob, b"hello")

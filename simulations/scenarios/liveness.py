@@ -35,7 +35,9 @@ async def everybody_reaches_everybody(
 ) -> Figures:
     """Claim it, ``settle_s`` after the last fault is over."""
     alive = [m for m in (cluster.members if members is None else members) if not m.gone]
-    narrate(f"nothing is wrong any more; {len(alive)} members have {settle_s:g} s to find together")
+    narrate(
+        f"all faults are over; {len(alive)} members have {settle_s:g} s to find each other again"
+    )
     await asyncio.sleep(settle_s)
 
     narrate("everybody asks everybody")

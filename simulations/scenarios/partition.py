@@ -58,16 +58,16 @@ async def partition(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
             await _goes_on(asking, expect, "the other half", right)
             await asyncio.sleep(TWO_WAY_S - HALF_SETTLES_S)
             _nobody_gets_across(expect, "no query gets across", across(mark, cut_s))
-        narrate("the cut is mended, for a moment")
+        narrate("the cut is healed for a moment")
         await asyncio.sleep(BETWEEN_S)
-        narrate("one half is not heard any more, though it hears the other")
+        narrate("one half is no longer heard, though it hears the other")
         mark, cut_s = asking.mark, now()
         with network.partition(lefts, rights, one_way=True):
             await asyncio.sleep(ONE_WAY_S)
             _nobody_gets_across(
-                expect, "nor one whose answer would, or the other way round", across(mark, cut_s)
+                expect, "nor one whose reply would, or the reverse", across(mark, cut_s)
             )
-        narrate("that is mended, too")
+        narrate("that is healed, too")
     asking.claim_outcomes(expect)
     return {
         **asking.figures(),
@@ -88,7 +88,7 @@ async def _goes_on(asking: Asking, expect: Expectations, name: str, half: list[M
             tasks = [begin(asking.ask(a, b)) for a, b in itertools.permutations(half, 2)]
         lost = [answer for answer in (task.result() for task in tasks) if not answer.is_reply]
     expect.that(
-        f"{name} goes on by itself",
+        f"{name} works on its own",
         not lost,
         shown(lost) or f"{len(tasks)} pairs of {len(half)} members",
     )

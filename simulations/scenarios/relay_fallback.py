@@ -39,7 +39,7 @@ async def relay_fallback(cluster: Cluster, expect: Expectations, narrate: Narrat
     # A handshake may: on slow lines relays are in the race before a direct connection is there.
     expect.that("and no body crosses a relay", sum(grown.values()) < len(body), _shown(grown))
 
-    narrate("bob accepts no connections any more, and those he had are cut")
+    narrate("bob no longer accepts connections, and his open ones are cut")
     alices, bobs = alice.mark, bob.mark
     began_s = now()
     await cluster.hide(bob)

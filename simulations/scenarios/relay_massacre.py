@@ -136,7 +136,7 @@ async def _none_is_left(
     )
     untrue = [answer for answer in answers if answer.may_have_run]
     expect.that(
-        "and whoever asks is told that nothing left his machine",
+        "and every asker is told that nothing left its machine",
         not untrue,
         shown(untrue) or f"{len(answers)} queries",
     )

@@ -54,12 +54,12 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
         await asyncio.sleep(MOVE_EVERY_S)
     asking.claim_outcomes(expect)
     expect.that(
-        "who is told that it moved says so in its record",
+        "a peer that is told of its move says so in its record",
         bool(moves) and all(move.new in _addresses(move.member) for move in moves),
         f"{len(moves)} records",
     )
     expect.that(
-        "and names the old address no more",
+        "and no longer names the old address",
         not any(move.old in _addresses(move.member) for move in moves),
         ", ".join(f"{move.member.name} left {move.old}" for move in moves),
     )

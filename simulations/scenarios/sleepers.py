@@ -67,7 +67,7 @@ async def sleepers(cluster: Cluster, expect: Expectations, narrate: Narrate) -> 
             slowest_s[way] = max(slowest_s[way], task.result())
         await asyncio.sleep(AWAKE_S)
     expect.that(
-        "who has woken is reached within seconds",
+        "a laptop that has woken up is reached within seconds",
         slowest_s["to"] < AWAKE_BOUND_S,
         f"after {slowest_s['to']:.1f} s at most, in {len(NAPS_S)} naps",
     )

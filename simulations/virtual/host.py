@@ -147,6 +147,7 @@ class Host:
         return self.firewalls.last
 
     def owns(self, address: str) -> bool:
+        """Whether ``address`` leads to this machine; loopback addresses do."""
         if address in self.addresses:
             return True
         is_loopback = address.startswith("127.") or address == "::1"
@@ -164,6 +165,7 @@ class Host:
         raise OSError(101, "Network is unreachable")
 
     def free_port(self, taken: dict[tuple[str, int], Any]) -> int:
+        """A port that is not among ``taken``. Raises :class:`OSError` if there is none."""
         used = {port for _, port in taken}
         for port in self._ports_in_turn():
             if port not in used:
@@ -171,6 +173,7 @@ class Host:
         raise OSError(99, "Cannot assign requested address")
 
     def port_to_connect_from(self) -> int:
+        """A port that no stream or listener uses. Raises :class:`OSError` if there is none."""
         streams, listeners = self.streams.values(), self.listeners
         for port in self._ports_in_turn():
             if all(stream.local[1] != port for stream in streams) and all(
@@ -184,10 +187,12 @@ class Host:
             yield EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
 
     def listener(self, address: str, port: int) -> Listener | None:
+        """What listens on a TCP port, for this address or for all; None if nothing does."""
         here = self.listeners.get((address, port))
         return here or self.listeners.get((wildcard_like(address), port))
 
     def datagram_socket(self, address: str, port: int) -> DatagramTransport | None:
+        """What is bound to a UDP port, for this address or for all; None if nothing is."""
         here = self.datagrams.get((address, port))
         return here or self.datagrams.get((wildcard_like(address), port))
 

@@ -35,6 +35,7 @@ class Fixed:
         _not_negative(latency=self.seconds)
 
     def draw(self, rng: random.Random) -> float:  # noqa: ARG002
+        """See :class:`Latency`."""
         return self.seconds
 
 
@@ -51,6 +52,7 @@ class Uniform:
             raise ImpossibleWorld(f"a latency from {self.low_s} to {self.high_s} s is not a range")
 
     def draw(self, rng: random.Random) -> float:
+        """See :class:`Latency`."""
         return self.low_s + (self.high_s - self.low_s) * rng.random()
 
 
@@ -68,6 +70,7 @@ class LogNormal:
         _not_negative(latency=self.median_s, sigma=self.sigma)
 
     def draw(self, rng: random.Random) -> float:
+        """See :class:`Latency`."""
         return self.median_s * math.exp(self.sigma * rng.gauss(0.0, 1.0))
 
 
@@ -121,6 +124,7 @@ class Link:
             raise ImpossibleWorld(f"mtu_bytes must be at least 1, not {self.mtu_bytes!r}")
 
     def draw_latency_s(self, rng: random.Random) -> float:
+        """The latency of one packet, in seconds."""
         return self.latency.draw(rng)  # type: ignore[union-attr]
 
 

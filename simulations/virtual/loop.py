@@ -157,6 +157,7 @@ class VirtualLoop(Unthreaded):
         heapq.heappush(self._timers, (at_s, next(self._orders), event))
 
     def next_number(self) -> int:
+        """The number of the next future or task, the same in each run."""
         return next(self._numbers)
 
     def create_future(self) -> asyncio.Future[Any]:
@@ -307,6 +308,7 @@ class VirtualLoop(Unthreaded):
         return await self.sockets.create_datagram_endpoint(*args, **options)
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+        """Look ``host`` up among :attr:`Network.names`; an IP address stands for itself."""
         return self.sockets.getaddrinfo(host, port)
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:

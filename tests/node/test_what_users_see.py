@@ -6,7 +6,8 @@ import dataclasses
 import os
 import tomllib
 from collections.abc import Iterator
-from inspect import isfunction, signature
+from inspect import getdoc, isfunction, signature
+from operator import attrgetter
 from pathlib import Path
 from types import ModuleType
 from typing import Any, get_type_hints
@@ -105,6 +106,12 @@ def test_the_types_of_every_public_name_can_be_asked_for(module: ModuleType) -> 
         except NameError as error:
             unknown[name] = str(error)
     assert not unknown
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES, ids=lambda module: module.__name__)
+def test_help_says_something_about_every_public_name(module: ModuleType) -> None:
+    names = [name for name, _ in public_names(module) if not name.endswith("__init__")]
+    assert [name for name in names if not getdoc(attrgetter(name)(module))] == []
 
 
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: value.__name__)

@@ -134,7 +134,7 @@ def sample_run(
 
     for number, (at_s, text) in enumerate(
         [
-            (0.6, "all of it is up after 0.60 s"),
+            (0.6, "everything is up after 0.60 s"),
             (6.0, "everybody talks to three others"),
             (move_s, "bob moves to another network, and all his connections are cut"),
             (crash_s, f"{relays[0]} crashes without a word"),

@@ -140,7 +140,7 @@ def test_a_peer_that_is_still_there_fails_the_fast_fail(plan: ClusterPlan) -> No
         "every strategy of bob's last record was tried",
         "with one reason each, and the lookup's",
         "the closed port is refused at once",
-        "nothing of it was given to anybody",
+        "no part of it was given to anybody",
     ]
 
 
