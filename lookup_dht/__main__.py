@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from egtp.errors import InvalidConfig, NodeClosed
+from egtp.errors import InvalidConfig, NodeClosed, in_words
 from egtp.program import USAGE, complain, interval_s, on_question, path, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
@@ -205,7 +205,8 @@ def _ask_statistics(address: Address) -> dict[str, Any]:
             statistics = json.loads(data[HEADER_BYTES:])
         except (OSError, ValueError) as error:
             raise InvalidConfig(
-                f"no node at {address} gives its statistics ({error}); it answers loopback only"
+                f"no node at {address} gives its statistics ({in_words(error)}); "
+                "it answers loopback only"
             ) from None
     return dict(statistics)
 

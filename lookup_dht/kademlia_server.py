@@ -21,7 +21,7 @@ from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.records.record_file import RecordFile
 from lookup_dht.settings import NodeSettings
 from lookup_dht.walks.record_walks import RecordWalks
-from lookup_dht.wire.contact import Contact, SocketAddress, pack_ip
+from lookup_dht.wire.contact import LAB_HINT, Contact, SocketAddress, pack_ip
 from lookup_dht.wire.node_id import fits, new_node_id
 
 __all__ = ["LookupServer"]
@@ -198,7 +198,7 @@ class LookupServer(Server):  # type: ignore[misc]
             self.counters["seed_address_refused"] += len(refused)
         if refused and name not in self._refused_names:
             self._refused_names.add(name)
-            lab = "" if self._settings.private_addresses else "; for a lab, allow private addresses"
+            lab = "" if self._settings.private_addresses else LAB_HINT
             log.warning(
                 "%s:%d resolves to %s, which cannot be the address of a node on the Internet%s",
                 *name,

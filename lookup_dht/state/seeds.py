@@ -7,7 +7,7 @@ from typing import Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.comm_strat import Address
-from lookup_dht.wire.contact import AddressPolicy, SocketAddress
+from lookup_dht.wire.contact import LAB_HINT, AddressPolicy, SocketAddress
 
 __all__ = ["parse_seed"]
 
@@ -37,6 +37,6 @@ def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> Socket
             "use IPv4 for both, or IPv6 for both"
         )
     if not AddressPolicy(private_addresses=private_addresses).allows(seed.ip):
-        hint = "" if private_addresses else "; for a lab, allow private addresses"
+        hint = "" if private_addresses else LAB_HINT
         raise InvalidConfig(f"{seed} cannot be the address of a node on the Internet{hint}")
     return seed.host, seed.port

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from egtp.values.comm_strat import Address
-from lookup_dht.wire.contact import AddressPolicy, Contact
+from lookup_dht.wire.contact import LAB_HINT, AddressPolicy, Contact
 
 __all__ = ["UnusedContacts"]
 
@@ -27,7 +27,7 @@ class UnusedContacts:
         """A line for each reason."""
         reachable = sum(len(it.packed) == len(self._listen.ip) for it in self.kept)
         reasons = {
-            "they are not on the Internet; for a lab, allow private addresses": reachable,
+            f"they are not on the Internet{LAB_HINT}": reachable,
             f"a node that listens on {self._listen} cannot reach them": len(self.kept) - reachable,
         }
         return [

@@ -14,8 +14,10 @@ from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
 
-__all__ = ["AddressPolicy", "Contact", "SocketAddress", "group_of", "pack_ip"]
+__all__ = ["LAB_HINT", "AddressPolicy", "Contact", "SocketAddress", "group_of", "pack_ip"]
 
+LAB_HINT: Final = "; for a lab, allow private addresses (--private-addresses)"
+"""What to do where an address that is refused is meant."""
 SocketAddress = tuple[str, int]
 
 _PRIVATE_V4: Final = tuple(
