@@ -140,7 +140,8 @@ async def test_an_address_that_a_name_stands_for_twice_is_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     async def twice(name: str, port: int, **_: object) -> list[tuple[object, ...]]:
-        return 2 * [(None, None, 0, "", ("192.0.2.1", port))]
+        address: tuple[object, ...] = (None, None, 0, "", ("192.0.2.1", port))
+        return [address, address]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", twice)
     resolve = system_names(Address.parse("0.0.0.0:0"))
