@@ -1,4 +1,4 @@
-"""Real nodes on loopback, records to put into them, and strangers with a bare socket."""
+"""Nodes, records to put into them, and strangers with a bare socket; most in virtual time."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Query, Reply, decode_query, encode_query, encode_reply
+from simulations.virtual import Network
+from simulations.virtual.loop import VirtualLoop
 from tests.lookup_dht.at_hand import Start
 
-# Dead nodes cost a test little; nothing else differs from the defaults.
-QUICK = DHTLimits(soft_timeout_s=0.1, reply_timeout_min_s=0.15, reply_timeout_max_s=0.15)
+# In real time no answer is too late, however busy the machine is.
+PATIENT = DHTLimits(reply_timeout_min_s=60, reply_timeout_max_s=60, walk_timeout_s=60)
 
 
 @pytest.fixture
@@ -47,13 +49,27 @@ def sign() -> Callable[..., SignedCommRecord]:
     return sign
 
 
+def virtual_loop() -> asyncio.AbstractEventLoop:
+    """That of a machine with all addresses that anybody here listens on."""
+    network = Network(seed=1)
+    network.host("this", *(f"127.0.{net}.{number}" for net in range(10) for number in range(1, 10)))
+    return network.loop
+
+
 def pytest_asyncio_loop_factories(
     item: pytest.Item,
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
-    loops: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name == "test_hostile_datagrams.py":
-        loops["uvloop"] = uvloop.new_event_loop
-    return loops
+    """Virtual time, so that no answer is late because a machine is busy, but for what is about
+    real sockets, processes and files."""
+    real: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    match item.path.name:
+        case "test_hostile_datagrams.py":
+            return {**real, "uvloop": uvloop.new_event_loop}
+        case "test_program.py" | "test_real_sockets.py" | "test_record_file.py":
+            return real
+        case "test_start_and_end.py":
+            return {**real, "virtual": virtual_loop}
+    return {"virtual": virtual_loop}
 
 
 class RawPeer(asyncio.DatagramProtocol):
@@ -160,7 +176,11 @@ async def start(loop_errors: list[dict[str, Any]]) -> AsyncIterator[Start]:
     nodes: list[DHTLookup] = []
 
     async def start(*bootstrap: DHTLookup | str, **options: Any) -> DHTLookup:
-        options = {"private_addresses": True, "limits": QUICK, **options}
+        loop = asyncio.get_running_loop()
+        limits = DHTLimits() if isinstance(loop, VirtualLoop) else PATIENT
+        options = {
+            "private_addresses": True, "limits": limits, "elapsed": loop.time, **options,
+        }  # fmt: skip
         seeds = [str(it.address) if isinstance(it, DHTLookup) else it for it in bootstrap]
         node = DHTLookup(options.pop("listen", "127.0.0.1:0"), seeds, **options)
         nodes.append(node)

@@ -33,7 +33,6 @@ from lookup_dht.wire.datagram import (
     decode_query,
     decode_reply,
     encode_query,
-    encode_reply,
 )
 from tests.lookup_dht.at_hand import Sign, Start
 
@@ -232,9 +231,10 @@ async def test_hostile_replies_spoil_no_lookup_and_close_no_socket(
     honest = await start()
     stranger = await open_raw()
     stranger.answer = stranger.as_server
+    # Who sent nonsense is soon not waited for any more; who is honest never answers too late.
     limits = DHTLimits(
-        soft_timeout_s=0.02, soft_timeout_min_s=0.02, reply_timeout_min_s=0.2,
-        reply_timeout_max_s=0.2,
+        soft_timeout_s=0.02, soft_timeout_min_s=0.02, reply_timeout_min_s=60,
+        reply_timeout_max_s=60, walk_timeout_s=60,
     )  # fmt: skip
     seed = f"{stranger.address[0]}:{stranger.address[1]}"
     victim = await start(honest, seed, limits=limits)
@@ -378,23 +378,6 @@ async def test_a_node_that_answers_under_another_id_is_no_contact_under_the_firs
     assert node.counters["reply_of_another_id"] == 1
     stranger.answer = lambda data: stranger.as_server(data, sender=node.node_id)
     await node._node.protocol.call_ping(stranger.contact)
-    assert node.contacts == 0
-
-
-async def test_a_node_that_is_no_server_or_answers_another_question_is_no_contact(
-    start: Start, open_raw: OpenRaw
-) -> None:
-    node, client, parrot = await start(), await open_raw(), await open_raw()
-    client.answer = lambda data: client.as_server(data, server=False)
-    await node._node.protocol.call_ping(client.contact)
-
-    def another_method(data: bytes) -> bytes:
-        reply = Reply(Method.STORE, "main", parrot.id, True, bytes(6))
-        return encode_reply(data[1:21], reply, 1200) or b""
-
-    parrot.answer = another_method
-    assert await node._node.protocol.call_ping(parrot.contact) == (False, None)
-    assert node.counters["reply_of_another_method"] == 2
     assert node.contacts == 0
 
 

@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import os
 import random
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,8 +17,9 @@ from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.names import system_names
 from lookup_dht.state.state_file import NodeState
+from lookup_dht.walks.record_walks import LOOK_PAUSE_S, LOOKED_THROUGH_AT_ONCE
 from lookup_dht.wire.contact import Contact
-from lookup_dht.wire.datagram import Method, decode_query
+from lookup_dht.wire.datagram import Method, Reply, decode_query, encode_reply
 from tests.lookup_dht.at_hand import Sign, Start
 
 
@@ -35,13 +35,10 @@ async def test_a_node_that_lost_everybody_joins_again(
 
 
 async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as reserved:
-        reserved.bind(("127.0.3.3", 0))
-        port = reserved.getsockname()[1]
     now = [1000.0]
-    node = await start(f"127.0.3.3:{port}", elapsed=lambda: now[0])
+    node = await start("127.0.3.3:9100", elapsed=lambda: now[0])
     assert node.contacts == 0
-    await start(listen=f"127.0.3.3:{port}")
+    await start(listen="127.0.3.3:9100")
     now[0] += 60
     await node._node._refresh_table()
     assert node.contacts == 1
@@ -148,20 +145,6 @@ async def test_an_address_that_a_name_stands_for_twice_is_one(
     assert await resolve("example.com", 9) == [("192.0.2.1", 9)]
 
 
-async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_do(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    async with DHTLookup(private_addresses=True) as one:
-        name = f"localhost:{one.address.port}"
-        async with DHTLookup("0.0.0.0:0", name) as two:
-            await two._node.bootstrap()
-            assert two.counters["seed_address_refused"] == 2
-            assert two.contacts == 0
-    (line,) = [it.getMessage() for it in caplog.records]
-    assert line.startswith(f"{name} resolves to 127.0.0.1, which cannot be the address")
-    assert "allow private addresses" in line
-
-
 async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greeted() -> None:
     async def resolve(_: str, port: int) -> list[tuple[str, int]]:
         return [("224.0.0.1", port), ("127.0.0.1", port)]
@@ -173,20 +156,35 @@ async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greet
             assert two.counters["seed_address_refused"] == 1
 
 
+async def test_a_node_that_is_no_server_or_answers_another_question_is_no_contact(
+    start: Start, open_raw: Callable[..., Awaitable[Any]]
+) -> None:
+    node, client, parrot = await start(), await open_raw(), await open_raw()
+    client.answer = lambda data: client.as_server(data, server=False)
+    await node._node.protocol.call_ping(client.contact)
+
+    def another_method(data: bytes) -> bytes:
+        reply = Reply(Method.STORE, "main", parrot.id, True, bytes(6))
+        return encode_reply(data[1:21], reply, 1200) or b""
+
+    parrot.answer = another_method
+    assert await node._node.protocol.call_ping(parrot.contact) == (False, None)
+    assert node.counters["reply_of_another_method"] == 2
+    assert node.contacts == 0
+
+
 async def test_a_newcomer_does_not_keep_the_loop_from_others_however_many_records_there_are(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    node = await start()
+    node = await start(limits=DHTLimits(hand_over_max=5000))
     server, newcomer = node._node, Contact(bytes(20), b"\x7f\x00\x00\x02", 9100)
     keys = [hashlib.sha256(b"%d" % number).digest()[:20] for number in range(5000)]
     monkeypatch.setattr(server.storage, "keys", lambda: keys)
     server.protocol.router.add_contact(newcomer)
-    look = asyncio.ensure_future(server.walks.hand_over())
-    turns = 0
-    while not look.done():
-        await asyncio.sleep(0)
-        turns += 1
-    assert turns > 5000 / 512
+    loop = asyncio.get_running_loop()
+    began_at = loop.time()
+    await server.walks._due_to(newcomer)
+    assert loop.time() - began_at >= 5000 / LOOKED_THROUGH_AT_ONCE * LOOK_PAUSE_S
 
 
 async def test_a_newcomer_that_does_not_answer_is_offered_few_records(

@@ -21,6 +21,9 @@ from lookup_dht.state.state_file import CorruptState, NodeState, read_state, wri
 from lookup_dht.wire.contact import Contact
 from tests.lookup_dht.at_hand import Sign, Start
 
+HANGS_S = 60.0
+"""What takes so long hangs. Each process starts an interpreter, some at a time, on any machine."""
+
 
 class Program:
     """A running node."""
@@ -33,7 +36,7 @@ class Program:
     async def end(self, number: int) -> tuple[int | None, str]:
         """Send a signal; the exit status, and what was said on stderr."""
         self.process.send_signal(number)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_S):
             _, stderr = await self.process.communicate()
         return self.process.returncode, stderr.decode()
 
@@ -57,7 +60,7 @@ async def run() -> AsyncIterator[Run]:
         process = await spawn(*arguments, python=("-W", "error"))
         processes.append(process)
         assert process.stdout is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(HANGS_S):
             first = (await process.stdout.readline()).decode()
             second = (await process.stdout.readline()).decode()
         if not first.startswith("listening on "):
@@ -72,10 +75,9 @@ async def run() -> AsyncIterator[Run]:
 
 
 async def complaint(*arguments: str | Path) -> str:
-    """The one line of a start that cannot work. Some are asked for at a time, so on a busy machine
-    each may take long."""
+    """The one line of a start that cannot work."""
     process = await spawn(*arguments)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANGS_S):
         stdout, stderr = await process.communicate()
     assert process.returncode == 2
     assert stdout == b""

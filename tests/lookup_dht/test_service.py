@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-import uvloop
 
 from egtp.errors import (
     InvalidConfig,
@@ -46,30 +45,6 @@ async def test_twenty_nodes_find_what_one_of_them_published(
     assert published == Published(stored=19, asked=19)
     for node in (nodes[17], nodes[0], nodes[3]):
         assert await node.resolve(identity.node_id) == record
-
-
-@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
-def test_both_loops_publish_resolve_rebind_and_leave_nothing(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], identity: Identity, sign: Sign
-) -> None:
-    errors: list[dict[str, Any]] = []
-
-    async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, it: errors.append(it))
-        async with (
-            DHTLookup("127.0.5.1:0", private_addresses=True) as seed,
-            DHTLookup("127.0.5.2:0", [seed.address], private_addresses=True) as one,
-            DHTLookup("127.0.5.3:0", [str(seed.address)], private_addresses=True) as two,
-        ):
-            await one.publish(sign(identity, 1))
-            await one.rebind("127.0.5.4:0")
-            await one.publish(sign(identity, 2))
-            assert (await two.resolve(identity.node_id)).sequence == 2
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-
-    with asyncio.Runner(loop_factory=new_loop) as runner:
-        runner.run(scenario())
-    assert errors == []
 
 
 async def test_one_server_and_one_client_are_a_network(
@@ -410,9 +385,10 @@ async def test_dead_nodes_cost_a_lookup_little(
     await nodes[0].publish(sign(identity, 5))
     for node in nodes[1:6]:
         await node.close()
-    asked_at = time.monotonic()
+    loop = asyncio.get_running_loop()
+    asked_at = loop.time()
     assert (await nodes[14].resolve(identity.node_id, fresh=True)).sequence == 5
-    assert time.monotonic() - asked_at < 4  # Upstream: five seconds for each round with a dead one.
+    assert loop.time() - asked_at < 4  # Upstream: five seconds for each round with a dead one.
     assert (await nodes[14].publish(sign(identity, 6))).stored >= 9
 
 
@@ -486,19 +462,3 @@ async def test_upstreams_names_work_with_raw_keys(
     _, reply = await protocol.store(asked, nodes[0].node_id, key, older, reply.token)
     assert reply is not None
     assert reply.status is StoreStatus.NEWER_HELD
-
-
-async def test_a_port_of_ipv6_that_is_taken_is_complained_of_and_left_alone(start: Start) -> None:
-    taken = await start(listen="[::]:0", private_addresses=True)
-    with pytest.raises(InvalidConfig, match="in use"):
-        await start(listen=f"[::]:{taken.address.port}")
-    beside = await start(listen=f"0.0.0.0:{taken.address.port}")
-    assert beside.address.port == taken.address.port
-
-
-async def test_nodes_on_ipv6_find_each_other(start: Start, identity: Identity, sign: Sign) -> None:
-    seed = await start(listen="[::1]:0")
-    nodes = [await start(seed, listen="[::1]:0") for _ in range(4)]
-    record = sign(identity, 5)
-    assert (await nodes[0].publish(record)).stored == 4
-    assert await nodes[3].resolve(identity.node_id) == record
