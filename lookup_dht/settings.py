@@ -138,7 +138,8 @@ class DHTLimits:
     refresh_full_interval_s: float = 4 * 3600.0
     """The same for a bucket that is full of contacts that answer pings."""
     check_after_s: float = 900.0
-    """A contact that has been silent for this long is pinged."""
+    """A contact that has been silent for this long is pinged; a new one sooner, once it has been
+    silent for as long as it had been there, and at least a minute."""
     stranger_after_s: float = 600.0
     """A host that was sent nothing for this long is a stranger, whose query proves that this node
     can be reached: routers forget a UDP flow after two to five minutes (RFC 4787)."""

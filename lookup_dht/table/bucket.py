@@ -18,6 +18,7 @@ class Entry:
 
     contact: Contact
     bucket: Bucket
+    met_at: float
     answered_at: float
     strikes: int = 0
 

@@ -24,6 +24,8 @@ __all__ = ["NEWCOMERS_MAX", "LookupTable"]
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
 """More than a node meets between two looks, unless somebody makes them up."""
+CHECK_AFTER_MIN_S: Final = 60.0
+"""However new a contact is, it is not pinged before it was silent for so long."""
 _COMPACT: Final = operator.attrgetter("contact.compact")
 """Of an entry."""
 
@@ -148,7 +150,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if len(bucket.entries) >= self.ksize:
             self._wait_for_place(bucket, node)
             longest_silent = next(iter(bucket.entries.values()))
-            if self._silent_s(longest_silent) > self._limits.check_after_s:
+            if self._silent_for_long(longest_silent):
                 self.protocol.check(longest_silent.contact)
             return False
         if self._group_full(bucket, node):
@@ -307,7 +309,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def silent_contacts(self, count: int) -> list[Contact]:
         """Up to ``count`` contacts that should be pinged, the longest silent first."""
-        silent = [it for it in self._entries() if self._silent_s(it) > self._limits.check_after_s]
+        silent = [it for it in self._entries() if self._silent_for_long(it)]
         chosen = heapq.nsmallest(count, silent, key=lambda entry: entry.answered_at)
         return [entry.contact for entry in chosen]
 
@@ -315,8 +317,12 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         for bucket in self.buckets.values():
             yield from bucket.entries.values()
 
-    def _silent_s(self, entry: Entry) -> float:
-        return self._settings.elapsed() - entry.answered_at
+    def _silent_for_long(self, entry: Entry) -> bool:
+        """For as long as it is known to have been there before: who has stayed for long mostly
+        stays, and where nodes live for minutes few of the dead are asked by every walk."""
+        stayed_s = max(CHECK_AFTER_MIN_S, entry.answered_at - entry.met_at)
+        silent_s = self._settings.elapsed() - entry.answered_at
+        return silent_s > min(stayed_s, self._limits.check_after_s)
 
     def _bucket(self, index: int) -> Bucket:
         bucket = self.buckets.get(index)
@@ -339,7 +345,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return here >= self._limits.group_contacts_per_bucket
 
     def _place(self, bucket: Bucket, contact: Contact) -> None:
-        entry = Entry(contact, bucket, self._settings.elapsed())
+        now = self._settings.elapsed()
+        entry = Entry(contact, bucket, met_at=now, answered_at=now)
         bucket.entries[contact.long_id] = self._at[contact.address] = entry
         bucket.live = None
         bucket.replacements.pop(contact.long_id, None)

@@ -159,6 +159,23 @@ def test_a_full_bucket_keeps_who_was_there_and_checks_the_longest_silent() -> No
     assert set(table) == {nodes[0], nodes[2], nodes[4]}  # the latest one that waited
 
 
+def test_a_contact_is_checked_when_it_was_silent_for_as_long_as_it_had_been_there() -> None:
+    """Who is new may be gone in minutes; who has been there for hours mostly stays."""
+    clock = Clock()
+    table, _ = table_of(clock=clock)
+    node = contact(b"\x80" + bytes(19))
+    table.add_contact(node)
+    checked_after: list[float] = []
+    for _ in range(8):
+        silent_s = 0
+        while not table.silent_contacts(5):
+            clock.now += 1
+            silent_s += 1
+        checked_after.append(silent_s - 1)
+        table.heard(node)
+    assert checked_after == [60, 61, 123, 247, 495, 900, 900, 900]
+
+
 def test_one_network_group_gets_two_places_in_a_bucket_and_ten_in_all() -> None:
     table, _ = table_of(private=False)
     for bucket in range(20):
