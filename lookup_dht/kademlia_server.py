@@ -220,7 +220,7 @@ class LookupServer(Server):  # type: ignore[misc]
         return contact
 
     def bootstrappable_neighbors(self) -> list[SocketAddress]:
-        return [contact.address for contact in self.protocol.router.find_neighbors(self.node)]
+        return [contact.address for contact in self.protocol.router.closest(self.node.long_id)]
 
     def refresh_table(self) -> None:
         """Called by ``listen``. Upstream's timer calls all nodes at once to refresh all at once."""

@@ -186,24 +186,14 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if entry.strikes >= self._limits.strikes_max or node.long_id in bucket.replacements:
             self.remove_contact(node)
 
-    def find_neighbors(
-        self, node: Any, k: int | None = None, exclude: Any = None, *, live_only: bool = False
-    ) -> list[Contact]:
-        """Exactly the k closest to ``node``, closest first; a node of that very id is one.
-
-        ``live_only`` leaves out those with a strike.
-        """
-        contacts = (
-            entry.contact
-            for entry in self._entries()
-            if not (live_only and entry.strikes)
-            and (exclude is None or not entry.contact.same_home_as(exclude))
-        )
-        target = node.long_id
-        return heapq.nsmallest(k or self.ksize, contacts, key=lambda it: it.long_id ^ target)
+    def find_neighbors(self, node: Any, k: int | None = None, exclude: Any = None) -> list[Contact]:
+        """Upstream's name for :meth:`closest`, of a node; ``exclude`` is left out."""
+        wanted = k or self.ksize
+        near = self.closest(node.long_id, wanted + (exclude is not None))
+        return [it for it in near if exclude is None or not it.same_home_as(exclude)][:wanted]
 
     def closest(self, target: int, k: int | None = None) -> list[Contact]:
-        """:meth:`find_neighbors` of a number."""
+        """Exactly the k closest to a number, closest first; one of that very id is one."""
         wanted = k or self.ksize
         near: dict[int, Contact] = {}
         for bucket in self._by_distance(target):

@@ -126,10 +126,10 @@ def test_two_strikes_drop_a_contact_and_an_answer_forgives_one(ids: Iterator[byt
     node = contact(next(ids), 1)
     table.add_contact(node)
     table.strike(node)
-    assert table.find_neighbors(Node(OWN), live_only=True) == []
-    assert table.find_neighbors(Node(OWN)) == [node]
+    assert table.suggestions(0, ("127.0.0.1", 1)) == ()
+    assert table.closest(0) == [node]
     table.add_contact(node)
-    assert table.find_neighbors(Node(OWN), live_only=True) == [node]
+    assert table.suggestions(0, ("127.0.0.1", 1)) == (node.compact,)
     table.strike(node)
     assert list(table) == [node]
     table.strike(node)
@@ -386,15 +386,22 @@ def test_the_quick_ways_to_the_closest_agree_with_the_plain_one(
         table.suggestions(number, ("127.0.0.1", 1))  # what it remembers must not grow old
     contacts = list(table)
     number = int.from_bytes(target, "big")
-    assert table.closest(number) == table.find_neighbors(Node(target))
-    assert table.closest(number, 3) == table.find_neighbors(Node(target), 3)
-    asking = contacts[asker % len(contacts)] if contacts else contact(OWN)
-    if contacts:
-        table.strike(contacts[struck % len(contacts)])
-    plain = table.find_neighbors(Node(target), exclude=asking, live_only=True)
-    assert table.suggestions(number, asking.address) == tuple(it.compact for it in plain)
-    if contacts:
-        table.add_contact(contacts[struck % len(contacts)])
-        table.remove_contact(contacts[asker % len(contacts)])
-    plain = table.find_neighbors(Node(target), live_only=True)
-    assert table.suggestions(number, ("127.0.0.1", 1)) == tuple(it.compact for it in plain)
+
+    def nearest(*left_out: Contact) -> list[Contact]:
+        others = [it for it in table if it not in left_out]
+        return sorted(others, key=lambda it: it.long_id ^ number)[: table.ksize]
+
+    assert table.closest(number) == nearest()
+    assert table.closest(number, 3) == nearest()[:3]
+    if not contacts:
+        assert table.suggestions(number, contact(OWN).address) == ()
+        return
+    asking, silent = contacts[asker % len(contacts)], contacts[struck % len(contacts)]
+    assert table.find_neighbors(Node(target), exclude=asking) == nearest(asking)
+    table.strike(silent)
+    told = tuple(it.compact for it in nearest(asking, silent))
+    assert table.suggestions(number, asking.address) == told
+    table.add_contact(silent)
+    table.remove_contact(asking)
+    told = tuple(it.compact for it in nearest())
+    assert table.suggestions(number, ("127.0.0.1", 1)) == told
