@@ -40,7 +40,7 @@ class ObservedAddress:
     """
 
     def __init__(self, votes_max: int, vote_s: float) -> None:
-        """``vote_s`` is how long a vote counts after its observer was last heard of."""
+        """``vote_s`` is how long a vote counts after its observer was last heard from."""
         self._votes_max = votes_max
         self._vote_s = vote_s
         self._votes: dict[bytes, _Vote] = {}

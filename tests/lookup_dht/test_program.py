@@ -20,9 +20,7 @@ from lookup_dht import KeptState
 from lookup_dht.state.state_file import CorruptState, NodeState, read_state, write_state
 from lookup_dht.wire.contact import Contact
 from tests.lookup_dht.at_hand import Sign, Start
-
-HANGS_S = 60.0
-"""What takes so long hangs. Each process starts an interpreter, some at a time, on any machine."""
+from tests.programs.at_hand import HANGS_S
 
 
 class Program:

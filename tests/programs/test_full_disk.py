@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs.at_hand import HANGS_S
+
 ROOT = Path(__file__).parents[2]
 FAILING = """
 import os, pathlib, runpy, sys
@@ -57,7 +59,7 @@ def test_what_a_restart_may_mend_is_status_1_at_the_start(
     mark, state = tmp_path / "mark", tmp_path / "state"
     mark.touch()
     server = launch(number, mark, *program, "--state", str(state))
-    said, errors = server.communicate(timeout=20)
+    said, errors = server.communicate(timeout=HANGS_S)
     assert (server.returncode, said) == (status, ""), errors
     assert errors.lower().endswith(f"{os.strerror(number).lower()}\n")
     assert len(errors.splitlines()) == 1
@@ -73,7 +75,7 @@ def test_a_disk_that_is_full_at_the_end_is_status_1(
     server.stdout.readline()
     mark.touch()
     server.terminate()
-    _, errors = server.communicate(timeout=20)
+    _, errors = server.communicate(timeout=HANGS_S)
     assert server.returncode == 1, errors
     assert errors.splitlines()[-1].endswith("No space left on device")
     assert "Traceback" not in errors
@@ -89,7 +91,7 @@ def test_a_file_of_records_that_fails_is_status_1(tmp_path: Path, program: tuple
     )
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", code, *program, "--state", str(tmp_path / "state")],
-        cwd=ROOT, capture_output=True, text=True, timeout=20, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=HANGS_S, check=False,
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "cannot use the record file" in done.stderr

@@ -15,6 +15,7 @@ import pytest
 from egtp import CommRecord, Identity, SignedCommRecord, TCPStrat
 from egtp.values.comm_strat import Address
 from lookup_dht import DHTLookup
+from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
 Program = Callable[..., Awaitable[asyncio.subprocess.Process]]
@@ -42,19 +43,19 @@ async def program() -> AsyncIterator[Program]:
 
 async def line(process: asyncio.subprocess.Process) -> str:
     assert process.stdout is not None
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         return (await process.stdout.readline()).decode().strip()
 
 
 async def end(process: asyncio.subprocess.Process, number: int) -> None:
     process.send_signal(number)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANGS_S):
         await process.communicate()
 
 
 async def complaint(process: asyncio.subprocess.Process, status: int) -> str:
     """What a program that ends by itself says."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANGS_S):
         _, errors = await process.communicate()
     assert process.returncode == status, errors
     assert b"Traceback" not in errors
@@ -142,7 +143,7 @@ async def test_a_killed_asker_remembers_the_newest_record_that_it_has_seen(
         seed._node.storage.put(owner.node_id, record(owner, 5, there).encode())
         ask = ("ask", str(owner.node_id), "--state", state, "--bootstrap", address)
         asking = await program(*ask)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANGS_S):
             await called.wait()
         await end(asking, signal.SIGKILL)
     called.clear()

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.programs.at_hand import HANGS_S
+
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen[str]]
 
@@ -48,7 +50,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANGS_S,
         check=False,
     )
 
@@ -60,7 +62,7 @@ def line(process: subprocess.Popen[str]) -> str:
 
 def stop(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGTERM)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=HANGS_S)
     assert (process.returncode, errors) == (0, "")
 
 
@@ -274,7 +276,7 @@ def test_a_program_may_open_as_many_connections_as_its_user_may_open_files(
     assert told["connections_max"] == most
     assert told["counters"]["connections_max is less: too few files may be open"] == 1
     relay.send_signal(signal.SIGTERM)
-    assert relay.communicate(timeout=10)[1] == complaint
+    assert relay.communicate(timeout=HANGS_S)[1] == complaint
     assert relay.returncode == 0
 
 
@@ -311,13 +313,13 @@ def test_a_program_that_still_joins_ends_at_a_signal_and_a_question_says_so(
 ) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.settimeout(20)
+        silent.settimeout(HANGS_S)
         program = start(
             "-m", "egtp", *command, "--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}"
         )
         silent.recv(1500)
         program.send_signal(number)
-        said, errors = program.communicate(timeout=10)
+        said, errors = program.communicate(timeout=HANGS_S)
     assert (program.returncode, said, errors) == (status, "", "")
 
 
@@ -339,7 +341,7 @@ def test_a_name_that_stands_for_no_address_is_told_once(
     server = start("-m", *program, "--listen", "127.0.0.1:0", *names)
     line(server)
     server.terminate()
-    assert server.communicate(timeout=10)[1].splitlines()[:2] == [
+    assert server.communicate(timeout=HANGS_S)[1].splitlines()[:2] == [
         f"{program[0]}: nosuch..invalid does not resolve to an IPv4 address: it is not a host name",
         f"{program[0]}: no DHT node has answered yet; still trying",
     ]
@@ -378,7 +380,7 @@ def test_nobody_reads_what_a_program_prints(start: Start) -> None:
     assert relay.stdout is not None
     assert relay.stderr is not None
     relay.stdout.close()
-    assert relay.wait(timeout=20) == 1
+    assert relay.wait(timeout=HANGS_S) == 1
     assert relay.stderr.read() == ""
 
 
@@ -397,7 +399,12 @@ def test_a_question_may_be_any_bytes_and_come_from_stdin(start: Start) -> None:
     ask = [sys.executable, "-m", "egtp", "ask", peer_id, "echo"]
     for body, given in ((os.fsdecode(b"\xff\xfe"), b""), ("-", b"\xff\xfe")):
         asked = subprocess.run(  # noqa: S603
-            [*ask, body, *join], input=given, capture_output=True, timeout=60, check=True, cwd=ROOT
+            [*ask, body, *join],
+            input=given,
+            capture_output=True,
+            timeout=HANGS_S,
+            check=True,
+            cwd=ROOT,
         )
         assert asked.stdout == b"\xff\xfe"
 
@@ -409,7 +416,7 @@ def test_a_program_without_a_standard_stream_does_its_work(closed: str, tmp_path
     serve = [sys.executable, "-m", "lookup_dht", "--listen", "127.0.0.1:0", "--state", str(state)]
     done = subprocess.run(  # noqa: S603
         ["/bin/bash", "-c", script, "bash", *serve],
-        cwd=ROOT, capture_output=True, timeout=60, check=False,
+        cwd=ROOT, capture_output=True, timeout=HANGS_S, check=False,
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, b"")
 
@@ -425,7 +432,7 @@ def test_a_program_whose_output_cannot_be_written_says_so_in_a_line_at_most(
     if to == "/dev/full":
         with Path(to).open("wb") as full:
             done = subprocess.run(  # noqa: S603
-                command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=60, check=False
+                command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, timeout=HANGS_S, check=False
             )
         assert done.stderr.count(b"\n") == 1
         assert b": cannot write to stdout: no space left" in done.stderr
@@ -433,7 +440,7 @@ def test_a_program_whose_output_cannot_be_written_says_so_in_a_line_at_most(
         reader, writer = os.pipe()
         os.close(reader)
         done = subprocess.run(  # noqa: S603
-            command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False
+            command, cwd=ROOT, stdout=writer, stderr=subprocess.PIPE, timeout=HANGS_S, check=False
         )
         os.close(writer)
         assert done.stderr == b""
@@ -454,7 +461,7 @@ def test_servers_tell_how_they_are_and_end_when_their_terminal_is_closed(start: 
         assert name in json.loads(server.stderr.readline())
     for server in (relay, dht):
         server.send_signal(signal.SIGHUP)
-        assert server.communicate(timeout=10)[1] == ""
+        assert server.communicate(timeout=HANGS_S)[1] == ""
         assert server.returncode == 0
 
 
@@ -488,7 +495,7 @@ def test_signals_after_the_first_change_nothing_while_a_server_joins(
 ) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.settimeout(20)
+        silent.settimeout(HANGS_S)
         join = ("--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}")
         server = start("-m", *program, "--listen", "127.0.0.1:0", *join)
         silent.recv(1500)
@@ -498,7 +505,7 @@ def test_signals_after_the_first_change_nothing_while_a_server_joins(
 def test_of_two_nodes_the_one_that_runs_says_how_it_is(start: Start) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
         silent.bind(("127.0.0.1", 0))
-        silent.settimeout(20)
+        silent.settimeout(HANGS_S)
         listen = ("--listen", "127.0.0.1:0", "--listen", "[::1]:0")
         join = ("--bootstrap", f"127.0.0.1:{silent.getsockname()[1]}")
         server = start("-m", "lookup_dht", *listen, *join)
@@ -554,7 +561,7 @@ def test_a_node_that_joins_nobody_says_so() -> None:
         assert process.stderr is not None
         assert "no DHT node has answered yet" in process.stderr.readline()
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=HANGS_S)
         assert process.returncode == 0
 
 
