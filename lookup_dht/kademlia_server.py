@@ -253,9 +253,10 @@ class LookupServer(Server):  # type: ignore[misc]
         few = len(router) < self.ksize // 2 and (self._seeds or router.former or len(router))
         if few and self._settings.elapsed() >= self._rejoin_at:
             await self.bootstrap()
-        if self._settings.elapsed() >= self._greet_at:
+        is_nearly_alone = len(router) < self.alpha
+        if is_nearly_alone or self._settings.elapsed() >= self._greet_at:
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
-            await self._greet_a_lost_one()
+            await self._greet_lost_ones(self.alpha if is_nearly_alone else 1)
         if self._looked_around_serving is not self.protocol.reachability.proven and len(router):
             # Once more than when joining: those who joined at the same moment were not there yet.
             # And once as a server, to be met.
@@ -303,16 +304,19 @@ class LookupServer(Server):  # type: ignore[misc]
         await asyncio.sleep(delay_s)
         await self.walks.hand_over()
 
-    async def _greet_a_lost_one(self) -> None:
-        """A network that was cut in two heals only if somebody of one half asks one of the other:
-        each half has forgotten the other, and is large enough to want for nothing."""
+    async def _greet_lost_ones(self, most: int) -> None:
+        """A network that was cut in two heals only if somebody in one half asks somebody in the
+        other: each half has forgotten the other, and may be large enough to want for nothing. In a
+        small one every node counts, and few pings reach them all."""
         known = dict.fromkeys((*self.protocol.acquaintances.seeds, *self.protocol.router.former))
         lost = [address for address in known if not self.protocol.router.has_address(address)]
         if not lost:
             return
-        self._greeted += 1
-        if await self.bootstrap_node(lost[self._greeted % len(lost)]) is not None:
-            self.counters["lost_node_met_again"] += 1
+        greeted = [lost[(self._greeted + i) % len(lost)] for i in range(min(most, len(lost)))]
+        self._greeted += len(greeted)
+        met = await asyncio.gather(*map(self.bootstrap_node, greeted))
+        if any(met):
+            self.counters["lost_node_met_again"] += sum(map(bool, met))
             await self.walks.find_nodes(self.node.id)
 
     def _schedule_rejoin(self, joined: bool) -> None:

@@ -149,7 +149,9 @@ class DHTLimits:
     """A node in doubt becomes a client again once it has asked to be pinged in vain so often that
     this many of those who were to do so must have been strangers."""
     greet_interval_s: float = 120.0
-    """How often one of the lost nodes is greeted, so that a network that was cut in two heals."""
+    """How often one of the lost nodes is greeted, so that a network that was cut in two heals. A
+    node with fewer contacts than ``parallel_queries`` greets several in each
+    ``upkeep_interval_s``."""
     rejoin_delay_min_s: float = 1.0
     """A node without contacts tries to join again after this long, and then doubles it each
     time."""

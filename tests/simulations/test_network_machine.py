@@ -389,3 +389,16 @@ def test_who_waits_for_a_sleeper_that_runs_out_of_power_hears_of_it() -> None:
         machine.sleep("alice")
         machine.time_passes(1)
         machine.run_out_of_power("alice")
+
+
+def test_a_small_dht_that_was_cut_in_two_is_one_again_within_a_minute() -> None:
+    """Else a record that is published in one half is not found from the other."""
+    with story() as machine:
+        machine.ask("carol", "relay-1", 927, 3)
+        machine.partition(list(machine.members), one_way=False)
+        machine.end("hidden-2", "crash")
+        machine.move("relay-2")
+        machine.end("hidden-1", "cut power")
+        machine.end("relay-2", "crash")
+        machine.ask("relay-1", "hidden-2", 1, 5)
+        machine.move("relay-1")
