@@ -362,6 +362,8 @@ class Engine:
         before says nothing any more."""
         self.dialler.backoff.forget()
         self.searching.network_changed()
+        if self.relaying.listener is not None:
+            self.relaying.listener.network_changed()
 
     # Connections
 

@@ -28,8 +28,9 @@ from egtp.values.identity import NodeId
 
 __all__ = ["ANOTHER_WAY", "Routes", "RoutesHost"]
 
-NOTE_INTERVAL_S: Final = 5.0
-"""A peer that says it does not know the session is answered by a new handshake this often."""
+NOTE_INTERVAL_S: Final = 1.0
+"""A peer that says it does not know the session is answered by a new handshake at most this often:
+a relay may say so for it. One that moves again and again says so each time."""
 AWAY_MAX_S: Final = 600.0
 """No peer can ask to be left alone for longer."""
 ANOTHER_WAY: Final = "silent, and the peer is there by another way"
@@ -151,17 +152,17 @@ class Routes:
     # Paths go
 
     def _end_dead_others(self, peer: Peer, path: Path) -> None:
-        """There is proof by ``path`` that nobody is at the other end of some older ones."""
-        for older in peer.others:
+        """``path`` was just confirmed, which proves that nobody is at the other end of some older
+        ones. What was given to them goes by ``path``."""
+        for older in peer.paths:
+            if older is path:
+                continue
             if older.incarnation != path.incarnation:
                 self.lose(older, "the peer was restarted")
             elif older.suspect:
                 self.lose(older, "the peer does not know its session")
             elif older.silence.doubts(older.heard_s):
                 self.lose(older, ANOTHER_WAY, at_once=True)
-        direct = peer.direct
-        if path.relayed and direct is not None and direct.silence.doubts(direct.heard_s):
-            self.lose(direct, ANOTHER_WAY, at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """A path is of no use any more. What had not left by it goes by another; what was written

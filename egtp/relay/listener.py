@@ -108,6 +108,13 @@ class RelayListener:
         if relay_id in self._candidates:
             self._candidates[relay_id].wake.set()
 
+    def network_changed(self) -> None:
+        """This machine is in another network, or in one again: that a relay could not be reached
+        before says nothing any more."""
+        for candidate in self._candidates.values():
+            candidate.failures, candidate.retry_at_s = 0, 0.0
+        self._fill()
+
     def _fill(self) -> None:
         """Start keeping a lease at the most promising relays, up to the number wanted."""
         if self._closed:

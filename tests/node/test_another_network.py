@@ -4,10 +4,12 @@ time."""
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from egtp import Environment, FastFail, Identity, Node, NodeConfig
+from discovery import StaticDiscovery
+from egtp import Environment, FastFail, Identity, Introduction, Node, NodeConfig
 from egtp.values.attempts import AttemptReason
 from simulations.virtual import Host
 from tests.lab import Lab, in_lab
@@ -20,7 +22,7 @@ HOME = "5.200.0.1"
 class Laptop:
     """A machine whose addresses its node looks at; it only dials."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, **options: Any) -> None:
         self.host: Host = lab.network.host("laptop", HOME)
         self.sees = [HOME]
         world = Environment(
@@ -30,7 +32,7 @@ class Laptop:
             local_addresses=lambda: self.sees,
         )
         identity = Identity.generate(self.host.entropy)
-        self.node = Node(identity, lookup=lab.lookup, environment=world)
+        self.node = Node(identity, lookup=lab.lookup, environment=world, **options)
         lab.hosts[self.node] = self.host
 
     async def is_refused(self, lab: Lab, server: Node) -> AttemptReason:
@@ -73,6 +75,23 @@ def test_an_address_that_failed_is_dialled_when_the_node_has_moved() -> None:
         await refused_for_long(lab, laptop, server)
         await laptop.host.run(laptop.node.move(()))
         assert await lab.query(laptop.node, server.node_id) == b"x"
+
+    in_lab(Lab, story)
+
+
+def test_a_relay_that_could_not_be_reached_is_asked_when_the_machine_is_in_another_network() -> (
+    None
+):
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        introductions = [Introduction(relay.node_id, relay.record)]
+        laptop = Laptop(lab, discovery=StaticDiscovery(introductions))
+        with lab.hosts[relay].block_inbound("refuse"):
+            await laptop.host.run(laptop.node.start())
+            await asyncio.sleep(200)
+        laptop.sees = ["5.200.0.2"]
+        await asyncio.sleep(NOTICED_S)
+        assert laptop.node.relays == (relay.node_id,)
 
     in_lab(Lab, story)
 
