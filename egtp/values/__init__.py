@@ -1,1 +1,1 @@
-"""What is signed, sent and said (pure)."""
+"""The values that nodes sign, send and report (pure)."""

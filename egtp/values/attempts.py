@@ -15,10 +15,10 @@ __all__ = ["Attempt", "AttemptReason", "Cause"]
 
 
 class AttemptReason(enum.StrEnum):
-    """Why an attempt to reach a peer failed. The value is a phrase for people, so a reason can be
-    used wherever one is told in words."""
+    """Why an attempt to reach a peer failed. The value is a phrase for people, so that a reason can
+    stand wherever one is given in words."""
 
-    # Of a lookup; the first five are those of LookupFailure
+    # Lookups; the first five have the phrases of LookupFailure
     NO_NODES = "no nodes to ask"
     NO_RESPONSES = "no node answered"
     NOT_FOUND = "no record found"
@@ -28,14 +28,14 @@ class AttemptReason(enum.StrEnum):
     LOOKUP_RAISED = "the lookup service raised"
     LOOKUP_CONFUSED = "a record of another peer"
 
-    # Of a strategy that was passed over
+    # Strategies that were passed over
     NEVER_DIALLED = "an address that cannot be dialled"
     PRIVATE_ADDRESS = "a private address of another network (private_addresses would allow it)"
     FAILED_BEFORE = "failed a moment ago"
     RELAY_IS_AN_END = "a relay cannot be one of the two ends"
     BAD_KEY = "a channel key that cannot be one"
 
-    # Of a connection
+    # Connections
     TOO_MANY_CONNECTIONS = "too many connections (connections_max)"
     BUFFER_FULL = "the connection's buffer is full"
     REFUSED = "connection refused"
@@ -48,7 +48,7 @@ class AttemptReason(enum.StrEnum):
     NOT_EGTP = "what came was not EGTP"
     NOT_PROVEN = "the other side did not prove to be the peer"
 
-    # Of a relay
+    # Relays
     RELAY_UNREACHABLE = "the relay cannot be reached"
     RELAY_LOST = "the connection to the relay is gone"
     RELAY_KNOWS_NOT = "the relay says that it does not know the peer"
@@ -65,8 +65,8 @@ class Cause(NamedTuple):
 
     @classmethod
     def of(cls, words: str) -> Cause:
-        """What a connection has ended for: a reason, or words that are none, of the operating
-        system for instance."""
+        """Why a connection ended: ``words`` is a reason, or other text, such as the operating
+        system's."""
         return cls(words) if isinstance(words, AttemptReason) else cls(AttemptReason.LOST, words)
 
     def __str__(self) -> str:

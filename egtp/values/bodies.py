@@ -1,6 +1,6 @@
-"""Where the body of a message stands: a byte string, the last thing in it, in its shortest form.
+"""Finds the body of a message: its last element, a byte string in its shortest form.
 
-Each message passes here, so its body is found without a decoder (see :mod:`egtp.values.canonical`).
+Every message passes through here, so this uses no decoder (see :mod:`egtp.values.canonical`).
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from typing import Final
 __all__ = ["BYTES_16", "BYTES_32", "BYTES_8", "body_at"]
 
 BYTES_8: Final = 0xC4
-"""The first byte of a byte string whose length has 8 bits."""
+"""The first byte of a byte string with an 8-bit length."""
 BYTES_16: Final = 0xC5
 BYTES_32: Final = 0xC6
 
 
 def body_at(data: bytes, at: int) -> bytes | None:
-    """The byte string that begins at ``at`` and ends where ``data`` ends; None if there is none in
-    its shortest form. ``data`` must reach to ``at + 1`` at least."""
+    """The byte string that starts at ``at`` and ends with ``data``; None if there is none in its
+    shortest form. ``data`` must have at least ``at + 2`` bytes."""
     form = data[at]
     if form == BYTES_8:
         if len(data) - at - 2 == data[at + 1]:

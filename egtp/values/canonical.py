@@ -1,12 +1,12 @@
-"""Canonical form: the one and only bytes of a value (R2).
+"""Canonical form: the one and only encoding of a value (R2).
 
-A subset of msgpack. Allowed are nil, bool, integers of 64 bits, byte strings, ASCII strings and
-arrays of these nested up to four deep, each in its shortest form. So equal values have equal
-bytes, whatever made them, and a hash of the bytes is a hash of the value. Maps, floats,
-extension types and longer-than-needed forms do not exist here.
+It is a subset of msgpack: nil, bool, 64-bit integers, byte strings, ASCII strings, and arrays of
+these nested up to four deep, each in its shortest form. Equal values therefore have equal bytes,
+whatever encoded them, and a hash of the bytes is a hash of the value. Maps, floats, extension types
+and longer forms than necessary are not allowed.
 
-Decoding checks the types and then encodes again and compares: a check of the bytes alone would
-still let unsorted maps, NaN, extension types and deep nesting through.
+The decoder checks types, and encodes the value again to compare the bytes. The comparison alone
+would let unsorted maps, NaN, extension types and deep nesting through.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = [
 Value: TypeAlias = "bool | int | bytes | str | tuple[Value, ...] | list[Value] | None"
 
 DEPTH_MAX: Final = 4
-"""How deep arrays may nest; the outermost array counts as one."""
+"""How deep arrays may nest, counting the outermost one."""
 
 ARRAY_LENGTH_MAX: Final = 64
-"""How many elements an array may have. The decoder allocates what a length promises, before it
-sees the elements; with this limit a promise costs at most half a kilobyte."""
+"""How many elements an array may have. The decoder allocates what a length promises before it has
+seen the elements; with this limit, a promise costs at most half a kilobyte."""
 
 ARRAYS_MAX: Final = 256
-"""How many arrays a value may have in all."""
+"""How many arrays a value may have in all, counting the outermost one."""
 
 pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
-"""Canonical bytes of what its caller made of allowed types itself: no checks, so it is fast. (One
-packer serves all; it keeps nothing from one call to the next.)"""
+"""The canonical bytes of a value that its caller has made of allowed types: fast, since unchecked.
+(One packer serves everybody, since it keeps nothing between calls.)"""
 
 FLAT_BYTES_MAX: Final = 65_536
-"""Below this, a flat array needs no guard against arrays in it: they cannot cost much."""
+"""Up to this size, a flat array needs no guard against nested arrays: they cannot cost much."""
 _FLAT: Final = {"max_array_len": 8, "max_map_len": 0, "max_ext_len": 0}
 INTEGER_16: Final = 0xCD
-"""The first byte of a number from 256 to 65,535."""
+"""The first byte of an integer from 256 to 65,535."""
 
 
 def encode(value: Value) -> bytes:
@@ -65,8 +65,8 @@ def encode(value: Value) -> bytes:
 
 
 class _ListLimit:
-    """Stops the decoder at the list after the last allowed one: a list in memory is sixty times
-    as large as the one byte that asks for it."""
+    """Stops the decoder at the first list above the limit: in memory, a list is sixty times as
+    large as the one byte that asks for it."""
 
     __slots__ = ("_left",)
 
@@ -81,12 +81,12 @@ class _ListLimit:
 
 
 def decode_with_body(data: bytes) -> list[Any]:
-    """:func:`decode` for an array whose last element, the body, is a byte string of any size, and
-    of which the caller checks the type of every other element.
+    """:func:`decode` for an array whose last element, the body, is a byte string of any size. The
+    caller must check the types of all other elements.
 
-    Refuses what is not in its shortest form and arrays in the array, but lets other types through
-    that have no canonical form. The body is neither encoded again nor compared: its length says
-    which form of its head is the shortest, and the lengths of the forms differ.
+    Refuses nested arrays and longer forms than necessary, but lets through other types that have no
+    canonical form. The body is neither encoded again nor compared: its length determines the
+    shortest form of its head, and the other forms differ from that in length.
     """
     try:
         if len(data) > FLAT_BYTES_MAX:
@@ -108,9 +108,9 @@ def decode_with_body(data: bytes) -> list[Any]:
 
 
 def decode(data: bytes) -> Value:
-    """The value whose canonical bytes are ``data``; arrays come back as lists.
+    """The value whose canonical bytes are ``data``; arrays become lists.
 
-    Raises :class:`CanonicalError` for any other bytes. Costs time and memory linear in
+    Raises :class:`CanonicalError` for any other bytes. Takes time and memory linear in
     ``len(data)``, whatever lengths the bytes promise.
     """
     try:
@@ -132,7 +132,7 @@ def decode(data: bytes) -> Value:
 
 
 def _check(value: object, depth: int, error: type[CanonicalError | LocalProtocolError]) -> int:
-    """Checks types and depth; how many arrays there are."""
+    """Check types and depth; return how many arrays there are."""
     kind = type(value)
     if kind is bytes or kind is int or value is None or kind is bool:
         return 0
@@ -147,7 +147,7 @@ def _check(value: object, depth: int, error: type[CanonicalError | LocalProtocol
             raise error(f"arrays have at most {ARRAY_LENGTH_MAX} elements")
         arrays = 1
         for element in value:  # type: ignore[attr-defined]
-            # Most are of these, and a call for each would be most of the work.
+            # Most elements are one of these; a call for each would be most of the work.
             if (leaf := type(element)) is not bytes and leaf is not int and element is not None:
                 arrays += _check(element, depth - 1, error)
         return arrays

@@ -1,8 +1,8 @@
 """A SignedCommRecord: how a peer can be reached, stated and signed by the peer itself.
 
 Its value is the canonical array ``[format, expiry, flags, incarnation, channels, strategies,
-friends, extensions]``, wrapped into a BEP 44 item. ``format`` and ``expiry`` stay first for ever,
-so that a DHT node can store records of formats that it cannot read, and drop them in time.
+friends, extensions]``, wrapped in a BEP 44 item. ``format`` and ``expiry`` stay first for ever, so
+that a DHT node can store records in formats that it cannot read, and drop them when they expire.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ INCARNATION_BYTES: Final = 8
 SUITE_AESGCM: Final = 1
 """Noise_IK_25519_AESGCM_SHA256."""
 CRITICAL_FLAGS: Final = 0xFFFF0000
-"""Whoever does not know a flag among these must not use the record; the low 16 may be ignored."""
+"""A record with an unknown flag among these must not be used; the low 16 may be ignored."""
 STRATEGIES_MAX: Final = 8
 FRIENDS_MAX: Final = 8
 CHANNELS_MAX: Final = 8
@@ -54,12 +54,11 @@ class CommRecord:
     """The channel keys as (suite, key) pairs, best first."""
     strategies: tuple[CommStrat, ...] = ()
     friends: tuple[NodeId, ...] = ()
-    """Peers that can be asked for this record. Opt-in, since it publishes who is whose friend."""
+    """Peers that can be asked for this record. Opt-in, since it reveals who is whose friend."""
     flags: int = 0
 
     def encode(self) -> bytes:
-        """The value that is signed. Raises :class:`LocalProtocolError` for what has no canonical
-        form."""
+        """The value to sign. Raises :class:`LocalProtocolError` if it has no canonical form."""
         return canonical.encode(
             (
                 FORMAT,
@@ -75,8 +74,7 @@ class CommRecord:
 
     @classmethod
     def decode(cls, value: bytes) -> CommRecord:
-        """Read a value. Raises :class:`InvalidRecord` for anything but a readable record of format
-        1."""
+        """Read a value. Raises :class:`InvalidRecord` unless it is a valid record of format 1."""
         return cls._of_fields(_outer(value))
 
     @classmethod
@@ -108,8 +106,8 @@ class CommRecord:
 
 @dataclass(frozen=True, slots=True)
 class SignedCommRecord:
-    """A record whose signature was verified (R8). It is made only by :meth:`sign`, :meth:`decode`
-    and :meth:`of_item`.
+    """A record whose signature has been verified (R8). Only :meth:`sign`, :meth:`decode` and
+    :meth:`of_item` make one.
 
     ``content`` is None for a record of a later format, which can be stored and passed on, but not
     used.
@@ -148,7 +146,7 @@ class SignedCommRecord:
 
     @property
     def sequence(self) -> int:
-        """The number of this record: the higher one is the newer one."""
+        """The number of this record: of two, the higher is the newer."""
         return self.item.sequence
 
     @property
@@ -192,13 +190,13 @@ class SignedCommRecord:
         return f"record {self.sequence} of {self.peer_id} ({ways})"
 
     def __repr__(self) -> str:
-        """For people who look at an event or an attempt: without keys and signature."""
+        """Without keys and signature, for people who read an event or an attempt."""
         return f"<{self}>"
 
 
 def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
-    """Whether ``new`` replaces ``old``: the higher sequence, or among equal ones with other
-    bytes the item whose SHA-256 is lower, so that everybody settles on the same one."""
+    """Whether ``new`` replaces ``old``. The higher sequence wins; if they are equal but the bytes
+    differ, the lower SHA-256 of the item, so that everybody settles on the same one."""
     if old is None or new is old or new.sequence != old.sequence:
         return old is None or new.sequence > old.sequence
     ours, theirs = old.encode(), new.encode()
@@ -206,19 +204,19 @@ def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
 
 
 def claims_of(data: bytes) -> tuple[NodeId, int]:
-    """The peer and the sequence that an encoded record claims. Nothing is verified, which would
-    take many times as long. Raises :class:`InvalidRecord`."""
+    """The peer and the sequence that an encoded record claims, unverified: verifying takes many
+    times as long. Raises :class:`InvalidRecord`."""
     key, sequence, _, _ = MutableItem.fields_of(data)
     return NodeId.of_key(key), sequence
 
 
 def owner_of(data: bytes) -> NodeId:
-    """The peer that an encoded record claims; any peer for what is not a record."""
+    """The peer that an encoded record claims; an arbitrary one if ``data`` is not a record."""
     return NodeId.of_key(data[3:35])
 
 
 def expiry_of(value: bytes) -> int:
-    """When a record of whatever format ends, in unix seconds. Raises :class:`InvalidRecord`."""
+    """When a record of any format expires, in Unix seconds. Raises :class:`InvalidRecord`."""
     return _head(_outer(value))[1]
 
 

@@ -1,10 +1,10 @@
-"""Ways to reach a peer: the seed's CommStrat, a generalisation of an address (R17).
+"""Ways to reach a peer: the seed's CommStrat, which generalises an address (R17).
 
-A strategy is a value. It *chooses* how a packet travels; the :class:`Carrier` that is passed to
-``send`` *moves* it. :class:`TCPStrat` names an address or an open connection, :class:`RelayStrat` a
+A strategy is a value. It *chooses* how a packet travels; the :class:`Carrier` passed to ``send``
+*moves* the packet. :class:`TCPStrat` names an address or an open connection, :class:`RelayStrat` a
 relay server that pushes packets down to the peer. :class:`CryptoStrat` wraps another strategy and
-seals what is sent. It is always the outermost one and is never listed in a record beside the
-transports (the seed regrets having given it the same role).
+seals what is sent. It is always the outermost, and a record never lists it beside the transports
+(the seed regrets having given it the same role).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ __all__ = [
     "parse_strategy",
 ]
 
-TCP_TYPE: Final = 1  # as in the patterns of parse_strategy
+TCP_TYPE: Final = 1  # parse_strategy matches these two as literals
 RELAY_TYPE: Final = 2
 HINTS_MAX: Final = 4
 
@@ -66,14 +66,14 @@ class Address:
 
     @classmethod
     def of(cls, host: str, port: int) -> Address:
-        """An address from the host and port that a socket gives. A scope (``fe80::1%eth0``) means
-        something on this machine only, and is left out. Raises :class:`ValueError` for what is not
-        an IP address."""
+        """An address from the host and port that a socket gives. A scope (``fe80::1%eth0``) is left
+        out, since it means something on this machine only. Raises :class:`ValueError` if ``host``
+        is not an IP address."""
         return cls(ipaddress.ip_address(host.partition("%")[0]).packed, port)
 
     @property
     def host(self) -> str:
-        """The IP address as text, as socket calls take it."""
+        """The IP address as text, for socket calls."""
         if len(self.ip) == 4:
             return "{}.{}.{}.{}".format(*self.ip)
         return str(ipaddress.ip_address(self.ip))
@@ -82,22 +82,22 @@ class Address:
         return f"[{self.host}]:{self.port}" if len(self.ip) == 16 else f"{self.host}:{self.port}"
 
     def __repr__(self) -> str:
-        # Of what is no address, too, when somebody looks at why.
+        # This must also show an invalid address, to somebody who is debugging one.
         return f"<{self}>" if len(self.ip) in (4, 16) else f"<{self.ip!r}, {self.port}>"
 
 
 class Carrier(Protocol):
-    """Moves packets to one peer. A strategy is given one to send with.
+    """Moves packets to one peer, for the strategies that send with it.
 
     Sending raises :class:`egtp.errors.NotSent` if the packet cannot leave that way.
     """
 
     def takes_more(self, strategy: CommStrat) -> bool:
-        """Whether a packet sent now would leave at once. True if the connection is gone: the write
-        then fails."""
+        """Whether a packet sent now would leave at once. Also true if the connection is gone: the
+        write then fails."""
 
     def is_throttled(self, strategy: CommStrat) -> bool:
-        """Whether the rate is limited, so that nothing follows a large packet for a while."""
+        """Whether the rate is limited, so that a large packet holds up what follows it."""
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:
         """Put ``packet`` into a connection's buffer, opening a connection if there is none."""
@@ -107,16 +107,16 @@ class Carrier(Protocol):
 
 
 class Sealer(Protocol):
-    """Turns plaintext into a packet that only the peer can read, and nobody can repeat."""
+    """Turns plaintext into a packet that only the peer can read and nobody can replay."""
 
     def seal(self, plaintext: bytes) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class TCPStrat:
-    """A TCP address, or an open connection, whose number is then in ``connection``.
+    """A TCP address, or an open connection if ``connection`` has its number.
 
-    An open connection exists now and in this process only; it is never encoded.
+    An open connection means something in this process only, while it lasts; it is never encoded.
     """
 
     relayed: ClassVar[bool] = False
@@ -139,9 +139,9 @@ class TCPStrat:
 class RelayStrat:
     """A relay server that has promised to push packets down to the peer.
 
-    It has all that a first contact with the relay needs, so that no lookup is necessary: both keys
-    of the relay, and the addresses where it was last seen. These are hints only; the relay proves
-    itself when it is dialled.
+    It has all that a first contact with the relay needs, without a lookup: both keys of the relay,
+    and the addresses where it was last seen. These are hints only; the relay proves itself when
+    dialled.
     """
 
     relayed: ClassVar[bool] = True
@@ -177,7 +177,7 @@ CommStrat: TypeAlias = TCPStrat | RelayStrat
 
 @dataclass(frozen=True, slots=True)
 class CryptoStrat:
-    """Seals what is sent, and passes it to a lower strategy to deliver (seed III.A)."""
+    """Seals what is sent, and has a lower strategy deliver it (seed III.A)."""
 
     lower: CommStrat
     sealer: Sealer

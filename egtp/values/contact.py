@@ -1,4 +1,4 @@
-"""What is believed about a peer, enough to dial it."""
+"""A contact: what this node believes about a peer, enough to dial it (pure)."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["Contact"]
 
 @dataclass(frozen=True, slots=True)
 class Contact:
-    """What is believed about a peer, enough to dial it: from its record, or from the strategy of
-    somebody whose relay it is. The dial proves it or fails."""
+    """What this node believes about a peer, enough to dial it: taken from the peer's record, or
+    from the strategy of somebody whose relay it is. The dial proves it, or fails."""
 
     peer_id: NodeId
     key: bytes
     channel_key: bytes
     sequence: int
-    """Of the record it comes from; 0 if it does not come from the peer's own record."""
+    """The sequence of the peer's record; 0 if this does not come from its own record."""
     tcp: tuple[TCPStrat, ...]
     relays: tuple[RelayStrat, ...]
     expired: bool = False
     incarnation: bytes | None = None
-    """The peer's, as its own record says."""
+    """The incarnation that the peer's own record names."""
 
     @classmethod
     def of_record(cls, record: SignedCommRecord, unix_s: float) -> Contact | None:
-        """None for a record without a channel key that this version can use."""
+        """None if the record has no channel key that this version can use."""
         channel_key = record.channel_key()
         if channel_key is None:
             return None

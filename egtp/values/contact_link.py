@@ -1,4 +1,4 @@
-"""Contact links: what one person gives to another to be reached."""
+"""Contact links, which people give to each other to be reached."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class ContactLink:
     def parse(cls, text: str) -> ContactLink:
         """Read a link from text.
 
-        Raises :class:`LocalProtocolError` for what is not a link, and :class:`InvalidRecord` for a
-        link whose record is invalid or somebody else's.
+        Raises :class:`LocalProtocolError` if it is not a link, and :class:`InvalidRecord` if the
+        record in it is invalid or another peer's.
         """
         scheme, colon, rest = text.strip().partition(":")
         if not colon or scheme.lower() != "egtp":

@@ -1,10 +1,10 @@
-"""Who a node is: a long-term signing key, a channel key, and the 20-byte nodeId they give.
+"""Who a node is: a long-term signing key, a channel key, and a 20-byte nodeId.
 
-The *identity key* (Ed25519) signs records and nothing else. The *channel key* (X25519) serves
-the encrypted channel. The signed record binds the one to the other. A nodeId is the SHA-1 of the
-identity key and a fixed string (R12); it is at the same time the BEP 44 target of that key and
-salt, so a record can be stored in any DHT that knows BEP 44. Only a second preimage of SHA-1
-would let somebody else claim a nodeId; a collision lets nobody do so.
+The *identity key* (Ed25519) signs records and buffers tagged with their purpose. The *channel key*
+(X25519) serves the encrypted channel. The signed record binds the one to the other. A nodeId is the
+SHA-1 of the identity key and a fixed string (R12). It is also the BEP 44 target of that key and
+salt, so any DHT that knows BEP 44 can store the record. Claiming the nodeId of somebody else takes
+a second preimage of SHA-1; a collision is not enough.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from egtp.values.static_key import StaticKey
 __all__ = ["KEY_BYTES", "NODE_ID_BYTES", "SALT", "Entropy", "Identity", "NodeId", "check_key"]
 
 SALT: Final = b"EGTP nodeId 1"
-"""Names the id scheme, never a protocol version: frozen for ever."""
+"""Names the id scheme, not a protocol version: frozen for ever."""
 
 NODE_ID_BYTES: Final = 20
 KEY_BYTES: Final = 32
 
 Entropy = Callable[[int], bytes]
-"""Returns that many unpredictable bytes. The system's is ``os.urandom``."""
+"""Returns that many unpredictable bytes, as ``os.urandom`` does."""
 
 _SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
 
 _FIELD_PRIME: Final = 2**255 - 19
-# The y coordinates of the eight points of small order (two of order eight, up to sign of x). A
-# signature under such a key can be made by anyone; the library accepts constant ones.
+# The y coordinates of the eight points of small order (two of order eight, up to the sign of x).
+# Anybody can make a signature under such a key: the library accepts constant ones.
 _SMALL_ORDER_Y: Final = frozenset(
     {
         0,
@@ -108,7 +108,7 @@ class NodeId(bytes):
 
 def check_key(key: bytes) -> None:
     """Raise :class:`InvalidRecord` for an Ed25519 public key under which a signature proves
-    nothing: one of a wrong size, a non-canonical encoding, or a point of small order."""
+    nothing: a wrong size, a non-canonical encoding, or a point of small order."""
     if len(key) != KEY_BYTES:
         raise InvalidRecord(f"an identity key is {KEY_BYTES} bytes")
     y = int.from_bytes(key, "little") & (2**255 - 1)
@@ -136,7 +136,7 @@ class Identity:
 
     def __init__(self, signing_key: Ed25519PrivateKey, channel_secret: X25519PrivateKey) -> None:
         self.signing_key: Final = signing_key
-        """For writing the identity to its file; use :meth:`sign` to sign."""
+        """For storing the identity in its file; to sign, call :meth:`sign`."""
         self.key: Final = signing_key.public_key().public_bytes_raw()
         """The Ed25519 public key, 32 bytes."""
         self.channel: Final = StaticKey(channel_secret)
@@ -160,8 +160,8 @@ class Identity:
     def sign(self, buffer: bytes) -> bytes:
         """Sign a BEP 44 buffer or one that names its purpose. Returns 64 bytes.
 
-        The identity key never signs anything else, so that no signature can be taken for one of
-        another purpose. Raises :class:`LocalProtocolError` for a buffer that starts with neither
+        The identity key never signs anything else, so that no signature made for one purpose can
+        serve another. Raises :class:`LocalProtocolError` for a buffer that starts with neither
         ``4:salt`` nor ``EGTP1 <purpose>`` and a zero byte.
         """
         if not _SIGNABLE.match(buffer):

@@ -1,9 +1,9 @@
 """Messages: what one application says to another, in canonical form (R1-R4).
 
-Three kinds exist. A *query* wants a reply; a *reply* carries the reference of its query, which
-is the SHA-256 of the query's bytes; a *send* wants nothing back. Each begins with a random
-16-byte nonce, unique for ever. Nonce and reference are in the message whatever carries it, so the
-association of reply and query, and the acknowledgement that it is, hold end to end.
+There are three types. A *query* wants a reply; a *reply* carries the reference of its query, the
+SHA-256 of the query's bytes; a *send* wants nothing back. Each carries a random 16-byte nonce,
+unique for ever. Nonce and reference are in the message, whatever carries it, so a reply is tied to
+its query, and acknowledges it, end to end.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ U32_LIMIT: Final = 2**32
 U64_LIMIT: Final = 2**64
 
 _new: Final = tuple.__new__
-"""What the constructor of a NamedTuple does, at half the price."""
+"""Makes a NamedTuple as its constructor does, at half the cost."""
 _KIND: Final = re.compile(r"[a-z0-9._-]{1,64}")
 RESERVED_PREFIX: Final = "egtp."
 
 
 APPLICATION_CODES: Final = range(64, 128)
-"""The codes whose meaning applications define."""
+"""The codes whose meaning an application defines."""
 
 
 class ReplyCode(enum.IntEnum):
@@ -69,12 +69,12 @@ class Query(NamedTuple):
 
     nonce: bytes
     number: int
-    """Plus one per query to that peer, per incarnation of the sender."""
+    """One more with each query to the peer in one incarnation of the sender."""
     kind: str
     lifetime_ms: int
-    """The hard timeout: older than this the query must not be run."""
+    """The hard timeout: a query older than this must not run."""
     reply_bytes_max: int
-    """The largest reply body that the sender takes."""
+    """The largest reply body that the sender accepts."""
     body: bytes
 
     def encode(self) -> bytes:
@@ -109,17 +109,17 @@ Message: TypeAlias = Query | Reply | Send
 
 
 def reference_of(query: bytes) -> bytes:
-    """The reference of a query, from its bytes as sent or as received (R2): 32 bytes."""
+    """The reference of a query, from its bytes as sent or received (R2): 32 bytes."""
     return hashlib.sha256(query).digest()
 
 
 def decode_message(data: bytes) -> Message:
     """Raises :class:`InvalidMessage` unless ``data`` is the canonical form of a message."""
-    # On the path of every message. Its form being canonical, four bytes tell the number of fields,
-    # the type of message, and that a nonce of 16 bytes follows.
+    # Hot: every message passes through here. Since the form is canonical, the first four bytes tell
+    # the number of fields, the type of message, and that a 16-byte nonce follows.
     head = data[:4]
     if head == REPLY_HEAD:
-        # All fields but the last have one length each.
+        # All fields but the last have a fixed length.
         if len(data) > REPLY_BODY_AT + 1 and data[20:22] == REFERENCE_HEAD and data[54] < 128:
             body = body_at(data, REPLY_BODY_AT)
             if body is not None:
@@ -164,7 +164,8 @@ def _is_kind(kind: str) -> bool:
 def check_kind(kind: object, *, reserved: bool = False) -> None:
     """Raises :class:`LocalProtocolError` for a kind that an application cannot use.
 
-    A kind is 1-64 of ``a-z 0-9 . _ -``; those that start with ``egtp.`` are the engine's.
+    A kind is 1-64 of ``a-z 0-9 . _ -``; the engine reserves those that start with ``egtp.``, which
+    ``reserved`` allows.
     """
     if not isinstance(kind, str) or not _KIND.fullmatch(kind):
         raise LocalProtocolError(f"a kind must be 1 to 64 of a-z 0-9 . _ -, not {kind!r}")

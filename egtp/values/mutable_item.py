@@ -1,7 +1,7 @@
 """A BEP 44 mutable item: a signed, sequenced value under a public key and a salt.
 
-https://www.bittorrent.org/beps/bep_0044.html. An EGTP record is such an item whose value is a
-bencoded byte string, so this module knows exactly as much bencoding as a byte string needs.
+See https://www.bittorrent.org/beps/bep_0044.html. An EGTP record is such an item whose value is a
+bencoded byte string, so this module implements no more bencoding than that takes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from egtp.values.identity import SALT, Identity, check_key, verify
 __all__ = ["SEQUENCE_LIMIT", "SIGNATURE_BYTES", "VALUE_BYTES_MAX", "MutableItem", "signing_buffer"]
 
 VALUE_BYTES_MAX: Final = 800
-"""BEP 44 allows 995 for a byte string; a DHT answer of a record and eight nodes has to fit into
+"""BEP 44 allows 995 for a byte string, but a DHT answer with a record and eight nodes must fit into
 1,200 bytes."""
 SIGNATURE_BYTES: Final = 64
 ITEM_BYTES_MAX: Final = 920
-"""An encoded item: its value, key, signature and sequence, and their headers."""
+"""The largest encoded item: value, key, signature and sequence, with their headers."""
 SEQUENCE_LIMIT: Final = 2**48
 """Sequence numbers are positive and below this."""
 
@@ -31,15 +31,15 @@ def bencode(value: bytes) -> bytes:
 
 
 def signing_buffer(sequence: int, bencoded_value: bytes, salt: bytes = b"") -> bytes:
-    """What a BEP 44 signature is over. An empty salt leaves the salt out, as BEP 44 says."""
+    """The bytes that a BEP 44 signature covers. An empty salt is left out, as BEP 44 says."""
     prefix = b"4:salt" + bencode(salt) if salt else b""
     return b"%b3:seqi%de1:v%b" % (prefix, sequence, bencoded_value)
 
 
 @dataclass(frozen=True, slots=True)
 class MutableItem:
-    """``(k, seq, v, sig)`` with the salt of EGTP; construct with :meth:`sign` or :meth:`decode`,
-    which leave only valid ones in the world."""
+    """``(k, seq, v, sig)`` with the salt of EGTP. Make one with :meth:`sign`, :meth:`decode` or
+    :meth:`verified`, so that only valid ones exist."""
 
     key: bytes
     sequence: int
@@ -59,12 +59,12 @@ class MutableItem:
 
     @classmethod
     def decode(cls, data: bytes) -> MutableItem:
-        """Parse and verify. Raises :class:`InvalidRecord`; checks what is cheap first."""
+        """Parse and verify, with the cheap checks first. Raises :class:`InvalidRecord`."""
         return cls.verified(*cls.fields_of(data))
 
     @staticmethod
     def fields_of(data: bytes) -> tuple[bytes, int, bytes, bytes]:
-        """Parse, and verify nothing. Raises :class:`InvalidRecord`."""
+        """Parse without verifying. Raises :class:`InvalidRecord`."""
         if len(data) > ITEM_BYTES_MAX:
             raise InvalidRecord(f"a record has at most {ITEM_BYTES_MAX} bytes")
         try:
@@ -80,10 +80,8 @@ class MutableItem:
 
     @classmethod
     def verified(cls, key: bytes, sequence: int, value: bytes, signature: bytes) -> MutableItem:
-        """The item, if its parts are within the limits and the signature is good.
-
-        Raises :class:`InvalidRecord` otherwise.
-        """
+        """The item of these fields. Raises :class:`InvalidRecord` unless they are within the limits
+        and the signature is valid."""
         _check_limits(sequence, value)
         check_key(key)
         if not verify(key, signature, signing_buffer(sequence, bencode(value), SALT)):

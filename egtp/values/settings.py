@@ -1,4 +1,4 @@
-"""Checks of settings and limits as they are given, before a wrong one fails inside (pure)."""
+"""Checks settings and limits where they are given, before a wrong one fails inside (pure)."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ __all__ = ["check_count", "check_seconds", "check_settings", "check_yes_or_no"]
 
 
 def check_settings(settings: DataclassInstance, may_be_zero: Collection[str]) -> None:
-    """Raises :class:`InvalidConfig` for a value of another kind than its field says, or a number
-    without sense: one that is not finite, negative, or zero where that is not meant."""
+    """Raises :class:`InvalidConfig` for a value that does not have its field's type, and for a
+    number that makes no sense: infinite, NaN, negative, or zero where that is not allowed."""
     for setting in fields(settings):
         value = getattr(settings, setting.name)
         _check(setting.name, str(setting.type), value, may_be_zero)
 
 
 def check_yes_or_no(**settings: object) -> None:
-    """Raises :class:`InvalidConfig` for what is neither True nor False, such as a text."""
+    """Raises :class:`InvalidConfig` for anything but True and False, such as a string."""
     for name, value in settings.items():
         if not isinstance(value, bool):
             raise InvalidConfig(f"{name} must be True or False, not {value!r}")
 
 
 def check_count(least: int, **settings: object) -> None:
-    """Raises :class:`InvalidConfig` for what is no whole number, or one that is too small."""
+    """Raises :class:`InvalidConfig` for anything but an integer of at least ``least``."""
     for name, value in settings.items():
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidConfig(f"{name} must be a whole number of at least {least}, not {value!r}")
 
 
 def check_seconds(*, or_0: bool = False, **settings: Any) -> None:
-    """Raises :class:`InvalidConfig` for what is no finite number above 0 (``or_0``)."""
+    """Raises :class:`InvalidConfig` for anything but a finite number above 0, or 0 if ``or_0``."""
     for name, value in settings.items():
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not (is_number and 0 <= value < math.inf and (value or or_0)):

@@ -1,4 +1,4 @@
-"""A node's static X25519 key, and what it agrees on with others' (pure)."""
+"""A node's static X25519 key, and the secrets it shares with other static keys (pure)."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from egtp.errors import HandshakeFailed
 __all__ = ["StaticKey", "agree"]
 
 REMEMBERED_MAX: Final = 1024
-"""Peers whose agreement is remembered, about 200 bytes each."""
+"""Shared secrets that are remembered, about 200 bytes each."""
 
 
 class StaticKey:
-    """Two static keys agree on the same each time. So that is remembered for the peers of late, as
-    WireGuard does: a peer that comes back costs one agreement less, of four."""
+    """Two static keys agree on the same secret each time. So the secrets of recent peers are
+    remembered, as in WireGuard: when a peer comes back, one of four key agreements is saved."""
 
     __slots__ = ("_agreed", "public", "secret")
 
@@ -27,7 +27,7 @@ class StaticKey:
         self._agreed: dict[bytes, bytes] = {}
 
     def agree(self, static: bytes) -> bytes:
-        """With another static key, 32 bytes. Raises :class:`HandshakeFailed`."""
+        """The secret shared with another static key: 32 bytes. Raises :class:`HandshakeFailed`."""
         agreed = self._agreed.pop(static, None)
         if agreed is None:
             agreed = agree(self.secret, X25519PublicKey.from_public_bytes(static))
@@ -38,9 +38,9 @@ class StaticKey:
 
 
 def agree(secret: X25519PrivateKey, public: X25519PublicKey) -> bytes:
-    """X25519 (RFC 7748), about 40 microseconds. Raises :class:`HandshakeFailed`."""
+    """X25519 (RFC 7748): about 40 microseconds. Raises :class:`HandshakeFailed`."""
     try:
         return secret.exchange(public)
     except ValueError:
-        # The library refuses an all-zero result, which is what a point of low order gives.
+        # The library refuses an all-zero result, which a point of low order gives.
         raise HandshakeFailed("a key of low order") from None
