@@ -1,4 +1,4 @@
-"""Frames: how packets are told apart in a TCP stream. u32 big-endian length, then the packet."""
+"""Frames delimit packets in a TCP stream: a u32 big-endian length, then the packet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from egtp.errors import InvalidPacket
 __all__ = ["LENGTH_BYTES", "UNCONFIRMED_FRAME_BYTES_MAX", "FrameSplitter", "frame"]
 
 UNCONFIRMED_FRAME_BYTES_MAX: Final = 16 * 1024
-"""The largest frame that is taken from somebody who has proven nothing yet."""
+"""The largest frame accepted from a peer that has not proven its identity yet."""
 LENGTH_BYTES: Final = 4
 
 _read_length: Final = struct.Struct(">I").unpack_from
@@ -26,9 +26,9 @@ class FrameSplitter:
     """Cuts a stream of bytes into packets, however the stream was split on its way.
 
     Holds at most one frame: a length above :attr:`frame_bytes_max` is refused as soon as its four
-    bytes are there, before anything is reserved for it. A packet that comes in one piece is copied
-    once, one in two pieces twice, and one in more pieces as often as a growing bytearray is: the
-    work stays linear, and what is held stays near what came.
+    bytes are there, before anything is allocated for it. A packet that comes in one piece is copied
+    once, one in two pieces twice, and one in more pieces as often as a growing bytearray is: work
+    stays linear, and memory close to what has arrived.
     """
 
     __slots__ = ("_length", "_part", "frame_bytes_max")
@@ -36,21 +36,21 @@ class FrameSplitter:
     def __init__(self, frame_bytes_max: int = UNCONFIRMED_FRAME_BYTES_MAX) -> None:
         self.frame_bytes_max = frame_bytes_max
         self._length = 0
-        """Of the packet that has begun to come; 0 while its length has not come whole."""
+        """Of the unfinished packet; 0 until its whole length has arrived."""
         self._part: bytes | bytearray = b""
-        """What has come of that packet, or of its length."""
+        """What has arrived of that packet, or of its length."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """The packets that ``data`` completes, one by one: what the first one proves may lift the
-        limit for the next. Must be run to its end before more is fed.
+        """Yield the packets that ``data`` completes, one by one, since the proof in the first may
+        lift the limit for the next. Exhaust the iterator before you feed more.
 
-        Raises :class:`InvalidPacket` at a frame that is empty or too large; the stream is then
-        beyond repair.
+        Raises :class:`InvalidPacket` at a frame that is empty or too large: nothing can be read
+        from the stream after that.
         """
         start, end = 0, len(data)
         if self._part or self._length:
             if not self._length:
-                # The length itself was cut.
+                # The length itself was split.
                 data = bytes(self._part) + data
                 end += len(self._part)
                 self._part = b""
@@ -79,7 +79,7 @@ class FrameSplitter:
             self._part = data[start:]
 
     def lift_limit(self) -> None:
-        """The other side is confirmed: take frames of full size."""
+        """The other side is confirmed: accept frames of full size."""
         self.frame_bytes_max = PACKET_BYTES_MAX
 
     @property

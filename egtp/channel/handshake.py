@@ -1,8 +1,8 @@
-"""How two nodes prove to each other who they are: EGTP's use of Noise IK.
+"""The handshake, in which two nodes prove their identities to each other: EGTP's use of Noise IK.
 
-The initiation carries the initiator's record, the response what the responder wants known. The
-prologue names the responder by its identity key: without it, a record of Mallory's that lists
-Alice's channel key would make Bob talk to Alice and believe that she is Mallory.
+The initiation carries the initiator's record, the response what the responder has to say. The
+prologue names the responder by its identity key: otherwise, if Mallory's record listed Alice's
+channel key, Bob would talk to Alice and believe that she is Mallory.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ __all__ = [
 PORT_LIMIT: Final = 65_536
 CHECK_TOKEN_BYTES: Final = 16
 RECORD_ROOM_BYTES: Final = 1100
-"""An initiation to a peer whose record is not known is padded by this much, so that the response,
-which must not be larger, has room for that record."""
+"""The padding of an initiation to a peer whose record is not known: the response, which must not be
+larger, then has room for that record."""
 
 
 def prologue(network: str, responder_key: bytes) -> bytes:
-    """What both sides must agree on before the handshake says anything."""
+    """What both sides must agree on before the handshake begins."""
     tag = network.encode("ascii")
     return b"EGTP1 IK\0" + bytes((SUITE_AESGCM, len(tag))) + tag + responder_key
 
 
 class PeerLimits(NamedTuple):
-    """What one side is willing to take from the other; exchanged in the handshake."""
+    """What one side accepts from the other; exchanged in the handshake."""
 
     body_bytes_max: int
     """The largest body of a message."""
@@ -61,7 +61,7 @@ class PeerLimits(NamedTuple):
 
     @classmethod
     def parse(cls, fields: Value) -> PeerLimits:
-        """Raises :class:`HandshakeFailed`; elements of later versions are skipped."""
+        """Raises :class:`HandshakeFailed`. Elements of later versions are skipped."""
         if isinstance(fields, list) and len(fields) >= 4:
             return cls(*map(_unsigned, fields[:4]))
         raise HandshakeFailed("limits are four numbers")
@@ -69,21 +69,21 @@ class PeerLimits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InitiationPayload:
-    """What the initiator says first."""
+    """The payload of an initiation."""
 
     record: bytes
     time_ms: int
     responder_sequence: int
-    """The sequence of the responder's record that was used; 0 if none was known."""
+    """The sequence of the responder's record that the initiator used; 0 if it knows none."""
     responder_incarnation: bytes | None
     incarnation: bytes
     limits: PeerLimits
     early: bytes = b""
     uptime_ms: int = 0
-    """How long this incarnation has been there."""
+    """The age of the initiator's incarnation."""
     check: bytes | None = None
-    """The token of whoever asked to be dialled, to see whether it can be: then this is all that is
-    wanted of the handshake, and it is not answered."""
+    """In a dial-back, the token of the node that asked to be dialled, to learn whether it can be.
+    The handshake has no other purpose then, and is not answered."""
 
     def encode(self) -> bytes:
         return canonical.pack(
@@ -126,7 +126,7 @@ class InitiationPayload:
 
 @dataclass(frozen=True, slots=True)
 class ResponsePayload:
-    """What the responder says first."""
+    """The payload of a response."""
 
     incarnation: bytes
     uptime_ms: int
@@ -136,7 +136,7 @@ class ResponsePayload:
     time_ms: int
     limits: PeerLimits
     record: bytes | None = None
-    """The responder's record, if it is newer than the one that was used."""
+    """The responder's record, if it is newer than the one that the initiator used."""
 
     def encode(self) -> bytes:
         observed = None if self.observed is None else (self.observed.ip, self.observed.port)
@@ -173,15 +173,15 @@ class ResponsePayload:
 
 
 class SessionKeys(NamedTuple):
-    """What a finished handshake leaves, seen from one side."""
+    """The result of a handshake, as one side sees it."""
 
     send: bytes
     receive: bytes
 
 
 class Initiator:
-    """The side that begins. ``responder_key`` and ``responder_channel_key`` are what the caller
-    believes of the peer; only that peer can answer."""
+    """The side that begins. ``responder_key`` and ``responder_channel_key`` are those that the
+    caller believes to be the peer's; only a peer that has both can answer."""
 
     def __init__(
         self,
@@ -205,10 +205,11 @@ class Initiator:
         return Initiation.with_mac(self._sender_index, noise, self._responder_channel_key)
 
     def finish(self, response: Response) -> tuple[ResponsePayload, SessionKeys]:
-        """Raises :class:`HandshakeFailed` unless the one dialled made the response, just now.
+        """Raises :class:`HandshakeFailed` unless the dialled peer made the response, for this very
+        initiation.
 
-        May be called again after a failure: a forged response must not spoil the handshake for
-        the real one that is still to come, so each is read by a copy.
+        Can be called again after a failure: each response is read by a copy of the state, so that a
+        forged one does not spoil the handshake for the real one.
         """
         noise = self._noise.copy()
         noise.mix_header(response.header)
@@ -222,7 +223,8 @@ def _nobody(_: NodeId) -> None:
 
 
 class Responder:
-    """The side that is asked. Construction reads and checks the initiation; it makes no state."""
+    """The side that answers. The constructor reads and checks the initiation; that makes no state
+    in the node."""
 
     def __init__(
         self,
@@ -231,9 +233,9 @@ class Responder:
         initiation: Initiation,
         known_record: Callable[[NodeId], SignedCommRecord | None] = _nobody,
     ) -> None:
-        """Raises :class:`HandshakeFailed` or :class:`InvalidRecord`. Costs two key agreements
-        and one signature check, about 160 microseconds, after the mac1 was found right; of a peer
-        that comes back with the record that is known of it, one agreement."""
+        """Raises :class:`HandshakeFailed` or :class:`InvalidRecord`. If the mac1 is right, this
+        costs two key agreements and one signature check, about 160 microseconds; for a peer that
+        comes back with the record already known here, one key agreement."""
         if not initiation.mac_is_right(identity.channel_key):
             raise HandshakeFailed("mac1 is wrong: not meant for this node's channel key")
         self._noise = Handshake(
@@ -244,7 +246,7 @@ class Responder:
             self._noise.read_initiation(initiation.noise)
         )
         self.record: Final = _verified(self.payload.record, known_record)
-        """The initiator's record, verified, and of the very key that the handshake proved."""
+        """The initiator's record, verified; it names the channel key that the handshake proved."""
         if self.record.channel_key() != self._noise.remote:
             raise InvalidRecord("the initiator's record names another channel key")
         self._receiver_index = initiation.sender_index
@@ -253,8 +255,8 @@ class Responder:
     def respond(
         self, payload: ResponsePayload, sender_index: int, ephemeral: X25519PrivateKey
     ) -> tuple[Response, SessionKeys]:
-        """Leaves the record out of the response if that would make it larger than the initiation
-        (a response must not amplify)."""
+        """Leaves the record out if it would make the response larger than the initiation: a
+        response must not amplify."""
         encoded = payload.encode()
         if len(encoded) > self._room - 80:
             encoded = replace(payload, record=None).encode()
@@ -268,7 +270,8 @@ class Responder:
 def _verified(
     data: bytes, known_record: Callable[[NodeId], SignedCommRecord | None]
 ) -> SignedCommRecord:
-    """What is known byte for byte has been verified already. Raises :class:`InvalidRecord`."""
+    """The verified record in ``data``; bytes that are already known need no second check. Raises
+    :class:`InvalidRecord`."""
     known = known_record(owner_of(data))
     if known is not None and known.encode() == data:
         return known

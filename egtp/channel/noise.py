@@ -1,7 +1,7 @@
 """The Noise IK handshake, suite ``Noise_IK_25519_AESGCM_SHA256``, and nothing else.
 
-Pure: no clock, no socket; the ephemeral key is an argument. Written against revision 34 of the
-Noise specification (http://noiseprotocol.org/noise.html), sections 5 and 7.5::
+Pure: no clock, no socket; the ephemeral key is an argument. This implements sections 5 and 7.5 of
+the Noise specification, revision 34 (http://noiseprotocol.org/noise.html)::
 
     IK:
       <- s
@@ -9,8 +9,8 @@ Noise specification (http://noiseprotocol.org/noise.html), sections 5 and 7.5::
       -> e, es, s, ss
       <- e, ee, se
 
-EGTP binds the clear header of a packet to the handshake by mixing it into the hash before the
-message (:meth:`Handshake.mix_header`); with an empty header this is plain Noise IK.
+EGTP binds the clear header of a packet to the handshake: it mixes the header into the hash before
+the message (:meth:`Handshake.mix_header`). Without headers this is plain Noise IK.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ nonce_of: Final = struct.Struct(">4xQ").pack
 
 
 class Handshake:
-    """One side of one IK handshake. Methods are to be called in the order of the pattern.
+    """One side of one IK handshake. Call the methods in the order of the pattern.
 
-    Every failure, a key of low order included, is :class:`HandshakeFailed`; the object is then
-    of no more use.
+    Every failure, including a key of low order, raises :class:`HandshakeFailed`; the object cannot
+    be used any more after that.
     """
 
     __slots__ = (
@@ -62,7 +62,7 @@ class Handshake:
 
     def __init__(self, prologue: bytes, static: StaticKey, responder_static: bytes) -> None:
         """``responder_static`` is the responder's public channel key, on both sides."""
-        # The name has 28 bytes, fewer than a hash: it is padded rather than hashed.
+        # At 28 bytes, the name is shorter than a hash, so it is padded, not hashed.
         self.hash = PROTOCOL_NAME.ljust(32, b"\0")
         self.chaining_key = self.hash
         self._static = static
@@ -76,14 +76,14 @@ class Handshake:
         self._mix_hash(responder_static)
 
     def copy(self) -> Self:
-        """The same state again: to try a message that may turn out to be forged."""
+        """A copy of the state, to try a message on that may be forged."""
         other = object.__new__(type(self))
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))
         return other
 
     def mix_header(self, header: bytes) -> None:
-        """Bind what travels in clear before the next message."""
+        """Bind the clear header of the next message."""
         self._mix_hash(header)
 
     # -> e, es, s, ss
@@ -101,7 +101,7 @@ class Handshake:
         return public + static + self._encrypt_and_hash(payload)
 
     def read_initiation(self, message: bytes) -> bytes:
-        """The payload; :attr:`remote` is then the initiator's static key."""
+        """The payload. :attr:`remote` is the initiator's static key from then on."""
         if len(message) < INITIATION_OVERHEAD:
             raise HandshakeFailed("the initiation is too short")
         self._mix_hash(message[:32])
@@ -131,10 +131,10 @@ class Handshake:
         return self._decrypt_and_hash(message[32:])
 
     def split(self) -> tuple[bytes, bytes]:
-        """The two transport keys: of initiator to responder, and of responder to initiator."""
+        """The two transport keys: initiator to responder, and responder to initiator."""
         return _hkdf(self.chaining_key, b"")
 
-    # The symmetric state (section 5.2).
+    # The symmetric state (section 5.2)
 
     def _mix_hash(self, data: bytes) -> None:
         self.hash = hashlib.sha256(self.hash + data).digest()
@@ -163,6 +163,6 @@ class Handshake:
 
 
 def _hkdf(chaining_key: bytes, material: bytes) -> tuple[bytes, bytes]:
-    """Noise's HKDF is that of RFC 5869, the chaining key its salt, without any info."""
+    """Noise's HKDF is that of RFC 5869, with the chaining key as the salt and no info."""
     keys = HKDF(_SHA256, 2 * KEY_BYTES, chaining_key, None).derive(material)
     return keys[:KEY_BYTES], keys[KEY_BYTES:]

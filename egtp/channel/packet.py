@@ -1,7 +1,7 @@
-"""Packets: what travels in a frame of a TCP connection, or inside a relay message.
+"""Packets, which travel in the frames of a TCP connection or inside relay messages.
 
-Every packet starts with a clear header: type, version 1, suite, zero, then its own fields in
-big-endian. The header is authenticated together with what is sealed behind it.
+Every packet starts with a clear header: type, version 1, suite, zero, then the fields of its type,
+big-endian. The header is authenticated together with the sealed part that follows it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 VERSION: Final = 1
 PACKET_BYTES_MAX: Final = 65_535
 END_TO_END_BYTES_MAX: Final = 65_000
-"""What a packet between two peers may have, so that a relay can always wrap it into another."""
+"""The largest packet between two peers: a relay can always wrap it in another one."""
 MAC_BYTES: Final = 16
 NOTE_BYTES: Final = 16
 
@@ -44,7 +44,7 @@ INITIATION_BYTES_MIN: Final = 12 + INITIATION_OVERHEAD + MAC_BYTES
 
 DATA_START: Final = bytes((DATA, VERSION, SUITE_AESGCM, 0))
 DATA_HEADER: Final = struct.Struct(">4sQQ")
-"""``DATA_START``, the index of the receiver's session, the packet's counter: 20 bytes."""
+"""``DATA_START``, the receiver's session index, the packet's counter: 20 bytes."""
 _NUMBERS: Final = struct.Struct(">4xQQ")
 _ONE_INDEX: Final = struct.Struct(">BBBBQ")
 _TWO_INDEXES: Final = struct.Struct(">BBBBQQ")
@@ -76,8 +76,8 @@ class Initiation:
         return cls(sender_index, noise, mac1(responder_channel_key, covered))
 
     def mac_is_right(self, responder_channel_key: bytes) -> bool:
-        """Checked before any Diffie-Hellman: it costs a stranger who does not even know this
-        node's channel key about nothing of ours."""
+        """Checked before any Diffie-Hellman, so that a stranger who does not even know this node's
+        channel key costs it next to nothing."""
         expected = mac1(responder_channel_key, self.header + self.noise)
         return hmac.compare_digest(expected, self.mac1)
 
@@ -131,7 +131,7 @@ def decode_packet(data: bytes) -> Packet:
     if len(data) < 12:
         raise InvalidPacket("a packet is too short")
     if data[:4] == DATA_START and len(data) >= DATA_HEADER.size + TAG_BYTES:
-        # Nearly all packets are this.
+        # Nearly all packets are data.
         receiver, counter = _NUMBERS.unpack_from(data)
         return _new(Data, (receiver, counter, data[:20], data[20:]))
     kind, version, suite, zero = data[:4]
@@ -150,7 +150,7 @@ def decode_packet(data: bytes) -> Packet:
 
 
 def is_initiation_for(responder_channel_key: bytes, data: bytes) -> bool:
-    """Whether to answer a packet would cost whoever has this channel key a Diffie-Hellman."""
+    """Whether the packet would cost the owner of this channel key a Diffie-Hellman."""
     if data[:1] != bytes((INITIATION,)):
         return False
     try:
@@ -161,6 +161,6 @@ def is_initiation_for(responder_channel_key: bytes, data: bytes) -> bool:
 
 
 def mac1(responder_channel_key: bytes, covered: bytes) -> bytes:
-    """HMAC-SHA-256, cut to 16 bytes, under a key that whoever knows the record can compute."""
+    """HMAC-SHA-256, cut to 16 bytes, under a key that anybody can compute from the record."""
     key = hashlib.sha256(b"EGTP1 mac1" + responder_channel_key).digest()
     return hmac.digest(key, covered, "sha256")[:MAC_BYTES]

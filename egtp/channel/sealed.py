@@ -1,9 +1,9 @@
-"""What is inside a sealed packet: a clock, a mark, and items.
+"""The plaintext of a sealed packet: a clock, a mark, and items.
 
-``t`` (u32, milliseconds on the sender's elapsed clock since the session began) lets the receiver
+``t`` (u32: milliseconds on the sender's elapsed clock since the session began) lets the receiver
 see how long packets are under way. ``settled`` (u64) says that all queries of the sender with a
-lower number are finished. Then items: u8 type, u32 length, bytes. A type from 0x80 on that is not
-known is skipped; one below is an error.
+lower number are finished. Then come the items: u8 type, u32 length, bytes. An unknown type is
+skipped if it is 0x80 or above, and an error if it is below.
 """
 
 from __future__ import annotations
@@ -47,24 +47,24 @@ _U32: Final = struct.Struct(">I")
 _GOAWAY: Final = struct.Struct(">II")
 _new: Final = tuple.__new__
 GOAWAY_CLOSING: Final = 1
-"""Reason of a goaway: the node is about to close."""
+"""The reason of a goaway: the node is about to close."""
 
 U32_MAX: Final = 2**32 - 1
 CHUNK_BYTES_MAX: Final = 16 * 1024
-"""How much of a message one chunk carries at most."""
+"""How much of a message a chunk may carry."""
 PREFIX_BYTES: Final = 12
 ITEM_HEAD_BYTES: Final = 5
 MESSAGE_HEAD_BYTES: Final = 9
-"""Its age included."""
+"""Including its age."""
 CHUNK_HEAD_BYTES: Final = 12
-"""What stands before its bytes within the item."""
+"""What precedes a chunk's bytes within the item."""
 message_head: Final = _MESSAGE.pack
-"""``message_head(MESSAGE, len(message) + 4, age_ms)``: what stands before a message. For the path
-of every message; :func:`write_message` is the whole."""
+"""``message_head(MESSAGE, len(message) + 4, age_ms)``: what precedes a message. For hot code;
+:func:`write_message` makes the whole item."""
 
 
 class ItemType(enum.IntEnum):
-    """The types of items; their bytes are described in docs/protocol.md."""
+    """The types of items; docs/protocol.md describes their bytes."""
 
     MESSAGE = 1
     CHUNK = 2
@@ -93,7 +93,7 @@ class Sealed(NamedTuple):
     t_ms: int
     settled: int
     items: list[tuple[int, int, bytes]]
-    """Of each its type, the age in ms that a message has (0 for others), and its bytes."""
+    """For each its type, the age in ms if it is a message (0 for others), and its bytes."""
 
 
 class Chunk(NamedTuple):
@@ -110,21 +110,21 @@ def item(kind: int, data: bytes = b"") -> bytes:
 
 
 def write_message(age_ms: int, message: bytes) -> bytes:
-    """A message item. Its age stands outside the bytes that the reference is a hash of, so that
-    the message itself stays the same however often it is sealed."""
+    """A message item. The age is outside the bytes that the reference hashes, so that the message
+    itself stays the same however often it is sealed."""
     return _MESSAGE.pack(ItemType.MESSAGE, len(message) + 4, min(age_ms, U32_MAX)) + message
 
 
 def parse_age(data: bytes | bytearray) -> tuple[int, bytes]:
-    """The age in milliseconds and the message of a message item's bytes."""
+    """The age in milliseconds, and the message, from the bytes of a message item."""
     if len(data) < AGE_BYTES:
         raise InvalidPacket("a message item without its age")
-    # They may be many megabytes, and are copied once.
+    # There may be many megabytes of it, so copy it once only.
     return _U32.unpack_from(data)[0], bytes(memoryview(data)[AGE_BYTES:])
 
 
 def chunk_head(message_id: int, total: int, offset: int, length: int) -> bytes:
-    """What stands before a chunk of that length."""
+    """What precedes a chunk of that length."""
     return _CHUNK.pack(ItemType.CHUNK, CHUNK_HEAD_BYTES + length, message_id, total, offset)
 
 
@@ -144,7 +144,7 @@ def write_sealed(t_ms: int, settled: int, items: Iterable[bytes | memoryview]) -
 
 
 def parse_sealed(plaintext: bytes) -> Sealed:
-    """Raises :class:`InvalidPacket` for what cannot be read, and for an unknown critical item."""
+    """Raises :class:`InvalidPacket` for a malformed plaintext or an unknown critical item."""
     end = len(plaintext)
     if end < PREFIX_BYTES:
         raise InvalidPacket("a sealed packet without its clock")
@@ -154,7 +154,7 @@ def parse_sealed(plaintext: bytes) -> Sealed:
     length: int
     while position < end:
         if end - position >= MESSAGE_HEAD_BYTES and plaintext[position] == MESSAGE:
-            # Nearly all items are messages, so these are read in one step.
+            # Nearly all items are messages, so read those in one step.
             _, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
             if length >= AGE_BYTES:
                 start, position = position + MESSAGE_HEAD_BYTES, position + ITEM_HEAD_BYTES + length
@@ -169,7 +169,7 @@ def parse_sealed(plaintext: bytes) -> Sealed:
         if end - position < length:
             raise InvalidPacket("an item longer than its packet")
         if kind in KNOWN_TYPES:
-            # A message without its whole age is none.
+            # A message item too short for an age yields empty bytes, which are no message.
             data = b"" if kind == MESSAGE else plaintext[position : position + length]
             items.append((kind, 0, data))
         elif kind < IGNORABLE_FROM:
@@ -179,12 +179,12 @@ def parse_sealed(plaintext: bytes) -> Sealed:
 
 
 def write_goaway(reason: int, retry_after_s: float) -> bytes:
-    """The bytes of an item that says: ask me nothing more, and do not come back for so long."""
+    """The bytes of an item that says: ask me nothing more, and stay away for so long."""
     return _GOAWAY.pack(reason, min(int(retry_after_s * 1000), U32_MAX))
 
 
 def parse_goaway(data: bytes) -> tuple[int, float]:
-    """The reason, and for how many seconds not to come back. Raises :class:`InvalidPacket`."""
+    """The reason, and how many seconds to stay away. Raises :class:`InvalidPacket`."""
     if len(data) < _GOAWAY.size:
         raise InvalidPacket("half a goaway")
     reason, retry_after_ms = _GOAWAY.unpack_from(data)
@@ -192,7 +192,7 @@ def parse_goaway(data: bytes) -> tuple[int, float]:
 
 
 def write_settled_except(upto: int, exceptions: Iterable[int]) -> bytes:
-    """The bytes of an item that says: all numbers below ``upto`` are settled, but for these."""
+    """The bytes of an item that says: all numbers below ``upto`` but these are settled."""
     numbers = (upto, *exceptions)
     return struct.pack(f">{len(numbers)}Q", *numbers)
 

@@ -1,8 +1,8 @@
 """A session: two keys and two counters, made by one handshake, for one path to one peer.
 
-On a TCP connection packets arrive in order, so the counter of a packet must be exactly the next
-one. Over relays they may overtake each other, so a window of the last 8,192 counters tells which
-have been seen. Either way a packet opens at most once.
+On a TCP connection packets arrive in order, so each must have exactly the next counter. Over relays
+they may overtake each other, so a window over the last 8,192 counters records which were seen.
+Either way, a packet opens at most once.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from egtp.errors import InvalidPacket
 __all__ = ["COUNTER_LIMIT", "InOrder", "ReplayWindow", "Session", "SlidingWindow"]
 
 COUNTER_LIMIT: Final = 2**40
-"""After that many packets a session must be replaced; AES-GCM's own limit is far above."""
+"""After this many packets a session must be replaced; AES-GCM's own limit is far higher."""
 
 
 class ReplayWindow(Protocol):
-    """Tells which counters may still be opened. ``fits`` asks, ``take`` uses one up."""
+    """Decides which counters may still be opened: ``fits`` asks, ``take`` uses one up."""
 
     def fits(self, counter: int) -> bool: ...
 
@@ -31,7 +31,7 @@ class ReplayWindow(Protocol):
 
 
 class InOrder:
-    """Exactly the next counter, nothing else: the window of a TCP connection."""
+    """The window of a TCP connection: exactly the next counter, and no other."""
 
     __slots__ = ("_next",)
 
@@ -46,7 +46,7 @@ class InOrder:
 
 
 class SlidingWindow:
-    """Every counter once, and none that lies ``size`` or more behind the highest one taken.
+    """Every counter once, and none that is ``size`` or more below the highest one taken.
 
     Invariant: bit ``i`` of ``_seen`` is set if and only if counter ``_highest - i`` was taken.
     """
@@ -67,7 +67,7 @@ class SlidingWindow:
     def take(self, counter: int) -> None:
         age = self._highest - counter
         if age < 0:
-            # A counter far ahead shifts everything out; never build a number that large first.
+            # A counter far ahead shifts everything out. Never build that huge a number first.
             self._seen = ((self._seen << -age) & self._mask if -age < self._size else 0) | 1
             self._highest = counter
         else:
@@ -90,10 +90,10 @@ class Session:
         started_s: float,
     ) -> None:
         self.index: Final = index
-        """What the other side writes into its packets to name this session."""
+        """Names this session in the other side's packets."""
         self.remote_index: Final = remote_index
         self.started_s: Final = started_s
-        """When it began, on this node's elapsed clock: the zero of ``t`` in what it seals."""
+        """When it began, on this node's elapsed clock: where ``t`` is 0 in what it seals."""
         self._seal = AESGCM(send_key)
         self._open = AESGCM(receive_key)
         self._window = window
@@ -101,19 +101,19 @@ class Session:
 
     @property
     def sent(self) -> int:
-        """How many packets were sealed."""
+        """How many packets have been sealed."""
         return self._sent
 
     def seal(self, plaintext: bytes) -> bytes:
-        """A whole data packet. No two packets of a session have the same counter."""
+        """A complete data packet. No two packets of a session have the same counter."""
         counter = self._sent
         self._sent = counter + 1
         header = DATA_HEADER.pack(DATA_START, self.remote_index, counter)
         return header + self._seal.encrypt(nonce_of(counter), plaintext, header)
 
     def open(self, packet: Data) -> bytes:
-        """The plaintext, once. Raises :class:`InvalidPacket`, and changes nothing, for a packet
-        that was seen, is too old, out of order on TCP, or does not authenticate."""
+        """The plaintext, once. Raises :class:`InvalidPacket` and changes nothing if the packet was
+        seen before, is too old, is out of order on TCP, or does not authenticate."""
         if not self._window.fits(packet.counter):
             raise InvalidPacket("a packet out of order, or seen before")
         try:

@@ -1,9 +1,8 @@
-"""Sessions of which only one side is sure yet.
+"""Sessions that a responder has not confirmed yet.
 
-A responder has answered an initiation, but the initiation may be a recording: only a first data
-packet that opens proves that its sender lives now. Until then the session waits here, in a table
-of its own, small and short-lived, so that recordings can neither fill memory nor displace a
-session that is confirmed.
+It has answered an initiation, but that may be a recording: only the first data packet that opens
+proves that its sender is alive now. Until then the session waits here, in a separate table, small
+and short-lived, so that recordings can neither fill memory nor displace a confirmed session.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ __all__ = ["PER_PEER_MAX", "SESSIONS_MAX", "WAIT_S", "Unconfirmed", "Unconfirmed
 
 SESSIONS_MAX: Final = 256
 RELAYED_MAX: Final = SESSIONS_MAX // 2
-"""Of these, how many may be of handshakes through relays: there one needs no connection each."""
+"""How many of these may come from handshakes through relays, which need no connection each."""
 PER_PEER_MAX: Final = 8
-"""As many as a record has strategies: an honest peer races them all, and a session that it has
-confirmed already must not be displaced before its proof is here."""
+"""As many as a record may have strategies. An honest peer races them all, and a session that it has
+already confirmed must not be displaced before its proof arrives."""
 WAIT_S: Final = 5.0
 
 PathLike = TypeVar("PathLike")
@@ -30,7 +29,7 @@ PathLike = TypeVar("PathLike")
 
 @dataclass(frozen=True, slots=True)
 class Unconfirmed(Generic[PathLike]):
-    """A session, the initiation that asked for it, and the response that was given."""
+    """A session, with the initiation that asked for it and the response to that."""
 
     path: PathLike
     peer_id: NodeId
@@ -41,8 +40,8 @@ class Unconfirmed(Generic[PathLike]):
 
 
 class UnconfirmedSessions(Generic[PathLike]):
-    """Invariants: at most 256 sessions, at most half of them through relays, at most 8 of a peer,
-    none older than 5 s after :meth:`expire`; one entry per initiation."""
+    """Invariants: at most 256 sessions, at most half of them through relays, at most 8 per peer;
+    after :meth:`expire`, none older than 5 s; one entry per initiation."""
 
     def __init__(self) -> None:
         self._by_initiation: dict[bytes, Unconfirmed[PathLike]] = {}
@@ -53,7 +52,7 @@ class UnconfirmedSessions(Generic[PathLike]):
         return len(self._by_initiation)
 
     def find(self, initiation: bytes) -> Unconfirmed[PathLike] | None:
-        """The entry of a byte-identical initiation: it gets the same response again."""
+        """The entry of a byte-identical initiation, which gets the same response again."""
         return self._by_initiation.get(initiation)
 
     def paths(self) -> list[PathLike]:
@@ -67,13 +66,13 @@ class UnconfirmedSessions(Generic[PathLike]):
         )
 
     def displace(self, peer_id: NodeId, *, relayed: bool) -> list[PathLike]:
-        """Make room for another session of a peer: take out and return its own oldest one if its
-        places are all taken, the oldest through a relay if their half is, the oldest of all if the
-        table is full.
+        """Make room for another session of a peer: remove and return the peer's own oldest if all
+        its places are taken, the oldest through a relay if the relayed half is full, the oldest of
+        all if the table is full.
 
-        Whoever recorded initiations of a peer can replay them, and would hold its places for as
-        long as he likes if the first to come kept them; as whoever makes up peers would hold all
-        places, with fifty initiations a second. An honest peer needs one for one round trip only.
+        If the first to come kept its place, an attacker could hold a peer's places for ever by
+        replaying recorded initiations, and all places by making up peers, with fifty initiations a
+        second. An honest peer needs its place for one round trip only.
         """
         displaced = []
         while not self.has_room(peer_id, relayed=relayed):
@@ -99,7 +98,7 @@ class UnconfirmedSessions(Generic[PathLike]):
         *,
         relayed: bool,
     ) -> None:
-        """The caller has made sure of :meth:`has_room`."""
+        """The caller must have made sure of :meth:`has_room`."""
         self._by_initiation[initiation] = Unconfirmed(
             path, peer_id, initiation, response, now_s + WAIT_S, relayed
         )
@@ -107,7 +106,7 @@ class UnconfirmedSessions(Generic[PathLike]):
         self._relayed += relayed
 
     def remove(self, path: PathLike) -> bool:
-        """Take a session out: confirmed, or lost. False if it is not here."""
+        """Remove a session that is confirmed or lost. False if it is not here."""
         for entry in self._by_initiation.values():
             if entry.path is path:
                 self._forget(entry)
@@ -115,8 +114,8 @@ class UnconfirmedSessions(Generic[PathLike]):
         return False
 
     def expire(self, now_s: float) -> list[PathLike]:
-        """Take out and return the sessions that waited too long."""
-        # Entries are in order of their deadlines, since all wait equally long.
+        """Remove and return the sessions that have waited too long."""
+        # Entries are in the order of their deadlines, since all may wait equally long.
         old = []
         for entry in self._by_initiation.values():
             if entry.deadline_s > now_s:
