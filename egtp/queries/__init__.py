@@ -1,1 +1,1 @@
-"""A message, its reply, and at most once (pure)."""
+"""Messages and their replies, each query run at most once (pure)."""

@@ -1,26 +1,25 @@
-"""What was asked of this node, and what it answered: why no handler runs twice for one query.
+"""What others asked this node and what it answered: why no handler runs twice for one query.
 
-Pure. A query carries a number, one more with each query of its asker to this node; every packet
-of the asker says below which mark all numbers are *settled*: finished, and never sent again. So
-what has to be remembered of an asker is that mark, and each query above it: that it runs, or what
-was answered. Nothing here trusts a clock of somebody else's.
+Pure. A query carries a number, one higher for each query from its asker to this node. Every packet
+of the asker names a mark below which all numbers are *settled*: finished, and never sent again. So
+all there is to remember of an asker is the mark and, for each query above it, that its handler is
+running or what the answer was. Nothing here trusts anybody else's clock.
 
 An asker is a peer in one of its incarnations. **Invariant** (at most once): for each query of an
 asker, :meth:`Answers.ask` returns ``RUN`` at most once, whatever copies of it arrive, in whatever
 order, however late. It holds because
 
-* an entry stays until its number is settled: what is settled is below the mark, and dropped;
-* an asker is forgotten only when no session of it lives, all its queries are past their lifetimes,
-  *and* whatever was sealed before without a session, as early data, is refused from then on: early
-  data names the sequence of this node's record that its sender knew, and is accepted only if that
-  is at least :attr:`Answers.early_floor`, which is raised when an asker is forgotten;
-* a stranger without a session for whom nothing runs may be forgotten before that, for want of room.
-  What comes of an asker that was not remembered then runs only if it was certainly born later, and
-  no early data is accepted until all that was born before is past the largest lifetime.
+* an entry stays until its number is settled; from then on, any copy is below the mark, and dropped;
+* an asker is forgotten only when none of its sessions is alive, all its queries are past their
+  lifetimes, *and* early data, which is sealed without a session, is refused from then on if it is
+  from before: it names the sequence of this node's record that its sender knew, and is accepted
+  only if that is at least :attr:`Answers.early_floor`, which rises when an asker is forgotten;
+* for want of room, a stranger without a session or a running handler may be forgotten earlier. From
+  then on, a query of an asker that was not remembered runs only if it was certainly born later, and
+  no early data is accepted until everything born before is past the largest lifetime.
 
-What was sealed in a session that is over opens nowhere. A query that the asker sends afresh is
-younger than its lifetime. So nothing that arrives after an asker was forgotten can be a copy of
-what it asked before.
+Packets of a session that is over open nowhere, and an asker never seals a query again after its
+lifetime. So nothing that arrives after an asker was forgotten is a copy of what it asked before.
 """
 
 from __future__ import annotations
@@ -44,48 +43,48 @@ from egtp.values.identity import NodeId
 __all__ = ["Answers", "Verdict"]
 
 MARGIN_S: Final = 10.0
-"""How much younger than it is a query may seem: what it waited for before its session was
-confirmed, at most (5 s), and what the two clocks differ in their speed."""
+"""How much younger than it is a query may seem: by its wait until the session was confirmed (5 s at
+most), and by the difference in speed between the two clocks."""
 
 ROOM_KEPT: Final = 7 / 8
-"""Which part of the bodies stays when there are too many of them."""
+"""The share of the bodies that stays when there are too many."""
 
 LOOK_AGAIN_S: Final = 1.0
-"""Nobody becomes idle more often than that: to look through thousands of askers for each query that
-finds no room would be in vain."""
+"""How often to search all askers for room. They become idle no more often than that, so a search of
+thousands for each query that finds no room would be in vain."""
 
 SPEEDS_APART: Final = 0.002
-"""By which part two elapsed clocks may differ in their speed: twice what is assumed."""
+"""The fraction by which two elapsed clocks may differ in speed: twice what is assumed."""
 
 APART_S: Final = 0.1
-"""What is lost when ages are written in ms, many times over."""
+"""Many times what is lost by writing ages in milliseconds."""
 
 NEVER: Final = 2**64
-"""Above all sequences, and all numbers of queries."""
+"""Higher than any sequence and any query number."""
 
 
 class Verdict(enum.Enum):
-    """What to do about a query that came."""
+    """What to do with a query that has arrived."""
 
     RUN = "run"
     """It is new: run its handler, once."""
     WORKING = "working"
-    """Its handler runs: say so."""
+    """Its handler is running: say so."""
     AGAIN = "again"
     """It was answered: give the same answer again."""
     GONE = "gone"
-    """It ran, but the answer is not here any more: say that."""
+    """It ran, but its answer is no longer kept: say so."""
     SETTLED = "settled"
-    """Its asker has said that it is finished: nothing."""
+    """Its asker has said that it is finished: do nothing."""
     BUSY = "busy"
-    """There is no room to remember it: refuse it. Nor does it run later."""
+    """There is no room to remember it: refuse it. It will not run later either."""
     DOUBTFUL = "doubtful"
-    """It may be one of those that were forgotten for want of room: say that it may have run, unless
+    """It may be among those forgotten for want of room: say that it may have run, unless
     :meth:`Answers.clears` it."""
 
 
 RUN, BUSY, DOUBTFUL = Verdict.RUN, Verdict.BUSY, Verdict.DOUBTFUL
-"""On the path of every query; to look them up in the enumeration takes longer."""
+"""For hot code: looking them up in the enumeration takes longer."""
 
 
 _REPLIED: Final = ANSWER_LIFE.on(AnswerEvent.REPLY)
@@ -95,39 +94,40 @@ _OF_A_COPY: Final = {
     AnswerState.KEPT: Verdict.AGAIN,
     AnswerState.RAN: Verdict.GONE,
 }
-"""What is said to one more copy of the query."""
+"""The verdict on a further copy of a query, by the state of its entry."""
 
 
 class Answers:
-    """All askers. Invariants beside the one above: :attr:`entries` and :attr:`bytes` are the sums
-    over all askers of the queries and exceptions remembered and of the answers kept, and within
-    their limits; what was refused for want of room never runs."""
+    """All askers. Invariants, in addition to the one above: :attr:`entries` counts the queries and
+    exceptions remembered, and :attr:`bytes` the bytes of the answers kept, of all askers together
+    and within their limits; what was refused for want of room never runs."""
 
     def __init__(self, limits: AnswerLimits | None = None) -> None:
         self._limits = limits = limits or AnswerLimits()
         self._window = limits.window
         self._crowded = min(limits.peer_entries_max, limits.strangers_crowded)
-        """With fewer entries there is room for one more of anybody."""
+        """With fewer entries than this, anybody may add one."""
         self._lifetime_s_max = limits.lifetime_s_max
         self._bytes_max, self._asker_bytes_max = limits.bytes_max, limits.asker_bytes_max
         self._askers: dict[tuple[NodeId, bytes], Asker] = {}
         self._of_peer: dict[NodeId, list[Asker]] = {}
         self._restless: dict[Asker, None] = {}
-        """Those who have answers kept, or no session any more and were not found idle yet. Of
-        others, who may be thousands, nothing becomes due by time alone."""
+        """Askers that have answers kept, or no session left and have not been found idle yet. For
+        the others, and there may be thousands, nothing becomes due by time alone."""
         self._strangers = 0
         self._idle_sequence = 0
-        """Whoever is idle was found to be so while the own record had this sequence at most."""
+        """All idle askers were found idle while this node's record had this sequence or a lower
+        one."""
         self._full_until_s = self._taken_until_s = float("-inf")
-        """There is no room for entries, or for askers, and nobody to make any, before that."""
+        """Until then there is no room for entries, or for askers, and nobody to make any."""
         self._forgot_s = float("-inf")
         """When strangers were last forgotten by force."""
         self._early_again_s = float("inf")
-        """When all that was born before that is past the largest lifetime."""
+        """When everything born before that is past the largest lifetime."""
         self.entries = 0
         self.bytes = 0
         self.early_floor = 0
-        """Early data is accepted from those who knew a record of at least this sequence."""
+        """Early data is accepted if its sender knew a record of at least this sequence."""
 
     def __len__(self) -> int:
         return len(self._askers)
@@ -135,7 +135,7 @@ class Answers:
     # Sessions
 
     def has_room_for(self, peer_id: NodeId, incarnation: bytes, *, stranger: bool = False) -> bool:
-        """Whether an asker is known, or may become so."""
+        """Whether an asker is remembered, or could be."""
         return (peer_id, incarnation) in self._askers or not (
             self._is_full(stranger) or self._has_many_askers(peer_id)
         )
@@ -158,8 +158,8 @@ class Answers:
         *,
         stranger: bool = False,
     ) -> Asker | None:
-        """A session with an asker was made, confirmed or not; ``sequence`` is the own record's.
-        None if there is no room for one more asker: its queries are then refused."""
+        """A session with an asker was made, confirmed or not; ``sequence`` is that of this node's
+        record. None if there is no room for another asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
             if self._has_many_askers(peer_id):
@@ -170,7 +170,7 @@ class Answers:
                     return None
             asker = self._askers[peer_id, incarnation] = Asker(peer_id, incarnation)
             if self.early_floor == NEVER:
-                # Whether it was among the forgotten is not remembered either.
+                # It may be among the forgotten: even that is not remembered.
                 asker.doubtful_below = NEVER
             self._of_peer.setdefault(peer_id, []).append(asker)
             asker.stranger = stranger
@@ -197,12 +197,12 @@ class Answers:
     def ask(
         self, asker: Asker, number: int, reference: bytes, left_s: float, now_s: float
     ) -> tuple[Verdict, Answer | None]:
-        """A copy of a query came; ``left_s`` is what is left of its lifetime. The verdict, and the
-        entry that it is about."""
+        """The verdict on a copy of a query that arrived, and the entry that this is about;
+        ``left_s`` is what is left of the query's lifetime."""
         answer = asker.answers.get(number)
         if answer is not None:
             if answer.reference != reference:
-                # Two queries with one number: no honest asker makes them.
+                # Two queries with the same number: no honest asker sends those.
                 return Verdict.SETTLED, None
             return _OF_A_COPY[answer.state], answer
         floor = asker.floor
@@ -210,7 +210,7 @@ class Answers:
             return Verdict.SETTLED, None
         if number < asker.doubtful_below:
             return DOUBTFUL, None
-        # A copy of more than the largest lifetime is refused, whatever its query says.
+        # A copy older than the largest lifetime is refused, whatever its query says.
         if left_s > self._lifetime_s_max:
             left_s = self._lifetime_s_max
         until_s = now_s + left_s + MARGIN_S
@@ -229,8 +229,8 @@ class Answers:
         return RUN, answer
 
     def clears(self, asker: Asker, number: int, born_s: float, now_s: float) -> bool:
-        """Whether a doubtful query, born at ``born_s`` or later by what its asker says, is younger
-        than all that was forgotten. Then those of higher numbers are as well."""
+        """Whether a doubtful query, born at ``born_s`` or later according to its asker, is younger
+        than everything that was forgotten. If so, those with higher numbers are as well."""
         since_s = now_s - self._forgot_s
         if born_s - self._forgot_s <= APART_S + SPEEDS_APART * since_s:
             return False
@@ -238,13 +238,13 @@ class Answers:
         return True
 
     def _finds_room(self, asker: Asker, now_s: float) -> bool:
-        """Whether an asker may have one more entry, once those who are idle made way if need be."""
+        """Whether an asker may have another entry, after forgetting the idle ones if necessary."""
         if self._has_room(asker, 1):
             return True
         limits = self._limits
         most = limits.strangers_crowded if asker.stranger else limits.entries_max
         if self.entries < most or now_s < self._full_until_s:
-            # It has used up its own share; or it was all looked through a moment ago.
+            # It has used up its own share, or all askers were searched a moment ago.
             return False
         self._full_until_s = now_s + LOOK_AGAIN_S
         return self.make_room(self._idle_sequence) > 0 and self._has_room(asker, 1)
@@ -261,7 +261,8 @@ class Answers:
         return own + more <= most
 
     def answered(self, asker: Asker, answer: Answer, reply: Outgoing) -> None:
-        """A handler has ended; its reply is kept until it is settled, or there is no room."""
+        """Keep a handler's reply, until its query is settled or past its lifetime, or room runs
+        out."""
         if answer.state is FORGOTTEN:
             return
         size = len(reply.message)
@@ -280,11 +281,11 @@ class Answers:
             self._free_those_of_the_largest()
 
     def ended(self, answer: Answer) -> None:
-        """A handler has ended without an answer, cancelled by its asker for instance."""
+        """A handler has ended without an answer to keep, cancelled by its asker for example."""
         answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.NO_REPLY)
 
     def forget(self, asker: Asker, answer: Answer) -> None:
-        """A query need not be remembered, since it may run again: its kind is idempotent."""
+        """Forget a query that may run again, since its kind is idempotent."""
         if answer.state is not FORGOTTEN:
             self._drop(asker, answer.number, AnswerEvent.HARMLESS)
 
@@ -298,7 +299,7 @@ class Answers:
         if settled - floor <= len(answers):
             numbers: Iterable[int] = range(floor, settled)
         else:
-            # Whatever jump an asker makes, only what is remembered is looked at.
+            # However far an asker jumps, look only at what is remembered.
             numbers = [number for number in answers if number < settled]
         dropped = freed = 0
         for number in numbers:
@@ -317,9 +318,9 @@ class Answers:
         self.bytes -= freed
 
     def settle_except(self, asker: Asker, upto: int, exceptions: frozenset[int]) -> None:
-        """The asker has finished all numbers below ``upto``, but for the exceptions. What was
-        finished once stays so, whatever is said later. Without room for the exceptions it is as if
-        nothing had been said."""
+        """The asker has finished all numbers below ``upto`` except for these. What is finished
+        stays finished, whatever the asker says later. Without room for the exceptions, nothing
+        changes."""
         above = max(asker.upto, asker.floor)
         if upto <= above:
             return
@@ -327,8 +328,8 @@ class Answers:
         answers, ended = asker.answers, asker.exceptions - exceptions
         numbers: Iterable[int] = answers
         if upto - above + len(ended) < len(answers):
-            # Nothing is remembered of what was finished before: in whatever small steps an asker
-            # goes, only what is news is looked at.
+            # Nothing is remembered of what was finished before: however small the steps in which an
+            # asker proceeds, look only at what is new.
             numbers = [*range(above, upto), *[n for n in ended if n < above]]
         finished = [n for n in numbers if n < upto and n in answers and n not in exceptions]
         told = len(exceptions) - len(asker.exceptions)
@@ -355,15 +356,15 @@ class Answers:
             answer.state = ANSWER_LIFE.after(answer.state, AnswerEvent.LET_GO)
 
     def _free_oldest(self, asker: Asker) -> None:
-        """The bodies of the asker's oldest answers go. Some more than have to: what is left is
-        looked through once for many answers, and not for each."""
+        """Drop the bodies of the asker's oldest answers, and some more than necessary: so they are
+        searched once for many answers, not for each."""
         for answer in asker.answers.values():
             if asker.bytes <= self._asker_bytes_max * ROOM_KEPT:
                 return
             self._free(asker, answer)
 
     def _free_those_of_the_largest(self) -> None:
-        """Those go of whom most is kept, and not of whoever is answered next."""
+        """Drop bodies of the askers that have the most, not of whichever is answered next."""
         for asker in sorted(self._askers.values(), key=lambda asker: -asker.bytes):
             for answer in asker.answers.values():
                 if self.bytes <= self._bytes_max * ROOM_KEPT:
@@ -373,15 +374,15 @@ class Answers:
     # Forgetting
 
     def look(self, now_s: float, sequence: int) -> None:
-        """To be called now and then, with the sequence of the own record. Askers that have no
-        session and no query within its lifetime are idle from now on."""
+        """Call this now and then, with the sequence of this node's record. Askers without a
+        session, a running handler or a query within its lifetime are idle from now on."""
         self._idle_sequence = sequence
         if now_s >= self._early_again_s:
-            # Whoever knows a later record than this one asks afresh.
+            # What comes from somebody who knows a later record than this one is young enough.
             self.early_floor, self._early_again_s = sequence + 1, float("inf")
         for asker in list(self._restless):
             if asker.until_s <= now_s and asker.bytes:
-                # Nobody may want these any more; that the queries ran is not forgotten.
+                # Nobody can want these any more; that the queries ran is not forgotten.
                 for answer in asker.answers.values():
                     self._free(asker, answer)
             if not (asker.sessions or asker.running or asker.until_s > now_s):
@@ -392,21 +393,22 @@ class Answers:
             self._free_places(sequence, now_s, self._limits.strangers_many)
 
     def signed_anew(self, before: int) -> None:
-        """The own record has another sequence than ``before`` now. Those who know only records
-        older than ``before`` are challenged from now on, and idle askers of that time forgotten."""
+        """This node's record of sequence ``before`` has been replaced. From now on, peers that know
+        only records older than that one are challenged, and askers that became idle under those are
+        forgotten."""
         self._forget_below(before)
 
     def make_room(self, sequence: int) -> int:
-        """There is no room for an asker, or a query: forget all that are idle, at the price that
-        early data is refused until the own record is signed anew. Returns how many were forgotten.
-        """
+        """Make room for an asker or a query: forget all idle askers, at the price of refusing early
+        data until this node's record is signed anew. Returns how many were forgotten."""
         before = len(self._askers)
         if any(asker.idle_since is not None for asker in self._askers.values()):
             self._forget_below(sequence + 1)
         return before - len(self._askers)
 
     def _free_places(self, sequence: int, now_s: float, strangers_most: int) -> None:
-        """For askers: those of the idle, and if they are too few, of strangers who are gone."""
+        """Free places for askers: those of the idle and, if these are too few, those of strangers
+        that are gone."""
         if now_s < self._taken_until_s:
             return
         self.make_room(sequence)
@@ -419,9 +421,9 @@ class Answers:
         return self._strangers >= strangers_most or len(self._askers) >= self._limits.askers_max
 
     def forget_strangers(self, now_s: float) -> int:
-        """Forget the strangers who are gone, though their queries may come once more, at the price
-        that what is not certainly younger does not run, and early data is refused until nothing
-        older can be in it. Returns how many were forgotten."""
+        """Forget the strangers that are gone, though their queries may come again. The price:
+        queries that are not certainly younger do not run, and early data is refused until it can
+        contain nothing older. Returns how many were forgotten."""
         gone = [
             asker
             for asker in self._askers.values()

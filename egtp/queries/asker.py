@@ -38,13 +38,13 @@ ANSWER_LIFE: Final = StateTable(
         (AnswerState.RAN, AnswerEvent.FINISHED, AnswerState.FORGOTTEN),
     ],
 )
-"""Of one query above its asker's mark."""
+"""The life of one query above its asker's mark."""
 
 RUNNING, FORGOTTEN = AnswerState.RUNNING, AnswerState.FORGOTTEN
 
 
 class Answer:
-    """One query above its asker's mark, and its reply while that is kept."""
+    """A query above its asker's mark, and its reply while that is kept."""
 
     __slots__ = ("number", "reference", "reply", "state")
 
@@ -56,7 +56,7 @@ class Answer:
 
 
 class Asker:
-    """All that is remembered of one incarnation of a peer."""
+    """Everything that is remembered of one incarnation of a peer."""
 
     __slots__ = (
         "answers",
@@ -81,24 +81,24 @@ class Asker:
         self.floor = 0
         """The settled mark."""
         self.upto = 0
-        """All numbers below this one are settled, too, but for the exceptions."""
+        """All numbers below this one are settled as well, except for the exceptions."""
         self.exceptions: frozenset[int] = frozenset()
         self.refused_below = 0
-        """There was no room for one of the numbers below this one, so none of them runs that is not
-        remembered: its asker was told that it has not run."""
+        """Some number below this one was refused for want of room, and its asker told that it has
+        not run. So none below this one runs unless it is remembered."""
         self.doubtful_below = 0
         """Numbers below this one that are not remembered may have been forgotten by force."""
         self.answers: dict[int, Answer] = {}
         self.bytes = 0
         self.sessions = 0
         self.stranger = False
-        """Whether nobody here had to do with the peer when any of its sessions began."""
+        """Whether the peer was a stranger whenever one of its sessions began."""
         self.running = 0
-        """Handlers that run for it now, those of sends included."""
+        """Handlers that run for it now, including those of sends."""
         self.until_s = float("-inf")
-        """When the last of its queries is past its lifetime."""
+        """When the last of its queries is past its lifetime, with a margin."""
         self.idle_since: int | None = None
-        """The sequence of the own record when it had become idle; None while it is not."""
+        """The sequence of this node's record when it was found idle; None while it is not idle."""
 
     def is_settled(self, number: int) -> bool:
         return number < self.floor or (number < self.upto and number not in self.exceptions)

@@ -1,4 +1,4 @@
-"""Checks of what a query is asked with, before it fails inside (pure)."""
+"""Checks the arguments of a query where they are given, before a wrong one fails inside (pure)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ __all__ = [
 ]
 
 TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
-"""Lifetimes are 32 bits of milliseconds on the wire: some seven weeks."""
+"""Lifetimes are 32 bits of milliseconds on the wire: about seven weeks."""
 
 
 def check_timeout(hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no hard timeout."""
+    """Raises :class:`LocalProtocolError` unless ``hard_s`` can be a hard timeout."""
     if isinstance(hard_s, bool) or not isinstance(hard_s, int | float):
         raise LocalProtocolError(f"a timeout must be a number of seconds, not {hard_s!r}")
     if not 0 < hard_s <= TIMEOUT_S_MAX:
@@ -31,7 +31,7 @@ def check_timeout(hard_s: float) -> None:
 
 
 def check_soft_timeout(soft_s: float, hard_s: float) -> None:
-    """Raises :class:`LocalProtocolError` for what is no soft timeout beside that hard one."""
+    """Raises :class:`LocalProtocolError` unless ``soft_s`` fits as a soft timeout."""
     if isinstance(soft_s, bool) or not isinstance(soft_s, int | float):
         raise LocalProtocolError(f"a timeout must be a number of seconds, not {soft_s!r}")
     if not 0 < soft_s < hard_s:
@@ -39,7 +39,7 @@ def check_soft_timeout(soft_s: float, hard_s: float) -> None:
 
 
 def check_promises(idempotent: object, early: object) -> None:
-    """Raises :class:`LocalProtocolError` for what says neither yes nor no about a query."""
+    """Raises :class:`LocalProtocolError` unless these are True or False; ``early`` may be None."""
     if not isinstance(idempotent, bool):
         raise LocalProtocolError(f"idempotent must be True or False, not {idempotent!r}")
     if not isinstance(early, bool | None):
@@ -47,7 +47,7 @@ def check_promises(idempotent: object, early: object) -> None:
 
 
 def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
-    """Raises :class:`LocalProtocolError` for a notice that would never be heard."""
+    """Raises :class:`LocalProtocolError` for a callback that would never run."""
     if soft_timeout_s is None:
         raise LocalProtocolError("on_soft_timeout needs soft_timeout_s")
     if not callable(on_soft_timeout) or iscoroutinefunction(on_soft_timeout):
@@ -57,9 +57,9 @@ def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
 
 
 def too_large(body: object, most: int) -> FastFail:
-    """What there is to say of a body that is more than ``most`` bytes.
+    """The error for a body of more than ``most`` bytes.
 
-    Raises :class:`LocalProtocolError` for one that is not bytes at all.
+    Raises :class:`LocalProtocolError` for a body that is not bytes at all.
     """
     if type(body) is not bytes:
         raise LocalProtocolError(f"a body must be bytes, not {type(body).__name__}")

@@ -1,12 +1,11 @@
-"""Early data: queries that travel with a dial, before the peer has proven that it lives (pure).
+"""Early data: queries that travel with a dial, before the peer has proven that it is alive (pure).
 
-It saves a round trip, and costs something: whoever steals the peer's channel key later can read
-it, and once it was given to a socket there is no fast fail any more. So a query travels early if
-its caller wants it, or if a copy of it was given away before anyway.
+It saves a round trip at a price: whoever steals the peer's channel key later can read it, and once
+it was given to a socket there is no fast fail any more. So a query travels early only if its caller
+wants that, or if a copy of it was given away before anyway.
 
-What makes it safe from replay is in :mod:`egtp.queries.answers`: an early query has its number,
-like any other, and a node refuses early data from those who know only records older than what it
-has forgotten.
+:mod:`egtp.queries.answers` makes it safe from replay: an early query has a number like any other,
+and a node refuses early data from senders that know only records older than what it has forgotten.
 """
 
 from __future__ import annotations
@@ -28,8 +27,9 @@ EARLY_BYTES_MAX: Final = 8 * 1024
 """An initiation with its record and its early data must fit into 16 KiB."""
 EARLY_QUERIES_MAX: Final = 64
 CLOCKS_MS: Final = 60_000
-"""How far the two clocks may be apart. Nothing is unsafe if they are farther, or wrong: it only
-costs a round trip. But an initiation held back for long carries queries that nobody waits for."""
+"""How far apart the two wall clocks may be. If they differ by more, that is not unsafe, but costs a
+round trip. The limit is there since an initiation that was held back for long carries queries that
+nobody waits for any more."""
 
 
 @dataclass(slots=True, eq=False)
@@ -37,13 +37,13 @@ class Early:
     """The early data of one dial."""
 
     incarnation: bytes
-    """Of the peer that it is meant for."""
+    """The incarnation of the peer that it is meant for."""
     exchanges: list[Exchange[Any]]
     plaintext: bytes
 
     @property
     def deadline_s(self) -> float:
-        """When the first of its queries is past its hard timeout, on the own elapsed clock."""
+        """When the first of its queries is past its hard timeout, on this node's elapsed clock."""
         return min(exchange.hard_deadline_s for exchange in self.exchanges)
 
     def given(self) -> None:
@@ -56,7 +56,8 @@ class Early:
 def pack_early(
     contact: Contact, waiting: Iterable[object], settled: int, now_s: float
 ) -> Early | None:
-    """What of the messages that wait for a path may travel with a dial; None if nothing."""
+    """The early data of a dial, taken from the messages that wait for a path; None if none of them
+    may travel early."""
     if contact.incarnation is None or contact.expired or not contact.sequence:
         return None
     exchanges: list[Exchange[Any]] = []
@@ -78,7 +79,7 @@ def pack_early(
 
 def _may_be_early(exchange: Exchange[Any], incarnation: bytes) -> bool:
     if exchange.given:
-        # To another incarnation only once it is known when that one began.
+        # Another incarnation may be given it only once it is known when that one began.
         return exchange.early is not False and exchange.handed_to == incarnation
     return exchange.early is True
 
@@ -90,8 +91,8 @@ def read_early(
     unix_ms: int,
     takes: Callable[[str], bool],
 ) -> Sealed | None:
-    """The early data of an initiation to this node, if it may be accepted; None to challenge it:
-    its sender then gives it again inside the session. ``takes`` tells whether a kind may be run
+    """The early data of an initiation to this node, if it may be accepted; None to challenge the
+    sender, which then sends it again inside the session. ``takes`` says whether a kind may run
     early."""
     if (
         payload.responder_incarnation != incarnation

@@ -25,13 +25,13 @@ from egtp.values.message import Reply
 __all__ = ["EXCEPTIONS_MAX", "Exchange", "ExchangeTable", "Passed", "SettledExcept"]
 
 PEERS_NUMBERED_MAX: Final = 16_384
-"""Peers without an open exchange whose next number is remembered by itself."""
+"""Peers without an open exchange whose next number is remembered for each."""
 GAP_MAX: Final = 1024
-"""A query that stays open while this many later ones have ended is told of as an exception, so
-that the other side need not remember all those: a quarter of what it remembers."""
+"""After this many later queries, one that is still open is reported as an exception, so that the
+peer need not remember all those: a quarter of what it remembers."""
 EXCEPTIONS_MAX: Final = 1024
-"""How many exceptions are told at a time; those that are open longest. Told once for as many
-queries, they are eight bytes of each."""
+"""How many exceptions are reported at a time, those open longest. Reported once per as many
+queries, they cost eight bytes per query."""
 
 Sink = TypeVar("Sink")
 
@@ -44,14 +44,14 @@ class Passed(enum.Enum):
 
 
 class SettledExcept(NamedTuple):
-    """All numbers below ``upto`` are finished, but for a few."""
+    """All numbers below ``upto`` are finished, except for these."""
 
     upto: int
     exceptions: tuple[int, ...]
 
 
 class Exchange(Outgoing, Generic[Sink]):
-    """One open query. ``sink`` is where its owner wants the outcome."""
+    """An open query. ``sink`` is where its owner wants the outcome."""
 
     __slots__ = (
         "again_s",
@@ -83,34 +83,34 @@ class Exchange(Outgoing, Generic[Sink]):
     sink: Sink
     on_soft_timeout: Callable[[], object] | None
     idempotent: bool
-    """The handler may run twice: the caller said that it does no harm."""
+    """The handler may run twice: the caller said that this does no harm."""
     early: bool | None
-    """Whether it may travel with a dial, before the peer has proven that it lives: True, False, or
-    None for "if a copy was given away before"."""
+    """Whether it may travel with a dial, before the peer has proven that it is alive: True, False,
+    or None for "if a copy was given away before"."""
     handed_to: bytes | None
     """The incarnation of the peer that the first copy was given to."""
     riding: bool
     """It is in the first packet of a dial that has not ended, and may leave at any moment."""
     working: bool
-    """The peer has said, on the present path, that the handler runs."""
+    """The peer has said on the current path that the handler is running."""
     resent: int
-    """How often it was sent again on the present path."""
+    """How often it was sent again on the current path."""
     again_s: float
-    """When it is sent again, unless something happens before."""
+    """When to send it again, unless something happens before."""
     numbers: _Numbers
     bucket: Bucket[Exchange[Sink]]
     soft_bucket: Bucket[Exchange[Sink]] | None
 
     def __init__(self) -> None:
-        """:meth:`ExchangeTable.open` fills it in: as arguments, all this takes as long again."""
+        """:meth:`ExchangeTable.open` fills it in: passing arguments would double the time."""
 
     def may_be_given_to(self, incarnation: bytes, peer_started_s: float) -> bool:
         """Whether a copy may be given to the peer in ``incarnation``, which began at
-        ``peer_started_s`` at the latest (on the own elapsed clock).
+        ``peer_started_s`` at the latest (on this node's elapsed clock).
 
         A query runs at most once *in the incarnation that it was first given to*. Another one knows
-        nothing of that. It may have it only if the first one cannot have run it, because this one
-        was there already when the query was born; or if running twice does no harm.
+        nothing of that, and may be given a copy only if it already existed when the query was born,
+        so that the first one cannot have run it; or if running twice does no harm.
         """
         return (
             not self.given
@@ -121,7 +121,7 @@ class Exchange(Outgoing, Generic[Sink]):
 
     @property
     def may_leave(self) -> bool:
-        """Whether a copy was given to a socket, or may still be, whatever becomes of this."""
+        """Whether a copy was given to a socket, or may still be, whatever becomes of the query."""
         return self.given or self.riding
 
 
@@ -136,7 +136,7 @@ class _Numbers:
 
     def settled(self) -> int:
         open_numbers, low = self.open, self.low
-        # Each number is passed once in its life.
+        # Constant time, amortised: each number is passed once.
         while low < self.next and low not in open_numbers:
             low += 1
         self.low = low
@@ -148,21 +148,21 @@ class ExchangeTable(Generic[Sink]):
 
     Invariants: an exchange is in the table from :meth:`open` until its reply, its hard timeout
     or :meth:`close`, and nothing of it is in the table after that; a reply ends at most one
-    exchange, and only one of the peer it came from; a number is never used twice for a peer.
+    exchange, and only one with the peer it came from; no number is used twice for a peer.
     """
 
     def __init__(self, counters: Counter[str]) -> None:
         self._counters = counters
         self._by_reference: dict[bytes, Exchange[Sink]] = {}
-        """A large query has its nonce for a reference until it has left, and its hash is known."""
+        """A large query has its nonce for a reference until it has left and its hash is known."""
         self._hard: Deadlines[Exchange[Sink]] = Deadlines()
         self._soft: Deadlines[Exchange[Sink]] = Deadlines()
         self._numbers: dict[NodeId, _Numbers] = {}
-        """Those of peers that have open exchanges."""
+        """Of the peers with open exchanges."""
         self._settled: dict[NodeId, _Numbers] = {}
-        """Those of peers that have none, the one asked last at the end."""
+        """Of the peers without any, in the order in which their last one ended."""
         self._first_number = 0
-        """Where peers begin that are not remembered: above all that was forgotten."""
+        """The first number for a peer that is not remembered: above all that were forgotten."""
 
     def __len__(self) -> int:
         return len(self._by_reference)
@@ -183,13 +183,13 @@ class ExchangeTable(Generic[Sink]):
         idempotent: bool = False,
         early: bool | None = None,
     ) -> Exchange[Sink]:
-        """Begin an exchange. The soft timeout is noticed at most once, and never ends it."""
+        """Begin an exchange. Its soft timeout is reported at most once, and never ends it."""
         numbers = self._numbers.get(peer_id)
         if numbers is None:
             numbers = self._settled.get(peer_id) or _Numbers(self._first_number)
         exchange: Exchange[Sink] = Exchange()
         exchange.number = number = numbers.next
-        # As Query(...).encode() would say it.
+        # As in Query.encode().
         fields = 1, nonce, None, number, kind, int(hard_timeout_s * 1000), reply_bytes_max, body
         if len(body) < LARGE_BYTES:
             exchange.message = message = pack(fields)
@@ -231,7 +231,7 @@ class ExchangeTable(Generic[Sink]):
         """
         exchange = self._by_reference.get(reply.reference)
         if exchange is None:
-            # Late, replayed, forged, or of an abandoned query: nothing tells them apart.
+            # Late, replayed, forged, or to an abandoned query: nothing tells these apart.
             self._counters["reply with unknown reference"] += 1
         elif exchange.peer_id != peer_id:
             self._counters["reply from the wrong peer"] += 1
@@ -243,19 +243,19 @@ class ExchangeTable(Generic[Sink]):
         return None
 
     def find(self, peer_id: NodeId, reference: bytes) -> Exchange[Sink] | None:
-        """The open exchange of that reference, if it is one with that peer."""
+        """The open exchange with that reference, if it is with that peer."""
         exchange = self._by_reference.get(reference)
         return exchange if exchange is not None and exchange.peer_id == peer_id else None
 
     def _has_left(self, nonce: bytes, reference: bytes) -> None:
-        """The last piece of a large query has been cut. It may be over already."""
+        """The last piece of a large query has been cut. Its exchange may have ended already."""
         exchange = self._by_reference.pop(nonce, None)
         if exchange is not None:
             exchange.reference = reference
             self._by_reference[reference] = exchange
 
     def close(self, exchange: Exchange[Sink]) -> None:
-        """Free everything about an exchange. A second time does nothing."""
+        """Free everything about an exchange. A second call does nothing."""
         if self._by_reference.pop(exchange.reference, None) is None:
             return
         take_out(exchange.bucket, exchange)
@@ -275,7 +275,7 @@ class ExchangeTable(Generic[Sink]):
         return self._by_reference.get(exchange.reference) is exchange
 
     def expire(self, now_s: float) -> list[tuple[Exchange[Sink], Passed]]:
-        """The timeouts that have passed, each told once; past its hard one an exchange is gone."""
+        """The timeouts that have passed, each reported once. A hard one closes its exchange."""
         passed = [(exchange, Passed.SOFT) for exchange in self._soft.due(now_s)]
         for exchange in self._hard.due(now_s):
             self.close(exchange)
@@ -283,30 +283,30 @@ class ExchangeTable(Generic[Sink]):
         return passed
 
     def next_deadline_s(self) -> float | None:
-        """When :meth:`expire` wants to be called."""
+        """When to call :meth:`expire` next; None if there is no deadline."""
         deadlines = [d for d in (self._hard.next_s(), self._soft.next_s()) if d is not None]
         return min(deadlines, default=None)
 
     def settled(self, peer_id: NodeId) -> int:
-        """All queries to the peer with a lower number are finished."""
+        """The settled mark: all queries to the peer with a lower number are finished."""
         numbers = self._numbers.get(peer_id) or self._settled.get(peer_id)
         return self._first_number if numbers is None else numbers.settled()
 
     def settled_except(self, peer_id: NodeId) -> SettledExcept | None:
-        """News about numbers that are finished above one that is not; None if there is none worth
-        telling. Without it a query that stays open for long would make the other side remember all
-        later ones."""
+        """News of numbers that are finished above one that is not; None if there are too few to
+        report. Otherwise, a query that stays open for long would make the peer remember all later
+        ones."""
         numbers = self._numbers.get(peer_id)
         if numbers is None or numbers.next - max(numbers.low, numbers.told) < GAP_MAX:
             return None
         still_open = list(numbers.open)
-        # Those that follow the last exception told are not finished either.
+        # The open ones that do not fit must not count as finished.
         upto = still_open[EXCEPTIONS_MAX] if len(still_open) > EXCEPTIONS_MAX else numbers.next
         numbers.told = numbers.next
         return SettledExcept(upto, tuple(number for number in still_open if number < upto))
 
     def tell_again(self, peer_id: NodeId) -> None:
-        """What was told by older paths may have been lost with them."""
+        """Report the exceptions again: older paths may have lost what they were given."""
         numbers = self._numbers.get(peer_id)
         if numbers is not None:
             numbers.told = numbers.low

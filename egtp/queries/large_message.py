@@ -1,9 +1,8 @@
-"""Large messages: their head and their body stay apart, so that nothing is ever done to all of the
-bytes at once.
+"""Large messages: head and body stay apart, so that no single step works through all the bytes.
 
-To hash sixteen megabytes takes eight milliseconds, to copy them some more, and whatever else there
-is to do waits for that long. So a large message is hashed while its pieces leave, and while they
-come; and its body is the very object that the caller gave, or that the handler gets (pure).
+Hashing sixteen megabytes takes eight milliseconds, copying them takes more, and everything else
+would wait for that. So a large message is hashed piece by piece as it leaves, and as it arrives;
+and its body is the very object that the caller gave, or that the handler gets (pure).
 """
 
 from __future__ import annotations
@@ -22,33 +21,33 @@ from egtp.values.message import Message, Query, Reply, decode_message
 __all__ = ["LARGE_BYTES", "Arrived", "Arriving", "LargeMessage", "body_bytes", "pack_message"]
 
 LARGE_BYTES: Final = 65_536
-"""A body from here on has a head of five bytes in canonical form."""
+"""From this size on, a body has a five-byte head in canonical form."""
 HEAD_BYTES_MAX: Final = 512
-"""What stands before a body is shorter than this."""
+"""What precedes a body is shorter than this."""
 SIZE_BYTES_MAX: Final = 4
-"""Behind the byte that a body begins with."""
+"""The bytes of a body's size, after the byte that it begins with."""
 _BODY_HEAD: Final = bytes((BYTES_32,))
 _BODY_HEADS: Final = ((bytes((BYTES_32,)), 5, LARGE_BYTES), (bytes((BYTES_16,)), 3, 256))
-"""How a body begins: the byte, how many there are with the size, and the smallest body of that
-form."""
+"""How a body begins: its first byte, how many bytes that and the size take, and the smallest body
+of that form."""
 _NO_BODY: Final = pack(b"")
 
 
 class LargeMessage:
-    """The bytes of a message, as a sequence to be cut into pieces, from beginning to end."""
+    """The bytes of a message, as a sequence to be sliced from beginning to end."""
 
     __slots__ = ("_body", "_hash", "_hashed", "_head", "_size", "_tell", "_view", "refers_to")
 
     def __init__(
         self, fields: tuple[Any, ...], tell: Callable[[bytes], object] | None = None
     ) -> None:
-        """Of these fields, the last of which is a large body. ``tell`` is called once, when each
-        byte was in a piece, with SHA-256 of them all: the reference, if it is a query (R2)."""
+        """The last of the fields is a large body. ``tell`` is called once, after each byte was in a
+        slice, with the SHA-256 of them all: the reference, if this is a query (R2)."""
         body = bytes(fields[-1])
         before_body = pack((*fields[:-1], b""))[: -len(_NO_BODY)]
         self._head = before_body + _BODY_HEAD + len(body).to_bytes(4, "big")
         self.refers_to: Final[bytes | None] = fields[2]
-        """Of a reply, the reference of the query that it answers."""
+        """In a reply, the reference of the query that it answers."""
         self._body = body
         self._view = memoryview(body)
         self._size = len(self._head) + len(body)
@@ -68,7 +67,7 @@ class LargeMessage:
         else:
             data = self._head[start:stop] + self._body[: max(0, stop - body_at)]
         if self._hash is not None and start <= self._hashed < stop:
-            # It may leave a second time, by another path, before it has left once.
+            # It may begin to leave again, by another path, before it has left once.
             self._hash.update(data[self._hashed - start :])
             self._hashed = stop
             if stop == self._size and self._tell is not None:
@@ -85,45 +84,46 @@ class LargeMessage:
 
 
 def body_bytes(message: bytes | LargeMessage) -> int:
-    """How large the body is of a message that this node made. Not for the path of every one."""
+    """The size of the body of a message that this node made. Not for hot code."""
     if isinstance(message, LargeMessage):
         return message.body_bytes
     return len(decode_with_body(message)[-1])
 
 
 def pack_message(fields: tuple[Any, ...]) -> bytes | LargeMessage:
-    """The canonical form of a message of these fields, the last of which is its body."""
+    """The canonical form of a message with these fields, the last of which is its body."""
     return pack(fields) if len(fields[-1]) < LARGE_BYTES else LargeMessage(fields)
 
 
 class Arrived(NamedTuple):
-    """A message whose pieces are all there."""
+    """A message that has arrived completely."""
 
     age_ms: int
     message: Message
     reference: bytes
-    """Of a query; empty for others."""
+    """The reference of a query; empty for others."""
     refused: bool
     """Whether its body was not kept."""
 
 
 class Arriving:
-    """A message of which some pieces are there."""
+    """A message that has arrived in part."""
 
     __slots__ = ("_age", "_body", "_hash", "message")
 
     def __init__(self, age: bytes, message: Message, head: bytes) -> None:
         self._age = age
         self.message: Final = message
-        """All but its body."""
-        # It gives its bytes away without a copy.
+        """The message without its body."""
+        # BytesIO gives its bytes away without a copy.
         self._body: io.BytesIO | None = io.BytesIO()
         self._hash = sha256(head) if type(message) is Query else None
 
     @classmethod
     def begin(cls, piece: bytes | memoryview, total: int) -> Arriving | None:
-        """What begins with that piece and has ``total`` bytes, age included. None if that
-        is no message with a body of 256 bytes, or cannot be told from the first piece."""
+        """The message that begins with this piece and has ``total`` bytes, including its age. None
+        if it is not a message with a body of at least 256 bytes, or the piece is too short to tell.
+        """
         first = bytes(piece[: HEAD_BYTES_MAX + SIZE_BYTES_MAX])
         for body_head, head_bytes, size_min in _BODY_HEADS:
             at = first.find(body_head, AGE_BYTES, HEAD_BYTES_MAX)
@@ -132,7 +132,7 @@ class Arriving:
                 size = int.from_bytes(first[at + 1 : body_at], "big")
                 if size_min <= size == total - body_at and len(first) >= body_at:
                     try:
-                        # No canonical form is the beginning of another one: so this is all of it.
+                        # No canonical form is a prefix of another, so this is the whole head.
                         message = decode_message(first[AGE_BYTES:at] + _NO_BODY)
                     except InvalidMessage:
                         pass
@@ -151,18 +151,18 @@ class Arriving:
 
     @property
     def left_s(self) -> float:
-        """What was left of its lifetime when it began to leave; without end for a reply."""
+        """What was left of its lifetime when it began to leave; infinite for a reply."""
         if isinstance(self.message, Reply):
             return float("inf")
         return (self.message.lifetime_ms - int.from_bytes(self._age, "big")) / 1000
 
     def refuse(self) -> None:
-        """Keep nothing of the body, what is there included. The reference can be told all the same,
-        and so the refusal."""
+        """Drop the body, including what has arrived. The reference is still computed, so that the
+        refusal can name it."""
         self._body = None
 
     def whole(self) -> Arrived:
-        """To be called once, after the last piece."""
+        """Call this once, after the last piece."""
         body = b"" if self._body is None else self._body.getvalue()
         return Arrived(
             int.from_bytes(self._age, "big"),

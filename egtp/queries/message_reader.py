@@ -1,9 +1,9 @@
-"""Reading the messages of peers that say the same kinds of things over and over (pure).
+"""Reads messages faster by remembering kinds, since peers use the same ones over and over (pure).
 
-Of two queries of one kind mostly only nonce, number and body differ. What lies between number and
-body has one form (see :mod:`egtp.values.canonical`), so equal bytes there mean what they meant the
-last time, and need not be decoded, checked and encoded again. Of two sends of one kind, nonce,
-lifetime and body differ.
+Two queries of one kind mostly differ in nonce, number and body only. What lies between number and
+body has just one encoding (see :mod:`egtp.values.canonical`), so equal bytes there mean the same as
+last time, and need not be decoded, checked and encoded again. Two sends of one kind differ in
+nonce, lifetime and body.
 """
 
 from __future__ import annotations
@@ -25,21 +25,22 @@ from egtp.values.message import (
 __all__ = ["MessageReader"]
 
 KINDS_MAX: Final = 256
-"""Kinds of queries of which the last lifetime and limit are kept, and of sends that are known."""
+"""Kinds of queries whose last lifetime and limit are remembered, and as many kinds of sends."""
 NIL: Final = 0xC0
 _new: Final = tuple.__new__
 
 
 class MessageReader:
-    """Reads messages exactly as :func:`decode_message`, at half the price for most."""
+    """Reads messages exactly as :func:`decode_message` does, most of them at half the cost."""
 
     __slots__ = ("_kinds", "_terms")
 
     def __init__(self) -> None:
         self._terms: dict[bytes, tuple[bytes, str, int, int]] = {}
-        """By the bytes of a query's kind: what followed it last time, and what all that means."""
+        """By the encoded kind of a query: the bytes that followed last time, and the kind, lifetime
+        and limit that all these stand for."""
         self._kinds: dict[bytes, str] = {}
-        """The kinds of sends, by their bytes."""
+        """The kinds of sends, by their encoding."""
 
     def read(self, data: bytes) -> Message:
         """Raises :class:`InvalidMessage`."""
@@ -85,7 +86,7 @@ class MessageReader:
     def _read_send(self, data: bytes) -> Send | None:
         at = 22 + (data[21] & 0x1F)
         kind = self._kinds.get(data[21:at])
-        # Most lifetimes are some seconds, in milliseconds: numbers of 16 bits.
+        # Most lifetimes are a few seconds, in milliseconds: 16-bit numbers.
         if kind is not None and at + 4 < len(data) and data[at] == INTEGER_16 and data[at + 1]:
             body = body_at(data, at + 3)
             if body is not None:
