@@ -1,1 +1,1 @@
-"""How much, how fast, how long (pure)."""
+"""Limits: how much, how fast, how long (pure)."""

@@ -1,10 +1,10 @@
-"""Accept limits: how many handshakes others may have with this node, and how fast (pure).
+"""Accept limits: how many handshakes others may begin with this node, and how fast (pure).
 
-A connection costs a stranger nothing and this node a handshake. So they are counted by where they
-come from: an IPv4 address, or an IPv6 /64, which is what one customer is given. Rates are token
-buckets, one for each of these and one for all. A handshake through a relay costs as much without a
-connection; it comes from a relay, and from whom that says. Half of either is kept for newcomers:
-however many come again and again, whoever has not come lately is not behind them.
+A connection costs a stranger nothing, but this node a handshake. So connections are counted by
+origin: an IPv4 address, or an IPv6 /64, which is what one customer gets. Rates are token buckets,
+one per origin and one for all. A handshake through a relay costs as much, without a connection; its
+origin is the relay, and the sender that the relay names. Half of both is kept for newcomers:
+however many come again and again, a peer that has not come lately need not wait behind them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from egtp.values.identity import NodeId
 __all__ = ["AcceptLimits", "ArrivalRates", "RelayedInitiations", "origin"]
 
 BURST_S: Final = 5.0
-"""So many seconds' worth may come at once: after an outage all who are behind one NAT come back."""
+"""So many seconds' worth may come at once: after an outage, all peers behind one NAT come back."""
 ORIGINS_MAX: Final = 4096
-"""Buckets that are remembered. Whoever has more addresses than that is held up by the one of all:
-until it has used them in turn, the first is full again anyway."""
+"""Buckets that are remembered. The bucket for all holds up somebody with more addresses than that:
+by the time they have all been used in turn, the first is full again anyway."""
 NEWCOMER_S: Final = 60.0
-"""Whoever came, and then did not for so long, is new: a crowd that wants to be new all the time has
-to be sixty times as large as what newcomers have in a second."""
+"""An origin that has not come for this long is new again: to be new all the time, a crowd must be
+sixty times as large as the newcomers' share per second."""
 
 
 def origin(ip: bytes) -> bytes:
@@ -36,7 +36,7 @@ def origin(ip: bytes) -> bytes:
 
 
 class ArrivalRates:
-    """How fast something may come: from each origin, and from all together."""
+    """Limits how fast something may come: from each origin, and from all together."""
 
     __slots__ = ("_all", "_buckets", "_per_origin_per_s")
 
@@ -50,7 +50,7 @@ class ArrivalRates:
         return len(self._buckets)
 
     def take(self, where: bytes, now_s: float) -> str | None:
-        """Let one in, and return None; or the reason not to."""
+        """Let one in and return None, or return the reason not to."""
         bucket = self._bucket(where, now_s)
         if bucket.ready_s > now_s:
             return "too fast from one address"
@@ -71,13 +71,13 @@ class ArrivalRates:
 
 
 class _Lately:
-    """Who was let in lately; of more than :data:`ORIGINS_MAX`, those of the last."""
+    """The origins that were let in lately: the last :data:`ORIGINS_MAX` of them."""
 
     __slots__ = ("_last_s",)
 
     def __init__(self) -> None:
         self._last_s: OrderedDict[bytes, float] = OrderedDict()
-        """Those first for whom that is longest ago."""
+        """When each was last let in, the least recent first."""
 
     def __len__(self) -> int:
         return len(self._last_s)
@@ -93,7 +93,7 @@ class _Lately:
 
 
 class AcceptLimits:
-    """Of accepted connections only: whom this node dials is its own choice."""
+    """Limits accepted connections only: whom this node dials is its own choice."""
 
     __slots__ = ("_again", "_lately", "_open", "_per_origin_max", "_rates")
 
@@ -107,7 +107,7 @@ class AcceptLimits:
         self._open: Counter[bytes] = Counter()
 
     def enter(self, where: bytes, now_s: float) -> str | None:
-        """Let a connection in, and return None; or the reason not to."""
+        """Let a connection in and return None, or return the reason not to."""
         if self._open[where] >= self._per_origin_max:
             return "too many from one address"
         comes_again = not self._lately.is_new(where, now_s)
@@ -129,14 +129,14 @@ class AcceptLimits:
 
     @property
     def remembered(self) -> int:
-        """How much is held, in entries."""
+        """How many entries are held."""
         return len(self._rates) + len(self._lately) + len(self._open)
 
 
 class RelayedInitiations:
-    """Of what relays deliver to this node, the beginnings of handshakes. One relay brings at most
-    half of them, since it may make up senders; one sender behind it an eighth of that, since it may
-    make up peers. Half of what a relay brings is kept for newcomers."""
+    """Limits the handshakes that others begin through relays. One relay may bring at most half of
+    them, since it may make up senders; one sender behind it an eighth of that, since it may make up
+    peers. Half of what a relay may bring is kept for newcomers."""
 
     __slots__ = ("_again", "_by_relay", "_by_sender", "_lately")
 
@@ -147,8 +147,8 @@ class RelayedInitiations:
         self._lately = _Lately()
 
     def admit(self, relay_id: NodeId, sender: NodeId, now_s: float) -> bool:
-        """Whether this one may be looked at. Who is too fast takes nothing from the others."""
-        # Of each relay apart: who sends is what the relay says.
+        """Whether to process this one. A sender that is too fast takes nothing from others."""
+        # Separately for each relay: the sender is only what that relay claims.
         where = relay_id + sender
         admitted = (
             self._by_sender.take(where, now_s) is None

@@ -1,4 +1,4 @@
-"""How often a node dials somebody because somebody asked it to (pure)."""
+"""How often a node dials an address at the request of others (pure)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ MINUTE_S: Final = 60.0
 
 
 class CheckQuota:
-    """How often this node dials for others: each peer and each IP address (of IPv6 each /64) once
-    in an interval, and all of them together so often in a minute; strangers a little less often, so
-    that they leave some dials to those whom somebody here knows.
+    """Limits how often this node dials for others: each peer and each IP address (for IPv6, each
+    /64) once per interval, and all together ``per_minute``. Strangers get a little less than that,
+    so that some dials are left for the peers that somebody here knows.
 
     Invariant: it remembers no more than the dials of the last interval or minute.
     """
@@ -30,9 +30,9 @@ class CheckQuota:
         return len(self._last)
 
     def take(self, peer_id: NodeId, ip: bytes, now_s: float, *, stranger: bool) -> bool:
-        """Whether there may be a dial now; if so, it counts."""
+        """Whether a dial is allowed now; if so, it counts."""
         self._dialled = [at_s for at_s in self._dialled if now_s - at_s < MINUTE_S]
-        # In order of time, so the old ones are in front.
+        # In the order of time, so the oldest come first.
         for key, last_s in list(self._last.items()):
             if now_s - last_s < self._interval_s:
                 break

@@ -1,8 +1,7 @@
 """Many deadlines, one timer.
 
-Deadlines are put into buckets of one coarse tick each. Adding and removing touch one dict; a
-timer needs to be armed for the earliest bucket only. A deadline is noticed up to one tick late
-and never early.
+There is a bucket of deadlines for each coarse tick. Adding or removing one touches one dict, and
+only the earliest bucket needs a timer. A deadline is noticed up to one tick late, and never early.
 """
 
 from __future__ import annotations
@@ -15,27 +14,27 @@ __all__ = ["TICK_S", "Bucket", "Deadlines", "KeyedDeadlines", "take_out"]
 
 TICK_S: Final = 0.02
 BUCKETS_MIN: Final = 1024
-"""So many may be empty before anybody looks for empty ones."""
+"""So many buckets may be empty before they are swept."""
 
 Key = TypeVar("Key")
 Bucket: TypeAlias = dict[Key, None]
 
 
 def take_out(bucket: Bucket[Key], key: Key) -> None:
-    """Remove a key from its bucket, if its deadline was not told yet."""
+    """Remove a key from its bucket, unless its deadline was reported already."""
     bucket.pop(key, None)
     if not bucket:
-        bucket.clear()  # a dict that was large once gives its memory back only so
+        bucket.clear()  # nothing else makes a dict that was once large free its memory
 
 
 class Deadlines(Generic[Key]):
     """A set of keys, each with a deadline, in seconds on the caller's clock.
 
-    Whoever adds a key is given the bucket that it is in, and takes it out with
-    :func:`take_out`: an emptied bucket stays for a while, since most are used again.
+    :meth:`add` returns the bucket of the key, and :func:`take_out` removes the key from it. An
+    emptied bucket stays for a while, since most are used again.
 
     Invariant: a key is in one bucket at most; the heap holds every tick that has a bucket; at most
-    half of the buckets, and :data:`BUCKETS_MIN`, are empty.
+    half of the buckets, plus :data:`BUCKETS_MIN`, are empty.
     """
 
     __slots__ = ("_buckets", "_last", "_last_tick", "_sweep_at", "_ticks")
@@ -44,7 +43,7 @@ class Deadlines(Generic[Key]):
         self._buckets: dict[int, Bucket[Key]] = {}
         self._ticks: list[int] = []
         self._last_tick: int | None = None
-        """Where the last key went. Most go to the same bucket as the one before."""
+        """Where the last key went: most keys go to the same bucket as the one before."""
         self._last: Bucket[Key] = {}
         self._sweep_at = BUCKETS_MIN
 
@@ -66,7 +65,7 @@ class Deadlines(Generic[Key]):
         return self._last
 
     def _sweep(self) -> None:
-        """Forget the empty buckets: deadlines that are far away leave one in each tick."""
+        """Forget the empty buckets: removed deadlines that were far away leave one in each tick."""
         self._buckets = {tick: bucket for tick, bucket in self._buckets.items() if bucket}
         self._ticks = sorted(self._buckets)
         self._sweep_at = 2 * len(self._buckets) + BUCKETS_MIN
@@ -82,7 +81,7 @@ class Deadlines(Generic[Key]):
         return due
 
     def next_s(self) -> float | None:
-        """When to call :meth:`due` next; None when nothing is waited for."""
+        """When to call :meth:`due` next; None if there are no deadlines."""
         self._last_tick = None
         while self._ticks and not self._buckets[self._ticks[0]]:
             del self._buckets[heapq.heappop(self._ticks)]
@@ -90,7 +89,7 @@ class Deadlines(Generic[Key]):
 
 
 class KeyedDeadlines(Deadlines[Key]):
-    """Deadlines whose keys may be moved and removed by anybody who knows the key."""
+    """Deadlines that can be moved and removed by key alone."""
 
     __slots__ = ("_bucket_of",)
 

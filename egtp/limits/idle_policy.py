@@ -1,12 +1,12 @@
 """Idle policy: which connections are kept, and which go when there are too many (pure).
 
 It tries to be "very clever about keeping connections open if it expects to use them again" (seed
-III.B, R18), in three ways: what is in use is never closed; what was used lately goes last; and a
-peer that came back soon after its idle connection was closed is given twice as long the next time.
+III.B, R18), in three ways: a connection in use is never closed; one that was used lately goes last;
+and a peer that came back soon after its idle connection was closed gets twice as long next time.
 
-When room is needed, connections go in the order of :class:`Standing`, and of one standing the one
-that is unused for longest among :data:`LOOKS` that are looked at in turn. To look at all of them
-each time would let strangers keep this node busy with looking.
+When room is needed, connections go in the order of :class:`Standing`. Within a standing, the next
+:data:`LOOKS` in turn are looked at, and the one of these that is unused for longest goes. Looking
+at all of them each time would let strangers keep this node busy looking.
 
 Each connection is looked at once in a while, so thousands of idle ones cost next to nothing: none
 has a timer, and no packet touches this machine.
@@ -23,38 +23,40 @@ from typing import Final, Generic, TypeVar
 __all__ = ["LOOKS", "IdlePolicy", "Look", "Standing", "Use"]
 
 LOOKS: Final = 16
-"""Connections that are looked at to find one that may go."""
+"""How many connections to look at to find one that may go."""
 LOOKS_PER_TIMEOUT: Final = 4
-"""How often in an idle timeout a connection is looked at: it is closed that much late, at most."""
+"""How often per idle timeout to look at a connection: it is closed late by one such interval at
+most."""
 JUST_USED_S: Final = 1.0
-"""What was used so lately is in the middle of something, and does not make room for others."""
+"""A connection used so lately is in the middle of something, and does not make room for others."""
 RETURNS_MAX: Final = 4096
-"""Peers of whom it is remembered how long they may be idle; those least recently closed go."""
+"""Peers whose idle timeouts are remembered; the least recently closed are forgotten first."""
 
 Peer = TypeVar("Peer", bound=Hashable)
 
 
 class Standing(enum.IntEnum):
-    """Of a connection, in the order in which they make room."""
+    """Classes of connections, in the order in which they make room."""
 
     STRANGER = 0
-    """Its other end has proven who it is, and nobody here has asked for that peer."""
+    """Its peer has proven its identity, and nobody here has asked for that peer."""
     UNPROVEN = 1
-    """Accepted, and its other end has proven nothing yet. The oldest goes first."""
+    """Accepted, and its peer has not proven its identity yet. The oldest goes first."""
     KNOWN = 2
-    """Proven, and of a peer that somebody here wanted to reach."""
+    """Its peer has proven its identity, and somebody here wanted to reach that peer."""
     OPENING = 3
-    """Being dialled, or proving itself: somebody here waits for it, so it makes no room."""
+    """Being dialled, or the dialled peer is proving its identity: somebody here waits for that, so
+    it never makes room."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is known of a connection now."""
+    """How a connection is used at the moment."""
 
     used_s: float
     """When something last went over it."""
     keep: str | None = None
-    """Why it must stay though nothing went over it lately; None if it need not."""
+    """Why it must stay even if nothing went over it lately; None if it need not."""
 
 
 Look = Callable[[int], Use]
@@ -66,13 +68,13 @@ class _Resident(Generic[Peer]):
     def __init__(self, standing: Standing, now_s: float, allowed_s: float) -> None:
         self.standing = standing
         self.seen_s = now_s
-        """When it was last looked at, or came."""
+        """When it was last looked at; at first, when it came or got its standing."""
         self.peer: Peer | None = None
         self.allowed_s = allowed_s
 
 
 class IdlePolicy(Generic[Peer]):
-    """Connections are numbers here.
+    """The policy for all connections, each known by its number.
 
     Invariant: each is in the list of its standing and in no other, and every list is ordered by
     when its connections were last seen.
@@ -87,7 +89,7 @@ class IdlePolicy(Generic[Peer]):
         self._lists: dict[Standing, OrderedDict[int, None]] = {s: OrderedDict() for s in Standing}
         self._of_peer: dict[Peer, tuple[int, ...]] = {}
         self._returns: OrderedDict[Peer, tuple[float, float]] = OrderedDict()
-        """When a peer's idle connection was closed, and how long it had been allowed to be idle."""
+        """When a peer's idle connection was closed, and how long that had been allowed to idle."""
 
     def count(self, standing: Standing) -> int:
         return len(self._lists[standing])
@@ -97,29 +99,29 @@ class IdlePolicy(Generic[Peer]):
         return self._of_peer.get(peer, ())
 
     def awaits_proof(self, number: int) -> bool:
-        """Whether the connection has proven nothing yet, and still may."""
+        """Whether the connection's peer has not proven its identity yet, but still may."""
         resident = self._residents.get(number)
         return resident is not None and resident.peer is None
 
     def oldest(self, standing: Standing) -> int | None:
-        """Which came first, or was last seen longest ago."""
+        """The one that was last seen longest ago; None if there is none."""
         return next(iter(self._lists[standing]), None)
 
     # Coming and going
 
     def add(self, number: int, standing: Standing, now_s: float) -> None:
-        """A connection that has proven nothing yet: accepted, or being opened."""
+        """Add a connection without a proof yet: accepted, or being opened."""
         self._residents[number] = _Resident(standing, now_s, self._idle_s)
         self._lists[standing][number] = None
 
     def prove(self, number: int, peer: Peer, standing: Standing, now_s: float) -> None:
-        """A peer has proven itself on the connection; ``standing`` is what it has from now on."""
+        """A peer has proven itself on the connection, which has ``standing`` from now on."""
         resident = self._move(number, standing, now_s)
         resident.peer, resident.allowed_s = peer, self._allowance(peer, now_s)
         self._of_peer[peer] = (*self.of_peer(peer), number)
 
     def promote(self, peer: Peer, now_s: float) -> None:
-        """The peer is no stranger any more."""
+        """The peer is no longer a stranger."""
         for number in self.of_peer(peer):
             self._move(number, Standing.KNOWN, now_s)
 
@@ -131,7 +133,7 @@ class IdlePolicy(Generic[Peer]):
         return resident
 
     def remove(self, number: int) -> None:
-        """The connection is gone, or being closed; a second time does nothing."""
+        """The connection is gone or being closed; a second call does nothing."""
         resident = self._residents.pop(number, None)
         if resident is None:
             return
@@ -146,7 +148,7 @@ class IdlePolicy(Generic[Peer]):
     # What should be closed
 
     def overdue(self, standing: Standing, since_s: float) -> list[int]:
-        """The connections of a standing that came at ``since_s`` or before."""
+        """The connections of a standing that were last seen at ``since_s`` or before."""
         overdue = []
         for number in self._lists[standing]:
             if self._residents[number].seen_s > since_s:
@@ -155,8 +157,8 @@ class IdlePolicy(Generic[Peer]):
         return overdue
 
     def idle(self, now_s: float, look: Look) -> list[int]:
-        """The connections that have been unused for longer than they may; looks only at those
-        whose turn it is. They are to be removed."""
+        """The connections that have been unused for longer than allowed, which the caller must
+        remove. Only those whose turn it is are looked at."""
         idle = []
         for standing in (Standing.STRANGER, Standing.KNOWN):
             for number in self.overdue(standing, now_s - self._idle_s / LOOKS_PER_TIMEOUT):
@@ -168,8 +170,8 @@ class IdlePolicy(Generic[Peer]):
         return idle
 
     def make_room(self, up_to: Standing, now_s: float, look: Look) -> int | None:
-        """The connection that should go for the sake of a new one, of a standing ``up_to`` that
-        one; None if none may. It is to be removed."""
+        """The connection that should make room for a new one, which the caller must remove; None
+        if none may. It has a standing of at most ``up_to``."""
         for standing in Standing:
             if standing > up_to or standing is Standing.OPENING:
                 break
@@ -182,8 +184,8 @@ class IdlePolicy(Generic[Peer]):
         return None
 
     def least_used(self, standing: Standing, now_s: float, look: Look) -> int | None:
-        """Of those whose turn it is to be looked at, the one unused for longest; None if all are
-        in use."""
+        """Among those whose turn it is to be looked at, the one unused for longest; None if all of
+        these are in use."""
         turns = self._lists[standing]
         longest: tuple[float, int] | None = None
         for _ in range(min(LOOKS, len(turns))):

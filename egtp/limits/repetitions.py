@@ -1,5 +1,8 @@
-"""What goes wrong once may go wrong with every query: told in full each time, it would be a flood
-that anybody could set off. Pure."""
+"""Limits how often the same failure is reported (pure).
+
+What goes wrong once may go wrong with every query: reporting it in full each time would cause a
+flood that anybody could set off.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +12,21 @@ from typing import Final
 __all__ = ["AGAIN_S", "Repetitions"]
 
 AGAIN_S: Final = 60.0
-"""How long the same is not told again."""
+"""How long the same failure is not reported again."""
 REMEMBERED_MAX: Final = 256
-"""Different things: more than an application has places that fail."""
+"""Different failures: more than an application has places to fail in."""
 
 
 class Repetitions:
-    """Counts what is not told."""
+    """Says what to report, and counts what is not reported."""
 
     def __init__(self) -> None:
         self._told: dict[Hashable, tuple[float, int]] = {}
-        """When each was told last, and how often it was not told since; in the order of these."""
+        """When each was last reported, and how often it was not since; the least recent first."""
 
     def times(self, what: Hashable, now_s: float) -> int:
-        """How often ``what`` has happened since it was told last, this time included, if it is to
-        be told now; 0 if not."""
+        """0 if ``what`` is not to be reported now; otherwise how often it has happened since the
+        last report, including this time."""
         told_s, untold = self._told.get(what, (now_s - AGAIN_S, 0))
         if now_s - told_s < AGAIN_S:
             self._told[what] = told_s, untold + 1

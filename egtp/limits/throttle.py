@@ -1,13 +1,13 @@
 """Throttling: who may move bytes, and when (seed II.D, R16; pure).
 
-A limit is a token bucket: tokens flow in at its rate, and whoever moves bytes takes as many. It may
-take more than there are, so that a packet larger than the bucket gets through; then the bucket is
-in debt, and nobody takes from it until that is paid. So in any time t no more than ``rate * t``,
-plus what flows in within :data:`BURST_S`, plus one packet or read, is moved, and no less while
-there is enough to move.
+A limit is a token bucket: tokens flow in at its rate, and moving bytes takes as many. A packet may
+take more than there are, so that one larger than the bucket gets through; the bucket is then in
+debt, and nobody takes from it until that is paid. So in any time t, at most ``rate * t``, plus what
+flows in within :data:`BURST_S`, plus one packet or read is moved; and the rate is used in full
+while there is enough to move.
 
-Nothing here holds data. Who may not move bytes now waits for a turn. Turns are given in the order
-in which they were asked for, for one packet or read each, so nobody starves.
+Nothing here holds data. A key that may not move bytes now waits for a turn. Turns are given in the
+order in which they were asked for, for one packet or read each, so no key starves.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from egtp.limits.deadlines import KeyedDeadlines
 __all__ = ["BURST_S", "GRANT_S", "Throttler", "TokenBucket"]
 
 BURST_S: Final = 0.05
-"""What flows into the bucket of a throttle in this time may be moved at once: longer than timers
-and a busy event loop are late, which would cost bandwidth otherwise, and far shorter than the
-seconds that a rate is about."""
+"""What flows into the bucket of a throttle in this time may be moved at once. It is longer than
+timers and a busy event loop are late, which would otherwise cost bandwidth, and far shorter than
+the seconds that a rate is about."""
 GRANT_S: Final = 0.05
-"""A turn that is not used for so long is over, and what was reserved for it is free again."""
+"""A turn that is not used within this time is over, and what was reserved for it is free again."""
 
 Key = TypeVar("Key", bound=Hashable)
 
 
 class TokenBucket:
-    """A rate, and how much may come at once. It may be of bytes, or of anything else.
+    """A rate and a burst, of bytes or of anything else.
 
     Its state is the time at which it is full again: one number, from which the rest follows.
     """
@@ -47,22 +47,22 @@ class TokenBucket:
 
     @property
     def ready_s(self) -> float:
-        """From when on something may be taken: when it is not in debt any more."""
+        """When something may be taken again: as soon as it is not in debt."""
         return self._full_s - self._burst_s
 
     def take(self, amount: float, now_s: float) -> None:
-        """Take, into debt if need be; a negative ``amount`` is given back."""
+        """Take, into debt if necessary; a negative ``amount`` is given back."""
         self._full_s = max(self._full_s, now_s) + amount / self.rate
 
     def change(self, rate_per_s: float, now_s: float) -> None:
-        """Another rate from now on; what was taken and has not flowed in again is still owed."""
+        """Set another rate; what was taken and has not flowed in again is still owed."""
         self._full_s = now_s + max(self._full_s - now_s, 0.0) * self.rate / rate_per_s
         self.rate = rate_per_s
 
 
 class Throttler(Generic[Key]):
     """One direction of all connections of a node: a limit for all together, and one for each that
-    has its own. All rates are bytes per second, None for no limit.
+    has its own. Rates are in bytes per second; None means no limit.
 
     Invariant: a key that waits is in the queue, or waits for its own limit, never both.
     """
@@ -70,27 +70,27 @@ class Throttler(Generic[Key]):
     __slots__ = ("_all", "_granted", "_later", "_own", "_queue", "_reserve_bytes", "_waiting")
 
     def __init__(self, reserve_bytes: int = 0) -> None:
-        """:param reserve_bytes: is taken with each turn, and made good when it is known how much
-        was moved. For turns that are used some time after they were given: without it, all who
-        wait would be let go at the same moment."""
+        """:param reserve_bytes: taken with each turn, and set off against what was moved once that
+        is known. For turns that are used some time after they were given: without a reserve, all
+        that wait would get one at the same moment."""
         self._reserve_bytes = reserve_bytes
         self._all: TokenBucket | None = None
         self._own: dict[Key, TokenBucket] = {}
         self._waiting: set[Key] = set()
         self._queue: OrderedDict[Key, None] = OrderedDict()
         self._later: KeyedDeadlines[Key] = KeyedDeadlines()
-        """Those that wait for their own limit."""
+        """Keys that wait for their own limit."""
         self._granted: OrderedDict[Key, float] = OrderedDict()
-        """Who was given a turn and has not used it, and when."""
+        """Keys that have a turn and have not used it yet, with the time when it was given."""
 
     # Limits
 
     def limit_all(self, rate: float | None, now_s: float) -> None:
-        """Of all keys together, from now on."""
+        """Limit all keys together from now on."""
         self._all = _changed(self._all, rate, now_s)
 
     def limit(self, key: Key, rate: float | None, now_s: float) -> None:
-        """Of one key, beside that of all."""
+        """Limit one key from now on, in addition to the limit for all."""
         bucket = _changed(self._own.pop(key, None), rate, now_s)
         if bucket is not None:
             self._own[key] = bucket
@@ -99,7 +99,7 @@ class Throttler(Generic[Key]):
             self.wait(key, now_s)
 
     def rate_of(self, key: Key) -> float | None:
-        """The lower one of the limits that hold for the key; None if none does."""
+        """The lower of the limits that apply to the key; None if none does."""
         rates = [bucket.rate for bucket in (self._all, self._own.get(key)) if bucket is not None]
         return min(rates, default=None)
 
@@ -112,13 +112,13 @@ class Throttler(Generic[Key]):
 
     @property
     def waiting(self) -> list[Key]:
-        """Who waits for a turn, in no order."""
+        """The keys that wait for a turn, in no particular order."""
         return list(self._waiting)
 
     # Moving
 
     def may_move(self, key: Key, now_s: float) -> bool:
-        """Whether ``key`` may move a packet now: it is its turn, or nothing is in its way."""
+        """Whether ``key`` may move a packet now: it has a turn, or nothing is in its way."""
         if key in self._granted:
             return True
         if self._queue or (self._all is not None and self._all.ready_s > now_s):
@@ -127,14 +127,14 @@ class Throttler(Generic[Key]):
         return own is None or own.ready_s <= now_s
 
     def moved(self, key: Key, size: int, now_s: float) -> None:
-        """So many bytes of ``key`` were moved; whether or not they should have been."""
+        """So many bytes of ``key`` were moved, whether or not they should have been."""
         amount = size
         if self._granted.pop(key, None) is not None:
             amount -= self._reserve_bytes
         self._take(key, amount, now_s)
 
     def wait(self, key: Key, now_s: float) -> None:
-        """Wait for a turn; a second time changes nothing."""
+        """Wait for a turn; a second call changes nothing."""
         if key in self._waiting:
             return
         self._waiting.add(key)
@@ -145,8 +145,8 @@ class Throttler(Generic[Key]):
             self._queue[key] = None
 
     def turn(self, now_s: float) -> Key | None:
-        """Who may move one packet now, and does not wait any more. To be called until it is None,
-        and again at :meth:`next_s`."""
+        """The next key that may move one packet now; it no longer waits. Call this until it returns
+        None, and again at :meth:`next_s`."""
         while self._granted and next(iter(self._granted.values())) <= now_s - GRANT_S:
             self._give_back(*self._granted.popitem(last=False))
         self._queue.update(dict.fromkeys(self._later.due(now_s)))
@@ -159,7 +159,7 @@ class Throttler(Generic[Key]):
         return key
 
     def next_s(self) -> float | None:
-        """When to ask for a turn next; None while nobody waits."""
+        """When to call :meth:`turn` next; None while nobody waits."""
         if not self._waiting:
             return None
         times = [self._later.next_s()]
