@@ -1,8 +1,9 @@
 """TCPCommsHandler: all TCP connections of a node (seed III.B, R18).
 
-Opens, accepts, keeps and closes connections. Who may come in, and who has to go, is decided by two
-machines, :mod:`egtp.limits.accept_limits` and :mod:`egtp.limits.idle_policy`. It is called on the
-event loop now and then to clean up; that costs next to nothing however many connections are idle.
+Opens, accepts, keeps and closes connections. Two machines decide which may come in and which have
+to go: :mod:`egtp.limits.accept_limits` and :mod:`egtp.limits.idle_policy`. The handler is called on
+the event loop now and then to clean up, which costs next to nothing however many connections are
+idle.
 """
 
 from __future__ import annotations
@@ -36,13 +37,13 @@ CLOSE_TIMEOUT_S: Final = 0.5
 
 
 class CommsOwner(Protocol):
-    """What the handler asks and tells."""
+    """What the handler asks and tells its owner."""
 
     def received(self, connection: TCPConnection, packet: bytes) -> None:
-        """A packet came."""
+        """A packet arrived."""
 
     def read(self, connection: TCPConnection) -> None:
-        """All packets were given of what was read from a socket at once."""
+        """All packets of one read from a socket have been delivered."""
 
     def writable(self, connection: TCPConnection) -> None:
         """A connection takes data again."""
@@ -51,22 +52,22 @@ class CommsOwner(Protocol):
         """A connection has ended; called once for each."""
 
     def why_keep(self, connection: TCPConnection) -> str | None:
-        """Why a connection must stay though nothing went over it lately; None if it need not."""
+        """Why a connection must stay even if nothing went over it lately; None if it need not."""
 
     def confirmed_on(self, connection: TCPConnection) -> float | None:
-        """When the peer on the connection was last heard or talked to (elapsed seconds); None if
-        no peer has proven itself on it."""
+        """When something last came from or went to the peer on the connection (elapsed seconds);
+        None if no peer has proven itself on it."""
 
     def held_back(self, connection: TCPConnection) -> None:
-        """Receiving on the connection is throttled: what the other side says is heard late, and it
-        may take this node for dead. Told with each clean-up."""
+        """Receiving on the connection is throttled, so this node hears the other side late, and may
+        seem dead to it. Told at each clean-up."""
 
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
 
 class Traffic(NamedTuple):
-    """Bytes on sockets, with all that goes around messages."""
+    """Bytes on sockets, including all that surrounds messages."""
 
     bytes_in: int
     bytes_out: int
@@ -85,7 +86,7 @@ class TCPCommsHandler:
     ) -> None:
         self._observer = observer
         self._owner = owner
-        # What connections tell, and is the owner's affair alone.
+        # What connections tell that concerns the owner alone.
         self.received: Final = owner.received
         self.read: Final = owner.read
         self._config = config
@@ -108,7 +109,7 @@ class TCPCommsHandler:
         )
         self._connections: dict[int, TCPConnection] = {}
         self._closing_until_s: dict[int, float] = {}
-        """In order: all are given the same time."""
+        """In the order of the deadlines, since all get the same time."""
         self._openings: dict[int, asyncio.Task[None]] = {}
         self._bytes_before = Traffic(0, 0)
         """Of connections that are closed."""
@@ -132,7 +133,7 @@ class TCPCommsHandler:
     # Connections
 
     def connection(self, number: int | None) -> TCPConnection | None:
-        """The one of that number, as strategies name it, while it is there."""
+        """The connection of that number, as strategies name it; None if it is gone."""
         return None if number is None else self._connections.get(number)
 
     def __len__(self) -> int:
@@ -143,7 +144,7 @@ class TCPCommsHandler:
 
     @property
     def traffic(self) -> Traffic:
-        """Of all connections there have been."""
+        """That of all connections there have ever been."""
         there = self._connections.values()
         return Traffic(
             self._bytes_before.bytes_in + sum(it.bytes_in for it in there),
@@ -151,7 +152,8 @@ class TCPCommsHandler:
         )
 
     def open(self, strategy: TCPStrat) -> TCPConnection:
-        """The connection that ``strategy`` means; a new one, still opening, for an address.
+        """The connection that ``strategy`` names; for an address, a new one, which is still
+        opening.
 
         Raises :class:`NotSent` if it is gone, or if there are too many.
         """
@@ -171,14 +173,14 @@ class TCPCommsHandler:
         self._policy.add(connection.number, Standing.OPENING, connection.started_s)
         number, open_it = connection.number, partial(self._open, connection, strategy.address)
         self._openings[number] = task = begin_later(open_it)
-        # Not by the task itself: one that is cancelled before its first turn does nothing at all.
+        # The task cannot do this itself: if cancelled before its first turn, it never runs.
         task.add_done_callback(lambda _: self._openings.pop(number))
         return connection
 
     async def _open(self, connection: TCPConnection, address: Address) -> None:
         local = None if self.dial_from is None else (self.dial_from, 0)
         loop = asyncio.get_running_loop()
-        # Whatever ends the connection ends this task, too.
+        # Whatever ends the connection also ends this task.
         timer = loop.call_later(self._config.dial_timeout_s, connection.abort, AttemptReason.SILENT)
         try:
             await loop.create_connection(
@@ -187,7 +189,7 @@ class TCPCommsHandler:
         except TimeoutError:
             connection.abort(AttemptReason.SILENT)
         except OSError as error:
-            # asyncio words a failed bind or connect in a sentence of its own; keep the cause.
+            # asyncio words a failed bind or connect in its own way; keep the cause alone.
             refused = error.errno == errno.ECONNREFUSED
             connection.abort(AttemptReason.REFUSED if refused else in_words(error))
         finally:
@@ -205,7 +207,7 @@ class TCPCommsHandler:
         )
 
     def _enter(self, connection: TCPConnection) -> None:
-        """It counts from now on, until it is closed."""
+        """From now on the connection counts, until it is closed."""
         self._connections[connection.number] = connection
         self._throttling.add(connection)
 
@@ -213,11 +215,11 @@ class TCPCommsHandler:
 
     @property
     def _kept(self) -> int:
-        """Connections that are not on their way out."""
+        """How many connections there are, except those being closed."""
         return len(self._connections) - len(self._closing_until_s)
 
     def _admit(self, connection: TCPConnection) -> str | None:
-        """Let an accepted connection in, and return None; or the reason not to."""
+        """Let an accepted connection in and return None, or return the reason not to."""
         assert connection.remote is not None  # noqa: S101 - it is open
         now, where = self._elapsed(), origin(connection.remote.ip)
         reason = self._accepts.enter(where, now)
@@ -226,7 +228,7 @@ class TCPCommsHandler:
         connection.origin = where
         oldest = self._policy.oldest(Standing.UNPROVEN)
         if oldest and self._policy.count(Standing.UNPROVEN) >= self._config.half_open_max:
-            # Whoever means it needs a round trip; the oldest has had the most time.
+            # An honest peer needs one round trip for its proof; the oldest has had most time.
             self._counters["connection refused: too many unproven"] += 1
             self._connections[oldest].abort("too many connections that prove nobody")
         elif self._kept > self._config.connections_max and not self._make_room(Standing.UNPROVEN):
@@ -254,7 +256,7 @@ class TCPCommsHandler:
         self._throttling.prove(connection, peer_id)
 
     def want(self, peer_id: NodeId) -> None:
-        """Somebody here has to do with the peer from now on: its connections are no stranger's."""
+        """Somebody here wants to reach the peer: its connections are no longer a stranger's."""
         self._policy.promote(peer_id, self._elapsed())
 
     def _has_room_for_stranger(self) -> bool:
@@ -289,7 +291,7 @@ class TCPCommsHandler:
         self._throttling.limit_all(rates, self._connections.values())
 
     def throttle_peer(self, peer_id: NodeId, rates: Rates) -> None:
-        """Limit each connection to a peer from now on, beside the limit of all."""
+        """Limit each connection to a peer from now on, in addition to the limit for all."""
         connections = [self._connections[number] for number in self._policy.of_peer(peer_id)]
         self._throttling.limit_peer(peer_id, rates, connections)
 
@@ -298,8 +300,8 @@ class TCPCommsHandler:
     def opened(self, connection: TCPConnection) -> None:
         if connection.dialled is not None:
             return
-        # Not entered as it was accepted: if its listening socket is closed in that moment, asyncio
-        # drops it, and tells nobody.
+        # Enter it only now, not when accepted: if its listening socket is closed at that moment,
+        # asyncio drops the connection and tells nobody.
         if self._closed:
             connection.abort("this node is closed")
             return
@@ -324,7 +326,7 @@ class TCPCommsHandler:
     def closed(self, connection: TCPConnection, reason: str) -> None:
         number = connection.number
         if self._connections.pop(number, None) is None:
-            return  # it was accepted, and gone before it was open
+            return  # accepted, but gone before it was open
         before = self._bytes_before
         self._bytes_before = Traffic(
             before.bytes_in + connection.bytes_in, before.bytes_out + connection.bytes_out
@@ -344,8 +346,8 @@ class TCPCommsHandler:
     # Cleaning up
 
     def clean_up(self) -> None:
-        """Close what has proven nobody in time, what has been idle for too long, and what could
-        not be closed in peace."""
+        """Close the connections whose peers have not proven themselves in time, those idle for too
+        long, and those that have taken too long to close."""
         config, now = self._config, self._elapsed()
         while self._closing_until_s and next(iter(self._closing_until_s.values())) <= now:
             self._end_closing(next(iter(self._closing_until_s)))
@@ -369,7 +371,7 @@ class TCPCommsHandler:
             connection.abort(reason)
 
     async def close(self) -> None:
-        """Stop listening, let what is written leave, and close; return when nothing is left."""
+        """Stop listening, let what was written leave, and close; returns when nothing is left."""
         self._closed = True
         self._listeners.close()
         for connection in self.all():

@@ -1,8 +1,8 @@
 """TCPConnection: one socket (seed III.C, R19).
 
-Puts packets into frames and cuts the incoming stream back into packets; holds what cannot be
-written yet, because the connection is still being opened or the socket is full; says once why it
-ended. It knows nothing of peers or sessions.
+Puts packets into frames, and cuts the incoming stream back into packets; holds what cannot be
+written yet, because the connection is still opening, sending is throttled, or the socket is full;
+reports once why it ended. It knows nothing of peers or sessions.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ __all__ = ["ConnectionOwner", "TCPConnection", "Throttle"]
 
 
 class _Held(NamedTuple):
-    """A packet that waits for the socket, and who is told when it goes there."""
+    """A packet that waits for the socket, and the callback for when it is written."""
 
     packet: bytes
     written: Callable[[], None] | None
 
 
 class ConnectionOwner(Protocol):
-    """What a connection tells, always on the event loop."""
+    """What a connection tells its owner, always on the event loop."""
 
     def opened(self, connection: TCPConnection) -> None:
         """The socket is connected."""
 
     def received(self, connection: TCPConnection, packet: bytes) -> None:
-        """A whole packet came."""
+        """A whole packet arrived."""
 
     def read(self, connection: TCPConnection) -> None:
-        """All packets were given of what was read from the socket at once."""
+        """All packets of one read from the socket have been delivered."""
 
     def writable(self, connection: TCPConnection) -> None:
-        """The connection takes more again."""
+        """The connection takes data again."""
 
     def garbage(self, reason: str) -> None:
-        """What came is not a stream of frames; the connection is closed by itself."""
+        """What arrived is not a stream of frames; the connection ends by itself."""
 
     def closing(self, connection: TCPConnection) -> None:
         """It takes nothing more, and is closed as soon as what it has accepted has left and the
-        other side has ended too. The owner aborts it if that takes too long."""
+        other side has ended, too. The owner aborts it if that takes too long."""
 
     def closed(self, connection: TCPConnection, reason: str) -> None:
-        """Called once, last, whether or not the connection was ever open."""
+        """Called once, after everything else, whether or not the connection was ever open."""
 
 
 class Throttle(Protocol):
-    """What limits the rates of a connection."""
+    """Limits the rates of a connection."""
 
     def opened(self, connection: TCPConnection) -> None:
         """The socket is connected."""
 
     def may_send(self, connection: TCPConnection) -> bool:
-        """Whether a packet may be written now. If not, ``send_again`` is called when it may."""
+        """Whether a packet may be written now. If not, calls ``send_again`` when it may."""
 
     def sent(self, connection: TCPConnection, size: int) -> None:
         """So many bytes were written."""
@@ -73,14 +73,15 @@ class Throttle(Protocol):
 
 
 class TCPConnection(asyncio.Protocol):
-    """Its states are those of :data:`~egtp.tcp.connection_life.CONNECTION_LIFE`.
+    """A TCP connection, in the states of :data:`~egtp.tcp.connection_life.CONNECTION_LIFE`.
 
-    - *opening*: packets are held, and sent when it is open.
-    - *open*: packets are written at once, or held while the socket is full or sending is throttled.
-    - *closing*: takes no more packets; what is held is still written, then the end of the stream,
-      and what comes is read until the other side ends too. (To close at once, with data unread,
-      would reset the connection and lose what is still on its way.)
-    - *closed*: nothing is left of it but its reason.
+    - *opening*: holds packets, and sends them once it is open.
+    - *open*: writes packets at once, or holds them while the socket is full or sending is
+      throttled.
+    - *closing*: takes no more packets; writes those that it holds, then the end of the stream, and
+      reads until the other side ends, too. (Closing at once with data unread would reset the
+      connection, and lose what is still on its way.)
+    - *closed*: nothing is left of it but the reason.
     """
 
     __slots__ = (
@@ -119,23 +120,23 @@ class TCPConnection(asyncio.Protocol):
         self.number: Final = number
         """Names the connection within its node."""
         self.dialled: Final = dialled
-        """The address that was dialled; None for a connection that was accepted."""
+        """The address that was dialled; None for an accepted connection."""
         self.started_s: Final = started_s
         self.remote: Address | None = dialled
         self.origin: bytes | None = None
-        """What the owner counts an accepted connection by, once it has let it in."""
+        """By what the owner counts an accepted connection, once let in."""
         self.local_host: str | None = None
-        """This side's IP address, once open."""
+        """The local IP address, once the connection is open."""
         self.state = CONNECTION_LIFE.start
         self.takes_more = False
         """Whether a packet sent now goes to the socket at once."""
         self.bytes_in = 0
-        """Taken from the socket..."""
+        """Read from the socket..."""
         self.bytes_out = 0
-        """...and given to it."""
+        """...and written to it."""
         self._owner = owner
         self._held_bytes_max = held_bytes_max
-        # An empty deque is larger than all the rest: there is one only while something is held.
+        # An empty deque is larger than all the rest, so there is one only while something is held.
         self._held: deque[_Held] | None = None
         self._held_bytes = 0
         self.throttle: Throttle | None = None
@@ -145,14 +146,14 @@ class TCPConnection(asyncio.Protocol):
         self._throttled = False
         """It is not our turn to write."""
         self._listens = True
-        """Whether what comes is given to the owner."""
+        """Whether packets that arrive are given to the owner."""
         self._splitter = FrameSplitter()
         self._transport: asyncio.Transport | None = None
         self._reason: str | None = None
 
     @property
     def strategy(self) -> TCPStrat:
-        """The run-time strategy that means this very connection."""
+        """The run-time strategy that names this very connection."""
         return TCPStrat(self.remote or Address(bytes(4), 0), self.number)
 
     @property
@@ -169,7 +170,7 @@ class TCPConnection(asyncio.Protocol):
 
     @property
     def was_open(self) -> bool:
-        """Whether anybody accepted the connection, even if it is closed now."""
+        """Whether the connection was ever open, even if it is closed now."""
         return self.local_host is not None
 
     @property
@@ -178,7 +179,7 @@ class TCPConnection(asyncio.Protocol):
         return self._splitter.pending_bytes
 
     def lift_limit(self) -> None:
-        """The peer is confirmed: take frames of full size."""
+        """The peer is confirmed: accept frames of full size."""
         self._splitter.lift_limit()
 
     # Sending
@@ -187,7 +188,7 @@ class TCPConnection(asyncio.Protocol):
         """Write a packet, or hold it until the socket and the throttle take it.
 
         ``written`` is called right before the packet's first byte is given to the socket: within
-        this call, or later if the packet is held, and never if it is dropped. It must not use the
+        this call, or later if the packet is held; never if it is dropped. It must not use the
         connection. Raises :class:`NotSent` if the connection is closing or closed, or holds too
         much already.
         """
@@ -212,8 +213,8 @@ class TCPConnection(asyncio.Protocol):
         transport = self._transport
         transport.write(framed)  # type: ignore[union-attr]  # open: there is one
         if transport.is_closing():  # type: ignore[union-attr]
-            # Reset by the other side, which the loop tells soon. Until then it would take whatever
-            # is written, and asyncio logs a line for each.
+            # Reset by the other side, as the loop will report soon. Until then the transport would
+            # take whatever is written, and asyncio logs a line for each write.
             self.takes_more = False
         if self.throttle is not None:
             self.throttle.sent(self, len(framed))
@@ -227,18 +228,19 @@ class TCPConnection(asyncio.Protocol):
         return False
 
     def send_again(self) -> None:
-        """It is our turn to write a packet, or nothing is throttled any more."""
+        """It is our turn to write a packet, or sending is no longer throttled."""
         self._throttled = False
         self._go_on()
 
     def _go_on(self) -> None:
-        """Nothing may be in the way any more: write, and say so to the owner."""
+        """Write what is held, and tell the owner if the connection then takes data again."""
         self._write_held()
         if self.takes_more:
             self._owner.writable(self)
 
     def _write_held(self) -> None:
-        """Write what is held, as far as it may be; then take more, or end the stream."""
+        """Write as much of what is held as is allowed; after all of it, take more or, if closing,
+        end the stream."""
         transport, held = self._transport, self._held
         if transport is None or transport.is_closing():
             return
@@ -255,8 +257,8 @@ class TCPConnection(asyncio.Protocol):
             try:
                 transport.write_eof()
             except OSError as error:
-                # Reset by the other side, which the loop has not been told yet, and never would be
-                # while this end does not read.
+                # Reset by the other side. The loop does not know yet, and never would while this
+                # end does not read.
                 self.abort(in_words(error))
         else:
             self.takes_more = not (self._paused or self._throttled)
@@ -264,16 +266,16 @@ class TCPConnection(asyncio.Protocol):
     # Ending
 
     def close(self, reason: str) -> None:
-        """Close after all that was accepted has left. What comes meanwhile is dropped.
+        """Close after everything that was accepted has left. What arrives meanwhile is dropped.
 
-        Unlike :meth:`abort`, it loses nothing that was accepted, provided that the other side
-        reads and ends, too. A connection that is not open yet ends at once.
+        Unlike :meth:`abort`, this loses nothing that was accepted, provided that the other side
+        reads, and ends, too. A connection that is not open yet ends at once.
         """
         self._listens = False
         self.drain(reason)
 
     def drain(self, reason: str) -> None:
-        """As :meth:`close`, and what the other side had sent before it knew is still given."""
+        """Like :meth:`close`, but what the other side still sends is delivered until it ends."""
         after = CONNECTION_LIFE.after(self.state, ConnectionEvent.CLOSE)
         if after is self.state:
             return
@@ -307,7 +309,7 @@ class TCPConnection(asyncio.Protocol):
     # Receiving
 
     def pause_reading(self) -> None:
-        """Leave what comes in the socket, which holds up the other side."""
+        """Leave what arrives in the socket, so that TCP holds up the other side."""
         if self._transport is not None:
             self._transport.pause_reading()
 
@@ -316,12 +318,12 @@ class TCPConnection(asyncio.Protocol):
             self._transport.resume_reading()
 
     def read_into(self, buffer: memoryview | None) -> None:
-        """Read no more at a time than fits into ``buffer``; with None, what the loop reads."""
+        """Read no more at a time than fits into ``buffer``; if None, as much as the loop likes."""
         transport = self._transport
         if transport is None:
             return
         is_reading = transport.is_reading()
-        # uvloop looks at the protocol only when it begins to read.
+        # uvloop looks at the protocol only when it starts reading.
         transport.pause_reading()
         transport.set_protocol(self if buffer is None else SmallReads(self, buffer))
         if is_reading:
@@ -330,7 +332,7 @@ class TCPConnection(asyncio.Protocol):
     # What asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transports have the methods without the base class.
+        # uvloop's transports have the methods, but not the base class.
         transport = cast("asyncio.Transport", transport)
         if self.is_closed:
             transport.abort()
@@ -366,8 +368,8 @@ class TCPConnection(asyncio.Protocol):
             self._owner.read(self)
 
     def eof_received(self) -> bool:
-        """The other side has said all it will say, and may not listen any more: what is held is
-        not written."""
+        """The other side has ended its stream, and may no longer listen: what is held is not
+        written."""
         if self._listens and self.half_frame_bytes:
             self._owner.garbage("a stream that ends within a frame")
         if CONNECTION_LIFE.after(self.state, ConnectionEvent.THEY_END) is not self.state:
@@ -380,7 +382,8 @@ class TCPConnection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self._paused = False
-        # Not from within the loop's own write: asyncio tells the end twice if that comes of it.
+        # Not from within the loop's own write: if that ended the connection, asyncio would report
+        # the end twice.
         asyncio.get_running_loop().call_soon(self._go_on)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -388,5 +391,5 @@ class TCPConnection(asyncio.Protocol):
 
 
 def _address_of(host: str, port: int) -> Address:
-    """Of a socket, whose texts need no checking."""
+    """The address of a socket, whose text needs no checking."""
     return Address.of(host, port) if ":" in host else Address(socket.inet_aton(host), port)

@@ -1,4 +1,4 @@
-"""The states of a TCP connection, as :class:`~egtp.tcp.connection.TCPConnection` runs on them."""
+"""The states of a :class:`~egtp.tcp.connection.TCPConnection`, as a table."""
 
 from __future__ import annotations
 

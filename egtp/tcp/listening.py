@@ -15,7 +15,7 @@ __all__ = ["Listeners"]
 
 
 class Listeners:
-    """The listening sockets of a node; ``accept`` makes the protocol of each new connection."""
+    """The listening sockets of a node; ``accept`` makes a protocol for each new connection."""
 
     def __init__(self, accept: Callable[[], asyncio.Protocol]) -> None:
         self._accept = accept
@@ -23,11 +23,11 @@ class Listeners:
         self._closed = False
 
     async def listen(self, addresses: Iterable[Address]) -> list[Address]:
-        """Listen on these addresses and no others; connections that are open stay open.
+        """Listen on these addresses and no others; open connections stay open.
 
-        Port 0 takes a free one. Returns where it really listens. Raises :class:`InvalidConfig`
-        naming the address that cannot be used, and then listens as before; and
-        :class:`NodeClosed` when all was closed meanwhile.
+        Port 0 picks a free one. Returns the addresses that it really listens on. Raises
+        :class:`InvalidConfig` naming an address that cannot be used, and then listens as before;
+        and :class:`NodeClosed` if it was closed meanwhile.
         """
         kept: dict[Address, asyncio.Server] = {}
         new: dict[Address, asyncio.Server] = {}
@@ -43,10 +43,10 @@ class Listeners:
                         self._accept, address.host, address.port
                     )
                     if not server.sockets:
-                        raise OSError  # Loops pass over what they are given no socket for.
+                        raise OSError  # Loops skip an address without a word if it gets no socket.
                 except OSError as error:
                     number = error.errno or _why_no_socket(address)
-                    why = OSError(number, os.strerror(number))  # Who asks may want to try again.
+                    why = OSError(number, os.strerror(number))  # By its errno, a caller may retry.
                     raise InvalidConfig(f"cannot listen on {address}: {in_words(why)}") from why
                 if self._closed:
                     raise NodeClosed
@@ -71,7 +71,8 @@ class Listeners:
         self._servers = {}
 
     def _requested_as(self, address: Address) -> Address | None:
-        """How an address that is listened on was asked for: with port 0, perhaps."""
+        """The address as it was once requested, perhaps with port 0; None if it is not listened
+        on."""
         for requested, server in self._servers.items():
             if address == requested or address in _bound(server):
                 return requested
@@ -83,7 +84,7 @@ def _bound(server: asyncio.Server) -> list[Address]:
 
 
 def _why_no_socket(address: Address) -> int:
-    """The number of the error that a loop has not told."""
+    """The error number, where the loop did not report one."""
     try:
         with socket.socket(socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6) as tried:
             tried.bind((address.host, 0))

@@ -1,9 +1,8 @@
-"""Small reads: a connection that is throttled reads its socket in small pieces.
+"""Small reads: while receiving is throttled, a connection reads its socket in small pieces.
 
 Event loops read up to 256 KiB at a time. At 20 kB/s that would be one read in 13 seconds: the rate
-would be right, and the peer would seem dead in between. Only a protocol that brings its own buffer
-decides how much is read, so it stands between the socket and the connection for as long as
-receiving is throttled.
+would be right, but the peer would seem dead in between. Only a protocol with its own buffer decides
+how much is read, so one stands between the socket and the connection while receiving is throttled.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ __all__ = ["SmallReads"]
 
 
 class SmallReads(asyncio.BufferedProtocol):
-    """Passes on to ``protocol`` what is read, a buffer at most at a time. A buffer may be shared:
-    it is filled and emptied within one callback of the event loop."""
+    """Passes what is read on to ``protocol``, at most a buffer at a time. Connections may share a
+    buffer, since it is filled and emptied within one callback of the event loop."""
 
     __slots__ = ("_buffer", "_protocol")
 

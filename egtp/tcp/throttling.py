@@ -1,9 +1,9 @@
 """Throttling: keeps all connections of a node to the set rates (seed II.D, R16).
 
-The machine in :mod:`egtp.limits.throttle` says whose turn it is; this tells the connections, at the
-right time. Sending is held up by the connection, which keeps what it cannot write; receiving by not
-reading the socket, so that TCP holds up the other side. A connection that nothing limits has no
-throttling at all, and pays nothing for it.
+The machine in :mod:`egtp.limits.throttle` says whose turn it is; this module tells the connections
+at the right time. To throttle sending, a connection holds what it may not write; to throttle
+receiving, it does not read its socket, so that TCP holds up the other side. A connection without a
+limit has no throttle at all, and pays nothing for it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ __all__ = ["Rates", "Throttling"]
 
 READ_BYTES_MIN: Final = 1024
 READ_BYTES_MAX: Final = 256 * 1024
-"""What is read at a time: what may come within BURST_S, but so much at least and at most."""
+"""What is read at a time: what may arrive within BURST_S, between these two."""
 READ_RESERVE_BYTES: Final = 16 * 1024
-"""What a connection is expected to read when it may read again. What was more is paid for before
-anybody reads again."""
+"""What a connection is expected to read when it may read again. Anything above that is paid for
+before another connection reads."""
 PEERS_MAX: Final = 10_000
-"""Peers with a limit of their own. They are chosen by this node's user, so it is a bound against
-mistakes."""
+"""Peers with a limit of their own. This node's user sets them, so this guards against mistakes."""
 
 
 class Rates(NamedTuple):
@@ -41,12 +40,12 @@ NO_LIMIT: Final = Rates()
 
 
 class Throttling:
-    """The limits of a node in both directions, and one timer for all who wait."""
+    """The limits of a node in both directions, and one timer for all connections that wait."""
 
     def __init__(self, elapsed: Callable[[], float], rates: Rates, each: Rates = NO_LIMIT) -> None:
         """
-        :param rates: of all connections together.
-        :param each: of each connection to a peer that has no limit of its own.
+        :param rates: those of all connections together.
+        :param each: those of each connection to a peer without a limit of its own.
         """
         self._elapsed = elapsed
         self._each = each
@@ -55,7 +54,7 @@ class Throttling:
         self._peers: dict[NodeId, Rates] = {}
         self._all = NO_LIMIT
         self._buffer: memoryview | None = None
-        """Shared by all connections that are throttled in receiving."""
+        """Shared by all connections whose receiving is throttled."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at_s = 0.0
         self._giving_turns = False
@@ -64,7 +63,7 @@ class Throttling:
     # Limits
 
     def limit_all(self, rates: Rates, connections: Iterable[TCPConnection]) -> None:
-        """Of all connections together; ``connections`` are all."""
+        """Limit all connections together; ``connections`` are all that there are."""
         now = self._elapsed()
         self._all = rates
         self._sending.limit_all(rates.send, now)
@@ -76,8 +75,8 @@ class Throttling:
     def limit_peer(
         self, peer_id: NodeId, rates: Rates, connections: Iterable[TCPConnection]
     ) -> None:
-        """Of each connection to a peer, now and later, whatever others have; ``connections`` are
-        those now.
+        """Limit each connection to a peer, now and later, whatever the limits of others;
+        ``connections`` are those that it has now.
 
         Raises :class:`LocalProtocolError` if too many peers have a limit of their own.
         """
@@ -92,7 +91,7 @@ class Throttling:
     # Connections
 
     def add(self, connection: TCPConnection) -> None:
-        """A new connection, or one whose limits are others now."""
+        """A connection is new, or its limits have changed."""
         if self._is_off and connection.throttle is None:
             return
         send_rate = self._sending.rate_of(connection)
@@ -111,7 +110,7 @@ class Throttling:
         return self._all == self._each == NO_LIMIT and not self._peers
 
     def opened(self, connection: TCPConnection) -> None:
-        """Its socket is connected."""
+        """The connection's socket is connected."""
         connection.read_into(self._buffer_for(self._receiving.rate_of(connection)))
 
     def _buffer_for(self, rate: float | None) -> memoryview | None:
@@ -122,7 +121,7 @@ class Throttling:
         return self._buffer[: min(max(int(rate * BURST_S), READ_BYTES_MIN), READ_BYTES_MAX)]
 
     def prove(self, connection: TCPConnection, peer_id: NodeId) -> None:
-        """The connection is one to this peer; or the peer's limit is another one."""
+        """The connection is to this peer, or the peer's limit has changed."""
         rates = self._peers.get(peer_id, self._each)
         if rates == NO_LIMIT and connection.throttle is None:
             return
@@ -133,7 +132,7 @@ class Throttling:
         self.add(connection)
 
     def remove(self, connection: TCPConnection) -> None:
-        """The connection is gone, or has no limit any more: nor has it a turn left to use."""
+        """The connection is gone or has no limit any more: forget its turn, too."""
         if connection.throttle is not None:
             self._sending.forget(connection)
             self._receiving.forget(connection)
@@ -152,7 +151,7 @@ class Throttling:
     # What connections ask and tell
 
     def may_send(self, connection: TCPConnection) -> bool:
-        """Whether a packet may be written now. If not, the connection gets a turn."""
+        """Whether a packet may be written now. If not, the connection gets a turn later."""
         now = self._elapsed()
         if self._sending.may_move(connection, now):
             return True
@@ -164,7 +163,7 @@ class Throttling:
         self._sending.moved(connection, size, self._elapsed())
 
     def received(self, connection: TCPConnection, size: int) -> None:
-        """So much was read; if it was too much, no more is read until it is its turn again."""
+        """So much was read. If it was too much, nothing more is read until the next turn."""
         now = self._elapsed()
         self._receiving.moved(connection, size, now)
         if not self._receiving.may_move(connection, now):
@@ -183,18 +182,18 @@ class Throttling:
             while (connection := self._receiving.turn(now)) is not None:
                 connection.resume_reading()
         finally:
-            # Whatever a turn leads to: the next one comes.
+            # Whatever a turn raises, there must be a next one.
             self._giving_turns = False
             self._arm()
 
     def _arm(self) -> None:
-        """Have the timer fire when the next turn can be given."""
+        """Set the timer to fire when the next turn can be given."""
         if self._giving_turns:
             return
         times = (self._sending.next_s(), self._receiving.next_s())
         at_s = min((time for time in times if time is not None), default=None)
         now = self._elapsed()
-        # One that should have fired already stands still: the machine slept, and so did its timers.
+        # A timer that is overdue stands still: the machine slept, and so did its timers.
         if at_s is None or (self._timer is not None and now <= self._timer_at_s <= at_s):
             return
         self.close()
