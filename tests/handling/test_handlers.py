@@ -258,10 +258,10 @@ async def test_a_handler_that_raises_at_each_query_is_told_of_once_for_each_plac
     assert answers.counters == {"handler raised": 14}
     told = [(it["message"], type(it["exception"])) for it in answers.problems]
     assert told == [
-        ("handler of kind 'fails' raised", IndexError),
-        ("handler of kind 'fails' raised", ValueError),
-        ("handler of kind 'fails.too' raised", IndexError),
-        ("handler of kind 'fails.too' raised", ValueError),
+        ("the handler of kind 'fails' raised an exception", IndexError),
+        ("the handler of kind 'fails' raised an exception", ValueError),
+        ("the handler of kind 'fails.too' raised an exception", IndexError),
+        ("the handler of kind 'fails.too' raised an exception", ValueError),
     ]
     answers.problems.clear()
 
