@@ -1,1 +1,1 @@
-"""Running the handlers of an application."""
+"""Runs the handlers of an application."""

@@ -1,7 +1,7 @@
-"""HandlerThreads: plain functions as handlers, a bounded number of them at a time.
+"""HandlerThreads: runs plain functions as handlers, a limited number of them at a time.
 
-Not the standard library's pool: that one queues without a limit, and holds up the end of the
-process until every function has returned.
+The standard library's pool would not do: its queue has no limit, and it keeps the process from
+ending until every function has returned.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ __all__ = ["HandlerThreads"]
 
 
 class HandlerThreads:
-    """Threads that plain handlers run in; each is started when there is something to do for it.
+    """The threads that plain handlers run in; calls start them, up to ``threads_max``.
 
-    ``_room`` is taken for each call from its coming until its function has returned, even if
-    nobody waits for the answer any more: so no more than ``threads_max + waiting_max`` messages
-    are held, whatever strangers ask and cancel.
+    A call holds a place of ``_room`` from its arrival until its function has returned, even if
+    nobody waits for the answer any more. So at most ``threads_max + waiting_max`` messages are
+    held, whatever strangers ask and cancel.
     """
 
     def __init__(self, threads_max: int, waiting_max: int, name: str) -> None:
@@ -38,10 +38,10 @@ class HandlerThreads:
         self._name: Final = name
 
     def wrap(self, handler: Callable[[Incoming], Any]) -> Handler:
-        """The plain handler as one for the event loop. With no room it answers "busy"."""
+        """The plain handler as one for the event loop. Without room it answers "busy"."""
 
         async def in_a_thread(incoming: Incoming) -> bytes | None:
-            # Before there is something for it to do: if it cannot start, no room is taken.
+            # Before the call is queued: if the thread cannot start, no room is taken.
             if len(self._threads) < self._threads_max:
                 self._start_thread()
             if not self._room.acquire(blocking=False):
@@ -58,8 +58,8 @@ class HandlerThreads:
         return thread in self._threads
 
     def close(self, timeout_s: float) -> int:
-        """End the threads, those that run a handler when it returns. How many still do after
-        ``timeout_s``: no thread can be ended from outside. Nothing is to be called after it."""
+        """End the threads, each as soon as its handler returns. Returns how many still run after
+        ``timeout_s``: no thread can be ended from outside. Call nothing after this."""
         for _ in self._threads:
             self._calls.put(None)
         ends_s = time.monotonic() + timeout_s
@@ -74,7 +74,7 @@ class HandlerThreads:
         try:
             thread.start()
         except RuntimeError:
-            # The system gives no more. Those that there are have the more to do.
+            # The system gives no more threads, so the present ones must do.
             if not self._threads:
                 raise
         else:
@@ -92,16 +92,16 @@ class HandlerThreads:
         answer: asyncio.Future[Any],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """In a thread: run the handler, if its answer is still wanted when its turn comes."""
+        """Runs in a thread: call the handler, if its answer is still wanted by now."""
         value, error = None, None
         try:
             if not answer.cancelled():
                 value = handler(incoming)
-        except BaseException as raised:  # the thread is there for the next one, whatever it is
+        except BaseException as raised:  # whatever it is, the thread must serve the next call
             error = raised
         finally:
             self._room.release()
-        # A loop that is closed has nobody left to be told.
+        # A closed loop has nobody left to tell.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(_answer, answer, value, error)
 
@@ -114,7 +114,7 @@ def _answer(answer: asyncio.Future[Any], value: Any, error: BaseException | None
     elif isinstance(error, Exception) and not isinstance(error, StopIteration):
         answer.set_exception(error)
     else:
-        # What would end a program, or cannot travel in a future, is a bug of the handler's here.
+        # What would end a program, or cannot be set on a future, is a bug of the handler here.
         wrapped = RuntimeError(f"a handler raised {error!r}")
         wrapped.__cause__ = error
         answer.set_exception(wrapped)

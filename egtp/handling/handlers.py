@@ -1,4 +1,4 @@
-"""The answering side: which function answers which kind, and what it is called with."""
+"""Handlers: which function answers which kind of query, and what it is called with."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from egtp.values.message import APPLICATION_CODES, ReplyCode, check_kind
 __all__ = ["RUNNING_BYTES", "Handler", "Handlers", "Incoming", "Kind"]
 
 RUNNING_BYTES: Final = 3072
-"""What a handler that waits takes beside the body: its coroutine, its task and what belongs to it,
-with something for what its application holds. A test measures that it is no more."""
+"""What a waiting handler takes in addition to the body: its coroutine, its task and what goes with
+them, plus something for what the application holds. A test measures that it is no more."""
 
 
 class Incoming:
@@ -33,7 +33,7 @@ class Incoming:
     sender is seen.
     """
 
-    # Its maker fills it in: as arguments, all this takes as long again.
+    # Its maker fills it in: passing arguments would double the time.
     __slots__ = (
         "_answer",
         "_asked_again",
@@ -71,7 +71,7 @@ class Incoming:
     _deadline_s: float
     _cancelled: bool
     _asked_again: bool
-    """It came once more, so the path that it came by first may lead to nobody any more."""
+    """A copy has come since, so the path of the first one may be dead."""
     _worker: Worker[Incoming] | None
 
     @property
@@ -116,16 +116,16 @@ class Kind:
     name: str
     handler: Handler
     at_once_max: int | None
-    """How many may run at a time; more are answered "busy"."""
+    """How many may run at a time; further ones are answered "busy"."""
     idempotent: bool
-    """It may run again for the same query, so its answers are not kept."""
+    """The handler may run again for the same query, so its answers are not kept."""
     early: bool
-    """It may run before its asker has proven that he lives."""
+    """The handler may run before the asker has proven that it is alive."""
     running: int = 0
 
 
 class Ended(Protocol):
-    """How a handler's end is told: once for each incoming."""
+    """Called once for each incoming, when its handler has ended."""
 
     def __call__(self, incoming: Incoming, code: int, body: bytes) -> None: ...
 
@@ -133,13 +133,13 @@ class Ended(Protocol):
 class Handlers:
     """Runs a handler for each incoming.
 
-    Invariant: :attr:`_waiting` has an incoming exactly while its handler waits for something, and
-    :attr:`_queries` only such. (One peer may have two queries of one reference run, if it says
-    that it is two incarnations; only it can tell which of them it then cancels.)
+    Invariant: an incoming is in :attr:`_waiting` exactly while its handler waits for something, and
+    :attr:`_queries` has no others. (A peer that claims two incarnations may have two queries with
+    the same reference run; which of them it then cancels is its own affair.)
     """
 
     def __init__(self, ended: Ended, counters: Counter[str], room: Shares) -> None:
-        """:param room: what those that wait may take up, in bytes, by whose queries they answer."""
+        """:param room: the bytes that waiting handlers may take up, by the peers they work for."""
         self._ended = ended
         self._room = room
         self._counters = counters
@@ -148,9 +148,10 @@ class Handlers:
         self._workers: Workers[Incoming] = Workers(self._done)
         self._run = self._workers.run
         self._waiting: dict[Incoming, int] = {}
-        """What room was taken for each."""
+        """With the room that was taken for each."""
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
-        """Of these, the queries; of two that are alike, which only a cheat makes, the later one."""
+        """The queries among these; of two with the same key, which only a cheat sends, the later.
+        """
         self._raised = Repetitions()
         self._closed = False
 
@@ -179,9 +180,9 @@ class Handlers:
         return len(self._workers)
 
     def run(self, incoming: Incoming) -> None:
-        """Call the handler. ``ended`` is told of its end, at once if it does not wait."""
+        """Call the handler, and ``ended`` when it has ended: at once if it does not wait."""
         kind, asker = incoming._kind, incoming._asker
-        # What comes after the end is not begun, and that is no fault of its handler.
+        # After close() nothing begins, which is no fault of the handler.
         incoming._cancelled = self._closed
         kind.running += 1
         if asker is not None:
@@ -218,7 +219,7 @@ class Handlers:
 
     def _take_room(self, incoming: Incoming) -> int:
         path, size = incoming._path, RUNNING_BYTES + len(incoming.body)
-        # That there is room was seen before it began. What this node asks itself needs none.
+        # Room was checked before it began; what this node asks itself needs none.
         fits = path is not None and self._room.take(
             incoming.peer_id, size, stranger=path.is_strangers
         )
@@ -230,8 +231,8 @@ class Handlers:
         """The code and body to answer with."""
         if error is None and (body is None or isinstance(body, bytes)):
             return ReplyCode.OK, bytes(body or b"")
-        raised: Any = error  # an application may have made it of anything
-        # One of another peer is what a query of the handler's own ended in.
+        raised: Any = error  # an application may have put anything into it
+        # One with a peer_id is how a query of the handler's own ended.
         if isinstance(error, HandlerFailed) and raised.peer_id is None:
             wrong = _wrong_with(raised)
             if wrong is None:
@@ -242,7 +243,7 @@ class Handlers:
             error.__cause__ = raised
         if incoming._cancelled and isinstance(error, asyncio.CancelledError):
             return ReplyCode.EXPIRED, b""
-        # A bug of the application's must not stop the node, nor leave the asker waiting.
+        # A bug in the application must neither stop the node nor leave the asker waiting.
         self._counters["handler raised"] += 1
         if error is None:
             error = TypeError(f"a handler must return bytes or None, not {type(body).__name__}")
@@ -258,7 +259,7 @@ class Handlers:
             loop.call_exception_handler({"message": message, "exception": error})
 
     def asked_again(self, path: Path, reference: bytes) -> None:
-        """A query that runs came once more, by this path."""
+        """Another copy of a running query has come, by this path."""
         incoming = self._queries.get((path.peer_id, reference))
         if incoming is not None:
             incoming._path, incoming._asked_again = path, True
@@ -271,14 +272,14 @@ class Handlers:
             self._cancel(incoming)
 
     def expire(self, now_s: float) -> None:
-        """Cancel the handlers that work for queries past their lifetimes: nobody waits for them."""
+        """Cancel the handlers of queries past their lifetimes: nobody waits for those."""
         for incoming in list(self._waiting):
             if incoming._deadline_s <= now_s and not incoming._cancelled:
                 self._counters["handler cancelled: its query is past its lifetime"] += 1
                 self._cancel(incoming)
 
     def end_for_the_gone(self) -> None:
-        """Cancel the handlers that work for strangers who are gone: others need the room."""
+        """Cancel the handlers that work for strangers that are gone: others need the room."""
         for incoming in list(self._waiting):
             asker = incoming._asker
             is_gone = asker is not None and asker.stranger and not asker.sessions
@@ -294,12 +295,12 @@ class Handlers:
             self._workers.cancel(incoming._worker, incoming)
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether the task is that of a handler."""
+        """Whether the task is a handler's."""
         return self._workers.has(task)
 
     async def close(self, caller: asyncio.Task[Any] | None = None) -> None:
-        """Cancel what runs, and wait for it; what goes on in spite of that is left alone. So is
-        the handler that ``caller`` is the task of, if it is one's: it closes its node."""
+        """Cancel what runs, and wait for it; report and leave alone what goes on all the same. If
+        ``caller`` is the task of a handler, which closes its own node, leave that alone, too."""
         self._closed = True
         for incoming in self._waiting:
             incoming._cancelled = True
@@ -326,7 +327,7 @@ async def _awaited(result: object) -> bytes | None:
 
 
 def _what_and_where(error: BaseException) -> tuple[str, str, int]:
-    """What makes it the same as another one."""
+    """What identifies an error: two with equal results count as the same."""
     name, file, line = type(error).__qualname__, "", 0
     place = error.__traceback__
     while place is not None:
@@ -336,7 +337,7 @@ def _what_and_where(error: BaseException) -> tuple[str, str, int]:
 
 
 def _wrong_with(failed: Any) -> str | None:
-    """None if it can be answered."""
+    """Why a handler cannot answer with this; None if it can."""
     code, body = failed.code, failed.body
     if not isinstance(body, bytes):
         return f"bytes, not {type(body).__name__}"

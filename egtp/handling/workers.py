@@ -1,13 +1,14 @@
-"""Running coroutines whose first step is taken in place.
+"""Runs coroutines, taking their first step in place.
 
-Most handlers of queries never wait: a task for each costs more than all the rest of answering. So
-a coroutine is stepped where its query is taken from the packet, *as* a task that stands by; only
-if it waits for something does that task take it over and carry it to its end. To the coroutine
-there is no difference: it is always in the same task, ``asyncio.timeout`` and task groups work, and
-it can be cancelled. (``asyncio._enter_task`` is documented for exactly this, under "Extending".)
+Most handlers of queries never wait, and a task for each costs more than all the rest of answering.
+So a coroutine takes its first step where its query is taken from the packet, *as* a task that
+stands by. Only if it waits for something does that task take it over and carry it to its end. The
+coroutine sees no difference: it is always in the same task, ``asyncio.timeout`` and task groups
+work, and it can be cancelled. (``asyncio._enter_task`` is documented for exactly this, under
+"Extending".)
 
-Coroutines that one worker runs after another share a context: context variables set by one may
-be seen by a later one.
+Coroutines that one worker runs one after another share a context: a context variable that one sets
+may be seen by a later one.
 """
 
 from __future__ import annotations
@@ -20,17 +21,17 @@ from typing import Any, Final, Generic, TypeVar
 __all__ = ["IDLE_MAX", "Workers"]
 
 IDLE_MAX: Final = 64
-"""Tasks that stand by for coroutines that wait; more end when they have nothing to do."""
+"""How many tasks may stand by; further ones end when they have nothing to do."""
 ENDS_WITHIN_S: Final = 5.0
-"""How long a coroutine that was cancelled is waited for: it may clean up, but not for ever."""
+"""How long to wait for a cancelled coroutine: it may clean up, but not for ever."""
 ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
-"""What is raised on, though the job that raised it has ended as well. All else is its failure."""
+"""These are raised further, after they have ended the job. Anything else only fails the job."""
 
 Job = TypeVar("Job")
 
 
 class _Rest:
-    """The rest of a coroutine that has begun to wait, as something to await."""
+    """An awaitable for the rest of a coroutine that has begun to wait."""
 
     __slots__ = ("_cancel", "_coroutine", "_waits_for")
 
@@ -44,7 +45,7 @@ class _Rest:
     def __await__(self) -> Generator[Any, Any, Any]:
         coroutine, waits_for = self._coroutine, self._waits_for
         error: BaseException | None = None
-        # As a task does: what is waited for is cancelled, and that is what the coroutine hears of.
+        # As a task does: cancel what the coroutine waits for, so that it learns of it from there.
         if self._cancel and not (asyncio.isfuture(waits_for) and waits_for.cancel()):
             error = asyncio.CancelledError()
         try:
@@ -64,7 +65,7 @@ class _Rest:
 
 
 class Worker(Generic[Job]):
-    """A task that stands by. ``job`` is what it carries on with, if it does."""
+    """A task that stands by, or carries the coroutine of its ``job``."""
 
     __slots__ = ("cancel_due", "context", "coroutine", "job", "stands_by", "task", "waits_for")
 
@@ -75,7 +76,7 @@ class Worker(Generic[Job]):
         self.waits_for: object = None
         """What the coroutine waits for; :data:`_NOT_BEGUN` if it has not begun."""
         self.cancel_due = False
-        """The job was cancelled, and its coroutine does not know yet."""
+        """The job was cancelled, but its coroutine does not know yet."""
         self.stands_by: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None]
 
@@ -84,9 +85,9 @@ _NOT_BEGUN: Final = object()
 
 
 class Workers(Generic[Job]):
-    """``done(job, value, error)`` is called once for each job, when its coroutine has ended; with a
-    :class:`asyncio.CancelledError` if it was cancelled by :meth:`cancel` or by itself. Whatever it
-    raises is its ``error``; :data:`ENDS_THE_PROGRAM` go on to the event loop, too.
+    """Runs jobs. ``done(job, value, error)`` is called once for each, when its coroutine has ended:
+    whatever the coroutine raises is the ``error``, a :class:`asyncio.CancelledError` if it was
+    cancelled by :meth:`cancel` or by itself. :data:`ENDS_THE_PROGRAM` also reach the event loop.
 
     Invariant: a worker is in ``_idle`` exactly while its task stands by, and in ``_busy`` exactly
     while it has a job.
@@ -104,25 +105,25 @@ class Workers(Generic[Job]):
         return len(self._busy)
 
     def run(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Worker[Job] | None:
-        """Take the first step, or have a new task take it soon if none stands by. The worker that
-        goes on with it, or None if it has ended already.
+        """Take the first step; if no task stands by, a new one takes it soon. Returns the worker
+        that carries on, or None if the coroutine has ended already.
 
-        Must not be called from inside a task: a coroutine would see the wrong one.
+        Must not be called from inside a task: the coroutine would see the wrong one.
         """
         if self._closed:
             coroutine.close()
             self._done(job, None, asyncio.CancelledError())
             return None
         idle = self._idle
-        # Those that stand by no more were cancelled: by a coroutine that they had carried, or by
-        # somebody who still knew the task as that coroutine's.
+        # Workers that no longer stand by were cancelled: by a coroutine that they had carried, or
+        # by somebody who still took the task for that coroutine's.
         while idle and (stands_by := idle[-1].stands_by) is not None and stands_by.done():
             idle.pop()
         if not idle:
             worker: Worker[Job] = Worker()
             self._hand_over(worker, job, coroutine, _NOT_BEGUN)
             worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
-            # With a factory of eager tasks it may have ended by now.
+            # With an eager task factory it may have ended by now.
             return worker if worker.job is job else None
         worker = idle[-1]
         loop, task = self._loop, worker.task
@@ -158,13 +159,13 @@ class Workers(Generic[Job]):
         self._busy[id(worker)] = worker
 
     def cancel(self, worker: Worker[Job], job: Job) -> None:
-        """Cancel a coroutine that waits, if it is this one that the worker carries."""
+        """Cancel the coroutine of a job, if the worker still carries it."""
         if worker.job is job:
             self._cancel(worker)
 
     def _cancel(self, worker: Worker[Job]) -> None:
         if worker.waits_for is _NOT_BEGUN:
-            # A task that is cancelled before its first turn has none, and nobody would be told.
+            # A task cancelled before its first turn never runs, so nobody would be told.
             worker.cancel_due = True
         else:
             worker.task.cancel()
@@ -177,7 +178,7 @@ class Workers(Generic[Job]):
         except asyncio.CancelledError:
             if worker.job is None:
                 raise
-            # It came before the task had taken the coroutine over, and is meant for that.
+            # It came before the task had taken over the coroutine, and is meant for that.
             worker.cancel_due = True
 
     async def _carry(self, worker: Worker[Job]) -> None:
@@ -189,7 +190,7 @@ class Workers(Generic[Job]):
                 await self._stand_by(worker)
             job, coroutine, waits_for = worker.job, worker.coroutine, worker.waits_for
             cancel, worker.cancel_due = worker.cancel_due, False
-            # From here on a cancellation of the task reaches the coroutine by itself.
+            # From here on, cancelling the task reaches the coroutine.
             worker.coroutine = worker.waits_for = None
             assert job is not None and coroutine is not None  # noqa: S101, PT018
             value, error = None, None
@@ -200,7 +201,7 @@ class Workers(Generic[Job]):
                     value = await _Rest(coroutine, waits_for, cancel=cancel)
             except BaseException as raised:
                 if asyncio.current_task(self._loop) is not this:
-                    raise  # the task is thrown away, with a loop that has ended
+                    raise  # the task is being destroyed, along with a loop that has ended
                 error = raised
             while worker.task.cancelling():
                 worker.task.uncancel()
@@ -209,21 +210,22 @@ class Workers(Generic[Job]):
             self._done(job, value, error)
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise error
-            # Nothing of it is kept while the worker stands by.
+            # Keep nothing of the job while the worker stands by.
             del job, coroutine, waits_for, value, error
             if self._closed or len(self._idle) >= IDLE_MAX:
                 return
             self._idle.append(worker)
 
     def has(self, task: asyncio.Task[Any] | None) -> bool:
-        """Whether a coroutine that runs in the task is one of these."""
+        """Whether the task is one of these workers'."""
         return any(w.task is task for w in (*self._busy.values(), *self._idle))
 
     async def close(self, caller: asyncio.Task[Any] | None = None) -> list[Job]:
-        """Cancel everything, and wait for it, but not for ever: those that go on all the same.
+        """Cancel everything, and wait for it, but not for ever. Returns the jobs that go on all the
+        same.
 
-        A coroutine may be the one that closes, itself or, as the ``caller``, by another task: it
-        goes on, and is not waited for.
+        A coroutine may itself be closing, in the current task or, as the ``caller``, by way of
+        another: it is neither cancelled nor waited for.
         """
         self._closed = True
         closing = (caller, asyncio.current_task())
