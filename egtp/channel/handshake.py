@@ -82,8 +82,8 @@ class InitiationPayload:
     uptime_ms: int = 0
     """The age of the initiator's incarnation."""
     check: bytes | None = None
-    """In a dial-back, the token of the node that asked to be dialled, to learn whether it can be.
-    The handshake has no other purpose then, and is not answered."""
+    """In a dial-back, the token of the node that asked to be dialled, to see whether it can be.
+    Such a handshake serves no other purpose, and is not answered."""
 
     def encode(self) -> bytes:
         return canonical.pack(
@@ -181,7 +181,7 @@ class SessionKeys(NamedTuple):
 
 class Initiator:
     """The side that begins. ``responder_key`` and ``responder_channel_key`` are those that the
-    caller believes to be the peer's; only a peer that has both can answer."""
+    caller believes to be the peer's; only that peer can answer."""
 
     def __init__(
         self,

@@ -76,7 +76,7 @@ class Handshake:
         self._mix_hash(responder_static)
 
     def copy(self) -> Self:
-        """A copy of the state, to try a message on that may be forged."""
+        """A copy of the state, for trying a message that may be forged."""
         other = object.__new__(type(self))
         for name in self.__slots__:
             setattr(other, name, getattr(self, name))

@@ -67,7 +67,7 @@ class SlidingWindow:
     def take(self, counter: int) -> None:
         age = self._highest - counter
         if age < 0:
-            # A counter far ahead shifts everything out. Never build that huge a number first.
+            # A counter far ahead shifts everything out; never build a number that large first.
             self._seen = ((self._seen << -age) & self._mask if -age < self._size else 0) | 1
             self._highest = counter
         else:

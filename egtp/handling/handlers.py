@@ -299,8 +299,9 @@ class Handlers:
         return self._workers.has(task)
 
     async def close(self, caller: asyncio.Task[Any] | None = None) -> None:
-        """Cancel what runs, and wait for it; report and leave alone what goes on all the same. If
-        ``caller`` is the task of a handler, which closes its own node, leave that alone, too."""
+        """Cancel the handlers, and wait for them; those that go on all the same are reported and
+        left alone. If ``caller`` is the task of a handler, that one closes its own node: it is
+        left alone, too."""
         self._closed = True
         for incoming in self._waiting:
             incoming._cancelled = True
@@ -337,7 +338,7 @@ def _what_and_where(error: BaseException) -> tuple[str, str, int]:
 
 
 def _wrong_with(failed: Any) -> str | None:
-    """Why a handler cannot answer with this; None if it can."""
+    """What a handler must answer with instead; None if this will do."""
     code, body = failed.code, failed.body
     if not isinstance(body, bytes):
         return f"bytes, not {type(body).__name__}"

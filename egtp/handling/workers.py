@@ -25,7 +25,7 @@ IDLE_MAX: Final = 64
 ENDS_WITHIN_S: Final = 5.0
 """How long to wait for a cancelled coroutine: it may clean up, but not for ever."""
 ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
-"""These are raised further, after they have ended the job. Anything else only fails the job."""
+"""These propagate after they have ended their job; anything else only fails the job."""
 
 Job = TypeVar("Job")
 

@@ -13,9 +13,9 @@ MINUTE_S: Final = 60.0
 
 
 class CheckQuota:
-    """Limits how often this node dials for others: each peer and each IP address (for IPv6, each
-    /64) once per interval, and all together ``per_minute``. Strangers get a little less than that,
-    so that some dials are left for the peers that somebody here knows.
+    """Limits how often this node dials for others: once per interval for each peer and each IP
+    address (for IPv6, each /64), and ``per_minute`` times for all together. Strangers get a little
+    less than that, so that some dials are left for the peers that somebody here knows.
 
     Invariant: it remembers no more than the dials of the last interval or minute.
     """

@@ -68,7 +68,7 @@ class _Resident(Generic[Peer]):
     def __init__(self, standing: Standing, now_s: float, allowed_s: float) -> None:
         self.standing = standing
         self.seen_s = now_s
-        """When it was last looked at; at first, when it came or got its standing."""
+        """When it was last looked at, or else when it came or got its standing."""
         self.peer: Peer | None = None
         self.allowed_s = allowed_s
 
@@ -110,7 +110,7 @@ class IdlePolicy(Generic[Peer]):
     # Coming and going
 
     def add(self, number: int, standing: Standing, now_s: float) -> None:
-        """Add a connection without a proof yet: accepted, or being opened."""
+        """Add a connection whose peer has proven nothing yet: accepted, or being opened."""
         self._residents[number] = _Resident(standing, now_s, self._idle_s)
         self._lists[standing][number] = None
 
@@ -157,8 +157,8 @@ class IdlePolicy(Generic[Peer]):
         return overdue
 
     def idle(self, now_s: float, look: Look) -> list[int]:
-        """The connections that have been unused for longer than allowed, which the caller must
-        remove. Only those whose turn it is are looked at."""
+        """The connections that have been unused for longer than allowed; looks only at those whose
+        turn it is. The caller must remove them."""
         idle = []
         for standing in (Standing.STRANGER, Standing.KNOWN):
             for number in self.overdue(standing, now_s - self._idle_s / LOOKS_PER_TIMEOUT):
@@ -170,8 +170,8 @@ class IdlePolicy(Generic[Peer]):
         return idle
 
     def make_room(self, up_to: Standing, now_s: float, look: Look) -> int | None:
-        """The connection that should make room for a new one, which the caller must remove; None
-        if none may. It has a standing of at most ``up_to``."""
+        """The connection that should make room for a new one, from the standings up to ``up_to``;
+        None if none may. The caller must remove it."""
         for standing in Standing:
             if standing > up_to or standing is Standing.OPENING:
                 break

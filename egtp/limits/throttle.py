@@ -23,7 +23,7 @@ __all__ = ["BURST_S", "GRANT_S", "Throttler", "TokenBucket"]
 BURST_S: Final = 0.05
 """What flows into the bucket of a throttle in this time may be moved at once. It is longer than
 timers and a busy event loop are late, which would otherwise cost bandwidth, and far shorter than
-the seconds that a rate is about."""
+the seconds over which a rate matters."""
 GRANT_S: Final = 0.05
 """A turn that is not used within this time is over, and what was reserved for it is free again."""
 

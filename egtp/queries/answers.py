@@ -50,7 +50,7 @@ ROOM_KEPT: Final = 7 / 8
 """The share of the bodies that stays when there are too many."""
 
 LOOK_AGAIN_S: Final = 1.0
-"""How often to search all askers for room. They become idle no more often than that, so a search of
+"""How often to search all askers for room. They become idle no more often than this, so searching
 thousands for each query that finds no room would be in vain."""
 
 SPEEDS_APART: Final = 0.002
@@ -119,7 +119,8 @@ class Answers:
         """All idle askers were found idle while this node's record had this sequence or a lower
         one."""
         self._full_until_s = self._taken_until_s = float("-inf")
-        """Until then there is no room for entries, or for askers, and nobody to make any."""
+        """Until the first there is no room for entries, and until the second none for askers, nor
+        any to be made."""
         self._forgot_s = float("-inf")
         """When strangers were last forgotten by force."""
         self._early_again_s = float("inf")

@@ -25,7 +25,7 @@ from egtp.values.message import Reply
 __all__ = ["EXCEPTIONS_MAX", "Exchange", "ExchangeTable", "Passed", "SettledExcept"]
 
 PEERS_NUMBERED_MAX: Final = 16_384
-"""Peers without an open exchange whose next number is remembered for each."""
+"""Peers without an open exchange whose next numbers are remembered individually."""
 GAP_MAX: Final = 1024
 """After this many later queries, one that is still open is reported as an exception, so that the
 peer need not remember all those: a quarter of what it remembers."""

@@ -124,7 +124,7 @@ class TCPConnection(asyncio.Protocol):
         self.started_s: Final = started_s
         self.remote: Address | None = dialled
         self.origin: bytes | None = None
-        """By what the owner counts an accepted connection, once let in."""
+        """The origin that the owner counts an accepted connection under, once let in."""
         self.local_host: str | None = None
         """The local IP address, once the connection is open."""
         self.state = CONNECTION_LIFE.start

@@ -25,7 +25,7 @@ class Listeners:
     async def listen(self, addresses: Iterable[Address]) -> list[Address]:
         """Listen on these addresses and no others; open connections stay open.
 
-        Port 0 picks a free one. Returns the addresses that it really listens on. Raises
+        Port 0 picks a free one. Returns the addresses that it actually listens on. Raises
         :class:`InvalidConfig` naming an address that cannot be used, and then listens as before;
         and :class:`NodeClosed` if it was closed meanwhile.
         """
@@ -43,7 +43,7 @@ class Listeners:
                         self._accept, address.host, address.port
                     )
                     if not server.sockets:
-                        raise OSError  # Loops skip an address without a word if it gets no socket.
+                        raise OSError  # Loops silently skip an address that they get no socket for.
                 except OSError as error:
                     number = error.errno or _why_no_socket(address)
                     why = OSError(number, os.strerror(number))  # By its errno, a caller may retry.

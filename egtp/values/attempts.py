@@ -15,8 +15,8 @@ __all__ = ["Attempt", "AttemptReason", "Cause"]
 
 
 class AttemptReason(enum.StrEnum):
-    """Why an attempt to reach a peer failed. The value is a phrase for people, so that a reason can
-    stand wherever one is given in words."""
+    """Why an attempt to reach a peer failed. Each value is a phrase for people, so a reason can
+    stand wherever text is expected."""
 
     # Lookups; the first five have the phrases of LookupFailure
     NO_NODES = "no nodes to ask"

@@ -41,8 +41,8 @@ ARRAYS_MAX: Final = 256
 """How many arrays a value may have in all, counting the outermost one."""
 
 pack: Final[Callable[[object], bytes]] = msgpack.Packer().pack
-"""The canonical bytes of a value that its caller has made of allowed types: fast, since unchecked.
-(One packer serves everybody, since it keeps nothing between calls.)"""
+"""The canonical bytes of a value that the caller made of allowed types itself: fast, since
+unchecked. (One packer serves all callers: it keeps nothing between calls.)"""
 
 FLAT_BYTES_MAX: Final = 65_536
 """Up to this size, a flat array needs no guard against nested arrays: they cannot cost much."""

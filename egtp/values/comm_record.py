@@ -195,8 +195,8 @@ class SignedCommRecord:
 
 
 def supersedes(new: SignedCommRecord, old: SignedCommRecord | None) -> bool:
-    """Whether ``new`` replaces ``old``. The higher sequence wins; if they are equal but the bytes
-    differ, the lower SHA-256 of the item, so that everybody settles on the same one."""
+    """Whether ``new`` replaces ``old``. The higher sequence wins; between different records of one
+    sequence, the lower SHA-256 of the item, so that everybody settles on the same one."""
     if old is None or new is old or new.sequence != old.sequence:
         return old is None or new.sequence > old.sequence
     ours, theirs = old.encode(), new.encode()

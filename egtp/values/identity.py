@@ -32,7 +32,7 @@ NODE_ID_BYTES: Final = 20
 KEY_BYTES: Final = 32
 
 Entropy = Callable[[int], bytes]
-"""Returns that many unpredictable bytes, as ``os.urandom`` does."""
+"""Returns as many unpredictable bytes as asked for, like ``os.urandom``."""
 
 _SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
 
