@@ -1,4 +1,4 @@
-"""How packets come, and who hears of what was in them."""
+"""How a packet arrived, and what the channels report to their node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Arrival", "ChannelEvents"]
 
 
 class Arrival(NamedTuple):
-    """How a packet came: the strategy that leads back, and who is said to have sent it."""
+    """How a packet arrived: the strategy that leads back to its sender, and what carries it."""
 
     strategy: CommStrat
     carrier: Carrier
@@ -34,52 +34,51 @@ class Arrival(NamedTuple):
 
     def answer(self, packet: bytes) -> None:
         """Send a packet back. Raises :class:`NotSent` if it cannot leave that way, or if the relay
-        takes no more: what it did not ask for by a query of its own is not kept for it."""
+        takes no more: of all answers, only those to its own queries may wait for it."""
         if self.relayed and not self.carrier.takes_more(self.strategy):
             raise NotSent(AttemptReason.BUFFER_FULL)
         self.strategy.send(packet, self.carrier)
 
 
 class ChannelEvents(PathOwner, Protocol):
-    """What the node wants to hear."""
+    """What the channels tell the node, and ask it."""
 
     def own_record(self) -> SignedCommRecord:
-        """The record to introduce ourselves with."""
+        """The record with which this node introduces itself."""
 
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
         """The newest record known of a peer."""
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here has to do with the peer; others are strangers."""
+        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
 
     def learned_record(self, record: SignedCommRecord) -> None:
-        """A peer proved itself, and this is its record, or a newer one that it gave."""
+        """The record of a peer that has proven itself, or a newer one that the peer sent."""
 
     def admits(self, path: Path) -> bool:
-        """The peer at the other end of ``path`` has just proven itself: whether there is room for
-        one more. If not, nothing is learned from it, and it is closed without a word."""
+        """Whether there is room for a path whose peer has just proven itself. If not, nothing is
+        learned from the peer, and the path is closed without a word."""
 
     def confirmed(self, path: Path) -> None:
-        """The peer at the other end of ``path`` is proven and lives."""
+        """The peer at the other end of ``path`` has proven that it is alive."""
 
     def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
-        """A packet of a confirmed path was opened; or early data of an unconfirmed one was
-        accepted."""
+        """A packet of a confirmed path was opened, or early data of an unconfirmed one accepted."""
 
     def takes_early(self, kind: str) -> bool:
-        """Whether a query of that kind may be run before its sender has proven that he lives."""
+        """Whether a query of that kind may run before its sender has proven that it is alive."""
 
     def early_accepted(self, path: Path, early: Early) -> None:
-        """The peer has accepted the early data of a dial, and answers it on ``path``."""
+        """The peer accepted the early data of a dial, and answers it on ``path``."""
 
     def session_unknown(self, path: Path) -> None:
-        """The other end of a relayed path says that it does not know the session."""
+        """The other end of a relayed path claims not to know the session."""
 
     def reject(self, arrival: Arrival) -> None:
-        """What came is of no use: close the connection it came by."""
+        """What arrived is useless: close the connection it came by."""
 
     def dialled_back(self, peer_id: NodeId, token: bytes, arrival: Arrival) -> None:
-        """A proven peer shows the token of a question to be dialled. It may be a recording."""
+        """A proven peer shows the token of a request to be dialled. It may be a replay."""
 
     def dialled_ourselves(self, arrival: Arrival) -> None:
         """A handshake turned out to be with this very node."""

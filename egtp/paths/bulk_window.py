@@ -1,14 +1,14 @@
-"""How much of large messages may be under way on a path while small ones must pass (pure).
+"""How much of large messages may be in flight on a path without holding up small ones (pure).
 
-Whatever the kernels of both sides and the line between them have taken goes first, however urgent
-the next message is; on a fast path that is megabytes. So no more of large messages is given away
-than keeps the path busy. A ping tells how much was sent before it, its pong that the peer has read
-that far. From these come, as in BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control",
-2016), the two things that say how much a path holds: the highest rate at which the peer has read
-lately, and the shortest round trip. Their product is under way, and as much again as may queue.
+Whatever the kernels of both sides and the line between them have accepted goes first, however
+urgent the next message is; on a fast path that is megabytes. So large messages are handed over only
+as far as it takes to keep the path busy. A ping says how much was sent before it; its pong, that
+the peer has read that far. As in BBR (Cardwell et al., "BBR: Congestion-Based Congestion Control",
+2016), they yield the two figures that tell how much a path holds: the highest rate at which the
+peer has read lately, and the shortest round trip. The window is their product plus what may queue.
 Small messages are never held back.
 
-How much may queue is a bargain: with more under way both ends of a fast path are busier. So it is
+How much may queue is a trade-off: a larger window keeps both ends of a fast path busier. So it is
 little while small messages pass beside the large ones, and more otherwise.
 """
 
@@ -25,50 +25,50 @@ __all__ = ["BulkWindow"]
 
 _TOTAL: Final = struct.Struct(">Q")
 BYTES_FIRST: Final = 24 * 1024
-"""While nothing is known of a path. TCP begins with 14 KiB; a line of 10 kB/s has this for two
-seconds."""
+"""While nothing is known of a path. TCP starts with 14 KiB; a line of 10 kB/s needs two seconds for
+this."""
 BYTES_MAX: Final = 64 * 1024 * 1024
-"""A path of 100 ms carries 5 Gbit/s with it."""
+"""Enough for 5 Gbit/s over a round trip of 100 ms."""
 CHUNKS_MIN: Final = 3
-"""With fewer under way, both ends of a path would wait for each other."""
+"""With fewer in flight, the two ends of a path would wait for each other."""
 CHUNK_BYTES_MIN: Final = 3072
-"""Some eighty bytes go with each."""
+"""Each carries some eighty bytes of overhead."""
 CHUNK_BYTES_FIRST: Final = 4096
 CHUNK_S: Final = 0.05
-"""How long a line may be busy with one chunk, if that is no smaller than the smallest."""
+"""How long one chunk may occupy a line, unless it is of the smallest size."""
 PACKETS_MIN: Final = 2
-"""A packet of several chunks is at most this part of the window."""
+"""At least this many packets of several chunks fit into the window."""
 QUEUE_SHARE: Final = 1 / 2
-"""Large messages may queue for this part of a round trip, so that the window grows by it with each
-until something queues."""
+"""Large messages may queue for this fraction of a round trip, so that the window grows by it every
+round trip until something queues."""
 QUEUE_MAX_S: Final = 1.0
-"""But for no longer than this: a peer that is not heard of for seconds is believed to be gone."""
+"""The fraction is at most this long: a peer that is silent for seconds is believed to be gone."""
 QUEUE_S: Final = 0.001
-"""And for so long beside that: part of it is the scheduling of both sides."""
+"""Large messages may queue for this long on top; scheduling on both sides takes part of it."""
 QUEUE_RELAYED_S: Final = 0.5
-"""The same, at a relay and on the lines to and from it: what queues there is bounded otherwise, and
-others do not wait behind it. But if it is many seconds, as on slow lines, nobody is heard."""
+"""The same at a relay and on the lines to and from it: what queues there is bounded by other means,
+and others do not wait behind it. But with many seconds of it, as on slow lines, nobody is heard."""
 QUEUE_BESIDE_S: Final = 0.000_04
-"""The same, while small messages pass."""
+"""The same while small messages pass."""
 BESIDE_S: Final = 0.25
-"""For so long after one has passed, others are believed to come."""
+"""After a small message, more are expected for this long."""
 RATE_ROUNDS: Final = 3
-"""The rate is the highest of at least so many round trips: one that is slow says little, since
-TCP gives what was lost again, and all that is behind it waits."""
+"""The rate is the highest of at least this many round trips: a single slow one says little, since
+everything behind a lost segment waits until TCP has sent it again."""
 LEAST_KEPT_S: Final = 10.0
-"""The shortest round trip is believed for so long. Then the path may have become a longer one."""
+"""How long the shortest round trip is believed. After that, the path may have become longer."""
 LEAST_KEPT_ROUNDS: Final = 30
-"""And for as long as so many of it take: to measure it costs two."""
+"""It is believed for at least this many round trips, too: measuring it costs two."""
 MEASURING_S: Final = 0.05
-"""For so long, and one round trip at least, a single chunk is under way at a time to measure the
-round trip anew."""
+"""To measure the round trip anew, a single chunk at a time is in flight for this long, and for one
+round trip at least."""
 OVERDUE_S: Final = 2.0
-"""A peer that answers no ping for so long may have dropped it, and is asked again."""
+"""A peer that answers no ping for this long may have dropped it, and is asked again."""
 OVERDUE_MAX_S: Final = 30.0
 
 
 class _Ping(NamedTuple):
-    """One that is not answered. How much had been sent by then, how much of that was known to be
+    """A ping not answered yet: how much had been sent by then, how much of that was known to be
     read, and since when."""
 
     sent: int
@@ -76,13 +76,13 @@ class _Ping(NamedTuple):
     read: int
     read_s: float
     goes_alone: bool
-    """Nothing of a large message was under way before it."""
+    """Nothing of a large message was in flight before the packet that it follows."""
 
 
 class BulkWindow:
-    """Invariant: if :meth:`chunks` is asked before each packet, less than :attr:`bytes_max` and a
-    packet more of large messages is under way, as far as is known; and one more for each time that
-    nobody answered for long."""
+    """Invariant: if :meth:`chunks` is asked before each packet, less than :attr:`bytes_max` plus
+    one packet of large messages is in flight, as far as is known; plus one more packet for each
+    time that an answer was overdue."""
 
     __slots__ = (
         "_asked",
@@ -112,24 +112,25 @@ class BulkWindow:
         self._queue_s = queue_s
         self.bytes_max = BYTES_FIRST
         self.chunk_bytes = CHUNK_BYTES_FIRST
-        """How large a chunk may be."""
+        """The largest size of a chunk."""
         self.round_trip_s = 0.0
-        """The last one; 0 if there was none."""
+        """The last one measured; 0 before the first."""
         self._sent = self._read = self._asked = 0
         self._read_s = 0.0
-        """When the peer was last known to have read something, or began to have anything to."""
+        """When the peer was last known to have read something, or was first given something to."""
         self._full = 0
-        """How much was sent when the window was last full."""
+        """How much had been sent when the window was last full."""
         self._pings: deque[_Ping] = deque()
         self._patience_s = OVERDUE_S
         self._rate_now = self._rate_before = 0.0
-        """The highest rate, in bytes a second, of these :data:`RATE_ROUNDS` round trips and of
-        those before."""
+        """The highest rates, in bytes per second, of the current :data:`RATE_ROUNDS` round trips
+        and of those before."""
         self._round = self._rounds = 0
-        """How much must have been read for one more round trip, and how many there were."""
+        """How much must have been read to complete the current round trip, and how many are
+        complete."""
         self._least_s = self._measured_s = inf
-        """The shortest round trip, and that of packets that went alone since it is measured
-        anew."""
+        """The shortest round trip; and the shortest of packets that went alone since measuring
+        began anew."""
         self._least_until_s = self._measuring_until_s = inf
         self._beside_until_s = -inf
 
@@ -142,12 +143,12 @@ class BulkWindow:
     def chunks(self, now_s: float) -> int:
         """How many chunks the next packet may have; 0 if no large message may go now.
 
-        More than one, if they are little of what is under way, so that no slow path is silent for
-        longer; and none is to be in the way of small messages.
+        More than one only where they are a small part of the window, so that a slow path is not
+        silent for longer; and only while no small messages pass, which would wait behind them.
         """
         if self.is_full:
-            # Nobody is to wait for ever on a pong that does not come. But it may only be late, and
-            # a slow line not be given all the more.
+            # A pong that never comes must not stop the path for ever. But it may just be late, and
+            # then a slow line must not be given even more.
             return 0 if now_s - self._pings[-1].sent_s < self._patience_s else 1
         if now_s < self._beside_until_s:
             return 1
@@ -155,15 +156,15 @@ class BulkWindow:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more may be under way. What is sent all the same asks again who has not
-        answered for long. Without a ping under way nobody would say how far the peer has read: then
-        the next packet has one."""
+        """Whether no more may be in flight. A packet sent regardless carries another ping, since
+        the last pong is overdue. Without a ping in flight the window is not full: nothing would say
+        how far the peer has read, so the next packet carries one."""
         return self._sent - self._read >= self.bytes_max and bool(self._pings)
 
     def sent(self, size: int, now_s: float) -> bytes | None:
-        """So much of large messages is being sent. The bytes of a ping to send behind it, if it is
-        time for one: with the first packet, with each quarter of the window, and if none was
-        answered for long."""
+        """``size`` bytes of large messages are being sent. Returns the bytes of a ping to send
+        behind them if one is due: with the first packet, with each quarter of the window, and when
+        an answer is overdue."""
         asks_again, goes_alone = self.is_full, self._sent == self._read
         if goes_alone:
             self._read_s = now_s
@@ -186,7 +187,7 @@ class BulkWindow:
         if all(ping.sent != total for ping in self._pings):
             return False
         while self._pings[0].sent != total:
-            self._pings.popleft()  # A relay has lost it, or its pong.
+            self._pings.popleft()  # It or its pong was lost at a relay.
         ping = self._pings.popleft()
         has_news, self._read, self._read_s = total > self._read, total, now_s
         self.round_trip_s = now_s - ping.sent_s
@@ -200,15 +201,15 @@ class BulkWindow:
         rate = (ping.sent - ping.read) / max(now_s - ping.read_s, 1e-6)
         self._rate_now = max(self._rate_now, rate)
         if ping.sent < self._round or ping.sent > self._full or self._is_measuring:
-            return  # While there is little to send, nothing says that more could not be.
+            return  # With little to send, a low rate does not mean a slow path.
         self._round = self._sent
         self._rounds += 1
         if self._rounds % RATE_ROUNDS == 0:
             self._rate_before, self._rate_now = self._rate_now, 0.0
 
     def _learn_round_trip(self, ping: _Ping, now_s: float) -> None:
-        """The shortest is measured anew now and then while the window is full, since what queues
-        makes all of them longer."""
+        """Now and then measure the shortest anew, if the window is full: queueing makes all of them
+        longer."""
         if ping.goes_alone:
             self._measured_s = min(self._measured_s, self.round_trip_s)
         if self._is_measuring and self._measured_s < inf and now_s >= self._measuring_until_s:

@@ -1,7 +1,7 @@
-"""Busy polling: while traffic is lively, the event loop looks for more instead of sleeping.
+"""Busy polling: while traffic is lively, the event loop polls for more instead of sleeping.
 
-To wake up takes longer than to take a query and answer it, and what then runs finds the processor's
-caches cold. See docs/decisions/0013-busy-polling-is-offered.md.
+Waking up takes longer than receiving a query and answering it, and the processor's caches are cold
+afterwards. See docs/decisions/0013-busy-polling-is-offered.md.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ __all__ = ["BusyPoll", "PollingTurns"]
 class BusyPoll:
     """Keeps the event loop turning for ``for_s`` after anything came or left, if traffic is lively.
 
-    It is lively if what came last came within ``for_s`` of what came or left before it. Who hears
-    from others later than that would only wait in vain before each sleep, and sleeps at once: the
-    rule is that of Linux's ``haltpoll`` and of KVM's ``halt_poll_ns``, which poll as long as that
-    was worth it last time.
+    It is lively if the last arrival came within ``for_s`` of whatever came or left before it. A
+    node that hears from others less often would only poll in vain before each sleep, so it sleeps
+    at once. Linux's ``haltpoll`` and KVM's ``halt_poll_ns`` have the same rule: poll as long as
+    that was worth it last time.
     """
 
     __slots__ = ("_call_soon", "_for_s", "_give_way", "_is_lively", "_is_on", "_last_s", "_now")
@@ -37,10 +37,10 @@ class BusyPoll:
         self._call_soon = call_soon
         self._give_way = give_way
         self._last_s = float("-inf")
-        """When something came or left."""
+        """When something last came or left."""
         self._is_lively = False
         self._is_on = False
-        """Whether the loop will call back."""
+        """Whether the loop has a call to :meth:`_turn` scheduled."""
 
     def came(self) -> None:
         """Something was read."""
@@ -50,7 +50,7 @@ class BusyPoll:
         self._look_out()
 
     def left(self) -> None:
-        """Something was written, for all we know."""
+        """Something was written, as far as is known here."""
         self._last_s = self._now()
         self._look_out()
 
@@ -60,16 +60,16 @@ class BusyPoll:
             self._call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Between two of these calls the loop has looked at all sockets."""
+        """Between two of these calls the loop polls all sockets."""
         self._is_on = self._is_lively and self._now() - self._last_s < self._for_s
         if self._is_on:
-            # What is waited for may need this very core.
+            # Whoever is to answer may need this very core.
             self._give_way()
             self._call_soon(self._turn)
 
 
 class PollingTurns(Turns):
-    """Turns that say to a :class:`BusyPoll` when there is traffic."""
+    """Turns that tell a :class:`BusyPoll` of traffic."""
 
     __slots__ = ("_poll",)
 

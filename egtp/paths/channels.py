@@ -1,7 +1,7 @@
-"""Secure channels: turns packets into proven peers and opened items, and the other way round.
+"""Secure channels: turn packets into proven peers and opened items, and the other way round.
 
-No sockets and no timers: packets come in with the route they came by, packets go out through the
-strategy of a path. What this module learns it tells its :class:`ChannelEvents`.
+No sockets and no timers: packets come in with the route they arrived by, and go out through the
+strategy of a path. Whatever this module learns, it reports to its :class:`ChannelEvents`.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class SecureChannels:
         self.path_of: Final = self.sessions.of_connection
 
     def receive(self, data: bytes, arrival: Arrival) -> None:
-        """Take a packet from anybody. Never raises; what is of no use is counted."""
+        """Take a packet from anybody. Never raises; useless packets are counted."""
         try:
             packet = decode_packet(data)
             if isinstance(packet, Data):
@@ -78,7 +78,7 @@ class SecureChannels:
     def _receive_data(self, packet: Data, arrival: Arrival, data: bytes) -> None:
         path, relayed = self.sessions.by_index.get(packet.receiver_index), arrival.relayed
         if path is None and relayed and packet.receiver_index in self.handshakes.dials:
-            # An answer to early data has overtaken the response. It is asked for again.
+            # An answer to early data has overtaken the response; its query will be repeated.
             self._counters["data packet before its session"] += 1
             return
         if path is None or path.relayed != relayed:
@@ -90,7 +90,7 @@ class SecureChannels:
                 self._events.reject(arrival)
             return
         strategy = path.strategy
-        # Of a connection it is the same object; comparing addresses takes as long as unsealing.
+        # On a connection it is the same object; comparing addresses takes as long as unsealing.
         if strategy is not arrival.strategy and not path.relayed and strategy != arrival.strategy:
             raise InvalidPacket("a data packet of another connection's session")
         try:
@@ -98,7 +98,7 @@ class SecureChannels:
         except InvalidPacket as error:
             if not path.relayed:
                 raise
-            # Anybody can put such a packet into a relay; the session is none the worse for it.
+            # Anybody can send such a packet through a relay; it must not harm the session.
             self._counters[f"dropped: {error}"] += 1
             return
         if path.relayed:
@@ -110,8 +110,8 @@ class SecureChannels:
             self._events.opened(path, sealed, transit_ms)
 
     def _receive_note(self, note: UnknownSession, arrival: Arrival) -> None:
-        # Its index is of the session as *we* are known by there; only the tail can tell whether it
-        # was asked for. Notes are free to send, so one must not cost a look at all paths.
+        # It names the session by the index that the *other* side chose; only the tail shows that it
+        # answers a packet of ours. Notes are free to send, so none may cost a look at all paths.
         path = self.sessions.by_remote.get(note.receiver_index) if arrival.relayed else None
         if path is not None and path.sent_lately(note.tail):
             self._events.session_unknown(path)
@@ -121,7 +121,7 @@ class SecureChannels:
             self._events.reject(arrival)
 
     def connection_lost(self, connection: int, reason: str) -> Path | None:
-        """A TCP connection is gone, and with it every dial over it, and its path, if any."""
+        """A TCP connection is gone, and with it the dial over it and its path, if any."""
         self.handshakes.connection_lost(connection, reason)
         path = self.path_of(connection)
         if path is not None:
@@ -129,25 +129,25 @@ class SecureChannels:
         return path
 
     def expire(self, now_s: float) -> None:
-        """Forget the sessions that were never confirmed."""
+        """Forget the sessions that were not confirmed in time."""
         for path in self.sessions.unconfirmed.expire(now_s):
             self._counters["session never confirmed"] += 1
             self.close(path)
 
     @property
     def unconfirmed(self) -> int:
-        """How many sessions wait for their first data packet."""
+        """How many sessions await their first data packet."""
         return len(self.sessions.unconfirmed)
 
     def unconfirmed_bytes(self) -> int:
-        """What waits for those who have proven nothing yet."""
+        """What waits for peers that have proven nothing yet."""
         return sum(path.outbox.waiting_bytes for path in self.sessions.unconfirmed.paths())
 
     @property
     def dialling(self) -> int:
-        """How many handshakes of ours are open."""
+        """How many handshakes that this side began are open."""
         return len(self.handshakes.dials)
 
     def relays_dialled(self) -> list[CommStrat]:
-        """The ways of the open handshakes that go through relays."""
+        """The strategies of those of them that go through relays."""
         return [dial.strategy for dial in self.handshakes.dials.values() if dial.relayed]

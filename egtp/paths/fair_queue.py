@@ -1,14 +1,15 @@
-"""What several senders have for one recipient, shared out by bytes (pure).
+"""Packets of several senders for one recipient, which they share by bytes (pure).
 
-A relay passes on what it cannot read, for whoever asks it. In one queue for all, whoever sends more
-than the recipient takes would have everybody else wait behind it. If senders took turns by packets,
-whoever comes would wait for a large one of each of them. So this is weighted fair queueing, all
-weights alike: that packet goes first which would be through first if all senders were served at the
-same time, a byte each in turn. Who sends little waits for the packet that is under way, and then
-for no more bytes of each of the others than it sends itself.
+A relay passes on packets that it cannot read, for anybody who asks. In a single queue, a sender of
+more than the recipient takes would keep everybody else waiting. If senders took turns by packets, a
+newcomer would wait for a large one of each of them. So this is weighted fair queueing with equal
+weights: the next packet is the one that would be finished first if all senders were served at the
+same time, a byte each in turn. A sender of little waits for the packet that is being sent, and then
+for no more bytes of each other sender than it sends itself.
 
-(Turns by bytes, as of deficit round robin, are not enough: many who began together have saved up
-for a large packet at the same moment, and whoever has had his turn waits for all of them.)
+(Turns by bytes, as in deficit round robin, are not enough: senders that began together have all
+saved up for a large packet at the same moment, and one that has just had its turn waits for all of
+them.)
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ from egtp.values.identity import NodeId
 __all__ = ["RESTING_MAX", "SENDER_BYTES", "FairQueue"]
 
 RESTING_MAX: Final = 256
-"""Of how many who have nothing here now it is remembered that they had more than their share: each
-of them counts as one who shares, and an identity costs nothing."""
+"""How many senders with nothing here are remembered for having had more than their share: each of
+them counts as one who shares, and an identity costs nothing."""
 SENDER_BYTES: Final = 1024
-"""What a sender takes here beside its packets; a test measures that it is no more."""
+"""The memory that a sender takes beside its packets; a test measures that it is no more."""
 
 
 class _Sender:
@@ -39,26 +40,26 @@ class _Sender:
         self.packets: deque[PassedOn] = deque()
         self.bytes = 0
         self.until = until
-        """Its first packet is through when each sender was given so many bytes; if it has none,
-        its last one."""
+        """How many bytes each sender will have been given when this one's first packet is through;
+        without packets, when its last one was."""
 
 
 class FairQueue:
-    """Invariants: packets of one sender come out in the order in which they went in; whoever has
-    one here has one place in the line; who has none is remembered until the others were given as
-    much, and no more than :data:`RESTING_MAX` are. What is taken out is found at once, however many
-    packets wait, and takes the longer the more senders do, as a heap does."""
+    """Invariants: packets of one sender come out in the order in which they went in; a sender with
+    packets has exactly one place in the line; one without is remembered until the others have been
+    given as much, and at most :data:`RESTING_MAX` are. However many packets wait, the next one is
+    found at once; taking it out costs a heap operation over the senders that wait."""
 
     __slots__ = ("_count", "_given", "_line", "_resting", "_senders", "_serial")
 
     def __init__(self) -> None:
         self._senders: dict[NodeId | None, _Sender] = {}
         self._line: list[tuple[float, int, _Sender]] = []
-        """A heap of those who have packets here, by ``until``; of equal ones the first to come."""
+        """A heap of the senders with packets, by ``until``; of equal ones, the first to come."""
         self._resting: dict[NodeId | None, _Sender] = {}
-        """Those who have none, and had more than what each was given."""
+        """The senders without packets that have had more than each was given."""
         self._given = 0.0
-        """How many bytes each sender was given who has wanted them all the time."""
+        """How many bytes a sender that wanted them all the time has been given."""
         self._serial = 0
         self._count = 0
 
@@ -66,7 +67,7 @@ class FairQueue:
         return self._count
 
     def __bool__(self) -> bool:
-        # Compiled, a length alone does not make it empty.
+        # In compiled code, a length of 0 alone does not make it false.
         return self._count > 0
 
     def __iter__(self) -> Iterator[PassedOn]:
@@ -75,11 +76,11 @@ class FairQueue:
 
     @property
     def overhead_bytes(self) -> int:
-        """What all this takes beside the packets."""
+        """The memory that all this takes beside the packets."""
         return SENDER_BYTES * len(self._senders)
 
     def bytes_of(self, peer_id: NodeId) -> int:
-        """What waits of one sender."""
+        """How many bytes of one sender wait."""
         sender = self._senders.get(peer_id)
         return 0 if sender is None else sender.bytes
 
@@ -106,7 +107,7 @@ class FairQueue:
         return self._line[0][2].packets[0]
 
     def popleft(self) -> PassedOn:
-        """Take it out."""
+        """Take out the packet whose turn it is."""
         line = self._line
         _, serial, sender = line[0]
         packet = sender.packets.popleft()
@@ -128,17 +129,17 @@ class FairQueue:
         return packet
 
     def _give(self, size: float) -> None:
-        """Share out what was taken among those who wait, or rest and had it before."""
+        """Share out what was taken among all senders, waiting or resting."""
         if self._resting:
             size = self._forget(size)
         given = self._given + size / len(self._senders)
-        # Whoever comes is not so far behind those who wait that he goes first for long.
+        # Newcomers start here: not so far behind those who wait that they go first for long.
         least = self._line[0][0] - PACKET_BYTES_MAX
         self._given = max(least, given)
 
     def _forget(self, size: float) -> float:
-        """Forget those whom the others have caught up with, and return what is left to share out
-        then."""
+        """Forget resting senders that the others have caught up with. Returns what is then left to
+        share out."""
         while self._resting:
             sender = next(iter(self._resting.values()))
             needed = (sender.until - self._given) * len(self._senders)

@@ -1,4 +1,4 @@
-"""Handshakes: those that this side begins, and its answers to those of others."""
+"""Handshakes: those that this side begins, and its responses to those of others."""
 
 from __future__ import annotations
 
@@ -46,19 +46,19 @@ class Dial:
     strategy: CommStrat
     carrier: Carrier
     done: Callable[[Path | Cause], None]
-    """Called once, with a path or a cause."""
+    """Called once, with a path or the cause of failure."""
     early: Early | None
     at_ms: int
-    """How long this node had been running."""
+    """This node's uptime when it dialled."""
     is_check: bool
-    """Whether it is only to arrive; then no response is taken."""
+    """Whether the initiation only has to arrive; then no response is accepted."""
 
     @property
     def relayed(self) -> bool:
         return self.strategy.relayed
 
     def send(self) -> None:
-        """Send the initiation, or the same again: the responder answers both alike.
+        """Send the initiation, or repeat it: the responder answers both alike.
 
         Raises :class:`NotSent`.
         """
@@ -68,7 +68,7 @@ class Dial:
 
 
 class Handshakes:
-    """Makes sessions of them. What comes to nothing is counted."""
+    """Turns handshakes into sessions, and counts those that fail."""
 
     def __init__(
         self,
@@ -93,11 +93,11 @@ class Handshakes:
         self._sessions: Final = sessions
         self._started_s: Final = environment.elapsed()
         self.dials: Final[dict[int, Dial]] = {}
-        """The open ones that this side began, by what it calls their session."""
+        """The open handshakes that this side began, by its own index of their session."""
         self._by_connection: Final[dict[int, Dial]] = {}
-        """Those of them that have a TCP connection, one each."""
+        """Those of them that go over a TCP connection; one per connection."""
 
-    # Of this side
+    # Begun by this side
 
     def dial(
         self,
@@ -114,7 +114,7 @@ class Handshakes:
         connection on which another handshake of this side is open).
 
         With ``check``, the token of a peer that asked to be dialled, that packet is all there is:
-        ``done`` is told a cause in any case.
+        ``done`` can only get a cause.
         """
         connection = strategy.connection
         if connection in self._by_connection:
@@ -161,7 +161,7 @@ class Handshakes:
         return dial
 
     def abandon(self, dial: Dial) -> None:
-        """Forget a handshake; ``done`` is not called any more."""
+        """Forget a handshake without calling ``done``."""
         connection = dial.strategy.connection
         if self.dials.pop(dial.index, None) is not None and connection is not None:
             del self._by_connection[connection]
@@ -179,7 +179,7 @@ class Handshakes:
         except RemoteProtocolError as error:
             self._counters[f"dropped: {error}"] += 1
             if not arrival.relayed:
-                # On a TCP connection nobody but the one at the other end can have sent it.
+                # On a TCP connection, only the other end can have sent it.
                 self.abandon(dial)
                 self._events.reject(arrival)
                 dial.done(Cause(AttemptReason.NOT_PROVEN, str(error)))
@@ -198,7 +198,7 @@ class Handshakes:
         path.record = record
         path.observed = payload.observed
         if arrival.relayed or not path.is_writable:
-            # Nobody is told of a path on which the proof that we live cannot be sent.
+            # Nobody is told of a path on which the proof that we are alive cannot be sent.
             path.prove()
             if path.closed:
                 dial.done(Cause(AttemptReason.LOST))
@@ -208,25 +208,26 @@ class Handshakes:
         if not self._sessions.confirm(path):
             dial.done(Cause(AttemptReason.LOST))
             return
-        # What waits proves it as well, and saves a packet.
+        # Messages that wait prove it as well, and save a packet.
         path.prove()
         dial.done(path)
 
     def connection_lost(self, connection: int, reason: str) -> None:
-        """A TCP connection is gone, and with it the dial over it, if there is one."""
+        """A TCP connection is gone, and with it the dial over it, if any."""
         dial = self._by_connection.get(connection)
         if dial is not None:
             self.abandon(dial)
             dial.done(Cause.of(reason))
 
     def _proven_record(self, contact: Contact, payload: ResponsePayload) -> SignedCommRecord | None:
-        """The record that the responder gave, if it proves what was dialled.
+        """The record that the responder gave, checked against what was dialled; None if it gave
+        none.
 
         Raises :class:`InvalidRecord` or :class:`HandshakeFailed`.
         """
         if payload.record is None:
             if contact.sequence == 0:
-                # Only somebody else said that this identity has this channel key.
+                # So far, only others have said that this identity has this channel key.
                 raise HandshakeFailed("the peer did not show its record")
             return None
         record = SignedCommRecord.decode(payload.record)
@@ -234,7 +235,7 @@ class Handshakes:
             raise InvalidRecord("the responder's record is not of the peer that was dialled")
         return record
 
-    # Of others
+    # Begun by others
 
     def initiation(self, packet: Initiation, data: bytes, arrival: Arrival) -> None:
         again = self._sessions.unconfirmed.find(data)
@@ -254,14 +255,14 @@ class Handshakes:
             return
         self._check_not_superseded(record)
         if responder.payload.check is not None:
-            # Somebody was asked to dial us, and here he is. That is all.
+            # A peer that was asked to dial this node: to arrive is all that it has to do.
             self._events.dialled_back(peer_id, responder.payload.check, arrival)
             self._events.reject(arrival)
             return
         for displaced in self._sessions.unconfirmed.displace(peer_id, relayed=arrival.relayed):
             whose = "of its peer" if displaced.peer_id == peer_id else "of another peer"
             self._counters[f"unconfirmed session displaced by a newer one {whose}"] += 1
-            # It has proven nothing, so nobody was told of it, and nobody is told that it is gone.
+            # It was never confirmed, so nobody knows of it, and nobody is told that it is gone.
             self._sessions.close(displaced)
             if not displaced.relayed:
                 self._events.reject(Arrival(displaced.strategy, arrival.carrier))
@@ -296,15 +297,15 @@ class Handshakes:
             arrival.answer(encoded)
         finally:
             if early is not None:
-                # It was accepted, and is in the initiation only: the same one again, for which the
-                # same response is sent, runs nothing.
+                # Even if the response could not be sent: it says that the early data was accepted,
+                # and a repeated initiation gets the same response and runs nothing.
                 self._events.opened(path, early, 0)
 
     def _accept_early(self, responder: Responder) -> Sealed | None:
-        """The early data of an initiation, if it may be looked at."""
+        """The early data of an initiation, if it may run."""
         payload = responder.payload
         if not (payload.early and payload.responder_sequence):
-            # Who knows no record of ours says nothing early: that is room for it in the response.
+            # A peer that knows no record of ours sends padding: room for one in the response.
             return None
         early = read_early(
             payload,
@@ -346,5 +347,5 @@ class Handshakes:
 
 
 def _same_route(strategy: CommStrat, arrival: Arrival) -> bool:
-    """Whether an answer came the way the question went: the same connection, or any relay."""
+    """Whether a response came the way the dial went: over the same connection, or any relay."""
     return arrival.relayed if strategy.relayed else strategy == arrival.strategy

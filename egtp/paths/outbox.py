@@ -1,12 +1,12 @@
 """What waits to be sent on one path, and in what order it goes (pure).
 
-Small messages go first come, first served. A message too large for one item is cut into chunks,
-and a few large messages at a time take turns, a packet each, so a body of many megabytes delays a
-small query by a packet, and not by the body. (What the kernels have taken already goes
-first all the same; :mod:`egtp.paths.bulk_window` bounds that.) How many take turns is bounded by
-what the other side is willing to put together at a time. What is passed on for others is never cut,
-and so keeps its order; its senders share it, and it goes behind the small messages of this node
-itself. Nothing here is sealed yet: whatever has not been taken when a path dies can go by another.
+Small messages go first come, first served. A message too large for one item is cut into chunks, and
+a few large messages at a time take turns, a packet each, so a body of many megabytes delays a small
+query by one packet, not by the whole body. (Whatever the kernels have accepted still goes first;
+:mod:`egtp.paths.bulk_window` bounds that.) How many take turns is bounded by what the other side is
+willing to reassemble at a time. Packets passed on for others are never cut, and so keep their
+order; their senders share the path, behind this node's own small messages. Nothing here is sealed
+yet: whatever is still here when a path dies can go by another.
 """
 
 from __future__ import annotations
@@ -32,41 +32,41 @@ from egtp.values.identity import NodeId
 __all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox"]
 
 BATCH_BYTES: Final = 4096
-"""A batch is sealed once this much is queued. Measured: smaller costs more seals, larger makes
-the two sides work in turns when little is under way."""
+"""A batch is sealed once this much is queued. Measured: smaller batches cost more seals, and with
+larger ones the two sides work in turns when little is in flight."""
 BATCH_BYTES_MAX: Final = 16_384
-"""When much is queued in one turn, each batch is twice as large as the one before, up to this: the
-other side has enough to do by then, and fewer seals cost less."""
+"""When much is queued in one turn, each batch is twice as large as the last, up to this: by then
+the other side has enough to do, and fewer seals cost less."""
 
 CHUNKS_MAX: Final = 3
-"""Of a packet: more do not fit into one that a relay can wrap."""
+"""In a packet: more do not fit into one that a relay can wrap."""
 TURNS_MAX: Final = 16
 """How many large messages take turns at a time; the other side allows 64."""
 
 
 MESSAGE_BYTES: Final = 160
-"""What a message that waits takes beside its bytes; a test measures that it is no more. Most of a
-short reply is this."""
+"""The memory that a waiting message takes beside its bytes; a test measures that it is no more. For
+a short reply, this is most of it."""
 
 _NOTHING: Final[deque[Any]] = deque(maxlen=0)
-"""An empty queue that stays empty. One of its own takes more memory than all the rest of a path, so
-a path at rest has none."""
+"""An empty queue that stays empty. A deque takes more memory than all the rest of a path, so a path
+at rest has none of its own."""
 
 
 class Batch:
-    """What goes into one packet, and which messages have thereby begun to leave."""
+    """What goes into one packet, and the messages that begin to leave with it."""
 
     __slots__ = ("begun", "bulk_bytes", "has_room", "has_small", "parts")
 
     def __init__(self) -> None:
         self.bulk_bytes = 0
-        """How much of it is of a large message, or passed on."""
+        """How much of it belongs to a large message, or is passed on."""
         self.has_small = False
-        """Whether there is any other message in it."""
+        """Whether it has any other message."""
         self.has_room = True
-        """Whether a chunk, and a little more, may be added to its messages."""
+        """Whether a chunk, and a little more, still fits."""
         self.parts: list[bytes | memoryview] = []
-        """Items, one after the other; an item may be several parts."""
+        """Items, one after the other; an item may span several parts."""
         self.begun: list[Outgoing] = []
 
 
@@ -80,11 +80,11 @@ class _Chunking:
         self.chunk_id = chunk_id
         self.age = age
         self.size = AGE_BYTES + len(outgoing.message)
-        """Of the whole of a message item's bytes: the age, then the message."""
+        """The bytes of the whole message item: the age, then the message."""
         self.offset = 0
 
     def next(self, size: int) -> bytes | memoryview:
-        """The next piece of these bytes; they are never put together, for they may be many."""
+        """The next piece of the item, which is never put together: it may be large."""
         start = self.offset - AGE_BYTES
         end = start + size
         self.offset = min(self.offset + size, self.size)
@@ -93,7 +93,7 @@ class _Chunking:
 
 
 class Outbox:
-    """Invariants: :attr:`waiting_bytes` is the sum of what the queues still have to give; the
+    """Invariants: :attr:`waiting_bytes` is the sum of what has yet to leave the queues; the
     messages of which some chunks have left are together no larger than ``reassembly_bytes_max``,
     and at most :data:`TURNS_MAX`; an :class:`Outgoing` is ``queued`` exactly while nothing of it
     has left."""
@@ -119,16 +119,16 @@ class Outbox:
         self._begun_bytes = 0
         self._control: deque[bytes] = _NOTHING
         self.control_bytes = 0
-        """What waits of the engine's own."""
+        """How much waits of the engine's own items."""
         self._small: deque[Outgoing] = _NOTHING
         self._chunked: deque[Outgoing] = _NOTHING
         self._passed_on: FairQueue | None = None
-        """Most paths are to no client of a relay, and have none."""
+        """None for most paths, which do not lead to a client of a relay."""
         self._taken_back = 0
-        """How many in the two queues are not wanted any more; they are passed over."""
+        """How many messages in the two queues are no longer wanted; they are skipped."""
         self._next_chunk_id = 0
         self._others_turn = False
-        """The last packet had all of a large message: the next one is for what began before it."""
+        """The last packet held all of a large message: the next is for those that began earlier."""
         self.waiting_bytes = 0
 
     def __bool__(self) -> bool:
@@ -136,20 +136,20 @@ class Outbox:
 
     @property
     def messages(self) -> int:
-        """How many messages wait of which nothing has left, those included that were taken back."""
+        """How many messages wait of which nothing has left, including those taken back."""
         passed_on = 0 if self._passed_on is None else len(self._passed_on)
         return len(self._small) + len(self._chunked) + passed_on
 
     @property
     def memory_bytes(self) -> int:
-        """What all that waits takes up here."""
+        """The memory that everything waiting takes."""
         messages, queue = len(self._small) + len(self._chunked), self._passed_on
         passed_on = 0 if queue is None else len(queue) * MESSAGE_BYTES + queue.overhead_bytes
         return self.waiting_bytes + messages * MESSAGE_BYTES + passed_on
 
     @property
     def has_bulk_only(self) -> bool:
-        """Whether nothing waits but large messages and what is passed on."""
+        """Whether nothing waits but large messages and packets to pass on."""
         return not (self._small or self._control)
 
     def push(self, outgoing: Outgoing) -> None:
@@ -167,7 +167,7 @@ class Outbox:
             self._chunked.append(outgoing)
 
     def pass_on(self, packet: PassedOn) -> None:
-        """Queue a packet of somebody else, behind those of the same sender."""
+        """Queue a packet of somebody else's, behind those of the same sender."""
         self.waiting_bytes += len(packet.message)
         packet.queued = True
         if self._passed_on is None:
@@ -179,7 +179,7 @@ class Outbox:
         return 0 if self._passed_on is None else self._passed_on.bytes_of(sender)
 
     def push_control(self, item: bytes) -> None:
-        """Queue an item of the engine's own; these go before all messages."""
+        """Queue an item of the engine's own, ahead of all messages."""
         self.waiting_bytes += len(item)
         self.control_bytes += len(item)
         if self._control is _NOTHING:
@@ -196,9 +196,9 @@ class Outbox:
         chunk_bytes: int = CHUNK_BYTES_MAX,
     ) -> Batch:
         """Take what goes into the next packet: at least one item if there is any, messages up to
-        about ``size_max`` bytes, and chunks of a large message of up to ``chunk_bytes``: one beside
-        other items, alone up to ``chunks``, and at most :data:`CHUNKS_MAX`. With 0 large messages
-        wait, and what is passed on."""
+        about ``size_max`` bytes, and chunks of a large message of up to ``chunk_bytes`` each: one
+        beside other items; alone up to ``chunks``, and at most :data:`CHUNKS_MAX`. With ``chunks``
+        at 0, large messages and packets to pass on stay."""
         batch = Batch()
         parts, size = batch.parts, 0
         while self._control and (not size or size + len(self._control[0]) <= BATCH_BYTES):
@@ -248,7 +248,7 @@ class Outbox:
         return batch
 
     def _take_passed_on(self, batch: Batch, size: int, size_max: int, now_s: float) -> None:
-        """Beside ``size`` bytes of others."""
+        """Add packets to pass on to the ``size`` bytes that the batch has."""
         queue, parts, taken = self._passed_on, batch.parts, 0
         while queue and size + taken < size_max:
             if parts and len(queue.next.message) > CHUNK_BYTES_MAX:
@@ -266,7 +266,7 @@ class Outbox:
             self._passed_on = None
 
     def _begin_chunked(self, batch: Batch, now_s: float) -> None:
-        """Let the next large message take its turns, if there is room for it at the other side."""
+        """Let the next large message take its turns, if the other side has room for it."""
         while self._chunked and not self._chunked[0].queued:
             self._chunked.popleft()
             self._taken_back -= 1
@@ -285,7 +285,7 @@ class Outbox:
         self._begun_bytes += size
         if self._begun is _NOTHING:
             self._begun = deque()
-        # In front: what was there before it has had its first turn already.
+        # In front: the others have had their first turn already.
         self._begun.appendleft(_Chunking(outgoing, self._next_chunk_id, age))
         batch.begun.append(outgoing)
 
@@ -299,7 +299,7 @@ class Outbox:
         taken = chunking.offset - before
         batch.bulk_bytes += taken
         self.waiting_bytes -= taken
-        # Newcomers that stay are TURNS_MAX soon; of those that are over at once there is no end.
+        # TURNS_MAX bounds newcomers that stay, but not those that leave whole in one packet.
         self._others_turn = taken == size
         if chunking.offset < size:
             self._begun.append(chunking)
@@ -313,8 +313,8 @@ class Outbox:
             self._begun = _NOTHING
 
     def take_back(self, outgoing: Outgoing) -> None:
-        """A message is not wanted any more. One that has begun to leave ends in the middle, and the
-        other side is told."""
+        """A message is no longer wanted. One that has begun to leave is cut off, and the other side
+        is told."""
         if outgoing.queued:
             outgoing.queued = False
             self.waiting_bytes -= len(outgoing.message)
@@ -333,24 +333,24 @@ class Outbox:
                 return
 
     def _sweep(self) -> None:
-        # Half of what is there is passed over: so each message is moved once, on average.
+        # Only once half of them are unwanted, so each message is moved once, on average.
         self._small = deque(one for one in self._small if one.queued) or _NOTHING
         self._chunked = deque(one for one in self._chunked if one.queued) or _NOTHING
         self._taken_back = 0
 
     def holds(self, outgoing: Outgoing) -> bool:
-        """Whether something of a message is still to leave."""
+        """Whether any part of a message has yet to leave."""
         return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
 
     def holds_reply(self, reference: bytes) -> bool:
-        """Whether something of a large reply to the query of that reference is still to leave."""
+        """Whether any part of a large reply to the query of that reference has yet to leave."""
         waiting = [one.message for one in self._chunked if one.queued]
         waiting += [chunking.outgoing.message for chunking in self._begun]
         return any(type(one) is LargeMessage and one.refers_to == reference for one in waiting)
 
     def drop_unread(self) -> int:
-        """Take back what others made this node say, or pass on: their replies and packets. What
-        this node asks itself stays. Returns how many there were."""
+        """Take back what others made this node say or pass on: replies and packets. What this node
+        itself asks stays. Returns how many were taken back."""
         waiting = self.unsent + [chunking.outgoing for chunking in self._begun]
         dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
         for outgoing in dropped:
@@ -371,7 +371,7 @@ class Outbox:
         return [one for one in (*self._small, *self._chunked) if one.queued]
 
     def take_unsent(self) -> list[Outgoing]:
-        """Take out the messages of which nothing has left: they can go by another path."""
+        """Take out the messages of which nothing has left, so that they can go by another path."""
         unsent = self.unsent
         for outgoing in unsent:
             outgoing.queued = False

@@ -1,4 +1,4 @@
-"""The states of a path, as :class:`~egtp.paths.path.Path` runs on them."""
+"""The states of a path, on which :class:`~egtp.paths.path.Path` runs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ __all__ = ["PATH_LIFE", "PathEvent", "PathState"]
 
 class PathState(State):
     UNPROVEN = "unproven"
-    """The handshake may be a recording: nothing is learned here, and only answers leave."""
+    """The handshake may be a replay: nothing is learned from it, and only answers leave."""
     PROVEN = "proven"
-    """The other side has shown that it lives in this session, now."""
+    """The other side has shown that it is alive in this session, now."""
     SUSPECT = "suspect"
-    """Somebody says that the other side does not know the session any more. It is used while there
-    is no other, and replaced by a new one."""
+    """A note claims that the other side no longer knows the session. The path is used while there
+    is no other, and is to be replaced."""
     CLOSED = "closed"
 
 

@@ -1,10 +1,10 @@
-"""Putting chunks together again.
+"""Reassembles messages from their chunks.
 
-Memory is charged as bytes arrive, never by what a chunk promises, so a promise costs nothing.
-Chunks of one message come in order; of different messages, interleaved. A message for which there
-is no room is read on without being kept: then it can be refused when it has ended, and what comes
-beside it is none the worse. The same becomes of one that is let go: because it is past its
-lifetime, because nothing more comes, or because others need the room.
+Memory is charged as bytes arrive, never by the size that a chunk announces, so announcing costs
+nothing. Chunks of one message come in order; those of different messages may interleave. A message
+without room is read to its end but not kept: it can then be refused, and messages beside it are not
+affected. The same happens to one that is let go because it is past its lifetime, because nothing
+more comes, or because others need the room.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ __all__ = ["MESSAGES_MAX", "PAUSE_MAX_S", "Reassembly", "RoomForChunks"]
 MESSAGES_MAX: Final = 64
 """How many messages of one path may be under way in chunks at a time."""
 PAUSE_MAX_S: Final = 30.0
-"""What is unfinished is let go when no chunk of any message came for so long. Of any: those that
-take turns on a slow line wait for each other, and a line that takes longer than this for the 16 KiB
-of one chunk is no line for what has to be cut into chunks."""
+"""Unfinished messages are let go when no chunk of *any* message came for this long: on a slow line
+they take turns, and wait for each other. A line that takes longer than this for the 16 KiB of one
+chunk is no line for messages that need chunks."""
 COMING_S: Final = 4.0
-"""More chunks are believed to come for so long after one: a slow line takes seconds for each."""
+"""After a chunk, more are expected for this long: a slow line takes seconds for each."""
 
 
 class RoomForChunks(Protocol):
-    """What a node has for those who send in chunks."""
+    """The room that a node has for what one peer sends in chunks."""
 
     def take_room(self, size: int) -> bool:
-        """Whether there is room for so many bytes of a query or send; they are taken then."""
+        """Take room for ``size`` bytes of a query or send. False if there is none."""
 
     def give_room_back(self, size: int) -> None:
-        """So many bytes that were taken are not held any more."""
+        """``size`` bytes for which room was taken are no longer held."""
 
     def is_awaited(self, reply: Reply) -> bool:
         """Whether somebody here waits for that reply, and so has room for it."""
 
     @property
     def is_strangers(self) -> bool:
-        """Whether they make way when there is no room for others."""
+        """Whether the peer is a stranger, which makes way when others lack room."""
 
 
 class _Part:
-    """Of one message: its pieces in one, or a message that is being read."""
+    """An unfinished message: its bytes so far, or a reader that has parsed them."""
 
     __slots__ = ("is_kept", "pieces", "reader", "room", "size", "total", "until_s")
 
@@ -54,12 +54,12 @@ class _Part:
         self.total: Final = total
         self.is_kept = True
         self.until_s = float("inf")
-        """When its lifetime is over."""
+        """When its lifetime ends."""
         self.size = 0
         self.pieces = bytearray()
         self.reader: Arriving | None = None
         self.room = 0
-        """What was taken for it."""
+        """How much room was taken for it."""
 
     def add(self, data: bytes | memoryview, now_s: float) -> None:
         if not self.size:
@@ -75,7 +75,7 @@ class _Part:
         self.size += len(data)
 
     def refuse(self) -> None:
-        """Keep nothing of it. What has no reader ends its path with its next chunk."""
+        """Keep nothing of it. Without a reader, its next chunk ends the path."""
         self.is_kept = False
         self.pieces = bytearray()
         if self.reader is not None:
@@ -85,8 +85,8 @@ class _Part:
 class Reassembly:
     """The unfinished messages of one path.
 
-    Invariant: :attr:`held_bytes` is the sum of the parts' sizes and never above the limit. It is
-    what both sides count; of it, what is kept of queries and sends has room of the node's.
+    Invariant: :attr:`held_bytes` is the sum of the parts' sizes and never above the limit. Both
+    sides keep this count; for what is kept of queries and sends, room of the node's is taken.
     """
 
     __slots__ = (
@@ -110,10 +110,10 @@ class Reassembly:
         self._since_s = self._fed_s = 0.0
         self._fed_bytes = 0
         self._next_end_s = float("inf")
-        """No lifetime is over before: to look through all parts earlier would be in vain."""
+        """No lifetime ends before this, so looking through all parts earlier would be in vain."""
 
     def __bool__(self) -> bool:
-        """Whether something is kept of what is unfinished."""
+        """Whether any unfinished message is kept."""
         return any(part.is_kept for part in self._parts.values())
 
     @property
@@ -121,22 +121,22 @@ class Reassembly:
         return self._room.is_strangers
 
     def is_bringing_reply(self, reference: bytes, now_s: float) -> bool:
-        """Whether the reply to that query is there in part, and chunks still come."""
+        """Whether part of the reply to that query is here, and chunks still come."""
         if now_s - self._fed_s > COMING_S:
             return False
         messages = [part.reader.message for part in self._parts.values() if part.reader is not None]
         return any(type(one) is Reply and one.reference == reference for one in messages)
 
     def pace(self, now_s: float) -> float:
-        """How many bytes came in a second, of whatever message, since something is unfinished."""
+        """Bytes per second, of all messages together, since there have been unfinished ones."""
         return self._fed_bytes / max(now_s - self._since_s, 1e-3)
 
     def feed(self, chunk: Chunk, now_s: float) -> bytes | bytearray | Arrived | None:
-        """The whole if ``chunk`` is its last part, else None: the bytes of a message item, or what
-        has been read from them already.
+        """Take a chunk. Returns the whole if it is the last one, else None: the bytes of a message
+        item, or what was already parsed from them.
 
-        Raises :class:`InvalidPacket` for chunks out of order or over a limit that both sides know,
-        or without room for what cannot be read in pieces; the path is then beyond repair.
+        Raises :class:`InvalidPacket` for a chunk out of order, over a limit that both sides know,
+        or without room if its message cannot be parsed in pieces; the path is then beyond repair.
         """
         part = self._parts.get(chunk.message_id) or _Part(chunk.total)
         total = part.total
@@ -166,7 +166,7 @@ class Reassembly:
         return part.pieces if part.reader is None else part.reader.whole()
 
     def _keep(self, part: _Part, size: int) -> None:
-        """There is so much more of a message: have room for it, or keep nothing of it."""
+        """``size`` more bytes of a message are here: take room for them, or keep nothing of it."""
         reader = part.reader
         if part.is_kept and reader is not None and type(reader.message) is Reply:
             if part.size == size and not self._room.is_awaited(reader.message):
@@ -177,14 +177,13 @@ class Reassembly:
             else:
                 part.refuse()
         if not part.is_kept:
-            # To make room it may have made way itself, and then have been given some.
+            # Making room may have refused this very message, and then taken some for it.
             self._give_back(part)
             if reader is None:
                 raise InvalidPacket("no room for what comes in chunks")
 
     def look(self, now_s: float) -> int:
-        """Let go what is past its lifetime, or all if nothing comes any more. Returns how many
-        messages that were."""
+        """Let go messages past their lifetime, or all if nothing more comes. Returns how many."""
         if now_s - self._fed_s > PAUSE_MAX_S:
             return self.let_go()
         if now_s < self._next_end_s:
@@ -195,8 +194,8 @@ class Reassembly:
         return gone
 
     def let_go(self) -> int:
-        """Keep nothing of what is unfinished. Returns how many messages that were. Replies stay for
-        which somebody waits."""
+        """Let go all unfinished messages, except replies that somebody waits for. Returns how
+        many."""
         return self._refuse(list(self._parts.values()))
 
     def _refuse(self, parts: list[_Part]) -> int:
@@ -216,7 +215,7 @@ class Reassembly:
             self._forget(part)
 
     def abandon_all(self) -> None:
-        """Nothing comes any more."""
+        """No more chunks will come."""
         for message_id in list(self._parts):
             self.abandon(message_id)
 

@@ -1,9 +1,9 @@
-"""Relayed paths: which of them are kept, and which go when there are too many (pure).
+"""Relayed paths: which are kept, and which go when there are too many (pure).
 
-A path through a relay needs no connection of its own: whoever has one to the relay can have as many
-as he likes, each of another peer that he makes up. So they are judged like connections, by the same
-policy: what is in use stays, what is idle goes after a while, and of strangers there are only so
-many. What the policy counts here are sessions, by their index.
+A path through a relay needs no connection of its own: anybody with one connection to the relay can
+have any number of paths, each as another made-up peer. So the policy for connections applies to
+them, too: those in use stay, idle ones go after a while, and strangers may have only so many. Its
+numbers are the indexes of sessions here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["RelayedPaths"]
 
 
 class RelayedPaths:
-    """Those that are proven; ``why_keep`` says why one must stay though it is idle."""
+    """The proven ones. ``why_keep`` says why a path must stay though it is idle."""
 
     def __init__(
         self,
@@ -46,12 +46,12 @@ class RelayedPaths:
         self._policy.prove(index, path.peer_id, standing, now_s)
 
     def remove(self, path: Path) -> None:
-        """The path is gone; a second time does nothing."""
+        """The path is gone. Calling this again does nothing."""
         self._paths.pop(path.session.index, None)
         self._policy.remove(path.session.index)
 
     def want(self, peer_id: NodeId, now_s: float) -> None:
-        """The peer is no stranger any more."""
+        """The peer is no longer a stranger."""
         self._policy.promote(peer_id, now_s)
 
     def of_peer(self, peer_id: NodeId) -> list[Path]:
@@ -60,17 +60,17 @@ class RelayedPaths:
 
     @property
     def is_full(self) -> bool:
-        """Whether strangers have all of their places."""
+        """Whether strangers hold all of their places."""
         return self._policy.count(Standing.STRANGER) >= self._strangers_max
 
     def least_used(self, now_s: float) -> Path | None:
-        """The path of a stranger that may go for the sake of another; None if all of those whose
-        turn it is to be looked at are in use."""
+        """A stranger's path that may make way for another; None if all those whose turn it is to be
+        looked at are in use."""
         index = self._policy.least_used(Standing.STRANGER, now_s, self._look)
         return None if index is None else self._paths[index]
 
     def idle(self, now_s: float) -> list[Path]:
-        """Those that have been unused for longer than they may. They are to be removed."""
+        """The paths that have been unused for longer than they may. The caller removes them."""
         return [self._paths[index] for index in self._policy.idle(now_s, self._look)]
 
     def _look(self, index: int) -> Use:

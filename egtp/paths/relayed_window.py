@@ -1,8 +1,8 @@
-"""How much may be under way through relays to one peer (pure).
+"""How much may be in flight through relays to one peer (pure).
 
-A relay takes whatever it is given, so nothing but the peer itself can say that it cannot follow.
-Each side says in the handshake how many bytes it wants under way at most; a ping that tells how
-much was sent before it comes back as a pong when the peer has read as far as that.
+A relay takes whatever it is given, so only the peer itself can say that it cannot keep up. Each
+side says in the handshake how many bytes it accepts in flight; a ping that says how much was sent
+before it comes back as a pong once the peer has read that far.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ __all__ = ["RelayedWindow"]
 
 _TOTAL: Final = struct.Struct(">Q")
 ASK_AGAIN_S: Final = 2.0
-"""A ping or its pong may be lost; while nothing more may be sent it is repeated this often."""
+"""A ping or its pong may be lost; while the window is full, it is repeated this often."""
 BYTES_MIN: Final = 65_536
-"""Whatever a peer says, one packet may be under way."""
+"""Whatever a peer says, one packet may be in flight."""
 
 
 class RelayedWindow:
-    """Invariant: what was sealed and not yet read by the peer, as far as is known, is below the
-    limit whenever :attr:`has_room` is true."""
+    """Invariant: whenever :attr:`has_room` is true, what was sealed and, as far as is known, not
+    yet read by the peer is below the limit."""
 
     __slots__ = ("_acknowledged", "_asked", "_asked_s", "_bytes_max", "_sent")
 
@@ -38,7 +38,8 @@ class RelayedWindow:
         self._sent += size
 
     def ping(self, now_s: float) -> bytes | None:
-        """The bytes of a ping, if it is time for one: each quarter of the window."""
+        """The bytes of a ping if one is due: after each quarter of the window, and again while it
+        is full."""
         overdue = not self.has_room and now_s - self._asked_s >= ASK_AGAIN_S
         if not overdue and self._sent - self._asked < self._bytes_max // 4:
             return None

@@ -1,4 +1,4 @@
-"""What is put off to the end of a turn, so that it is done once and not once for each message."""
+"""Work put off to the end of a turn, to be done once instead of once for each message."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["Turns"]
 
 ROUNDS: Final = 2
 """What a callback puts off is done in the same turn, too: a packet for a peer becomes a message to
-a relay. What that puts off again is left to the loop, so that every turn has an end."""
+a relay. Anything put off beyond that is left to the loop, so that every turn has an end."""
 
 
 class Turns:
-    """A turn is all that was read from a socket at once, or else one of the event loop's own.
+    """A turn is everything read from a socket at once, or else a turn of the event loop.
 
-    What a packet causes is done when the last one of that reading was taken. The loop's next turn
-    would come later: it looks at all sockets in between, which takes as long as some ten messages.
+    What packets put off is done once the last one read has been taken. The loop's next turn would
+    come later: it polls all sockets in between, which takes as long as some ten messages.
     """
 
     __slots__ = ("_call_soon", "_is_on", "_put_off")
@@ -34,8 +34,8 @@ class Turns:
         self._put_off.append(callback)
 
     def at_once(self, callback: Callable[[], None], /) -> None:
-        """Call back now. What it puts off is done before this returns, or at the end of the turn
-        that is on."""
+        """Call back now. What that puts off is done before this returns or, within a turn, at its
+        end."""
         if self._is_on:
             callback()
             return
@@ -50,7 +50,7 @@ class Turns:
         self._is_on = True
 
     def reading_ends(self) -> None:
-        """All is taken that was read at once."""
+        """Everything that was read at once has been taken."""
         if self._put_off:
             self._end()
         else:

@@ -1,12 +1,12 @@
-"""Unread: how much may wait for those who do not read, all of them together (pure).
+"""Unread: how much may wait for peers that do not read, all together (pure).
 
-What others made this node say, or asked it to pass on, waits on the path to whom it is for. Each
-path has a limit; but there are thousands of paths. A path with little on it costs nothing here, for
-most never have more. Of the others it is known what waited when something was last added; what has
-left since then is taken note of now and then, or when there seems to be no room.
+What others made this node say, or asked it to pass on, waits on the path to its recipient. Each
+path has a limit, but there are thousands of paths. A path on which little waits costs nothing here;
+most never have more. For the others, what waits is recorded when something is added; what has left
+since is noted now and then, or when there seems to be no room.
 
-If there is none, those make way for whom most waits, strangers first, so that a crowd of the deaf
-keeps nobody from being answered who listens.
+If there is none, the peers with the most waiting make way, strangers first, so that a crowd that
+does not read cannot keep those who do from being answered.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ __all__ = ["LITTLE_BYTES", "Unread"]
 LITTLE_BYTES: Final = 16 * 1024
 """What may wait on each path in any case."""
 LOOK_AGAIN_S: Final = 0.05
-"""To look through all paths costs some time, so it is not done more often than this for somebody
-for whom much waits already."""
+"""Looking through all paths takes time, so it is done at most this often for peers that already
+have much waiting."""
 ROOM_KEPT: Final = 7 / 8
-"""Which part may go on waiting when somebody has to make way."""
+"""The fraction that may stay when somebody has to make way."""
 
 
 class Unread:
-    """Invariant: what was admitted to paths with more than a little waiting was within the limits
-    when it was."""
+    """Invariant: whatever was admitted to paths with more than a little waiting was within the
+    limits at that moment."""
 
     def __init__(
         self, bytes_max: int, strangers_max: int, relieve: Callable[[Path], object]
     ) -> None:
-        """:param relieve: drops what waits on a path for others' sake."""
+        """:param relieve: drops what others made wait on a path."""
         self._bytes_max = bytes_max
         self._strangers_max = strangers_max
         self._relieve = relieve
@@ -43,16 +43,16 @@ class Unread:
         self._looked_s = float("-inf")
 
     def __len__(self) -> int:
-        """On how many paths more than a little waits."""
+        """How many paths have more than a little waiting."""
         return len(self._waiting)
 
     @property
     def waiting_bytes(self) -> int:
-        """What waits on them, at most."""
+        """An upper bound on what waits there."""
         return self._of_all
 
     def admits(self, path: Path, size: int, now_s: float) -> bool:
-        """Whether so much more may wait on a path; it is then believed to do so."""
+        """Whether ``size`` more may wait on a path; it is then assumed to do so."""
         before = path.outbox.memory_bytes
         waits = before + size
         if waits <= LITTLE_BYTES:
@@ -75,7 +75,8 @@ class Unread:
         )
 
     def _make_room(self, path: Path, waits: int) -> None:
-        """So that so much may wait on a path, those make way on whose paths more waits now."""
+        """Let others make way until ``waits`` bytes may wait on a path: strangers for known peers,
+        and among equals those with more waiting."""
 
         def rank(one: Path) -> tuple[bool, int]:
             return not one.is_strangers, -self._waiting[one]

@@ -1,9 +1,9 @@
 """Uploads: what comes in chunks on all paths, and who makes way when there is no room (pure).
 
-Whoever sends all of a large query but its end holds memory here for as long as it likes. So what is
-unfinished is looked at now and then; and when there is no room for somebody else, those make way
-who upload slowest, strangers only. To hold memory that others need thus takes as much of a line as
-they have.
+A peer that sends all of a large query but its end could hold memory here for as long as it likes.
+So unfinished messages are looked at now and then; and when somebody else lacks room, the slowest
+uploads make way, those of strangers only. To hold memory that others need thus takes as much
+bandwidth as they have.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from egtp.values.identity import NodeId
 __all__ = ["Uploads"]
 
 LOOK_AGAIN_S: Final = 1.0
-"""If all the unfinished were not enough, it is not they who hold the room; to look through
-thousands of paths for each query would be in vain."""
+"""If letting go all of strangers' unfinished messages was not enough, something else holds the
+room, and looking through thousands of paths again for each query would be in vain."""
 SPARE_PART: Final = 8
-"""When somebody has to make way, this part of the strangers' room gets free, so that it is not
-looked for again at once."""
+"""When somebody has to make way, the strangers' room divided by this is freed, so that the search
+need not be repeated at once."""
 
 
 class Uploads:
-    """Invariant: a path of which something is kept unfinished is known here, so it is looked at
+    """Invariant: every path that keeps something unfinished is known here, so it is looked at
     however idle it is."""
 
     def __init__(self, room: Shares, strangers_max: int, counters: Counter[str]) -> None:
@@ -37,28 +37,28 @@ class Uploads:
         self._not_again_before_s = float("-inf")
 
     def __len__(self) -> int:
-        """On how many paths something is kept unfinished, or was when they were last looked at."""
+        """How many paths keep something unfinished, or did when they were last looked at."""
         return len(self._unfinished)
 
     @property
     def is_short(self) -> bool:
-        """Whether strangers have less room left than is to get free when somebody makes way."""
+        """Whether strangers have less room left than is freed when somebody makes way."""
         return self.room.left(stranger=True) < self._spare
 
     def goes_on(self, reassembly: Reassembly) -> None:
-        """A chunk came that was not the last one."""
+        """A chunk came that was not the last of its message."""
         self._unfinished[reassembly] = None
 
     def take(self, peer_id: NodeId, size: int, now_s: float, *, stranger: bool) -> bool:
-        """Room for so much more of a peer's; others make way if need be."""
+        """Take room for ``size`` more bytes of a peer's; others make way if need be."""
         if self.room.take(peer_id, size, stranger=stranger):
             return True
         self.make_way(size, now_s, stranger=stranger)
         return self.room.take(peer_id, size, stranger=stranger)
 
     def make_way(self, size: int, now_s: float, *, stranger: bool) -> None:
-        """There is no room for so much more: the slowest strangers are let go, unless it is the
-        peer's own share that is used up."""
+        """There is no room for ``size`` more bytes: let go the slowest strangers, unless only the
+        peer's own share is used up."""
         room = self.room
         if room.left(stranger=stranger) >= size or now_s < self._not_again_before_s:
             return
@@ -74,7 +74,7 @@ class Uploads:
         self._not_again_before_s = now_s + LOOK_AGAIN_S
 
     def look(self, now_s: float) -> None:
-        """Now and then: what nobody waits for any more, and what does not go on."""
+        """To be called now and then: let go what is too old, and what has stalled."""
         for one in list(self._unfinished):
             gone = one.look(now_s)
             if gone:
