@@ -1,1 +1,1 @@
-"""What a node finds out about itself, and tells others."""
+"""What a node learns about itself, and tells others."""

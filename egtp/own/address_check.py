@@ -1,4 +1,4 @@
-"""The question "dial me at this port", and what may come of it (pure)."""
+"""The request "dial me at this port", and its possible results (pure)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["CHECK_KIND", "REASON_BYTES_MAX", "Checked", "Outcome", "decode_check
 
 CHECK_KIND: Final = "egtp.address.check"
 REASON_BYTES_MAX: Final = 100
-"""Of the words in which somebody says why he came in vain."""
+"""Of the text in which a peer says why its dial failed."""
 
 
 def encode_check(port: int, token: bytes) -> bytes:
@@ -22,7 +22,7 @@ def encode_check(port: int, token: bytes) -> bytes:
 
 
 def decode_check(body: bytes) -> tuple[int, bytes]:
-    """Port and token. Raises :class:`InvalidMessage`."""
+    """The port and the token. Raises :class:`InvalidMessage`."""
     try:
         fields = canonical.decode(body)
     except CanonicalError as error:
@@ -42,7 +42,7 @@ class Outcome(enum.Enum):
 
 
 class Checked(NamedTuple):
-    """What came of asking one peer."""
+    """The result of asking one peer."""
 
     outcome: Outcome
     reason: str = ""

@@ -1,7 +1,7 @@
 """AddressWatch: keeps what a node announces of its own addresses true.
 
-It looks at the machine's interfaces, hears what peers say in handshakes, has peers dial back, and
-announces what comes of it. What to believe is decided in :mod:`egtp.own.observed_address`, what to
+It polls the machine's interfaces, hears what peers say in handshakes, has peers dial back, and
+announces the result. What to believe is decided in :mod:`egtp.own.observed_address`, what to
 announce in :mod:`egtp.own.own_addresses`.
 """
 
@@ -29,12 +29,12 @@ from egtp.values.identity import NodeId
 __all__ = ["AddressWatch"]
 
 CHECKERS_MAX: Final = 3
-"""So many peers are asked before an address counts as unreachable: one alone may be the only one
-that cannot reach it, or lie."""
+"""Peers that must fail to reach an address before it counts as unreachable, if that many can be
+asked: one alone may be the only one that cannot reach it, or lie."""
 ASKED_MAX: Final = 6
-"""So many are asked in all; some may be too busy, or not know the question."""
+"""How many are asked in all; some may be too busy, or not know the question."""
 ANSWER_S: Final = 2.0
-"""A peer that dials in vain says so this much later at most."""
+"""A peer whose dial fails has this much longer to say so."""
 
 
 class WatchHost(DialBackHost, Protocol):
@@ -50,19 +50,19 @@ class WatchHost(DialBackHost, Protocol):
         """Elapsed seconds."""
 
     async def connect(self, peer: Peer) -> None:
-        """Have a direct path to a peer. Raises :class:`FastFail`."""
+        """Find a direct path to a peer. Raises :class:`FastFail`."""
 
     def announce(self, addresses: tuple[Address, ...]) -> None:
-        """Sign, push and publish a record with these addresses, if they are others than before."""
+        """Sign, push and publish a record with these addresses, if they have changed."""
 
     def lose_path(self, path: Path, reason: str, *, at_once: bool = False) -> None: ...
 
     def network_changed(self) -> None:
-        """This machine is in another network, or in one again."""
+        """This machine is in another network, or back in one."""
 
 
 class AddressWatch:
-    """Of one node. With ``announce=`` or without ``observe_address`` it only says what was told."""
+    """With ``announce=``, or without ``observe_address``, it only announces what it is told."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class AddressWatch:
         self._elections = {size: self._new_election() for size in (4, 16)}
         self._contests: dict[int, asyncio.TimerHandle] = {}
         self._is_cut_off = False
-        """Whether the machine had no address when it was last looked at."""
+        """Whether the machine had no address at the last look."""
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -109,7 +109,7 @@ class AddressWatch:
     # What the node is told
 
     def listen(self, listening: Iterable[Address], configured: Iterable[Address] | None) -> None:
-        """The node listens here now; ``configured`` is announced instead, if given."""
+        """The node listens here now; ``configured``, if given, is announced instead."""
         if configured is not None:
             self._observes = False
         if self._observes and self._local_addresses is not None:
@@ -118,7 +118,7 @@ class AddressWatch:
         self._announce()
 
     def explain(self) -> tuple[OwnAddress, ...]:
-        """Every address of this node, and what is known of it."""
+        """Every address of this node, and what is known about it."""
         observed = (e.winner for e in self._elections.values())
         votes = {ip: self._elections[len(ip)].votes_for(ip) for ip in observed if ip is not None}
         return self._own.explain(votes)
@@ -141,17 +141,17 @@ class AddressWatch:
                 self._announce()
 
     def _look(self, local_addresses: Callable[[], Sequence[str]]) -> bool:
-        """True if the machine has other addresses than before."""
+        """Read the machine's addresses. True if they have changed."""
         try:
             interfaces = parse_interfaces(local_addresses())
         except Exception:
-            # Whatever it raises: the user's own function may look where it likes.
+            # The function may be the user's own, and raise anything.
             self._counters["the machine's addresses could not be read"] += 1
             return False
         before, was_cut_off = self._own.interfaces, self._is_cut_off
         self._is_cut_off = not interfaces
         if not interfaces:
-            return False  # There is nobody to be told anything.
+            return False  # There is nobody to tell.
         if was_cut_off or interfaces != before:
             self._host.network_changed()
         if interfaces == before:
@@ -170,7 +170,7 @@ class AddressWatch:
     # What peers observe
 
     def opened(self, path: Path) -> None:
-        """There is a new path: if we dialled, the peer has said where it sees us."""
+        """There is a new path: if we dialled it, the peer has said where it sees us."""
         observer, seen = _sight(path)
         if not self._observes or not observer or len(seen) != len(observer):
             return
@@ -183,7 +183,7 @@ class AddressWatch:
         self._count(len(seen))
 
     def _forget_sights(self, size: int) -> None:
-        """What was seen, was seen of a machine in another network."""
+        """What peers saw was this machine in another network."""
         self._elections[size] = self._new_election()
         contest = self._contests.pop(size, None)
         if contest is not None:
@@ -194,7 +194,7 @@ class AddressWatch:
         return ObservedAddress(self._config.address_votes_max, self._config.address_vote_s)
 
     def _contest(self, size: int, began_s: float) -> None:
-        """Somebody contradicts: have those who saw us before say whether they still do."""
+        """An observer contradicts the winner: find out which earlier observers still reach us."""
         if size in self._contests:
             return
         for path in self._witnesses(size):
@@ -205,7 +205,7 @@ class AddressWatch:
         self._contests[size] = loop.call_later(settle_s, self._settle, size, began_s)
 
     def _settle(self, size: int, began_s: float) -> None:
-        """Only what was heard since then counts."""
+        """End a contest: only what was heard since it began counts."""
         del self._contests[size]
         election, now = self._elections[size], self._host.now()
         witnesses = self._witnesses(size)
@@ -214,7 +214,7 @@ class AddressWatch:
         election.forget_before(began_s)
         winner = election.winner
         if not any(_sight(path)[1] == winner for path in live):
-            # Nobody can reach the old address, so whatever began there goes nowhere.
+            # Nobody can reach the old address, so paths from there lead nowhere.
             for path in witnesses:
                 if path not in live:
                     self._counters["path given up: this node's address has changed"] += 1
@@ -233,15 +233,15 @@ class AddressWatch:
             self._announce()
 
     def _witnesses(self, size: int) -> list[Path]:
-        """The paths whose other ends have said where they see us."""
+        """The paths whose other end has said where it sees us."""
         direct = (peer.direct for peer in self._host.book.all())
         return [path for path in direct if path is not None and len(_sight(path)[1]) == size]
 
     # Dialling back
 
     def arrived(self, peer_id: NodeId, token: bytes, connection: int | None, seen: bytes) -> None:
-        """A handshake came with a token. It proves something if it came from outside, over a
-        connection that was made to this node."""
+        """A handshake with a token arrived. It proves something only if it came from outside, over
+        a connection that was opened to this node."""
         accepted = self._host.comms.connection(connection)
         private_addresses = self._config.private_addresses
         if (
@@ -267,12 +267,12 @@ class AddressWatch:
                 pass
 
     async def _check(self, address: Address) -> None:
-        """Ask around until somebody has come in at ``address``."""
-        in_vain: list[str] = []
+        """Ask one peer after another until one has come in at ``address``."""
+        failures: list[str] = []
         unknown = "there is nobody to be asked"
         checkers = await self._checkers(address.ip)
         if not checkers and self._witnesses(len(address.ip)):
-            in_vain.append("nobody sees this node there any more")
+            failures.append("nobody sees this node there any more")
         for peer in checkers:
             checked = await self._dial_back.ask(peer.peer_id, address.port)
             if checked.outcome is Outcome.REACHED:
@@ -280,23 +280,23 @@ class AddressWatch:
                 self._announce()
                 return
             if checked.outcome is Outcome.UNREACHABLE:
-                in_vain.append(checked.reason)
+                failures.append(checked.reason)
             else:
                 unknown = checked.reason
-            if len(in_vain) == CHECKERS_MAX:
+            if len(failures) == CHECKERS_MAX:
                 break
-        if in_vain:
-            self._own.failed(address, in_vain[-1], self._host.now())
+        if failures:
+            self._own.failed(address, failures[-1], self._host.now())
         else:
             self._own.nobody_looked(address, unknown, self._host.now())
         self._announce()
 
     async def _checkers(self, ip: bytes) -> list[Peer]:
-        """Peers that see us at ``ip``, of as many networks as possible."""
+        """Peers that see us at ``ip``, from as many networks as possible."""
         found = self._who_sees(ip)
         if not found:
-            # All connections have ended; whoever is dialled now says anew where he sees us.
-            # Strangers are not asked: their addresses may be of a third party.
+            # All connections have ended; peers dialled now say anew where they see us. Strangers
+            # are not dialled: the addresses that they announce may be a third party's.
             known = [
                 peer
                 for peer in self._host.book.all()
@@ -321,7 +321,7 @@ class AddressWatch:
 
 
 def _sight(path: Path) -> tuple[bytes, bytes]:
-    """The IP addresses of who observes, and of us as he sees it; empty unless we dialled him."""
+    """The IP address of the observer, and ours as it sees it; empty unless we dialled."""
     if path.dialled and path.observed is not None and isinstance(path.strategy, TCPStrat):
         return path.strategy.address.ip, path.observed.ip
     return b"", b""

@@ -1,7 +1,7 @@
-"""Dial-back: asking a peer to dial us, to find out whether the address it sees is of any use.
+"""Dial-back: asking a peer to dial us, to find out whether the address that it sees is reachable.
 
-The proof is the peer's handshake arriving here with our token in it, never its word. What the peer
-does about it is in :mod:`egtp.own.dialling_for_others`.
+The proof is that the peer's handshake arrives here with our token in it, never the peer's word. The
+peer's side is in :mod:`egtp.own.dialling_for_others`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class DialBackHost(Protocol):
     async def ask_directly(
         self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
     ) -> bytes:
-        """A query over a direct path to a peer, all within that time."""
+        """Query a peer over a direct path, within ``timeout_s`` in all."""
 
 
 class DialBack:
@@ -38,8 +38,8 @@ class DialBack:
         self._open: dict[bytes, tuple[NodeId, asyncio.Future[None]]] = {}
 
     def arrived(self, peer_id: NodeId, token: bytes) -> bool:
-        """A handshake with a token came on a connection that was accepted. False unless that very
-        peer was given it, and is waited for."""
+        """A handshake with a token arrived on an accepted connection. False unless that very peer
+        was given the token, and is still awaited."""
         asked, arrival = self._open.get(token, (None, None))
         if arrival is None or asked != peer_id:
             return False
@@ -48,7 +48,7 @@ class DialBack:
         return True
 
     async def ask(self, peer_id: NodeId, port: int) -> Checked:
-        """Have a peer dial the address at which it sees us, with ``port``."""
+        """Have a peer dial the IP address at which it sees us, at ``port``."""
         token = self._host.entropy(CHECK_TOKEN_BYTES)
         loop = asyncio.get_running_loop()
         arrival: asyncio.Future[None] = loop.create_future()
@@ -78,6 +78,6 @@ class DialBack:
 
 
 def _words(body: bytes) -> str:
-    """What a peer says, fit to be shown."""
+    """What a peer says, made fit to be shown."""
     text = body[:REASON_BYTES_MAX].decode("ascii", "replace")
     return "".join(letter for letter in text if letter.isprintable())

@@ -1,9 +1,9 @@
-"""Dialling for others, who want to know whether their address is of any use to anybody.
+"""Dials peers at their request, so that they learn whether their address is reachable.
 
-It is what must not be done for a stranger: nobody can make this node dial anybody but himself. It
-dials the IP address that it sees on the very connection that the question came by, which only its
-owner can have completed; once, now and then, no well-known port, and it says nothing but a
-handshake, with no message in it, and takes nothing in return.
+A stranger must not be able to make this node dial anybody but himself. So it dials only the IP
+address that it sees on the very connection that the request came by, which only the owner of that
+address can have completed: once, at a limited rate, and at no well-known port. It says nothing but
+a handshake with no message in it, and accepts nothing in return.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class VerifierHost(Protocol):
     def carrier(self, peer_id: NodeId) -> Carrier: ...
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here has to do with the peer; others are strangers."""
+        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
 
 
 class Verifier:
-    """Dials whoever asks for it, within bounds."""
+    """Dials whoever asks for it, within limits."""
 
     def __init__(
         self,
@@ -65,8 +65,8 @@ class Verifier:
         self._quota = CheckQuota(config.address_checks_per_minute, config.address_check_interval_s)
 
     async def check(self, incoming: Incoming) -> bytes:
-        """The handler of ``CHECK_KIND``. Returns nothing if a connection was there, else in words
-        why there was none: a hint for people."""
+        """The handler of ``CHECK_KIND``. Returns nothing if a connection was established, else why
+        not: a hint for people."""
         try:
             port, token = decode_check(incoming.body)
         except InvalidMessage as error:
@@ -85,15 +85,16 @@ class Verifier:
         if not self._quota.take(incoming.peer_id, target.ip, self._host.now(), stranger=stranger):
             self._counters["address check refused: too many"] += 1
             raise Refusal(ReplyCode.BUSY)
-        in_vain = await self._knock(incoming.peer_id, target, token)
-        return in_vain.encode("ascii", "replace")[:REASON_BYTES_MAX]
+        failure = await self._knock(incoming.peer_id, target, token)
+        return failure.encode("ascii", "replace")[:REASON_BYTES_MAX]
 
     def _refusal(self, reason: str) -> Refusal:
         self._counters[f"address check refused: {reason}"] += 1
         return Refusal(ReplyCode.REFUSED, reason.encode("ascii", "replace"))
 
     async def _knock(self, peer_id: NodeId, target: Address, token: bytes) -> str:
-        """Connect, say who we are and the token, and go. Empty if somebody took the connection."""
+        """Connect, say who we are and the token, and hang up. Returns why there was no connection;
+        empty if there was one."""
         peer = self._book.find(peer_id)
         contact = None if peer is None else peer.contact(self._host.unix_time())
         if contact is None:

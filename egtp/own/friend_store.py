@@ -1,6 +1,6 @@
 """The records that a node keeps for its friends.
 
-Pure. A record is kept for its owner alone, who has proven that he is it; it is given to anybody.
+Pure. A record is taken only from its owner, who has proven its identity, and given to anybody.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from egtp.values.identity import NodeId
 __all__ = ["EXPIRY_S_MAX", "FriendStore"]
 
 EXPIRY_S_MAX: Final = 24 * 3600.0 + 600.0
-"""No record is kept longer than DHT nodes would, with an allowance for clocks."""
+"""No record is kept longer than by DHT nodes, with an allowance for clocks."""
 SEQUENCE_AHEAD_MAX: Final = 24 * 3600
-"""Nor one numbered further ahead: it would lock its own owner out."""
+"""Nor one whose sequence is further ahead: it would lock out its own owner."""
 
 
 class FriendStore:
-    """Invariants: at most one record of each peer, of at most ``strangers_max`` peers besides those
-    listed; never an older one than was kept before while that one is good."""
+    """Invariants: at most one record per peer, of at most ``strangers_max`` peers besides those
+    listed; a record that is still good is never replaced by an older one."""
 
     def __init__(self, listed: Iterable[NodeId], strangers_max: int) -> None:
-        """``listed`` always have a place; all others share ``strangers_max``."""
+        """``listed`` peers always have a place; all others share ``strangers_max``."""
         self._listed: Final = frozenset(listed)
         self._strangers_max = strangers_max
         self._records: dict[NodeId, SignedCommRecord] = {}
@@ -33,7 +33,7 @@ class FriendStore:
         return len(self._records)
 
     def put(self, record: SignedCommRecord, unix_s: float) -> str | None:
-        """Keep a verified record that its owner gave. Returns the reason if it is not kept."""
+        """Keep a verified record that its owner sent. Returns the reason if it is not kept."""
         self.expire(unix_s)
         if record.expired(unix_s):
             return "expired"
@@ -55,7 +55,7 @@ class FriendStore:
         return None if record is None or record.expired(unix_s) else record
 
     def expire(self, unix_s: float) -> None:
-        """Forget what is not good any more."""
+        """Forget expired records."""
         self._records = {i: one for i, one in self._records.items() if not one.expired(unix_s)}
 
     def _has_room(self) -> bool:

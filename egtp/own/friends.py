@@ -1,8 +1,8 @@
 """Friends: a lookup service without a DHT (seed I.C, R9).
 
-A node tells its record to a few friends whenever it changes, and whoever knows who its friends are
-asks them. A friend answers from what it was told and never looks further: so a question costs each
-friend one message, and cannot go round in circles.
+A node tells its record to a few friends whenever it changes; those who know its friends ask them. A
+friend answers from what it was told and never looks further, so a question costs each friend one
+message, and cannot go round in circles.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["ASKED_MAX", "FIND_KIND", "STORE_KIND", "Friends", "FriendsHost"]
 FIND_KIND: Final = "egtp.friend.find"
 STORE_KIND: Final = "egtp.friend.store"
 ASKED_MAX: Final = 16
-"""How many friends at most are asked for one record: a peer names up to eight, and the user may
+"""At most how many friends are asked for one record: a peer names up to eight, and the user may
 name others."""
 
 
@@ -49,10 +49,10 @@ class FriendsHost(Protocol):
     def unix_time(self) -> float: ...
 
     def known_record(self, peer_id: NodeId) -> SignedCommRecord | None:
-        """The newest record known of a peer, though it may have expired."""
+        """The newest record known of a peer, even if it has expired."""
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
-        """A query of the engine's own kinds, by any path. Raises :class:`EgtpError`."""
+        """Send a query of the engine's own kinds, by any path. Raises :class:`EgtpError`."""
 
 
 class Friends:
@@ -102,20 +102,20 @@ class Friends:
 
     @property
     def _node(self) -> FriendsHost:
-        assert self._host is not None  # noqa: S101 - whoever asks, tells or is asked is attached
+        assert self._host is not None  # noqa: S101 - nothing asks for it before attach()
         return self._host
 
     # Asking friends
 
     async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
-        """Ask all the friends of a peer at once, each once. The first good record is returned, and
-        the other questions are cancelled.
+        """Ask all friends of a peer at the same time, each once. Returns the first good record, and
+        cancels the other questions.
 
         Raises :class:`LookupFailed`.
         """
         friends = self._whom_to_ask(peer_id)
         if self._asking[peer_id]:
-            # Looked for in order to be asked himself. Friends of friends of friends are not asked:
+            # A friend that is looked up in order to be asked. Its own friends are not asked for it:
             # such questions could go round in circles.
             friends = []
         if not friends:
@@ -169,8 +169,8 @@ class Friends:
     # Telling friends
 
     async def publish(self, record: SignedCommRecord) -> Published:
-        """Tell the record to all friends at once. Raises :class:`PublishFailed` if none has kept
-        it."""
+        """Tell the record to all friends at the same time. Raises :class:`PublishFailed` if none
+        keeps it."""
         body = record.encode()
         answers = await asyncio.gather(
             *(self._query(friend, STORE_KIND, body) for friend in self.told)
@@ -181,7 +181,7 @@ class Friends:
         return Published(stored, len(answers))
 
     async def _query(self, friend: NodeId, kind: str, body: bytes) -> bytes | None:
-        """None if there was no answer."""
+        """The friend's answer; None if there was none."""
         try:
             return await self._node.ask_peer(friend, kind, body, self._timeout_s)
         except EgtpError as error:
@@ -191,7 +191,7 @@ class Friends:
     # Being a friend
 
     async def keep(self, incoming: Incoming) -> bytes:
-        """The handler of :data:`STORE_KIND`: a record is kept for its owner only."""
+        """The handler of :data:`STORE_KIND`: a record is taken from its owner only."""
         try:
             record = SignedCommRecord.decode(incoming.body)
         except InvalidRecord:

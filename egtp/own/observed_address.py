@@ -1,9 +1,9 @@
-"""Which address the others see this node at: an election among those whom it dialled.
+"""At which address others see this node: an election among the peers that it dialled.
 
-Pure. A peer tells in its handshake response where it sees us. One peer can lie, and one who rents
-a network can be many peers; so a whole network (a /16, of IPv6 a /32) has one vote, and an
-address wins only if two networks at least, and more than half of all that voted, name it. The
-port is left out of it: behind a NAT it is another one for each connection.
+Pure. A peer says in its handshake response where it sees us. One peer can lie, and whoever rents a
+network can be many peers; so a whole network (a /16, or an IPv6 /32) has one vote, and an address
+wins only if at least two networks, and more than half of all that voted, name it. The port does not
+count: behind a NAT, each connection has a different one.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import Final
 __all__ = ["NETWORKS_MIN", "ObservedAddress", "network_of"]
 
 NETWORKS_MIN: Final = 2
-"""So many networks must agree, however few have voted."""
+"""At least this many networks must agree, however few have voted."""
 
 
 def network_of(ip: bytes) -> bytes:
-    """The network that an address (4 or 16 bytes) votes for: its /16, or its /32."""
+    """The network in whose name an address (4 or 16 bytes) votes: its /16, or its IPv6 /32."""
     return ip[:2] if len(ip) == 4 else ip[:4]
 
 
@@ -32,11 +32,11 @@ class _Vote:
 
 
 class ObservedAddress:
-    """The election of one family of addresses.
+    """The election for one address family.
 
-    Invariants: one vote per network of observers, at most ``votes_max`` in all, of which those
-    not heard of for longest give way. The winner stays until another one wins: that nobody says
-    anything any more is no reason to believe that the address has changed.
+    Invariants: one vote per network of observers, and at most ``votes_max`` in all; those not heard
+    from for longest give way. The winner stays until another one wins: silence is no reason to
+    believe that the address has changed.
     """
 
     def __init__(self, votes_max: int, vote_s: float) -> None:
@@ -59,18 +59,18 @@ class ObservedAddress:
         return self.winner is not None and ip != self.winner
 
     def heard(self, observers: Iterable[bytes], now_s: float) -> None:
-        """These observers live: what they said still holds."""
+        """These observers are alive: what they said still holds."""
         for observer in observers:
             vote = self._votes.get(network_of(observer))
             if vote is not None and vote.observer == observer:
                 vote.heard_s = now_s
 
     def forget_before(self, heard_s: float) -> None:
-        """What was heard before does not count any more."""
+        """Votes last heard before ``heard_s`` no longer count."""
         self._votes = {n: vote for n, vote in self._votes.items() if vote.heard_s >= heard_s}
 
     def elect(self, now_s: float) -> bytes | None:
-        """Count. Returns the winner: the one before if nobody else has won."""
+        """Count the votes. Returns the winner: the previous one if nobody else has won."""
         self.forget_before(now_s - self._vote_s)
         if len(self._votes) < NETWORKS_MIN:
             return self.winner

@@ -1,8 +1,8 @@
-"""Where this node can be reached, why it believes so, and what of it goes into its record.
+"""Where this node can be reached, why it believes so, and which addresses go into its record.
 
-Pure. There are three sources: what the user configured, what is listened on (of a wildcard, the
-addresses of the machine's interfaces), and what others observe. Only the last is hearsay: it is
-announced when somebody was asked to dial it, and came.
+Pure. There are three sources: what the user configured, what is listened on (for a wildcard, the
+addresses of the machine's interfaces), and what others observe. Only the last is hearsay: an
+observed address is announced once somebody was asked to dial it, and came.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 ANNOUNCED_MAX: Final = 5
-"""Of the eight ways that a record holds, three are left for relays."""
+"""Of the eight strategies that a record holds, three are left for relays."""
 
 
 class OwnState(State):
-    """Why an address is taken to be this node's."""
+    """Why an address is believed to be this node's."""
 
     CONFIGURED = "configured"
     LISTENED = "listened on"
@@ -43,7 +43,7 @@ class OwnState(State):
 
 
 class OwnEvent(State):
-    """What came of asking somebody to dial an address."""
+    """The result of asking somebody to dial an address."""
 
     CAME = "somebody dialled it, and came"
     DID_NOT_COME = "somebody dialled it, and did not come"
@@ -59,7 +59,7 @@ OBSERVED_LIFE: Final = StateTable(
         (OwnState.FAILED, OwnEvent.CAME, OwnState.CONFIRMED),
     ],
 )
-"""Of an address that others observe. That nobody looked says nothing about it."""
+"""The states of an address that others observe. That nobody looked says nothing about it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +84,7 @@ class _Candidate:
     reason: str = ""
     failures: int = 0
     due_s: float = float("-inf")
-    """When it is to be checked next."""
+    """When it is due for its next check."""
 
     def detail(self, votes: int) -> str:
         observed = f"by {votes} network{'' if votes == 1 else 's'}"
@@ -93,14 +93,15 @@ class _Candidate:
 
 class OwnAddresses:
     """Invariant: an observed address is announced exactly while it is confirmed, and there is one
-    candidate for each port that is listened on and each family that has an elected address."""
+    candidate for each port listened on and each family that has an elected address."""
 
     def __init__(
         self, *, private_addresses: bool, lan_addresses: bool, recheck_s: float, retry_s: float
     ) -> None:
         """
-        :param recheck_s: when a confirmed address is checked again.
-        :param retry_s: when a failed one is, doubling up to ``recheck_s`` or itself.
+        :param recheck_s: how long until a confirmed address is checked again.
+        :param retry_s: the same for a failed one; doubles each time, up to ``recheck_s`` if that is
+            longer.
         """
         self._private_addresses = private_addresses
         self._lan_addresses = lan_addresses
@@ -117,7 +118,7 @@ class OwnAddresses:
     def listen(
         self, listening: Iterable[Address], configured: Iterable[Address] | None = None
     ) -> None:
-        """This is listened on now; ``configured`` is announced instead, if given."""
+        """The node listens here now; ``configured``, if given, is announced instead."""
         self._listening = tuple(listening)
         self._configured = None if configured is None else tuple(configured)
         self._list_candidates()
@@ -128,35 +129,35 @@ class OwnAddresses:
         self._list_candidates()
 
     def elected(self, ip: bytes) -> None:
-        """The others see this node at ``ip`` now, and at no other of its family."""
+        """Others now see this node at ``ip``, and at no other address of its family."""
         self._elected[len(ip)] = ip
         self._list_candidates()
 
     def moved(self, size: int) -> None:
-        """The machine is in another network: nothing is known of what the others see, in the family
-        of addresses of ``size`` bytes."""
+        """The machine is in another network: forget what others saw, in the family of addresses of
+        ``size`` bytes."""
         self._elected.pop(size, None)
         self._list_candidates()
 
     def doubt(self, now_s: float) -> None:
-        """Something has changed: what was confirmed is to be checked now."""
+        """Something has changed: what was confirmed is due for a check now."""
         for candidate in self._candidates.values():
             if candidate.state is OwnState.CONFIRMED:
                 candidate.due_s = min(candidate.due_s, now_s)
 
     def confirmed(self, address: Address, now_s: float) -> None:
-        """Somebody dialled ``address``, and reached this node."""
+        """Somebody dialled ``address`` and reached this node."""
         candidate = self._candidates.get(address)
         if candidate is not None:
             state = OBSERVED_LIFE.after(candidate.state, OwnEvent.CAME)
             self._candidates[address] = _Candidate(state, due_s=now_s + self._recheck_s)
 
     def failed(self, address: Address, reason: str, now_s: float) -> None:
-        """Somebody dialled ``address`` and did not get here."""
+        """Somebody dialled ``address`` and did not reach this node."""
         self._put_off(address, reason, now_s, OwnEvent.DID_NOT_COME)
 
     def nobody_looked(self, address: Address, reason: str, now_s: float) -> None:
-        """Nobody could be asked to dial ``address``: that says nothing about it."""
+        """Nobody could be asked to dial ``address``, which says nothing about it."""
         self._put_off(address, reason, now_s, OwnEvent.NOBODY_LOOKED)
 
     def _put_off(self, address: Address, reason: str, now_s: float, event: OwnEvent) -> None:
@@ -169,7 +170,7 @@ class OwnAddresses:
         candidate.reason = reason
         candidate.state = OBSERVED_LIFE.after(candidate.state, event)
 
-    # What follows
+    # What follows from it
 
     @property
     def announced(self) -> tuple[Address, ...]:
@@ -177,8 +178,8 @@ class OwnAddresses:
         return tuple(own.address for own in self.explain({}) if own.announced)
 
     def explain(self, votes: Mapping[bytes, int]) -> tuple[OwnAddress, ...]:
-        """Every address, those that are announced first. ``votes`` says how many networks observe
-        each IP."""
+        """Every address, the announced ones first. ``votes`` says how many networks observe each
+        IP address."""
         if self._configured is not None:
             return tuple(
                 OwnAddress(a, OwnState.CONFIGURED, announced=True) for a in self._configured
@@ -204,16 +205,16 @@ class OwnAddresses:
         )
 
     def due(self, now_s: float) -> Address | None:
-        """A candidate to be checked now."""
+        """A candidate that is due for a check now."""
         return next((a for a, one in self._candidates.items() if one.due_s <= now_s), None)
 
     def next_due_s(self) -> float:
-        """When the next candidate is to be checked; infinite if there is none."""
+        """When the next candidate is due for a check; infinite if there is none."""
         return min((one.due_s for one in self._candidates.values()), default=float("inf"))
 
     def _of_interfaces(self) -> list[Address]:
-        """Where a node that listens on a wildcard accepts connections. What could never be dialled
-        from another machine is left out."""
+        """Where a node that listens on a wildcard accepts connections, except addresses that could
+        never be dialled from another machine."""
         return [
             Address(interface.ip.packed, wildcard.port)
             for wildcard in self._listening
@@ -225,7 +226,7 @@ class OwnAddresses:
         ]
 
     def _list_candidates(self) -> None:
-        """One that stays keeps what is known of it."""
+        """Make the list anew; a candidate that stays keeps what is known about it."""
         before, self._candidates = self._candidates, {}
         if self._configured is not None:
             return
@@ -243,8 +244,9 @@ class OwnAddresses:
                 candidate.due_s = float("inf")
 
     def _is_temporary(self, ip: bytes) -> bool:
-        """An IPv6 address of an interface that shows another one: the machine makes up a new one
-        every day to dial from (RFC 8981), and nobody needs to know it."""
+        """Whether this is an IPv6 address in the network of an interface that shows another: the
+        machine makes up a new one every day to dial from (RFC 8981), and nobody needs to know it.
+        """
         there = ipaddress.ip_address(ip)
         return there.version == 6 and any(there in one.network for one in self.interfaces)
 
@@ -253,8 +255,8 @@ class OwnAddresses:
 
 
 def parse_interfaces(texts: Sequence[str]) -> tuple[Interface, ...]:
-    """Addresses as text, ``192.168.1.7/24`` or without the length of the prefix: then /24, and /64
-    of IPv6, as nearly every local network has it. Raises :class:`ValueError`."""
+    """Read addresses such as ``192.168.1.7/24``. Without a prefix length, /24 is assumed, or /64
+    for IPv6, as in nearly every local network. Raises :class:`ValueError`."""
     return tuple(map(_parse_interface, texts))
 
 

@@ -1,4 +1,4 @@
-"""This node's own record: signed anew when it changes, numbered so that it never goes backward."""
+"""This node's own record: signed anew when it changes, with a sequence that never goes backward."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ __all__ = ["MemorySequence", "OwnRecord", "SequenceStore"]
 
 
 class SequenceStore(Protocol):
-    """Remembers the highest sequence ever used, durably: one used twice would let the older
-    record win."""
+    """Remembers the highest sequence ever used, durably: using one twice would let the older record
+    win."""
 
     def load_sequence(self) -> int:
-        """0 if none was ever used. Raises :class:`EgtpError` if that cannot be read."""
+        """The highest sequence used; 0 if none was. Raises :class:`EgtpError` if it cannot be
+        read."""
 
     def store_sequence(self, sequence: int) -> None:
-        """Returns only once the number would survive a crash. Raises :class:`EgtpError` if it may
-        not."""
+        """Return only once the sequence would survive a crash. Raises :class:`EgtpError` if it
+        might not."""
 
 
 class MemorySequence:
@@ -42,9 +43,9 @@ class MemorySequence:
 class OwnRecord:
     """Signs this node's records.
 
-    Invariant: a number is signed only once it is stored. While none can be stored, as on a full
-    disk, the record before stays in use: it is true but for what has changed since, and its number
-    is one that is remembered.
+    Invariant: a sequence is signed only once it is stored. While none can be stored, as on a full
+    disk, the previous record stays in use: it is true except for what has changed since, and its
+    sequence is remembered.
     """
 
     def __init__(
@@ -58,8 +59,8 @@ class OwnRecord:
         friends: tuple[NodeId, ...],
         not_stored: Callable[[Exception], None],
     ) -> None:
-        """``signed_anew`` is told the sequence before, whenever there is a new one. ``not_stored``
-        is told why when there should be a new one but its sequence could not be stored: see
+        """``signed_anew`` is told the previous sequence whenever there is a new record.
+        ``not_stored`` is told why a new record that is due could not have its sequence stored: see
         :meth:`try_again`.
 
         Raises what the store raises: without a first record there is nothing to go on with.
@@ -74,17 +75,17 @@ class OwnRecord:
         self._friends = friends
         self._strategies: tuple[CommStrat, ...] = ()
         self._above = 0
-        """The highest sequence that somebody else holds."""
+        """The highest sequence that others are known to hold."""
         self.is_behind = False
-        """Whether there should be a newer record, whose sequence could not be stored. Until
+        """Whether a newer record is due whose sequence could not be stored. Until
         :meth:`try_again` succeeds, the other methods only note what the record should say: the
         store is not asked at every call."""
         self.current = self._sign(self._next_sequence())
         """The newest record."""
 
     def change(self, strategies: tuple[CommStrat, ...]) -> bool:
-        """Say from now on that this node is reached so. True if there is a new record; False if
-        that is what it said already, or while it :attr:`is_behind`."""
+        """Name these strategies from now on. True if there is a new record; False if it named them
+        already, or while it :attr:`is_behind`."""
         if strategies == self._strategies:
             return False
         before, self._strategies = self._strategies, strategies
@@ -95,11 +96,12 @@ class OwnRecord:
             raise
 
     def renew(self) -> bool:
-        """Sign again, to last for another lifetime. False while it :attr:`is_behind`."""
+        """Sign again, for another lifetime. False while it :attr:`is_behind`."""
         return not self.is_behind and self.try_again()
 
     def saw(self, sequence: int) -> bool:
-        """Somebody holds a record of this identity. True if ours was numbered above it."""
+        """Somebody holds a record of this identity with that sequence. True if a new one has been
+        signed above it."""
         if sequence < self.current.sequence:
             return False
         before, self._above = self._above, max(self._above, sequence)
@@ -110,7 +112,7 @@ class OwnRecord:
             raise
 
     def try_again(self) -> bool:
-        """Sign everything that the record should say by now. False if that cannot be stored."""
+        """Sign all that the record should say by now. False if its sequence cannot be stored."""
         try:
             sequence = self._next_sequence()
         except InvalidRecord:
@@ -125,7 +127,7 @@ class OwnRecord:
         return True
 
     def _next_sequence(self) -> int:
-        """One that was never used, and is stored already."""
+        """A sequence that was never used, and is stored already."""
         now = int(self._unix_time())
         sequence = max(self._sequences.load_sequence() + 1, self._above + 1, now)
         if sequence >= SEQUENCE_LIMIT:
@@ -134,8 +136,8 @@ class OwnRecord:
         return sequence
 
     def _sign(self, sequence: int) -> SignedCommRecord:
-        """What does not fit into a record is left out, relays that came last first: a node that is
-        reached in some of its ways is better than one that says none of them."""
+        """Strategies that do not fit into the record are left out, the last relays first: a node
+        that names some of its strategies is better off than one that names none."""
         for count in range(len(self._strategies), -1, -1):
             content = CommRecord(
                 expiry_unix_s=int(self._unix_time()) + int(self._lifetime_s),

@@ -1,5 +1,5 @@
-"""Publishing this node's record: when it changes, and again at half of its life; and signing it
-again soon when that could not be done."""
+"""Publishes this node's record when it changes, and again at half of its life; and signs it again
+soon when that has failed."""
 
 from __future__ import annotations
 
@@ -24,28 +24,30 @@ __all__ = ["Publisher"]
 
 RETRY_FIRST_S: Final = 0.5
 RETRY_MAX_S: Final = 60.0
-"""What failed, to be signed or to be stored, is tried again so soon, and ever later."""
+"""A failure to sign or to store is followed by a retry after the first, then ever later, up to
+this."""
 HOLDERS_FEW: Final = 3
-"""A record that fewer hold is soon lost with them, as after a network was cut. It is published
+"""A record that fewer nodes hold is soon lost with them, as after a network split. It is published
 again after a minute, and then after twice as long each time: the network may just be that small."""
 FEW_FIRST_S: Final = 60.0
 CLOCK_SLACK_S: Final = 60.0
-"""So far a clock may be put back before what it has signed is signed again."""
+"""How far a clock may be set back before the record is signed again."""
 CHANGES_PER_S: Final = 0.1
-"""A relay that seems to move all the time would have the record signed as often, pushed to all who
-are connected, and published; and numbered ahead of the clock, until nobody stores it."""
+"""Without a limit, a relay that seems to move all the time would have the record signed, pushed to
+all connected peers and published as often; and its sequence would run ahead of the clock, until
+nobody stores it."""
 CHANGES_BURST_S: Final = 100.0
-"""As a node starts, or is carried from one network to the next."""
+"""For a node that starts, or is carried from one network to the next."""
 COPY_TOLD_S: Final = 3600.0
-"""That the identity runs elsewhere is told so often, while it does."""
+"""How often to tell that the identity runs elsewhere, while it does."""
 
 log = logging.getLogger("egtp")
 
 
 class Publisher:
-    """Keeps the lookup service's copy of the own record true.
+    """Keeps the lookup service's copy of this node's record true.
 
-    ``push`` gives a new record to everybody who is connected, before any lookup service has it.
+    ``push`` sends a new record to all connected peers, before any lookup service has it.
     """
 
     def __init__(
@@ -72,14 +74,14 @@ class Publisher:
         self._stored_or_closed = asyncio.Event()
         self._published: tuple[SignedCommRecord, Published] | None = None
         self.failure: str | None = None
-        """Why the record as it should be could not be published when that was tried last."""
+        """Why the last attempt to publish the record as it should be failed; None if none did."""
         self._unsigned: str | None = None
         """Why it could not even be signed."""
         self._signing: asyncio.TimerHandle | None = None
         self._sign_again_s = RETRY_FIRST_S
         self._changes = TokenBucket(CHANGES_PER_S, CHANGES_BURST_S, environment.elapsed())
         self._strategies: tuple[CommStrat, ...] = ()
-        """What the record should say, once it may be changed."""
+        """What the record should say, once it may change."""
         self._changing: asyncio.TimerHandle | None = None
         self._copy_told_s = float("-inf")
         self._is_closed = False
@@ -88,8 +90,8 @@ class Publisher:
         self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
 
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
-        """This node is reached otherwise from now on. After many changes in a row, the record says
-        so a little later."""
+        """This node is reached by these strategies from now on. After many changes in a row, the
+        record says so a little later."""
         self._strategies = strategies
         if self._changing is not None:
             return
@@ -106,20 +108,20 @@ class Publisher:
 
     def _change_at_last(self) -> None:
         self._changing = None
-        # Whoever waits for it is told, though it may all be as it was.
+        # Even if the strategies are the old ones again: published() waits for this.
         self._changed.set()
         self._change()
 
     async def published(self, *, reachable: bool = False) -> Published:
-        """Wait until the record as it is now is stored somewhere; if it is to be ``reachable``,
-        until one is that names a way to this node.
+        """Wait until the current record is stored somewhere; with ``reachable``, until one is that
+        names a way to this node.
 
-        Raises :class:`PublishFailed` if there is no lookup service to store it.
+        Raises :class:`PublishFailed` if there is no lookup service to store it, or the node closes.
         """
         if self._lookup is None:
             raise PublishFailed("this node has no lookup service")
         while True:
-            if self._is_closed:  # perhaps between a record's being stored and this turn
+            if self._is_closed:  # perhaps after the record was stored, but before this turn
                 raise PublishFailed("this node is closed")
             if self._published is not None:
                 record, published = self._published
@@ -135,7 +137,7 @@ class Publisher:
         while True:
             self._changed.clear()
             if lookup is not None and was_asked and self.is_due:
-                # As long as its number is not above that of a copy, which had no reason to stop.
+                # A copy of this identity may have gone on publishing, with higher sequences.
                 await self._go_above(lookup, is_first=False)
             if self.is_due and self._own.renew():
                 self._push(self._own.current)
@@ -148,7 +150,7 @@ class Publisher:
                     async with asyncio.timeout(self._config.lookup_timeout_s):
                         published = await publish_to(lookup, record)
                 except Exception as error:
-                    # Whatever the service raises, this node must be found again when it is back;
+                    # Whatever the service raises, this node must be found again once it is back;
                     # and a copy of this identity may have published a higher sequence meanwhile.
                     asked = False
                     pause_s = min(retry_s, pause_s)
@@ -168,17 +170,17 @@ class Publisher:
                 pass
 
     async def _go_above(self, lookup: LookupService, *, is_first: bool) -> None:
-        """A copy of this identity restored from an old backup would sign numbers already used. What
-        is found first may still be of an earlier run."""
+        """Sign above the sequence of the record that the service has: an identity restored from an
+        old backup would use sequences again. What is found first may be of an earlier run."""
         try:
-            # In its own time: a service that finds nothing in all of it can be published to still.
+            # A time of its own: a service that finds nothing in it can still be published to.
             async with asyncio.timeout(self._config.lookup_timeout_s):
-                # Later, what this node has published may be what the service knows by heart.
+                # Later on, the service may have cached what this node has published.
                 found = await resolve_from(lookup, self._me, fresh=not is_first)
         except Exception:
-            # That nothing is found is the usual case; what is broken, publishing will tell.
+            # To find nothing is the usual case; if the service is broken, publishing will tell.
             return
-        # What this node has published itself is no sign of a copy.
+        # This node's own record is no sign of a copy.
         if found != self._own.current and self._own.saw(found.sequence):
             self._counters["own record found with a higher sequence"] += 1
             self._push(self._own.current)
@@ -187,8 +189,8 @@ class Publisher:
 
     @property
     def is_due(self) -> bool:
-        """Whether the record has lived for about half of its time; or has more left than it could
-        have, since the clock was ahead when it was signed. Nobody stores such a record."""
+        """Whether about half of the record's lifetime is over; or more of it is left than it could
+        have, since the clock was ahead when it was signed: nobody stores such a record."""
         left_s = self._own.current.expiry_unix_s - self._environment.unix_time()
         lifetime_s = self._config.record_lifetime_s
         return not 0.6 * lifetime_s <= left_s <= lifetime_s + CLOCK_SLACK_S
@@ -198,18 +200,18 @@ class Publisher:
         self._changed.set()
 
     def renew(self) -> None:
-        """Sign the record again now, to last for another lifetime."""
+        """Sign the record again now, for another lifetime."""
         if self._own.renew():
             self.signed_anew()
 
     def signed_anew(self) -> None:
-        """The record is another one, though it may say the same."""
+        """There is a new record, though it may say the same."""
         self._push(self._own.current)
         self._changed.set()
 
     def not_signed(self, error: Exception) -> None:
-        """There should be a new record, but its sequence could not be stored: on a disk that is
-        full for a moment, for instance. The one before is used on meanwhile."""
+        """A new record is due, but its sequence could not be stored: the disk may be full for a
+        moment, for instance. The previous record stays in use meanwhile."""
         self._counters["own record not signed: its sequence could not be stored"] += 1
         if self._is_closed:
             return
@@ -228,7 +230,7 @@ class Publisher:
             self._sign_again_s = RETRY_FIRST_S
             self._unsigned = None
             if self._lookup is None:
-                self.failure = None  # Else once it is published.
+                self.failure = None  # With a lookup service, publishing clears it.
             self.signed_anew()
 
     def runs_elsewhere(self, record: SignedCommRecord) -> None:
