@@ -1,10 +1,10 @@
 """Who is registered at a relay, and what is kept for those who are away for a moment.
 
-Pure. A lease without a connection has a mailbox: bounded in packets, bytes and time. Relays serve
-strangers, who may make up as many identities as they like; so in a full relay the leases of those
-make way who are not even connected, and connections are bounded by where they come from. In a full
-mailbox whoever has most makes way, and when all together hold too much, whoever has most in the
-fullest.
+Pure. A lease without a connection has a mailbox, bounded in packets, bytes and time. Relays serve
+strangers, who can make up as many identities as they like; so in a full relay, leases of strangers
+that are not even connected make way, and connections are limited by where they come from. In a full
+mailbox, the sender with most in it makes way; when all mailboxes together hold too much, the one
+with most in the fullest.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RelayLimits:
     than it leaves free."""
 
     def __post_init__(self) -> None:
-        # Nothing may be held for who is away; without leases, and packets to push, it is no relay.
+        # Mailboxes may be turned off; without leases, or packets to push, it would be no relay.
         check_settings(self, MAY_BE_ZERO)
         if self.mailbox_s_max > 600:
             raise InvalidConfig("mailbox_s_max must be at most 600")
@@ -80,8 +80,8 @@ class _Lease:
 
 
 class Leases:
-    """Invariants: what :attr:`held_bytes` counts is the sum over all mailboxes, and each limit
-    holds; whoever is in ``_away`` has a lease, and what is in ``_filled`` is of one."""
+    """Invariants: :attr:`held_bytes` is the sum over all mailboxes, and each limit holds; every
+    peer in ``_away`` has a lease, and every lease in ``_filled`` is that of a peer."""
 
     def __init__(self, limits: RelayLimits) -> None:
         self._limits = limits
@@ -89,11 +89,11 @@ class Leases:
         self._strangers = 0
         self._strangers_max = strangers_part(limits.leases_max)
         self._away: dict[NodeId, None] = {}
-        """Strangers without a connection, those first who have been away for longest."""
+        """Strangers without a connection, those away for longest first."""
         self._filled: defaultdict[int, dict[_Lease, None]] = defaultdict(dict)
-        """Mailboxes with something in them, by how many bits their size has."""
+        """Mailboxes that hold something, by the bit length of their size."""
         self._none_ends_before_s = float("inf")
-        """No lease ends earlier: to look through all of them before that would be in vain."""
+        """No lease ends earlier, so looking through all of them before would be in vain."""
         whole = limits.mailboxes_bytes_max
         self._by_sender = Shares(
             whole, strangers_max=strangers_part(whole), peer_max=limits.sender_bytes_max
@@ -118,7 +118,7 @@ class Leases:
         """Register, or renew. Returns for how long; 0 if there is no room, or none was wanted.
 
         :param is_here: whether the recipient is connected.
-        :param stranger: whether this node has nothing to do with it but this.
+        :param stranger: whether this node has nothing else to do with the recipient.
         """
         granted_s = min(wanted_s, self._limits.lease_s_max)
         lease = self._leases.get(recipient)
@@ -136,7 +136,7 @@ class Leases:
             lease.stranger = False
             self._strangers -= 1
         elif stranger and not lease.stranger and self._strangers < self._strangers_max:
-            # Else it stays known: it has its place already.
+            # Otherwise it still counts as known: it has its place already.
             lease.stranger = True
             self._strangers += 1
         lease.until_s = now_s + granted_s
@@ -165,7 +165,7 @@ class Leases:
         return lease is not None and now_s < lease.until_s
 
     def left(self, recipient: NodeId) -> None:
-        """The recipient is not connected any more."""
+        """The recipient is no longer connected."""
         lease = self._leases.get(recipient)
         if lease is not None and lease.stranger:
             self._away[recipient] = None
@@ -180,8 +180,8 @@ class Leases:
         *,
         stranger: bool,
     ) -> list[Held] | None:
-        """Keep a packet for a recipient who is away. Returns what made way for it; None if a quota
-        is used up. ``stranger`` is about the sender."""
+        """Keep a packet for a recipient that is away. Returns the packets that made way for it;
+        None if a quota is used up. ``stranger`` is about the sender."""
         lease, limits, size = self._leases[recipient], self._limits, len(packet)
         self._drop_old(lease, now_s)
         if sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max:
@@ -207,9 +207,9 @@ class Leases:
         return gone + spared
 
     def _makes_way(self, lease: _Lease, sender: NodeId, size: int) -> list[Held] | None:
-        """The oldest of whoever has most, in packets or in bytes, until there is room; None if
-        somebody would have to who had no more than the sender then has. So a few fill no mailbox,
-        and nobody drives out those who have little."""
+        """Which packets make way in a mailbox: the oldest of the sender with most, in packets or in
+        bytes, until there is room. None if that sender had no more than this one would then have.
+        So a few senders cannot fill a mailbox, and nobody drives out those who have little."""
         gone: list[Held] = []
         left, left_bytes = list(lease.held), lease.held_bytes
         while (by_bytes := left_bytes + size > self._limits.mailbox_bytes_max) or (
@@ -226,15 +226,15 @@ class Leases:
         return gone
 
     def _fullest(self) -> _Lease | None:
-        """A mailbox with at least half of what the fullest has. All mailboxes are not looked
-        through: that would cost many times what a stranger's packet does."""
+        """A mailbox with at least half of what the fullest has. Looking through all of them would
+        cost many times what a stranger's packet does."""
         bits = max((bits for bits, filled in self._filled.items() if filled), default=0)
         return next(iter(self._filled[bits]), None)
 
     def _spared(self, fullest: _Lease, needed: int) -> list[Held]:
-        """All mailboxes together are full: of one that has more than another one is to have, the
-        oldest of those strangers who have most in there, until so much is free. So nobody keeps all
-        others out with mailboxes of his own."""
+        """Which packets make way when all mailboxes together are full, in one that holds more than
+        the one to be filled would: the oldest of the strangers with most in it, until ``needed``
+        bytes are free. So nobody keeps all others out with mailboxes of his own."""
         spared: list[Held] = []
         left = [one for one in fullest.held if self._by_sender.is_strangers(one.sender)]
         while needed > 0:
@@ -247,7 +247,7 @@ class Leases:
         return spared
 
     def collect(self, recipient: NodeId, now_s: float) -> list[Held]:
-        """The recipient is back: empty its mailbox. What is too old is gone (R24)."""
+        """The recipient is back: empty its mailbox. Packets past their lifetime are gone (R24)."""
         self._away.pop(recipient, None)
         lease = self._leases.get(recipient)
         if lease is None:
@@ -258,7 +258,7 @@ class Leases:
         return held
 
     def end(self, recipient: NodeId) -> None:
-        """The recipient gives its lease back."""
+        """End a lease, and drop what was held for the recipient."""
         lease = self._leases.pop(recipient, None)
         if lease is not None:
             self._away.pop(recipient, None)
@@ -276,7 +276,7 @@ class Leases:
         self._none_ends_before_s = min(ends, default=float("inf"))
 
     def _drop_old(self, lease: _Lease, now_s: float) -> None:
-        # Lifetimes differ, so the oldest packet is not always the first to end.
+        # Lifetimes differ, so the oldest packet is not always the first to expire.
         self._drop(lease, [held for held in lease.held if held.deadline_s <= now_s])
 
     def _drop(self, lease: _Lease, gone: list[Held]) -> None:
@@ -296,7 +296,7 @@ class Leases:
 
 
 def _shares_of(held: Iterable[Held], *, by_bytes: bool) -> Counter[NodeId]:
-    """What each sender has of it, in bytes or in packets."""
+    """How much of it each sender has, in bytes or in packets."""
     has: Counter[NodeId] = Counter()
     for one in held:
         has[one.sender] += len(one.packet) if by_bytes else 1

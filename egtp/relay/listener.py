@@ -1,7 +1,7 @@
 """RelayListener: keeps this node registered at relays, so that it can be reached through them.
 
-Holds a lease at each of a few relays at once, renews them, and replaces a relay that dies. A
-relay is published only while it has confirmed the lease.
+It holds a lease at each of a few relays at once, renews them, and replaces a relay that dies. A
+relay is published only while it confirms the lease.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["ListenerHost", "RelayListener"]
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 HELD_S: Final = 5.0
-"""A connection that ends later after its first lease has the relay asked again at once, which may
-just have been restarted. One that ends sooner does so once, since it may be this node that has
-moved; then the relay is left alone as one that refuses. So a relay that grants and hangs up is
-dialled once in so long at most, however it does so."""
+"""If a connection ends later than this after its first lease, the relay is asked again at once: it
+may just have restarted. If it ends sooner, that is done once, since it may be this node that has
+moved; after that, the relay is left alone like one that refuses. So a relay that grants leases and
+hangs up, whenever it does so, does not get this node to dial it all the time."""
 LEASE_TIMEOUT_S: Final = 6.0
-"""How long a relay may take to answer: time to find and dial it included."""
+"""How long a relay may take to answer, including the time to find and dial it."""
 
 
 class ListenerHost(Protocol):
@@ -38,7 +38,7 @@ class ListenerHost(Protocol):
     async def ask_directly(
         self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
     ) -> bytes:
-        """A query over a direct path to a peer, dialled if need be, all within that time."""
+        """Query a peer over a direct path, dialled if need be, within ``timeout_s`` in all."""
 
     def meet(self, introduction: Introduction) -> None:
         """Take note of a relay's record."""
@@ -47,7 +47,7 @@ class ListenerHost(Protocol):
         """Elapsed seconds."""
 
     def leases_changed(self) -> None:
-        """Relays that hold a lease, or the ways to them, may be others: if so, publish them."""
+        """The relays that hold a lease, or their strategies, may have changed: if so, publish."""
 
 
 @dataclass(slots=True)
@@ -56,11 +56,11 @@ class _Candidate:
     failures: int = 0
     retry_at_s: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when its lease, if there is one, is to be asked for again at once."""
+    """Set to have its lease, if any, asked for again at once."""
 
 
 class RelayListener:
-    """Registers at ``wanted`` of the relays that it was introduced to, in an order of its own."""
+    """Registers at ``wanted`` of the relays that it was introduced to, in this node's own order."""
 
     def __init__(
         self,
@@ -83,15 +83,15 @@ class RelayListener:
 
     @property
     def confirmed(self) -> tuple[NodeId, ...]:
-        """The relays that hold a lease of ours now, longest first."""
+        """The relays that hold a lease of ours now, those that have held it for longest first."""
         return tuple(self._confirmed)
 
     def chose(self, relay_id: NodeId) -> bool:
-        """Whether deliveries of that relay are wanted: nobody becomes our relay by pushing."""
+        """Whether deliveries from that relay are wanted: nobody becomes our relay by pushing."""
         return relay_id in self._keepers
 
     def introduce(self, introductions: Sequence[Introduction]) -> None:
-        """The discovery service names the relays it recommends now. Replaces earlier ones."""
+        """The discovery service names the relays that it recommends now, replacing earlier ones."""
         candidates: dict[NodeId, _Candidate] = {}
         for introduction in introductions:
             relay_id = introduction.peer_id
@@ -104,7 +104,7 @@ class RelayListener:
         self._fill()
 
     def connection_lost(self, relay_id: NodeId) -> None:
-        """The path to a relay is gone: see at once whether the relay is."""
+        """The path to a relay is gone: find out at once whether the relay is, too."""
         if relay_id in self._candidates:
             self._candidates[relay_id].wake.set()
 
@@ -135,11 +135,11 @@ class RelayListener:
             self._retry = asyncio.get_running_loop().call_later(min(later) - now, self._fill)
 
     def _preference(self, candidate: _Candidate) -> tuple[int, bytes]:
-        """Each node prefers other relays, though all know the same ones: they share the load."""
+        """All nodes may know the same relays; each prefers different ones, to share the load."""
         return candidate.failures, sha256(self._me + candidate.relay_id).digest()
 
     async def _keep(self, candidate: _Candidate) -> None:
-        """Hold a lease until the relay does not confirm it any more."""
+        """Hold a lease until the relay no longer confirms it."""
         relay_id, wake = candidate.relay_id, candidate.wake
         held_since_s: float | None = None
         may_be_us = not candidate.failures
@@ -153,7 +153,7 @@ class RelayListener:
             if held_since_s is None:
                 held_since_s = self._host.now()
             self._confirmed.setdefault(relay_id)
-            # It may have been there before, and have another address or channel key now.
+            # Even if it was confirmed before: it may have another address or channel key now.
             self._host.leases_changed()
             hung_up = True
             try:
@@ -201,7 +201,7 @@ class RelayListener:
         self._fill()
 
     async def close(self) -> None:
-        """Stop. Leases run out at the relays by themselves."""
+        """Stop. The leases at the relays expire by themselves."""
         self._closed = True
         if self._retry is not None:
             self._retry.cancel()

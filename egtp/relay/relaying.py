@@ -1,4 +1,4 @@
-"""The node's three parts in relaying, wired to its paths: sending through relays, being reached
+"""The node's three roles in relaying, wired to its paths: sending through relays, being reached
 through them (:mod:`egtp.relay.listener`), and being one (:mod:`egtp.relay.server`) (R14)."""
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class RelayingHost(Protocol):
     def lose_path(self, path: Path, reason: str) -> None: ...
 
     def may_wait(self, path: Path, size: int) -> bool:
-        """Whether so much more may wait for who does not read, beside what waits for others."""
+        """Whether ``size`` more may wait on a path, given what waits on all others."""
 
 
 class Relaying:
@@ -80,9 +80,9 @@ class Relaying:
         self.listener: RelayListener | None = None
         self.server: RelayServer | None = None
         self._used: set[NodeId] = set()
-        """Relays that we send through: the answers come back through them."""
+        """Relays that this node sends through: the answers come back through them."""
         self._ways: dict[NodeId, tuple[SignedCommRecord, RelayStrat]] = {}
-        """The strategies "through this relay" that were made of its record."""
+        """The strategy "through this relay" of each, and the record that it was made from."""
         self._expected_hints: dict[bytes, Callable[[Cause], None]] = {}
 
     # Sending
@@ -90,8 +90,8 @@ class Relaying:
     def send(
         self, relay_id: NodeId, recipient: NodeId, packet: bytes, until_s: float | None = None
     ) -> None:
-        """Ask a relay to pass a packet on, until then at the latest: it must not hold a query for
-        longer than its hard timeout (R24). Raises :class:`NotSent`."""
+        """Ask a relay to pass a packet on, by ``until_s`` at the latest: it must not hold a query
+        beyond its hard timeout (R24). Raises :class:`NotSent`."""
         path = self._path_to(relay_id)
         if path is None:
             raise NotSent(AttemptReason.RELAY_LOST)
@@ -105,12 +105,13 @@ class Relaying:
         self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
 
     def takes_more(self, relay_id: NodeId) -> bool:
-        """Whether the way to the relay is free. One that is gone is, too: the write then fails."""
+        """Whether the way to the relay is free. True if it is gone: the write then fails."""
         path = self._path_to(relay_id)
         return path is None or path.is_writable
 
     def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
-        """Call ``tell`` if a relay that we use says it could not pass ``packet`` on."""
+        """Have ``tell`` called if a relay that we send through says that it could not pass
+        ``packet`` on. Returns a function that ends this."""
         digest = digest_of(packet)
         self._expected_hints[digest] = tell
 
@@ -122,8 +123,9 @@ class Relaying:
     def say(
         self, path: Path, kind: str, body: bytes, lifetime_ms: int, sender: NodeId | None = None
     ) -> None:
-        """Send a message of the engine's own down a path: a packet of that sender, or about one."""
-        # As Send(...).encode() would say it.
+        """Send a relay message down a path: a packet passed on for ``sender``, or else a message of
+        this node's own."""
+        # The same bytes as of Send(...).encode().
         message = pack((3, self._host.nonce(), None, kind, lifetime_ms, body))
         packet = PassedOn(message, self.now(), sender)
         if sender is None:
@@ -166,10 +168,11 @@ class Relaying:
         if not self.is_relay(path.peer_id) or relay is None:
             self._host.counters["dropped: delivery of a relay that was not chosen"] += 1
             return
-        # What is none, or not for this node, is dropped further on, and costs next to nothing.
+        # Only an initiation for this node is costly: others are dropped further on, before any
+        # key agreement.
         first = is_initiation_for(self._channel_key, delivery.packet)
         if first and not self._initiations.admit(path.peer_id, delivery.sender, self.now()):
-            # Whoever means it sends it again in a second.
+            # An honest peer sends it again in a second.
             self._host.counters["dropped: too many handshakes through relays"] += 1
             return
         strategy = self._way_through(relay)
@@ -178,7 +181,7 @@ class Relaying:
             self._host.receive_packet(delivery.packet, arrival)
 
     def _way_through(self, relay: Peer) -> RelayStrat | None:
-        """As :func:`strategy_of`; for the same record it is the same object."""
+        """Like :func:`strategy_of`, but the same object for the same record: paths compare them."""
         known = self._ways.get(relay.peer_id)
         if known is not None and known[0] is relay.record:
             return known[1]
@@ -196,13 +199,13 @@ class Relaying:
         tell(Cause(AttemptReason.RELAY_KNOWS_NOT if knows_not else AttemptReason.RELAY_FULL))
 
     def is_relay(self, relay_id: NodeId) -> bool:
-        """Whether we chose the peer as a relay of ours, or send through it."""
+        """Whether this node chose the peer as a relay, or sends through it."""
         return relay_id in self._used or self.chose(relay_id)
 
     # Being a relay
 
     async def lease(self, incoming: Incoming) -> bytes:
-        """The handler of a query for a lease."""
+        """The handler of queries for a lease."""
         assert self.server is not None  # noqa: S101 - registered together with the server
         return self.server.lease(incoming.peer_id, incoming.body)
 
@@ -237,27 +240,27 @@ class Relaying:
     # Paths
 
     def keeps(self, peer_id: NodeId) -> bool:
-        """Whether the connection must stay: the peer is our relay, or we are its."""
+        """Whether the connection must stay: the peer is our relay, or we are the peer's."""
         return self.chose(peer_id) or (
             self.server is not None and self.server.leases.has(peer_id, self.now())
         )
 
     def chose(self, peer_id: NodeId) -> bool:
-        """Whether the peer is, or is to be, a relay of this node."""
+        """Whether the peer is, or is to become, a relay of this node."""
         return self.listener is not None and self.listener.chose(peer_id)
 
     def connected(self, peer: Peer) -> None:
-        """A direct path to a peer is there."""
+        """There is a direct path to a peer."""
         if self.server is not None:
             self.server.came_back(peer.peer_id)
 
     def said_goodbye(self, path: Path) -> None:
-        """A peer closes for good: nobody needs to be kept waiting for it to come back."""
+        """A peer closes for good: nothing is held for its return."""
         if self.server is not None and not path.relayed:
             self.server.leases.end(path.peer_id)
 
     def disconnected(self, peer_id: NodeId) -> None:
-        """The last direct path to a peer is gone; it may have been a relay of ours, or we its."""
+        """The last direct path to a peer is gone; it may have been our relay, or we the peer's."""
         if self.server is not None:
             self.server.leases.left(peer_id)
         was_relay = self.is_relay(peer_id)
@@ -271,7 +274,7 @@ class Relaying:
                 or path.strategy.relay_id != peer_id
             ):
                 continue
-            # All relays to one peer are one path, so the session goes on by another of them.
+            # All relays to one peer are one path, so the session goes on through another of them.
             others = peer.record.relays if peer.record is not None else ()
             live = [relay for relay in others if self._path_to(relay.relay_id) is not None]
             if live:
@@ -283,7 +286,7 @@ class Relaying:
 
 
 def strategy_of(relay: Peer) -> RelayStrat | None:
-    """The strategy "through this relay", from what the relay says of itself."""
+    """The strategy "through this relay", made from the relay's own record."""
     if relay.record is None or (channel_key := relay.record.channel_key()) is None:
         return None
     hints = tuple(tcp.address for tcp in relay.record.tcp[:HINTS_MAX])

@@ -33,10 +33,10 @@ class RelayHost(Protocol):
         """Elapsed seconds."""
 
     def queued_bytes(self, peer_id: NodeId) -> int | None:
-        """How much waits on the peer's own confirmed connection; None if there is none."""
+        """How many bytes wait on the peer's own confirmed connection; None if there is none."""
 
     def queued_bytes_of(self, sender: NodeId, peer_id: NodeId) -> int:
-        """How much of that waits to be passed on for one sender."""
+        """How many of these are to be passed on for one sender."""
 
     def push(
         self,
@@ -46,25 +46,25 @@ class RelayHost(Protocol):
         lifetime_ms: int,
         sender: NodeId | None = None,
     ) -> None:
-        """Send a message down the peer's own connection: a packet of that sender, behind its
-        others, or one of the relay's own. Never dials."""
+        """Send a message down the peer's own connection: a packet of ``sender``'s, behind its
+        others, or else one of the relay's own. Never dials."""
 
     def may_push(self, peer_id: NodeId, size: int) -> bool:
-        """Whether there is memory for so much more to wait for the peer, who may not read."""
+        """Whether there is memory for ``size`` more to wait for the peer, which may not read."""
 
     def is_stranger(self, peer_id: NodeId) -> bool:
-        """Whether nobody here has asked or named the peer."""
+        """Whether nobody here has queried or named the peer."""
 
 
 class RelayServer:
-    """The relay of a node. It delivers only to peers with a lease, or with a connection here."""
+    """A node's relay server. It delivers only to peers with a lease, or with a connection here."""
 
     def __init__(self, host: RelayHost, limits: RelayLimits) -> None:
         self._host = host
         self._limits = limits
         self.leases = Leases(limits)
         self.counters: Counter[str] = Counter()
-        """``relayed packets``, ``relayed bytes``, ``held packets``, and each reason of a drop."""
+        """``relayed packets``, ``relayed bytes``, ``held packets``, and each reason for a drop."""
 
     def lease(self, peer_id: NodeId, body: bytes) -> bytes:
         """Answer a query for a lease, and deliver what was held meanwhile.
@@ -89,7 +89,7 @@ class RelayServer:
         return encode_lease(int(granted_s))
 
     def relay(self, sender: NodeId, body: bytes, age_ms: int) -> None:
-        """Pass a packet on. ``age_ms`` is how old the message asking for it is."""
+        """Pass a packet on. ``age_ms`` is the age of the message that asks for it."""
         try:
             recipient, lifetime_ms, packet = Relay.decode(body)
         except InvalidMessage:
@@ -109,8 +109,8 @@ class RelayServer:
         if not self.leases.has(recipient, self._host.now()):
             self._refuse(sender, packet, NO_LEASE, "dropped: no lease")
         elif packet[:1] != bytes((INITIATION,)) or len(packet) < INITIATION_BYTES_MIN:
-            # Sealed under a session that the recipient may not have any more when it is back; or
-            # nothing at all, which would only take the room of others.
+            # Sealed in a session that the recipient may no longer have when it is back; or too
+            # short for an initiation, so it would only take others' room.
             self._refuse(sender, packet, NO_LEASE, "dropped: the recipient is away")
         else:
             self._hold(recipient, sender, packet, left_ms / 1000)
@@ -132,7 +132,7 @@ class RelayServer:
             self._refuse(held.sender, held.packet, TOO_MUCH, "dropped: made way in a mailbox")
 
     def came_back(self, peer_id: NodeId) -> None:
-        """A peer is connected: give it what was held for it."""
+        """A peer is connected: deliver what was held for it."""
         if self._host.queued_bytes(peer_id) is None:
             return
         now = self._host.now()
@@ -147,7 +147,7 @@ class RelayServer:
 
     def _refuse(self, sender: NodeId, packet: bytes, code: int, reason: str) -> None:
         self.counters[reason] += 1
-        # A hint lets an honest sender go on to the next relay at once; nobody has to believe it.
+        # A hint lets an honest sender try the next relay at once; nobody has to believe it.
         hint = Hint(digest_of(packet), code).encode()
         queued_bytes = self._host.queued_bytes(sender)
         if queued_bytes is None or queued_bytes > self._limits.queue_bytes_max:
@@ -156,8 +156,9 @@ class RelayServer:
             self._host.push(sender, HINT_KIND, hint, 5000)
 
     def _passes(self, sender: NodeId, recipient: NodeId, queued_bytes: int, size: int) -> bool:
-        """Nobody may have more waiting than stays free: so one sender fills half of the queue, and
-        however many there are, they leave as much to whoever comes as each of them has."""
+        """Whether the queue takes a packet. No sender may have more waiting there than stays free:
+        so one alone fills half of the queue, and however many there are, they leave a newcomer as
+        much as each of them has."""
         own_bytes = self._host.queued_bytes_of(sender, recipient) + size
         fits = not queued_bytes or queued_bytes + own_bytes <= self._limits.queue_bytes_max
         return fits and self._host.may_push(recipient, size)

@@ -1,6 +1,6 @@
-"""What a relay is told and tells: bodies of messages of kinds ``egtp.relay*``.
+"""Messages to and from a relay: the bodies of kinds ``egtp.relay*``.
 
-To relay a packet to B through R, R is sent "recipient B, packet" (seed II.B). The packet is
+To relay a packet to B through R, a node sends "recipient B, packet" to R (seed II.B). The packet is
 sealed end to end; a relay learns who talks to whom, when and how much, and nothing else.
 """
 
@@ -39,7 +39,7 @@ LEASE_KIND: Final = "egtp.relay.lease"
 
 RELAY_HEAD: Final = b"\x93\xc4\x14"
 DELIVERY_HEAD: Final = b"\x92\xc4\x14"
-"""How the array begins whose first element is a nodeId: 20 bytes."""
+"""How an array begins whose first element is a nodeId of 20 bytes."""
 _new: Final = tuple.__new__
 
 NO_LEASE: Final = 1
@@ -60,7 +60,7 @@ class Relay(NamedTuple):
 
     @classmethod
     def decode(cls, body: bytes) -> Relay:
-        # On the path of every packet: in its one form, with a lifetime of some seconds.
+        # Every packet passes here, so its usual form, with a lifetime of 16 bits, has a fast path.
         if body[:3] == RELAY_HEAD and len(body) > 27 and body[23] == INTEGER_16 and body[24]:
             data = body_at(body, 26)
             if data is not None and len(data) <= END_TO_END_BYTES_MAX:
@@ -77,8 +77,8 @@ class Relay(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """From the relay: ``[sender, packet]``. The sender is a claim of the relay's, good only for
-    knowing where an answer goes; who made the packet, the packet proves."""
+    """From the relay: ``[sender, packet]``. The sender is only the relay's claim, and tells where
+    an answer goes; who made the packet, the packet itself proves."""
 
     sender: NodeId
     packet: bytes
@@ -101,7 +101,7 @@ class Delivery(NamedTuple):
 
 
 class Hint(NamedTuple):
-    """From the relay, perhaps: ``[first 16 bytes of the packet's SHA-256, code]``."""
+    """From the relay, optional: ``[first 16 bytes of the packet's SHA-256, code]``."""
 
     digest: bytes
     code: int
@@ -118,7 +118,7 @@ class Hint(NamedTuple):
 
 
 def digest_of(packet: bytes) -> bytes:
-    """How a hint names a packet."""
+    """How a hint identifies a packet."""
     return hashlib.sha256(packet).digest()[:16]
 
 
