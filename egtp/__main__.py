@@ -66,7 +66,7 @@ STDIN = "-"
 KEYS = "identity.pem"
 """The name of the key file in the folder of a peer."""
 CONNECTIONS_FEW = 500
-"""Fewer than that are told of, though nobody asked for more."""
+"""A limit below this is reported even if the user did not ask for more."""
 
 _complain = partial(complain, "egtp")
 
@@ -280,9 +280,9 @@ async def _node(
     relays: Path | None = None,
     observer: Observer | None = None,
 ) -> AsyncIterator[tuple[Node, DHTLookup]]:
-    """A running node with a DHT node below it, as the options say."""
+    """A running node on top of a DHT node, as the options say."""
     listen = options.listen or options.listen_by_default
-    seeds = [found for text in options.bootstrap if (found := _numbers(text)) is not None]
+    seeds = [found for text in options.bootstrap if (found := _literal_address(text)) is not None]
     addresses = [Address.parse(text) for text in listen] + seeds
     private = options.private_addresses or any(map(_is_loopback, addresses))
     rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
@@ -297,8 +297,8 @@ async def _node(
         busy_poll_s=getattr(options, "busy_poll", 0.0),
     )
     async with contextlib.AsyncExitStack() as stack:
-        # Before there are keys in the folder, which tell that it is ours.
-        kept = None if options.state is None else _kept_in(_made(options.state))
+        # Before there are keys in the folder, which mark it as ours.
+        kept = None if options.state is None else _kept_state(_ensure_folder(options.state))
         state = None if kept is None else kept.read()
         keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
@@ -310,7 +310,7 @@ async def _node(
         known = () if state is None or options.bootstrap else state.contacts
         if not (options.bootstrap or options.dht_listen or known):
             raise InvalidConfig("name a DHT node to join through with --bootstrap HOST:PORT")
-        # What the options leave open, the nodes say that the last run knew.
+        # If no option tells which IP version to use, the DHT nodes that the last run knew do.
         families = {len(it.ip) for it in addresses} or {len(it.packed) for it in known}
         discovery = None
         if relays is not None:
@@ -330,7 +330,7 @@ async def _node(
             state=state,
             store=None if kept is None else kept.records,
         )
-        # Before joining, which may take long, so that what is wrong with it is said at once.
+        # Made before joining, which may take long, so that mistakes in its options show at once.
         node = Node(
             identity,
             listen=listen,
@@ -364,16 +364,16 @@ def _is_loopback(address: Address) -> bool:
     return ipaddress.ip_address(address.ip).is_loopback
 
 
-def _numbers(text: str) -> Address | None:
-    """An address, if it is one and not a name."""
+def _literal_address(text: str) -> Address | None:
+    """The address that ``text`` is; None for a name."""
     with contextlib.suppress(EgtpError):
         return Address.parse(text)
     return None
 
 
-def _kept_in(folder: Path) -> KeptState:
-    """What the DHT node keeps there. Nobody can name another file than ``dht``, so in a folder
-    with other files of ours it is taken for ours, however damaged."""
+def _kept_state(folder: Path) -> KeptState:
+    """What the DHT node keeps in a folder. Its file is always called ``dht``, so in a folder with
+    other files of ours it is taken for ours, however damaged."""
     ours = any(os.access(folder / name, os.F_OK) for name in (KEYS, "dht.records"))
     return KeptState(folder / "dht", _complain, ours=ours)
 
@@ -423,7 +423,7 @@ async def _serve_echo(options: argparse.Namespace) -> None:
 async def _ask(options: argparse.Namespace) -> bool:
     contact = _contact(options.peer)
     body = sys.stdin.buffer.read() if options.body == STDIN else os.fsencode(options.body)
-    # Whether others find who asks is of no interest, and would be logged.
+    # Nobody needs to find the asker; without an observer, a failure to publish would be logged.
     async with _node(options, observer=lambda _: None) as (node, _):
         if contact.record is not None:
             node.add_contact(contact)
@@ -447,7 +447,7 @@ async def _ask(options: argparse.Namespace) -> bool:
             said = error.body.decode(errors="replace")
             print(f"egtp: {error}{': ' if said else ''}{said}", file=sys.stderr)
             return True
-    # Its very bytes, for who goes on with them; for people a line.
+    # The exact bytes for programs; for people, a line.
     sys.stdout.buffer.write(reply + b"\n" if sys.stdout.isatty() else reply)
     sys.stdout.flush()
     return False
@@ -461,7 +461,8 @@ def _contact(text: str) -> ContactLink:
 
 
 async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines: str) -> None:
-    """Until ctrl-C, SIGTERM or SIGHUP; then drain. A reader of the lines may send any of these."""
+    """Serve until Ctrl-C, SIGTERM or SIGHUP; then drain. Whoever reads ``lines`` may send any of
+    these at once."""
     stopped = asyncio.Event()
 
     def tell(file: Any) -> None:
@@ -497,7 +498,7 @@ async def _passphrase(file: Path | None) -> bytes | None:
 
 
 class _PublishingInWords:
-    """Tells whoever runs the node when and how others find it, or why they do not."""
+    """Tells whoever runs the node when and how others can find it, or why they cannot."""
 
     def __init__(self) -> None:
         self._failed = False
@@ -517,8 +518,9 @@ class _PublishingInWords:
                 _complain(event)
 
 
-def _made(folder: Path) -> Path:
-    """A folder for this user alone, made if it is not there. Raises :class:`InvalidConfig`."""
+def _ensure_folder(folder: Path) -> Path:
+    """``folder``, created for this user alone if it does not exist. Raises
+    :class:`InvalidConfig`."""
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

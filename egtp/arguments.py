@@ -1,4 +1,4 @@
-"""Checks of what a user gives to a node, before it fails somewhere inside."""
+"""Checks of what a user passes to a node, before it fails somewhere inside."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def check_parts(
     environment: object,
     observer: object,
 ) -> None:
-    """Raises :class:`InvalidConfig` for a part of the wrong kind."""
+    """Raises :class:`InvalidConfig` for a part of the wrong type."""
     if isinstance(discovery, type):
         name = discovery.__name__
         raise InvalidConfig(f"discovery must be an instance, not the class: write {name}()")
@@ -78,7 +78,7 @@ def _check_publish_timeout(lookup: object, config: NodeConfig) -> None:
 
 
 def check_dial_from(address: str | None) -> None:
-    """Raises :class:`InvalidConfig` for what is no IP address."""
+    """Raises :class:`InvalidConfig` for anything but an IP address or None."""
     try:
         if address is not None:
             ipaddress.ip_address(str(address))
@@ -89,7 +89,7 @@ def check_dial_from(address: str | None) -> None:
 
 
 def parse_addresses(texts: str | Sequence[str]) -> list[Address]:
-    """Raises :class:`InvalidConfig` for what is no address, or no texts of several."""
+    """Raises :class:`InvalidConfig` for anything but one address, or several, as text."""
     texts = [texts] if isinstance(texts, str) else texts
     if not (isinstance(texts, Sequence) and all(isinstance(text, str) for text in texts)):
         raise InvalidConfig(f"addresses must be strings of the form IP:PORT, not {texts!r}")
@@ -97,7 +97,7 @@ def parse_addresses(texts: str | Sequence[str]) -> list[Address]:
 
 
 def parse_announced(texts: str | Sequence[str]) -> list[Address]:
-    """The same for addresses that others are to dial."""
+    """The same, for addresses that others are to dial."""
     addresses = parse_addresses(texts)
     for address in addresses:
         if not address.port or why_not_dial(address, private_addresses=True) is not None:
@@ -106,7 +106,7 @@ def parse_announced(texts: str | Sequence[str]) -> list[Address]:
 
 
 def parse_rates(send: float | None, receive: float | None) -> Rates:
-    """Raises :class:`LocalProtocolError` for a rate that is none."""
+    """Raises :class:`LocalProtocolError` for anything but rates or None."""
     for rate in (send, receive):
         if rate is None:
             continue

@@ -1,5 +1,5 @@
-"""The first line of a file that may be a pipe, which may have nobody who writes to it: to open it
-in the usual way could take for ever, and no signal would end it."""
+"""The first line of a file that may be a pipe, perhaps with nobody to write to it: opening it in
+the usual way could take for ever, and no signal would end that."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ LINE_BYTES_MAX: Final = 4096
 
 
 async def first_line(file: Path, *, patience_s: float = 30.0) -> bytes:
-    """Without its end. Whoever has a pipe open to write is waited for, since he may have to ask
-    somebody first; for anybody to open it, ``patience_s``.
+    """The line, without its end. Waits for anybody who has the pipe open for writing, who may have
+    to ask somebody first; and for up to ``patience_s`` until anybody opens it.
 
     Raises :class:`InvalidConfig` if nobody does, or if the file cannot be read.
     """
     try:
         descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK)
-        with open(descriptor, "rb", buffering=0) as opened:  # noqa: ASYNC230 - it waits for nothing
+        with open(descriptor, "rb", buffering=0) as opened:  # noqa: ASYNC230 - it does not block
             somebody_wrote = not stat.S_ISFIFO(os.fstat(descriptor).st_mode)
             patient, line = True, b""
             while b"\n" not in line and len(line) < LINE_BYTES_MAX:
                 more = opened.read(LINE_BYTES_MAX)
-                if more is None:  # It is open to write.
+                if more is None:  # Somebody has it open for writing.
                     somebody_wrote = True
                     await _readable(descriptor)
                 elif more:

@@ -14,9 +14,9 @@ T = TypeVar("T")
 def begin_later(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
     """A task for ``work``, which has not begun when this returns.
 
-    An eager factory (``asyncio.eager_task_factory``) takes the first step at once, and that may be
-    the last one: too early for work that ends by taking itself off where its caller is only about
-    to enter it. The factory is asked all the same; it may do more than being eager.
+    An eager factory (``asyncio.eager_task_factory``) takes the first step at once, which may be the
+    last: too early for work that ends by removing itself from where its caller has yet to enter it.
+    The factory is used all the same, since it may do more than begin tasks eagerly.
     """
     is_made = False
 

@@ -16,7 +16,7 @@ from egtp.errors import LocalProtocolError, NodeClosed, WrongLoop
 __all__ = ["LoopThread"]
 
 BEGIN_MAX_S: Final = 5.0
-"""How long a thread may take to come to life: far more than any does."""
+"""How long a thread may take to start: far longer than any does."""
 
 T = TypeVar("T")
 
@@ -24,9 +24,9 @@ T = TypeVar("T")
 class LoopThread:
     """Runs ``async with life():`` on a loop in a thread, from :meth:`start` to :meth:`close`.
 
-    Invariant: while ``_open``, the loop runs, and carries out whatever it is given. It turns
-    false under the lock, on the loop or as the loop is told to end; so every call that was let in
-    has an end.
+    Invariant: while ``_open``, the loop runs, and carries out whatever it is given. ``_open``
+    becomes false under the lock, on the loop or as the loop is told to end; so every call that was
+    let in comes to an end.
     """
 
     def __init__(
@@ -38,15 +38,15 @@ class LoopThread:
     ) -> None:
         self._life: Final = life
         self._loop_factory: Final = loop_factory
-        # A daemon: who forgets to close in a REPL must be able to leave it.
+        # A daemon: whoever forgets to close it in a REPL must still be able to exit.
         self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
         self._pid: Final = os.getpid()
         self._lock: Final = threading.Lock()
         self._open = False
         self._begun: Final = threading.Event()
         self._decided: Final = threading.Lock()
-        """Held until life has begun, or will not. Not an event or a future: whoever is interrupted
-        as he takes the lock of one keeps it, and the thread waits for ever."""
+        """Held until life has begun, or will not. Not an event or a future: a caller interrupted
+        while it takes the lock inside one would keep it, and the thread would wait for ever."""
         self._decided.acquire()
         self._has_begun = False
         self._failed_with: BaseException | None = None
@@ -56,7 +56,7 @@ class LoopThread:
         self._stop: asyncio.Event
 
     def start(self) -> None:
-        """Raises what the beginning of life raises; nothing is left then.
+        """Raises what the beginning of life raises; nothing is left running then.
 
         Raises :class:`LocalProtocolError` if it was started before."""
         self._check_process()
@@ -68,7 +68,7 @@ class LoopThread:
             if self._failed_with is not None:
                 raise self._failed_with
         except BaseException:
-            # Interrupted, it may be, while the thread was coming to life, or before it could.
+            # Possibly interrupted while the thread was starting, or before it could.
             if self._begun.wait(BEGIN_MAX_S):
                 self._cancel()
                 self._thread.join()
@@ -77,12 +77,12 @@ class LoopThread:
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
         """Run ``work`` on the loop, and return what it returns.
 
-        Whatever interrupts the wait, ``KeyboardInterrupt`` too, cancels the work. Raises what the
+        Whatever interrupts the wait, even ``KeyboardInterrupt``, cancels the work. Raises what the
         work raises; :class:`TimeoutError` after ``timeout_s``; :class:`NodeClosed`; and
         :class:`WrongLoop` on the loop itself, and in another process.
         """
         self._check_thread()
-        # It is there before the work is: an interrupt may come as soon as that is handed over.
+        # Created before the work is handed over: an interrupt may come right after that.
         outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
         try:
             with self._lock:
@@ -106,14 +106,14 @@ class LoopThread:
             outcome.cancel()
 
     def close(self) -> None:
-        """End life, and wait for it. Calls under way end, at the latest by being cancelled. In a
+        """End life, and wait for its end. Calls under way end, by being cancelled if need be. In a
         forked process there is nothing to end. Raises what the end of life raises, once."""
         if self.is_of_another_process or self._thread.ident is None:
             return
         self._check_thread()
         with self._lock:
             if self._open:
-                # In this order: who is interrupted in between can still close it.
+                # In this order, so that a caller interrupted in between can still close it.
                 self._loop.call_soon_threadsafe(self._stop.set)
                 self._open = False
         self._thread.join()
@@ -133,7 +133,7 @@ class LoopThread:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the thread is, in this process: there is something to close."""
+        """Whether the thread runs, in this process: then there is something to close."""
         return self._thread.is_alive()
 
     # Checks
@@ -183,14 +183,15 @@ class LoopThread:
         finally:
             with self._lock:
                 self._open = False
-            # What was let in is a task after this, and the runner cancels all that are left.
+            # After this, every call that was let in is a task, and the runner cancels those left.
             await asyncio.sleep(0)
 
 
 def _begin(
     work: Callable[[], Coroutine[Any, Any, T]], outcome: concurrent.futures.Future[T]
 ) -> None:
-    """On the loop. Who cancels the outcome cancels the work, from any thread, even before this."""
+    """Begin ``work``, on the loop. Cancelling ``outcome``, in any thread, cancels the work, even if
+    it was cancelled before this."""
     loop = asyncio.get_running_loop()
     task = loop.create_task(work())
 

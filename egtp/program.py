@@ -1,4 +1,4 @@
-"""What our programs have in common: their event loop, signals, option types and exit status.
+"""What our programs share: their event loop, signals, option types and exit status.
 
 Only programs choose a loop; the library runs on whatever loop it is given.
 """
@@ -41,45 +41,46 @@ __all__ = [
 FAILED: Final = 1
 """The outcome is a failure."""
 USAGE: Final = 2
-"""A mistake of the user's, which fails again if it is repeated."""
+"""A mistake of the user's: trying again will fail again."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
-"""What may be otherwise at another time, though nobody changes what the program was told."""
+"""Errors that may pass without anybody changing what the program was told."""
 NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
-"""Of writing alone; and whoever writes a file of ours names it in an error of its own."""
+"""Errors of writing alone. One that reaches :func:`run_program` is about stdout: writing a file of
+ours fails with an error that names the file."""
 FREE_FILES_MIN: Final = 24
-"""A loop, a few sockets and the files of a state take up to 16. Who finds no room for one of them
-does not always say so in words: uvloop, for one, can then not even be closed."""
+"""A loop, a few sockets and the state files take up to 16. When one of them cannot be opened, the
+error is not always a clear one: uvloop, for instance, can then not even be closed."""
 QUESTION: Final = signal.SIGUSR1
 """Asks a server for its statistics."""
 
 
 def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, serves: bool) -> int:
     """Run ``work`` to its end and return the exit status: 0 for success, 1 for a failure, 2 for a
-    mistake of the user's, 130 if it was interrupted. Errors are one line on stderr. For a server,
-    being stopped by a signal is a success; see :func:`on_stop`."""
-    _have_standard_streams()
-    logging.basicConfig(format=f"{name}: %(message)s")  # As all else that it says.
+    mistake of the user's, 130 if it was interrupted. An error is one line on stderr. For a server,
+    being stopped by a signal is success; see :func:`on_stop`."""
+    _open_standard_streams()
+    logging.basicConfig(format=f"{name}: %(message)s")  # Like everything else that it prints.
     _raise_open_files_max()
     if not _may_open_files(FREE_FILES_MIN):
         complain(name, "too many open files; raise the limit (ulimit -n, LimitNOFILE)")
         return FAILED
     try:
         if serves:
-            _take_no_notice()
+            _discard_signals()
             _at_first_stop(_interrupt)
         with asyncio.Runner(loop_factory=program_loop()) as runner:
             status = FAILED if runner.run(_until_stopped(work) if serves else work()) else 0
         sys.stdout.flush()
     except (InvalidConfig, LocalProtocolError) as error:
         complain(name, error)
-        return FAILED if _may_pass(error) else USAGE
+        return FAILED if _is_transient(error) else USAGE
     except EgtpError as error:
         complain(name, error)
         return FAILED
     except OSError as error:
-        # What this prints can be written no more, since its reader is gone, for instance; so
-        # nothing is to be written when Python ends, either.
+        # Stdout can no longer be written, for instance because its reader is gone; so Python must
+        # not write to it at exit, either.
         where = "cannot write to stdout: " if error.errno in NO_ROOM else ""
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         if not isinstance(error, BrokenPipeError):
@@ -93,20 +94,20 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
     return status
 
 
-def _may_pass(error: BaseException) -> bool:
-    """Whether it came of a full disk, for instance: then the settings may be as they should."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether the cause was a full disk, for instance: then the settings may be right."""
     origin = error.__cause__ or error.__context__
     if isinstance(origin, sqlite3.Error):
-        # Above the lowest byte is what it was busy with; not all errors come from SQLite itself.
+        # The higher bytes say what SQLite was doing; not all errors come from SQLite itself.
         code = getattr(origin, "sqlite_errorcode", 0) & 0xFF
         return code in {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
     if isinstance(origin, OSError) and origin.errno in PASSING:
         return True
-    return origin is not None and _may_pass(origin)
+    return origin is not None and _is_transient(origin)
 
 
 def complain(name: str, error: object) -> None:
-    """Print a line on stderr, if that can be written."""
+    """Print a line on stderr, if it can be written."""
     with contextlib.suppress(OSError):
         print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
 
@@ -131,14 +132,14 @@ async def _until_stopped(work: Callable[[], Coroutine[Any, Any, object]]) -> obj
     try:
         return await work()
     finally:
-        _take_no_notice()  # The loop, which would be told, is closed now.
+        _discard_signals()  # The loop that would be told is about to close.
 
 
 def _at_first_stop(stop: Callable[[], object]) -> None:
-    # Not by the loop's own handlers: it takes them away when it is closed, and then the process
-    # would die of the signal.
+    # Not with the loop's own handlers: it removes them when it closes, and then the signal would
+    # kill the process.
     def stopping(*_: object) -> None:
-        _take_no_notice()
+        _discard_signals()
         stop()
 
     for number in _stop_signals():
@@ -146,47 +147,47 @@ def _at_first_stop(stop: Callable[[], object]) -> None:
 
 
 def _interrupt() -> None:
-    """As ctrl-C does, from the first moment on."""
+    """Do as Ctrl-C does, from the first moment on."""
     raise KeyboardInterrupt
 
 
-def _take_no_notice() -> None:
+def _discard_signals() -> None:
     for number in (*_stop_signals(), QUESTION):
         signal.signal(number, lambda *_: None)
 
 
 def _ignore_signals() -> None:
-    """To the end of the process: Python takes functions away before, and leaves this."""
+    """Until the process ends: Python removes handlers that are functions earlier, but not this."""
     numbers = (*_stop_signals(), QUESTION)
-    # Python complains of a signal that came but was not handled yet when it is ignored.
+    # Blocked first: Python complains of a pending signal that is then ignored.
     signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     for number in numbers:
         signal.signal(number, signal.SIG_IGN)
 
 
 def _stop_signals() -> list[signal.Signals]:
-    """Those that end a server. That of a terminal that is closed is not among them if whoever
-    started the program has it ignored, as ``nohup`` does."""
+    """The signals that end a server. SIGHUP, sent when a terminal is closed, is not among them if
+    whoever started the program had it ignored, as ``nohup`` does."""
     ending = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         ending.append(signal.SIGHUP)
     return ending
 
 
-def _have_standard_streams() -> None:
-    """Who closed one of the first three files of a program would have the loop's take its place,
-    and what goes wrong be written there; and libuv aborts when it closes one."""
+def _open_standard_streams() -> None:
+    """Open the standard streams that are closed. Otherwise a file of the loop's would take the
+    place of one, and errors would be written there; and libuv aborts when it closes one."""
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(descriptor)
-    # Python has none in their places.
+    # Where a stream was closed, Python has None.
     sys.stdin = sys.stdin or open(os.devnull)  # noqa: SIM115 - for the rest of the program
     sys.stdout = sys.stdout or open(os.devnull, "w")  # noqa: SIM115
     sys.stderr = sys.stderr or open(os.devnull, "w")  # noqa: SIM115
 
 
 def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
-    """The loop factory for ``asyncio.Runner``: uvloop where it is installed."""
+    """The loop factory for ``asyncio.Runner``: uvloop if it is installed."""
     try:
         make: Callable[[], asyncio.AbstractEventLoop] = importlib.import_module(
             "uvloop"
@@ -197,10 +198,10 @@ def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 def _raise_open_files_max() -> None:
-    """Let this process have as many open files as its user may: the usual limit of 1,024 is there
-    for programs that cannot cope with more, and a connection is one."""
-    # Not on Windows, where sockets are no files; and where the hard limit is none, or the system
-    # means it less than it says, it stays as it is.
+    """Let this process open as many files as its user may: the usual limit of 1,024 is there for
+    programs that cannot cope with more, and every connection is a file."""
+    # Not on Windows, where sockets are not files. The limit also stays as it is where there is no
+    # hard limit, or the system does not grant the one that it reports.
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource  # noqa: PLC0415
 
@@ -209,7 +210,7 @@ def _raise_open_files_max() -> None:
 
 
 def _may_open_files(count: int) -> bool:
-    """Whether as many more can be open at a time."""
+    """Whether ``count`` more files can be open at a time."""
     opened: list[int] = []
     try:
         while len(opened) < count:

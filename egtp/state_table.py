@@ -1,7 +1,7 @@
-"""State tables: what a machine's states are, and what leads from one to another.
+"""State tables: the states of a machine, and what leads from one to another.
 
-The code runs on these values, and the pictures in the documents are drawn from them, so neither can
-say what the other does not.
+The code runs on these tables, and the diagrams in the documentation are drawn from them, so the two
+cannot disagree.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["State", "StateTable"]
 
 
 class State(enum.Enum):
-    """Base of the states and events of a machine. The values are what people read."""
+    """Base class of a machine's states and events. The values are what people read."""
 
-    # An enumeration hashes names, in Python; members are what they are by identity.
+    # Enum hashes the name, in slow Python code; members are equal only if they are identical.
     __hash__ = object.__hash__
 
 
@@ -43,11 +43,11 @@ class StateTable(Generic[S, E]):
         return self._next.get((state, event), state)
 
     def on(self, event: E) -> Mapping[S, S]:
-        """What each state becomes by one event: for where there is no time to look for more."""
+        """What each state becomes on one event: a single lookup, for busy code."""
         return {state: self.after(state, event) for state in self.states}
 
     def mermaid(self) -> str:
-        """The picture, as a ``stateDiagram-v2`` of https://mermaid.js.org."""
+        """The diagram, as a ``stateDiagram-v2`` of https://mermaid.js.org."""
         arrows: defaultdict[tuple[S, S], list[str]] = defaultdict(list)
         for state, event, after in self.rows:
             arrows[state, after].append(str(event.value))

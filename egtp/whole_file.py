@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, whenever the process or the machine dies."""
+"""Files that are written whole or not at all, even if the process or the machine dies."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Final
 __all__ = ["mode_at", "remove_leftovers", "replace_file", "sync_folder", "write_aside"]
 
 ASIDE_SUFFIX: Final = ".tmp"
-"""Without it, what a user calls ``.identity.password`` could be taken for one of ours."""
+"""Without it, a user's file ``.identity.password`` could be taken for one of ours."""
 
 
 def mode_at(path: Path) -> int | None:
-    """The mode of what is at ``path``; None if nothing is. Raises :class:`OSError` if it cannot be
-    told, where ``Path.exists`` says False since Python 3.14."""
+    """The mode of what is at ``path``; None if nothing is. Raises :class:`OSError` if that cannot
+    be told, whereas ``Path.exists`` returns False since Python 3.14."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -26,7 +26,7 @@ def mode_at(path: Path) -> int | None:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """A crash leaves the old file or the new one, which is readable by the owner only."""
+    """Replace a file by one that only its owner can read. A crash leaves the old or the new one."""
     temporary = write_aside(path, data)
     try:
         temporary.replace(path)
@@ -37,8 +37,8 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_aside(path: Path, data: bytes) -> Path:
-    """A file beside ``path``, on disk, readable by the owner only."""
-    # A name of its own: what lies there already may be another's, to be read by others.
+    """Write a file beside ``path``, down to the disk, that only its owner can read."""
+    # Under a new name: an existing file may be somebody else's, and readable by others.
     descriptor, name = tempfile.mkstemp(ASIDE_SUFFIX, f".{path.name}.", path.parent)
     temporary = Path(name)
     try:
@@ -53,12 +53,11 @@ def write_aside(path: Path, data: bytes) -> Path:
 
 
 def remove_leftovers(paths: Sequence[Path]) -> None:
-    """Remove what was written aside of these files, all of one folder, by processes that were
-    killed meanwhile. For who is the only one that writes them: what another is about to put in its
-    place looks the same."""
+    """Remove what killed processes have written aside of these files, all of one folder. Only for
+    the sole writer of the files: what another is about to put in place looks the same."""
     names = "|".join(re.escape(path.name) for path in paths)
     ours = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}{re.escape(ASIDE_SUFFIX)}")
-    # What may not be removed keeps nobody from using the files.
+    # Leftovers that cannot be removed are no reason not to use the files.
     with contextlib.suppress(OSError), os.scandir(paths[0].parent) as entries:
         for entry in entries:
             if ours.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
@@ -66,7 +65,7 @@ def remove_leftovers(paths: Sequence[Path]) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Let what was renamed or linked in the folder of ``path`` survive a crash of the machine."""
+    """Make renames and links in the folder of ``path`` survive a crash of the machine."""
     descriptor = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
