@@ -159,7 +159,7 @@ class AddressWatch:
         self._own.has_interfaces(interfaces)
         gone = {one.ip for one in before} - {one.ip for one in interfaces}
         for size in {len(ip.packed) for ip in gone}:
-            self._forget_sights(size)
+            self._forget_sightings(size)
         hosts = set(map(str, gone))
         for connection in self._host.comms.all():
             if connection.local_host in hosts:
@@ -171,7 +171,7 @@ class AddressWatch:
 
     def opened(self, path: Path) -> None:
         """There is a new path: if we dialled it, the peer has said where it sees us."""
-        observer, seen = _sight(path)
+        observer, seen = _sighting(path)
         if not self._observes or not observer or len(seen) != len(observer):
             return
         if why_not_dial(Address(seen, 1), private_addresses=self._config.private_addresses):
@@ -182,8 +182,8 @@ class AddressWatch:
             self._contest(len(seen), now)
         self._count(len(seen))
 
-    def _forget_sights(self, size: int) -> None:
-        """What peers saw was this machine in another network."""
+    def _forget_sightings(self, size: int) -> None:
+        """Forget what peers saw: it was this machine in another network."""
         self._elections[size] = self._new_election()
         contest = self._contests.pop(size, None)
         if contest is not None:
@@ -210,10 +210,10 @@ class AddressWatch:
         election, now = self._elections[size], self._host.now()
         witnesses = self._witnesses(size)
         live = [path for path in witnesses if path.heard_s >= began_s]
-        election.heard((_sight(path)[0] for path in live), now)
+        election.heard((_sighting(path)[0] for path in live), now)
         election.forget_before(began_s)
         winner = election.winner
-        if not any(_sight(path)[1] == winner for path in live):
+        if not any(_sighting(path)[1] == winner for path in live):
             # Nobody can reach the old address, so paths from there lead nowhere.
             for path in witnesses:
                 if path not in live:
@@ -235,7 +235,7 @@ class AddressWatch:
     def _witnesses(self, size: int) -> list[Path]:
         """The paths whose other end has said where it sees us."""
         direct = (peer.direct for peer in self._host.book.all())
-        return [path for path in direct if path is not None and len(_sight(path)[1]) == size]
+        return [path for path in direct if path is not None and len(_sighting(path)[1]) == size]
 
     # Dialling back
 
@@ -313,14 +313,14 @@ class AddressWatch:
     def _who_sees(self, ip: bytes) -> list[Peer]:
         by_network: dict[bytes, list[Peer]] = {}
         for peer in reversed(self._host.book.all()):
-            observer, seen = (b"", b"") if peer.direct is None else _sight(peer.direct)
+            observer, seen = (b"", b"") if peer.direct is None else _sighting(peer.direct)
             if seen == ip:
                 by_network.setdefault(network_of(observer), []).append(peer)
         firsts = [peers[0] for peers in by_network.values()]
         return firsts + [peer for peers in by_network.values() for peer in peers[1:]]
 
 
-def _sight(path: Path) -> tuple[bytes, bytes]:
+def _sighting(path: Path) -> tuple[bytes, bytes]:
     """The IP address of the observer, and ours as it sees it; empty unless we dialled."""
     if path.dialled and path.observed is not None and isinstance(path.strategy, TCPStrat):
         return path.strategy.address.ip, path.observed.ip

@@ -1,6 +1,6 @@
 """Dials peers at their request, so that they learn whether their address is reachable.
 
-A stranger must not be able to make this node dial anybody but himself. So it dials only the IP
+A stranger must not be able to make this node dial anybody else. So this node dials only the IP
 address that it sees on the very connection that the request came by, which only the owner of that
 address can have completed: once, at a limited rate, and at no well-known port. It says nothing but
 a handshake with no message in it, and accepts nothing in return.

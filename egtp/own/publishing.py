@@ -173,12 +173,12 @@ class Publisher:
         """Sign above the sequence of the record that the service has: an identity restored from an
         old backup would use sequences again. What is found first may be of an earlier run."""
         try:
-            # A time of its own: a service that finds nothing in it can still be published to.
+            # A timeout of its own: a service that finds nothing in time can still be published to.
             async with asyncio.timeout(self._config.lookup_timeout_s):
                 # Later on, the service may have cached what this node has published.
                 found = await resolve_from(lookup, self._me, fresh=not is_first)
         except Exception:
-            # To find nothing is the usual case; if the service is broken, publishing will tell.
+            # Finding nothing is the usual case; if the service is broken, publishing will tell.
             return
         # This node's own record is no sign of a copy.
         if found != self._own.current and self._own.saw(found.sequence):

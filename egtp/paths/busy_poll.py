@@ -63,7 +63,7 @@ class BusyPoll:
         """Between two of these calls the loop polls all sockets."""
         self._is_on = self._is_lively and self._now() - self._last_s < self._for_s
         if self._is_on:
-            # Whoever is to answer may need this very core.
+            # The process that is to answer may need this very core.
             self._give_way()
             self._call_soon(self._turn)
 

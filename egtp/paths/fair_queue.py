@@ -1,4 +1,4 @@
-"""Packets of several senders for one recipient, which they share by bytes (pure).
+"""Packets of several senders for one recipient, in turns that are fair by bytes (pure).
 
 A relay passes on packets that it cannot read, for anybody who asks. In a single queue, a sender of
 more than the recipient takes would keep everybody else waiting. If senders took turns by packets, a
@@ -133,7 +133,7 @@ class FairQueue:
         if self._resting:
             size = self._forget(size)
         given = self._given + size / len(self._senders)
-        # Newcomers start here: not so far behind those who wait that they go first for long.
+        # Newcomers start here: at most a packet behind the first, so as not to go first for long.
         least = self._line[0][0] - PACKET_BYTES_MAX
         self._given = max(least, given)
 

@@ -255,7 +255,7 @@ class Handshakes:
             return
         self._check_not_superseded(record)
         if responder.payload.check is not None:
-            # A peer that was asked to dial this node: to arrive is all that it has to do.
+            # A peer that dials back at our request: to arrive is all that it has to do.
             self._events.dialled_back(peer_id, responder.payload.check, arrival)
             self._events.reject(arrival)
             return

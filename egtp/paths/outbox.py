@@ -333,7 +333,7 @@ class Outbox:
                 return
 
     def _sweep(self) -> None:
-        # Only once half of them are unwanted, so each message is moved once, on average.
+        # Called once half of them are unwanted, so each message is moved once, on average.
         self._small = deque(one for one in self._small if one.queued) or _NOTHING
         self._chunked = deque(one for one in self._chunked if one.queued) or _NOTHING
         self._taken_back = 0

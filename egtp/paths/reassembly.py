@@ -42,7 +42,7 @@ class RoomForChunks(Protocol):
 
     @property
     def is_strangers(self) -> bool:
-        """Whether the peer is a stranger, which makes way when others lack room."""
+        """Whether the peer is a stranger: strangers make way when others lack room."""
 
 
 class _Part:

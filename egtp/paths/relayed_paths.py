@@ -2,8 +2,8 @@
 
 A path through a relay needs no connection of its own: anybody with one connection to the relay can
 have any number of paths, each as another made-up peer. So the policy for connections applies to
-them, too: those in use stay, idle ones go after a while, and strangers may have only so many. Its
-numbers are the indexes of sessions here.
+them, too: those in use stay, idle ones go after a while, and strangers may have only so many. Here
+it counts sessions, by their index.
 """
 
 from __future__ import annotations

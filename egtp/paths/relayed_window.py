@@ -14,7 +14,7 @@ __all__ = ["RelayedWindow"]
 
 _TOTAL: Final = struct.Struct(">Q")
 ASK_AGAIN_S: Final = 2.0
-"""A ping or its pong may be lost; while the window is full, it is repeated this often."""
+"""A ping or its pong may be lost; while the window is full, the ping is repeated this often."""
 BYTES_MIN: Final = 65_536
 """Whatever a peer says, one packet may be in flight."""
 

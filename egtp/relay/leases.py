@@ -234,7 +234,7 @@ class Leases:
     def _spared(self, fullest: _Lease, needed: int) -> list[Held]:
         """Which packets make way when all mailboxes together are full, in one that holds more than
         the one to be filled would: the oldest of the strangers with most in it, until ``needed``
-        bytes are free. So nobody keeps all others out with mailboxes of his own."""
+        bytes are free. So nobody can keep all others out with mailboxes of their own."""
         spared: list[Held] = []
         left = [one for one in fullest.held if self._by_sender.is_strangers(one.sender)]
         while needed > 0:
