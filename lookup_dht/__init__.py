@@ -1,9 +1,9 @@
 """The EGTP Lookup Service over Kademlia: signed records in a hardened DHT.
 
 ``DHTLookup`` is the lookup service to give to a node; ``python -m lookup_dht`` runs a DHT node for
-others to join through. It is based on the ``kademlia`` package, which only the modules named
-``kademlia_*`` see. They replace what does not withstand a hostile network: its datagram path, walk,
-table and refresh.
+others to join through. Both build on the ``kademlia`` package, which only the modules named
+``kademlia_*`` import. They replace the parts of it that do not withstand a hostile network: its
+datagram path, walk, table and refresh.
 """
 
 from lookup_dht.kept_state import KeptState

@@ -1,6 +1,6 @@
 """``python -m lookup_dht``: a DHT node for others to join through.
 
-``python -m lookup_dht stats IP:PORT`` shows the statistics of one that runs on this machine.
+``python -m lookup_dht stats IP:PORT`` shows the statistics of a node that runs on this machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from lookup_dht.wire.datagram import HEADER_BYTES, MESSAGE_ID_BYTES, STATISTICS_
 DAY_S = 86_400.0
 _complain = partial(complain, "lookup_dht")
 ANSWER_TIMEOUT_S = 3.0
-"""How long a node of this machine may take to give its statistics."""
+"""How long a node on this machine may take to send its statistics."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +111,7 @@ def _stats_parser() -> argparse.ArgumentParser:
 
 
 async def _run_nodes(options: argparse.Namespace) -> None:
-    """One for each address. The first that cannot run ends all."""
+    """Run one node per address. If one cannot run, all of them stop."""
     listen = [Address.parse(text) for text in options.listen or ["0.0.0.0:9100"]]
     if len({len(address.ip) for address in listen}) < len(listen):
         raise InvalidConfig("--listen can be given at most once for IPv4 and once for IPv6")
@@ -119,7 +119,7 @@ async def _run_nodes(options: argparse.Namespace) -> None:
 
     def tell() -> None:
         for node in nodes:
-            with contextlib.suppress(NodeClosed):  # It does not run yet, or no longer.
+            with contextlib.suppress(NodeClosed):  # Not running yet, or no longer.
                 node.tell(sys.stderr)
 
     on_question(tell)
@@ -133,10 +133,10 @@ async def _run_nodes(options: argparse.Namespace) -> None:
 
 
 class _Node:
-    """A node with its files."""
+    """A node and its files."""
 
     def __init__(self, listen: Address, options: argparse.Namespace, *, alone: bool) -> None:
-        """With ``alone``, a bootstrap address of the other family is a mistake."""
+        """If ``alone``, a bootstrap address of the other family is an error."""
         path = _path_of(options.state, listen)
         self.kept = None if path is None else KeptState(path, _complain)
         loopback = ipaddress.ip_address(listen.ip).is_loopback
@@ -153,7 +153,7 @@ class _Node:
         )
 
     def began(self) -> None:
-        # In one write, so that who waits for the first line has the second.
+        # In one write, so that a reader who waits for the first line also gets the second.
         print(
             f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
         )
@@ -161,7 +161,7 @@ class _Node:
             _complain("no DHT node has answered yet; still trying")
 
     async def go_on(self, stats_every_s: float | None) -> None:
-        """Until it is cancelled."""
+        """Run until cancelled."""
         while True:
             await asyncio.sleep(stats_every_s or DAY_S)
             if stats_every_s is not None:
@@ -178,7 +178,8 @@ def _path_of(path: Path | None, listen: Address) -> Path | None:
 
 
 def _of_family(seed: str, listen: Address) -> bool:
-    """Names are of both; what is neither is complained about by who uses it."""
+    """Whether the seed may be used at ``listen``. A name fits both families, and malformed text
+    passes too: :class:`DHTLookup` reports it."""
     try:
         return len(Address.parse(seed).ip) == len(listen.ip)
     except InvalidConfig:
@@ -190,7 +191,7 @@ async def _tell_statistics(text: str) -> None:
 
 
 def _ask_statistics(address: Address) -> dict[str, Any]:
-    """Of a node on this machine. Raises :class:`InvalidConfig` if it does not say."""
+    """Query a node on this machine. Raises :class:`InvalidConfig` if it sends none."""
     family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
     host = address.host
     if ipaddress.ip_address(host).is_unspecified:

@@ -1,8 +1,8 @@
-"""A UDP socket that takes IPv6 and nothing else, so that ``[::]`` leaves ``0.0.0.0`` to others.
+"""A UDP socket for IPv6 alone, so that a node on ``[::]`` leaves ``0.0.0.0`` to another.
 
-Linux and macOS let a socket on ``::`` take the port of IPv4 too, unless it says otherwise before it
-is bound; event loops bind it and do not ask. IPv4 and IPv6 are two networks to this DHT, with a
-node each, and both are to listen everywhere.
+On Linux and macOS a socket bound to ``::`` takes the IPv4 port too, unless IPV6_V6ONLY is set
+before it is bound, and event loops do not set it. To this DHT, IPv4 and IPv6 are two networks with
+a node each, and both nodes may listen on all addresses.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ __all__ = ["ipv6_only_socket"]
 
 
 def ipv6_only_socket(host: str, port: int) -> socket.socket:
-    """Bound, and ready for an event loop. Raises OSError."""
+    """A bound, non-blocking socket. Raises OSError."""
     opened = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)

@@ -1,7 +1,8 @@
-"""A running node: kademlia's server, whose every lookup, store and refresh goes the hardened way.
+"""A running node: kademlia's server, with every lookup, store and refresh replaced by a hardened
+one.
 
-Records are kept under the raw peerId: upstream would hash the key once more. Nothing here stores
-a record on its own: whoever signed it publishes it again in time, and it says when it ends.
+Records are stored under the raw peerId, where upstream would hash the key once more. Nothing here
+republishes a record: its signer does so in time, and the record itself says when it expires.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ __all__ = ["LookupServer"]
 log = logging.getLogger("lookup_dht")
 
 PROOF_HELPERS = 3
-"""Contacts enough to ask for the proof of being reachable, one after the other."""
+"""So many contacts are enough to ask in turn for the proof that this node can be reached."""
 SEED_ADDRESSES_MAX = 8
-"""Of one name; a name with hundreds costs as many pings otherwise."""
+"""Addresses used per name: one that resolves to hundreds would cost as many pings."""
 
 
 class LookupServer(Server):  # type: ignore[misc]
-    """Upstream's life cycle: ``listen``, ``bootstrap``, then ``walks`` to find and store, and
+    """Upstream's life cycle: ``listen``, ``bootstrap``, find and store through ``walks``, then
     ``close``, which leaves no task, timer or socket behind."""
 
     protocol_class = LookupProtocol
@@ -49,7 +50,7 @@ class LookupServer(Server):  # type: ignore[misc]
         counters: collections.Counter[str] | None = None,
     ) -> None:
         """The hosts of ``seeds`` are IP addresses, or names if the settings can resolve them."""
-        # An empty one is false, and the one that the record file counts into is empty.
+        # Not counters or Counter(): an empty Counter is false, but shared with the record file.
         self.counters: collections.Counter[str] = (
             collections.Counter() if counters is None else counters
         )
@@ -57,7 +58,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self._limits = settings.limits
         self._seeds = tuple(seeds)
         self._refused_names: set[SocketAddress] = set()
-        """Those that were told of."""
+        """Names whose refused addresses have been reported."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
@@ -65,7 +66,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self._looked_around_serving: bool | None = None
         self._proof_asked = 0
         self._seen: bytes | None = None
-        """The address that others saw this node at last."""
+        """The public address that others last saw this node at."""
         self._greeted = 0
         self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
@@ -78,7 +79,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self.node: Any
         self.storage: RecordStore
         self.transport: Any
-        # One for ever: open queries, table and records outlive a change of sockets.
+        # One protocol for life: open queries, table and records survive a change of sockets.
         self.protocol: LookupProtocol = self.protocol_class(
             self.node, self.storage, self.ksize, settings, self.counters
         )
@@ -91,8 +92,8 @@ class LookupServer(Server):  # type: ignore[misc]
     # Life cycle.
 
     async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104
-        """Bind, and look after the table from now on. A node that listens already moves to the
-        new address. Raises :class:`InvalidConfig`."""
+        """Bind the socket and start the upkeep of the table. A node that is already listening
+        moves to the new address. Raises :class:`InvalidConfig`."""
         old = self.transport
         try:
             if ":" in interface and self._settings.ipv6_socket is not None:
@@ -101,11 +102,12 @@ class LookupServer(Server):  # type: ignore[misc]
                 await super().listen(port, interface)
         except asyncio.CancelledError:
             if old is not None:
-                # The new socket is closed again, and may have been made use of already.
+                # The new socket gets closed again, but the protocol may have switched to it.
                 self.protocol.use(old)
             raise
         except OSError as error:
-            # The loops' own texts repeat the address, as a tuple; uvloop has the number below it.
+            # The loops' messages repeat the address as a tuple, so take the text from errno, which
+            # uvloop has in the cause only.
             number = error.errno or getattr(error.__cause__, "errno", None)
             reason = os.strerror(number) if number else str(error)
             raise InvalidConfig(
@@ -131,7 +133,7 @@ class LookupServer(Server):  # type: ignore[misc]
         return host, port
 
     def stop(self) -> None:
-        """Begin to end everything; :meth:`close` waits for it."""
+        """Cancel every task and close the socket; :meth:`close` waits until all have ended."""
         for task in self._tasks:
             task.cancel()
         super().stop()
@@ -152,9 +154,9 @@ class LookupServer(Server):  # type: ignore[misc]
     # Joining and upkeep.
 
     async def bootstrap(self, addrs: Iterable[SocketAddress] = ()) -> list[Contact]:
-        """Greet ``addrs`` and the seeds, and the contacts known, and look this node up, so that its
-        neighbours meet it. Gives the neighbours; none if nobody answered. Calls at the same time
-        share the work."""
+        """Ping ``addrs``, the seeds and all known contacts, then look up this node's own id, so
+        that its neighbours meet it. Returns the neighbours, or an empty list if nobody answered.
+        Concurrent calls share one run."""
         if self._joining is None or self._joining.done():
             self._joining = self._spawn(self._join(tuple(addrs)))
         return await asyncio.shield(self._joining)
@@ -172,7 +174,7 @@ class LookupServer(Server):  # type: ignore[misc]
         return await self.walks.find_nodes(self.node.id)
 
     async def _resolve_seeds(self) -> None:
-        """Names are looked up each time: what they stand for may have moved."""
+        """Resolve the seed names. Done at every join: their addresses may have changed."""
         names = [seed for seed in self._seeds if pack_ip(seed[0]) is None]
         if not names or self._settings.resolve_name is None:
             return
@@ -190,8 +192,8 @@ class LookupServer(Server):  # type: ignore[misc]
         )
 
     def _allowed(self, name: SocketAddress, found: list[SocketAddress]) -> list[SocketAddress]:
-        """What may be a node of the addresses that ``name`` stands for. Of the first that may not
-        a user is told, once, as he is at once of one that he gives as a number."""
+        """The addresses of ``name`` at which a node may be. The first one refused is logged, once
+        per name; a literal address would have been rejected at construction."""
         may_be_node = self.protocol.acquaintances.may_be_node
         refused = [address for address in found if not may_be_node(pack_ip(address[0]))]
         if refused:
@@ -208,7 +210,7 @@ class LookupServer(Server):  # type: ignore[misc]
         return [address for address in found if address not in refused]
 
     async def bootstrap_node(self, addr: SocketAddress) -> Contact | None:
-        """Ping an address whose id is not known yet."""
+        """Ping an address whose node id is not known yet."""
         packed = pack_ip(addr[0])
         if packed is None or not self.protocol.acquaintances.may_be_node(packed):
             return None
@@ -223,7 +225,8 @@ class LookupServer(Server):  # type: ignore[misc]
         return [contact.address for contact in self.protocol.router.closest(self.node.long_id)]
 
     def refresh_table(self) -> None:
-        """Called by ``listen``. Upstream's timer calls all nodes at once to refresh all at once."""
+        """Called by ``listen``. Replaces upstream's timer, which refreshes every bucket at once,
+        at the same time on all nodes."""
         if self._upkeep_task is None:
             self._upkeep_task = self._spawn(self._upkeep())
 
@@ -236,15 +239,15 @@ class LookupServer(Server):  # type: ignore[misc]
             began_at = self._settings.elapsed()
             await asyncio.sleep(self._settings.jitter(wait_s))
             if self._settings.elapsed() - began_at > 10 * interval_s:
-                # This machine slept, and the network went on: nobody in the table is certain.
+                # This machine slept while the network went on: every contact is in doubt.
                 self.counters["overslept"] += 1
                 self._rejoin_at = 0.0
                 await self.bootstrap()
             await self._refresh_table()
 
     async def _refresh_table(self) -> None:
-        """A little of everything that a node has to do now and then, and a STORE only to a node
-        that is known to lack the record."""
+        """One round of upkeep: a little of each periodic duty. A STORE goes only to a node that is
+        known to lack the record."""
         router = self.protocol.router
         self.storage.drop_expired()
         for _ in self.storage.catch_up():
@@ -258,8 +261,8 @@ class LookupServer(Server):  # type: ignore[misc]
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_lost_ones(self.alpha if is_nearly_alone else 1)
         if self._looked_around_serving is not self.protocol.reachability.proven and len(router):
-            # Once more than when joining: those who joined at the same moment were not there yet.
-            # And once as a server, to be met.
+            # Once after joining, for nodes that joined at the same moment and were not there yet;
+            # and once after becoming a server, so that the neighbours meet it.
             self._looked_around_serving = self.protocol.reachability.proven
             await self.walks.find_nodes(self.node.id)
         self._ask_for_proof()
@@ -268,23 +271,24 @@ class LookupServer(Server):  # type: ignore[misc]
         for target in self.protocol.get_refresh_ids()[:1]:
             await self.walks.find_nodes(target)
             self.counters["bucket_refreshed"] += 1
-        self._spawn(self.walks.hand_over_again())  # It takes as long as others take to answer.
+        self._spawn(self.walks.hand_over_again())  # A task: it waits for the answers of others.
         await self.walks.look_after_one()
 
     def _ask_for_proof(self) -> None:
-        """If this node does not know, or not any more, whether strangers can reach it: each ping
-        asks for the proof. Somebody else each time, since some cannot, or would not."""
+        """While it is open whether strangers can reach this node, every ping it sends asks for the
+        proof; this sends one. To another contact each time, since some cannot, or will not,
+        arrange it."""
         reachability, now = self.protocol.reachability, self._settings.elapsed()
         reachability.time_passed(now)
         contacts = list(self.protocol.router)
         if not reachability.open or not contacts:
             return
         host_of = self._settings.host_of
-        # Who is left alone becomes a stranger, and those are needed.
+        # Ask contacts that are no strangers: the others, left alone, stay able to give the proof.
         others = [it for it in contacts if not reachability.is_stranger(host_of(it.address), now)]
         strangers = 1 - len(others) / len(contacts)
         if reachability.proven and not strangers:
-            return  # Nobody could prove it anew, and to be left alone is what makes a stranger.
+            return  # Nobody could prove it now; only contacts left alone become strangers again.
         if len(others) < PROOF_HELPERS:
             others = contacts
         self._proof_asked += 1
@@ -296,7 +300,7 @@ class LookupServer(Server):  # type: ignore[misc]
             )
 
     def _met_newcomer(self) -> None:
-        """Several come together, so what they should have is given a little later."""
+        """Newcomers arrive in groups, so the hand-over of records waits a little."""
         delay_s = self._settings.jitter(self._limits.hand_over_delay_s)
         self._spawn(self._hand_over_after(delay_s))
 
@@ -305,9 +309,12 @@ class LookupServer(Server):  # type: ignore[misc]
         await self.walks.hand_over()
 
     async def _greet_lost_ones(self, most: int) -> None:
-        """A network that was cut in two heals only if somebody in one half asks somebody in the
-        other: each half has forgotten the other, and may be large enough to want for nothing. In a
-        small one every node counts, and few pings reach them all."""
+        """Ping that many seeds or former contacts that are not in the table.
+
+        A network that was cut in two heals only if a node of one half asks a node of the other:
+        each half has dropped the other, and may be too large to notice that anybody is missing. In
+        a small one every node counts, and a few pings reach them all.
+        """
         known = dict.fromkeys((*self.protocol.acquaintances.seeds, *self.protocol.router.former))
         lost = [address for address in known if not self.protocol.router.has_address(address)]
         if not lost:
@@ -320,7 +327,8 @@ class LookupServer(Server):  # type: ignore[misc]
             await self.walks.find_nodes(self.node.id)
 
     def _schedule_rejoin(self, joined: bool) -> None:
-        """A small network is no reason to greet it every half minute; an empty table is."""
+        """An empty table is a reason to try again within a minute; a small one is not, since the
+        whole network may be small."""
         limits = self._limits
         if joined:
             self._rejoin_delay_s = limits.rejoin_delay_min_s
@@ -331,8 +339,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self._rejoin_at = self._settings.elapsed() + delay_s / 2
 
     def _adopt_fitting_id(self) -> None:
-        """Others do not take a node whose id does not fit its address, so once it is known how
-        they see us, the id follows it."""
+        """Adopt an id that fits the address at which others see this node: they take no node whose
+        id does not."""
         seen = self.protocol.acquaintances.votes.winner()
         if seen is not None and seen != self._seen:
             if self._seen is not None:
@@ -348,11 +356,11 @@ class LookupServer(Server):  # type: ignore[misc]
         self.counters["node_id_changed"] += 1
 
     async def ensure_contacts(self) -> None:
-        """Join now, if nobody is known."""
+        """Join if the table is empty."""
         if not len(self.protocol.router):
             await self.bootstrap()
 
-    # Upstream's names for it, whose keys are strings that it hashes.
+    # Upstream's API. Its keys are strings, which it hashes; these are raw peerIds.
 
     async def get(self, key: bytes) -> bytes | None:
         """The newest record of the peer ``key``."""
@@ -375,7 +383,7 @@ class LookupServer(Server):  # type: ignore[misc]
         return (await self.walks.put(dkey, record)).stored > 0
 
     def save_state(self, fname: str) -> NoReturn:
-        """Upstream pickles; see :mod:`lookup_dht.state.state_file`."""
+        """Disabled: upstream pickles. Use :mod:`lookup_dht.state.state_file`."""
         raise NotImplementedError("a node's state is written by lookup_dht.state.state_file")
 
     @classmethod

@@ -1,8 +1,8 @@
-"""The files that let a DHT node go on after a restart: for programs.
+"""The files from which a DHT node resumes after a restart: for programs.
 
-The records and the highest sequences are in a file of their own, which is written as they come
+Records and highest sequences have a file of their own, written as they arrive
 (:mod:`lookup_dht.records.record_file`). The id and the contacts are written once a minute, so a
-node that is killed loses at most its newest contacts.
+killed node loses at most its newest contacts.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class KeptState:
         ours: bool = False,
     ) -> None:
         """
-        :param path: the file of the state; its folder must exist.
+        :param path: the state file; its folder must exist.
         :param complain: called with one line about each problem that does not end the program.
-        :param ours: whether a file at ``path`` can only be a state, however damaged. If not, one
-            that is not recognised is left alone, since it may be somebody else's.
+        :param ours: whether a file at ``path`` can only be a state file, however damaged. If
+            False, a file that is not recognised is left alone: it may be something else.
         """
         self._path: Final = Path(path)
         self._complain = complain
@@ -55,8 +55,8 @@ class KeptState:
         """The path of the record file: pass it as ``store`` of the :class:`DHTLookup`."""
 
     def read(self) -> NodeState | None:
-        """The state that was kept; None for a new node. A corrupt file is set aside, which
-        ``complain`` is told.
+        """The saved state; None for a new node. A corrupt file is set aside and reported to
+        ``complain``.
 
         Raises :class:`InvalidConfig` if the file cannot be read.
         """
@@ -71,13 +71,14 @@ class KeptState:
 
     @contextlib.asynccontextmanager
     async def of(self, lookup: DHTLookup) -> AsyncIterator[None]:
-        """Keep the state of ``lookup``, which is running: at once, once a minute, and at the end.
+        """Save the state of ``lookup``, which must be running: at once, every minute, and at the
+        end.
 
         Raises :class:`InvalidConfig` if it cannot be written.
         """
-        # Who has the records open is the only one that writes the state.
+        # Safe: only the process that has the record file open, and so locked, writes the state.
         remove_leftovers([self._path])
-        # Before the id is told to anybody, and to find out now whether it can be written.
+        # Before others learn the id, and to find out now whether the file can be written.
         write_state(self._path, lookup.state)
         keeping = asyncio.ensure_future(self._keep(lookup))
         try:
@@ -85,7 +86,7 @@ class KeptState:
         finally:
             keeping.cancel()
             await asyncio.wait([keeping])
-            # The last one, after any that was still being written.
+            # Last of all, after any write that was still under way.
             write_state(self._path, lookup.state)
 
     async def _keep(self, lookup: DHTLookup) -> None:
@@ -98,7 +99,7 @@ class KeptState:
                 await asyncio.wait([writing])
 
     async def _write_aside(self, state: NodeState) -> None:
-        """In another thread, which sees only the immutable ``state``: fsync may take long."""
+        """Write in another thread, which sees only the immutable ``state``: fsync may be slow."""
         try:
             await asyncio.to_thread(write_state, self._path, state)
         except InvalidConfig as error:

@@ -19,7 +19,8 @@ def system_names(listen: Address, complain: Callable[[str], None] | None = None)
 
     :param listen: the address that the DHT node listens on; only addresses of its family (IPv4 or
         IPv6) are returned.
-    :param complain: called with one line about a name that does not resolve, once until it does.
+    :param complain: called with one line when a name does not resolve, and not again for that name
+        until it has resolved.
 
     The resolver raises :class:`OSError` for such a name.
     """
@@ -48,5 +49,5 @@ async def _resolve(family: socket.AddressFamily, name: str, port: int) -> list[S
         )
     except UnicodeError:
         raise OSError("it is not a host name") from None
-    # A hosts file that has 127.0.0.1 and ::1 for localhost has the former twice.
+    # A hosts file that maps localhost to 127.0.0.1 and ::1 yields the former twice.
     return list(dict.fromkeys((str(address[0]), port) for *_, address in found))

@@ -143,8 +143,7 @@ class DHTLookup:
         self._resolver = Resolver(self._node, self._settings, file, self._turns, self._begin)
         self._calls: set[asyncio.Task[Any]] = set()
         self._binding = asyncio.Lock()
-        """Held while the socket is opened, exchanged or closed: each of these finds what the one
-        before it has left."""
+        """Held while the socket is opened, replaced or closed, so that these never overlap."""
         self._started = False
         self._closed = False
 
@@ -353,15 +352,15 @@ class DHTLookup:
             self._restore_contacts(state.contacts)
             for peer_id, data in state.records:
                 self._node.storage.put(peer_id, data)
-                await asyncio.sleep(0)  # A signature each: let others have the loop in between.
+                await asyncio.sleep(0)  # Each record costs a signature check: yield in between.
         for _ in self._node.storage.restore():
             await asyncio.sleep(0)
 
     def _restore_contacts(self, contacts: Sequence[Contact]) -> None:
-        """They are greeted when joining. Those that cannot be nodes now are kept, with a
-        warning."""
+        """Remember the contacts of an earlier run, to be greeted when joining. Those at which no
+        node may be now are kept unused, with a warning."""
         may_be_node = self._node.protocol.acquaintances.may_be_node
-        # Those of its table are first, and are to be the last that give way.
+        # Those of the table come first in the state, and should be the last to be dropped.
         for contact in reversed([it for it in contacts if may_be_node(it.packed)]):
             self._node.protocol.router.remember(contact)
         unused = [it for it in contacts if not may_be_node(it.packed)]
@@ -370,7 +369,7 @@ class DHTLookup:
             log.warning(text)
 
     def _begin(self, call: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """A task that close() ends."""
+        """Start a task that close() cancels."""
         task = asyncio.get_running_loop().create_task(call)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
@@ -378,7 +377,7 @@ class DHTLookup:
 
     @contextlib.contextmanager
     def _node_closed_if_closed(self) -> Iterator[None]:
-        """What close() cancelled ends with NodeClosed; what the caller cancelled, as usual."""
+        """Raise NodeClosed where close() cancelled the call; a caller's own cancellation passes."""
         try:
             yield
         except asyncio.CancelledError:
@@ -388,7 +387,7 @@ class DHTLookup:
             raise
 
     def _choose_id(self) -> bytes:
-        """The id of the last run, unless this machine has a public address that it cannot have."""
+        """The id of the last run, or a new one if that does not fit a public listen address."""
         state, settings = self._state, self._settings
         if state is not None and state.network != settings.network:
             raise InvalidConfig(
@@ -410,7 +409,7 @@ class DHTLookup:
 
 
 def _check_kinds(listen: object, server: object, limits: object) -> None:
-    """Raise :class:`InvalidConfig` for what can only be a mistake."""
+    """Raise :class:`InvalidConfig` for arguments of the wrong type."""
     if not isinstance(listen, str):
         raise InvalidConfig(f"listen must be a string of the form IP:PORT, not {listen!r}")
     if not isinstance(server, bool | None):

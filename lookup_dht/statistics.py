@@ -1,4 +1,4 @@
-"""What a node tells about itself when it is asked: its table, its records, its traffic. Pure."""
+"""What a node reports about itself: its table, its records, its traffic. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 __all__ = ["STATISTICS_BYTES_MAX", "Traffic", "overview"]
 
 STATISTICS_BYTES_MAX: Final = 8192
-"""Only ever sent over loopback, where a datagram may be long."""
+"""Sent within this machine only, where a datagram may be long."""
 
 
 class Traffic:
@@ -20,8 +20,8 @@ class Traffic:
         self._before: dict[str, int] = {}
 
     def rates(self, counters: Mapping[str, int], now: float) -> dict[str, float]:
-        """Queries answered and sent, and records refused, per second since this was last asked
-        for, and the seconds that this is about."""
+        """Queries answered and sent per second since the last call, and the seconds since then
+        and since the start."""
         totals = {
             "queries_answered": sum(
                 counters.get(f"query_{method}", 0)
@@ -39,7 +39,7 @@ class Traffic:
 
 
 def overview(line: Mapping[str, Any]) -> str:
-    """Statistics as a person reads them: one fact a line, counters last."""
+    """Statistics for people to read: one fact a line, counters last."""
     counters = line.get("counters", {})
     lines = [f"{name:18} {value}" for name, value in line.items() if name != "counters"]
     lines += [f"  {name:32} {counters[name]}" for name in sorted(counters)]

@@ -1,1 +1,1 @@
-"""From a datagram to its answer, and from a question to its reply."""
+"""The datagram protocol of a node: answering queries, and sending its own."""

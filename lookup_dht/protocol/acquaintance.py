@@ -1,8 +1,8 @@
-"""Whom a node believes, and how a stranger becomes a contact: by an answer, never by a question.
+"""Whom a node believes, and how a stranger becomes a contact: by answering, never by asking.
 
-A contact is in the table if it answered a query of ours at its address. So whoever asks something
-is pinged once, if there is room for it. Whoever wants to know if strangers can reach it is pinged
-by somebody else: a contact of ours, which does it for us, and as seldom as for anybody.
+A contact enters the table only after it has answered a query of ours at its address. So a stranger
+who asks is pinged once, if the table has room for it. A node that wants to know whether strangers
+can reach it is pinged by one of our contacts on our behalf, under the same rate limit.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ __all__ = ["Acquaintances"]
 
 
 class Acquaintances:
-    """Of one node."""
+    """The acquaintances of one node."""
 
     def __init__(self, router: LookupTable, settings: NodeSettings, counters: Counter[str]) -> None:
         self.asker: Asker
         self.votes = AddressVotes()
         self.seeds: dict[SocketAddress, None] = {}
-        """Addresses that the user named. Their ids may not fit: a seed that listens on 0.0.0.0
-        learns its address from the first nodes that join."""
+        """Addresses that the user named. Their ids need not fit them: a seed that listens on
+        0.0.0.0 learns its address from the first nodes that join."""
         self.family_bytes = 4
         """4 or 16: the length of the addresses that the socket can send to."""
         self.probes: set[SocketAddress] = set()
-        """Who is being pinged."""
+        """Addresses with a ping under way."""
         self._router = router
         self._settings = settings
         self._counters = counters
@@ -51,8 +51,8 @@ class Acquaintances:
         )
 
     def believe(self, compact: bytes) -> bool:
-        """Whether a node that somebody told us of, in compact form, may be asked at all. Many that
-        a walk hears of are never asked, and never become a contact."""
+        """Whether a node that another suggested may be asked at all. It is given in compact form,
+        since most suggestions are never asked, and so never become a Contact."""
         node_id, packed = compact[:NODE_ID_BYTES], compact[NODE_ID_BYTES:-2]
         if node_id == self._router.node.id or len(packed) != self.family_bytes:
             return False
@@ -64,15 +64,15 @@ class Acquaintances:
             return False
         return True
 
-    # Who answers, and who does not.
+    # Answers, and their absence.
 
     def answered(self, contact: Contact, reply: Reply | None) -> None:
-        """A contact that answers is in the table, one that does not gets a strike."""
+        """Update the table: a contact that answers enters or stays, a silent one gets a strike."""
         router = self._router
         if reply is None:
             router.strike(contact)
             return
-        if not self._settings.private_addresses:  # Nobody can be told by his address there.
+        if not self._settings.private_addresses:  # In a lab, an address identifies nobody.
             self.votes.cast(contact.packed, reply.observed[:-2])
         answered = contact
         if reply.sender != contact.id:
@@ -84,13 +84,13 @@ class Acquaintances:
         elif not router.heard(answered) and self.believe(answered.compact):
             router.add_contact(answered)
 
-    # Who asks.
+    # Queries of others.
 
     def asked(self, asker: Contact, *, known: bool, server: bool, prove: bool) -> None:
-        """A query was answered. One more datagram at most follows it to where it came from, since
-        that may be forged."""
+        """A query was answered. At most one more datagram follows to its source address, which may
+        be forged."""
         if known and not server:
-            # It became a client, or somebody says so in its name.
+            # It became a client, or somebody claims so in its name.
             if self._may_ping_for(asker):
                 self._probe(asker, tries=1)
         elif prove:
@@ -99,8 +99,8 @@ class Acquaintances:
             self._welcome(asker)
 
     def _welcome(self, stranger: Contact) -> None:
-        """It enters the table after it has answered a ping, sent once, to the address that it seems
-        to have. It is handed no records: whoever publishes finds it by itself."""
+        """Ping a stranger once at its apparent address, if the table has room for it; it enters
+        when it answers."""
         if (
             self._router.wants(stranger)
             and self.believe(stranger.compact)
@@ -113,7 +113,7 @@ class Acquaintances:
         self._probe(contact, tries=2)
 
     def _have_reached(self, asker: Contact) -> None:
-        """The asker wants to know if strangers can reach it: ask one of ours to try."""
+        """Have a random contact ping the asker, who wants to know if strangers can reach it."""
         if not self._may_ping_for(asker):
             return
         host_of = self._settings.host_of
@@ -125,7 +125,7 @@ class Acquaintances:
                 return
 
     def reach(self, asker: Contact, address: bytes) -> None:
-        """A contact asks to ping somebody for it. It costs whoever forges this a datagram each."""
+        """A contact asks us to ping an address for it. A forger gets one datagram per datagram."""
         self._counters["query_reach"] += 1
         packed, port = address[:-2], int.from_bytes(address[-2:], "big")
         if self._router.is_new_node(asker) or not self.may_be_node(packed) or port == 0:
@@ -135,7 +135,7 @@ class Acquaintances:
             self.asker.ask(somebody.address, self.asker.query(Method.PING), _nothing, None, 1)
 
     def _may_ping_for(self, asker: Contact) -> bool:
-        """So that nobody can have us send much to others."""
+        """Limits what an asker can make this node send to others."""
         host = self._settings.host_of(asker.address)
         if self._probe_rate.allow(host, self._settings.elapsed()):
             return True
@@ -156,4 +156,4 @@ class Acquaintances:
 
 
 def _nothing(_: Reply | None) -> None:
-    """Whether it answers is the business of who wanted to know."""
+    """The reply is ignored: the pinged node draws the conclusion, not this one."""

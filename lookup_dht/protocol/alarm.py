@@ -1,4 +1,4 @@
-"""One timer of an event loop, set again and again, of which the earliest time counts."""
+"""One event-loop timer for many deadlines: the earliest one counts."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ __all__ = ["Alarm"]
 
 
 class Alarm:
-    """Calls back once after it was set; whoever is called sets it again. It may be called too
-    early, for a time that does not matter any more: that costs less than a timer for every query.
+    """Calls back once after it was set; the callback sets it again. It may go off early, for a
+    deadline that no longer matters: that costs less than a timer per query.
     """
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._ring = ring
         self._loop: asyncio.AbstractEventLoop | None = None
-        """Where it was first set: to ask for the running one each time is a call of the kernel."""
+        """The loop it was first set on: asking for the running one each time is a system call."""
         self._timer: asyncio.Handle | None = None
-        # Kept here: of a time that is almost now, uvloop gives a handle that does not know it.
+        # Kept here, since for a time that is almost now uvloop returns a handle without when().
         self._at = 0.0
 
     def set(self, when: float) -> None:
-        """Call back at this time of the loop at the latest."""
+        """Call back no later than ``when``, in the time of the loop."""
         if self._timer is not None:
             if self._at <= when:
                 return
@@ -38,8 +38,8 @@ class Alarm:
             self._timer = None
 
     def close(self) -> None:
-        """It is not set any more. Whoever it called is let go: they hold each other otherwise, and
-        wait for the garbage collector with all that they have."""
+        """Cancel for good, and drop the callback. The reference cycle would otherwise keep both
+        objects, and all they hold, until the garbage collector runs."""
         self.cancel()
         self._ring = _nobody
 

@@ -1,7 +1,7 @@
-"""Answers queries: from the bytes of a datagram to the bytes of its reply in one go.
+"""Answers queries: from the bytes of a datagram to the bytes of its reply, synchronously.
 
-Everything is checked before anything is done, what is cheap first: the address, the rate, the
-form, the network. Nothing that a stranger sends raises; what is dropped is counted by its reason.
+Everything is checked before anything is done, cheapest first: address, rate, form, network.
+Nothing that a stranger sends raises an exception; dropped datagrams are counted by reason.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _RECEIVED: Final = {method: f"query_{method.name.lower()}" for method in Method}
 
 
 class Answerer:
-    """One node's side as the one who is asked."""
+    """The answering side of one node."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class Answerer:
         settings: NodeSettings,
         counters: Counter[str],
     ) -> None:
-        """``handlers`` has the methods ``rpc_*`` that others may call, as upstream names them."""
+        """``handlers`` has the ``rpc_*`` methods that others may call, by upstream's names."""
         limits = settings.limits
         self.transport: CheckedTransport
         self.query_rate: Final = RateLimit(limits.source_queries_per_s, limits.queries_per_s)
@@ -60,7 +60,7 @@ class Answerer:
         self._tokens = TokenMint(settings.entropy)
 
     def query_received(self, data: bytes, source: SocketAddress) -> None:
-        """Answer, and then see whether whoever asked should be met."""
+        """Answer the query, then let the acquaintances decide whether to meet its sender."""
         known = self._router.at(source)
         packed = pack_ip(source[0]) if known is None else known.packed
         if packed is None or (
@@ -93,7 +93,7 @@ class Answerer:
             )
 
     def _may_ask(self, host: Hashable, now: float) -> bool:
-        """Whether a query from there is read at all."""
+        """Whether a query from ``host`` is read at all."""
         if self._reachability.heard_from(host, now):
             self._counters["proven_reachable"] += 1
         if not self._reachability.proven:
@@ -105,7 +105,7 @@ class Answerer:
         return True
 
     def _read(self, data: bytes) -> Query | None:
-        """The query, if it is one of this network."""
+        """The query, if it is valid and of this network."""
         try:
             query = decode_query(data)
         except DatagramError as error:

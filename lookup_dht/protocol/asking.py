@@ -1,4 +1,4 @@
-"""Sends queries and waits for the replies: again if need be, with one timer for all of them."""
+"""Sends queries, retransmits them, and matches the replies, with one timer for all of them."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ from lookup_dht.wire.datagram import (
 __all__ = ["Answer", "Asker", "Ended", "SameForAll"]
 
 Answer = tuple[bool, Reply | None]
-"""Whether there was a reply, and the reply: what upstream's ``call_*`` pass on."""
+"""Whether there was a reply, and the reply: the form of upstream's ``call_*`` results."""
 
 Ended = Callable[[Reply | None], None]
 """Called once: with the reply, or with None if there was none."""
 
 SameForAll = tuple[Query, bytes]
-"""A query, and how it is encoded but for its message id."""
+"""A query, and its encoding without the message id."""
 
 MESSAGE_IDS_AT_ONCE: Final = 32
-"""Drawn from the entropy, which as a rule is a call into the kernel. What nobody has seen yet
-cannot be guessed either."""
+"""Ids drawn at a time, since entropy is usually a system call. Those not yet sent are as
+unguessable as fresh ones."""
 LAST_TRY_PATIENCE: Final = 1.5
-"""How many times as long the last try waits: who is blamed should have had his chance."""
+"""The last try waits this many times as long: a node should have had its chance before it gets a
+strike."""
 _SENT: Final = {method: f"sent_{method.name.lower()}" for method in Method}
 
 
 class Asker:
-    """One node's side as the one who asks. It makes no task."""
+    """The asking side of one node. It creates no tasks."""
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class Asker:
         reachability: Reachability,
         on_answer: Callable[[Contact, Reply | None], None],
     ) -> None:
-        """``on_answer`` is told of the end of every query to a contact, before the one who
-        asked."""
+        """``on_answer`` is called at the end of every query to a contact, before the query's own
+        ``ended``."""
         limits = settings.limits
         self.queries: Final = OpenQueries(limits.pending_queries_max)
         self.transport: CheckedTransport
@@ -72,12 +73,12 @@ class Asker:
         self._alarm = Alarm(self._time_passed)
 
     def use(self, transport: CheckedTransport) -> None:
-        """Send through it from now on. Called on the loop."""
+        """Send through ``transport`` from now on. Must be called on the loop."""
         self._loop = asyncio.get_running_loop()
         self.transport = transport
 
     def close(self) -> None:
-        """End every query, as failed."""
+        """End every open query as failed."""
         self._alarm.cancel()
         for query in self.queries.all():
             self.queries.close(query)
@@ -91,7 +92,7 @@ class Asker:
         token: bytes = b"",
         sequence: int = 0,
     ) -> Query:
-        """As this node is now."""
+        """A query with this node's current id, role and need for proof."""
         reachability = self._reachability
         return Query(
             method, self._settings.network, self._own_id(), reachability.proven, key, record,
@@ -104,7 +105,7 @@ class Asker:
         return query, query_body(query)
 
     def ask_the_same(self, contact: Contact, same: SameForAll, ended: Ended) -> OpenQuery | None:
-        """:meth:`ask` a contact, without encoding it once more."""
+        """:meth:`ask` a contact without encoding the query again."""
         return self._send(contact.address, *same, ended, contact, 2)
 
     def ask(
@@ -115,7 +116,8 @@ class Asker:
         contact: Contact | None,
         tries: int,
     ) -> OpenQuery | None:
-        """Send. None if too many are open, or the socket is closed; then nobody is told."""
+        """Send a query. Returns None, and never calls ``ended``, if too many are open or the socket
+        is closed."""
         return self._send(address, query, query_body(query), ended, contact, tries)
 
     def _send(
@@ -140,7 +142,7 @@ class Asker:
         return sent
 
     def tell(self, address: SocketAddress, query: Query) -> None:
-        """Send once what has no reply."""
+        """Send a query that has no reply, once."""
         self._counters[_SENT[query.method]] += 1
         self._note_sent(address)
         self.transport.sendto(query_datagram(self._new_message_id(), query_body(query)), address)
@@ -155,7 +157,8 @@ class Asker:
         return self._message_ids.pop()
 
     def forget(self, query: OpenQuery) -> None:
-        """Nobody waits for it any more. A reply is dropped, and its node is not blamed."""
+        """Close a query that nobody waits for any more: its reply will be dropped, and its silence
+        costs the node no strike."""
         self.queries.close(query)
 
     async def ask_and_wait(
@@ -178,7 +181,7 @@ class Asker:
         return reply is not None, reply
 
     def reply_received(self, data: bytes, source: SocketAddress) -> None:
-        """Whatever is wrong with a reply, the query stays open for the right one."""
+        """Match a reply to its query. A wrong one is dropped, and the query stays open."""
         query = self.queries.get(data[1:HEADER_BYTES])
         if query is None:
             self._counters["reply_unknown"] += 1
@@ -196,7 +199,7 @@ class Asker:
         elif reply.method is not query.query.method:
             self._counters["reply_of_another_method"] += 1
         elif reply.again and reply.token and not query.query.token:
-            # The node wants to see first that this is where we are.
+            # A node under strain first wants proof that we are at this address.
             self._ask_again(query, reply.token)
         else:
             if query.sent_at is not None:

@@ -1,4 +1,4 @@
-"""Stands between a protocol and its socket, so that no datagram can close the socket."""
+"""A guard between the protocol and its socket, so that no datagram can close the socket."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ BUFFER_BYTES_MAX: Final = 256 * 1024
 
 
 class CheckedTransport:
-    """asyncio's datagram transport closes for good on an address that it cannot digest, resolves
-    hostnames on the event loop, and queues without limit. This one drops and counts instead."""
+    """asyncio's datagram transport closes for good on a malformed address, resolves host names on
+    the event loop, and queues without limit. This one drops and counts instead."""
 
     def __init__(
         self, transport: asyncio.DatagramTransport, counters: collections.Counter[str]
     ) -> None:
-        # Typeshed leaves get_write_buffer_size out; every loop's transport has it.
+        # Typeshed lacks get_write_buffer_size; every loop's transport has it.
         self._transport: Any = transport
         self._counters = counters
 

@@ -1,11 +1,11 @@
 # ruff: noqa: ARG002  (the arguments are those that upstream passes)
-"""The datagram path of a node: kademlia's protocol, of which a stranger can call four methods.
+"""The datagram path of a node: kademlia's protocol, reduced to the methods strangers may call.
 
-What is kept is upstream's contract: ``rpc_*`` answer, ``call_*`` ask and report to
-``handle_call_response``, ``welcome_if_new`` meets strangers. What is replaced is how a datagram
-becomes a call: one synchronous function that checks everything before it does anything, and
-makes no task. Upstream's RPCs by ``__getattr__``, its pending map that leaks when a lookup is
-cancelled, and its handing over of every record to every new node are gone.
+Upstream's contract is kept: ``rpc_*`` answer, ``call_*`` ask and report to
+``handle_call_response``, ``welcome_if_new`` meets strangers. How a datagram becomes a call is
+replaced: one synchronous function checks everything before it does anything, and creates no task.
+Gone are upstream's RPCs by ``__getattr__``, its map of pending queries, which leaks when a lookup
+is cancelled, and its hand-over of every record to every new node.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ __all__ = ["Answer", "LookupProtocol"]
 
 
 class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
-    """One node's side of the protocol. It outlives its socket: see :meth:`LookupServer.rebind`.
+    """One node's side of the protocol. It outlives its socket: see :meth:`LookupServer.listen`.
 
-    Who answers, who asks, and whom to believe are three objects of their own.
+    Answering, asking, and deciding whom to believe are delegated to three objects.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.transport: CheckedTransport
         self.counters = counters
         self.statistics: Callable[[], dict[str, Any]] = dict
-        """What to tell this machine's operator."""
+        """Called for the statistics that a program on this machine asks for."""
         self.host = ""
         """The address that the socket is bound to."""
         self._by_type: dict[int, Callable[[bytes, tuple[Any, ...]], None]] = {
@@ -92,7 +92,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self._all_sockets_closed = asyncio.Event()
 
     def __getattr__(self, name: str) -> Any:
-        """Upstream turns any unknown name into a remote call; here it is the typo that it is."""
+        """Upstream turns any unknown name into a remote call; here it is an error as usual."""
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     # The socket.
@@ -119,7 +119,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         self.counters["socket_error"] += 1
 
     async def close(self) -> None:
-        """End every query, as failed, and wait until the socket, closed by the server, is gone."""
+        """End every open query as failed, and wait until the socket, which the server has closed,
+        is gone."""
         self.asker.close()
         if self._sockets_open:
             await self._all_sockets_closed.wait()
@@ -132,10 +133,10 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         if received is None:
             self.counters["datagram_type"] += 1
         else:
-            received(data, addr[:2])  # IPv6 has a flow and a scope too.
+            received(data, addr[:2])  # IPv6 addresses have a flow and a scope too.
 
     def _statistics_asked(self, data: bytes, source: SocketAddress) -> None:
-        """Nobody but this machine may ask: the answer says a lot, and is longer than the query."""
+        """Answered to this machine only: the answer reveals a lot, and is longer than the query."""
         host = source[0].partition("%")[0]
         if not ipaddress.ip_address(host).is_loopback and host != self.host:
             self.counters["statistics_asked_from_afar"] += 1
@@ -143,7 +144,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         try:
             told = self.statistics()
         except NodeClosed:
-            return  # The socket is open a little longer than the node runs.
+            return  # The socket stays open a little longer than the node runs.
         self.counters["statistics_asked"] += 1
         text = json.dumps(told, separators=(",", ":")).encode()
         if len(text) <= STATISTICS_BYTES_MAX:
@@ -153,7 +154,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     # What others may ask.
 
     def rpc_ping(self, sender: Contact, nodeid: bytes) -> bytes:
-        """Every reply carries it as ``sender``; no datagram calls this."""
+        """Part of upstream's contract; no datagram calls it: every reply has the id as
+        ``sender``."""
         return bytes(self.source_node.id)
 
     def rpc_store(self, sender: Contact, nodeid: bytes, key: bytes, value: bytes) -> StoreStatus:
@@ -165,15 +167,16 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def rpc_find_value(
         self, sender: Contact, nodeid: bytes, key: bytes
     ) -> tuple[tuple[int, bytes] | None, tuple[bytes, ...]]:
-        """Sequence and bytes of the record, if it is here, and in any case the closest nodes:
-        others may have a newer one, so a walk does not end here."""
+        """Sequence and bytes of the record, if held here, and always the closest nodes too: they
+        may hold a newer one, so the walk goes on."""
         return self.storage.held(key), self.rpc_find_node(sender, nodeid, key)
 
     def rpc_stun(self, sender: Contact) -> SocketAddress:
-        """Every reply carries it as ``observed``; no datagram calls this."""
+        """Part of upstream's contract; no datagram calls it: every reply has the address as
+        ``observed``."""
         return sender.address
 
-    # What this node asks. Upstream's call_ping, call_store, call_find_* call the coroutines.
+    # What this node asks. Upstream's call_ping, call_store and call_find_* await these coroutines.
 
     async def ping(self, address: SocketAddress, nodeid: bytes) -> Answer:
         return await self.asker.ask_and_wait(address, self.asker.query(Method.PING))
@@ -200,20 +203,21 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
         record: bytes = b"",
         token: bytes = b"",
     ) -> OpenQuery | None:
-        """Send, without a task: ``ended`` is called with the reply, or with None if there was
-        none, after the table has been told. None if too many are open."""
+        """Send a query without a task. ``ended`` is called with the reply, or None if there was
+        none, after the table was updated. Returns None, and never calls it, if the query cannot be
+        sent."""
         query = self.asker.query(method, key, record, token)
         return self.asker.ask(contact.address, query, ended, contact, 2)
 
     # Whom this node knows.
 
     def handle_call_response(self, result: Answer, node: Contact) -> Answer:
-        """A contact that answers is in the table, one that does not gets a strike."""
+        """Update the table: a contact that answers enters or stays, a silent one gets a strike."""
         self.acquaintances.answered(node, result[1])
         return result
 
     def welcome_if_new(self, node: Contact) -> None:
-        """A server that may be a stranger asked us something."""
+        """A server, possibly a stranger, asked us something."""
         self.acquaintances.asked(node, known=False, server=True, prove=False)
 
     def check(self, node: Contact) -> None:

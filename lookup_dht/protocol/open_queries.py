@@ -1,8 +1,8 @@
 """The queries that wait for a reply, and when each is sent again or given up. Pure.
 
-One table for a whole node, so that a node has one timer however many queries are open, and a reply
-costs a look into a dict. When the timer goes off all are looked through: most are answered long
-before they are due, so keeping them in order would cost more. There are a dozen as a rule.
+One table per node, so that one timer serves all open queries, and matching a reply is a dict
+lookup. When the timer goes off, all of them are scanned: most queries are answered long before they
+are due, so keeping them sorted would cost more, and usually only a dozen are open.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["OpenQueries", "OpenQuery"]
 
 
 class OpenQuery:
-    """A query under way. ``ended`` is called once, with the reply, or with None for failed."""
+    """A query under way. ``ended`` is called at most once, with the reply, or None if it failed."""
 
     __slots__ = (
         "address", "contact", "data", "due_at", "ended", "message_id", "open", "query", "sent_at",
@@ -34,7 +34,7 @@ class OpenQuery:
         ended: Callable[[Reply | None], None],
         tries: int,
     ) -> None:
-        """``contact`` is None if nobody knows whom to expect at the address."""
+        """``contact`` is None if it is not known who is at the address."""
         self.message_id: Final = message_id
         self.address: Final = address
         self.contact: Final = contact
@@ -43,13 +43,13 @@ class OpenQuery:
         self.ended: Final = ended
         self.tries_left = tries
         self.sent_at: float | None = None
-        """None once it was sent twice: nobody knows then which copy was answered."""
+        """None once it was sent twice: a reply might then be to either copy (Karn's algorithm)."""
         self.due_at = 0.0
         self.open = True
 
 
 class OpenQueries:
-    """All of one node's. Every query in it is due at some time, so none stays for ever."""
+    """All open queries of one node. Each has a due time, so none stays for ever."""
 
     def __init__(self, queries_max: int) -> None:
         self._queries_max = queries_max
@@ -69,12 +69,12 @@ class OpenQueries:
         return list(self._open.values())
 
     def wait(self, query: OpenQuery, due_at: float) -> None:
-        """``query`` was sent, and something has to happen at ``due_at`` if there is no reply."""
+        """``query`` was sent, and becomes due at ``due_at`` if there is no reply by then."""
         self._open[query.message_id] = query
         query.due_at = due_at
 
     def close(self, query: OpenQuery) -> None:
-        """It is over. Doing it twice is allowed."""
+        """Remove a query that is over. Idempotent."""
         if query.open:
             query.open = False
             del self._open[query.message_id]
@@ -84,8 +84,8 @@ class OpenQueries:
         return min([query.due_at for query in self._open.values()], default=None)
 
     def due(self, now: float) -> Iterator[OpenQuery]:
-        """Those whose time has come. The caller sends each again, or closes it, and perhaps others
-        with it."""
+        """The queries that are due. For each, the caller sends it again or closes it, and may close
+        others in doing so."""
         for query in list(self._open.values()):
             if query.open and query.due_at <= now:
                 yield query

@@ -1,5 +1,5 @@
-"""Token buckets: how much of something a source, and all sources together, get per second; and for
-who asks such a node, when to."""
+"""Token buckets: what one source, and all sources together, may use per second. And a pace for the
+other side, so that a node does not ask faster than others answer."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ __all__ = ["Pace", "RateLimit"]
 
 SOURCES_MAX = 4096
 BURST_S = 4.0
-"""A bucket holds this many seconds' worth: a walk comes as a burst."""
+"""A bucket holds this many seconds' worth, since walks come in bursts."""
 FULL_IN_S = BURST_S + 1e-6
-"""The sum of many parts is not quite the whole."""
+"""With a margin for rounding: many small additions do not sum up exactly."""
 
 
 class RateLimit:
-    """One bucket for each source and one for all. Remembers at most ``SOURCES_MAX`` sources; when
-    forgers of addresses push honest ones out, the bucket for all is what holds.
+    """One bucket per source and one for all. At most ``SOURCES_MAX`` sources are remembered; if
+    forged addresses push honest sources out, the overall bucket still limits.
 
-    A bucket that nobody took from for ``BURST_S`` is full, like that of a stranger. So what was
-    not used for one whole turn of that length is forgotten all at once, and no order is kept.
+    A bucket that was not used for ``BURST_S`` is full, like that of a stranger. So buckets not used
+    for a whole period of that length are dropped all at once, which needs no ordering.
     """
 
     def __init__(self, per_source: float, overall: float) -> None:
@@ -32,22 +32,22 @@ class RateLimit:
         self._filled_at = self._turned_at = 0.0
         self._unit_s = 1 / per_source
         self._this_turn: dict[Hashable, float] = {}
-        """When the bucket of a source is full again, which also tells what is in it now: one number
-        each, where thousands of sources are remembered."""
+        """When the bucket of each source will be full again, which implies its level now. A single
+        number per source, since there may be thousands."""
         self._last_turn: dict[Hashable, float] = {}
 
     def __len__(self) -> int:
-        """Sources that are remembered."""
+        """How many sources are remembered."""
         return len(self._this_turn.keys() | self._last_turn.keys())
 
     @property
     def strained(self) -> bool:
-        """Whether less than half is left for all: time to be careful with whom nobody knows."""
+        """Whether the overall bucket is less than half full: time to be careful with strangers."""
         return self._tokens < self._full_overall / 2
 
     def allow(self, source: Hashable, now: float) -> bool:
-        """Take one unit for ``source``, if there is one. A source over its own rate takes
-        nothing from the others."""
+        """Take one unit for ``source``, if available. A source over its own rate uses up nothing of
+        what the others share."""
         if now - self._turned_at >= BURST_S or len(self._this_turn) >= SOURCES_MAX // 2:
             self._last_turn, self._this_turn, self._turned_at = self._this_turn, {}, now
         overall = self._tokens + (now - self._filled_at) * self._overall
@@ -57,7 +57,7 @@ class RateLimit:
         full_at = self._this_turn.get(source) or self._last_turn.get(source, now)
         if full_at < now:
             full_at = now
-        # A bucket is filled in BURST_S, and holds a unit if it is that much less from being full.
+        # A bucket fills in BURST_S; it holds a unit if it will be full a unit's time before that.
         allowed = full_at + self._unit_s - now <= FULL_IN_S and overall >= 1
         if allowed:
             self._tokens = overall - 1
@@ -69,16 +69,16 @@ class RateLimit:
 
 
 class Pace:
-    """When each of many may begin: half of :data:`BURST_S` seconds' worth at once, then as fast as
-    the rate says."""
+    """When each of many operations may begin: half of :data:`BURST_S` seconds' worth at once, then
+    at the given rate."""
 
     def __init__(self, per_s: float) -> None:
         self._gap_s: Final = 1 / per_s
         self._due_s = -math.inf
-        """When the next one could begin if none did so at once."""
+        """When the next one could begin if there were no burst."""
 
     def wait_s(self, now: float, units: int = 1) -> float:
-        """How long the next one has to wait, which takes so much. It is taken to begin then."""
+        """How long the next operation, of so many ``units``, has to wait. Counts it as begun."""
         due_s = max(self._due_s, now)
         self._due_s = due_s + units * self._gap_s
         return max(0.0, due_s - now - BURST_S / 2)

@@ -1,4 +1,4 @@
-"""How long to wait for a reply before the query is sent again."""
+"""The retransmission timeout, estimated from round trips. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["RoundTripEstimate"]
 
 
 class RoundTripEstimate:
-    """The smoothed round trip and its variance, as TCP keeps them (RFC 6298), within limits."""
+    """The smoothed round trip and its deviation as in TCP (RFC 6298), within limits."""
 
     def __init__(self, timeout_min_s: float, timeout_max_s: float) -> None:
         self._min_s = timeout_min_s
@@ -14,10 +14,11 @@ class RoundTripEstimate:
         self._mean_s: float | None = None
         self._deviation_s = 0.0
         self.timeout_s = timeout_max_s
-        """How long to wait for a reply."""
+        """How long to wait for a reply before the query is sent again."""
 
     def observe(self, round_trip_s: float) -> None:
-        """Only of queries that were sent once: otherwise nobody knows which copy was answered."""
+        """Note a round trip. Only of queries sent once: otherwise the reply might be to either
+        copy."""
         if self._mean_s is None:
             self._mean_s, self._deviation_s = round_trip_s, round_trip_s / 2
         else:
@@ -28,8 +29,8 @@ class RoundTripEstimate:
         self.timeout_s = min(self._max_s, max(self._min_s, timeout_s))
 
     def soft_timeout_s(self, first_s: float, least_s: float) -> float:
-        """When a query is slow: ``first_s`` while nothing was measured; then a while longer than
-        most take, but not less than ``least_s``."""
+        """After how long a query counts as slow: ``first_s`` until something was measured, then
+        somewhat longer than most round trips, but no less than ``least_s``."""
         if self._mean_s is None:
             return first_s
         return min(self._max_s, max(least_s, self._mean_s + 3 * self._deviation_s))

@@ -1,8 +1,9 @@
-"""Tokens: proof that whoever asks can also be answered at the address he asks from. Pure.
+"""Write tokens: proof that the sender of a query receives datagrams at its source address. Pure.
 
-A node gives one with every answer to ``find_node`` and ``find_value``, and wants it back with a
-``store``. So what is stored comes from an address that is somebody's, and its quota is his. A token
-is bound to the address and to the key: one token cannot fill a store (libtorrent's once could).
+A node gives a token with every answer to ``find_node`` and ``find_value``, and requires it in a
+``store``. So a stored record never comes from a forged address, and counts against the right quota.
+A token is bound to both address and key: a single token cannot fill a store, as it once could in
+libtorrent.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ from egtp.values.identity import Entropy
 __all__ = ["TOKEN_BYTES", "TOKEN_ROTATION_S", "TokenMint"]
 
 TOKEN_BYTES: Final = 8
-"""Guessing one takes 2^63 datagrams, and gains a place in a quota."""
+"""Guessing one takes 2^63 datagrams, and gains one place in a quota."""
 TOKEN_ROTATION_S: Final = 300.0
-"""A token is taken for five to ten minutes (BEP 5): longer than any walk, too short to collect."""
+"""A token is valid for five to ten minutes (BEP 5): longer than any walk takes, too short to hoard
+tokens."""
 
 
 class TokenMint:
-    """Makes and knows again tokens, without keeping any."""
+    """Makes and recognises tokens without storing any."""
 
     def __init__(self, entropy: Entropy) -> None:
         self._entropy = entropy
@@ -29,12 +31,12 @@ class TokenMint:
         self._rotated_at: float | None = None
 
     def token(self, home: bytes, key: bytes, now: float) -> bytes:
-        """For a node at this address and port, packed, that asks about ``key``."""
+        """The token for a node at this packed address and port that asks about ``key``."""
         self._rotate(now)
         return _token(self._secret, home, key)
 
     def knows(self, token: bytes, home: bytes, key: bytes, now: float) -> bool:
-        """Whether it was made here, for this address and key, and not long ago."""
+        """Whether ``token`` was made here, recently, for this address and key."""
         if len(token) != TOKEN_BYTES:
             return False
         self._rotate(now)

@@ -1,4 +1,4 @@
-"""What could not be written to a record file, until it can be. Pure."""
+"""Changes that could not yet be written to a record file. Pure."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ DELETIONS_MAX: Final = 16_384
 
 
 class Change(NamedTuple):
-    """Of one row of a file."""
+    """A change of one row."""
 
     row: tuple[str, bytes]
-    """The table, or part of one, and the peerId."""
+    """The table, or the kind within one, and the peerId."""
     statement: str
     values: tuple[object, ...]
     deletes: bool = False
 
 
 class Backlog:
-    """The last change of each row. Those that write are no more than what the node has in memory,
-    since what goes from there is deleted here. Of deletions the latest are kept: a row that stays
-    is one more that the next run checks."""
+    """The last change of each row. The writes are bounded by what the node holds in memory, since
+    whatever leaves memory is deleted here too. Only the latest deletions are kept: a row that
+    should be gone costs the next run one more check."""
 
     def __init__(self) -> None:
         self._writes: dict[tuple[str, bytes], Change] = {}
@@ -40,12 +40,12 @@ class Backlog:
             del self._deletions[next(iter(self._deletions))]
 
     def first(self, count: int) -> list[Change]:
-        """Deletions first: they make room."""
+        """The next ``count`` changes, deletions first, since they make room."""
         changes = itertools.chain(self._deletions.values(), self._writes.values())
         return list(itertools.islice(changes, count))
 
     def written(self, changes: list[Change]) -> None:
-        """These are in the file; nothing was added meanwhile."""
+        """``changes`` are in the file now. Nothing may have been added since :meth:`first`."""
         for change in changes:
             self._remove(change)
 

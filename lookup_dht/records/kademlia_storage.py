@@ -1,4 +1,4 @@
-"""The records that a node keeps for others: kademlia's storage contract, for verified ones only."""
+"""The records that a node keeps for others: kademlia's storage contract, verified records only."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from lookup_dht.wire.datagram import StoreStatus
 __all__ = ["RecordStore"]
 
 OTHER_SOURCES_MAX: Final = 3
-"""Networks that a record came from after the first: its owner's, or those of who gave it on."""
+"""Networks remembered per record besides the first: its owner's, or those of nodes that passed it
+on."""
 
 
 class _Held:
@@ -31,24 +32,26 @@ class _Held:
         self.expiry_unix_s = record.expiry_unix_s
         self.data = data
         self.source = source
-        """The network that it counts for, the first that it came from; empty if for none."""
+        """The network whose quota it counts against, at first the one it came from; empty if
+        none."""
         self.others: tuple[bytes, ...] = ()
-        """Others that it came from. Not in the file: owners publish again."""
+        """Other networks that it came from. Not in the file, since owners publish again."""
         self.care_at = self.care_by = 0.0
-        """Elapsed seconds: if nobody stores it or asks around for it until the first, this node
-        does; and whoever does, it does by the second."""
+        """In elapsed seconds. This node looks after the record at ``care_at``, which moves on
+        whenever others store it or ask around for it, though never beyond ``care_by``."""
 
 
 class RecordStore(IStorage):  # type: ignore[misc]
     """At most one record per peer: valid, not expired, and the newest ever seen.
 
-    The key is the peerId itself. A record's end is the one it says; storing it again does not
-    prolong it. **What goes when there are too many**: first what has expired. A source network
-    over its quota pays with its own record that is farthest from this node's id; a full store with
-    the farthest of all: for these this node is the least likely to be asked. What is stored from
-    several networks counts for the first of them. Where that one would pay with it, it counts from
-    then on for another that has room. So nobody has another's record thrown out by storing it
-    himself, first or later.
+    The key is the peerId itself. A record expires when it says so; storing it again does not
+    prolong it.
+
+    **Eviction.** A source network over its quota loses the one of its records that is farthest from
+    this node's id. A full store drops expired records, then the farthest of all: this node is the
+    least likely to be asked for those. A record stored from several networks counts against the
+    first of them. If that network is about to lose it, it counts from then on against another
+    that has room. So nobody can evict another's record by storing it too, whether first or later.
     """
 
     def __init__(
@@ -59,7 +62,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         file: RecordFile | None = None,
     ) -> None:
         self.center = center
-        """The node's own id, which distances are measured from."""
+        """The node's own id, from which distances are measured."""
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
@@ -68,24 +71,25 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self._floor = SequenceFloor(self._limits.sequences_max, "stored", file)
         self._records: dict[bytes, _Held] = {}
         self._of_source: dict[bytes, list[bytes]] = {}
-        """Mostly one or two of each: as lists, they take a third of what sets would."""
+        """Keys by source. Mostly one or two each: lists take a third of the memory of sets."""
 
     def __bool__(self) -> bool:
-        """Server.__init__ says ``storage or ForgetfulStorage()``: an empty one must be true."""
+        """True even if empty: Server.__init__ evaluates ``storage or ForgetfulStorage()``."""
         return True
 
     def __len__(self) -> int:
         return len(self._records)
 
     def verify(self, peer_id: bytes, data: bytes) -> SignedCommRecord:
-        """Raises :class:`InvalidRecord`. For readers, who share the memory of what is good."""
+        """Verify a record for a reader; readers share the cache of verified records. Raises
+        :class:`InvalidRecord`."""
         return self._verifier.verify(peer_id, data)
 
     def put(self, key: bytes, data: bytes, source: bytes = b"") -> StoreStatus:
-        """Store what a stranger sent, if it deserves it; what does not is counted. ``source`` is
-        his network."""
+        """Store a record from the network ``source`` if it is acceptable; refusals are counted.
+        An empty ``source`` counts against no quota."""
         if self._settings.private_addresses:
-            source = b""  # In a lab all are in one network.
+            source = b""  # In a lab, all nodes are in one network.
         held = self._records.get(key)
         if held is not None and held.data == data and not self._expired(held):
             self._stored_again(key, held, source)
@@ -110,10 +114,10 @@ class RecordStore(IStorage):  # type: ignore[misc]
         return StoreStatus.STORED
 
     def restore(self) -> Iterator[None]:
-        """Take again what the file has, one record a step: a signature costs a while."""
+        """Take back the records of the file, one per step, since each costs a signature check."""
         for key, source, data in [] if self._file is None else list(self._file.records()):
             self.put(key, data, source)
-            # The row is no longer this one's if a newer one was stored meanwhile.
+            # If the peer has a record, the row is that one's: a newer may have come meanwhile.
             if key not in self._records:
                 self._drop([key])
             yield
@@ -129,7 +133,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         return held.sequence, held.data
 
     def record(self, key: bytes) -> SignedCommRecord | None:
-        """The record of that peer, unless it has expired, or says what nobody can read."""
+        """The record of that peer, unless it has expired or is of a format not known here."""
         held = self.held(key)
         try:
             return None if held is None else self._verifier.verify(key, held[1])
@@ -140,54 +144,54 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self._drop([key for key, held in self._records.items() if self._expired(held)])
 
     def asked_around(self, key: bytes) -> None:
-        """Somebody says that he is asking the neighbourhood of ``key`` for it, and will give it to
-        who lacks it."""
+        """Another node says that it is walking the neighbourhood of ``key``, and will give the
+        record to the nodes that lack it."""
         held = self._records.get(key)
         if held is not None:
             self._leave_care(held)
 
     def looked_after(self, key: bytes) -> None:
-        """This node itself does so."""
+        """This node itself does that now."""
         held = self._records.get(key)
         if held is not None:
             self._take_care(held)
 
     def untended(self) -> bytes | None:
-        """The key of a record that nobody has looked after for long."""
+        """The key of the record that has been due for care the longest; None if none is due."""
         first = min(self._records.items(), key=lambda it: it[1].care_at, default=None)
         due = first is not None and first[1].care_at <= self._settings.elapsed()
         return first[0] if first is not None and due else None
 
     def _take_care(self, held: _Held) -> None:
-        """As of now, and again by and by, whatever others say until then."""
+        """Draw anew when this node looks after the record next, whatever others say until then."""
         limits, settings = self._limits, self._settings
-        # At random, so that one of those who are lied to is the first, and not all at once.
+        # Random, so that if all holders are lied to, one of them acts first, not all at once.
         most_s = max(limits.care_interval_s, limits.care_interval_max_s)
         held.care_by = settings.elapsed() + settings.between(limits.care_interval_s, most_s)
         self._leave_care(held)
 
     def _leave_care(self, held: _Held) -> None:
-        """Somebody else has just taken it, for all that is known. It may be forged, and costs him a
-        datagram, so it does not put off for ever what this node does itself."""
-        # At random, so that one of its holders is the first and the others need not.
+        """Put the care off, as another node seems to have taken it on. That takes a single
+        datagram to forge, so it never delays this node beyond ``care_by``."""
+        # Random, so that one holder acts first and spares the others.
         settings = self._settings
         care_at = settings.elapsed() + settings.jitter(self._limits.care_interval_s)
         held.care_at = min(care_at, held.care_by)
 
     @property
     def size_bytes(self) -> int:
-        """Of the records alone."""
+        """Bytes of the records themselves."""
         return sum(len(held.data) for held in self._records.values())
 
     def keys(self) -> Iterable[bytes]:
         return self._records.keys()
 
     def catch_up(self) -> Iterator[None]:
-        """Write what the file could not take, some rows a step."""
+        """Write to the file what earlier failed, some rows per step."""
         return iter(()) if self._file is None else self._file.catch_up()
 
     def close(self) -> None:
-        """Nothing is kept in the file afterwards, until somebody opens it again."""
+        """Close the file; later changes are not written to it."""
         if self._file is not None:
             self._file.close()
 
@@ -211,7 +215,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self,
         seconds_old: float,  # noqa: ARG002
     ) -> Iterator[tuple[bytes, bytes]]:
-        """Empty: upstream republishes what this gives, and only an owner republishes a record."""
+        """Always empty: upstream republishes what this yields, but only owners republish."""
         return iter(())
 
     def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
@@ -249,13 +253,14 @@ class RecordStore(IStorage):  # type: ignore[misc]
         if not held.source or source in (held.source, *held.others):
             return
         if not source:
-            self._count_for(key, held, source)  # This node's own is nobody's.
+            self._count_for(key, held, source)  # Stored by this node itself: against no quota.
         elif len(held.others) < OTHER_SOURCES_MAX:
-            # Who comes first stays: otherwise an attacker in a few networks is all that is known.
+            # The first ones stay, or an attacker in a few networks could replace all of them.
             held.others = (*held.others, source)
 
     def _pay(self, source: bytes) -> None:
-        """``source`` has one record too many: its farthest goes, or counts for somebody else."""
+        """``source`` is over its quota: evict its farthest record, or count that one against
+        another network."""
         farthest = self._farthest(1, self._of_source[source])
         held = self._records[farthest[0]]
         used = {other: len(self._of_source.get(other, ())) for other in held.others}
@@ -272,7 +277,8 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self._keep(key, held)
 
     def _drop(self, keys: list[bytes]) -> None:
-        """In one transaction: after a night's sleep a whole store may have expired."""
+        """Drop ``keys``, in one transaction: after a night's sleep a whole store may have
+        expired."""
         for key in keys:
             self._remove(key)
         if keys and self._file is not None:
@@ -288,7 +294,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
     def _make_room(self) -> None:
         self.drop_expired()
-        # A hundredth at once, so that the search costs little per record.
+        # A hundredth at once, which spreads the cost of finding the farthest.
         excess = len(self._records) - self._limits.records_max
         if excess > 0:
             count = max(excess, self._limits.records_max // 100)
@@ -304,7 +310,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
 
 def _supersedes(sequence: int, data: bytes, held: _Held | None) -> bool:
-    """:func:`egtp.values.comm_record.supersedes`, for the bytes of records."""
+    """:func:`egtp.values.comm_record.supersedes` for encoded records."""
     if held is None or sequence != held.sequence:
         return held is None or sequence > held.sequence
     return hashlib.sha256(data).digest() < hashlib.sha256(held.data).digest()

@@ -1,10 +1,9 @@
 """The file behind a record store: SQLite, so that a process killed at any moment loses nothing.
 
-Every change is a transaction of its own in the write-ahead log before it is acknowledged. After a
-power cut the last few may be missing, nothing else: owners publish again. While the disk is full,
-or fails, what is missing in the file is remembered, and written when it can be; a process killed
-before that loses it. Nothing in the file is believed for having been in it; whoever reads it
-verifies every record anew.
+Every change is in the write-ahead log before it is acknowledged. A power cut may lose the last few,
+nothing else; owners publish again. While the disk is full or failing, missing changes are
+remembered and written as soon as possible; a process killed before that loses them. The file is
+not trusted: every record read from it is verified anew.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ log = logging.getLogger("lookup_dht")
 
 FORMAT: Final = 1
 CHECKPOINT_PAGES: Final = 256
-"""A megabyte of log is copied into the file at a time: that blocks the loop for milliseconds."""
+"""Copies a megabyte of log into the file at a time, which blocks the loop for milliseconds."""
 CATCH_UP_ROWS: Final = 256
-"""Written at a time after a failure, for the same reason."""
+"""Rows written at a time after a failure, for the same reason."""
 SEQUENCE_MAX: Final = (1 << 63) - 1
-"""SQLite has no higher number."""
+"""The highest integer in SQLite."""
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS records (
@@ -47,22 +46,22 @@ OR EXISTS (SELECT 1 FROM sequences WHERE NOT (
     typeof(kind) = 'text' AND typeof(peer_id) = 'blob' AND typeof(sequence) = 'integer'
     AND typeof(noted) = 'integer' AND noted BETWEEN 0 AND 1 << 62))
 """
-"""Whether any value is of another type than its column, which SQLite lets anybody write, or leaves
-no number to be noted after it."""
+"""Whether any value has a type other than its column's, which SQLite permits, or a ``noted`` that
+leaves no room for higher ones."""
 
 
 class CorruptFile(Exception):
-    """The file is there and can be read, but it is no record file, or damaged."""
+    """The file exists and can be read, but is damaged or not a record file."""
 
 
 class RecordFile:
-    """Rows in, rows out. Once it is open, an error does not stop the node: it goes on with what it
-    has in memory. What could not be written is counted, told of once, and waits for
-    :meth:`catch_up`, as does all that comes after it."""
+    """Rows in, rows out. Once open, an error does not stop the node, which goes on in memory. A
+    change that cannot be written is counted, logged once, and waits for :meth:`catch_up`, as do
+    all changes after it."""
 
     def __init__(self, path: Path, counters: Counter[str]) -> None:
-        """Raises :class:`CorruptFile`, and :class:`InvalidConfig` if another process has it open
-        or it cannot be opened at all."""
+        """Raises :class:`CorruptFile`, or :class:`InvalidConfig` if the file is open elsewhere or
+        cannot be opened."""
         self.path: Final = path
         self._counters = counters
         self._noted = 0
@@ -109,7 +108,7 @@ class RecordFile:
         if run(_MISFITS).fetchone() != (0,):
             raise CorruptFile("its rows are none of a record file")
         for table in ("records", "sequences"):
-            # What cannot be read is found out now, while the file can be set aside.
+            # Read everything, to find damage now, while the file can still be set aside.
             for _ in run(f"SELECT * FROM {table}"):  # noqa: S608 - one of the two above
                 pass
         self._noted = run("SELECT coalesce(max(noted), 0) FROM sequences").fetchone()[0]
@@ -119,7 +118,7 @@ class RecordFile:
         return iter(self._rows("SELECT peer_id, source, data FROM records"))
 
     def sequences(self, kind: str) -> Iterator[tuple[bytes, int]]:
-        """(peerId, highest sequence), the one noted longest ago first."""
+        """(peerId, highest sequence) pairs, the one noted longest ago first."""
         query = "SELECT peer_id, sequence FROM sequences WHERE kind = ? ORDER BY noted"
         return iter(self._rows(query, (kind,)))
 
@@ -144,7 +143,7 @@ class RecordFile:
         self._write([Change((kind, peer_id), statement, (kind, peer_id), deletes=True)])
 
     def catch_up(self) -> Iterator[None]:
-        """Write what could not be written, some rows a step. If it still cannot be, that is all."""
+        """Write what earlier failed, some rows per step. Stops if it fails again."""
         while changes := self._backlog.first(CATCH_UP_ROWS):
             if self._try(changes) is not None:
                 return
@@ -170,7 +169,7 @@ class RecordFile:
             return []
 
     def _write(self, changes: list[Change]) -> None:
-        # While some wait, all do: a full disk is not to be tried again with each record.
+        # While some changes wait, all do: do not try a full disk again with every record.
         if not (self._closed or self._backlog):
             error = self._try(changes)
             if error is None:
@@ -185,7 +184,7 @@ class RecordFile:
             self._backlog.add(change)
 
     def _try(self, changes: list[Change]) -> sqlite3.Error | None:
-        """Write all of them or none; why it could not be done."""
+        """Write all ``changes`` or none. Returns the error, if any."""
         run = self._connection.execute
         try:
             if len(changes) == 1:
@@ -203,7 +202,7 @@ class RecordFile:
 
 
 def _tables(connection: sqlite3.Connection) -> set[tuple[str, ...]]:
-    """Everything that is in the file, whatever it is, and how it was made."""
+    """Type, name and SQL of everything in the schema of the file."""
     rows = connection.execute("SELECT type, name, sql FROM sqlite_master")
     return {(kind, name, " ".join((sql or "").split())) for kind, name, sql in rows}
 
@@ -215,21 +214,22 @@ def _ours() -> set[tuple[str, ...]]:
 
 
 def _obstacle(path: Path) -> str | None:
-    """Why a file cannot be used, where SQLite says "disk I/O error", which sounds as if it might
-    pass. It is not opened: to close it would take the lock from another node of this process."""
+    """Why the file cannot be used, in cases where SQLite would say "disk I/O error", which sounds
+    transient. Does not open it: closing it again would release the lock of another node in this
+    process."""
     if not os.path.isdir(path.parent):
         return f"there is no folder {path.parent}"
     if os.path.isdir(path):
         return "it is a folder"
-    for it in (path.parent, path):  # SQLite has more files, beside it.
+    for it in (path.parent, path):  # SQLite creates more files beside it.
         if os.path.exists(it) and not os.access(it, os.R_OK | os.W_OK):
             return f"this process may not read and write {it}"
     return None
 
 
 def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, str | None]:
-    """The file, and what there is to say about it: a corrupt one is kept beside, under another
-    name, and a new one is begun. Raises :class:`InvalidConfig`."""
+    """Open the file. A corrupt one is renamed and replaced by a new one, which the message returned
+    with it says. Raises :class:`InvalidConfig`."""
     try:
         return RecordFile(path, counters), None
     except CorruptFile as error:

@@ -1,4 +1,4 @@
-"""Bytes from strangers to a record that can be believed, once per record."""
+"""Turns bytes from strangers into trusted records, verifying each only once."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["RecordVerifier", "SequenceFloor", "Storable"]
 
 
 class Storable(NamedTuple):
-    """What a node has to know of a record that it keeps for others."""
+    """What a node must know about a record that it keeps for others."""
 
     sequence: int
     expiry_unix_s: int
 
 
 class RecordVerifier:
-    """Decodes and verifies. What was read lately is remembered by the hash of its bytes: the twenty
-    holders of a record all send the same one, and a signature costs a tenth of a millisecond."""
+    """Decodes and verifies. Recent results are cached by the hash of the bytes: the twenty holders
+    of a record all send the same one, and checking a signature takes a tenth of a millisecond."""
 
     def __init__(self, entries_max: int, counters: collections.Counter[str]) -> None:
         self._entries_max = entries_max
@@ -47,8 +47,8 @@ class RecordVerifier:
         return record
 
     def check(self, peer_id: bytes, data: bytes) -> Storable:
-        """For one who keeps the bytes: whether that peer has signed them, and until when they are
-        good. What else they say, in this format or a later one, is for who reads them. Raises
+        """Check that the peer signed ``data``, for a node that only stores it. The rest of the
+        contents, perhaps of a later format, concerns only those who read the record. Raises
         :class:`InvalidRecord`."""
         self._check_owner(peer_id, data)
         try:
@@ -60,18 +60,18 @@ class RecordVerifier:
 
     def _check_owner(self, peer_id: bytes, data: bytes) -> None:
         if owner_of(data) != peer_id:
-            # Checked first because it is cheap: anybody can sign a record of his own.
+            # Checked first because it is cheap: anybody can sign records of their own.
             self._counters["record_of_another_peer"] += 1
             raise InvalidRecord("the record is not of the peer that it is stored under")
 
 
 class SequenceFloor:
-    """The highest sequence seen of each peer, for the peers seen last. It outlives the record, so
-    that a recording of an old one is not believed when the newer one has expired; and the process,
-    if there is a file."""
+    """The highest sequence seen of each peer, for the most recent peers. It outlives the record, so
+    that an old record cannot be replayed once the newer one has expired; with a file, it also
+    outlives the process."""
 
     def __init__(self, entries_max: int, kind: str = "", file: RecordFile | None = None) -> None:
-        """``kind`` tells this floor from others in the same file."""
+        """``kind`` distinguishes this floor from others in the same file."""
         self._entries_max = entries_max
         self._kind = kind
         self._file = file

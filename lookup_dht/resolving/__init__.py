@@ -1,1 +1,1 @@
-"""Answers of the DHT, shared and cached, never backward."""
+"""Lookups: shared searches and cached answers, never older than one given before."""

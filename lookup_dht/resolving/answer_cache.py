@@ -1,4 +1,4 @@
-"""Answers of lookups, remembered for a while: records, and that there was none. Pure."""
+"""A cache of lookup results: records, and the absence of one. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ __all__ = ["AnswerCache"]
 
 
 class AnswerCache:
-    """At most ``cached_max`` peers, the latest ones. A record is given out until it expires or
-    until ``cache_s`` have passed, whichever is sooner; an absence for ``absent_cache_s``."""
+    """Holds the latest ``cached_max`` peers. A record is returned until it expires or ``cache_s``
+    have passed, whichever comes first; an absence counts for ``absent_cache_s``."""
 
     def __init__(self, limits: DHTLimits) -> None:
         self._limits = limits
@@ -32,14 +32,14 @@ class AnswerCache:
         self._answers.pop(peer_id, None)
 
     def record(self, peer_id: NodeId, now: float, unix_s: float) -> SignedCommRecord | None:
-        """The record, if one was found lately and it has not expired."""
+        """The cached record, unless its time here is over or it has expired."""
         record, until = self._answers.get(peer_id, (None, 0.0))
         if record is None or until <= now or record.expired(unix_s):
             return None
         return record
 
     def known_absent(self, peer_id: NodeId, now: float) -> bool:
-        """Whether a moment ago nobody had a record."""
+        """Whether a lookup a moment ago found no record."""
         record, until = self._answers.get(peer_id, (None, 0.0))
         return record is None and until > now
 

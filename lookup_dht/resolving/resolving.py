@@ -1,4 +1,4 @@
-"""Answering who asks for the record of a peer: from memory, or by a search that callers share."""
+"""Resolves a peerId to a record: from the cache, or by a search that callers share."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["Resolver"]
 
 
 class Resolver:
-    """Of one node. The highest valid sequence wins, and nothing below what was given before, in
-    this run or an earlier one, is given."""
+    """The resolver of one node. The highest valid sequence wins. Never returns a record older than
+    one it returned before, in this run or, with a record file, an earlier one."""
 
     def __init__(
         self,
@@ -33,7 +33,7 @@ class Resolver:
         turns: Turns,
         begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
-        """``begin`` makes a task that is ended with the service. The sequences are in ``file``."""
+        """``begin`` starts a task that ends with the service. ``file`` keeps the sequences."""
         self._settings = settings
         self._counters = node.counters
         self._floor = SequenceFloor(settings.limits.sequences_max, "resolved", file)
@@ -41,11 +41,11 @@ class Resolver:
         self._searches = SharedSearches(node, settings, self._floor, self._answers, turns, begin)
 
     def close(self) -> None:
-        """Nothing is learned any more from searches that end now."""
+        """Learn nothing more from searches that end now."""
         self._searches.close()
 
     def learn(self, record: SignedCommRecord) -> None:
-        """This is the newest one of its peer: it was just published."""
+        """Take ``record``, just published, as the newest of its peer."""
         self._floor.note(record.peer_id, record.sequence)
         self._answers.found(record, self._settings.elapsed())
 
@@ -65,8 +65,8 @@ class Resolver:
     async def stream(
         self, peer_id: NodeId, newer_than: int
     ) -> AsyncGenerator[SignedCommRecord, None]:
-        """Records of strictly increasing sequence. Raises :class:`LookupFailed` if there was none
-        at all. Ending the iteration ends the search."""
+        """Yield records of strictly increasing sequence. Raises :class:`LookupFailed` if there was
+        none at all. Closing the iterator leaves the search."""
         told = newer_than
         known = self._cached(peer_id)
         if known is None:
@@ -94,10 +94,10 @@ class Resolver:
                 self._outcome(search, newer_than)
 
     def _outcome(self, search: Search, newer_than: int) -> SignedCommRecord:
-        """Raises :class:`LookupFailed`."""
+        """The record found. Raises :class:`LookupFailed`."""
         findings = search.findings
         record = findings.record
-        # Looked at again: the machine may have been asleep for hours in the middle of the search.
+        # Check expiry again: the machine may have slept for hours in the middle of the search.
         if record is not None and not self._expired(record):
             if record.sequence > newer_than:
                 return record

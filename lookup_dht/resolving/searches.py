@@ -1,4 +1,4 @@
-"""Searches for records that several callers share, and what is learned from each in the end."""
+"""Searches shared by callers who want the same peer, and what is learned from each at its end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["SharedSearches"]
 
 
 class SharedSearches:
-    """At most one search for a peer at a time. It goes on while somebody is interested."""
+    """At most one search per peer at a time. It goes on while anybody is interested."""
 
     def __init__(
         self,
@@ -31,7 +31,7 @@ class SharedSearches:
         turns: Turns,
         begin: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
-        """``begin`` makes a task that is ended with the service."""
+        """``begin`` starts a task that ends with the service."""
         self._node = node
         self._settings = settings
         self._floor = floor
@@ -45,13 +45,13 @@ class SharedSearches:
         return len(self._shared)
 
     def close(self) -> None:
-        """Nothing is learned any more from searches that end now."""
+        """Learn nothing more from searches that end now."""
         self._closed = True
 
     @contextlib.contextmanager
     def join(self, peer_id: NodeId) -> Iterator[Search]:
-        """The search for this peer that is under way, or a new one; the last who leaves ends it,
-        and what was found out is put to use. Raises :class:`NodeClosed`."""
+        """Join the search for this peer that is under way, or begin one. When the last caller
+        leaves, the search ends and its findings are put to use. Raises :class:`NodeClosed`."""
         if self._closed:
             raise NodeClosed("the lookup service was closed")
         shared = self._shared.get(peer_id)
@@ -66,7 +66,7 @@ class SharedSearches:
         finally:
             shared.users -= 1
             if not shared.users:
-                # Forgotten at once: who comes now must not wait for a search that is cancelled.
+                # Removed at once, so that the next caller does not join a cancelled search.
                 del self._shared[peer_id]
                 shared.task.cancel()
                 if not self._closed:
@@ -78,7 +78,7 @@ class SharedSearches:
             await self._node.walks.search(search)
 
     def _learn(self, peer_id: NodeId, search: Search) -> None:
-        """Remember the answer, and give it to nodes that should have had it."""
+        """Remember the answer, and give the record to nodes that should have had it."""
         now = self._settings.elapsed()
         record = search.findings.record
         if record is not None and not record.expired(self._settings.unix_time()):

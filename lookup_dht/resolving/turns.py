@@ -1,4 +1,4 @@
-"""Who may walk through the network now: a few at a time, and so many a second."""
+"""Limits the walks of a node: how many at a time, and how many per second."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["Turns"]
 
 
 class Turns:
-    """Of one node. Who is cancelled gives way to the next."""
+    """The turns of one node. A caller that is cancelled makes way for the next."""
 
     def __init__(self, limits: DHTLimits, elapsed: Clock) -> None:
         self._places: Final = asyncio.Semaphore(limits.searches_at_once)
@@ -23,8 +23,8 @@ class Turns:
 
     @contextlib.asynccontextmanager
     async def turn(self, queries: int = 1) -> AsyncIterator[None]:
-        """Wait for it, and have it until the end of the block. ``queries`` are what it takes of
-        each node in a small network."""
+        """Wait for a turn, and hold it for the block. ``queries`` is how many queries the walk
+        costs each node of a small network."""
         async with self._places:
             wait_s = self._pace.wait_s(self._elapsed(), queries)
             if wait_s:

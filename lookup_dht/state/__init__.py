@@ -1,1 +1,1 @@
-"""What a node keeps between two runs, and whom it joins through."""
+"""What a node keeps between runs, and the nodes that it joins through."""

@@ -1,4 +1,4 @@
-"""What a user may name as a node to join through. Pure."""
+"""Parses the bootstrap addresses that users give. Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["parse_seed"]
 _NAME: Final = re.compile(
     r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII
 )
-"""With underscores, which no host on the internet has, but containers do: ``acme_dht_1``."""
+"""Allows underscores, which no host on the Internet has, but containers do: ``acme_dht_1``."""
 
 
 def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> SocketAddress:
-    """The host and port of IP:PORT or NAME:PORT, for a node that listens on ``listen``. Raises
-    :class:`InvalidConfig` with what to do instead."""
+    """Host and port of an IP:PORT or NAME:PORT, for a node that listens on ``listen``. Raises
+    :class:`InvalidConfig`, which says what to do instead."""
     named = _NAME.fullmatch(text)
     if named is not None and not named["name"].replace(".", "").isdigit():
         if not 1 <= int(named["port"]) <= 65535:

@@ -1,7 +1,7 @@
-"""What a node keeps between two runs: its id, its contacts, and the records it holds.
+"""What a node keeps between runs: its id, its contacts, and the records it holds.
 
-The file is JSON, never pickle, and nothing in it is believed for having been in it: records are
-verified again when they are stored, contacts are pinged before they enter the table.
+The file is JSON, never pickle, and is not trusted: records are verified again before they are
+stored, and contacts are pinged before they enter the table.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ FILE_BYTES_MAX: Final = 64 * 1024 * 1024
 
 
 class CorruptState(Exception):
-    """The file is there and can be read, but it is none of ours, or damaged."""
+    """The file exists and can be read, but is damaged or not a state file."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """The state of a node at a moment; immutable, so that another thread may write it."""
+    """A snapshot of a node's state; immutable, so that another thread may write it."""
 
     node_id: bytes
     network: str
@@ -81,9 +81,12 @@ class NodeState:
 
 
 def read_state(path: Path, *, ours: bool = False) -> NodeState | None:
-    """None if there is no file. Raises :class:`InvalidConfig` if it cannot be read or was never a
-    state, and :class:`CorruptState` if it was one that makes no sense any more, as is whatever is
-    there if it can only be ``ours``."""
+    """The state in the file; None if there is none.
+
+    Raises :class:`InvalidConfig` if the file cannot be read or was never a state file, and
+    :class:`CorruptState` if it is a damaged one. With ``ours``, whatever is there counts as a state
+    file.
+    """
     try:
         mode = mode_at(path)
         if mode is None:
@@ -96,16 +99,16 @@ def read_state(path: Path, *, ours: bool = False) -> NodeState | None:
         raise InvalidConfig(f"cannot read the state file {path}: {error.strerror}") from None
     if len(data) > FILE_BYTES_MAX:
         raise CorruptState("the file is larger than any state")
-    # Zeros are what a file system leaves of a file in a crash.
+    # A crash may leave a file full of zeros.
     head = b"".join(data[:64].rstrip(b"\0").split())
     if not (ours or head.startswith(HEAD) or HEAD.startswith(head)):
-        # Somebody would miss it if it were set aside.
+        # Probably another program's file: leave it where it is.
         raise InvalidConfig(f"{path} is not the state of a DHT node: name another file")
     return NodeState.decode(data)
 
 
 def set_aside(path: Path) -> Path:
-    """Move a corrupt file out of the way, and keep it. Raises :class:`InvalidConfig`."""
+    """Rename a corrupt file, and return its new path. Raises :class:`InvalidConfig`."""
     aside = path.with_name(path.name + ".corrupt")
     try:
         path.replace(aside)
@@ -115,7 +118,7 @@ def set_aside(path: Path) -> Path:
 
 
 def write_state(path: Path, state: NodeState) -> None:
-    """Replace the file by a new one at once: a crash leaves the old one or the new one.
+    """Replace the file atomically: a crash leaves either the old one or the new one.
 
     Raises :class:`InvalidConfig` if it cannot be written.
     """

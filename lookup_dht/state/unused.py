@@ -1,4 +1,4 @@
-"""Contacts of an earlier run that cannot be nodes as the options are now. Pure."""
+"""Contacts of an earlier run at which no node can be under the current options. Pure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _LAB: Final = AddressPolicy(private_addresses=True)
 
 
 class UnusedContacts:
-    """Kept for a later run: an option that was left out once must not cost what was found."""
+    """Kept for a later run: omitting an option once must not cost the contacts found."""
 
     def __init__(self, contacts: Iterable[Contact], listen: Address) -> None:
-        """``listen`` is where this node is. What no options could make a node is left out."""
+        """``listen`` is this node's address. Contacts that no options would allow are dropped."""
         self._listen = listen
         self.kept: Final = tuple(it for it in contacts if _LAB.allows(it.packed))[:UNUSED_MAX]
 

@@ -1,4 +1,4 @@
-"""The contacts of a routing table that are about as far from its node as each other. Pure."""
+"""A bucket of the routing table: contacts at about the same distance from its node. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ID_BITS: Final = 160
 
 @dataclass(slots=True, eq=False)
 class Entry:
-    """A contact that has answered, and since when it has not."""
+    """A contact that has answered, when it last did, and what it left unanswered since."""
 
     contact: Contact
     bucket: Bucket
@@ -30,14 +30,14 @@ class Bucket:
     index: int
     refreshed_at: float
     bit: int = field(init=False)
-    """The one of the ids that is the first to differ."""
+    """The first bit in which its ids differ from this node's."""
     entries: dict[int, Entry] = field(default_factory=dict)
-    """By the number that the id is, in order of their last answer, the longest silent one first."""
+    """By id as a number, in the order of their last answers, the longest silent first."""
     replacements: dict[int, Contact] = field(default_factory=dict)
-    """Contacts that have answered too, and wait for a place; the latest last."""
+    """Contacts that have answered too and wait for a place, the latest last."""
     live: list[int] | None = None
-    """The numbers of the contacts without a strike. None when something has changed: others ask
-    for these far more often than they change."""
+    """Ids of the contacts without a strike, cached since others ask for them far more often than
+    they change. None after a change."""
 
     def __post_init__(self) -> None:
         self.bit = 1 << (ID_BITS - 1 - self.index)

@@ -1,8 +1,9 @@
 """The routing table: kademlia's contract, with buckets that a stranger cannot split or fill.
 
-Upstream splits buckets by range, for ever if ids are shaped for it, and answers with the first k
-contacts it meets rather than the k closest. Here a bucket is the number of leading bits that a
-contact shares with this node, so there are at most 160, and the k closest are exact.
+Upstream splits buckets by range, endlessly if ids are crafted for it, and answers with the first k
+contacts it comes across rather than the k closest. Here, a contact's bucket is the number of
+leading bits that its id shares with this node's, so there are at most 160, and the k closest are
+exact.
 """
 
 from __future__ import annotations
@@ -23,19 +24,19 @@ __all__ = ["NEWCOMERS_MAX", "LookupTable"]
 
 FORMER_MAX: Final = 64
 NEWCOMERS_MAX: Final = 256
-"""More than a node meets between two looks, unless somebody makes them up."""
+"""More than a node meets between two hand-overs, unless somebody invents them."""
 CHECK_AFTER_MIN_S: Final = 60.0
-"""However new a contact is, it is not pinged before it was silent for so long."""
+"""No contact, however new, is pinged before it has been silent for this long."""
 _COMPACT: Final = operator.attrgetter("contact.compact")
 """Of an entry."""
 
 
 class LookupTable(RoutingTable):  # type: ignore[misc]
-    """Holds contacts that have answered a query of ours, and no others.
+    """Holds only contacts that have answered a query of ours.
 
-    One contact per id and one per address. Unless private addresses are nodes here, few of one
-    network group. A known id at a new address waits until the old address has been asked and is
-    silent: otherwise anybody could take over an id.
+    One contact per id and one per address, and few per network group unless private addresses are
+    allowed. A known id at a new address waits until the old address has been asked and is silent:
+    otherwise anybody could take over an id.
     """
 
     def __init__(
@@ -50,28 +51,28 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._limits = settings.limits
         self._counters = counters
         self.newcomers: dict[bytes, Contact] = {}
-        """Contacts that came into the table since somebody last looked, by compact form."""
+        """Contacts that entered the table since the last hand-over, by compact form."""
         self.on_newcomer: Callable[[], None] = _nobody_asks
-        """Called when there is one after there was none."""
+        """Called when the first newcomer enters ``newcomers``."""
         self.former: dict[SocketAddress, Contact] = {}
-        """Contacts dropped last, and those of an earlier run: not believed, and never told of to
-        others, but greeted when joining. When this machine was offline, all were dropped."""
+        """The contacts dropped last, and those of an earlier run: not trusted, never suggested to
+        others, but greeted when joining. After this machine was offline, they are all there is."""
         super().__init__(protocol, ksize, node)
 
     def flush(self) -> None:
         self.buckets: dict[int, Bucket] = {}
-        """By index, in that order: the farthest first."""
+        """By index and in its order: the farthest first."""
         self._bits = 0
-        """Of all buckets together."""
+        """The ``bit`` of every bucket, combined."""
         self._at: dict[SocketAddress, Entry] = {}
         self._groups: collections.Counter[bytes] = collections.Counter()
 
     def has_address(self, address: SocketAddress) -> bool:
-        """Whether somebody at that address is in the table."""
+        """Whether a contact at that address is in the table."""
         return address in self._at
 
     def at(self, address: SocketAddress) -> Contact | None:
-        """The contact at that address."""
+        """The contact at that address, if any."""
         entry = self._at.get(address)
         return None if entry is None else entry.contact
 
@@ -86,7 +87,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             yield entry.contact
 
     def recenter(self, node: Any) -> None:
-        """This node has another id: sort the contacts anew."""
+        """This node has a new id: sort the contacts into buckets anew."""
         contacts = list(self)
         self.node = node
         self.flush()
@@ -94,16 +95,16 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             self.add_contact(contact)
 
     def get_bucket_for(self, node: Any) -> int:
-        """The index: how many leading bits the id shares with ours."""
+        """The bucket's index: how many leading bits the id shares with ours."""
         return ID_BITS - int(node.long_id ^ self.node.long_id).bit_length()
 
     def is_new_node(self, node: Contact) -> bool:
-        """Whether this contact, at this address, is not in the table."""
+        """Whether the table lacks this contact at this address."""
         entry = self._at.get(node.address)
         return entry is None or entry.contact.long_id != node.long_id
 
     def heard(self, contact: Contact) -> bool:
-        """It has answered. False if it is not in the table."""
+        """The contact has answered. False if it is not in the table."""
         entry = self._at.get(contact.address)
         number = contact.long_id
         if entry is None or entry.contact.long_id != number:
@@ -113,12 +114,12 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         bucket.entries[number] = bucket.entries.pop(number)
         if entry.strikes:
             entry.strikes, bucket.live = 0, None
-        # Somebody elsewhere with its id waited for this one to be silent.
+        # A contact elsewhere with the same id was waiting for this one to fall silent.
         bucket.replacements.pop(number, None)
         return True
 
     def wants(self, contact: Contact) -> bool:
-        """Whether it is worth a ping to learn if this stranger answers."""
+        """Whether a stranger is worth a ping to learn if it answers."""
         number = contact.long_id
         if number == self.node.long_id or not self.is_new_node(contact):
             return False
@@ -127,12 +128,12 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             return True
         if number in bucket.entries or number in bucket.replacements:
             return bucket.replacements.get(number) != contact
-        # The others are found by this node's own walks, which costs nothing.
+        # The rest of the bucket is filled by this node's own walks, at no extra cost.
         few = len(bucket.entries) < max(1, self.ksize // 2)
         return few and not self._group_full(bucket, contact)
 
     def add_contact(self, node: Contact) -> bool:
-        """Take a contact that has just answered. False if there is no place for it now."""
+        """Add a contact that has just answered. False if there is no place for it now."""
         if node.long_id == self.node.long_id:
             self._counters["contact_with_own_id"] += 1
             return False
@@ -140,7 +141,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             return True
         at_address = self._at.get(node.address)
         if at_address is not None:
-            self._remove(at_address.contact.long_id)  # What answers there has another id now.
+            self._remove(at_address.contact.long_id)  # The node there has another id now.
         bucket = self._bucket(self.get_bucket_for(node))
         elsewhere = bucket.entries.get(node.long_id)
         if elsewhere is not None:
@@ -160,7 +161,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return True
 
     def remove_contact(self, node: Contact) -> None:
-        """Drop this contact at this address; one that waited takes its place."""
+        """Drop this contact at this address; one that was waiting takes its place."""
         if self.is_new_node(node):
             return
         self._remove(node.long_id)
@@ -168,32 +169,33 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._promote(self._bucket(self.get_bucket_for(node)), node.long_id)
 
     def remember(self, node: Contact) -> None:
-        """Greet it when this node joins again."""
+        """Keep a contact to be greeted when this node joins again."""
         self.former.pop(node.address, None)
         self.former[node.address] = node
         if len(self.former) > FORMER_MAX:
             del self.former[next(iter(self.former))]
 
     def strike(self, node: Contact) -> None:
-        """It left a query and its repetition unanswered."""
+        """The contact left a query unanswered, repetitions included."""
         if self.is_new_node(node):
             return
         bucket = self._bucket(self.get_bucket_for(node))
         entry = bucket.entries[node.long_id]
         entry.strikes += 1
         bucket.live = None
-        # Its successor at another address has answered already: one strike is enough then.
+        # One strike is enough if its successor at another address has already answered.
         if entry.strikes >= self._limits.strikes_max or node.long_id in bucket.replacements:
             self.remove_contact(node)
 
     def find_neighbors(self, node: Any, k: int | None = None, exclude: Any = None) -> list[Contact]:
-        """Upstream's name for :meth:`closest`, of a node; ``exclude`` is left out."""
+        """Upstream's form of :meth:`closest`; ``exclude`` is left out."""
         wanted = k or self.ksize
         near = self.closest(node.long_id, wanted + (exclude is not None))
         return [it for it in near if exclude is None or not it.same_home_as(exclude)][:wanted]
 
     def closest(self, target: int, k: int | None = None) -> list[Contact]:
-        """Exactly the k closest to a number, closest first; one of that very id is one."""
+        """Exactly the k contacts closest to a number, closest first; one with that very id is
+        included."""
         wanted = k or self.ksize
         near: dict[int, Contact] = {}
         for bucket in self._by_distance(target):
@@ -210,8 +212,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return contacts[::step][:count]
 
     def suggestions(self, target: int, asker: SocketAddress) -> tuple[bytes, ...]:
-        """The k closest to a number that others are told of, without whoever asks: good ones, in
-        compact form."""
+        """The k contacts closest to a number to suggest to ``asker``, in compact form: without
+        itself, and without contacts that have a strike."""
         known = self._at.get(asker)
         near: list[bytes] = []
         wanted = self.ksize + 1
@@ -225,11 +227,12 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return tuple(near[: self.ksize])
 
     def _by_distance(self, target: int) -> Iterator[Bucket]:
-        """The buckets, closest first: no contact of one is as close to the target as any of an
-        earlier one. So few have to be sorted to find the closest.
+        """The buckets by distance to the target: every contact of one is closer than any of the
+        next, so few contacts have to be sorted to find the closest.
 
-        The ids in a bucket differ from ours at its bit first. Where the target does too, they are
-        on its side, closer than all in later buckets; where it does not, they are farther.
+        The ids in a bucket differ from ours in its bit first. If the target differs from ours in
+        that bit too, they are on its side, closer than all contacts of later buckets; if not, they
+        are farther.
         """
         buckets = self.buckets
         differing = (target ^ self.node.long_id) & self._bits
@@ -244,13 +247,13 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             same ^= lowest
 
     def surveyed(self, target: int) -> bool:
-        """Whether nobody was left out around ``target`` for want of places."""
+        """Whether the table has room around ``target``, so that it left out nobody there."""
         bucket = self.buckets.get(ID_BITS - (target ^ self.node.long_id).bit_length())
         return bucket is None or len(bucket.entries) < self.ksize
 
     def touch(self, node: Any) -> None:
-        """A lookup towards ``node`` was made: its bucket is fresh. One towards this node itself
-        finds the k closest, and so all that the nearest buckets can hold."""
+        """A lookup towards ``node`` begins, which refreshes its bucket. One towards this node
+        itself finds the k closest, and so everybody in the nearest buckets."""
         index = self.get_bucket_for(node)
         near = self._near_from if index == ID_BITS else ID_BITS
         for bucket in self.buckets.values():
@@ -259,7 +262,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     @property
     def _near_from(self) -> int:
-        """From this index on the buckets together hold no more than the k closest."""
+        """From this index on, the buckets together hold at most k contacts."""
         index, count = ID_BITS, 0
         for bucket in sorted(self.buckets.values(), key=lambda it: it.index, reverse=True):
             count += len(bucket.entries)
@@ -269,8 +272,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return index
 
     def lonely_buckets(self) -> list[Bucket]:
-        """Those that no lookup has gone through for long, the longest first. One that is full of
-        contacts that answer has nobody to look for: it waits longer."""
+        """The buckets due for a refresh, the longest unvisited first. A bucket full of contacts
+        that answer has nobody to look for, so it waits longer."""
         now, limits = self._settings.elapsed(), self._limits
         lonely = [
             bucket
@@ -285,20 +288,20 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         return sorted(lonely, key=lambda bucket: bucket.refreshed_at)
 
     def refresh_id(self, bucket: Bucket) -> bytes:
-        """What to look up for the sake of ``bucket``: one lookup serves all of the nearest."""
+        """What to look up to refresh ``bucket``; one lookup serves all of the nearest buckets."""
         if bucket.index >= self._near_from:
             return bytes(self.node.id)
         return self.random_id_in(bucket)
 
     def random_id_in(self, bucket: Bucket) -> bytes:
-        """An id that shares exactly as many bits with ours as the contacts of ``bucket``."""
+        """A random id that belongs in ``bucket``."""
         tail_bits = ID_BITS - 1 - bucket.index
         entropy = int.from_bytes(self._settings.entropy(ID_BITS // 8), "big")
         prefix = (self.node.long_id >> tail_bits ^ 1) << tail_bits
         return int(prefix | entropy & (1 << tail_bits) - 1).to_bytes(ID_BITS // 8, "big")
 
     def silent_contacts(self, count: int) -> list[Contact]:
-        """Up to ``count`` contacts that should be pinged, the longest silent first."""
+        """Up to ``count`` contacts due for a ping, the longest silent first."""
         silent = [it for it in self._entries() if self._silent_for_long(it)]
         chosen = heapq.nsmallest(count, silent, key=lambda entry: entry.answered_at)
         return [entry.contact for entry in chosen]
@@ -308,8 +311,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
             yield from bucket.entries.values()
 
     def _silent_for_long(self, entry: Entry) -> bool:
-        """For as long as it is known to have been there before: who has stayed for long mostly
-        stays, and where nodes live for minutes few of the dead are asked by every walk."""
+        """Whether a contact has been silent for as long as it is known to have lived. A node that
+        has stayed for long usually goes on to stay; and where nodes live for minutes, dead contacts
+        are soon found out instead of being asked by every walk."""
         stayed_s = max(CHECK_AFTER_MIN_S, entry.answered_at - entry.met_at)
         silent_s = self._settings.elapsed() - entry.answered_at
         return silent_s > min(stayed_s, self._limits.check_after_s)
@@ -330,7 +334,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         if in_table >= self._limits.group_contacts_max:
             return True
         if in_table < self._limits.group_contacts_per_bucket:
-            return False  # As nearly always: nobody in the bucket has to be looked at.
+            return False  # The usual case, which spares a scan of the bucket.
         here = sum(entry.contact.group == group for entry in bucket.entries.values())
         return here >= self._limits.group_contacts_per_bucket
 

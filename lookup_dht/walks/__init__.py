@@ -1,1 +1,1 @@
-"""Finding the nodes closest to a key, and storing on them."""
+"""Finding the nodes closest to a key, and storing records on them."""

@@ -1,7 +1,7 @@
-"""What a search for the record of a peer has come upon so far. Pure: the newest valid one wins.
+"""What a search for the record of a peer has found so far: the newest valid record wins. Pure.
 
-Never a majority: signatures stop forging, not replay, and twenty copies of an old record say no
-more than one. How many nodes hold the newest only says how soon to stop looking.
+Never the majority: signatures prevent forgery, not replay, and twenty copies of an old record mean
+no more than one. How many nodes hold the newest only decides how soon to stop looking.
 """
 
 from __future__ import annotations
@@ -15,35 +15,35 @@ __all__ = ["Findings", "Holder"]
 
 
 class Holder(NamedTuple):
-    """A node that was asked about the peer, and what it had."""
+    """A node that answered a query for the record, and what it had."""
 
     contact: Contact
     sequence: int
     """0 if it had nothing."""
     token: bytes
-    """To store something better there."""
+    """Needed to store a newer record there."""
 
 
 class Findings:
     """Accumulates replies; :attr:`record` only ever gets newer."""
 
     def __init__(self, own: SignedCommRecord | None, floor: int) -> None:
-        """``own`` is the copy in this node; below ``floor`` nothing is believed."""
+        """``own`` is this node's own copy; no record below ``floor`` is accepted."""
         self.floor: Final = floor
         self.record: SignedCommRecord | None = None
         self.holders: dict[bytes, Holder] = {}
         """By compact form of the node."""
         self.invalid = 0
-        """Nodes that gave something that is no valid record of that peer."""
+        """How many nodes sent something that is not a valid record of the peer."""
         self.below_floor = 0
         self._copies = 0
         if own is not None:
             self.add(own)
 
     def add(self, record: SignedCommRecord) -> bool:
-        """A valid record of the peer, from a node not heard before. True if it is the newest."""
+        """Add a valid record of the peer, once per node. True if it is the newest so far."""
         if record is self.record:
-            # As nearly always: whoever verified it gives the same one for the same bytes.
+            # The usual case: the verifier returns the same object for the same bytes.
             self._copies += 1
             return False
         if record.sequence < self.floor:
@@ -66,12 +66,12 @@ class Findings:
         )
 
     def token_of(self, node: Contact) -> bytes:
-        """What is needed to store at that node; empty if it was not heard."""
+        """The token for a store on that node; empty if it has not answered."""
         holder = self.holders.get(node.compact)
         return b"" if holder is None else holder.token
 
     def lacking(self) -> list[Holder]:
-        """The nodes that had an older record than the newest, or none."""
+        """The nodes that had an older record than the newest, or none at all."""
         if self.record is None:
             return []
         sequence = self.record.sequence

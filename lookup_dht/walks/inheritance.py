@@ -1,12 +1,12 @@
-"""Which records a node gives to nodes that it has just met. Pure.
+"""Which records a node hands over to nodes that it has just met. Pure.
 
-Upstream gives every record to every node that it meets, for ever. Here a newcomer gets a record
-from one node, or two: those that are next after it in the order of distance to the key. So a
-record stays with the closest nodes while a network grows manyfold, and nobody else says a word.
+Upstream gives every record to every node that it ever meets. Here, a newcomer gets a record from
+the one or two nodes that follow it in the order of distance to the key. So records stay on the
+closest nodes however much the network grows, and no other node sends anything.
 
-A node knows few of those around a key that is far from it, and would take a newcomer of rank 26 for
-one of the closest. So the newcomer's rank must also be likely by the size of the network; and it
-is asked, before it is given anything, whom it knows there.
+A node knows few of the nodes around a key far from it, and might take a newcomer of rank 26 for one
+of the closest. So the newcomer's rank must also be plausible by the size of the network; and before
+it is given anything, the newcomer is asked whom it knows there.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from lookup_dht.wire.contact import Contact
 __all__ = ["GIVERS", "RANK_LIKELY", "inheritances", "is_among"]
 
 GIVERS: Final = 2
-"""How many of the nodes next after the newcomer give it a record: one may be gone, or lie."""
+"""How many of the nodes that follow the newcomer give it a record: one may be gone, or lie."""
 RANK_LIKELY: Final = 1.25
-"""A newcomer's expected rank may be this many times the replication: the size of a network is
-known to a fifth, and who is missed at the edge is not missed by those who look for the record."""
+"""A newcomer's expected rank may be this many times the replication: the size of the network is
+known to within a fifth, and a lookup does not depend on a node missed at the edge."""
 
 
 def inheritances(
@@ -35,14 +35,15 @@ def inheritances(
     replication: int,
     reach: int,
 ) -> list[bytes]:
-    """The ``keys`` of records held here that ``newcomer`` should have, and that are this node's
-    to give. ``closest`` gives the contacts closest to a number, as many as told; ``surveyed`` says
-    whether there are hardly others there: elsewhere, this node cannot judge who is close.
-    ``reach`` is the distance within which there are :data:`RANK_LIKELY` times ``replication``
-    nodes, by the size of the network.
+    """Those of ``keys``, of records held here, that this node should give to ``newcomer``.
 
-    A newcomer farther from the key than this node gets nothing from it: there is somebody closer
-    to the newcomer's rank to do that, or it is not among the closest at all.
+    ``closest`` returns the contacts closest to a number, as many as wanted; ``surveyed`` whether
+    this node knows nearly all nodes there: elsewhere it cannot judge who is close. ``reach`` is the
+    distance within which there are :data:`RANK_LIKELY` times ``replication`` nodes, by the
+    estimated size of the network.
+
+    A newcomer farther from the key than this node gets nothing from it: either a node that follows
+    the newcomer gives it the record, or the newcomer is not among the closest at all.
     """
     found = []
     newcomer_id = newcomer.long_id
@@ -60,11 +61,11 @@ def inheritances(
 
 
 def is_among(newcomer: Contact, key: bytes, known: Iterable[bytes], replication: int) -> bool:
-    """Whether ``newcomer`` is one of the ``replication`` closest to the key by what it knows
-    itself: ``known`` are the closest nodes that it tells of, in compact form.
+    """Whether ``newcomer`` is one of the ``replication`` closest to the key, judging by the nodes
+    that it knows itself: ``known`` are the closest ones that it returned, in compact form.
 
-    Where ids happen to be dense, the size of the network does not tell. Who lies about it gets
-    less, or what it would have got without this.
+    Needed where ids happen to be dense, which the size of the network does not reveal. By lying, a
+    newcomer gets fewer records, or those it would have got without this check.
     """
     target = int.from_bytes(key, "big")
     distance = newcomer.long_id ^ target

@@ -1,4 +1,4 @@
-"""Carries out a walk: kademlia's crawl without rounds, recursion or a slowest peer to wait for."""
+"""Carries out a walk: kademlia's crawl without rounds, recursion or waits for the slowest peer."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ OnReply = Callable[[Contact, Reply], None]
 
 
 class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
-    """One walk. Upstream waits in each round for the slowest of alpha peers, up to five seconds,
-    and recurses per round; here every reply moves the walk on by itself, without a task.
+    """One walk. In each round, upstream waits up to five seconds for the slowest of alpha peers,
+    and then recurses; here every reply moves the walk on directly, without a task.
 
-    When :meth:`find` ends, in whatever way, every query that it began has ended too.
+    However :meth:`find` ends, every query that it began has ended too.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         radius: int = 0,
         witnesses: Iterable[Contact] = (),
     ) -> None:
-        """``on_reply`` sees every reply, with the contact that it came from."""
+        """``on_reply`` is called with every reply and the contact that it came from."""
         limits = settings.limits
-        # Not upstream's: it logs a line for each walk, and makes a heap that is not used here.
+        # No super().__init__(): it logs a line per walk and builds a heap that is not used here.
         self.protocol, self.node = protocol, node
         self._settings = settings
         self._on_reply = on_reply
         self._open: dict[bytes, OpenQuery] = {}
-        """By the compact form of who was asked."""
+        """By compact form of the contact asked."""
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._alarm = Alarm(self._move_on)
@@ -66,15 +66,15 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         )
 
     async def find(self) -> list[Contact]:
-        """Ask for nodes; the k closest that answered, and those within the radius."""
+        """Ask for nodes. Returns the k closest that answered, and others within the radius."""
         return await self._find(Method.FIND_NODE, 0)
 
     async def find_value(self, sequence: int = 0) -> list[Contact]:
-        """The same, asking for records above ``sequence`` too."""
+        """The same, but also ask for records above ``sequence``."""
         return await self._find(Method.FIND_VALUE, sequence)
 
     async def _find(self, rpcmethod: Method, sequence: int) -> list[Contact]:
-        """``rpcmethod`` is the question, where upstream passes a coroutine function."""
+        """``rpcmethod`` is a query method; upstream passes a coroutine function."""
         self._query = self._asker.same_for_all(rpcmethod, self.node.id, sequence)
         self._ends_at = self._loop.time() + self._settings.limits.walk_timeout_s
         try:
@@ -89,7 +89,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         return self.walk.closest()
 
     def _move_on(self) -> None:
-        """Ask whoever is next. Called whenever something has happened."""
+        """Ask the next nodes, or end the walk. Called after every event."""
         if self._over.done():
             return
         now = self._loop.time()

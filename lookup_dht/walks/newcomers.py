@@ -1,8 +1,8 @@
-"""Which of the contacts that are new in the table are looked at, and when. Pure; time comes in.
+"""Which new contacts of the table are examined for a hand-over, and when. Pure; time comes in.
 
-To look at one means to go through all records for those that it should have, and to ask it for
-each of them. Whoever takes another id is new again, as often as he likes. So there is one look at
-a host in an interval, and the one who came last waits for the next.
+Examining one means going through all records for those that it should have, and asking it about
+each of them. A host that changes its id is new again, as often as it likes. So a host is examined
+once per interval, and its latest newcomer waits for the next.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from lookup_dht.wire.contact import Contact
 __all__ = ["Newcomers"]
 
 SECOND_LOOK_AFTER_S: Final = 15.0
-"""By then those who came together have met each other."""
+"""By then, nodes that joined at the same time have met each other."""
 
 
 class Newcomers:
-    """Of one node."""
+    """The newcomers that one node meets."""
 
     def __init__(self, interval_s: float, hosts_max: int) -> None:
         self._interval_s = interval_s
         self._hosts_max = hosts_max
         self._looked_at: dict[Hashable, float] = {}
-        """By host, in the order of time."""
+        """When each host was last examined, in the order of time."""
         self._waiting: dict[Hashable, tuple[Contact, float]] = {}
-        """By host: whom to look at, and from when on."""
+        """By host: the contact to examine, and when."""
 
     def met(self, newcomers: Iterable[tuple[Hashable, Contact]], now: float) -> list[Contact]:
-        """Those of ``newcomers``, each with its host, that are to be looked at now.
+        """Those of ``newcomers``, given as (host, contact) pairs, to examine now.
 
-        Each is looked at once more later: where many come at once, who has to give a record may
-        have come a moment before, and not have had it yet.
+        Each is examined once more later: when many join at once, the node that should give it a
+        record may itself have joined a moment before, and not have had the record yet.
         """
         chosen = []
         for host, newcomer in newcomers:
@@ -47,7 +47,7 @@ class Newcomers:
         return chosen
 
     def again(self, now: float) -> list[Contact]:
-        """Whose second look it is time for, or first if they had to wait."""
+        """The contacts due for their second examination, or for a first that had to wait."""
         due = [(host, contact) for host, (contact, at) in self._waiting.items() if now >= at]
         for host, _ in due:
             del self._waiting[host]

@@ -1,8 +1,8 @@
 """Finding, storing and looking after records: everything that walks towards a peerId.
 
-Who owns a record publishes it again in time; nothing here prolongs one. What is done for records
-of others is to keep them where they are looked for: nodes that were found to lack the newest one
-get it, new neighbours inherit, and what nobody has asked for or stored in an hour is looked after.
+A record's owner publishes it again in time; nothing here prolongs one. Records of others are kept
+where lookups go: nodes found to lack the newest one get it, new neighbours inherit records, and a
+record that nobody has stored or walked for in an hour is looked after.
 """
 
 from __future__ import annotations
@@ -33,29 +33,29 @@ __all__ = ["RecordWalks", "Stored"]
 
 
 PUBLISHED_MAX: Final = 64
-"""Peers whose records this node publishes: itself, as a rule."""
+"""Peers whose records are published through this node: usually just its own."""
 LOOKED_THROUGH_AT_ONCE: Final = 256
-"""Records, for those that a newcomer should have..."""
+"""Records examined in one go for those that a newcomer should have..."""
 LOOK_PAUSE_S: Final = 0.01
-"""...and then a pause, which is much longer than that takes."""
+"""...and the pause after that, much longer than it takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How many nodes were asked to store a record, and what they said."""
+    """How many nodes were asked to store a record, and what they answered."""
 
     asked: int
     stored: int
     newer_held: int
     networks: int = 0
-    """Of how many /24 (IPv6: /48) those are that stored it."""
+    """How many different /24 (IPv6: /48) stored it."""
     refused: int = 0
     crowding: float = 1.0
     """How many times as dense as elsewhere the nodes around the key are."""
 
 
 class RecordWalks:
-    """For one node."""
+    """The walks of one node."""
 
     def __init__(
         self,
@@ -72,9 +72,9 @@ class RecordWalks:
         self._newcomers = Newcomers(self._limits.hand_over_interval_s, NEWCOMERS_MAX)
         self._looking = asyncio.Lock()
         self._stored_by: dict[bytes, dict[SocketAddress, Contact]] = {}
-        """By peerId and address, who stored what this node published last."""
+        """By peerId and address: the nodes that stored the record last published from here."""
         self._last_search: tuple[Search, float] | None = None
-        """The one that came to its end last, and when."""
+        """The last search that ran to its end, and when it did."""
         self.size: Final = NetworkSize(self._limits.replication, self._surroundings)
 
     # Walking
@@ -112,11 +112,11 @@ class RecordWalks:
     # Finding
 
     def begin(self, peer_id: bytes, floor: int) -> Search:
-        """A search that :meth:`search` carries out. Below ``floor`` nothing is believed."""
+        """A search for :meth:`search` to carry out. No record below ``floor`` is accepted."""
         return Search(peer_id, Findings(self._storage.record(peer_id), floor))
 
     async def search(self, search: Search, known: int = 0) -> None:
-        """Ask the nodes closest to the peerId, all of them, until cancelled. Records up to the
+        """Ask all nodes in the neighbourhood of the peerId, unless cancelled. Records up to the
         sequence ``known`` need not be sent."""
         findings = search.findings
 
@@ -139,10 +139,11 @@ class RecordWalks:
         search.tell()
 
     def _found_nothing(self, peer_id: bytes) -> Search | None:
-        """The search of a moment ago in which nobody had any record of the peer. It is given once.
+        """A search of a moment ago that found no record of the peer, if there was one; returned
+        once.
 
-        A node that starts looks first whether its record is there already: it knows then whom to
-        give it to, and has their tokens.
+        A node that starts first looks its own record up. After that it knows the neighbourhood and
+        has the tokens, so publishing needs no second walk.
         """
         last, self._last_search = self._last_search, None
         if last is None:
@@ -174,10 +175,10 @@ class RecordWalks:
         return record
 
     def repair(self, search: Search) -> None:
-        """Give the newest record to nodes that were asked and lack it. Nobody waits for it.
+        """Give the newest record to nodes that were asked and lack it, without waiting.
 
-        If the search was ended early, nobody knows who should have the record; then only those
-        get it that have an older one.
+        If the search ended early, the neighbourhood is unknown: then only nodes with an older
+        record get it.
         """
         record = search.findings.record
         if record is None or record.expired(self._settings.unix_time()):
@@ -190,7 +191,7 @@ class RecordWalks:
         closest, own_distance = search.closest, self._protocol.source_node.long_id ^ target
         places = self._limits.replication
         if own is not None and len(closest) >= places:
-            # Where this node itself is one of the k, the last of the others is not.
+            # If this node is itself one of the k, there are only k - 1 places for others.
             places -= own_distance < closest[places - 1].long_id ^ target
         near = {contact.compact for contact in closest[:places]}
         lacking = [
@@ -213,15 +214,15 @@ class RecordWalks:
         """Store on all nodes in the neighbourhood of the peerId, and here if this node is in it;
         that copy does not count.
 
-        Also on those that are known to hold an older one. The size of the network is an estimate,
-        and so is where the neighbourhood ends: a few that were left with the older record, just
-        outside, would agree on it when somebody who comes from there asks.
+        Also on nodes known to hold an older record. The size of the network is an estimate, and so
+        is where the neighbourhood ends: a few nodes just outside, left with the older record, would
+        agree on it when a walk comes in from that side.
         """
         search = self._found_nothing(peer_id)
         if search is None:
             search = Search(peer_id, Findings(None, record.sequence + 1))
             await self.search(search, record.sequence)
-            self._last_search = None  # From now on somebody has a record.
+            self._last_search = None  # Not for reuse: there is about to be a record.
         nodes, findings = search.closest, search.findings
         if findings.record is not None:
             return Stored(len(nodes), 0, 1, 0)
@@ -236,7 +237,7 @@ class RecordWalks:
         data = record.encode()
         self._keep_if_close(peer_id, data, nodes)
         store_round = StoreRound(self._protocol, peer_id, data, self._limits)
-        # By address: a node that was started anew has another id, and is one all the same.
+        # By address: a node that restarted with another id is still one node.
         targets = list({**outdated, **{node.address: node for node in nodes}}.values())
         crowding, _ = await asyncio.gather(
             self._crowding(peer_id, nodes),
@@ -255,7 +256,8 @@ class RecordWalks:
     def _note_stored(self, peer_id: bytes, nodes: Iterable[Contact]) -> None:
         target = int.from_bytes(peer_id, "big")
         nearest = sorted(nodes, key=lambda node: node.long_id ^ target)
-        # As a network grows, the farthest of them are far away: they may keep theirs until it ends.
+        # As a network grows, the farthest are soon far outside: leave them the record until it
+        # expires.
         kept = nearest[: 2 * self._limits.region_nodes_max]
         self._stored_by.pop(peer_id, None)
         self._stored_by[peer_id] = {node.address: node for node in kept}
@@ -263,8 +265,8 @@ class RecordWalks:
             del self._stored_by[next(iter(self._stored_by))]
 
     async def _crowding(self, key: bytes, nodes: Iterable[Contact]) -> float:
-        """How many times as dense as elsewhere the nodes around ``key`` are. Before it says that
-        they are suspiciously so, it looks what elsewhere is like now."""
+        """How many times as dense as elsewhere the nodes around ``key`` are. Takes new samples
+        elsewhere before it returns a suspicious value."""
         target = int.from_bytes(key, "big")
         distances = [it.long_id ^ target for it in nodes]
         began_at = self._settings.elapsed()
@@ -282,40 +284,40 @@ class RecordWalks:
         target = int.from_bytes(peer_id, "big")
         own_distance = self._protocol.source_node.long_id ^ target
         closer = sum(node.long_id ^ target < own_distance for node in nodes)
-        # Not k alone: where others of the region have it, a neighbour would give it to this node.
+        # Not k alone: the whole region stores it, and neighbours would give it to this node.
         near = closer < max(self._limits.replication, len(nodes))
-        if near or self._storage.held(peer_id) is not None:  # An older one is not left here either.
+        if near or self._storage.held(peer_id) is not None:  # Replace an older copy in any case.
             self._storage.put(peer_id, data)
 
     # Looking after
 
     async def hand_over(self) -> None:
-        """Give records to contacts that are new in the table and closer to them."""
+        """Give records to new contacts of the table that are closer to their keys."""
         router, host_of = self._protocol.router, self._settings.host_of
         newcomers, router.newcomers = router.newcomers, {}
         met = [(host_of(newcomer.address), newcomer) for newcomer in newcomers.values()]
         await self._give_to_all(self._newcomers.met(met, self._settings.elapsed()))
 
     async def hand_over_again(self) -> None:
-        """The second look at those, and the first at who had to wait for it."""
+        """Examine newcomers a second time, or those for the first that had to wait."""
         await self._give_to_all(self._newcomers.again(self._settings.elapsed()))
 
     async def _give_to_all(self, newcomers: Iterable[Contact]) -> None:
         for newcomer in newcomers:
-            async with self._looking:  # However many come, one is looked at at a time.
+            async with self._looking:  # However many come, examine one at a time.
                 due = await self._due_to(newcomer)
             if due:
                 await self._offer(newcomer, due[: self._limits.hand_over_max])
 
     async def _due_to(self, newcomer: Contact) -> list[bytes]:
-        """Which records it should have from here: as many as it is given at a time, or a few more.
-        Among thousands they are looked for bit by bit, and others have the loop in between."""
+        """Keys of records that this node should give to ``newcomer``: as many as it is given at a
+        time, or a few more. Yields to the loop in between, as there may be thousands of records."""
         router, replication = self._protocol.router, self._limits.replication
         reach = self.size.reach(RANK_LIKELY * replication, self._settings.elapsed())
         keys, due = list(self._storage.keys()), list[bytes]()
         for first in range(0, len(keys), LOOKED_THROUGH_AT_ONCE):
             if router.is_new_node(newcomer) or len(due) >= self._limits.hand_over_max:
-                break  # It is gone already, or has enough to take.
+                break  # The newcomer is gone already, or has enough to take.
             due += inheritances(
                 newcomer,
                 keys[first : first + LOOKED_THROUGH_AT_ONCE],
@@ -329,13 +331,14 @@ class RecordWalks:
         return due
 
     async def _offer(self, newcomer: Contact, keys: Iterable[bytes]) -> None:
-        """Ask for each record whether it is there, which also brings the token; a few at once."""
+        """Ask the newcomer for each record, which also brings the token, and give it those that it
+        lacks; a few at once."""
         asker, places = self._protocol.asker, asyncio.Semaphore(self._limits.parallel_queries)
 
         async def offer(key: bytes) -> None:
             async with places:
                 held = self._storage.held(key)
-                # Who leaves two queries unanswered is dropped from the table.
+                # After two unanswered queries the newcomer is gone from the table: stop.
                 if held is None or self._protocol.router.is_new_node(newcomer):
                     return
                 query = asker.query(Method.FIND_VALUE, key, sequence=held[0])
@@ -349,19 +352,19 @@ class RecordWalks:
         await asyncio.gather(*map(offer, keys))
 
     async def look_after_one(self) -> None:
-        """Walk the neighbourhood of the record that was left alone for longest, if that is long,
-        and give it to the nodes that lack it."""
+        """Walk the neighbourhood of the record most overdue for care, if any, and give it to the
+        nodes that lack it."""
         key = self._storage.untended()
         if key is None:
             return
         self._storage.looked_after(key)
         search = self.begin(key, 0)
         record = search.findings.record
-        # Who has it is told by the sequence that it need not be sent, and need not do the same.
+        # The sequence tells other holders not to send the record, and that they need not walk too.
         await self.search(search, 0 if record is None else record.sequence)
         self._counters["record_looked_after"] += 1
         self.repair(search)
 
 
 def _nothing(_: Reply | None) -> None:
-    """Whether it was stored is not our concern: it is looked after again."""
+    """Whether it was stored does not matter: the record will be looked after again."""

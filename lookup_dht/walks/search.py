@@ -1,4 +1,4 @@
-"""One search for the record of a peer, as those see it who wait for what it finds."""
+"""One search for the record of a peer, as seen by the callers waiting for its findings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Search"]
 
 
 class Search:
-    """A walk for the record of one peer, while it goes on and after it has ended."""
+    """A walk for the record of one peer, both under way and ended."""
 
     def __init__(self, peer_id: bytes, findings: Findings) -> None:
         self.peer_id: Final = peer_id
@@ -22,14 +22,14 @@ class Search:
         self.asked = 0
         self.heard = 0
         self.closest: list[Contact] = []
-        """The neighbourhood, as far as it answered; empty until it is over."""
+        """The nodes of the neighbourhood that answered; empty until the search is over."""
         self._error: BaseException | None = None
         self._waiting: dict[asyncio.Future[None], Callable[[], bool]] = {}
-        """Who waits, and what for."""
+        """Each waiter with its condition."""
 
     async def until(self, enough: Callable[[], bool]) -> None:
-        """Return when it is over, or what it has found is enough. Raises what the search ended
-        with, if it did not end well; CancelledError if it was cancelled."""
+        """Return when the search is over, or ``enough()`` holds. Raises the exception that the
+        search ended with, if any: CancelledError if it was cancelled."""
         while not (self.over or enough()):
             if self._error is not None:
                 raise self._error
@@ -41,13 +41,14 @@ class Search:
                 del self._waiting[change]
 
     def tell(self) -> None:
-        """Something was found, or it has ended: wake up those for whom that is enough."""
+        """Something was found, or the search has ended: wake the waiters for whom that is
+        enough."""
         ended = self.over or self._error is not None
         for change, enough in self._waiting.items():
             if not change.done() and (ended or enough()):
                 change.set_result(None)
 
     def ended(self, task: asyncio.Task[None]) -> None:
-        """What carried it out has ended; a callback of that task."""
+        """Done callback of the task that carried the search out."""
         self._error = asyncio.CancelledError() if task.cancelled() else task.exception()
         self.tell()

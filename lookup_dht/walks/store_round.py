@@ -16,12 +16,12 @@ from lookup_dht.wire.datagram import Method, Reply, StoreStatus
 __all__ = ["StoreRound"]
 
 TRIES: Final = 2
-"""Each of two datagrams. A node that is silent to all four is not asked again."""
+"""Queries per node, of up to two datagrams each. A node silent to all four is given up."""
 
 
 class StoreRound:
-    """Asks all at once. Who refuses the token gets the one that it gave with its refusal; who is
-    silent is asked once more."""
+    """Asks all nodes at once. A node that refuses the token is asked again with the token that came
+    with its refusal; a silent one is asked once more."""
 
     def __init__(
         self, protocol: LookupProtocol, key: bytes, record: bytes, limits: DHTLimits
@@ -35,17 +35,17 @@ class StoreRound:
         self._tries: dict[bytes, int] = {}
         self._enough = 0
         self._half: asyncio.Future[None] = self._loop.create_future()
-        """Until enough have stored it, or nobody is left who might."""
+        """Done once half have stored it, or no query is open any more."""
         self._over: asyncio.Future[None] = self._loop.create_future()
         self.stored_by: list[Contact] = []
         self.newer_held = 0
         self.refused = 0
 
     async def run(self, nodes: Sequence[tuple[Contact, bytes]]) -> None:
-        """Return when all have answered or failed; or when half of them have stored it, and the
-        others have had as long again. These may still answer, but are not waited for.
+        """Return when all have answered or failed; or when half of the replicas are stored and the
+        other nodes have had as long again. Those may still answer, but are not waited for.
 
-        Cancelling it takes back every query.
+        Cancelling this call drops every open query.
         """
         began_at = self._loop.time()
         for contact, token in nodes:
@@ -87,7 +87,7 @@ class StoreRound:
         self._look()
 
     def _look(self) -> None:
-        """Who waits is woken up for nothing else."""
+        """Wake :meth:`run` only when something it waits for has happened."""
         if not self._open:
             _settle(self._half)
             _settle(self._over)

@@ -1,15 +1,15 @@
 """A walk towards a target: whom to ask next, and when it is over. Pure; time comes in.
 
-There are no rounds: whenever a query ends, or has been open for the soft timeout, its place goes
-to the closest node not asked yet. The walk is over when the k closest nodes known have all been
-heard, leaving out those that failed or are slow. It never ends earlier because something was
-found: a recording of an old record is found just as fast as the newest.
+There are no rounds: whenever a query ends, or has been open for the soft timeout, its place goes to
+the closest node not asked yet. The walk is over when the k closest known nodes have all answered,
+not counting those that failed or are slow. It never ends early because something was found: a
+replayed old record is found just as fast as the newest.
 
-With a ``radius``, all nodes within it are asked too, however many are closer: an attacker who puts
-twenty of his own next to a key does not push the honest ones out of sight (SR-DHT-Store).
+With a ``radius``, all nodes within it are asked too, however many are closer: an attacker who
+places twenty nodes next to a key does not hide the honest ones (SR-DHT-Store).
 
-``witnesses`` are asked in any case, though others tell of closer ones: colluders tell of each other
-only, and if those that a walk begins with are theirs, nobody else is ever heard of.
+``witnesses`` are asked in any case, even if closer nodes are known: colluders suggest only each
+other, so a walk that began with colluders alone would never hear of anybody else.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from lookup_dht.wire.contact import Contact, group_of
 __all__ = ["CANDIDATES_MAX", "Walk"]
 
 CANDIDATES_MAX: Final = 160
-"""Those beyond are too far away to be asked in any case; they are not remembered."""
+"""Candidates beyond these are too far away to be asked in any case, and are forgotten."""
 
 
 class _State(enum.Enum):
@@ -40,11 +40,11 @@ class _State(enum.Enum):
 
 
 _NEW, _ASKED, _SLOW, _HEARD, _FAILED = _State
-"""Looked up in the class, each costs as much as a comparison of numbers."""
+"""Module constants, since looking one up in the class costs as much as comparing two numbers."""
 
 
 class _Candidate:
-    """Somebody who could be asked. Most never are, so it is no contact until it is."""
+    """A node that could be asked. Most never are, so a Contact is made only when one is."""
 
     __slots__ = ("asked_at", "compact", "contact", "distance", "group", "state")
 
@@ -52,15 +52,15 @@ class _Candidate:
         self.compact: Final = compact
         self.distance: Final = distance
         self.contact = contact
-        """Known of those that the walk began with, and of those that have answered."""
+        """Set for nodes that the walk began with, and for those that have answered."""
         self.state = _NEW
         self.asked_at = 0.0
         self.group = b""
-        """Looked up when it is needed, which is seldom."""
+        """Filled in when needed, which is rare."""
 
 
 class Walk:
-    """The state of one walk. Every method takes small, bounded time."""
+    """The state of one walk. The time of every method is small and bounded."""
 
     def __init__(
         self,
@@ -74,8 +74,8 @@ class Walk:
         radius: int = 0,
         witnesses: Iterable[Contact] = (),
     ) -> None:
-        """``start`` is trusted, and so are ``witnesses``; ``believe`` says whether one that a node
-        suggested, in compact form, may be asked. ``radius`` is a distance."""
+        """``start`` and ``witnesses`` are trusted; ``believe`` says whether a suggested node, in
+        compact form, may be asked. ``radius`` is a distance."""
         self._target = target
         self._limits = limits
         self._soft_timeout_s = soft_timeout_s
@@ -84,15 +84,15 @@ class Walk:
         self._radius = radius
         self._nearest: list[_Candidate] = []
         self._distances: list[int] = []
-        """Of those, in the same order."""
+        """The distances of ``_nearest``, in the same order."""
         self._known: dict[bytes, _Candidate | None] = {}
-        """By compact form; None for what was suggested and is not believed, or is too far away."""
+        """By compact form; None for suggestions that are not believed, or too far away."""
         self._quick: dict[bytes, _Candidate] = {}
-        """Asked and not slow yet, in the order of asking."""
+        """Asked and not yet slow, in the order of asking."""
         self._slow = 0
         self._asked_homes: set[bytes] = set()
         self._asked_of: Counter[bytes] = Counter()
-        """By IP address and by network group, whatever came of it."""
+        """How many were asked, by IP address and by network group, whatever the outcome."""
         self.asked = 0
         self.heard = 0
         for contact in start:
@@ -100,7 +100,7 @@ class Walk:
         self._witnesses = [self._add(contact.compact, contact) for contact in witnesses]
 
     def step(self, now: float) -> tuple[list[Contact], bool]:
-        """Whom to ask now, who count as asked from here on; and whether the walk is over."""
+        """The nodes to ask now, which count as asked from here on, and whether the walk is over."""
         self._pass_time(now)
         places = self._limits.parallel_queries - len(self._quick)
         if places <= 0:
@@ -114,15 +114,15 @@ class Walk:
                 ip, group = candidate.compact[NODE_ID_BYTES:-2], candidate.group
                 self._asked_of.update((ip, group or _group(candidate)))
         self.asked += len(chosen)
-        # Slow ones are waited for only while there is nobody else.
+        # Slow nodes are waited for only as long as nobody has answered.
         over = not (chosen or open_ones) and (self.heard > 0 or not self._slow)
         return [it.contact or Contact.unpack(it.compact) for it in chosen], over
 
     def answered(self, contact: Contact, actual: Contact, nodes: Iterable[bytes]) -> None:
         """The node at the address of ``contact`` answered, late or not, and suggested ``nodes``.
 
-        ``actual`` has the id that it gave. It differs if somebody told us a wrong id for that
-        address; so nobody can hide a node from a walk by suggesting its address under another id.
+        ``actual`` has the id that the node itself gave. It differs if the node was suggested under
+        a wrong id; so nobody can hide a node from a walk by suggesting its address under another.
         """
         self.failed(contact)
         self._add(actual.compact, actual).state = _HEARD
@@ -143,7 +143,7 @@ class Walk:
             self._forget_far_ones()
 
     def failed(self, contact: Contact) -> None:
-        """``contact`` did not answer, or not as the node that it is said to be."""
+        """``contact`` did not answer, or turned out to have another id."""
         candidate = self._known[contact.compact]
         if candidate is not None:
             self._quick.pop(contact.compact, None)
@@ -157,7 +157,7 @@ class Walk:
         return None
 
     def closest(self) -> list[Contact]:
-        """The k closest that have answered, and the others within the radius that have."""
+        """The k closest nodes that have answered, and all others within the radius that have."""
         heard = [it for it in self._nearest if it.state is _HEARD]
         k = self._limits.replication
         within = itertools.takewhile(lambda it: it.distance <= self._radius, heard[k:])
@@ -177,7 +177,7 @@ class Walk:
         return candidate
 
     def _forget_far_ones(self) -> None:
-        """Those not asked yet; that they were suggested stays known, which costs less."""
+        """Forget distant nodes not asked yet; only that they were suggested stays known."""
         far = self._nearest[CANDIDATES_MAX:]
         for candidate in far:
             if candidate.state is _NEW:
@@ -196,14 +196,13 @@ class Walk:
             self._slow += 1
 
     def _scan(self, wanted: int) -> tuple[list[_Candidate], bool]:
-        """Goes through the k closest, and those within the radius, that have answered or can be
-        expected to answer soon: the first ``wanted`` that are not asked yet, and, if there are
-        none, whether any is open.
+        """Scan the k closest nodes, and those within the radius, skipping failed and slow ones.
+        Returns the first ``wanted`` not asked yet and, if there are none, whether a query is open.
 
-        One per address and few per network group: however many ids and addresses one owner
-        invents, it is asked few times. Addresses that failed do not count, so nobody can use up
-        the share of another's network by inventing a few addresses in it. That many can be
-        invented at the expense of whoever is there is what :meth:`_bothered` is for.
+        One per address and few per network group count: however many ids and addresses one owner
+        invents, he is asked few times. Failed addresses do not count, so nobody can use up the
+        share of another's network by inventing addresses in it. What such inventions cost that
+        network is limited by :meth:`_bothered`.
         """
         new: list[_Candidate] = []
         open_ones, count, count_within = False, 0, 0
@@ -213,7 +212,7 @@ class Walk:
         group, of_group = b"", 0
         k, most = self._limits.replication, self._limits.region_nodes_max
         within = bisect.bisect(self._distances, self._radius)
-        # Far fewer within the radius than there must be: others are being kept from us.
+        # Far fewer nodes within the radius than there must be: some are being kept from us.
         enough = k * 3 // 4 if self._radius else 0
         groups_limited, group_max = self._groups_limited, self._limits.group_candidates_per_walk
         for place, candidate in enumerate(self._nearest):
@@ -247,9 +246,9 @@ class Walk:
         return new[:wanted], open_ones
 
     def _bothered(self, candidate: _Candidate, new: list[_Candidate]) -> bool:
-        """Whether so many were asked at its IP address or in its group, with the ``new`` ones, that
-        one more only because others told of it would be a burden on whoever is there. Whom this
-        node knew before has answered it, and is asked."""
+        """Whether so many at its IP address or in its group were asked already, the ``new`` ones
+        included, that asking one more on hearsay would burden whoever is there. Contacts that this
+        node knew before have answered it, and are exempt."""
         if candidate.contact is not None or not self._groups_limited:
             return False
         ip, group = candidate.compact[NODE_ID_BYTES:-2], candidate.group

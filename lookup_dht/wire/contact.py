@@ -1,8 +1,8 @@
-"""A node of the DHT as others see it: an id and an address. And which addresses are believed.
+"""A node of the DHT as others see it: an id and an address. And which addresses may be nodes.
 
-A :class:`Contact` has the attributes of ``kademlia.node.Node`` and can be used wherever that one
-can; unlike that one its parts are checked, it compares, and it hashes. A hostname, a port of
-70,000 or an id of 19 bytes never gets as far as being one.
+A :class:`Contact` has the attributes of ``kademlia.node.Node`` and can replace it anywhere; unlike
+a Node, it is validated, comparable and hashable. A host name, a port of 70,000 or an id of 19 bytes
+never becomes a Contact.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from egtp.values.identity import NODE_ID_BYTES
 __all__ = ["LAB_HINT", "AddressPolicy", "Contact", "SocketAddress", "group_of", "pack_ip"]
 
 LAB_HINT: Final = "; for a lab, allow private addresses (--private-addresses)"
-"""What to do where an address that is refused is meant."""
+"""Appended to messages about refused addresses, in case the user meant them."""
 SocketAddress = tuple[str, int]
 
 _PRIVATE_V4: Final = tuple(
@@ -36,7 +36,7 @@ _PRIVATE_V4_BY_FIRST: Final = {
     ]
     for first in {network.network_address.packed[0] for network in _PRIVATE_V4}
 }
-"""Most addresses are let through by a look at their first byte."""
+"""By first byte, which is enough to let most addresses through."""
 _V4_IN_V6_PREFIXES: Final = (
     bytes(12),  # ::a.b.c.d, ::1 and :: among them
     bytes(10) + b"\xff\xff",  # v4-mapped
@@ -48,16 +48,16 @@ _LOOPBACK_V6: Final = bytes(15) + b"\x01"
 
 
 class Contact:
-    """Twenty bytes of id, an IP address and a port. Immutable by convention."""
+    """A 20-byte id, an IP address and a port. Immutable by convention."""
 
-    # A node knows a hundred; what follows from the rest in no time is not kept.
+    # A node has about a hundred; what is cheap to derive is not stored.
     __slots__ = ("address", "compact", "long_id")
 
     def __init__(
         self, node_id: bytes, packed: bytes, port: int, address: SocketAddress | None = None
     ) -> None:
-        """``packed`` is 4 or 16 bytes; ``address`` says the same with the port, if it is at hand.
-        Raises ValueError for anything that cannot be a node."""
+        """``packed`` is the IP address in 4 or 16 bytes; ``address`` is the same as text with the
+        port, if already at hand. Raises ValueError for anything that cannot be a node."""
         if len(node_id) != NODE_ID_BYTES or type(port) is not int or not 1 <= port <= 65535:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
         if address is None:
@@ -65,12 +65,12 @@ class Contact:
             address = socket.inet_ntop(family, packed), port
         self.address: Final[SocketAddress] = address
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
-        """The 26 or 38 bytes of it in a datagram."""
+        """Its 26 or 38 bytes in a datagram."""
         self.long_id: Final = int.from_bytes(node_id, "big")
 
     @classmethod
     def unpack(cls, compact: bytes) -> Contact:
-        """From the 26 or 38 bytes of a datagram. Raises ValueError."""
+        """Decode 26 or 38 bytes from a datagram. Raises ValueError."""
         return cls(
             compact[:NODE_ID_BYTES],
             compact[NODE_ID_BYTES:-2],
@@ -101,7 +101,7 @@ class Contact:
 
     @property
     def group(self) -> bytes:
-        """The network it is in, /24 or /48: addresses of one group probably have one owner."""
+        """Its /24 (IPv6: /48): addresses in one group probably have one owner."""
         return group_of(self.packed)
 
     def same_home_as(self, other: Contact) -> bool:
@@ -129,8 +129,8 @@ def group_of(packed: bytes) -> bytes:
 
 
 class AddressPolicy:
-    """Which addresses may be nodes. Without it, a stranger's answer could have this node send
-    datagrams into the private network it is in."""
+    """Which addresses may be nodes. Without it, a stranger's answer could make this node send
+    datagrams into its own private network."""
 
     def __init__(self, *, private_addresses: bool) -> None:
         self._private_addresses = private_addresses
@@ -147,7 +147,7 @@ class AddressPolicy:
             return False
         if packed.startswith(_V4_IN_V6_PREFIXES):
             return self._private_addresses and packed == _LOOPBACK_V6
-        # Only 2000::/3 is the internet; unique local and link-local are outside of it.
+        # Only 2000::/3 is the Internet; unique local and link-local addresses are outside.
         public = packed[0] & 0xE0 == 0x20 and not packed.startswith(b"\x20\x01\x0d\xb8")
         return public or self._private_addresses
 

@@ -1,8 +1,9 @@
 """The datagrams between DHT nodes: a pure codec. ``docs/dht.md`` has the grammar with its reasons.
 
 The framing is that of ``rpcudp``: one byte of type (0 query, 1 reply), twenty random bytes that
-pair a reply with its query, and msgpack ``[method, arguments]``. The methods have names of their
-own, so that unmodified nodes ignore ours and we theirs. Everything is in its shortest form::
+pair a reply with its query, and msgpack ``[method, arguments]``. The method names differ from
+upstream's, so that unmodified nodes and ours ignore each other. All values are encoded in their
+shortest form::
 
     query  ping        [network, sender id, flags, padding]
            find_node   [network, sender id, flags, target, token, padding]
@@ -14,15 +15,15 @@ own, so that unmodified nodes ignore ours and we theirs. Everything is in its sh
            find_value  [network, sender id, flags, observed, token, nodes, sequence, record]
            store       [network, sender id, flags, observed, token, status]
 
-``nodes`` is one byte string of nodes one after another, each of 26 bytes (id, IPv4 address, port)
-or 38; which, follows from ``observed``: where the query was seen to come from, packed the same way
-without the id. Later versions may append arguments, which are skipped.
+``observed`` is the address and port that the query came from. ``nodes`` is a concatenation of
+nodes: an id, then an address and port packed as in ``observed``, whose length tells whether a node
+takes 26 bytes (IPv4) or 38 (IPv6). Later versions may append arguments, which are skipped.
 
-**Return routability.** Queries whose replies are long are padded, and whatever a query makes a
-node send back, the ping that probes a stranger included, is at most three times as long as the
-query: a forged source address cannot turn a node into an amplifier. A node under pressure answers
-a query without a good token by a reply with the flag ``AGAIN``, shorter than the query, which
-holds nothing but the token to ask again with.
+**Return routability.** Queries with long replies are padded. Whatever a query makes a node send
+back, including the ping that probes a stranger, is at most three times as long as the query: a
+forged source address cannot turn a node into an amplifier. A node under strain answers a query
+without a valid token by a reply with the flag ``AGAIN``, shorter than the query, which contains
+only the token to ask again with.
 """
 
 from __future__ import annotations
@@ -67,41 +68,41 @@ HEADER_BYTES: Final = 1 + MESSAGE_ID_BYTES
 BYTES_IN_MIN: Final = HEADER_BYTES + 1
 BYTES_IN_MAX: Final = 1400
 BYTES_OUT_MAX: Final = 1200
-"""Fits into one packet on every path of the internet; a fragment lost is a datagram lost."""
+"""Fits into one packet on every path of the Internet: one lost fragment loses the datagram."""
 NODES_MAX: Final = 20
 NODE_BYTES_V4: Final = 26
 NODE_BYTES_V6: Final = 38
 AMPLIFICATION_MAX: Final = 3
 RECORD_BYTES_MAX: Final = 920
 TOKEN_BYTES_MAX: Final = 32
-"""What a token is made of is the business of the node that made it."""
+"""How a token is made is up to the node that issues it."""
 NETWORK_BYTES_MAX: Final = 32
 SEQUENCE_LIMIT: Final = 2**48
 
 PROVE_FLAG: Final = 2
-"""In a ping: have somebody else ping me, of whom I have never heard."""
+"""In a ping: have a node ping me that I have never heard of."""
 SERVER_FLAG: Final = 1
-"""The sender can be asked."""
+"""The sender answers queries."""
 AGAIN_FLAG: Final = 2
-"""In a reply: this is no answer yet; ask again, with the token."""
+"""In a reply: not an answer yet; ask again with the token."""
 
 QUERY_TYPE: Final = 0
 REPLY_TYPE: Final = 1
 STATISTICS_QUERY_TYPE: Final = 2
-"""Followed by the twenty bytes of any datagram, and at least one more. Answered to this machine
-only, by type 3, the same twenty bytes, and JSON."""
+"""Followed by the twenty random bytes that every datagram has, and at least one more. Answered
+within this machine only, by type 3, the same twenty bytes, and JSON."""
 STATISTICS_REPLY_TYPE: Final = 3
 _QUERY_HEAD: Final = bytes((QUERY_TYPE,))
 _REPLY_HEAD: Final = bytes((REPLY_TYPE,))
 
 PING_PADDING: Final = 20
-"""A reply to a ping is shorter than the ping."""
+"""Makes a ping longer than its reply."""
 PROBE_BYTES_MAX: Final = HEADER_BYTES + 2 + 11 + (NETWORK_BYTES_MAX + 2) + 22 + 1 + 22
-"""A ping in the network with the longest name."""
+"""The length of a ping in a network with the longest possible name."""
 
 
 class DatagramError(RemoteProtocolError):
-    """A datagram that is none of ours; ``str()`` is the name it is counted under."""
+    """An invalid datagram; ``str()`` is the counter's name for the reason."""
 
 
 class Method(enum.Enum):
@@ -111,13 +112,13 @@ class Method(enum.Enum):
     STORE = "egtp1.store"
     REACH = "egtp1.reach"
 
-    # By identity, as they are compared; Enum's own way costs as much as a msgpack call.
+    # Hash by identity, as they are compared; Enum's own hash costs as much as a msgpack call.
     __hash__ = object.__hash__
 
 
 _NAMES: Final = {method: method.value for method in Method}
 _METHODS: Final = {method.value: method for method in Method}
-"""``method.value`` and ``Method(name)`` are slow too."""
+"""Tables, as ``method.value`` and ``Method(name)`` are slow too."""
 
 _QUERY_BYTES_MIN: Final = {
     Method.PING: 0,
@@ -149,11 +150,11 @@ class StoreStatus(enum.IntEnum):
     STORED = 0
     """The node holds it now."""
     NEWER_HELD = 1
-    """The node has, or has seen, a newer one."""
+    """The node holds, or has seen, a newer one."""
     REFUSED = 2
     """Invalid, expired, too far in the future, or no room for it."""
     TOKEN = 3
-    """The token is not, or no longer, good: try again with the one in the reply."""
+    """The token is not valid, or no longer: try again with the one in the reply."""
 
 
 _NO_PORT: Final = bytes(2)
@@ -161,29 +162,29 @@ _SPLIT: Final = {
     each: [struct.Struct(f"{each}s" * count).unpack for count in range(NODES_MAX + 1)]
     for each in (NODE_BYTES_V4, NODE_BYTES_V6)
 }
-"""From so many nodes one after another to each: six times as fast as slices of them."""
+"""By node size and count, splits concatenated nodes: six times as fast as slicing."""
 _STATUSES: Final = {int(status): status for status in StoreStatus}
 
 
 class Query(NamedTuple):
-    """One of the four questions."""
+    """A query of any method."""
 
     method: Method
     network: str
     sender: bytes
     server: bool
     key: bytes = b""
-    """The id or peerId that the query is about; empty for a ping."""
+    """The id or peerId that the query is about; empty in a ping or reach."""
     record: bytes = b""
-    """To store."""
+    """The record to store."""
     token: bytes = b""
-    """What the asked node gave with its last answer about the same key; may be empty."""
+    """The token from the asked node's last answer about the same key; may be empty."""
     sequence: int = 0
-    """A record up to this sequence is known and need not be sent."""
+    """Records up to this sequence are known and need not be sent."""
     prove: bool = False
-    """Of a ping: whether the sender wants to know if strangers can reach it."""
+    """In a ping: whether the sender wants to know if strangers can reach it."""
     address: bytes = b""
-    """Of a reach: packed address and port to ping."""
+    """In a reach: the packed address and port to ping."""
 
 
 class Reply(NamedTuple):
@@ -196,17 +197,17 @@ class Reply(NamedTuple):
     observed: bytes
     """Packed address and port that the query came from."""
     nodes: tuple[bytes, ...] = ()
-    """Compact: see :class:`lookup_dht.wire.contact.Contact`."""
+    """In compact form: see :class:`lookup_dht.wire.contact.Contact`."""
     record: bytes = b""
     status: StoreStatus = StoreStatus.REFUSED
     token: bytes = b""
     sequence: int = 0
-    """Of the record that the node holds, whether it sends it or not; 0 if it holds none."""
+    """The sequence of the record that the node holds, sent or not; 0 if it holds none."""
     again: bool = False
 
 
 def reply_bytes_max(query_bytes: int) -> int:
-    """How long the reply to a query of this length may be, to leave room for a probe."""
+    """How long the reply to a query of this length may be, leaving room for a probe."""
     return min(BYTES_OUT_MAX, AMPLIFICATION_MAX * query_bytes - PROBE_BYTES_MAX)
 
 
@@ -216,12 +217,12 @@ def encode_query(message_id: bytes, query: Query) -> bytes:
 
 
 def query_datagram(message_id: bytes, body: bytes) -> bytes:
-    """The datagram with this :func:`query_body`."""
+    """The datagram of a :func:`query_body`."""
     return _QUERY_HEAD + message_id + body
 
 
 def query_body(query: Query) -> bytes:
-    """All of the datagram that comes after the message id: a walk asks everybody the same.
+    """The part of a query after the message id, which a walk encodes once for all nodes.
 
     Raises :class:`LocalProtocolError` for what a datagram cannot carry."""
     method = query.method
@@ -243,20 +244,20 @@ def query_body(query: Query) -> bytes:
 
 
 def _padded(data: bytes, bytes_min: int) -> bytes:
-    """``data`` with its last argument, an empty byte string, made long enough."""
+    """``data`` with its last argument, an empty byte string, extended to reach ``bytes_min``."""
     padding = bytes_min - len(data)
     if padding <= 0:
         return data
     if padding < 256:
         return data[:-1] + bytes((padding,)) + bytes(padding)
-    # The length of a byte string above 255 takes one byte more to say.
+    # The length of a byte string above 255 takes one more byte.
     return data[:-2] + b"\xc5" + padding.to_bytes(2, "big") + bytes(padding)
 
 
 def encode_reply(message_id: bytes, reply: Reply, bytes_max: int) -> bytes | None:
-    """At most ``bytes_max`` bytes: the farthest nodes are left out first, then the record.
+    """Encode in at most ``bytes_max`` bytes, leaving out first the farthest nodes, then the record.
 
-    None if not even the rest fits: then the query was too short to deserve a reply.
+    None if the rest does not fit either: the query was too short to deserve a reply.
     """
     method, nodes = reply.method, reply.nodes
     flags = (SERVER_FLAG if reply.server else 0) | (AGAIN_FLAG if reply.again else 0)
@@ -282,7 +283,7 @@ def encode_reply(message_id: bytes, reply: Reply, bytes_max: int) -> bytes | Non
 
 
 def decode_query(data: bytes) -> Query:
-    """Raises :class:`DatagramError`, and nothing else, for anything but a query."""
+    """Raises :class:`DatagramError`, and nothing else, for anything but a valid query."""
     method, arguments = _arguments(data, _QUERY_TYPES)
     network, sender, flags = arguments[:3]
     server = bool(flags & SERVER_FLAG)
@@ -310,7 +311,7 @@ def decode_query(data: bytes) -> Query:
 
 
 def decode_reply(data: bytes) -> Reply:
-    """Raises :class:`DatagramError`, and nothing else, for anything but a reply."""
+    """Raises :class:`DatagramError`, and nothing else, for anything but a valid reply."""
     method, arguments = _arguments(data, _REPLY_TYPES)
     network, sender, flags, observed = arguments[:4]
     server = bool(flags & SERVER_FLAG)
@@ -346,13 +347,13 @@ def _body(method: Method, arguments: list[object]) -> bytes:
 
 
 def _arguments(data: bytes, types: dict[Method, tuple[type, ...]]) -> tuple[Method, list[Any]]:
-    """The method, and its arguments, which have the types of ``types`` and may be followed by
-    those of a later version. Network, sender and flags are checked, since all have them."""
+    """The method and its arguments, which have the types in ``types`` and may be followed by those
+    of a later version. The sender and flags, which all methods share, are validated here."""
     if not BYTES_IN_MIN <= len(data) <= BYTES_IN_MAX:
         raise DatagramError("datagram_size")
     encoded = data[HEADER_BYTES:]
     try:
-        # What a length promises is allocated before it is read, so promises are limited too.
+        # msgpack allocates the declared length before reading, so lengths are limited too.
         body = msgpack.unpackb(
             encoded, max_array_len=32, max_map_len=0, max_ext_len=0, max_str_len=64
         )
@@ -383,7 +384,7 @@ def _nodes(joined: bytes, observed: bytes) -> tuple[bytes, ...]:
     if len(joined) % each or len(joined) > NODES_MAX * each:
         raise DatagramError("datagram_fields")
     nodes = _SPLIT[each][len(joined) // each](joined)
-    # Ports below 256 are rare, so most replies are spared a look at each node.
+    # Port 0 is invalid. Ports below 256 are rare, so most replies need no scan of each node.
     if 0 in joined[each - 2 :: each] and any(node.endswith(_NO_PORT) for node in nodes):
         raise DatagramError("datagram_fields")
     return nodes

@@ -1,8 +1,8 @@
-"""The id of a DHT node: its prefix follows from its IP address, its tail is random (BEP 42).
+"""The id of a DHT node: its prefix is derived from its IP address, its tail is random (BEP 42).
 
-It has nothing to do with the peerId of whoever runs the node: that would tie an identity to an
-IP address, and keys can be ground until their peerIds surround a victim's. With the prefix bound
-to the masked address, one machine can choose among eight places in the network, no more.
+It is independent of the peerId of whoever runs the node: otherwise it would tie an identity to an
+IP address, and an attacker could generate keys until their peerIds surround a victim's. With the
+prefix bound to the masked address, one machine can choose among only eight places in the network.
 https://www.bittorrent.org/beps/bep_0042.html
 """
 
@@ -34,11 +34,11 @@ _CRC32C: Final = _crc32c_table()
 
 
 def _prefix(packed: bytes, choice: int) -> int:
-    """The checksum whose first 21 bits the id begins with."""
+    """The checksum whose first 21 bits begin the id."""
     table, crc = _CRC32C, 0xFFFFFFFF
     first = (choice & 7) << 5
     if len(packed) == 4:
-        # Every node that somebody suggests is checked: the same without a loop, in half the time.
+        # The loop below, unrolled: half the time, as every suggested node is checked.
         crc = 0xFFFFFF ^ table[0xFF ^ (packed[0] & 0x03 | first)]
         crc = crc >> 8 ^ table[(crc ^ packed[1] & 0x0F) & 0xFF]
         crc = crc >> 8 ^ table[(crc ^ packed[2] & 0x3F) & 0xFF]
@@ -50,7 +50,7 @@ def _prefix(packed: bytes, choice: int) -> int:
 
 
 def new_node_id(packed: bytes | None, entropy: Entropy) -> bytes:
-    """An id for a node at this public address; all random for a private or unknown one."""
+    """An id for a node at this public address; entirely random for a private or unknown one."""
     node_id = bytearray(entropy(20))
     if packed is not None and _PUBLIC.allows(packed):
         crc = _prefix(packed, node_id[19])
@@ -59,29 +59,29 @@ def new_node_id(packed: bytes | None, entropy: Entropy) -> bytes:
 
 
 def fits(node_id: bytes, packed: bytes) -> bool:
-    """Whether a node at this address may have this id. Private addresses are exempt: behind
-    them nobody has a public one to bind the id to."""
+    """Whether a node at this address may have this id. Private addresses are exempt: there is no
+    public one to bind the id to."""
     return not _PUBLIC.allows(packed) or fits_public(node_id, packed)
 
 
 def fits_public(node_id: bytes, packed: bytes) -> bool:
-    """The same of an address that is known to be public."""
+    """The same for an address known to be public."""
     crc = _prefix(packed, node_id[19])
     return int.from_bytes(node_id[:3], "big") >> 3 == crc >> 11
 
 
 class AddressVotes:
-    """Which public address others see us at. A node that listens on 0.0.0.0 learns it only so.
+    """The public address at which others see us: the only way for a node on 0.0.0.0 to learn it.
 
-    Only nodes that this node itself asked have a vote, one per /16: two networks have to agree,
-    so that one liar cannot have us change our id.
+    Only nodes that this node itself asked have a vote, one per /16 (IPv6: /32): two networks have
+    to agree, so that one liar cannot make us change our id.
     """
 
     def __init__(self) -> None:
         self._votes: dict[bytes, bytes] = {}
 
     def cast(self, voter: bytes, seen: bytes) -> None:
-        """``voter``, a packed address, sees us at the packed address ``seen``."""
+        """``voter`` sees us at ``seen``; both are packed addresses."""
         group = voter[:2] if len(voter) == 4 else voter[:4]
         if not _PUBLIC.allows(seen):
             return
@@ -91,7 +91,7 @@ class AddressVotes:
             del self._votes[next(iter(self._votes))]
 
     def winner(self) -> bytes | None:
-        """The address that at least two voters, and more than half of them, agree on."""
+        """The address on which at least two voters, and more than half of them, agree."""
         votes = list(self._votes.values())
         for seen in set(votes):
             if votes.count(seen) >= 2 and votes.count(seen) * 2 > len(votes):
