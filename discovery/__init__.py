@@ -1,8 +1,7 @@
-"""Discovery Services: where a node learns of relay servers (seed I.C, R10 and R11).
+"""Discovery services: how a node learns of relay servers (seed I.C, R10 and R11).
 
-:class:`DiscoveryMan` reads a file that the user edits while the program runs;
-:class:`StaticDiscovery` introduces a list that never changes. Both are a
-:class:`egtp.DiscoveryService`.
+:class:`DiscoveryMan` reads a file that the user may edit while the program runs;
+:class:`StaticDiscovery` introduces a fixed list. Both implement :class:`egtp.DiscoveryService`.
 """
 
 from __future__ import annotations

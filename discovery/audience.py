@@ -1,8 +1,7 @@
-"""Those who asked to be introduced, and how they are called: later, and apart from each other.
+"""The listeners of a discovery service, and how they are called: later, and independently.
 
-Every call is an event of its own on the loop. So nobody is called back inside of his own call,
-and the loop itself passes the exception of one listener to its exception handler, while the
-others are still called.
+Every call is a loop callback of its own. So no listener is called back from inside its own call,
+and if one raises, the loop's exception handler gets the exception and the others are still called.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ __all__ = ["Audience"]
 
 
 class Audience:
-    """Registered functions, and the list that they are called with."""
+    """The registered listeners, and the list they are called with."""
 
     def __init__(self, introductions: Sequence[Introduction] | None = None) -> None:
-        """None: there is nothing to say yet, not even that there are no relays."""
+        """None means that nothing is known yet, not even that there are no relays."""
         self._loop: asyncio.AbstractEventLoop | None = None
         self._calls: dict[Introduce, asyncio.Handle | None] = {}
         self.introductions = None if introductions is None else tuple(introductions)
@@ -28,30 +27,30 @@ class Audience:
     def admit(self, introduce: Introduce) -> None:
         """Call ``introduce`` soon with the current list, and again with each later one.
 
-        Whoever is admitted already is called once more, not twice from now on.
+        A listener that is already admitted is called once more, but not twice from now on.
         """
         loop = self.on_loop()
         self.dismiss(introduce)
         self._calls[introduce] = None
         if self.introductions is not None:
-            # An immutable list, so that no listener can change what the next one sees.
+            # A tuple, so that no listener can change what the next one sees.
             self._calls[introduce] = loop.call_soon(introduce, self.introductions)
 
     def dismiss(self, introduce: Introduce) -> None:
-        """Never call ``introduce`` again, not even with what is already under way to it."""
+        """Never call ``introduce`` again; a call already scheduled is cancelled."""
         self.on_loop()
         handle = self._calls.pop(introduce, None)
         if handle is not None:
             handle.cancel()
 
     def tell(self, introductions: tuple[Introduction, ...]) -> None:
-        """Call everybody soon with a new list. It replaces one that is still under way."""
+        """Call every listener soon with a new list, which replaces any not yet delivered."""
         self.introductions = introductions
         for introduce in tuple(self._calls):
             self.admit(introduce)
 
     def close(self) -> None:
-        """Forget everybody, the list and the loop."""
+        """Forget the listeners, the list and the loop."""
         for handle in self._calls.values():
             if handle is not None:
                 handle.cancel()
@@ -60,7 +59,7 @@ class Audience:
         self._loop = None
 
     def on_loop(self) -> asyncio.AbstractEventLoop:
-        """The running loop, which has to stay the same one (R15). Raises :class:`WrongLoop`."""
+        """The running loop, which must always be the same one (R15). Raises :class:`WrongLoop`."""
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

@@ -1,10 +1,10 @@
 """The DiscoveryMan: relay servers from a local file that the user edits (seed I.C, R10 and R11).
 
-The file is polled on the event loop: one ``stat`` per interval, without a thread or a dependency,
-and alike on every system and file system. A change is read once it has held still for one more
-interval. By then an editor that writes in place has finished, and a file that was removed and
-written anew is back. And since time stamps are coarse, a file that is read right after a change
-could change again without looking changed.
+The file is polled on the event loop: one ``stat`` per interval needs no thread and no dependency,
+and works the same on every system and file system. A change is read once the file has been stable
+for one more interval. By then an editor that writes in place has finished, and a file that was
+removed and rewritten is back. Also, timestamps are coarse: a file read right after a change could
+change again unnoticed.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _Stamp: TypeAlias = tuple[int, int, int, int]
 
 
 class DiscoveryMan:
-    """Introduces the relay servers in the file at ``path``, and does so again after each edit that
-    changes them (R11). An edit is seen within two intervals.
+    """Introduces the relay servers in the file at ``path``, and again after each edit that changes
+    them (R11). An edit is noticed within two intervals.
 
-    Use it with ``async with``, or call :meth:`start` and :meth:`close`. Whoever asks before the
-    start is called soon after it.
+    Use it with ``async with``, or call :meth:`start` and :meth:`close`. A listener that asks before
+    the start is called soon after it.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class DiscoveryMan:
     ) -> None:
         """
         :param path: a TOML file; see :func:`parse_relay_file`.
-        :param poll_interval_s: seconds between two looks at the file.
+        :param poll_interval_s: seconds between two checks of the file.
         :param on_error: called on the event loop, once for each change of the file that cannot be
-            used; the last good list stays in use. Without it, such an error is logged as a warning.
+            used; the last good list stays in use. By default such an error is logged as a warning.
 
-        Raises :class:`InvalidConfig` for an interval that is not a positive time.
+        Raises :class:`InvalidConfig` for an interval that is not positive and finite.
         """
         if not 0 < poll_interval_s < math.inf:
             raise InvalidConfig(
                 f"poll_interval_s must be a positive number of seconds, not {poll_interval_s}"
             )
-        # Absolute, so that the program may change its directory, and messages name the file.
+        # Absolute, so that the program may change directory, and messages name the whole path.
         self._path: Final = Path(path).absolute()
         self._poll_interval_s: Final = poll_interval_s
         self._on_error: Final = on_error or _log_error
@@ -69,25 +69,25 @@ class DiscoveryMan:
 
     @property
     def introductions(self) -> tuple[Introduction, ...]:
-        """The last good list; empty before the start and after the end."""
+        """The last good list; empty before the start and after closing."""
         return self._audience.introductions or ()
 
     def start(self) -> None:
-        """Read the file now, and watch it from now on. Does nothing if it was started before.
+        """Read the file now, and watch it from now on. Does nothing if already started.
 
-        Raises :class:`InvalidConfig` if the file is missing or broken, and then watches nothing;
+        Raises :class:`InvalidConfig` if the file is missing or invalid, and does not watch it then;
         :class:`WrongLoop` without a running loop.
         """
         self._audience.on_loop()
         if self._timer is not None:
             return
-        # Not settled: the first poll reads it again, in case it was changed just after this.
+        # Not settled: the first poll reads the file again, in case it changes just after this.
         self._stamp, self._settled = self._take_stamp(), False
         self._audience.tell(self._read())
         self._arm()
 
     def close(self) -> None:
-        """Stop watching, and call nobody any more, not even those with a call under way."""
+        """Stop watching, and call no listener any more; calls already scheduled are cancelled."""
         if self._timer is not None:
             self._audience.on_loop()
             self._timer.cancel()
@@ -114,7 +114,7 @@ class DiscoveryMan:
         self._timer = loop.call_later(self._poll_interval_s, self._poll)
 
     def _poll(self) -> None:
-        # First of all: whatever happens below, ``on_error`` included, must not end the polling.
+        # First, so that nothing below can end the polling, not even an ``on_error`` that raises.
         self._arm()
         stamp = self._take_stamp()
         if stamp != self._stamp:
@@ -133,10 +133,10 @@ class DiscoveryMan:
             self._audience.tell(introductions)
 
     def _take_stamp(self) -> _Stamp | None:
-        """What changes whenever the file does; None if there is no file to be seen.
+        """A value that changes whenever the file does; None if the file cannot be seen.
 
-        The time of the last status change is part of it for the sake of a file whose permissions
-        were mended, and of one that was replaced by a copy with an old time stamp.
+        It includes ctime, for a file whose permissions were fixed, or that was replaced by a copy
+        with an old timestamp.
         """
         try:
             status = self._path.stat()
@@ -146,7 +146,7 @@ class DiscoveryMan:
 
     def _read(self) -> tuple[Introduction, ...]:
         try:
-            # To open a named pipe would block the loop until somebody writes into it.
+            # Opening a named pipe would block the loop until somebody writes to it.
             if not stat.S_ISREG(self._path.stat().st_mode):
                 raise InvalidConfig(f"{self._path} is not a file; name a TOML file with relays")
             with self._path.open("rb") as file:

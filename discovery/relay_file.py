@@ -1,4 +1,4 @@
-"""The relay file: relay servers that this node may use, written by its user in TOML (R11)::
+"""The relay file: a TOML file in which the user lists relay servers that this node may use (R11)::
 
     [[relay]]
     contact = "egtp:<peerId>.<record>"   # a contact link; with its record no lookup is needed
@@ -6,8 +6,8 @@
     contact = "egtp:<peerId>"            # looked up when needed
     note = "my friend's"                 # optional free text
 
-Pure: bytes in, introductions out. Every mistake is an :class:`InvalidConfig` that says where it is
-and what to do. An unknown key is a mistake, too: it is most likely a misspelt known one.
+Pure: bytes in, introductions out. Every error is an :class:`InvalidConfig` that says where it is
+and what to do. An unknown key is an error too: most likely it is a misspelt known one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from egtp.values.identity import NodeId
 __all__ = ["FILE_BYTES_MAX", "RELAYS_MAX", "parse_relay_file"]
 
 FILE_BYTES_MAX: Final = 2**20
-"""Far more than any list that a person keeps; a larger file is the wrong one."""
+"""Far more than any list that a person maintains; a larger file must be the wrong one."""
 
 RELAYS_MAX: Final = 1000
 """Verifying this many records blocks the event loop for about a tenth of a second."""
@@ -32,10 +32,10 @@ _QUOTED_CHARACTERS_MAX: Final = 60
 
 
 def parse_relay_file(data: bytes, source: str) -> tuple[Introduction, ...]:
-    """The relay servers in ``data``, in the order of the file; there may be none.
+    """The relay servers in ``data``, in file order; there may be none.
 
-    ``source`` names the file in messages. Raises :class:`InvalidConfig` for any mistake, saying
-    where it is and what to do.
+    ``source`` names the file in messages. Raises :class:`InvalidConfig` for any error, saying where
+    it is and what to do.
     """
     document = _parse_toml(data, source)
     for key in document:
@@ -70,7 +70,7 @@ def _parse_toml(data: bytes, source: str) -> dict[str, Any]:
             f"{source}: larger than {FILE_BYTES_MAX} bytes; is this really the relay file?"
         )
     try:
-        # Some editors put a byte order mark in front, which TOML does not allow.
+        # Some editors write a byte order mark, which TOML does not allow.
         return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -78,7 +78,7 @@ def _parse_toml(data: bytes, source: str) -> dict[str, Any]:
     except RecursionError:
         raise InvalidConfig(f"{source}: nested too deeply to be a relay file") from None
     except ValueError as error:
-        # TOMLDecodeError names line and column. An absurdly long number is a plain ValueError.
+        # TOMLDecodeError names line and column. An absurdly long number raises plain ValueError.
         raise InvalidConfig(f"{source}: not TOML: {error}; fix it there") from None
 
 

@@ -1,5 +1,5 @@
-"""A Discovery Service whose relay servers never change: for applications that bring their own, and
-for simulations."""
+"""A discovery service whose relay servers never change: for simulations, and for applications that
+bring their own."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["StaticDiscovery"]
 
 
 class StaticDiscovery:
-    """Introduces the same relay servers once to everybody who asks (R10). It belongs to the event
-    loop on which it is first called."""
+    """Introduces the same relay servers once to every listener that asks (R10). It belongs to the
+    event loop on which it is first called."""
 
     def __init__(self, introductions: Iterable[Introduction]) -> None:
         """Raises :class:`InvalidConfig` for anything but introductions."""
