@@ -13,9 +13,9 @@
 
     simulate(story, seed=7)
 
-The programs are not changed and are told nothing. Their event loop has no clock but a number, and
-its sockets lead to other machines of the same process. Everything that happens follows from the
-seed.
+The programs run unchanged and do not know that they are simulated. The clock of their event loop is
+a plain number, and its sockets lead to other machines in the same process. Everything that happens
+follows from the seed.
 """
 
 from __future__ import annotations

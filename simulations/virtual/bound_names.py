@@ -1,8 +1,8 @@
-"""Where programs and libraries bound something of the standard library to a name of their own.
+"""Names under which programs and libraries bound functions and classes of the standard library.
 
-``from time import time`` leaves a name that nobody notices whose module ``time`` is changed later,
-and so do a class attribute and a default argument. Each of them is found and, for as long as a
-story runs, changed as well. What was put into an object or a closure before the run is not found.
+After ``from time import time``, patching the module ``time`` has no effect on the imported name;
+the same holds for class attributes and default arguments. All of these are found and, while a story
+runs, patched as well. References that an object or a closure took before the run are not found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from simulations.virtual.unreal import TRUSTED, Replaced, everything_replaced
 __all__ = ["Bound", "bound_names", "replaced"]
 
 MODULES_MAX: Final = 10_000
-"""Of which it is remembered what they bound; looking at all of them takes milliseconds."""
+"""Modules whose bound names are cached; searching all of them anew takes milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,14 +27,14 @@ class Bound:
     """One such name."""
 
     put: Callable[[Any], None]
-    """Changes what it stands for."""
+    """Rebinds the name."""
     former: Any
     other: Any
-    """What it stands for while a story runs."""
+    """Its value while a story runs."""
 
 
 def bound_names() -> Iterator[Bound]:
-    """In all modules that are there now."""
+    """The bound names in all modules that are loaded now."""
     for name, module in list(sys.modules.items()):
         package = name.partition(".")[0]
         if package in TRUSTED or package in sys.stdlib_module_names:
@@ -45,7 +45,7 @@ def bound_names() -> Iterator[Bound]:
 
 @functools.cache
 def replaced() -> tuple[Replaced, ...]:
-    """The same for all runs: a name that a module binds during one keeps its stand-in."""
+    """The same stand-ins for all runs: a name bound during one run keeps its stand-in."""
     return tuple(everything_replaced())
 
 
@@ -56,7 +56,7 @@ def _stand_ins() -> Mapping[int, Replaced]:
 
 @functools.lru_cache(MODULES_MAX)
 def _bound_in(module: ModuleType, _size: int) -> tuple[Bound, ...]:
-    """``_size`` is how many names it has: with more of them, it is looked at again."""
+    """``_size`` is the module's number of names: if it changes, the module is searched again."""
     return tuple(_search(module))
 
 
@@ -75,7 +75,7 @@ def _in_class(cls: type) -> Iterator[Bound]:
     for name, value in list(vars(cls).items()):
         function = getattr(value, "__func__", value)
         if (other := _stand_in(function)) is not None:
-            # A function in C is no method of the class, and neither is what stands in for it.
+            # A C function does not become a method of the class; neither may its stand-in.
             kept = other if isinstance(other, type) else staticmethod(other)
             yield Bound(functools.partial(setattr, cls, name), value, kept)
         elif isinstance(function, FunctionType):

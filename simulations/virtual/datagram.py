@@ -18,7 +18,7 @@ __all__ = ["DatagramTransport"]
 
 
 class DatagramTransport(asyncio.DatagramTransport):
-    """One bound socket. Its program is told of nothing that got lost, as on the Internet."""
+    """One bound socket. As on the Internet, its program does not learn of lost datagrams."""
 
     def __init__(
         self,
@@ -41,20 +41,20 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._closing = False
         host.datagrams[local] = self
 
-    # What protocols ask
+    # For protocols
 
     def is_closing(self) -> bool:
         return self._closing
 
     def get_write_buffer_size(self) -> int:
-        """Nothing waits here: what is not sent at once is lost on the way."""
+        """Always 0: every datagram goes out at once."""
         return 0
 
     def getsockname(self) -> tuple[Any, ...]:
         return as_seen(self._local)
 
     def setsockopt(self, *_: Any) -> None:
-        """There is nothing to set."""
+        """Ignored: there are no options."""
 
     def sendto(self, data: Any, addr: Any = None) -> None:
         if not isinstance(data, bytes | bytearray | memoryview):
@@ -82,16 +82,16 @@ class DatagramTransport(asyncio.DatagramTransport):
     def abort(self) -> None:
         self.close()
 
-    # What happens to it
+    # For the network
 
     def vanish(self) -> None:
-        """The machine lost its power, or the program closed it: no more comes or goes."""
+        """Stop sending and receiving: the machine lost power, or the program closed the socket."""
         self._closing = True
         if self._host.datagrams.get(self._local) is self:
             del self._host.datagrams[self._local]
 
     def put_on_line(self, data: bytes, target: Endpoint) -> None:
-        """Let a datagram go."""
+        """Put a datagram on the line."""
         host, loop, network = self._host, self._loop, self._network
         source = self._local
         if source[0] in WILDCARDS:
@@ -126,7 +126,7 @@ class DatagramTransport(asyncio.DatagramTransport):
             socket._context.run(socket._received, data, way.source)
 
     def _is_stranger(self, way: Route) -> bool:
-        """To the machine that its datagram came to."""
+        """Whether the receiving machine's firewall takes this datagram for a stranger's."""
         host, port = way.target, way.destination[1]
         return host is not self._host and not host.flows.admits(self._loop.now, port, way.source)
 
@@ -144,7 +144,7 @@ class DatagramTransport(asyncio.DatagramTransport):
             )
 
     def _refused(self, way: Route) -> None:
-        """The other machine says that nobody listens; only connected sockets are told."""
+        """Nobody listens there, and the other machine says so; only connected sockets see it."""
         if self._remote is None:
             return
         at_s = self._network.lines.segment(way.target.name, self._host.name, 0, self._loop.now)

@@ -1,9 +1,8 @@
-"""Dates that stand in for ``datetime.datetime`` and ``datetime.date``, and do not read the clock.
+"""Stand-ins for ``datetime.datetime`` and ``datetime.date`` that do not read the real clock.
 
-Their methods are written in C and cannot be replaced one by one, so the classes are: by a subclass
-that makes objects of the real class, and passes for it in ``isinstance`` and as a key.
+Their methods are written in C and cannot be patched one by one, so the whole class is replaced: by
+a subclass that creates objects of the real class, and passes for it in ``isinstance`` and as a key.
 """
-# What a program asks for, with or without a time zone, is what it gets.
 
 from __future__ import annotations
 
@@ -24,8 +23,8 @@ class _Machine(Protocol):
 
 
 def dates_like(real: type[Any], machine_to_ask: Callable[[str, str], _Machine | None]) -> type[Any]:
-    """A class like the real one; the other argument says whose clock counts, None for the real
-    one, from the name of what was called and its kind."""
+    """A stand-in for the class ``real``. ``machine_to_ask``, called with the name and kind of what
+    was called, returns the machine whose clock counts, or None for the real clock."""
 
     class Kind(type):
         def __instancecheck__(cls, instance: Any) -> bool:
@@ -71,8 +70,8 @@ def dates_like(real: type[Any], machine_to_ask: Callable[[str, str], _Machine | 
 
 @contextlib.contextmanager
 def dates_are_pickled() -> Iterator[None]:
-    """Inside of it, dates are pickled without the name of their class, by which pickle would find
-    another one."""
+    """Within this context, dates are pickled without the name of their class, under which pickle
+    would find the stand-in."""
     for real in DATES:
         copyreg.pickle(real, _reduced)
     try:

@@ -1,4 +1,4 @@
-"""Dial: the handshake of a connection, asked for, answered and confirmed."""
+"""Dial: the TCP handshake, SYN, SYN-ACK and ACK."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["Dial"]
 
 SYN_RETRY_S: Final = 1.0
 SYN_TRIES: Final = 7
-"""Linux asks seven times, each time waiting twice as long: 127 seconds in all."""
+"""Linux sends seven SYNs and doubles the wait each time: 127 seconds in all."""
 
 
 class Dial:
-    """One attempt to connect; ``done`` is the connection, or why there is none."""
+    """One attempt to connect; ``done`` yields the connection, or the error."""
 
     def __init__(self, network: Network, host: Host, local: Endpoint, remote: Endpoint) -> None:
         self._network = network
@@ -41,7 +41,7 @@ class Dial:
         self.done.cancel()
 
     def _ask_in(self, seconds: float) -> None:
-        """By the clock of the machine that asks: while it sleeps, it does not give up either."""
+        """By the dialling machine's clock: while it sleeps, its dial does not time out."""
         self._loop.call_later(seconds, self._ask, context=self._process.context)
 
     def _ask(self) -> None:
@@ -62,7 +62,7 @@ class Dial:
             loop.happen(at_s, self._asked, way)
 
     def _asked(self, way: Route) -> None:
-        """At the machine that is asked."""
+        """At the target: the SYN arrives."""
         target = way.target
         if self.done.done() or not target.is_up or target.is_asleep:
             return
@@ -83,7 +83,7 @@ class Dial:
             self._loop.happen(at_s, self._answered, way, listener)
 
     def _answered(self, way: Route, listener: Listener) -> None:
-        """Back at the machine that asks: for it, the connection is there."""
+        """Back at the dialling machine: for it, the connection is established."""
         if self.done.done() or not self._process.runs or not self._host.owns(self._local[0]):
             return
         back = Route(self._host, way.destination, self._local, way.mappings)
@@ -96,7 +96,7 @@ class Dial:
         self._loop.happen(at_s, self._accept, pair[1], listener)
 
     def _accept(self, stream: StreamTransport, listener: Listener) -> None:
-        """At the machine that was asked, which now knows that the other one knows."""
+        """At the target: the final ACK arrives."""
         if not stream.host.is_up:
             stream.vanish()
         elif not listener.is_open:

@@ -1,4 +1,4 @@
-"""Disk: the folder of a machine, which outlives its crashes."""
+"""Disk: the folder of a machine, which survives crashes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Disk"]
 
 
 class Disk:
-    """Is not on the real disk before somebody asks for it."""
+    """A temporary folder on the real disk, created on first use."""
 
     def __init__(self, name: str) -> None:
         self._prefix: Final = f"host-{name.replace('/', '-')}-"
@@ -24,8 +24,8 @@ class Disk:
         return self._folder
 
     def copy(self) -> Path | None:
-        """As it is now. Python runs ``finally`` when it throws a coroutine away; a machine without
-        power writes nothing more."""
+        """Copy the folder, to be restored once a crash is complete: as Python destroys coroutines
+        it runs their ``finally`` blocks, but a machine without power writes nothing more."""
         if self._folder is None:
             return None
         copy = self._new()
@@ -33,20 +33,20 @@ class Disk:
         return copy
 
     def restore(self, copy: Path | None) -> None:
-        """As it was when the copy was made, which is used up."""
+        """Return to the state of ``copy``, which is used up."""
         self.lose()
         if copy is not None:
             shutil.copytree(copy, self.folder, dirs_exist_ok=True, symlinks=True)
             shutil.rmtree(copy)
 
     def lose(self) -> None:
-        """It is empty from now on."""
+        """Empty the folder."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder.mkdir(exist_ok=True)
 
     def discard(self) -> None:
-        """Remove what a run leaves on the real disk."""
+        """Remove the folder from the real disk."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 

@@ -3,13 +3,13 @@
 ::
 
     SimulationError
-    ├── ImpossibleWorld   what was asked for cannot be: a negative latency, an address twice
-    ├── NotSimulated      the program asked for something that is not simulated
+    ├── ImpossibleWorld   no world can be like that: a negative latency, an address used twice
+    ├── NotSimulated      the program uses something that is not simulated
     ├── Unreal            the program reads the real clock or real entropy, or really waits
     ├── Blocked           a callback blocks the event loop for seconds
     ├── Stalled           nothing more can happen, and the story has not ended
     ├── Overdue           the story takes longer than its limit
-    ├── Unhandled         a task or callback raised something that nobody caught
+    ├── Unhandled         a task or callback raised an exception that nobody caught
     └── HostDown          the machine is down, or crashed during the work
 """
 
@@ -29,19 +29,19 @@ __all__ = [
 
 
 class SimulationError(Exception):
-    """The root: anything that is wrong with a simulated run."""
+    """The root of all errors of a simulated run."""
 
 
 class ImpossibleWorld(SimulationError, ValueError):
-    """There can be no such world; the message says why."""
+    """No such world can exist; the message says why."""
 
 
 class NotSimulated(SimulationError, NotImplementedError):
-    """The simulation does not have it: threads, raw sockets, child processes, TLS."""
+    """Not part of the simulation: threads, raw sockets, child processes, TLS."""
 
 
 class Unreal(SimulationError):
-    """The program went around the simulation; the message names the place."""
+    """The program bypassed the simulation; the message names the place."""
 
 
 class Blocked(SimulationError):
@@ -49,7 +49,7 @@ class Blocked(SimulationError):
 
 
 class Stalled(SimulationError):
-    """Nobody can go on; the message says who waits for what."""
+    """No task can go on; the message says who waits for what."""
 
 
 class Overdue(SimulationError):
@@ -57,7 +57,7 @@ class Overdue(SimulationError):
 
 
 class Unhandled(SimulationError):
-    """A task or callback raised something that nobody caught: it is the ``__cause__``."""
+    """A task or callback raised an exception that nobody caught: the ``__cause__``."""
 
 
 class HostDown(SimulationError, ConnectionError):

@@ -1,4 +1,4 @@
-"""Fault: something that is wrong with the world for a while."""
+"""Fault: something that is temporarily wrong with the world."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Fault:
 
     @property
     def is_healed(self) -> bool:
-        """Whether it is over."""
+        """Whether the fault is over."""
         return self._heal is None
 
     def heal(self) -> None:
@@ -48,7 +48,7 @@ class Fault:
 
 
 class Faults(Generic[_T]):
-    """Those of one kind at one place, which may overlap and be healed in any order."""
+    """The faults of one kind at one place. They may overlap and be healed in any order."""
 
     def __init__(self) -> None:
         self._there: dict[int, _T] = {}
@@ -56,11 +56,11 @@ class Faults(Generic[_T]):
 
     @property
     def last(self) -> _T | None:
-        """The one that counts: of those that are not healed, the last that began."""
+        """The fault in effect: of those not healed, the one that began last."""
         return self._there[max(self._there)] if self._there else None
 
     def begin(self, fault: _T) -> Callable[[], None]:
-        """Returns what heals it."""
+        """Begin a fault, and return the function that heals it."""
         self._begun += 1
         number = self._begun
         self._there[number] = fault

@@ -1,4 +1,4 @@
-"""Flows: whom a machine exchanged datagrams with lately, as a stateful firewall remembers it."""
+"""Flows: a machine's recent datagram peers, as a stateful firewall tracks them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ IDLE_S: Final = 120.0
 
 
 class Flows:
-    """Noted whether or not a firewall is up: one that comes up knows those from before it."""
+    """Tracked even while no firewall is up, since one that comes up knows the flows before it."""
 
     def __init__(self) -> None:
-        # By own port and peer, when it was last used. What was not used since the last turn is in
-        # the older one of the two, and is forgotten at the next: nobody goes through all of them.
+        # When each flow was last used, by own port and peer. Flows not used since the last turn are
+        # in the older of the two dicts, which the next turn drops whole, without a scan.
         self._young: dict[int, dict[Endpoint, float]] = {}
         self._old: dict[int, dict[Endpoint, float]] = {}
         self._turned_s = 0.0
 
     def sent(self, now_s: float, port: int, peer: Endpoint) -> None:
-        """The machine sent somebody something from one of its ports."""
+        """The machine sent a datagram to ``peer`` from ``port``."""
         if now_s - self._turned_s > IDLE_S:
             self._old, self._young = self._young, {}
             self._turned_s = now_s
@@ -33,7 +33,7 @@ class Flows:
         flows[peer] = now_s
 
     def admits(self, now_s: float, port: int, peer: Endpoint) -> bool:
-        """Whether something that comes from a peer belongs to a flow, and so keeps it alive."""
+        """Whether a datagram from ``peer`` belongs to a flow; if so, it keeps the flow alive."""
         for flows in (self._young, self._old):
             used_s = flows.get(port, {}).get(peer)
             if used_s is not None and now_s - used_s <= IDLE_S:
@@ -42,5 +42,5 @@ class Flows:
         return False
 
     def forget(self) -> None:
-        """The machine starts again."""
+        """Forget all flows: the machine restarts."""
         self._young, self._old = {}, {}

@@ -1,8 +1,8 @@
-"""Garbage is collected at fixed turns of the loop, and at no other moment while a story runs.
+"""While a story runs, garbage is collected at fixed turns of the loop only.
 
-Left to itself, Python collects after so and so many allocations, those of the process before the
-run included. What a program does as its garbage is found (a generator that is closed, a task whose
-exception nobody took) would happen at another moment in each process.
+By default, Python collects after a number of allocations, counting those before the run. So the
+effects of a collection (a generator is closed, a task's unretrieved exception is reported) would
+come at a different moment in each process.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Final
 __all__ = ["YOUNG_TURNS", "collect_garbage", "no_other_collections"]
 
 YOUNG_TURNS: Final = 5_000
-"""Turns between two looks at what is new since the last one."""
+"""Turns between two collections of the young generations."""
 ALL_TURNS: Final = 100 * YOUNG_TURNS
-"""Turns between two looks at everything, which takes a second where ten million objects live."""
+"""Turns between two full collections, each of which takes a second with ten million objects."""
 MACHINES: Final = 1_000
-"""Where there are twice as many, that look takes twice as long, and is taken half as often."""
+"""Twice as many make a full collection take twice as long, so it is done half as often."""
 
 
 def collect_garbage(turns: int, machines: int) -> None:
-    """Called each ``YOUNG_TURNS`` turns. ``machines`` is how many the world has."""
+    """Called every ``YOUNG_TURNS`` turns. ``machines`` is how many the world has."""
     everything = turns % (ALL_TURNS * max(1, machines // MACHINES)) == 0
     gc.collect(2 if everything else 1)
 
 
 @contextlib.contextmanager
 def no_other_collections() -> Iterator[None]:
-    """Inside of it, Python collects nothing by itself."""
+    """Within this context, Python does not collect garbage by itself."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -27,7 +27,7 @@ __all__ = ["Host"]
 _T = TypeVar("_T")
 
 EPHEMERAL_PORTS: Final = range(32_768, 61_000)
-"""As Linux gives them out."""
+"""Linux's range."""
 
 
 class Host:
@@ -58,7 +58,7 @@ class Host:
         self.process: Process = Process(self)
         self.power_cuts: int = 0
         self.when_awake: list[Callable[[], None]] = []
-        """What its kernel has to do when it does not sleep any more."""
+        """What its kernel does as soon as it wakes up."""
         self.streams: dict[int, StreamTransport] = {}
         self.listeners: dict[tuple[str, int], Listener] = {}
         self.datagrams: dict[tuple[str, int], DatagramTransport] = {}
@@ -109,7 +109,7 @@ class Host:
         process = self.process
         errand = Errand(process, work)
         task = self.network.loop.create_task(errand, name=name, context=process.context.copy())
-        # What was started goes on, whether or not anybody still looks at it.
+        # Held here, so that the work goes on even if the caller drops the task.
         process.started.add(task)
         task.add_done_callback(process.started.discard)
         return task
@@ -126,16 +126,16 @@ class Host:
         return self.clocks.elapsed(self.network.loop.now)
 
     def unix_time(self) -> float:
-        """What its wall clock says, in Unix seconds."""
+        """Its wall clock, in Unix seconds."""
         return self.clocks.wall(self.network.loop.now)
 
     @property
     def asleep_s(self) -> float:
-        """How many seconds it was asleep, in all, up to when it last woke up."""
+        """The total seconds that it was asleep, up to when it last woke up."""
         return self.clocks.asleep_s
 
     def entropy(self, count: int) -> bytes:
-        """Random bytes, which depend on the seed, the name of the machine, and how many it drew
+        """Random bytes, which depend only on the seed, the name of the machine, and what it drew
         before."""
         return self.rng.randbytes(count)
 
@@ -147,7 +147,7 @@ class Host:
         return self.firewalls.last
 
     def owns(self, address: str) -> bool:
-        """Whether ``address`` leads to this machine; loopback addresses do."""
+        """Whether ``address`` leads to this machine, as loopback addresses do."""
         if address in self.addresses:
             return True
         is_loopback = address.startswith("127.") or address == "::1"
@@ -165,7 +165,7 @@ class Host:
         raise OSError(101, "Network is unreachable")
 
     def free_port(self, taken: dict[tuple[str, int], Any]) -> int:
-        """A port that is not among ``taken``. Raises :class:`OSError` if there is none."""
+        """An ephemeral port not in ``taken``. Raises :class:`OSError` if there is none."""
         used = {port for _, port in taken}
         for port in self._ports_in_turn():
             if port not in used:
@@ -173,7 +173,8 @@ class Host:
         raise OSError(99, "Cannot assign requested address")
 
     def port_to_connect_from(self) -> int:
-        """A port that no stream or listener uses. Raises :class:`OSError` if there is none."""
+        """An ephemeral port that no stream or listener uses. Raises :class:`OSError` if there is
+        none."""
         streams, listeners = self.streams.values(), self.listeners
         for port in self._ports_in_turn():
             if all(stream.local[1] != port for stream in streams) and all(
@@ -187,12 +188,12 @@ class Host:
             yield EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
 
     def listener(self, address: str, port: int) -> Listener | None:
-        """What listens on a TCP port, for this address or for all; None if nothing does."""
+        """The listener on a TCP port, at this address or at all; None if there is none."""
         here = self.listeners.get((address, port))
         return here or self.listeners.get((wildcard_like(address), port))
 
     def datagram_socket(self, address: str, port: int) -> DatagramTransport | None:
-        """What is bound to a UDP port, for this address or for all; None if nothing is."""
+        """The socket bound to a UDP port, at this address or at all; None if there is none."""
         here = self.datagrams.get((address, port))
         return here or self.datagrams.get((wildcard_like(address), port))
 
@@ -216,8 +217,8 @@ class Host:
         self.probe_lines()
 
     def probe_lines(self) -> None:
-        """Let whoever waits for room on a connection from or to here look whether there is a
-        way."""
+        """Make both sides of every connection here that wait for room probe whether there is still
+        a way."""
         for stream in list(self.streams.values()):
             stream.probe()
             stream.remote.probe()
@@ -296,7 +297,7 @@ class Host:
         return self.network.degrade(self, link)
 
     def end(self) -> None:
-        """End with the world: nothing is left, not even on the real disk."""
+        """The world ends: leave nothing behind, not even on the real disk."""
         self.process.alive = self.is_up = False
         for stream in list(self.streams.values()):
             stream.vanish()

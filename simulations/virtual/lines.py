@@ -1,4 +1,4 @@
-"""Lines: the links between machines, as they are at the moment, and who is cut off from whom."""
+"""Lines: the links between machines at the moment, and which machines are cut off from which."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ from simulations.virtual.link import Link
 __all__ = ["Lines", "Map", "Name"]
 
 Name: TypeAlias = str
-"""Of a machine."""
+"""The name of a machine."""
 Map: TypeAlias = Callable[[Name, Name], Link]
-"""Says which line leads from one machine to another: a million of them need not be listed."""
+"""Returns the line from one machine to another, so that a million lines need no list."""
 
 _WITHIN: Final = Link(latency=0.000_01)
-"""Between two programs of one machine."""
+"""Between two programs on one machine."""
 RETRANSMIT_MIN_S: Final = 0.2
-"""TCP sends a lost segment again after this long, and then after twice as long each time."""
+"""TCP retransmits a lost segment after this long, and doubles the wait each time."""
 RETRANSMITS_MAX: Final = 8
-"""Losses of one segment in a row; a line worse than that counts as one that was lucky now."""
+"""Losses in a row of one segment; after that, it gets through however bad the line is."""
 
 
 class _Turns:
-    """When a line is busy. What is sent now reaches the second line on its way later, perhaps after
-    what is sent later and by somebody nearer: so there may be gaps, and whoever fits into one that
-    is there when he comes has it."""
+    """When a line is busy. A packet sent now reaches the second line of its route later, perhaps
+    after one that was sent later from nearby. So the schedule may have gaps, and a packet takes the
+    first gap that it fits into when it arrives."""
 
     def __init__(self) -> None:
         self._busy: list[tuple[float, float]] = []
-        """From when to when, in order, with gaps between them."""
+        """(begin, end) times in order, with gaps between them."""
 
     def next_s(self, at_s: float, takes_s: float, now_s: float) -> float:
-        """When what comes then, and takes so long, has its turn."""
+        """When a packet that arrives at ``at_s`` and takes ``takes_s`` has its turn."""
         busy = self._busy
         while busy and busy[0][1] <= now_s:
             busy.pop(0)
@@ -49,7 +49,7 @@ class _Turns:
         return at_s
 
     def take(self, begin_s: float, takes_s: float) -> float:
-        """Be busy from then on. Returns until when."""
+        """Be busy from ``begin_s`` on. Returns when that ends."""
         busy, end_s = self._busy, begin_s + takes_s
         at = bisect(busy, (begin_s, end_s))
         if at and busy[at - 1][1] == begin_s:
@@ -61,12 +61,12 @@ class _Turns:
 
 
 class Lines:
-    """What a packet from one machine to another meets. Draws from the generator handed in."""
+    """What happens to a packet between two machines. Draws randomness from the given generator."""
 
     def __init__(self, rng: random.Random, default: Link | Map) -> None:
         self._rng: Final = rng
         self.default: Final = _a_line(default)
-        """Between any two machines of which nothing else is said."""
+        """The line between any two machines for which no other was set."""
         self._pairs: dict[tuple[Name, Name], Link] = {}
         self._access: dict[Name, Link] = {}
         self._bad: defaultdict[Name, Faults[Link]] = defaultdict(Faults)
@@ -74,27 +74,27 @@ class Lines:
         self._turns: defaultdict[tuple[Name, Name], _Turns] = defaultdict(_Turns)
         self._cut: Counter[tuple[Name, Name]] = Counter()
 
-    # What there is
+    # Configuration
 
     def set_pair(self, source: Name, target: Name, link: Link) -> None:
-        """The line in one direction between two."""
+        """Set the line between two machines, in one direction."""
         self._pairs[source, target] = _a_link(link)
 
     def set_access(self, name: Name, link: Link) -> None:
-        """The line that connects a machine with everybody, both directions. Between two machines
-        that have one, both count."""
+        """Set a machine's own line to everybody, in both directions. A packet between two machines
+        with lines of their own takes both."""
         self._access[name] = _a_link(link)
 
     def degrade(self, name: Name, link: Link) -> Callable[[], None]:
-        """A machine's own line is this one, for everybody. Returns what heals it."""
+        """Replace a machine's own line, for everybody. Returns the function that heals it."""
         return self._bad[name].begin(_a_link(link))
 
     def degrade_all(self, link: Link | Map) -> Callable[[], None]:
-        """The default is this one. Returns what heals it."""
+        """Replace the default. Returns the function that heals it."""
         return self._all_bad.begin(_a_line(link))
 
     def cut(self, source: Name, target: Name) -> None:
-        """Nothing gets from one to the other until :meth:`mend`, as often as it was cut."""
+        """Let nothing pass until :meth:`mend` was called as often as this."""
         self._cut[source, target] += 1
 
     def mend(self, source: Name, target: Name) -> None:
@@ -105,10 +105,10 @@ class Lines:
     def is_open(self, source: Name, target: Name) -> bool:
         return not self._cut or (source, target) not in self._cut
 
-    # What they do
+    # Packets
 
     def datagrams(self, source: Name, target: Name, size: int, now_s: float) -> list[float]:
-        """When the copies of a datagram arrive: none if it is lost."""
+        """The arrival times of the copies of a datagram; empty if it is lost."""
         rng = self._rng
         at_s = now_s
         copies = 1
@@ -129,7 +129,7 @@ class Lines:
         return [at_s] + [at_s + 0.001 * number for number in range(1, copies)]
 
     def segment(self, source: Name, target: Name, size: int, now_s: float) -> float:
-        """When a piece of a stream arrives, however often it has to be sent."""
+        """When a piece of a stream arrives, retransmissions included."""
         rng = self._rng
         at_s = now_s
         for link, key in self._between(source, target):
@@ -147,9 +147,9 @@ class Lines:
         return at_s
 
     def _between(self, source: Name, target: Name) -> list[tuple[Link, tuple[Name, Name]]]:
-        """The lines that a packet takes one after the other, and whose queue it waits in at each.
+        """The lines that a packet takes in turn, each with the key of its queue.
 
-        Asked for each packet, and not kept: of ten thousand machines, millions talk in pairs.
+        Computed for each packet, not cached: ten thousand machines form millions of pairs.
         """
         if source == target:
             return [(_WITHIN, (source, target))]
@@ -168,7 +168,7 @@ class Lines:
 
 
 def _a_link(link: object) -> Link:
-    """Users are not all checked for types."""
+    """Checked at run time, since not all users run a type checker."""
     if not isinstance(link, Link):
         raise ImpossibleWorld(f"a line must be a Link(latency=..., ...), not {link!r}")
     return link

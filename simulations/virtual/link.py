@@ -15,7 +15,7 @@ from simulations.virtual.errors import ImpossibleWorld
 __all__ = ["Fixed", "Latency", "Link", "LogNormal", "Uniform"]
 
 DATAGRAM_BYTES_MAX: Final = 65_507
-"""What fits into one UDP datagram over IPv4."""
+"""The most that fits into one UDP datagram over IPv4."""
 
 
 class Latency(Protocol):
@@ -41,7 +41,7 @@ class Fixed:
 
 @dataclass(frozen=True, slots=True)
 class Uniform:
-    """A latency with equal chances for any value between two."""
+    """A latency drawn uniformly from a range."""
 
     low_s: float
     high_s: float
@@ -58,7 +58,7 @@ class Uniform:
 
 @dataclass(frozen=True, slots=True)
 class LogNormal:
-    """A latency near the median for most packets, and now and then much higher: as on the
+    """A latency near the median for most packets, and occasionally much higher: as on the
     Internet."""
 
     median_s: float
@@ -76,27 +76,27 @@ class LogNormal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Link:
-    """The properties of a line. Raises :class:`ImpossibleWorld` for a value that cannot be.
+    """The properties of a line. Raises :class:`ImpossibleWorld` for an impossible value.
 
-    A stream loses nothing over a bad line but is late: lost segments are sent again.
+    A bad line delays a stream but loses none of it: lost segments are sent again.
     """
 
     latency: Latency | float = 0.01
-    """In one direction; a plain number of seconds means :class:`Fixed`."""
+    """One-way latency; a plain number of seconds means :class:`Fixed`."""
     loss: float = 0.0
     """The share of packets that are lost."""
     duplicate: float = 0.0
     """The share of datagrams that arrive twice."""
     reorder: float = 0.0
-    """The share of datagrams that take up to ``reorder_s`` longer, so that others overtake."""
+    """The share of datagrams that take up to ``reorder_s`` longer, so that others overtake them."""
     reorder_s: float = 0.05
-    """How much longer these take at most, in seconds."""
+    """The longest such extra delay, in seconds."""
     bandwidth_bytes_per_s: float = math.inf
-    """What the line carries, in bytes per second."""
+    """The capacity of the line, in bytes per second."""
     queue_s: float = 0.5
     """A datagram that would have to queue for longer than this is lost."""
     mtu_bytes: int = DATAGRAM_BYTES_MAX
-    """Larger datagrams are lost, as where fragments are dropped. Streams are not affected."""
+    """Larger datagrams are lost, as on paths that drop fragments. Streams are not affected."""
 
     def __post_init__(self) -> None:
         if isinstance(self.latency, int | float):

@@ -1,12 +1,12 @@
-# The loop is built on what every event loop of asyncio is built on, of which typeshed says little.
+# The loop builds on asyncio's BaseEventLoop, of which typeshed declares little.
 # mypy: disable-error-code="attr-defined, override, arg-type"
 """VirtualLoop: an asyncio event loop whose time is a number.
 
-Nothing waits: when no callback is ready, time jumps to the next timer. So an hour of waiting costs
+It never waits: when no callback is ready, time jumps to the next timer. So an hour of waiting costs
 nothing, and everything that happens follows from the initial state.
 
-Callbacks run in the order in which they became due; at the same moment, in the order in which they
-were asked for.
+Callbacks run in the order in which they become due; at the same moment, in the order in which they
+were scheduled.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ __all__ = ["WORLD", "VirtualLoop"]
 
 
 WORLD: Final = contextvars.Context()
-"""Where the network itself runs: no machine's process."""
+"""The context of the network itself, which belongs to no machine's process."""
 TURNS_MAX: Final = 1_000_000
-"""Turns of the loop at one moment; a program that needs more goes round in circles."""
+"""Turns of the loop at one moment; a program that needs more is in an endless loop."""
 TICK_S: Final = 1e-9
-"""The least time there is."""
+"""The shortest delay that a timer can have."""
 CANCELLED_MAX: Final = 10_000
-"""Cancelled timers may be this many, and half of all, before they are thrown out."""
+"""Cancelled timers are removed when they are more than this, and more than half of all."""
 
 
 class _Occurrence(asyncio.Handle):
-    """Something that the world does. There are many, and none of them is ever cancelled: this is
-    what a handle needs and nothing more."""
+    """An event of the world itself. There are many, and none is ever cancelled, so this has the
+    bare minimum of a handle."""
 
     __slots__ = ()
 
@@ -59,11 +59,11 @@ class _Occurrence(asyncio.Handle):
 
 
 _Due: TypeAlias = "tuple[float, int, asyncio.TimerHandle | _Occurrence]"
-"""When something happens, after how many others that were asked for, and what it is."""
+"""When something happens, its number in the order of scheduling, and its handle."""
 
 
 class VirtualLoop(Unthreaded):
-    """An event loop in virtual time. Made by a :class:`Network`, to which its sockets lead."""
+    """An event loop in virtual time. Made by a :class:`Network`, to which its sockets connect."""
 
     _ready: deque[asyncio.Handle]
     _stopping: bool
@@ -73,17 +73,17 @@ class VirtualLoop(Unthreaded):
         super().__init__()
         self.sockets: Final = sockets
         self.limit_s: float | None = None
-        """When time ends, in seconds of :attr:`now`; what is not done by then is
+        """When time ends, in seconds of :attr:`now`; a story not done by then raises
         :class:`Overdue`."""
         self.story: Machine | None = None
-        """Its clocks and entropy count for code that runs on no machine; None while the real ones
-        may be read."""
+        """Provides the clocks and entropy for code that runs on no machine; None while the real
+        ones may be used."""
         self.turns = 0
-        """The number of turns so far, which tells a watchdog that the loop is alive."""
+        """The number of turns so far, which shows a watchdog that the loop is alive."""
         self.machines = 0
         """How many machines the world has."""
         self.now = 0.0
-        """Seconds since the start of the world, for everybody."""
+        """The world's time: seconds since it began."""
         self._timers: list[_Due] = []
         self._cancelled_timers = 0
         self._orders = itertools.count()
@@ -92,11 +92,11 @@ class VirtualLoop(Unthreaded):
         self._some_process_stopped = False
         self._some_clock_differs = False
         self._ends = False
-        """What would still be begun has no time left in which it could happen."""
+        """The world is ending: nothing may be started any more."""
         self.set_task_factory(make_task)
 
     def __del__(self) -> None:
-        """A world that was made and never used holds nothing that would have to be closed."""
+        """No warning about an unclosed loop: a world never used holds nothing to close."""
 
     # Time
 
@@ -109,11 +109,11 @@ class VirtualLoop(Unthreaded):
         return self.now if clocks is None else clocks.monotonic(self.now)
 
     def clocks_differ(self) -> None:
-        """There is a machine whose monotonic clock is not that of the world."""
+        """Some machine's monotonic clock differs from the time of the world."""
         self._some_clock_differs = True
 
     def _clocks(self) -> Clocks | None:
-        """Those of the machine that the caller runs on, if they have to be asked."""
+        """The clocks of the machine that the caller runs on; None if the world's time will do."""
         if not self._some_clock_differs:
             return None
         process = current_process()
@@ -134,8 +134,8 @@ class VirtualLoop(Unthreaded):
             ahead_s = when - self.now
         else:
             ahead_s = (when - clocks.monotonic(self.now)) / clocks.rate
-        # A clock that stands still between two turns would let a program that waits for the rest
-        # of a time, which rounds to nothing, wait for ever.
+        # Time must advance for every positive delay: a program that keeps waiting for a remainder
+        # too small to change the clock would wait for ever.
         due = _after(self.now, ahead_s) if ahead_s > 0 else self.now
         heapq.heappush(self._timers, (due, next(self._orders), timer))
         return timer
@@ -152,7 +152,7 @@ class VirtualLoop(Unthreaded):
         return self.call_at(when, callback, *args, context=context)
 
     def happen(self, at_s: float, callback: Callable[..., object], *args: Any) -> None:
-        """Let the world do something at a moment of everybody's time."""
+        """Schedule an event of the world itself, in the world's time."""
         event = _Occurrence(self, callback, args)
         heapq.heappush(self._timers, (at_s, next(self._orders), event))
 
@@ -165,7 +165,7 @@ class VirtualLoop(Unthreaded):
         future.number = next(self._numbers)
         return future
 
-    # Going round
+    # Turns
 
     def _run_once(self) -> None:
         self.turns += 1
@@ -190,11 +190,11 @@ class VirtualLoop(Unthreaded):
             handle = ready.popleft()
             if not (handle._cancelled or (self._some_process_stopped and self._stopped(handle))):
                 handle._run()
-            # An exception that somebody keeps holds this frame, and would hold its own task.
+            # A stored exception keeps this frame alive, which would keep the task alive.
             del handle
 
     def _let_time_pass(self) -> None:
-        """Nothing is left to do at this moment: the next one is that of the next timer."""
+        """Nothing is left to do at this moment: jump to the next timer."""
         timers = self._timers
         while timers and timers[0][2]._cancelled:
             heapq.heappop(timers)
@@ -212,37 +212,37 @@ class VirtualLoop(Unthreaded):
             return
         self._cancelled_timers += 1
         if self._cancelled_timers > max(CANCELLED_MAX, len(self._timers) // 2):
-            # In place: the loop is perhaps in the middle of looking at them.
+            # In place: the loop may be in the middle of going through the list.
             self._timers[:] = [timer for timer in self._timers if not timer[2]._cancelled]
             heapq.heapify(self._timers)
             self._cancelled_timers = 0
 
-    # Machines that stop
+    # Machines that sleep or die
 
     def _stopped(self, handle: asyncio.Handle) -> bool:
-        """Whether a callback belongs to a process that does not run now; kept for a sleeper."""
+        """Whether a callback belongs to a process that does not run now; a sleeper's is kept."""
         process = _process_of(handle)
         if process is None or process.runs:
             return False
         if process.alive:
             process.kept.append(handle)
             return True
-        # The tasks of a dead process were closed; one more step and whoever waits for them knows,
-        # also through what asyncio itself put in between: gather, wait, shield.
+        # The tasks of a dead process were closed, and need one more step to inform their waiters,
+        # as do asyncio's own callbacks in between: gather, wait, shield.
         if getattr(handle._callback, "__module__", None) == "asyncio.tasks":
             return False
         task = getattr(handle._callback, "__self__", None)
         return not (isinstance(task, asyncio.Task) and is_over(task))
 
     def put_to_sleep(self, process: Process) -> None:
-        """Nothing of the process happens any more until :meth:`wake`."""
+        """Suspend the process until :meth:`wake`."""
         self._some_process_stopped = True
         self.clocks_differ()
         asleep = self._take_timers(process)
         process.timers = [(due - self.now, order, timer) for due, order, timer in asleep]
 
     def wake(self, process: Process) -> None:
-        """The clocks of its timers go on where they stood."""
+        """Resume the process; its timers go on where they stopped."""
         for left_s, order, timer in process.timers:
             heapq.heappush(self._timers, (self.now + left_s, order, timer))
         process.timers = []
@@ -250,18 +250,18 @@ class VirtualLoop(Unthreaded):
         process.kept.clear()
 
     def bury(self, process: Process) -> None:
-        """Forget what a dead process still wanted to do, and end its tasks where they are."""
+        """Drop the timers of a dead process, and end its tasks where they are."""
         self._some_process_stopped = True
-        # Among what a sleeper still had to do is the next step of tasks that are to end now.
+        # The callbacks kept for a sleeper include the next step of tasks that must end now.
         self._ready.extend(process.kept)
         process.kept.clear()
-        # What a task still does at its end belongs to the dead, too, and so does what it asks for.
+        # In the context of the dead process: whatever its tasks start as they end dies with it.
         process.context.copy().run(self._close_all, process.owns)
         self._take_timers(process)
         process.timers = []
 
     def _take_timers(self, process: Process) -> list[_Due]:
-        """Those of a process, which are no longer among the others."""
+        """Remove the timers of a process, and return them."""
         its = [timer for timer in self._timers if _process_of(timer[2]) is process]
         if its:
             self._timers[:] = [t for t in self._timers if _process_of(t[2]) is not process]
@@ -269,7 +269,7 @@ class VirtualLoop(Unthreaded):
         return its
 
     def end(self, last: Callable[[], None]) -> None:
-        """Let ``last`` happen, and throw away what is still going on, as when a world ends."""
+        """Call ``last``, then discard everything still going on: the world ends."""
 
         def end() -> None:
             try:
@@ -279,7 +279,7 @@ class VirtualLoop(Unthreaded):
             finally:
                 self.call_soon(self.stop)
 
-        # Whatever limit it was that was reached, there is time for that.
+        # There is time for this, whichever limit was reached.
         self.limit_s, self._turns_at_now = None, 0
         self._ends = True
         self.call_soon(end)
@@ -290,7 +290,7 @@ class VirtualLoop(Unthreaded):
 
     def _close_all(self, wanted: Callable[[asyncio.Task[Any]], bool]) -> None:
         closed: set[asyncio.Task[Any]] = set()
-        # A task that is closed may still begin others, from a ``finally``.
+        # As it is closed, a task may start others from a ``finally``.
         while left := [task for task in asyncio.all_tasks(self) - closed if wanted(task)]:
             for task in sorted(left, key=hash):
                 close(task)
@@ -308,11 +308,11 @@ class VirtualLoop(Unthreaded):
         return await self.sockets.create_datagram_endpoint(*args, **options)
 
     async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
-        """Look ``host`` up among :attr:`Network.names`; an IP address stands for itself."""
+        """Look ``host`` up in :attr:`Network.names`; an IP address stands for itself."""
         return self.sockets.getaddrinfo(host, port)
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:
-        # asyncio itself has to expect that it is called from another thread.
+        # asyncio's own version uses call_soon_threadsafe; there are no threads here.
         self._asyncgens.discard(agen)
         process = current_process()
         if not (self._ends or self.is_closed() or (process is not None and not process.alive)):
@@ -320,7 +320,7 @@ class VirtualLoop(Unthreaded):
 
 
 def _after(moment_s: float, delay_s: float) -> float:
-    """Later than a moment, however little the delay is, and however late it is already."""
+    """A time later than ``moment_s``, however short the delay and however large the time is."""
     later_s = moment_s + max(delay_s, TICK_S)
     return later_s if later_s > moment_s else math.nextafter(moment_s, math.inf)
 

@@ -1,7 +1,7 @@
 """Nat: network address translation, as a pure machine (RFC 4787, RFC 5382).
 
-Which mapping a packet gets is one question; whose packets a mapping lets in is another. The four
-classical kinds of RFC 3489 are the four useful answers to both.
+Which mapping an outbound packet gets is one question, whose packets a mapping lets in another. The
+four classical kinds of RFC 3489 are the four useful combinations of answers.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Endpoint: TypeAlias = tuple[str, int]
 """An IP address and a port."""
 
 PORTS: Final = range(20_000, 65_536)
-"""Given out in turn."""
+"""Assigned in turn."""
 IDLE_S: Final = {"udp": 120.0, "tcp": 7_440.0}
-"""RFC 4787 REQ-5 and RFC 5382 REQ-5: at least this long. Many devices forget sooner."""
+"""The minimum by RFC 4787 REQ-5 and RFC 5382 REQ-5. Many devices forget sooner."""
 
 
 class NatKind(enum.Enum):
@@ -35,12 +35,12 @@ class NatKind(enum.Enum):
     PORT_RESTRICTED = "port-restricted"
     """Addresses and ports that were sent something through it."""
     SYMMETRIC = "symmetric"
-    """The one address and port that it was made for: each destination has a mapping of its own."""
+    """Only the address and port that it was made for: each destination has its own mapping."""
 
 
 @dataclass(slots=True)
 class Mapping:
-    """A public port that stands for somebody inside."""
+    """A public port that stands for an endpoint inside."""
 
     protocol: str
     inside: Endpoint
@@ -48,7 +48,7 @@ class Mapping:
     used_s: float
     remotes: dict[Endpoint, None] = field(default_factory=dict)
     own: Endpoint | None = None
-    """The one destination that it is for, if there is only one."""
+    """The single destination that it is for, with a symmetric NAT."""
 
 
 class Nat:
@@ -85,7 +85,7 @@ class Nat:
         self._by_inside: dict[tuple[str, Endpoint, Endpoint | None], Mapping] = {}
         self._by_port: dict[tuple[str, int], Mapping] = {}
         self._forwarded: dict[tuple[str, int], Mapping] = {}
-        """Neither forgotten nor given to anybody else."""
+        """Mappings that never expire, on ports not assigned to anybody else."""
 
     def forward(self, protocol: str, port: int, inside: Endpoint) -> None:
         """Forward a public port to a machine inside, as users configure in their routers."""
@@ -102,12 +102,12 @@ class Nat:
             self.forward(mapping.protocol, mapping.outside[1], mapping.inside)
 
     def forget(self) -> None:
-        """Forget all mappings, as a device does when it starts again."""
+        """Forget all mappings, as a device does on restart."""
         self._by_inside.clear()
         self._by_port.clear()
 
     def outbound(self, now_s: float, protocol: str, inside: Endpoint, remote: Endpoint) -> Mapping:
-        """The mapping that a packet from the inside leaves by."""
+        """The mapping through which a packet from inside leaves."""
         for forwarded in self._forwarded.values():
             if (forwarded.protocol, forwarded.inside) == (protocol, inside):
                 return forwarded
@@ -120,7 +120,7 @@ class Nat:
         return mapping
 
     def inbound(self, now_s: float, protocol: str, port: int, remote: Endpoint) -> Mapping | None:
-        """The mapping that a packet to a public port is let in by; None if it is dropped."""
+        """The mapping that lets a packet to a public port in; None if it is dropped."""
         forwarded = self._forwarded.get((protocol, port))
         if forwarded is not None:
             return forwarded
@@ -130,7 +130,7 @@ class Nat:
         return mapping
 
     def is_live(self, mapping: Mapping, now_s: float) -> bool:
-        """Whether a mapping is still in the table, neither forgotten nor idle for too long."""
+        """Whether a mapping is still in the table and has not been idle for too long."""
         key = (mapping.protocol, mapping.outside[1])
         if self._forwarded.get(key) is mapping:
             return True
@@ -171,7 +171,7 @@ class Nat:
             if holder is None or not self.is_live(holder, now_s):
                 break
         else:
-            # With none free, the one whose turn it is loses its mapping, as in cheap devices.
+            # None is free: the port whose turn it is loses its mapping, as in cheap devices.
             port = whose_turn
         self._turn = PORTS.index(port) + 1
         return port

@@ -21,17 +21,16 @@ from simulations.virtual.trace import Trace
 __all__ = ["Network", "Watcher"]
 
 Watcher: TypeAlias = Callable[[float, str, str, tuple[Host, ...]], None]
-"""Called with what happens to machines: the time in seconds, the kind (``up``, ``down``,
-``asleep``, ``address``, ``clock``, ``fault``, ``healed``), what happened in words, and the
-machines."""
+"""Called with each event of machines: the time in seconds, the kind (``up``, ``down``, ``asleep``,
+``address``, ``clock``, ``fault``, ``healed``), a description, and the machines."""
 
 EPOCH_S: Final = 1_800_000_000.0
-"""What wall clocks say at the start of a world: a moment in January 2027."""
+"""The wall clock at the start of a world: a moment in January 2027."""
 INBOUND: Final = ("drop", "refuse")
 
 
 class Network:
-    """A simulated world. Two of them share nothing, and the same seed gives the same world."""
+    """A simulated world. Two worlds share nothing, and the same seed gives the same world."""
 
     def __init__(
         self,
@@ -43,10 +42,10 @@ class Network:
     ) -> None:
         """
         :param seed: everything random follows from it.
-        :param link: the line between any two machines unless another is set; or a function of the
-            names of the two that returns it.
+        :param link: the line between any two machines unless another is set, or a function that
+            returns it for the names of the two.
         :param trace: records what happens; by default one that keeps no lines.
-        :param epoch_s: what wall clocks say at the start, in Unix seconds.
+        :param epoch_s: the wall clock at the start, in Unix seconds.
         """
         self.seed: Final = seed
         self.epoch_s: Final = epoch_s
@@ -59,12 +58,12 @@ class Network:
         self.names: Final[dict[str, str]] = {}
         """Host names that resolve, with their addresses."""
         self.story: Final = Host(self, "the story", (), self.internet)
-        """Its clocks and entropy are used by code that runs on no machine. It has no address."""
+        """Provides clocks and entropy for code that runs on no machine. It has no address."""
         self.tap: Tap | None = None
         """An attacker on every line, if there is one."""
         self._watchers: list[Watcher] = []
 
-    # What there is
+    # Topology
 
     def host(
         self,
@@ -80,7 +79,7 @@ class Network:
         :param name: a name of its own.
         :param addresses: one or more IP addresses.
         :param behind: the NAT device in whose network it is; None for the Internet.
-        :param access: its own line, which counts for everybody that it talks to.
+        :param access: its own line, used towards all other machines.
         :param clock_offset_s: by how many seconds its wall clock is ahead.
         :param clock_rate: the factor by which all its clocks and timers are fast.
 
@@ -111,12 +110,12 @@ class Network:
         return Gateway(name, nat, self.internet if behind is None else behind.inside)
 
     def connect(self, a: Host, b: Host, link: Link, *, one_way: bool = False) -> None:
-        """Set a line of their own between two machines, from now on."""
+        """Set the line between two machines from now on."""
         self.lines.set_pair(a.name, b.name, link)
         if not one_way:
             self.lines.set_pair(b.name, a.name, link)
 
-    # What goes wrong
+    # Faults
 
     def partition(
         self, some: Iterable[Host], others: Iterable[Host], *, one_way: bool = False
@@ -147,7 +146,7 @@ class Network:
         return self._fault(f"bad line: {host.name}", self.lines.degrade(host.name, link), host)
 
     def degrade_all(self, link: Link | Map) -> Fault:
-        """Replace every line that was not set otherwise by ``link``."""
+        """Replace the default line by ``link``; lines set otherwise stay."""
         return self._fault("bad lines", self.lines.degrade_all(link))
 
     def block_inbound(self, host: Host, how: str = "drop") -> Fault:
@@ -156,20 +155,21 @@ class Network:
             raise ImpossibleWorld(f"how must be {' or '.join(INBOUND)}, not {how!r}")
         return self._fault(f"firewall: {host.name} ({how})", host.firewalls.begin(how), host)
 
-    # Who wants to know
+    # Observers
 
     def watch(self, watcher: Watcher) -> None:
         """Call ``watcher`` with each fault, crash and change of address."""
         self._watchers.append(watcher)
 
     def note(self, text: str, *hosts: Host, kind: str = "fault") -> None:
-        """Add something that happened to the trace, and tell the watchers."""
+        """Add an event to the trace, and tell the watchers."""
         self.trace.note(self.loop.now, f"{kind}: {text}")
         for watcher in self._watchers:
             watcher(self.loop.now, kind, text, hosts)
 
     def _own(self, hosts: Iterable[Host]) -> tuple[Host, ...]:
-        """Raises :class:`ImpossibleWorld` for what is no machine of this network."""
+        """``hosts`` as a tuple. Raises :class:`ImpossibleWorld` for anything but machines of this
+        network."""
         if isinstance(hosts, Host | str):
             raise ImpossibleWorld(f"a partition is between two lists of machines, not {hosts!r}")
         own = tuple(hosts)

@@ -1,9 +1,9 @@
-# The tasks are built on asyncio's own, of which typeshed says little.
+# The tasks build on asyncio's own, of which typeshed declares little.
 # mypy: disable-error-code="override, arg-type"
-"""Futures and tasks that are numbered as they come.
+"""Futures and tasks that are numbered as they are created, and hashed by that number.
 
-A set of them is gone through in the same order in each run: by memory address, as usual, that order
-would be another one in each process.
+So iterating over a set of them gives the same order in each run. Hashed by memory address, as
+usual, the order would differ between processes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _T = TypeVar("_T")
 class SimulatedFuture(asyncio.Future[Any]):
     __slots__ = ("number",)
     number: int
-    """Given by the loop as it makes it."""
+    """Assigned by the loop on creation."""
 
     def __hash__(self) -> int:
         return self.number
@@ -39,12 +39,12 @@ class SimulatedTask(asyncio.Task[Any]):
         try:
             return self.number
         except AttributeError:
-            # asyncio notes each task in a set before it is all there.
+            # asyncio adds each task to a set before it is fully constructed.
             self.number = cast("VirtualLoop", self.get_loop()).next_number()
             return self.number
 
     def set_name(self, value: object, /) -> None:
-        # asyncio of 3.13.0 gives what its factory made a name that nobody gave it: ``None``.
+        # asyncio 3.13.0 calls this with None on tasks from a factory if they were given no name.
         if value is not None:
             super().set_name(value)
 
@@ -56,10 +56,10 @@ def make_task(
     name: str | None = None,
     context: contextvars.Context | None = None,
 ) -> asyncio.Task[_T]:
-    """Most versions of asyncio name the task afterwards; 3.13.3 leaves that to its factory."""
+    """A task factory. Names the task, as 3.13.3 requires; other versions of asyncio do so later."""
     context = contextvars.copy_context() if context is None else context
     task = SimulatedTask(coro, loop=loop, context=context)
     task.context = context
-    # asyncio itself counts the tasks of all worlds that this process has seen.
+    # Not asyncio's default name: its counter spans all worlds of the process.
     task.set_name(f"Task-{hash(task)}" if name is None else name)
     return task

@@ -1,10 +1,10 @@
 """Outflow: one direction of a connection, from the kernel that sends to the one that receives.
 
-What was given to the kernel of a live machine gets there, in order, as soon as a way is open, or
-the connection breaks. A kernel knows that something got there from its acknowledgement only, which
-comes back on a way of its own: over a line that is cut in that direction nothing is acknowledged,
-so the sender's room is used up, and at last it gives up, although everything has arrived.
-Acknowledgements take no time unless somebody waits for them.
+Data given to the kernel of a live machine arrives, in order, as soon as a way is open, or the
+connection breaks. A kernel learns of the arrival only from the acknowledgement, which travels back
+separately: if the line is cut in that direction, nothing is acknowledged, so the sender runs out of
+room and at last gives up, although everything has arrived. Acknowledgements take no time unless
+somebody waits for them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["GIVE_UP_S", "WINDOW_BYTES", "End", "Outflow", "Piece"]
 
 WINDOW_BYTES: Final = 256 * 1024
-"""What may be under way in one direction, in the kernels of both sides together."""
+"""Bytes that may be under way in one direction, in the kernels of both sides together."""
 CUT_SHARE: Final = 1 / 16
-"""Of segments arrive in two pieces, cut anywhere: who counts on borders finds out."""
+"""The share of segments that arrive in two pieces, cut anywhere, to expose programs that rely on
+message boundaries."""
 RETRY_MIN_S: Final = 0.2
 RETRY_MAX_S: Final = 120.0
 GIVE_UP_S: Final = 924.6
-"""How long Linux goes on sending what nobody acknowledges (tcp_retries2 = 15)."""
+"""How long Linux retransmits without an acknowledgement (tcp_retries2 = 15)."""
 
 
 class End(enum.Enum):
-    """What the data of one direction can end with."""
+    """How the data of one direction can end."""
 
     FIN = "fin"
     RESET = "rst"
@@ -41,7 +42,7 @@ Piece: TypeAlias = "bytes | End"
 
 
 class Outflow:
-    """Of the side ``stream``, towards its ``remote``."""
+    """The direction from ``stream`` to its ``remote``."""
 
     def __init__(self, network: Network, stream: StreamTransport, way: Route) -> None:
         self._network = network
@@ -50,16 +51,16 @@ class Outflow:
         self._way = way
         self._power_cuts = stream.host.power_cuts
         self.in_flight = 0
-        """Bytes that were sent, and of which nobody said that they were read."""
+        """Bytes sent and not yet acknowledged as read."""
         self._unheard_of = 0
-        """Of these, what was read, while nothing could come back to say so."""
+        """Those of them that were read, but not acknowledged, as nothing could come back."""
         self._last_arrival_s = 0.0
         self._told_of_room = False
-        # Trouble, while there is any: the kernel tries again, and gives up after a while.
+        # While in trouble, the kernel retransmits, and gives up after a while.
         self._stuck: list[Piece] = []
-        """What got nowhere, in order."""
+        """Pieces that could not get through, in order."""
         self._unanswered = False
-        """Something got there, and no acknowledgement came back."""
+        """Whether something arrived, or the kernel probed, and no acknowledgement came back."""
         self._troubles = 0
         self._trouble_since_s = 0.0
         self._retry_s = RETRY_MIN_S
@@ -74,7 +75,7 @@ class Outflow:
         return bool(self._stuck)
 
     def not_before(self, at_s: float) -> None:
-        """Nothing that is sent arrives before that: the other side hears of the connection then."""
+        """Let nothing arrive before ``at_s``, when the other side learns of the connection."""
         self._last_arrival_s = at_s
 
     def send(self, piece: Piece) -> None:
@@ -83,7 +84,7 @@ class Outflow:
             self.put_on_line(piece)
 
     def put_on_line(self, piece: Piece) -> None:
-        """Let a piece go to the other side, behind those before it."""
+        """Send a piece to the other side, behind those sent before."""
         network, stream = self._network, self._stream
         now_s = self._loop.now
         name, data = ("tcp", piece) if isinstance(piece, bytes) else (piece.value, b"")
@@ -95,14 +96,14 @@ class Outflow:
         self._loop.happen(self._last_arrival_s, self._arrive, piece)
 
     def wait_for_room(self) -> None:
-        """The program has more to send than there is room for. Whoever was not told of the room
-        that there is asks for it."""
+        """The program has more to send than there is room. If acknowledgements are missing, probe
+        for room."""
         if self._unheard_of and not self._is_in_trouble:
             self._unanswered = True
             self._begin_trouble()
 
     def read(self, size: int) -> None:
-        """The program on the other side took something from its kernel."""
+        """The program on the other side read ``size`` bytes from its kernel."""
         self._unheard_of += size
         if self._hears_back():
             self._hear()
@@ -112,7 +113,7 @@ class Outflow:
     # Under way
 
     def _arrive(self, piece: Piece) -> None:
-        """A segment is where the other side is, if there is a way and nothing waits before it."""
+        """A segment would arrive now: it does if there is a way and nothing waits before it."""
         if self._stuck:
             self._stuck.append(piece)
         elif not self._gets_there():
@@ -130,7 +131,7 @@ class Outflow:
     def _hand_over(self, piece: Piece) -> None:
         stream, remote = self._stream, self._stream.remote
         if not remote.is_open or not remote.host.owns(remote.local[0]):
-            # Nobody there knows this connection: it was closed, or the machine started again.
+            # No kernel there knows this connection: it was closed, or the machine restarted.
             if piece is not End.RESET:
                 stream.break_later(ConnectionResetError(104, "Connection reset by peer"))
             return
@@ -148,7 +149,7 @@ class Outflow:
         if not there.is_up or there.is_asleep or not here.owns(stream.local[0]):
             return False
         is_open = self._network.lines.is_open
-        # What gets there in vain is told so, if the answer gets here.
+        # A closed connection is answered with a reset, which must be able to come back.
         answered = remote.is_open or is_open(there.name, here.name)
         if not answered or not is_open(here.name, there.name):
             return False
@@ -156,7 +157,7 @@ class Outflow:
             return self._way.is_live(self._loop.now) and there.owns(remote.local[0])
         if there.owns(remote.local[0]):
             return True
-        # Its address may be somebody else's by now, who knows nothing of this connection.
+        # Its address may belong to another machine by now, which does not know the connection.
         owner = here.net.owners.get(remote.local[0])
         if owner is None or isinstance(owner, Gateway) or owner.inbound == "drop":
             return False
@@ -165,13 +166,12 @@ class Outflow:
     # What comes back
 
     def _hears_back(self) -> bool:
-        """Whether what the other side's kernel answers gets here."""
+        """Whether answers of the other side's kernel get here."""
         stream = self._stream
         return self._network.lines.is_open(stream.remote.host.name, stream.host.name)
 
     def _hear(self) -> None:
-        """An acknowledgement, which is for everything before it, and tells how much room there
-        is."""
+        """An acknowledgement arrives: for everything before it, and with the room there is."""
         if self._unanswered:
             self._unanswered = False
             self._troubles += 1
@@ -203,12 +203,12 @@ class Outflow:
         self._loop.happen(self._loop.now + self._retry_s, self._retry, self._troubles)
 
     def _retry(self, trouble: int) -> None:
-        """Send again what got nowhere, or was not acknowledged."""
+        """Retransmit what could not get through, or was not acknowledged."""
         if trouble != self._troubles:
             return
         stream = self._stream
         if self._power_cuts != stream.host.power_cuts:
-            # What is stuck stays so: whatever comes after it must not get there without it.
+            # Keep what is stuck: nothing sent after it may arrive without it.
             stream.fall_silent()
             return
         if stream.host.is_asleep:
@@ -235,9 +235,9 @@ class Outflow:
         stream.break_off(error)
         stream.fall_silent()
         if End.RESET in self._stuck and stream.remote.outflow.in_flight:
-            # It waits for an answer to what it sent, and this was the answer.
+            # The reset was the answer that the other side is waiting for.
             stream.remote.break_off(error)
 
     def _clock(self) -> float:
-        """Of the machine, and only right while it is awake."""
+        """Time without the machine's sleep; valid only while it is awake."""
         return self._loop.now - self._stream.host.clocks.asleep_s

@@ -1,6 +1,6 @@
 """Process: what runs on a machine between two crashes.
 
-Which process a callback belongs to travels with its context, as asyncio hands contexts on from
+A context variable holds the process that a callback belongs to, and asyncio passes contexts on from
 task to task and from callback to callback. So no program has to know that there are several.
 """
 
@@ -31,11 +31,11 @@ __all__ = [
 _T = TypeVar("_T")
 
 CLOSES_MAX: Final = 1_000
-"""How often a coroutine may wait for something more when it is thrown away."""
+"""How often a coroutine may await something more while it is being closed."""
 
 
 class Machine(Protocol):
-    """What a process knows of the machine below it."""
+    """What a process knows of its machine."""
 
     @property
     def name(self) -> str: ...
@@ -48,7 +48,7 @@ class Machine(Protocol):
 
     @property
     def rng(self) -> random.Random:
-        """What is random for it."""
+        """The machine's source of randomness."""
 
     def unix_time(self) -> float: ...
 
@@ -58,16 +58,16 @@ class Machine(Protocol):
 
 
 class Process:
-    """Made anew whenever its machine starts."""
+    """A process of one machine. Every start of the machine makes a new one."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine: Final = machine
         self.alive = True
         self.started: Final[set[asyncio.Task[Any]]] = set()
         self.kept: list[asyncio.Handle] = []
-        """Callbacks that are due, while the machine is asleep."""
+        """Callbacks that came due while the machine is asleep."""
         self.timers: list[tuple[float, int, Any]] = []
-        """What its timers had left to wait when it fell asleep."""
+        """Its timers, with the time that each had left when the machine fell asleep."""
         self.context: Final = contextvars.copy_context()
         self.context.run(_CURRENT.set, self)
 
@@ -88,8 +88,8 @@ class Process:
 
 
 class Errand(Coroutine[Any, Any, _T]):
-    """Work that a machine was asked to do from outside; whoever waits for it is outside as well,
-    and if the machine crashes over it, gets :class:`HostDown` from what is left of the task."""
+    """Work that a machine was given from outside. Whoever awaits it is outside too, and gets
+    :class:`HostDown` from the task if the machine crashes meanwhile."""
 
     def __init__(self, process: Process, work: Coroutine[Any, Any, _T]) -> None:
         self._process = process
@@ -116,42 +116,42 @@ _CURRENT: Final[contextvars.ContextVar[Process | None]] = contextvars.ContextVar
 
 
 def current_process(context: contextvars.Context | None = None) -> Process | None:
-    """The process that a context belongs to, by default the running one; None for the story."""
+    """The process that a context belongs to, by default the current one; None for the story."""
     return _CURRENT.get() if context is None else context.get(_CURRENT)
 
 
 def context_of(task: asyncio.Task[Any]) -> contextvars.Context | None:
-    """The context of a task of a simulated loop. Python itself tells from 3.12 on."""
+    """The context of a task of a simulated loop. Python has Task.get_context only since 3.12."""
     return getattr(task, "context", None)
 
 
 def process_of(task: asyncio.Task[Any]) -> Process | None:
-    """The one that a task is part of; None for the story's."""
+    """The process that a task belongs to; None for the story's."""
     context = context_of(task)
     return None if context is None else current_process(context)
 
 
 def coroutine_of(task: asyncio.Task[Any]) -> object:
-    """What a task runs, be it an errand or not."""
+    """The coroutine that a task runs, whether or not it is wrapped in an errand."""
     coroutine = task.get_coro()
     return coroutine.work if isinstance(coroutine, Errand) else coroutine
 
 
 def close(task: asyncio.Task[Any]) -> None:
-    """End a task where it is: no more of it runs, except what Python insists on running when a
-    coroutine is thrown away."""
+    """End a task where it is: no more of it runs, except the cleanup that Python insists on when a
+    coroutine is closed."""
     context, coroutine = context_of(task), coroutine_of(task)
     if context is not None and isinstance(coroutine, CoroutineType):
         inside = context.copy()
         for _ in range(CLOSES_MAX):
-            # The innermost first: what it raises, or waits for, as it is closed would end the one
-            # that awaits it, and leave the rest of it to the garbage collector.
+            # Innermost first: whatever it raises or awaits while it is closed would otherwise end
+            # the close of its caller, and leave the rest to the garbage collector.
             for one in reversed(_awaiting(coroutine)):
                 _close(inside, one)
             if is_over(task):
                 break
-            # It waits again, in a ``finally`` or as it leaves an ``async with``: in vain as well.
-    # One step more, which finds nothing to do, and whoever waits for the task knows.
+            # It awaits again, in a ``finally`` or on leaving an ``async with``: close that too.
+    # One more step, which finds nothing to run, informs the waiters of the task.
     task.add_done_callback(_look_away, context=contextvars.Context())
     task.cancel()
 
@@ -174,7 +174,7 @@ def _close(context: contextvars.Context, coroutine: CoroutineType[Any, Any, Any]
         context.run(coroutine.close)
     except (KeyboardInterrupt, Blocked):
         raise
-    except BaseException:  # noqa: S110 - there is nobody left whom it could be told
+    except BaseException:  # noqa: S110 - nobody is left to be told
         pass
 
 

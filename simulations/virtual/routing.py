@@ -1,4 +1,4 @@
-"""Routing: whose address is whose, and what address translation makes of a packet."""
+"""Routing: which machine has an address, and how NAT devices translate a packet on its way."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ __all__ = [
 ]
 
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104
-"""Addresses of a socket that stand for all of its machine's."""
+"""Socket addresses that stand for all addresses of a machine."""
 
 
 def as_seen(endpoint: Endpoint) -> tuple[Any, ...]:
-    """As a program is told it: of IPv6 there are two numbers more."""
+    """The address tuple that a program sees: for IPv6 it has two more numbers."""
     return (*endpoint, 0, 0) if ":" in endpoint[0] else endpoint
 
 
 def wildcard_like(address: str) -> str:
-    """The one of the same family."""
+    """The wildcard of the same family as ``address``."""
     return WILDCARDS[":" in address]
 
 
 def canonical_ip(text: str) -> str:
-    """Raises :class:`ImpossibleWorld` if it is no IP address."""
+    """The canonical text of an IP address. Raises :class:`ImpossibleWorld` if it is none."""
     try:
         return str(ip_address(text))
     except ValueError:
@@ -50,11 +50,11 @@ class Net:
 
     def __init__(self, outside: Gateway | None = None) -> None:
         self.outside = outside
-        """What packets leave through that are for nobody in here."""
+        """The device through which packets to other networks leave."""
         self.owners: dict[str, Host | Gateway] = {}
 
     def take(self, address: str, owner: Host | Gateway) -> str:
-        """Returns the address as it is written. Raises :class:`ImpossibleWorld`."""
+        """Assign an address, and return its canonical text. Raises :class:`ImpossibleWorld`."""
         address = canonical_ip(address)
         if address in self.owners:
             raise ImpossibleWorld(f"{address} already belongs to {self.owners[address].name}")
@@ -89,14 +89,14 @@ class Route:
 
     target: Host
     source: Endpoint
-    """As the target sees it."""
+    """The source as the target sees it."""
     destination: Endpoint
-    """As the target knows itself."""
+    """The destination by the target's own address."""
     mappings: tuple[tuple[Nat, Mapping], ...] = ()
-    """That it was translated by."""
+    """The mappings that translated it."""
 
     def is_live(self, now_s: float) -> bool:
-        """Whether a connection that was made on this route still passes; using it keeps it."""
+        """Whether a connection made on this route still passes; if so, keeps its mappings alive."""
         for nat, mapping in self.mappings:
             if not nat.is_live(mapping, now_s):
                 return False
@@ -107,7 +107,7 @@ class Route:
 def route(
     now_s: float, protocol: str, host: Host, source: Endpoint, destination: Endpoint
 ) -> Route | None:
-    """Follow a packet from ``host``; None if there is nobody to take it."""
+    """Follow a packet from ``host``; None if it reaches no machine."""
     net = host.net
     address = destination[0]
     owner = net.owners.get(address)

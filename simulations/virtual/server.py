@@ -1,4 +1,4 @@
-"""Listener and Server: who takes connections."""
+"""Listener and Server: accepting connections."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Listener", "Server"]
 
 
 class Listener:
-    """One listening socket. Connections are taken in the context that it was opened in."""
+    """One listening socket. It accepts connections in the context that it was opened in."""
 
     def __init__(self, host: Host, endpoint: Endpoint, factory: Callable[[], Any]) -> None:
         self.host: Final = host
@@ -25,7 +25,7 @@ class Listener:
         self.factory: Final = factory
         self.context: Final = contextvars.copy_context()
         self.takes_connections = True
-        """A socket that is bound and does not listen yet refuses them."""
+        """False for a socket that is bound but not listening yet, which refuses connections."""
         host.listeners[endpoint] = self
 
     @property
@@ -41,7 +41,7 @@ class Listener:
 
 
 class Server(asyncio.AbstractServer):
-    """What ``create_server`` returns."""
+    """The result of ``create_server``."""
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, listeners: list[Listener], *, serving: bool

@@ -95,7 +95,7 @@ class Session:
         self._unhandled: list[dict[str, Any]] = []
         self._main: asyncio.Task[Any] | None = None
         self._stories: Final[list[asyncio.Task[Any]]] = []
-        """That stalled, and are held until the end of the world since they are not at theirs."""
+        """Unfinished stories, held until the end of the world, when they are closed."""
 
     def __enter__(self) -> Self:
         self.network.loop.set_exception_handler(self._fail)
@@ -115,7 +115,7 @@ class Session:
             try:
                 value = loop.run_until_complete(main)
             except (asyncio.CancelledError, Stalled, Overdue):
-                # What went wrong first explains the rest.
+                # The first thing that went wrong explains the rest.
                 if not self._unhandled:
                     raise
             finally:
@@ -131,7 +131,7 @@ class Session:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        gc.collect()  # An exception that nobody took is told when its task is thrown away.
+        gc.collect()  # Unretrieved exceptions are reported when their tasks are destroyed.
         self.network.loop.set_exception_handler(lambda *_: None)
         _end(self.network)
         if error is None and self._unhandled:
@@ -141,7 +141,7 @@ class Session:
         task = context.get("task", context.get("future"))
         process = process_of(task) if isinstance(task, asyncio.Task) else None
         if process is not None and not process.alive:
-            # Whoever would have taken it is dead.
+            # The program that would have handled it is dead.
             return
         self._unhandled.append(context)
         if self._main is not None:
@@ -159,7 +159,7 @@ def _unhandled(context: dict[str, Any]) -> SimulationError:
 
 
 def _end(network: Network) -> None:
-    """Leave no task, timer or file of the world behind."""
+    """End the world, leaving no task, timer or file behind."""
 
     def end_all() -> None:
         for host in (*network.hosts.values(), network.story):

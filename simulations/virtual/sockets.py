@@ -1,4 +1,4 @@
-"""Sockets: what an event loop does for those who want to connect, listen, or send datagrams."""
+"""Sockets: how an event loop connects, listens, and opens datagram sockets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Sockets:
     def __init__(self, network: Network) -> None:
         self._network = network
 
-    # What the event loop passes on
+    # Called by the event loop
 
     async def create_connection(
         self,
@@ -132,16 +132,16 @@ class Sockets:
         return transport, protocol
 
     def getaddrinfo(self, host: Any, port: Any) -> list[tuple[Any, ...]]:
-        """Numbers, and the names that the network knows."""
+        """Resolve IP addresses, and the names that the network knows."""
         ip, number = self._endpoint(host, port)
         family = socket.AF_INET6 if ":" in ip else socket.AF_INET
         return [(family, socket.SOCK_STREAM, 0, "", (ip, number))]
 
-    # Whose it is
+    # Addresses
 
     def _machine(self, ip: str) -> Host:
-        """The machine that a call concerns: the one that the caller runs on; for the story itself,
-        the one with this address. Raises :class:`OSError`."""
+        """The machine that a call applies to: the caller's; if the story itself calls, the one with
+        this address. Raises :class:`OSError`."""
         process = current_process()
         if process is not None:
             _check_alive(process)
@@ -206,7 +206,7 @@ class Sockets:
 
 def _check_alive(process: Process) -> None:
     if not process.alive:
-        # Python runs each ``finally`` of a dead program. It opens nothing more.
+        # Python still runs every ``finally`` of a dead program; it may open nothing more.
         raise OSError(100, "Network is down")
 
 

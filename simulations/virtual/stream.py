@@ -1,7 +1,7 @@
 """StreamTransport: TCP as a program sees it through asyncio.
 
-What waits in the program for room in its kernel is here, and so is what waits in a kernel for a
-program to read it; what is in between is an :class:`Outflow` in each direction.
+Data that waits in the program for room in its kernel is here, and so is data that waits in a kernel
+for the program to read it; an :class:`Outflow` per direction carries what is in between.
 """
 
 from __future__ import annotations
@@ -44,25 +44,25 @@ class StreamTransport(asyncio.Transport):
         self.outflow: Final = Outflow(network, self, way)
         self._context = contextvars.Context()
         self._protocol: Any = None
-        # Out.
+        # Sending
         self._unsent: Final = WriteBuffer(self.outflow)
         self._wrote_eof = False
-        """By the program."""
+        """Whether the program called write_eof."""
         self._said_end = False
-        # In.
+        # Receiving
         self._unread: list[Piece] = []
         self._reading = True
         self._heard_end = False
-        # Life.
+        # Lifetime
         self._started = False
         self._closing = False
         self._ended = False
-        """connection_lost was called, or is about to be."""
+        """Whether connection_lost was called, or is about to be."""
         self.is_open = True
-        """The kernel knows the connection."""
+        """Whether the kernel knows the connection."""
         host.streams[self.number] = self
 
-    # What protocols ask
+    # For protocols
 
     def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
         self._protocol = protocol
@@ -129,7 +129,7 @@ class StreamTransport(asyncio.Transport):
     def abort(self) -> None:
         self._force_close(None)
 
-    # What a program asks of a socket
+    # The socket's own methods
 
     def getsockname(self) -> tuple[Any, ...]:
         return as_seen(self.local)
@@ -138,12 +138,12 @@ class StreamTransport(asyncio.Transport):
         return as_seen(self.peername)
 
     def setsockopt(self, *_: Any) -> None:
-        """There is nothing to set."""
+        """Ignored: there are no options."""
 
     # Beginning
 
     def begin(self, protocol: Any, waiter: asyncio.Future[None] | None) -> None:
-        """Called in the context that the protocol's callbacks run in."""
+        """Must be called in the context that the protocol's callbacks are to run in."""
         self._context = contextvars.copy_context()
         self._protocol = protocol
         self._loop.call_soon(self._begun, waiter)
@@ -162,7 +162,7 @@ class StreamTransport(asyncio.Transport):
             self._loop.happen(self._loop.now, self._read)
 
     def refuse(self) -> None:
-        """Nobody takes the connection that the other side believes to have."""
+        """Reset a connection that the other side takes for established, but nobody accepts."""
         self._ended = self._closing = True
         self._say_reset()
         self._forget()
@@ -175,7 +175,7 @@ class StreamTransport(asyncio.Transport):
         return bool(self._unsent)
 
     def pumped(self) -> None:
-        """There is room again, as the other side says."""
+        """The other side announced that there is room again."""
         if self._ended or not self.host.is_up or self.host.is_asleep:
             return
         self._unsent.pump()
@@ -189,8 +189,8 @@ class StreamTransport(asyncio.Transport):
             self._call(self._protocol.pause_writing, harmless=True)
 
     def probe(self) -> None:
-        """Ask for room, as a kernel does now and then: whoever waits for a reader that is gone
-        finds out."""
+        """Probe for room, as a kernel does now and then: so a writer that waits for a reader that
+        is gone finds out."""
         if not self._unsent or not self.is_open or self.outflow.is_stuck:
             return
         if self.host.is_asleep:
@@ -201,8 +201,8 @@ class StreamTransport(asyncio.Transport):
     # Receiving
 
     def take(self, piece: Piece) -> None:
-        """Something came for this side."""
-        # Who neither reads nor writes does not see it yet.
+        """A piece arrived for this side."""
+        # A program that neither reads nor writes does not notice a reset yet.
         unseen = self._started and not (self._reading or self._closing or self._unsent)
         if piece is End.RESET and not unseen:
             self.break_off(ConnectionResetError(104, "Connection reset by peer"))
@@ -211,7 +211,7 @@ class StreamTransport(asyncio.Transport):
             return
         self._unread.append(piece)
         if self._closing and self._ended:
-            # Closed by the program, still known to the kernel: nobody will ever read this.
+            # Closed by the program, still open in the kernel: nobody will ever read this.
             self._unread.clear()
             if piece is not End.FIN:
                 self._say_reset()
@@ -220,13 +220,13 @@ class StreamTransport(asyncio.Transport):
             self._read()
 
     def _read(self) -> None:
-        """Hand to the program what the kernel has for it."""
+        """Hand the program what its kernel has received."""
         while self._unread and self._reading and self._started and not self._ended:
             if self.host.is_asleep:
                 return
             piece = self._unread.pop(0)
             if isinstance(piece, bytes):
-                # A stream has no borders: what has waited comes together.
+                # A stream has no boundaries: data that has waited comes as one piece.
                 while self._unread and isinstance(self._unread[0], bytes):
                     piece += self._unread.pop(0)  # type: ignore[operator]
                 if isinstance(self._protocol, asyncio.BufferedProtocol):
@@ -240,7 +240,7 @@ class StreamTransport(asyncio.Transport):
                 self.break_off(ConnectionResetError(104, "Connection reset by peer"))
 
     def _fill_buffer(self, piece: bytes) -> None:
-        """A program that reads into its own buffer gets what fits into it."""
+        """Fill the buffer of a BufferedProtocol with as much as fits."""
         buffer = self._call(self._protocol.get_buffer, -1)
         if buffer is None:
             return
@@ -260,10 +260,10 @@ class StreamTransport(asyncio.Transport):
     # Ending
 
     def _finish(self, error: Exception | None) -> None:
-        """All of the program's data is with the kernel: close."""
+        """The kernel has all of the program's data: close."""
         self._tell_lost(error)
         if any(isinstance(piece, bytes) for piece in self._unread):
-            # Data that was received and will never be read is lost: the other side is told so.
+            # Received data that will never be read is lost, which a reset tells the other side.
             self._unread.clear()
             self._say_reset()
             self._forget()
@@ -287,7 +287,7 @@ class StreamTransport(asyncio.Transport):
             self._said_end = False
 
     def break_off(self, error: Exception) -> None:
-        """The connection is no more, as this side's kernel finds out."""
+        """This side's kernel finds out that the connection is gone."""
         if not self.is_open or not self.host.is_up:
             return
         self.fall_silent()
@@ -297,7 +297,7 @@ class StreamTransport(asyncio.Transport):
             self._tell_lost(error)
 
     def break_later(self, error: Exception) -> None:
-        """The same, when the answer to what was sent has come all the way back."""
+        """The same, once the answer to what was sent has travelled back."""
         there, here = self.remote.host.name, self.host.name
         at_s = self._network.lines.segment(there, here, 0, self._loop.now)
         self._loop.happen(at_s, self.break_off, error)
@@ -317,29 +317,29 @@ class StreamTransport(asyncio.Transport):
         self.host.streams.pop(self.number, None)
 
     def fall_silent(self) -> None:
-        """This side says nothing more. Of a connection that the other side has closed, its kernel
-        knows for a minute more; here, no longer."""
+        """This side sends nothing more. If the other side's program has closed too, its kernel
+        forgets the connection now; a real one would keep it for another minute."""
         self._forget()
         if self.remote._ended:
             self.remote._forget()
         else:
             self.remote.probe()
 
-    # What happens to the machine
+    # Events of the machine
 
     def vanish(self) -> None:
-        """The machine has no power."""
+        """The machine lost power."""
         self.fall_silent()
         self._ended = self._closing = True
         self._drop_unsent()
 
     def reset_by_the_line(self) -> None:
-        """Somebody in between tells both sides that the connection is no more."""
+        """A device in between resets the connection for both sides."""
         for side in (self, self.remote):
             side.break_off(ConnectionResetError(104, "Connection reset by peer"))
 
     def close_for_dead(self) -> None:
-        """The program was killed: the kernel closes in its place."""
+        """The program was killed: its kernel closes the connection."""
         if not self._ended:
             self._protocol = None
             self._drop_unsent()
@@ -347,13 +347,13 @@ class StreamTransport(asyncio.Transport):
             self._finish(None)
 
     def wake(self) -> None:
-        """The machine slept; what others sent meanwhile may be there."""
+        """The machine wakes up; data may have arrived while it slept."""
         self._loop.happen(self._loop.now, self._read)
         self._loop.happen(self._loop.now, self.pumped)
 
     def _call(self, callback: Callable[..., Any], *args: Any, harmless: bool = False) -> Any:
-        """Call the protocol; what it raises breaks this connection only, as with asyncio, or, in
-        callbacks about pauses, nothing."""
+        """Call the protocol. As in asyncio, an exception breaks this connection only; one from a
+        ``harmless`` callback, pause or resume, breaks nothing."""
         try:
             return callback(*args)
         except (SystemExit, KeyboardInterrupt):
@@ -375,7 +375,7 @@ class StreamTransport(asyncio.Transport):
 def connect_pair(
     network: Network, way: Route, back: Route, host: Host, local: Endpoint, asked: Endpoint
 ) -> tuple[StreamTransport, StreamTransport]:
-    """The two sides of a new connection: who asked for it, and who listened."""
+    """The two sides of a new connection: the dialler's and the listener's."""
     asking = StreamTransport(network, host, local, asked, way)
     answering = StreamTransport(network, way.target, way.destination, way.source, back)
     asking.remote, answering.remote = answering, asking

@@ -1,4 +1,4 @@
-"""Tap: an attacker on every line, who reads what passes and decides whether it does."""
+"""Tap: an attacker on every line, who reads all packets and decides which of them pass."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["Tap"]
 
 
 class Tap(Protocol):
-    """An attacker on every line, set as :attr:`Network.tap`. What it takes goes on only if it calls
-    ``put_on_line`` of the stream's outflow or of the socket, then or later, with the same bytes or
-    others."""
+    """An attacker on every line, set as :attr:`Network.tap`. Whatever it takes goes on only if it
+    calls ``put_on_line`` of the stream's outflow or of the socket, at once or later, with the same
+    bytes or others."""
 
     def wrote(self, stream: StreamTransport, data: bytes) -> None:
-        """Called when a program has written ``data`` to a stream, which it may not have left
+        """Called when a program has written ``data`` to a stream; it may not be on the line
         yet."""
 
     def takes(self, stream: StreamTransport, piece: object) -> bool:

@@ -1,8 +1,7 @@
 """Trace: everything that happened on the network, in order, as one number.
 
-Two runs with equal digests were the same run, byte for byte: each packet, its source and target,
-and when. Lines are kept only if somebody wants to read them, for example to find where two runs
-differ.
+Two runs with equal digests were the same run, byte for byte: every packet, its source, target and
+time. Lines are kept only on request, for example to find where two runs differ.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ class Trace:
     def packet(
         self, at_s: float, kind: str, source: Endpoint, target: Endpoint, data: bytes = b""
     ) -> None:
-        """Add that something was sent, arrived or was lost."""
+        """Add a packet, or an event of a connection."""
         line = f"{at_s:.9f} {kind} {source[0]} {source[1]} > {target[0]} {target[1]} {len(data)}"
         self.entries += 1
         self._hash.update(f"{line}\n".encode())

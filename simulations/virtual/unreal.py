@@ -1,8 +1,8 @@
-"""What gives real time and real entropy, and what stands in for it while a story runs.
+"""The sources of real time and real entropy, and their stand-ins while a story runs.
 
-A stand-in is itself only for callers on a simulated loop. Installed libraries get what the machine
-has that they run on; a program of one's own is told where it should take it as an argument instead.
-Everybody else gets the real thing.
+A stand-in acts only for callers on a simulated loop. An installed library gets the time or entropy
+of the machine that it runs on; your own program gets an error that says what to take as an argument
+instead. All other callers get the real thing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TRUSTED: Final = frozenset({
     "asyncio", "concurrent", "hypothesis", "importlib", "linecache", "logging", "pytest", "_pytest",
     "rich", "tempfile", "shutil", "threading", "unittest", "warnings",
 })  # fmt: skip
-"""Packages that may: what they read decides nothing in a simulation."""
+"""Packages that may use the real sources: what they read does not affect a simulation."""
 
 _INSTEAD: Final = {
     "clock": "take the time as an argument, from host.unix_time or host.elapsed",
@@ -61,7 +61,7 @@ _RANDOM: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Replaced:
-    """Something of the standard library that is another thing while a story runs."""
+    """A function or class of the standard library that is replaced while a story runs."""
 
     holder: Any
     """A module or a class."""
@@ -71,9 +71,10 @@ class Replaced:
 
 
 def machine_to_ask(what: str, kind: str, *, can_answer: bool = True) -> Machine | None:
-    """On whose clock or entropy the caller's caller depends; None if it may have the real one.
+    """The machine whose clock or entropy the caller's caller gets; None if it may have the real
+    one.
 
-    Raises :class:`Unreal`, which names the place, for a program that should be told.
+    Raises :class:`Unreal`, which names the place, if the caller is a program, not a library.
     """
     story = getattr(asyncio._get_running_loop(), "story", None)
     if story is None:
@@ -87,14 +88,14 @@ def machine_to_ask(what: str, kind: str, *, can_answer: bool = True) -> Machine 
     if package in TRUSTED:
         return None
     if can_answer and "site-packages" in caller.f_code.co_filename:
-        # A library cannot be asked to take its time as an argument: it gets the machine's.
+        # A library cannot be changed to take the time as an argument: it gets the machine's.
         process = current_process()
         return story if process is None else process.machine
     raise Unreal(f"{place(caller)} calls {what}, which is not simulated: {_INSTEAD[kind]}")
 
 
 def everything_replaced() -> Iterator[Replaced]:
-    """What is built on it comes to the same functions in the end: ``secrets``, ``uuid4``."""
+    """All replacements. ``secrets``, ``uuid4`` and the like end up in these functions."""
     for name, read in _CLOCKS.items():
         yield from _replaced(time, name, "clock", read)
     for name in ("clock_gettime", "clock_gettime_ns"):
@@ -121,8 +122,8 @@ def everything_replaced() -> Iterator[Replaced]:
 def _replaced(
     holder: Any, name: str, kind: str, instead: Callable[..., Any] | None, given: int | None = None
 ) -> Iterator[Replaced]:
-    """``instead`` is what a library gets, from its machine and its arguments. Whoever gives as many
-    arguments as ``given``, the last of them not None, asks for nothing that would be real."""
+    """``instead`` computes what a library gets, from its machine and its arguments. A call with at
+    least ``given`` arguments, that one not None, reads nothing real and is passed on."""
     if not hasattr(holder, name):
         return
     real = getattr(holder, name)
@@ -151,7 +152,7 @@ def _drawn(name: str, machine: Machine, *args: Any, **options: Any) -> Any:
 
 
 def _seeded(machine: Machine, generator: random.Random, *_: Any) -> None:
-    """A generator of a library that gave it no seed."""
+    """Seed a library's generator for which it gave no seed."""
     _SEED(generator, int.from_bytes(machine.entropy(32)))
 
 

@@ -1,8 +1,8 @@
-# The loop is built on what every event loop of asyncio is built on, of which typeshed says little.
+# The loop builds on asyncio's BaseEventLoop, of which typeshed declares little.
 # mypy: disable-error-code="override"
-"""What an event loop has that a simulated one has not: threads, file descriptors, child processes.
+"""What a simulated event loop lacks: threads, file descriptors, child processes.
 
-Whoever asks for them is told so, and at once.
+Using them raises an error at once.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _T = TypeVar("_T")
 
 
 class Unthreaded(asyncio.BaseEventLoop):
-    """Everything of it happens in the one thread that runs it."""
+    """An event loop that does everything in the thread that runs it."""
 
     def run_in_executor(self, executor: Any, func: Callable[..., _T], *args: Any) -> Any:  # noqa: ARG002
-        """Runs ``func`` here and now: in a simulation there are no other threads."""
+        """Run ``func`` right here: a simulation has no other threads."""
         future = self.create_future()
         try:
             future.set_result(func(*args))

@@ -1,4 +1,4 @@
-"""Who waits for what: the text of a run that cannot go on."""
+"""Who waits for what: the error text of a run that cannot go on."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from simulations.virtual.process import coroutine_of, process_of
 __all__ = ["place", "who_waits"]
 
 NAMED_MAX: Final = 12
-"""Enough to see what is wrong, few enough to read."""
+"""Tasks listed: enough to see what is wrong, few enough to read."""
 
 
 def who_waits(loop: asyncio.AbstractEventLoop) -> str:
-    """Each task that is not done, with the machine it runs on and the line it waits at."""
+    """Each unfinished task, with its machine and the line it waits at."""
     tasks = sorted(asyncio.all_tasks(loop), key=hash)
     lines = [_described(task) for task in tasks[:NAMED_MAX]]
     if len(tasks) > NAMED_MAX:
@@ -25,7 +25,7 @@ def who_waits(loop: asyncio.AbstractEventLoop) -> str:
 
 
 def place(frame: FrameType) -> str:
-    """Where in the program a frame is."""
+    """File, line and function of a frame."""
     code = frame.f_code
     path = Path(code.co_filename)
     return f"{Path(*path.parts[-2:])}:{frame.f_lineno} in {code.co_name}"
@@ -39,7 +39,7 @@ def _described(task: asyncio.Task[Any]) -> str:
     while isinstance(waiting, CoroutineType) and waiting.cr_frame is not None:
         frames.append(waiting.cr_frame)
         waiting = waiting.cr_await
-    # The innermost line is somewhere in asyncio; the one that says something is the program's.
+    # The innermost frame is somewhere in asyncio; the program's own is the one that tells.
     own = [frame for frame in frames if "asyncio" not in Path(frame.f_code.co_filename).parts]
     where = place((own or frames)[-1]) if frames else "not begun"
     return f"{host}{task.get_name()} at {where}"

@@ -1,9 +1,9 @@
-"""What a simulation cannot see through: the real clock, real entropy, and callbacks without end.
+"""Catches what would break a simulation: the real clock, real entropy, and endless callbacks.
 
-While a story runs, whatever gives real time or entropy is replaced, in the standard library and
-wherever a module bound it to a name of its own. Code in C that draws for itself is not noticed, nor
-is a generator that was made without a seed before the run: then two runs with one seed part, and
-their traces show where.
+While a story runs, every source of real time or entropy is replaced, in the standard library and
+wherever a module bound it to a name of its own. C code that reads them directly goes unnoticed, and
+so does a generator created without a seed before the run: then two runs with the same seed diverge,
+and their traces show where.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 __all__ = ["unreal_calls_refused"]
 
 BLOCKED_CPU_S: Final = 5.0
-"""As much work as this in one callback is a mistake, on any machine."""
+"""So much CPU time in one callback is a mistake on any machine."""
 
 
 @contextlib.contextmanager
 def unreal_calls_refused(
     loop: VirtualLoop, story: Machine, *, refuse: bool = True
 ) -> Iterator[None]:
-    """Inside of it, whoever goes around the simulation gets :class:`Unreal`, and a callback that
-    does not end gets :class:`Blocked`. What belongs to no machine belongs to ``story``."""
+    """Within this context, bypassing the simulation raises :class:`Unreal`, and an endless callback
+    gets :class:`Blocked`. Code that runs on no machine counts as running on ``story``."""
     with contextlib.ExitStack() as stack:
         if refuse:
             for bound in bound_names():
@@ -54,7 +54,7 @@ def unreal_calls_refused(
 
 @contextlib.contextmanager
 def _watching(loop: VirtualLoop) -> Iterator[None]:
-    """A timer of the processor's time, so that a busy machine is no reason for a wrong alarm."""
+    """Uses a timer of CPU time, so that a busy machine causes no false alarm."""
     if threading.current_thread() is not threading.main_thread() or not hasattr(
         signal, "setitimer"
     ):

@@ -1,4 +1,4 @@
-"""WriteBuffer: what a program wrote and its kernel has no room for."""
+"""WriteBuffer: data that a program wrote and its kernel has no room for yet."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 
 
 class WriteBuffer:
-    """Knows as well when the program is to be paused, and when it may go on."""
+    """Also decides when the program must pause, and when it may resume."""
 
     def __init__(self, outflow: Outflow) -> None:
         self._outflow = outflow
         self._pieces: list[Piece] = []
-        """Few at a time as a rule, and none for most of a life: a deque has room for 64."""
+        """A list, as it is mostly empty and otherwise short: a deque allocates room for 64."""
         self._high, self._low = HIGH_WATER_BYTES, HIGH_WATER_BYTES // 4
         self._is_paused = False
         self.size = 0
-        """Bytes."""
+        """In bytes."""
 
     def __bool__(self) -> bool:
         return bool(self._pieces)
 
     @property
     def limits(self) -> tuple[int, int]:
-        """The low one and the high one."""
+        """The low and high water marks."""
         return self._low, self._high
 
     def set_limits(self, high: int | None, low: int | None) -> None:
-        """As asyncio has it. Raises :class:`ValueError`."""
+        """Set the water marks, with asyncio's defaults. Raises :class:`ValueError`."""
         if high is None:
             high = HIGH_WATER_BYTES if low is None else 4 * low
         if low is None:
@@ -43,14 +43,14 @@ class WriteBuffer:
         self._high, self._low = high, low
 
     def pauses(self) -> bool:
-        """Whether the program is to be told, now, that this is too much."""
+        """Whether the program must now be told to pause."""
         if self._is_paused or self.size <= self._high:
             return False
         self._is_paused = True
         return True
 
     def resumes(self) -> bool:
-        """Whether the program is to be told, now, that it may go on."""
+        """Whether the program must now be told to resume."""
         if not self._is_paused or self.size > self._low:
             return False
         self._is_paused = False
@@ -62,7 +62,7 @@ class WriteBuffer:
         self.pump()
 
     def pump(self) -> None:
-        """Give to the kernel what it has room for."""
+        """Hand the kernel as much as it has room for."""
         pieces, outflow = self._pieces, self._outflow
         while pieces:
             piece = pieces[0]
@@ -82,7 +82,7 @@ class WriteBuffer:
             outflow.send(piece)
 
     def drop(self) -> bool:
-        """Throw it away. Returns whether the end of the data was in it, which nobody hears now."""
+        """Discard everything. Returns whether that included the end of the data."""
         had_end = bool(self._pieces) and self._pieces[-1] is End.FIN
         self._pieces.clear()
         self.size = 0
