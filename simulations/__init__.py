@@ -1,8 +1,8 @@
-"""Clusters of real nodes, and scenarios that check what they show.
+"""Clusters of real nodes, and scenarios that check their own claims.
 
-A *world* gives addresses, time and entropy; a *cluster* is the nodes that live in it; a *scenario*
-is a story about a cluster, and knows neither sockets nor clocks. :func:`play` brings them
-together. ``python simulations/run_cluster.py`` does so for whoever wants to watch.
+A *world* provides addresses, time and entropy; a *cluster* is the nodes that live in it; a
+*scenario* is a story about a cluster, and knows neither sockets nor clocks. :func:`play` runs a
+scenario in a cluster; ``python simulations/run_cluster.py`` does so on the command line.
 """
 
 from __future__ import annotations

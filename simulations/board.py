@@ -1,4 +1,4 @@
-"""The board: a live table of who does what, for a terminal."""
+"""The board: a live table of what each node does, for a terminal."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from simulations.member import Member, Role
 __all__ = ["Board", "told"]
 
 LINES_BESIDE: Final = 12
-"""Of the terminal's height: frame and heading of the table, and some of the story above it."""
+"""Terminal lines not used for rows: the table's frame and heading, and some story above it."""
 ROWS_MIN: Final = 4
 
 
 class Board:
-    """Drawn anew whenever it is printed. :meth:`note` is the observer of every member."""
+    """Redrawn whenever it is printed. :meth:`note` is the observer of every member."""
 
     def __init__(self) -> None:
         self._cluster: Cluster | None = None
@@ -98,7 +98,7 @@ class Board:
 
 
 def told(event: Event, cluster: Cluster) -> str:  # noqa: PLR0911 - a line for each kind
-    """An event in words."""
+    """An event as text."""
     match event:
         case Dialling(address):
             return f"dials {address}"

@@ -1,8 +1,8 @@
-"""Checkers: what must never happen, looked for all the time while anything else does.
+"""Checkers: invariants that are checked continuously while a scenario runs.
 
-A scenario asks whether something good happens; these say that nothing bad did. They look from the
-outside where that is possible, at what peers send each other and at what handlers are called with,
-and into a node only for what it must have forgotten.
+A scenario checks that good things happen; the checkers, that bad things never do. Where possible
+they look from outside, at what peers send each other and what handlers are called with; they look
+into a node only for unconfirmed routes and for what it must have forgotten.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from simulations.virtual import HostDown
 __all__ = ["ENDED", "MARK_BYTES", "REPLY", "TYPED", "Checkers", "Violation", "outcome_of"]
 
 MARK_BYTES: Final = 12
-"""Of a body that is unique in its cluster, so that it is known again wherever it turns up."""
+"""Length of the prefix that makes each body unique in its cluster, to be recognised anywhere."""
 VIOLATIONS_MAX: Final = 100
 
 REPLY: Final = "reply"
@@ -42,23 +42,23 @@ TYPED: Final[dict[type[BaseException], str]] = {
     HandlerFailed: "handler failed",
     OutcomeUnknown: "outcome unknown",
 }
-"""What a query ends with, on a machine that goes on."""
+"""The errors that a query may end with, while its asker runs on."""
 ENDED: Final[dict[type[BaseException], str]] = {
     NodeClosed: "node closed",
     HostDown: "host down",
 }
-"""What it ends with when its asker does."""
+"""The errors that it may end with when its asker stops."""
 _OUTCOMES: Final = {**TYPED, **ENDED, asyncio.CancelledError: "cancelled"}
 
 
 def outcome_of(error: BaseException) -> str:
-    """In words; of what no query should end with, its type."""
+    """The outcome as text; for an error that no query should end with, its type."""
     return _OUTCOMES.get(type(error), type(error).__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """Something happened that must never happen."""
+    """A broken invariant."""
 
     at_s: float
     rule: str
@@ -69,10 +69,10 @@ class Violation:
 
 
 class Witness(Protocol):
-    """Who wants to know how queries and lookups end. Times are those of the cluster's world."""
+    """Observes how queries and lookups end. Times are those of the cluster's world."""
 
     def way(self, node: str, peer: str) -> str:
-        """The way in use from one to the other now."""
+        """The way currently in use from ``node`` to ``peer``."""
 
     def query(
         self, at_s: float, took_s: float, node: str, peer: str, way: str, outcome: str
@@ -86,7 +86,7 @@ class Witness(Protocol):
 
 
 class Checkers:
-    """Of one cluster. :attr:`violations` is empty, or something is wrong with the engine."""
+    """The checkers of one cluster. Unless :attr:`violations` is empty, the engine is broken."""
 
     def __init__(self, elapsed: Callable[[], float]) -> None:
         self.violations: Final[list[Violation]] = []
@@ -105,13 +105,13 @@ class Checkers:
     # Queries
 
     def mark(self, body: bytes) -> bytes:
-        """The body with something before it that no other has."""
+        """The body with a unique prefix."""
         self.asked += 1
         return b"~%010d~" % self.asked + body
 
     @contextlib.contextmanager
     def asking(self, name: str, node: Node, other: str, body: bytes) -> Iterator[None]:
-        """A query is open inside of it; its outcome goes through."""
+        """A query is open within this context; its exception passes through."""
         outcome, began_s = REPLY, self._elapsed()
         way = "none" if self.witness is None else self.witness.way(name, other)
         try:
@@ -136,7 +136,7 @@ class Checkers:
                 )
 
     def left(self, name: str) -> None:
-        """A member has ended, and said goodbye."""
+        """A member has ended properly, saying goodbye."""
         if self.witness is not None:
             self.witness.left(name)
 
@@ -169,17 +169,17 @@ class Checkers:
     def watched(
         self, name: str, lookup: LookupService, unix_time: Callable[[], float]
     ) -> LookupService:
-        """The same lookup service, whose every record is looked at."""
+        """The same lookup service, with every record checked."""
         return _WatchedLookup(self, name, lookup, unix_time)
 
     def started_again(self, name: str) -> None:
-        """A member begins anew, and knows of records only what it kept on its disk: nothing yet."""
+        """A member restarts, and has forgotten all records: members keep none on disk."""
         for key in [key for key in self._resolved if key[0] == name]:
             del self._resolved[key]
 
     @contextlib.contextmanager
     def looking_up(self, name: str, peer_id: NodeId) -> Iterator[None]:
-        """A lookup is under way inside of it."""
+        """A lookup is under way within this context."""
         began_s, found = self._elapsed(), False
         try:
             yield
@@ -192,7 +192,7 @@ class Checkers:
     def resolved(
         self, name: str, peer_id: NodeId, record: SignedCommRecord, newer_than: int, unix_s: float
     ) -> None:
-        """A lookup brought a record."""
+        """A lookup returned a record."""
         try:
             SignedCommRecord.decode(record.encode())
         except EgtpError as error:
@@ -215,7 +215,7 @@ def _paths(node: Node) -> Iterator[Path]:
 
 
 def _messages(node: Node) -> Iterator[bytes]:
-    """Every message that a node still has of its own."""
+    """Every message of its own that a node still holds."""
     engine = node._engine
     if engine is None:
         return

@@ -1,4 +1,4 @@
-"""Cluster: real nodes with real sockets and a real DHT, each at an address of its own."""
+"""Cluster: real nodes and a real DHT, each node at an address of its own."""
 
 from __future__ import annotations
 
@@ -24,19 +24,18 @@ from simulations.world import LoopbackWorld, VirtualWorld, World
 __all__ = ["Cluster"]
 
 PATIENCE_S: Final = 20.0
-"""How long anything in a story may take before it counts as not happening."""
+"""How long a story waits for anything before it counts as not happening."""
 START_S_PER_NODE: Final = 1.0
-"""How much more the start may take for each node: they all join at once, in one process."""
+"""Extra time for the start per node: all nodes join at once, in one process."""
 LEASES_MAX: Final = 3
-"""As many relays a node wants at a time by default."""
+"""How many relays a node wants at a time by default."""
 NAMES: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi")
 
 
 class Cluster:
-    """Use with ``async with``: members run inside of it, and nothing is left after it.
+    """Use it with ``async with``: members run within the block, and nothing is left after it.
 
-    Its verbs (:meth:`move`, :meth:`hide`, :meth:`leave`, :meth:`crash`) are what happens to
-    members in stories.
+    Its verbs (:meth:`move`, :meth:`hide`, :meth:`leave`, :meth:`crash`) are the events of stories.
     """
 
     def __init__(
@@ -48,7 +47,7 @@ class Cluster:
         watch: Callable[[Member, Event], None] = lambda *_: None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """``narrate`` is told how the start goes on, ``watch`` what each member does."""
+        """``narrate`` is called with the progress of the start, ``watch`` with every event."""
         self.plan: Final = plan
         self.world: Final[World] = world or LoopbackWorld(plan.seed)
         self.patience_s: Final = patience_s
@@ -56,7 +55,7 @@ class Cluster:
         self.bootstraps: Final[list[DHTLookup]] = []
         self.checkers: Final = Checkers(self.world.elapsed)
         self.joined_s = 0.0
-        """How long it took until everybody's record was in the DHT."""
+        """How long it took until every record was in the DHT."""
         self._narrate = narrate
         self._watch = watch
         self._stack = AsyncExitStack()
@@ -144,7 +143,7 @@ class Cluster:
             private_addresses=self.world.private_addresses,
             checkers=self.checkers,
         )
-        # From now on closed with the cluster, even if it does not get as far as being started.
+        # From now on it is closed with the cluster, even if it is never started.
         self.members.append(member)
         self._names[member.node_id] = member.name
         return member
@@ -155,7 +154,7 @@ class Cluster:
                 for member in members:
                     group.create_task(self._start_one(member))
         except ExceptionGroup as errors:
-            # One reason is enough for a reader, and its own type is what is caught.
+            # One reason is enough for a reader, and callers catch its own type.
             raise errors.exceptions[0] from None
 
     async def _start_one(self, member: Member) -> None:
@@ -163,7 +162,7 @@ class Cluster:
         wanted = 0 if member.role is Role.RELAY else min(self.plan.relays, LEASES_MAX)
 
         def leased(event: Event) -> bool:
-            # A lease that is confirmed makes a new record, so this event comes after the last.
+            # Each confirmed lease leads to a new record, so this event follows the last lease.
             return isinstance(event, RecordPublished) and len(member.node.relays) >= wanted
 
         limit_s = self.patience_s + self.plan.nodes * START_S_PER_NODE
@@ -176,74 +175,74 @@ class Cluster:
         finally:
             await self._stack.aclose()
 
-    # Who is there
+    # Members
 
     def those(self, role: Role) -> list[Member]:
-        """The members that are ``role``, in the order in which they were named."""
+        """The members of this role, in the order in which they were created."""
         return [member for member in self.members if member.role is role]
 
     def words(self, thing: object) -> str:
-        """A strategy, path or attempt as text, with names of members in place of their ids."""
+        """A strategy, path or attempt as text, with members' names in place of their ids."""
         text = str(thing)
         for node_id, name in self._names.items():
             text = text.replace(f"relay {node_id}", name).replace(str(node_id), name)
         return text
 
     def name_of(self, node_id: NodeId) -> str:
-        """A member's name; the id itself of anybody else."""
+        """A member's name; for any other node, its id as text."""
         return self._names.get(node_id, str(node_id))
 
     def relay_of(self, path: str) -> Member | None:
-        """The relay that a path goes through."""
+        """The relay that a path goes through, if any."""
         relays = self.those(Role.RELAY)
         return next((relay for relay in relays if path == f"relay {relay.node_id}"), None)
 
     @property
     def stored(self) -> list[int]:
-        """How many nodes said that they hold the record last published, for each member."""
+        """For each member, how many nodes confirmed that they hold its last published record."""
         last = (
             next((e for e in reversed(m.events) if isinstance(e, RecordPublished)), None)
             for m in self.members
         )
         return [event.published.stored for event in last if event is not None]
 
-    # What happens to them
+    # Events
 
     @property
     def network(self) -> Network:
-        """The simulated network below it. Raises :class:`InvalidConfig` on real machines."""
+        """The simulated network. Raises :class:`InvalidConfig` on a real machine."""
         if not isinstance(self.world, VirtualWorld):
             raise InvalidConfig("that can happen in a virtual world only, not on this machine")
         return self.world.network
 
     async def join(self, name: str, role: Role = Role.REACHABLE) -> Member:
-        """Somebody new comes, and is there once its record is stored."""
+        """A new member joins. Returns once its record is stored."""
         member = self._make(name, role, self._discovery)
         await self._start_one(member)
         return member
 
     async def published(self, member: Member) -> int:
-        """Wait until a member's record as it is now is stored; by how many nodes."""
+        """Wait until a member's current record is stored. Returns by how many nodes."""
         text = f"the record of {member.name} is stored in the DHT"
         return (await within(self.patience_s, text, member.node.published())).stored
 
     async def move(self, member: Member) -> None:
-        """The member's machine gets another address, and loses the one it had."""
+        """The member's machine gets a new address, and loses the old one."""
         await member.move()
 
     async def hide(self, member: Member) -> None:
-        """The member accepts no connections any more, and those it had are cut."""
+        """The member accepts no more connections, and its open ones are cut."""
         await member.hide()
 
     async def leave(self, member: Member) -> None:
-        """The member ends, and takes leave of everybody."""
+        """The member ends properly, and says goodbye to everybody."""
         await member.close()
 
     async def crash(self, member: Member) -> None:
-        """The member ends without a word."""
+        """The member ends without a goodbye."""
         await member.crash()
 
 
 def _write_relay_file(file: Path, links: Iterable[str]) -> None:
-    """What :class:`DiscoveryMan` reads."""
+    """Write the file that :class:`DiscoveryMan` reads."""
     file.write_text("".join(f'[[relay]]\ncontact = "{link}"\n' for link in links))

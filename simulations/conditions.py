@@ -1,7 +1,7 @@
-"""Conditions: who is in a cluster, and what the network between them is like.
+"""Conditions: the members of a cluster, and the network between them.
 
-Everything that a run depends on beside its scenario. Drawn from a seed, they differ from run to
-run, as the networks do that the software will meet.
+Everything that a run depends on besides its scenario. Drawn from a seed, conditions vary from run
+to run, as real networks do.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ VIRTUAL_NODES_MAX: Final = 20_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """Of one run."""
+    """The conditions of one run."""
 
     plan: ClusterPlan
     world: str = LOOPBACK
     drawn: bool = False
-    """Whether the seed decided on all of it."""
+    """Whether everything was drawn from the seed."""
     link: Link = INTERNET
     nat: NatKind = NatKind.PORT_RESTRICTED
-    """Of the router that unreachable peers are behind."""
+    """The kind of the routers that unreachable peers are behind."""
 
     @classmethod
     def draw(cls, seed: int) -> Self:
-        """Of a virtual world: a few peers or more, good lines or bad ones."""
+        """Draw a virtual world: a few peers or more, good lines or bad ones."""
         rng = random.Random(f"{seed}/conditions")
         relays = rng.randint(2, 4)
         unreachable = rng.randint(2, 4)
@@ -52,7 +52,7 @@ class Conditions:
         return cls(plan=plan, world=VIRTUAL, drawn=True, link=link, nat=rng.choice(list(NatKind)))
 
     def make_world(self, trace: Trace | None = None) -> World:
-        """A new one."""
+        """A new world with these conditions."""
         if self.world == LOOPBACK:
             return LoopbackWorld(self.plan.seed)
         return VirtualWorld(self.plan.seed, link=self.link, nat=self.nat, trace=trace)

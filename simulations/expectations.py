@@ -1,4 +1,4 @@
-"""What a scenario claims, and whether it held."""
+"""The claims of a scenario, and whether they held."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Expectation:
     text: str
     held: bool
     detail: str = ""
-    """What was seen, in a few words, one thing a line."""
+    """What was observed, briefly, one fact per line."""
 
 
 class Expectations:
-    """Collects the claims of one scenario, and tells each to whoever watches."""
+    """Collects the claims of one scenario, and reports each as it is made."""
 
     def __init__(
         self,
         tell: Callable[[Expectation], None] = lambda _: None,
         words: Callable[[object], str] = str,
     ) -> None:
-        """``words`` puts what was seen into words."""
+        """``words`` turns an observed detail into text."""
         self._tell = tell
         self._words = words
         self.all: Final[list[Expectation]] = []
 
     def that(self, text: str, held: bool, detail: object = "") -> bool:
-        """Claim ``text``. Returns whether it held; the story goes on in any case."""
+        """Claim ``text``. Returns ``held``; the story goes on in either case."""
         expectation = Expectation(text, bool(held), self._words(detail))
         self.all.append(expectation)
         self._tell(expectation)
@@ -44,7 +44,7 @@ class Expectations:
 
 
 class Stopped(Exception):
-    """The story cannot go on, since something in it did not happen: ``text`` says what."""
+    """The story cannot go on: ``text`` says what should have happened and did not."""
 
     def __init__(self, text: str, detail: str) -> None:
         super().__init__(f"{text}: {detail}")
@@ -53,7 +53,7 @@ class Stopped(Exception):
 
 
 async def within(limit_s: float, text: str, happens: Awaitable[_T]) -> _T:
-    """Wait for what ``text`` says. Raises :class:`Stopped` if it takes longer than the limit."""
+    """Wait for ``happens``. Raises :class:`Stopped` with ``text`` after ``limit_s`` seconds."""
     try:
         async with asyncio.timeout(limit_s):
             return await happens

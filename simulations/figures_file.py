@@ -1,4 +1,4 @@
-"""What ``--json`` writes: the figures of a run, the options it was run with, and its digest."""
+"""The content of the ``--json`` file: figures of a run, its options, and its digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["figures_of", "figures_of_swarm"]
 
 
 def figures_of(conditions: Conditions, runs: Sequence[Played]) -> dict[str, Any]:
-    """Of one run of some scenarios."""
+    """The figures of one run of some scenarios."""
     plan = conditions.plan
     return {
         "held": all(run.outcome.held for run in runs),
@@ -57,7 +57,7 @@ def figures_of(conditions: Conditions, runs: Sequence[Played]) -> dict[str, Any]
 
 
 def figures_of_swarm(scenarios: Sequence[str], runs: Sequence[SwarmRun]) -> dict[str, Any]:
-    """Of a swarm."""
+    """The figures of a swarm."""
     ordered = sorted(runs, key=lambda run: (run.seed, run.scenario))
     return {
         "held": all(run.held for run in runs),

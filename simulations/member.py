@@ -1,4 +1,4 @@
-"""Member: one node of a cluster, with its DHT node and the log of what it did."""
+"""Member: one node of a cluster, with its DHT node and its log of events."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from simulations.world import Machine
 __all__ = ["Member", "Role"]
 
 HARD_TIMEOUT_S: Final = 10.0
-"""Of the queries in stories. Nothing comes near it."""
+"""The hard timeout of queries in stories. Nothing comes near it."""
 
 
 class Role(enum.Enum):
-    """What a member is for the others."""
+    """The role of a member in its cluster."""
 
     RELAY = "relay"
     REACHABLE = "peer"
@@ -30,7 +30,7 @@ class Role(enum.Enum):
 
 
 class Member:
-    """A node that answers ``echo`` with what it was sent, on a machine of its own."""
+    """A node, on a machine of its own, that answers ``echo`` with the body it was sent."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ class Member:
         self.role: Final = role
         self.machine: Final = machine
         self.gone = False
-        """Whether it has ended; it may start again."""
+        """Whether it has ended; it may be restarted."""
         self.events: Final[list[Event]] = []
-        """Everything that its observer was told, in order."""
+        """All events of its node, in order."""
         self._bootstraps = tuple(bootstraps)
         self._discovery = discovery
         self._private_addresses = private_addresses
@@ -69,7 +69,7 @@ class Member:
         return IdentityFile.open(self.machine.disk / "identity.pem", entropy=entropy)
 
     def _make(self) -> None:
-        """A new node, and a new DHT node below it."""
+        """Create a new node and its DHT node."""
         machine, reachable = self.machine, self.role is not Role.UNREACHABLE
         environment = machine.environment
         self.lookup = DHTLookup(
@@ -96,43 +96,43 @@ class Member:
         )
         self.node.handle("echo", self._echo)
 
-    # What happens to it
+    # Events
 
     async def start(self) -> None:
         await self.machine.run(self._start())
 
     async def close(self) -> None:
-        """End, and say goodbye. A second time does nothing, as with its parts."""
+        """End properly, and say goodbye. Idempotent."""
         if not self.gone:
             self.gone = True
             await self.machine.run(self._close())
 
     async def move(self) -> None:
-        """The machine has another address now, and the node is told."""
+        """Give the machine another address, and tell the node."""
         await self.machine.run(self._move(self.machine.gain_address()))
         self.machine.lose_address()
 
     async def hide(self) -> None:
-        """Accept no connections any more, and cut those that there are."""
+        """Accept no more connections, and cut the open ones."""
         await self.machine.run(self.node.move((), dial_from=self.host))
 
     async def crash(self) -> None:
-        """End without a word."""
+        """End without a goodbye."""
         if self.machine.kill():
             self._ended()
         else:
-            # On a real machine that lives on, as near as can be: connections are cut before it can
+            # A real machine lives on. This comes closest: cut the connections before the node can
             # say goodbye.
             await self.hide()
             await self.close()
 
     def cut_power(self) -> None:
-        """Its machine stops. Nobody is told, not even by its system. Virtual worlds only."""
+        """Its machine stops, and not even its system tells anybody. Virtual worlds only."""
         self.machine.host.crash()
         self._ended()
 
     async def restart(self, *, keep_disk: bool = True, clock_offset_s: float | None = None) -> None:
-        """Start again after a crash: the same peer, if its disk is still there. Virtual only."""
+        """Restart after a crash: as the same peer if its disk is kept. Virtual worlds only."""
         if not self.gone:
             self.cut_power()
         self.machine.host.restart(keep_disk=keep_disk, clock_offset_s=clock_offset_s)
@@ -171,10 +171,10 @@ class Member:
     def node_id(self) -> NodeId:
         return self.node.node_id
 
-    # Talking
+    # Queries
 
     async def ask(self, other: Member, body: bytes, hard_timeout_s: float | None = None) -> bytes:
-        """What the other one answers; what comes of it is checked."""
+        """Query another member, and return its reply. The checkers watch the query."""
         marked = self._checkers.mark(body)
         query = self.node.query(other.node_id, "echo", marked, hard_timeout_s=hard_timeout_s)
         with self._checkers.asking(self.name, self.node, other.name, marked):
@@ -183,18 +183,18 @@ class Member:
         return reply[MARK_BYTES:]
 
     def path_to(self, other: Member) -> str:
-        """How the next message to the other one would travel."""
+        """The path of the next message to another member."""
         return next(iter(self.node.why(other.node_id).paths), "none")
 
     @property
     def relayed_bytes(self) -> int:
-        """What crossed this relay so far, as counted by itself."""
+        """Bytes that this relay has passed on so far, by its own counters."""
         server = self.node.relay_server
         return 0 if server is None else server.counters["relayed bytes"]
 
     @property
     def lookup_datagrams(self) -> int:
-        """What its DHT node sent so far to find something."""
+        """Datagrams that its DHT node has sent so far to look something up."""
         sent = self.lookup.counters
         return sum(count for name, count in sent.items() if name.startswith("sent_find"))
 
@@ -202,7 +202,7 @@ class Member:
 
     @property
     def mark(self) -> int:
-        """A moment in the log: what happens from now on has this number or a higher one."""
+        """The current position in the log: later events have this number or a higher one."""
         return len(self.events)
 
     async def saw(
@@ -212,14 +212,14 @@ class Member:
         since: int = 0,
         limit_s: float | None = None,
     ) -> Event:
-        """The first event since a mark that is ``wanted``, waiting for it.
+        """Wait for the first event since a mark that is ``wanted``, and return it.
 
-        Raises :class:`Stopped` with ``text`` if it does not come.
+        Raises :class:`Stopped` with ``text`` if it does not come in time.
         """
         return await within(limit_s or self._patience_s, text, self._saw(wanted, since))
 
     async def lost(self, other: Member, since: int) -> None:
-        """Wait until this member knows that its path to the other one is gone."""
+        """Wait until this member notices that a path to the other one is gone."""
 
         def wanted(event: Event) -> bool:
             return isinstance(event, PathLost) and event.peer_id == other.node_id
@@ -231,8 +231,8 @@ class Member:
         return [str(e.address) for e in self.events[since:] if isinstance(e, Dialling)]
 
     def learned(self, other: Member, sequence: int) -> int | None:
-        """The mark at which this member took a record of the other one that was numbered
-        ``sequence`` or higher; None if it has none."""
+        """The mark at which this member learned a record of the other one with this sequence or a
+        higher one; None if it has not."""
         for number, event in enumerate(self.events):
             if (
                 isinstance(event, RecordLearned)

@@ -1,4 +1,4 @@
-"""Who is in a cluster."""
+"""The composition of a cluster."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from egtp import InvalidConfig
 __all__ = ["ClusterPlan"]
 
 NODES_MAX: Final = 100
-"""On a real machine they share its time; this many take half a minute to join."""
+"""On a real machine, where they share its CPU: this many take half a minute to join."""
 REACHABLE_MIN: Final = 3
-"""Two talk, and a third knows neither."""
+"""Two that talk, and a third that knows neither."""
 RELAYS_MIN: Final = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterPlan:
-    """How many nodes of which kind. Raises :class:`InvalidConfig` for what cannot be."""
+    """How many nodes of which kind. Raises :class:`InvalidConfig` for an impossible plan."""
 
     nodes: int = 16
-    """All of them."""
+    """All nodes together."""
     relays: int = 3
-    """Those that serve others as relays."""
+    """Nodes that serve others as relays."""
     unreachable: int = 3
-    """Those that accept no connections and are reached through relays only."""
+    """Nodes that accept no connections and are reached through relays only."""
     bootstraps: int = 2
-    """Those that are in the DHT only, for the others to join through."""
+    """Nodes of the DHT only, for the others to join through."""
     seed: int = 1
-    """What is random comes from it, the keys included."""
+    """The source of all randomness, keys included."""
     nodes_max: int = NODES_MAX
-    """How many there may be; in virtual time, more than on a real machine."""
+    """The limit for ``nodes``; higher in virtual time than on a real machine."""
 
     def __post_init__(self) -> None:
         for name, least, why in (
@@ -57,7 +57,7 @@ class ClusterPlan:
 
     @property
     def reachable(self) -> int:
-        """Ordinary peers that accept connections: whoever is nothing else."""
+        """Ordinary peers that accept connections: all the rest."""
         return self.nodes - self.bootstraps - self.relays - self.unreachable
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Play: one scenario in one cluster, and what came of it."""
+"""Play: run one scenario in one cluster, and judge the outcome."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from simulations.scenario import Figures, Narrate, Scenario
 __all__ = ["Outcome", "play"]
 
 LEFTOVER_GRACE_S: Final = 1.0
-"""For callbacks that are due already when a cluster has closed."""
+"""For callbacks that are already due when a cluster has closed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a scenario."""
+    """The outcome of a scenario."""
 
     scenario: Scenario
     expectations: tuple[Expectation, ...]
     figures: Figures
-    """Empty if the story did not come to its end."""
+    """Empty if the story broke off."""
     joined_s: float
-    """How long the cluster took to be complete."""
+    """How long the cluster took to start completely."""
     stored: tuple[int, ...]
-    """By how many nodes of the DHT each record was stored."""
+    """How many nodes of the DHT stored each record."""
     took_s: float
 
     @property
@@ -37,7 +37,7 @@ class Outcome:
 
     @property
     def held(self) -> bool:
-        """Whether all of them did. Where nothing was claimed, nothing can have held."""
+        """Whether all expectations held; False if there are none."""
         return bool(self.expectations) and not self.failed
 
 
@@ -48,10 +48,10 @@ async def play(
     narrate: Narrate = lambda _: None,
     tell: Callable[[Expectation], None] = lambda _: None,
 ) -> Outcome:
-    """Start ``cluster``, let ``scenario`` happen in it, close it, and look what is left.
+    """Start ``cluster``, run ``scenario`` in it, close it, and check that nothing is left.
 
-    A story that breaks off is an expectation that did not hold. Raises :class:`InvalidConfig` if
-    there can be no such cluster on this machine.
+    A story that breaks off counts as a failed expectation. Raises :class:`InvalidConfig` if this
+    machine cannot run such a cluster.
     """
     expect = Expectations(tell, cluster.words)
     figures: Figures = {}
@@ -101,7 +101,7 @@ async def _tell(
     except Stopped:
         raise
     except Exception as error:
-        # Whatever it is, it is the outcome of this scenario, and the next one still has its turn.
+        # Any error is the outcome of this scenario alone: the next one still gets its turn.
         raise Stopped("the story comes to its end", f"{type(error).__name__}: {error}") from error
 
 

@@ -1,4 +1,4 @@
-"""Recorder: writes down what happens in a cluster, for the picture of the run."""
+"""Recorder: records the events of a cluster in a timeline, for the page of the run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Recorder"]
 
 
 class Recorder:
-    """Of one run of one scenario. Listens to the members, the checkers and the network."""
+    """Records one run of one scenario. Listens to the members, the checkers and the network."""
 
     def __init__(self, timeline: Timeline, elapsed: Callable[[], float]) -> None:
         self.timeline = timeline
@@ -82,7 +82,7 @@ class Recorder:
             self.timeline.lookup(at_s - self._began_s, took_s, node, peer, found=found)
 
     def _meet(self, cluster: Cluster, now_s: float) -> None:
-        """Name whoever is new, in the order of the plan and not of what happens first."""
+        """Add lanes for new nodes, in the order of the plan rather than of their first events."""
         lanes = [
             (f"bootstrap-{number}", "bootstrap", str(lookup.address.host))
             for number, lookup in enumerate(cluster.bootstraps, 1)
@@ -143,7 +143,7 @@ class Recorder:
 
 
 def _kind(event: Event) -> str:
-    """The event's name as words: ``path opened``."""
+    """The name of an event as words, such as ``path opened``."""
     name = type(event).__name__
     words = re.sub("(?<=.)(?=[A-Z])", " ", name).lower()
     return "dial" if words == "dialling" else words

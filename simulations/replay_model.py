@@ -1,12 +1,12 @@
-"""Every interleaving of a small world: two peers, whatever is on its way between them, and a few
-queries (``python -m simulations.replay_model``).
+"""A model checker for at most once: every interleaving of a small world of two peers, the packets
+between them, and a few queries (``python -m simulations.replay_model``).
 
-Whoever is on the way keeps every packet for ever and delivers any of them at any moment, as often
-as he likes: loss, delay, duplication, reordering and replay are all just that. Besides, sessions
-are lost at either end, time passes (so that lifetimes end), the responder's record is signed anew,
-its memory is short, and it is restarted. All of it in every order, up to a bound on how many of
-each there are. What runs are the engine's own machines (``ExchangeTable``, ``Answers``, ``early``,
-``UnconfirmedSessions``, the replay window), not a copy of them; this module only moves packets.
+The network keeps every packet for ever, and delivers any of them at any moment, any number of
+times: this covers loss, delay, duplication, reordering and replay. Besides, sessions are lost at
+either end, time passes (so that lifetimes end), the responder signs its record anew, runs short of
+memory, and restarts. All of this happens in every order, within a bound for each kind of event. The
+engine's own machines run (``ExchangeTable``, ``Answers``, ``early``, ``UnconfirmedSessions``, the
+replay window), not a copy of them; this module only moves packets.
 
 Checked in every state: no query has run twice, and no route was learned without confirmation.
 """
@@ -41,7 +41,7 @@ __all__ = ["Bounds", "Explored", "explore"]
 ASKER, RESPONDER = NodeId(b"a" * 20), NodeId(b"r" * 20)
 LIFETIME_S: Final = 20.0
 JUMP_S: Final = 40.0
-"""Longer than a query lives, and the margin with it."""
+"""Longer than the lifetime of a query plus its margin."""
 MOMENT_S: Final = 4.0
 ANSWER_LIMITS: Final = AnswerLimits(lifetime_s_max=LIFETIME_S)
 LIMITS: Final = PeerLimits(1000, 1000, 16, 1000)
@@ -50,28 +50,28 @@ Action: TypeAlias = tuple[str, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """How often each thing may happen."""
+    """How often each event may happen."""
 
     queries: int = 2
     dials: int = 2
     sessions: int = 3
-    """That initiations, replayed ones too, make at the responder."""
+    """Sessions that initiations, including replayed ones, create at the responder."""
     losses: int = 2
-    """Of sessions, at either end."""
+    """Losses of a session, at either end."""
     jumps: int = 1
     signatures: int = 2
     restarts: int = 1
     moments: int = 0
-    """Times that a little passes, less than a query lives."""
+    """Passages of a short time, less than the lifetime of a query."""
     forced: int = 0
-    """Times that strangers are forgotten before their time."""
+    """Times that strangers are forgotten early."""
     clock_ahead_s: float = 0.0
-    """By how much the asker's wall clock is ahead."""
+    """How far the asker's wall clock is ahead."""
 
 
 @dataclass(slots=True)
 class Session:
-    """A session as the responder has it."""
+    """A session on the responder's side."""
 
     asker: Asker
     began_s: float
@@ -80,7 +80,7 @@ class Session:
 
 @dataclass(slots=True)
 class State:
-    """The whole world at a moment. Packets are only ever added."""
+    """The whole world at one moment. Packets are only ever added."""
 
     bounds: Bounds
     now_s: float = 1000.0
@@ -93,11 +93,11 @@ class State:
     known_incarnation: int = 0
     dialling: int | None = None
     live: tuple[int, int, float] | None = None
-    """Its session: number, incarnation of the responder, when that began."""
+    """Its session: number, the responder's incarnation, and when that incarnation started."""
     live_since_s: float = 0.0
-    """When that session began here."""
+    """When that session began on this side."""
     sent: int = 0
-    """Packets it has sealed in that session."""
+    """Packets sealed in that session."""
     # The responder
     incarnation: int = 0
     started_s: float = 0.0
@@ -106,16 +106,16 @@ class State:
     unconfirmed: UnconfirmedSessions[int] = field(default_factory=UnconfirmedSessions)
     sessions: dict[int, Session] = field(default_factory=dict)
     confirmed: set[int] = field(default_factory=set)
-    """Sessions that the asker has shown to be alive in."""
+    """Sessions that the asker has confirmed."""
     route: int | None = None
-    """The session by which the responder would ask the asker something."""
+    """The session through which the responder would ask the asker something."""
     made: int = 0
     """Sessions so far."""
 
-    # What may happen
+    # Actions
 
     def actions(self) -> Iterator[Action]:
-        """All that may happen next."""
+        """All actions that are possible next."""
         left = self._left
         for number, packet in enumerate(self.packets):
             if self._changes_something(number, packet):
@@ -144,7 +144,7 @@ class State:
         return self.used[name] < at_most
 
     def _changes_something(self, number: int, packet: tuple[Any, ...]) -> bool:
-        """False for what its receiver drops, as far as that can be told beforehand."""
+        """False for a packet that its receiver would certainly drop."""
         kind, to = packet[:2]
         if kind == "initiation":
             known = self.unconfirmed.find(b"initiation %d" % number)
@@ -248,7 +248,7 @@ class State:
     ) -> None:
         data = b"initiation %d" % number
         if self.unconfirmed.find(data) is not None:
-            return  # The same response again: that packet is there already.
+            return  # The response would be the same, and that packet exists already.
         incarnation = bytes([self.incarnation]) * 8
         payload = InitiationPayload(b"", time_ms, sequence, named, b"a" * 8, LIMITS, early)
         sealed = None
@@ -260,7 +260,7 @@ class State:
             ASKER, b"a" * 8, self.sequence, self.now_s, stranger=True
         )
         assert asker is not None
-        # Its keys come of a fresh secret, so no packet of another session opens in it.
+        # Its keys come from a fresh secret, so no packet of another session opens in it.
         self.made += 1
         session = self.made
         self.sessions[session] = Session(asker, self.now_s)
@@ -292,8 +292,8 @@ class State:
     def _open(
         self, number: int, sealed_s: float, settled: int, items: list[tuple[int, bytes]]
     ) -> None:
-        """``sealed_s``: not before that, by what the packet says. Of no packet it is known how long
-        it was under way."""
+        """``sealed_s`` is the earliest time at which the packet can have been sealed, by its own
+        account: how long a packet was under way is never known."""
         asker = self.sessions[number].asker
         self.answers.settle(asker, settled)
         for age_ms, data in items:
@@ -328,7 +328,7 @@ class State:
         self.answers.signed_anew(before)
 
     def _short_of_memory(self, _: int) -> None:
-        # The lower of the two floors that it may be called with.
+        # The lower of the two floors that make_room may be called with.
         self.answers.make_room(self.answers._idle_sequence)
 
     def _forgets_by_force(self, _: int) -> None:
@@ -359,25 +359,25 @@ class State:
         self.answers.look(self.now_s, self.sequence)
 
     def _add(self, *packet: Any) -> None:
-        # A copy of what is there already is nothing new: it may be delivered again anyway.
+        # An existing packet may be delivered again anyway, so a copy adds nothing.
         if packet not in self.packets:
             self.packets.append(packet)
 
-    # What must never be
+    # Invariants
 
     @property
     def wrong(self) -> str:
-        """What is wrong in this state; nothing if all is well."""
+        """The broken invariant of this state; empty if all hold."""
         if max(self.runs.values(), default=0) > 1:
             return "a query has run twice"
         if self.route is not None and self.route not in self.confirmed:
             return "a route was learned from a session that nobody has confirmed"
         return ""
 
-    # Sameness
+    # Equality
 
     def signature(self) -> tuple[Any, ...]:
-        """Equal for states from which the same may happen."""
+        """Equal for states with the same possible futures."""
         exchanges = tuple((e.number, e.given, e.handed_to, e.born_s) for e in self.table.all())
         askers = tuple(
             (
@@ -422,7 +422,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What came of an exploration."""
+    """The result of an exploration."""
 
     states: int
     depth: int
@@ -430,12 +430,12 @@ class Explored:
     """Whether every state within the bounds was seen."""
     wrong: str = ""
     counterexample: tuple[Action, ...] = ()
-    """What has to happen for something to go wrong; empty if nothing can."""
+    """The actions that break an invariant; empty if none were found to."""
 
 
 def explore(bounds: Bounds, *, states_max: int = 1_000_000, world: type[State] = State) -> Explored:
-    """All states within the bounds, breadth first, so a counterexample is a shortest one. ``world``
-    may be one in which something is done wrong, to see that it is found."""
+    """Explore all states within the bounds, breadth first, so that a counterexample is a shortest
+    one. ``world`` may be a deliberately broken one, to see that its fault is found."""
     first = world(bounds)
     seen = {hash(first.signature())}
     queue: deque[tuple[bytes, tuple[Action, ...]]] = deque([(pickle.dumps(first), ())])
@@ -459,7 +459,7 @@ def explore(bounds: Bounds, *, states_max: int = 1_000_000, world: type[State] =
 
 
 def main() -> None:
-    """Explore, and say how many states there were."""
+    """Explore, and print how many states there were."""
     parser = argparse.ArgumentParser(description=__doc__)
     for bound in fields(Bounds):
         name = "--" + bound.name.replace("_", "-")

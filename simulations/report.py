@@ -1,8 +1,8 @@
-"""What a person sees of a run: the story while it happens, and tables at the end.
+"""The printed report of a run: the story as it happens, and tables at the end.
 
-On a terminal the board is below the story and changes as things happen; elsewhere there are plain
-lines, one thing each. Rich could draw from a thread of its own; here everything is on the event
-loop, as the nodes are.
+On a terminal, a live board is shown below the story; elsewhere the output is plain lines, one event
+each. Rich could refresh from a thread of its own; here everything happens on the event loop, like
+the nodes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ HELD, FAILED = "[green]held[/]", "[bold red]FAILED[/]"
 
 
 class Report:
-    """Tells a run to ``console``."""
+    """Reports a run to ``console``."""
 
     def __init__(
         self, console: Console, real_time: Callable[[], float] = time.perf_counter
@@ -42,17 +42,17 @@ class Report:
         self._real_time = real_time
         self._real_began_s = real_time()
         self._elapsed = real_time
-        """Of the world whose story is told at the moment."""
+        """The clock of the world whose story is being told."""
         self._began_s = self._real_began_s
         self._board = Board()
         self._live: Live | None = None
         self._drawn_s = 0.0
 
-    # While it happens
+    # During the run
 
     @asynccontextmanager
     async def showing(self, scenario: Scenario, cluster: Cluster) -> AsyncIterator[None]:
-        """The story of ``scenario`` is told inside of it."""
+        """Report the story of ``scenario`` within this context."""
         self._elapsed = cluster.world.elapsed
         self._began_s = self._elapsed()
         self._console.print(f"\n[bold]{scenario.name}[/]: {escape(scenario.summary)}")
@@ -80,8 +80,8 @@ class Report:
         self._draw()
 
     def _draw(self) -> None:
-        """As something has changed; by real time, of which a virtual second may take a thousandth
-        or a thousand."""
+        """Redraw after a change, at most once per interval of real time: a virtual second may take
+        a thousandth of a real one, or a thousand."""
         now_s = self._real_time()
         if self._live is not None and now_s - self._drawn_s >= REDRAW_S:
             self._drawn_s = now_s
@@ -90,7 +90,7 @@ class Report:
     def _line(self, mark: str, text: str) -> None:
         took_s = self._elapsed() - self._began_s
         if not self._console.is_terminal:
-            # Whoever reads this with a program wants a line to be a line.
+            # Unwrapped, since programs may read these lines.
             padded = mark or " " * 4
             self._console.print(f"{took_s:6.2f} s  {padded}  {text}", soft_wrap=True)
             return
@@ -106,7 +106,7 @@ class Report:
     def finish(
         self, plan: ClusterPlan, outcomes: Sequence[Outcome], digests: Sequence[str | None]
     ) -> None:
-        """The tables, and the verdict. Runs in virtual time have digests."""
+        """Print the tables and the verdict. Runs in virtual time have digests."""
         tables = [*map(_expectations, outcomes), _figures(outcomes), _summary(plan, outcomes)]
         for table in tables:
             self._console.print()

@@ -31,7 +31,7 @@ try:
     from simulations.runs import Played, play_one
     from simulations.swarm import SwarmRun, swarm
 except ModuleNotFoundError as missing:
-    # The libraries do without it, so it comes with an extra.
+    # The libraries do not need it, so it is an extra.
     raise SystemExit(
         f"run_cluster: {missing}; install it with: pip install 'egtp[simulations]'"
     ) from None
@@ -144,7 +144,7 @@ def _conditions(options: argparse.Namespace) -> Conditions:
 
 
 def _chosen(names: Sequence[str], world: str) -> list[Scenario]:
-    """Each once, in the order in which they are told."""
+    """The scenarios chosen, each once, in their fixed order."""
     possible = [s for s in SCENARIOS.values() if world == VIRTUAL or not s.virtual_only]
     for name in names:
         if name != ALL and SCENARIOS[name] not in possible:
@@ -153,8 +153,8 @@ def _chosen(names: Sequence[str], world: str) -> list[Scenario]:
 
 
 def _check_writable(options: argparse.Namespace) -> None:
-    """Before the run and not after it, when all else is well: a file that cannot be written is a
-    wrong option, and so is one that another option writes as well."""
+    """Check the output files before a long run rather than after it. A file that cannot be written
+    is a wrong option, and so is one that two options name."""
     named: dict[Path, str] = {}
     files: dict[str, Path] = {}
     for option in ("json", "html", "trace"):
@@ -163,7 +163,7 @@ def _check_writable(options: argparse.Namespace) -> None:
             continue
         files[option] = file
         other = named.setdefault(file.resolve(), option)
-        if other != option and not file.is_char_device():  # /dev/null takes both
+        if other != option and not file.is_char_device():  # Both may go to /dev/null.
             raise InvalidConfig(f"--{other} and --{option} name the same file: {file}")
     for option, file in files.items():
         try:
@@ -201,7 +201,7 @@ def run(
     *,
     keep_trace: bool = False,
 ) -> list[Played]:
-    """Play the scenarios, each in a cluster of its own, since each leaves some of it broken."""
+    """Play the scenarios, each in a cluster of its own, since each leaves its cluster damaged."""
     report = Report(console)
     console.print(str(conditions.plan))
     runs = [
@@ -213,7 +213,7 @@ def run(
 
 
 def verdict(conditions: Conditions, runs: Sequence[Played]) -> int:
-    """Name what did not hold, and how to see it again. Returns the exit status."""
+    """Print which expectations failed, and how to repeat it. Returns the exit status."""
     for run in runs:
         name = run.outcome.scenario.name
         for e in run.outcome.failed:

@@ -26,17 +26,17 @@ from simulations.world import VirtualWorld
 __all__ = ["Played", "play_one"]
 
 LIMIT_S: Final = 48 * 3600.0
-"""Virtual time that no scenario takes."""
+"""A limit of virtual time that no scenario comes near."""
 
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """A scenario that was played, and what it left to look at."""
+    """A scenario that was played, with its records."""
 
     outcome: Outcome
     timeline: Timeline
     digest: str | None
-    """Of all that happened on a virtual network; none for a real one."""
+    """The digest of everything that happened on a virtual network; None for a real one."""
     trace: tuple[str, ...]
     wall_s: float
 
@@ -49,8 +49,8 @@ def play_one(
     *,
     keep_trace: bool = False,
 ) -> Played:
-    """Play one, telling a report if there is one. ``command`` says how it is played again. Raises
-    :class:`InvalidConfig` if there can be no such world."""
+    """Play one scenario, reporting to ``report`` if given. ``command`` is the command line that
+    repeats it. Raises :class:`InvalidConfig` if there can be no such world."""
     trace = Trace(keep=keep_trace)
     world = conditions.make_world(trace)
     timeline = Timeline(
@@ -107,7 +107,7 @@ def _broken_off(
     error: SimulationError,
     tell: Callable[[Expectation], None],
 ) -> Outcome:
-    """The world itself came to an end before the story did."""
+    """The outcome if the world itself ended before the story did."""
     expectation = Expectation(
         "the world goes on until the story is told", False, f"{type(error).__name__}: {error}"
     )

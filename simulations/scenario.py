@@ -1,4 +1,4 @@
-"""What a scenario is."""
+"""The type of a scenario."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from simulations.expectations import Expectations
 __all__ = ["Figures", "Narrate", "Scenario"]
 
 Figures: TypeAlias = Mapping[str, float]
-"""What was measured, by names that end in the unit: ``crash_to_next_reply_ms``."""
+"""Measurements, under names that end in the unit: ``crash_to_next_reply_ms``."""
 
 Narrate: TypeAlias = Callable[[str], None]
-"""Takes a sentence of the story for whoever watches."""
+"""Called with each sentence of the story."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +26,4 @@ class Scenario:
     summary: str
     run: Callable[[Cluster, Expectations, Narrate], Awaitable[Figures]]
     virtual_only: bool = False
-    """Whether things happen in it that cannot be done to a real machine."""
+    """Whether its events are possible in a virtual world only."""

@@ -1,7 +1,7 @@
-"""Swarm: many runs, each under conditions of its own, on all processors.
+"""Swarm: many runs, each under its own conditions, on all processors.
 
-Run number N is drawn from the seed N, so the same numbers on the same commit give the same verdict,
-and each failure can be played again alone.
+Run number N is drawn from seed N, so the same numbers on the same commit give the same verdict, and
+each failure can be repeated alone.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ __all__ = ["SwarmRun", "swarm"]
 
 @dataclass(frozen=True, slots=True)
 class SwarmRun:
-    """What came of one run of a swarm."""
+    """The result of one run of a swarm."""
 
     scenario: str
     seed: int
     held: bool
     failed: tuple[str, ...]
-    """What did not hold, with what was seen."""
+    """The expectations that failed, with what was observed."""
     digest: str
     virtual_s: float
 
 
 def swarm(scenarios: Sequence[str], seeds: Sequence[int]) -> Iterator[SwarmRun]:
-    """Play each scenario with each seed; yields runs as they end."""
-    # A fresh interpreter for each worker: nothing of this one reaches into a run.
+    """Play each scenario with each seed. Yields runs as they end."""
+    # A fresh interpreter for each worker: no state of this one can affect a run.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         runs = [pool.submit(_one, name, seed) for seed in seeds for name in scenarios]

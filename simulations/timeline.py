@@ -1,12 +1,12 @@
-"""Timeline: what is kept of a run, for people who want to look at it.
+"""Timeline: the record of a run, for people to look at.
 
-The one that records calls a method for each thing that happens; :meth:`Timeline.as_dict` is what
-``simulations.page`` draws. Times are seconds since the run began, and are given by whoever records:
-a timeline knows no clock, so a run in virtual time is recorded like one on this machine.
+The recorder calls one method per event; ``simulations.page`` draws :meth:`Timeline.as_dict`. Times
+are seconds since the run began, and are arguments: a timeline has no clock, so a run in virtual
+time is recorded like one on this machine.
 
-A run may be long, and what is drawn has to be held: each kind of thing has a limit. What is beyond
-it is counted and not kept, and the page says so. The kinds do not share a limit, lest a storm of
-events leave no room for the expectation that it broke.
+A run may be long and is kept in memory, so each kind of entry has a limit. Entries beyond it are
+counted but not kept, which the page says. The limits are separate, so that a storm of events leaves
+room for the expectation that it broke.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ __all__ = ["Timeline", "TimelineLimits"]
 Options: TypeAlias = Mapping[str, str | int | float | bool | None]
 
 _DECIMALS: Final = 6
-"""Of a second, and of a figure: nobody looks at less than a microsecond."""
+"""Digits kept of times and figures: nobody needs less than a microsecond."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TimelineLimits:
-    """How much is kept: at most 200,000 things in all, which a browser draws without a pause."""
+    """How much is kept: at most 200,000 entries in all, which a browser draws without a pause."""
 
     events_max: int = 100_000
     queries_max: int = 40_000
@@ -42,7 +42,7 @@ class TimelineLimits:
     expectations_max: int = 1_000
     figures_max: int = 500
     text_chars_max: int = 1_000
-    """Of one text: a reason that quotes a whole packet is cut."""
+    """Longer texts are cut, such as a reason that quotes a whole packet."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +51,12 @@ class TimelineNode:
 
     name: str
     role: str
-    """``relay``, ``peer``, ``hidden``, ``bootstrap``, or a word of the scenario's own."""
+    """``relay``, ``peer``, ``hidden``, ``bootstrap``, or the scenario's own word."""
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A node is in another state from now on."""
+    """A node changes its state."""
 
     node: str
     at_s: float
@@ -66,7 +66,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """A node is at another address from now on."""
+    """A node changes its address."""
 
     node: str
     at_s: float
@@ -75,7 +75,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """A turning point in a node."""
+    """An event of a node."""
 
     at_s: float
     node: str
@@ -86,7 +86,7 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """From now on a node's messages to ``peer`` go another way."""
+    """The way of a node's messages to ``peer`` changes."""
 
     at_s: float
     node: str
@@ -97,14 +97,14 @@ class Way:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """The world does something to some nodes for a while."""
+    """A fault that affects some nodes for a while."""
 
     from_s: float
     to_s: float | None
-    """None: to the end of the run."""
+    """None if it lasts to the end of the run."""
     text: str
     nodes: tuple[str, ...]
-    """None named: all of them."""
+    """Empty if it affects all nodes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Sentence:
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """A claim of the scenario, and what was seen."""
+    """A claim of the scenario, and what was observed."""
 
     at_s: float
     text: str
@@ -127,7 +127,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, from its beginning to its outcome."""
+    """A query, from its start to its outcome."""
 
     at_s: float
     took_s: float
@@ -135,12 +135,12 @@ class Query:
     peer: str
     way: str
     outcome: str
-    """``reply``, ``fast fail``, ``hard timeout``, ``handler failed``, ``open``: in words."""
+    """In words, such as ``reply``, ``fast fail``, ``hard timeout`` or ``open``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """A lookup in the DHT, from its beginning to its end."""
+    """A lookup in the DHT, from start to end."""
 
     at_s: float
     took_s: float
@@ -169,7 +169,7 @@ _TABLES: Final[Mapping[str, type[_Row]]] = MappingProxyType(
 
 
 class Timeline:
-    """The record of one run. Things may come in any order: the page sorts them by time."""
+    """The record of one run. Entries may come in any order: the page sorts them by time."""
 
     def __init__(
         self,
@@ -182,7 +182,7 @@ class Timeline:
         options: Options | None = None,
         limits: TimelineLimits | None = None,
     ) -> None:
-        """``world`` is ``virtual`` or ``loopback``; ``command`` is what plays the run again."""
+        """``world`` is ``virtual`` or ``loopback``; ``command`` is the one that repeats the run."""
         self._head: Final = {
             "title": title,
             "summary": summary,
@@ -194,18 +194,18 @@ class Timeline:
         self.limits: Final = limits or TimelineLimits()
         self.trace_digest: str | None = None
         self.ended_s = 0.0
-        """Until :meth:`end` says it: when the last thing so far happened."""
+        """Until :meth:`end` is called, the time of the latest entry."""
         self.figures: Final[dict[str, float]] = {}
         self.left_out: Final[Counter[str]] = Counter()
-        """How many of each kind came after its limit was reached."""
+        """How many entries of each kind were beyond its limit."""
         self.left_out_from_s: float | None = None
-        """From when on the picture is not complete."""
+        """When the picture starts to be incomplete."""
         self._kept: Final[dict[str, list[_Row]]] = {kind: [] for kind in _TABLES}
 
-    # Who
+    # Nodes
 
     def node(self, name: str, role: str) -> None:
-        """A lane. They are drawn in the order in which they are named."""
+        """Add a lane. Lanes are drawn in the order in which they are added."""
         self._keep("nodes", TimelineNode(name, role), None)
 
     def state(self, node: str, at_s: float, state: str) -> None:
@@ -214,40 +214,40 @@ class Timeline:
     def address(self, node: str, at_s: float, address: str) -> None:
         self._keep("addresses", Address(node, at_s, self._cut(address)), at_s)
 
-    # What
+    # Events
 
     def event(
         self, at_s: float, node: str, kind: str, peer: str | None = None, text: str = ""
     ) -> None:
         """``kind`` is ``dial``, ``path opened``, ``path lost``, ``record learned``,
-        ``record published``, ``search failed``, or a word of the scenario's own."""
+        ``record published``, ``search failed``, or the scenario's own word."""
         self._keep("events", Happening(at_s, node, kind, peer, self._cut(text)), at_s)
 
     def path(self, at_s: float, node: str, peer: str, way: str) -> None:
-        """The way in use from ``node`` to ``peer`` is ``direct``, ``relay`` or ``none`` now."""
+        """The way from ``node`` to ``peer`` is now ``direct``, ``relay`` or ``none``."""
         self._keep("paths", Way(at_s, node, peer, way), at_s)
 
     def query(
         self, at_s: float, took_s: float, node: str, peer: str, way: str, outcome: str
     ) -> None:
-        """Told at its end; ``at_s`` is its beginning."""
+        """Called when it ends; ``at_s`` is its start."""
         self._keep("queries", Query(at_s, took_s, node, peer, way, outcome), at_s + took_s)
 
     def lookup(self, at_s: float, took_s: float, node: str, peer: str, *, found: bool) -> None:
-        """Told at its end; ``at_s`` is its beginning."""
+        """Called when it ends; ``at_s`` is its start."""
         self._keep("lookups", Lookup(at_s, took_s, node, peer, found), at_s + took_s)
 
     # The world
 
     def fault(self, from_s: float, text: str, nodes: Sequence[str] = ()) -> int | None:
-        """Something is wrong from now on, for all nodes if none are named. Returns what
-        :meth:`fault_over` takes; None if the fault is beyond the limit."""
+        """A fault begins, for all nodes if none are named. Returns its number for
+        :meth:`fault_over`; None if it is beyond the limit."""
         value = Fault(from_s, None, self._cut(text), tuple(nodes))
         kept = self._keep("faults", value, from_s)
         return len(self._kept["faults"]) - 1 if kept else None
 
     def fault_over(self, fault: int | None, at_s: float) -> None:
-        """What went wrong is right again."""
+        """A fault ends."""
         self.ended_s = max(self.ended_s, at_s)
         if fault is not None:
             value = self._kept["faults"][fault]
@@ -271,16 +271,16 @@ class Timeline:
             self.left_out["figures"] += 1
 
     def end(self, at_s: float, trace_digest: str | None = None) -> None:
-        """The run is over; its digest is the same for every run of the same seed."""
+        """The run is over; its digest is the same for every run with the same seed."""
         self.ended_s = max(self.ended_s, at_s)
         self.trace_digest = trace_digest
 
     # For the page
 
     def as_dict(self) -> dict[str, object]:
-        """Ready for JSON. Tables are rows beside the names of their columns: that is short.
+        """The record as values for JSON. For brevity, tables are rows, with the column names once.
 
-        A figure that is no finite number (a time that never came) is None.
+        A figure that is not finite (the time of an event that never came) is None.
         """
         return {
             **self._head,
@@ -322,7 +322,7 @@ def _table(kind: type[_Row], kept: Sequence[_Row]) -> dict[str, object]:
 
 
 def _plain(value: object) -> object:
-    """As JSON has it."""
+    """The value as JSON represents it."""
     if isinstance(value, float):
         return round(value, _DECIMALS)
     return list(value) if isinstance(value, tuple) else value

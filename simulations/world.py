@@ -1,7 +1,7 @@
 """Worlds that a cluster can live in: machines, time and entropy.
 
 :class:`LoopbackWorld` is this machine, with real sockets and real time. :class:`VirtualWorld` is a
-simulated network, in which everything follows from the seed. Nodes cannot tell one from the other.
+simulated network, where everything follows from the seed. Nodes cannot tell one from the other.
 """
 
 from __future__ import annotations
@@ -23,38 +23,38 @@ _T = TypeVar("_T")
 
 _HOSTS_PER_ROUND: Final = 250
 OVERLAP_S: Final = 0.2
-"""How long a machine that moves has both addresses after its node has changed to the new one."""
+"""How long a moving machine keeps its old address after its node has switched to the new one."""
 INTERNET: Final = Link(latency=LogNormal(median_s=0.02, sigma=0.3))
-"""Between any two machines of a virtual world: as between cities of one continent."""
+"""The line between any two machines of a virtual world, as between cities of one continent."""
 
 
 class Machine(Protocol):
-    """What a member of a cluster runs on."""
+    """The machine of a cluster's member."""
 
     @property
     def address(self) -> str:
-        """Its IP address at the moment."""
+        """Its current IP address."""
 
     @property
     def environment(self) -> Environment:
         """Its clocks and its entropy."""
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
-        """Let something happen on it."""
+        """Run ``work`` on it."""
 
     def gain_address(self) -> str:
-        """It has another address from now on, which nobody had before, beside the one it had."""
+        """Give it a new address that nobody had before, besides its old one."""
 
     def lose_address(self) -> None:
-        """The addresses that it had before the last one are gone, now or in a moment."""
+        """Take away all addresses but the newest, at once or in a moment."""
 
     def kill(self) -> bool:
-        """What runs on it ends, and the system closes its sockets. False if that cannot be done
-        without ending the story as well."""
+        """End its program; the system closes the sockets. False if that cannot be done without
+        ending the story as well."""
 
     @property
     def disk(self) -> Path | None:
-        """Where something can be kept for the next start; None if there will be none."""
+        """A folder that survives a restart; None if there are no restarts."""
 
     @property
     def host(self) -> Host:
@@ -62,7 +62,7 @@ class Machine(Protocol):
 
 
 class World(Protocol):
-    """Where machines come from."""
+    """A source of machines."""
 
     @property
     def elapsed(self) -> Callable[[], float]:
@@ -70,24 +70,24 @@ class World(Protocol):
 
     @property
     def private_addresses(self) -> bool:
-        """Whether its addresses are of a kind that nodes use in labs only."""
+        """Whether its addresses are private ones, which nodes use only in labs."""
 
     def check(self) -> None:
-        """Raises :class:`InvalidConfig` if there can be no such world here."""
+        """Raises :class:`InvalidConfig` if this machine cannot have such a world."""
 
     def machine(self, name: str, *, reachable: bool = True) -> Machine:
-        """A new one. One that is not ``reachable`` is behind a NAT, if the world has any."""
+        """A new machine. If not ``reachable``, it is behind a NAT, where the world has any."""
 
     def entropy(self, name: str) -> Entropy:
-        """A source for ``name`` alone, so that what one node draws does not depend on how far
-        the others have come."""
+        """A source for ``name`` alone, so that what one node draws does not depend on the progress
+        of others."""
 
 
 class LoopbackWorld:
-    """Real sockets and real time on the loopback interface. What is random comes from a seed.
+    """Real sockets and real time on the loopback interface, with randomness from a seed.
 
-    The same seed gives the same keys, so that a run can be told of and repeated. Such keys are no
-    secret: this is for simulations only.
+    The same seed gives the same keys, so that a run can be reported and repeated. Such keys are not
+    secret: they are for simulations only.
     """
 
     private_addresses: Final = True
@@ -98,7 +98,7 @@ class LoopbackWorld:
         self._hosts_given = 0
 
     def check(self) -> None:
-        """Raises :class:`InvalidConfig` on a machine whose loopback has one address only."""
+        """Raises :class:`InvalidConfig` on a machine whose loopback has a single address."""
         host = _host(0)
         try:
             with socket.socket() as probe:
@@ -110,8 +110,8 @@ class LoopbackWorld:
             ) from None
 
     def new_host(self) -> str:
-        """An address that nobody in this world has had before, in a /24 of its own while they
-        last: as if everybody lived in another network."""
+        """An address that nobody in this world has had before, each in its own /24 while there are
+        any left, as if every machine were in another network."""
         host = _host(self._hosts_given)
         self._hosts_given += 1
         return host
@@ -137,7 +137,7 @@ class _LoopbackMachine:
         return self.address
 
     def lose_address(self) -> None:
-        """On loopback, all addresses are always there."""
+        """Nothing to do: on loopback, all addresses always exist."""
 
     def kill(self) -> bool:
         return False
@@ -164,7 +164,7 @@ class VirtualWorld:
         nat: NatKind = NatKind.PORT_RESTRICTED,
         trace: Trace | None = None,
     ) -> None:
-        """``nat`` is what unreachable machines are behind."""
+        """``nat`` is the kind of NAT that unreachable machines are behind."""
         self.nat: Final = nat
         self.network: Final = Network(seed, link=link, trace=trace)
         self._hosts_given = 0
@@ -174,7 +174,7 @@ class VirtualWorld:
         return lambda: self.network.loop.now
 
     def check(self) -> None:
-        """There is room for any."""
+        """Always possible."""
 
     def machine(self, name: str, *, reachable: bool = True) -> VirtualMachine:
         return VirtualMachine(self, name, reachable=reachable)
@@ -190,7 +190,7 @@ class VirtualWorld:
 
 
 class VirtualMachine:
-    """One machine, or one behind a NAT of its own."""
+    """A machine, on the Internet or behind a NAT of its own."""
 
     def __init__(self, world: VirtualWorld, name: str, *, reachable: bool) -> None:
         self._world = world
@@ -221,7 +221,7 @@ class VirtualMachine:
 
     def lose_address(self) -> None:
         if self.gateway is None:
-            # As where two networks overlap: goodbyes leave by the old address before it is gone.
+            # Networks overlap when a machine moves: goodbyes still leave by the old address.
             loop = self._world.network.loop
             loop.happen(loop.now + OVERLAP_S, self.host.change_ip, self.address)
 

@@ -1,8 +1,8 @@
 """Mallory: an attacker for virtual networks.
 
 She sits on every line (:class:`Line`), runs relays of her own (:class:`CrookedRelay`), and has a
-machine from which she writes to anybody what she recorded (:class:`OwnSockets`). She has nobody's
-keys. Let her loose on an app's own network::
+machine from which she sends recorded packets to anybody (:class:`OwnSockets`). She has nobody's
+keys. To let her loose on your own app's network::
 
     line = Line(network, own=frozenset({"mallory"}))
     mallory = OwnSockets(network.host("mallory", "66.0.0.1"))
@@ -10,9 +10,9 @@ keys. Let her loose on an app's own network::
     first = next(one for one in line.recorded if one.is_initiation)
     mallory.visit(first.endpoint, [first.packet])
 
-``python -m simulations.mallory`` plays thousands of drawn schedules against the engine itself, and
-:data:`ATTACKS` has the attacks that it was built against, by name. The :class:`Judge` says what she
-brought about.
+``python -m simulations.mallory`` plays thousands of random schedules against the engine itself;
+:data:`ATTACKS` has the attacks that the engine was built against, by name. The :class:`Judge` finds
+out what she achieved.
 """
 
 from __future__ import annotations

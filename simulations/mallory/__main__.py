@@ -18,7 +18,7 @@ from simulations.mallory.small_world import Conditions
 
 
 def _at_least_one(text: str) -> int:
-    """Of none, it would be said that Mallory did not win."""
+    """With no schedules at all, the program would report that Mallory never won."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")

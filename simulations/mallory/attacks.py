@@ -1,7 +1,7 @@
-"""Attacks: what Mallory tries on purpose, each under its name.
+"""Attacks: Mallory's deliberate attempts, by name.
 
-An attack is a story in a small world. It says in an assertion that it got as far as it was meant
-to; whether Mallory has won by it, the judge says.
+An attack is a story in a small world. Its assertions check that it got as far as intended; the
+judge decides whether Mallory has won by it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Attack(NamedTuple):
 
 
 def attack(name: str) -> list[Violation]:
-    """Play one of :data:`ATTACKS`; returns what Mallory brought about."""
+    """Play one of :data:`ATTACKS`. Returns the violations that Mallory achieved."""
     conditions, story = ATTACKS[name]
     xray = XRay()
     network = Network(seed=1)
@@ -56,11 +56,11 @@ async def _watch(world: SmallWorld) -> None:
         world.check()
 
 
-# A copy that comes late
+# Late copies
 
 
 async def _second_sealed_copy(world: SmallWorld) -> None:
-    """The relay keeps the first copy of a query until all is answered and acknowledged."""
+    """The relay keeps the first copy of a query until everything is answered and acknowledged."""
     alice, bob, relay = *world.people, _relay(world)
     await _talk(world)
     relay.manner = Manner.HOLD
@@ -76,7 +76,7 @@ async def _second_sealed_copy(world: SmallWorld) -> None:
 
 
 async def _lost_answer(world: SmallWorld) -> None:
-    """The answer is lost with its connection, and the query comes again by the next one."""
+    """The answer is lost with its connection, and the query comes again over the next one."""
     alice, bob = world.people
     await _talk(world)
     for flow in world.line.live:
@@ -91,7 +91,7 @@ async def _lost_answer(world: SmallWorld) -> None:
 
 
 async def _restarted_after_it_ran(world: SmallWorld) -> None:
-    """The answer is lost, and whoever gave it remembers nothing any more."""
+    """The answer is lost, and a restart has made the responder forget it."""
     alice, bob = world.people
     await _talk(world)
     for flow in world.line.live:
@@ -107,13 +107,13 @@ async def _restarted_after_it_ran(world: SmallWorld) -> None:
     assert question.outcome == "OutcomeUnknown" or len(question.ran) > 1
 
 
-# Initiations that come again
+# Replayed initiations
 
 
 async def _clock_ahead(world: SmallWorld) -> None:
-    """Alice's clock is ahead by as much as Bob believes. So her initiation still looks fresh when
-    he has forgotten that he took it, her query being past its lifetime and his record signed anew.
-    To remember it for as long as clocks may differ, and then to trust them, was not enough."""
+    """Alice's clock is ahead by as much as Bob tolerates. So her initiation still looks fresh when
+    he has forgotten that he accepted it: her query is past its lifetime, and his record is signed
+    anew. Remembering it for as long as clocks may differ, then trusting them, was not enough."""
     alice, bob = world.people
     alice.host.step_clock(55)
     question = world.ask(alice, bob, "echo", early=True, timeout_s=5)
@@ -134,7 +134,7 @@ async def _clock_ahead(world: SmallWorld) -> None:
 
 
 async def _kept_for_hours(world: SmallWorld) -> None:
-    """An initiation with early data, delivered again by a relay hours later."""
+    """An initiation with early data, replayed by a relay hours later."""
     alice, bob, relay = *world.people, _relay(world)
     question = world.ask(alice, bob, "echo", early=True)
     await asyncio.sleep(1)
@@ -144,7 +144,7 @@ async def _kept_for_hours(world: SmallWorld) -> None:
     alice.host.crash()
     world.abandoned(alice)
     await _in_peace(world, HOURS_S)
-    # What he stepped his clock back by, nobody is to rely on either.
+    # Even with his clock set back to then, it must not be accepted.
     bob.host.step_clock(-HOURS_S)
     relay.give(first)
     world.mallory.visit(bob.endpoint, [first.packet])
@@ -153,7 +153,7 @@ async def _kept_for_hours(world: SmallWorld) -> None:
 
 
 async def _data_kept_for_hours(world: SmallWorld) -> None:
-    """Packets of a session that lives, delivered hours later, and those of one that does not."""
+    """Packets of a live session, delivered hours later, and those of dead ones."""
     alice, bob, relay = *world.people, _relay(world)
     await _talk(world)
     relay.manner = Manner.HOLD
@@ -173,7 +173,7 @@ async def _data_kept_for_hours(world: SmallWorld) -> None:
 
 
 async def _against_live_sessions(world: SmallWorld) -> None:
-    """Recorded initiations, more than a peer has places, while both have a session that lives."""
+    """More recorded initiations than a peer has places for, while both have a live session."""
     alice, bob = world.people
     for _ in range(3):
         question = world.ask(alice, bob, "echo", early=True)
@@ -198,10 +198,10 @@ async def _against_live_sessions(world: SmallWorld) -> None:
 
 
 async def _first_from_her_own_socket(world: SmallWorld) -> None:
-    """The packet that Alice sent comes to Bob from Mallory, and from Alice afterwards."""
+    """Bob gets Alice's packet from Mallory first, and from Alice afterwards."""
     alice, bob = world.people
     world.line.hold_new = True
-    # One is answered at once, to Mallory, and one after Alice has asked again.
+    # One is answered at once, to Mallory; the other after Alice has asked again.
     questions = [
         world.ask(alice, bob, "echo", early=True),
         world.ask(alice, bob, "slow", b"\x14", early=True),
@@ -219,7 +219,7 @@ async def _first_from_her_own_socket(world: SmallWorld) -> None:
 
 
 async def _unknown_key_share(world: SmallWorld) -> None:
-    """A record of Mallory's that names Bob's channel key and address: who asks her, must not be
+    """Mallory's own record names Bob's channel key and address: a query meant for her must not be
     answered by him."""
     alice, bob = world.people
     await _talk(world)
@@ -236,7 +236,7 @@ async def _unknown_key_share(world: SmallWorld) -> None:
     alice.tell(record)
     await asyncio.sleep(0)
     for early in (True, False):
-        # Meant for Mallory, so Bob is the wrong one; as is every reply.
+        # Meant for Mallory: if it reaches Bob, or gets any reply, that is wrong.
         question = world.ask(
             alice, alice, "echo", early=early, timeout_s=5, peer_id=mallory.node_id
         )
@@ -247,26 +247,26 @@ async def _unknown_key_share(world: SmallWorld) -> None:
 
 
 async def _forged_notes(world: SmallWorld) -> None:
-    """ "I do not know this session": of packets that were sent, and of others."""
+    """Forged "I do not know this session" notes, quoting packets that were sent, and others."""
     alice, bob, relay = *world.people, _relay(world)
     await _talk(world)
     initiations = 0
     for number in range(40):
         data = [one for one in relay.recorded if one.is_data]
-        # Those of the newest session, in both directions in turns.
+        # Of the newest session, in alternating directions.
         for quoting in (True, False):
             relay.deny(data[-1 - number % 2], quoting=quoting)
         question = world.ask(alice, bob, "echo")
         await asyncio.sleep(0.5)
         assert question.outcome == "reply"
         initiations = sum(one.is_initiation for one in relay.recorded)
-    # In 20 s, at most one handshake every 5 s, and the first.
+    # In 20 s: the first handshake, and then at most one every 5 s.
     assert initiations <= 1 + 20 // 5 + 1
 
 
 async def _note_about_a_recording(world: SmallWorld) -> None:
-    """An initiation from Mallory's relay, and then "I do not know this session", as Alice would
-    truly say: Bob, who has no proof that she lives, must not look her up and dial her for that."""
+    """An initiation from Mallory's relay, then "I do not know this session", as Alice would truly
+    say. Bob has no proof that she is alive, so he must not look her up and dial her for that."""
     alice, bob, relay = *world.people, _relay(world)
     relay.manner = Manner.HOLD
     question = world.ask(alice, bob, "echo", early=True)
@@ -284,7 +284,7 @@ async def _note_about_a_recording(world: SmallWorld) -> None:
     await asyncio.sleep(1)
 
 
-# What attacks are made of
+# Building blocks
 
 
 def _relay(world: SmallWorld) -> CrookedRelay:
@@ -293,14 +293,14 @@ def _relay(world: SmallWorld) -> CrookedRelay:
 
 
 async def _talk(world: SmallWorld) -> None:
-    """Alice asks Bob, and is answered."""
+    """Alice asks Bob, and gets an answer."""
     question = world.ask(world.alice, world.bob, "echo")
     await asyncio.sleep(1)
     assert question.outcome == "reply"
 
 
 async def _in_peace(world: SmallWorld, seconds: float) -> None:
-    """Time goes by, and nobody says anything."""
+    """Time passes, and nobody sends anything."""
     for _ in range(60):
         await asyncio.sleep(seconds / 60)
         world.check()

@@ -1,4 +1,4 @@
-"""Judge: what Mallory must never bring about, looked for after everything she does."""
+"""Judge: the invariants that Mallory must never break, checked after everything she does."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ from simulations.mallory.xray import MARK, XRay
 __all__ = ["Judge", "Question", "Suspect"]
 
 UNCONFIRMED_S_MAX: Final = WAIT_S + 2.0
-"""A node looks for sessions that were never confirmed once a second."""
+"""With a margin, as a node checks for sessions that were never confirmed once a second."""
 STALE_UPTIME_S: Final = 3.5
-"""How old the uptime in a response may be when it is taken: as long as a dial waits for one."""
+"""How old the uptime in a response may be when it is used: as long as a dial waits for one."""
 PATHS_MAX: Final = 64
-"""Sessions of one node in a small world; what is superseded drains within seconds."""
+"""Sessions of one node in a small world; superseded ones drain within seconds."""
 NOT_RUN: Final = (ReplyCode.NO_SUCH_KIND, ReplyCode.BUSY)
-"""Answers that say that no handler was called."""
+"""Answers that claim that no handler was called."""
 
 
 class Suspect(Protocol):
-    """A node that is looked at."""
+    """A node under observation."""
 
     @property
     def name(self) -> str: ...
@@ -50,11 +50,11 @@ class Suspect(Protocol):
 
     @property
     def knows(self) -> set[NodeId]:
-        """Whom this node has asked, was introduced to, or has a confirmed path to."""
+        """The peers that this node has asked, was introduced to, or has a confirmed path to."""
 
     @property
     def started_s(self) -> list[float]:
-        """When each of its incarnations began."""
+        """When each of its incarnations started."""
 
     @property
     def is_up(self) -> bool: ...
@@ -62,7 +62,7 @@ class Suspect(Protocol):
 
 @dataclass(slots=True)
 class Question:
-    """A query or send, and what became of it."""
+    """A query or send, and what came of it."""
 
     mark: bytes
     asker: str
@@ -70,21 +70,21 @@ class Question:
     asked_s: float
     until_s: float
     may_repeat: bool
-    """Its caller or its handler said that running twice does no harm."""
+    """Whether its caller declared that running twice does no harm."""
     given_s: float | None = None
-    """When a first copy was given to a socket."""
+    """When the first copy was given to a socket."""
     ran: list[tuple[float, int]] = field(default_factory=list)
     """When its handler was called, and in which incarnation of the target."""
     outcome: str = ""
     """Empty while it is open."""
     not_given: str = ""
-    """What said that no copy ever left, if anything did."""
+    """The outcome that claimed that no copy ever left, if any."""
     not_run: str = ""
-    """What said that it never ran, if anything did."""
+    """The outcome that claimed that it never ran, if any."""
 
 
 class Judge:
-    """:attr:`violations` is empty, or Mallory has won."""
+    """Unless :attr:`violations` is empty, Mallory has won."""
 
     def __init__(self, xray: XRay) -> None:
         self.violations: Final[list[Violation]] = []
@@ -115,7 +115,7 @@ class Judge:
                 self._given_all_the_same(at_s, question)
 
     def handled(self, at_s: float, party: Suspect, query: Incoming, *, repeats: bool) -> bytes:
-        """A handler was called. Returns the mark of what it was called for."""
+        """A handler was called. Returns the mark of its query."""
         found = MARK.match(query.body)
         question = self.questions.get(found[0]) if found is not None else None
         if question is None:
@@ -135,7 +135,7 @@ class Judge:
         return question.mark
 
     def ended(self, at_s: float, question: Question, error: BaseException | None) -> None:
-        """The outcome of a query; None if a reply came, which was the right one."""
+        """A query ended with ``error``; None if it got a reply."""
         question.outcome = "reply" if error is None else type(error).__name__
         match error:
             case None if not question.ran:
@@ -179,7 +179,7 @@ class Judge:
     # Nodes
 
     def check(self, at_s: float, parties: Iterable[Suspect]) -> None:
-        """Look at everything that can be looked at."""
+        """Check all invariants of all parties."""
         self.checks += 1
         for question in self.questions.values():
             if not question.outcome and at_s > question.until_s:
@@ -222,7 +222,7 @@ class Judge:
                     yield "a path leads to the peer that it says", f"{path}"
 
     def _other_side(self, path: Path) -> tuple[NodeId, NodeId] | None:
-        """Who made the session at the other end, and with whom."""
+        """Who created the session at the other end, and with whom."""
         return self._xray.sessions.get((path.session.remote_index, path.session.index))
 
     def _unconfirmed(self, party: Suspect, engine: Engine) -> Iterator[tuple[str, str]]:

@@ -1,7 +1,7 @@
 """Line: Mallory on every line of a virtual network.
 
-She reads the frames of all TCP connections, keeps a copy of each, and decides whether it goes on,
-when, in which order and how often. She has nobody's keys: frames are bytes with a length.
+She reads the frames of all TCP connections, keeps a copy of each, and decides whether, when, in
+which order and how often it goes on. She has nobody's keys: to her, frames are bytes with a length.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["Flow", "Line", "Recorded"]
 
 RECORDED_MAX: Final = 20_000
 RECORDED_BYTES_MAX: Final = 64 * 1024 * 1024
-"""What Mallory keeps, the newest of it."""
+"""How much Mallory keeps, the newest frames."""
 
 
 class Recorded(NamedTuple):
@@ -30,13 +30,13 @@ class Recorded(NamedTuple):
 
     at_s: float
     source: str
-    """Host names."""
+    """A host name, like ``target``."""
     target: str
     endpoint: Endpoint
-    """Where the connection leads: what to dial to bring the frame there again. Of frames that go
-    back to the one who dialled, the dialler's own port, which takes no connections."""
+    """The address to dial to deliver the frame again. For frames back to the dialler, the dialler's
+    own port, which accepts no connections."""
     upstream: bool
-    """Whether it goes from the one who dialled to the one who listens."""
+    """Whether it goes from the dialler to the listener."""
     connection: int
     packet: bytes
 
@@ -52,15 +52,15 @@ class Flow:
     stream: StreamTransport
     upstream: bool
     partial: bytes = b""
-    """Of a frame whose rest has not come yet."""
+    """The beginning of a frame whose rest has not come yet."""
     held: deque[object] | None = None
-    """What Mallory holds back, in order, ends of streams included; None if she lets all pass."""
+    """The pieces that Mallory holds back, in order, ends of streams included; None if all pass."""
     drop: int = 0
-    """How many of the next frames get lost."""
+    """How many of the next frames to lose."""
     duplicate: int = 0
-    """How many of the next frames arrive twice."""
+    """How many of the next frames to deliver twice."""
     swap: int = 0
-    """How many of the next frames arrive after the one behind them."""
+    """How many of the next frames to deliver after their successor."""
     swapped: bytes | None = None
 
     @property
@@ -69,7 +69,7 @@ class Flow:
 
 
 class Line:
-    """A tap on all lines. What Mallory's own machines write she does not disturb."""
+    """A tap on all lines. Mallory leaves the traffic of her own machines alone."""
 
     def __init__(self, network: Network, own: frozenset[str] = frozenset()) -> None:
         """``own`` are the names of Mallory's machines."""
@@ -78,15 +78,15 @@ class Line:
         self.recorded: Final[deque[Recorded]] = deque()
         self._recorded_bytes = 0
         self.flows: Final[dict[int, Flow]] = {}
-        """Live ones, by the number of their stream, oldest first."""
+        """The live flows by the number of their stream, oldest first."""
         self.hold_new = False
         """Whether connections made from now on are held from their first frame."""
         self.watch: Callable[[StreamTransport, bytes], None] | None = None
-        """Told each frame that a program gives to a socket, before anything else happens to it."""
+        """Called with each frame that a program gives to a socket, before anything else sees it."""
         self._written: dict[int, bytes] = {}
         network.tap = self
 
-    # What passes (the tap)
+    # The tap
 
     def wrote(self, stream: StreamTransport, data: bytes) -> None:
         if self.watch is None or stream.host.name in self._own:
@@ -112,7 +112,7 @@ class Line:
         return True
 
     def takes_datagram(self, _: DatagramTransport, __: bytes, ___: Endpoint) -> bool:
-        """Datagrams are left to the lines, which lose, repeat and reorder them anyway."""
+        """Never: the lines lose, repeat and reorder datagrams anyway."""
         return False
 
     def _pass(self, flow: Flow, data: bytes) -> None:
@@ -149,7 +149,7 @@ class Line:
         if flow is None:
             if len(self.flows) > 64:
                 self._forget_dead()
-            # Of the two sides, the one that dialled was made first.
+            # The dialler's side was created first.
             flow = Flow(stream, stream.number < stream.remote.number)
             if self.hold_new:
                 flow.held = deque()
@@ -178,20 +178,20 @@ class Line:
         while len(self.recorded) > RECORDED_MAX or self._recorded_bytes > RECORDED_BYTES_MAX:
             self._recorded_bytes -= len(self.recorded.popleft().packet)
 
-    # What she does
+    # Mallory's actions
 
     @property
     def live(self) -> list[Flow]:
-        """The flows that she can still do something to, oldest first."""
+        """The flows that she can still affect, oldest first."""
         return [flow for flow in self.flows.values() if flow.is_alive or flow.held]
 
     def hold(self, flow: Flow) -> None:
-        """Keep what comes from now on, until :meth:`release`."""
+        """Hold back everything from now on, until :meth:`release`."""
         if flow.held is None:
             flow.held = deque()
 
     def release(self, flow: Flow, count: int | None = None) -> None:
-        """Let the first ``count`` held pieces go on; all of them, and what comes later, without."""
+        """Let the first ``count`` held pieces go on; if None, all of them and all later ones."""
         held = flow.held
         if held is None:
             return
@@ -201,7 +201,7 @@ class Line:
             flow.held = None
 
     def release_all(self) -> None:
-        """Disturb nothing any more."""
+        """Let everything pass from now on."""
         self.hold_new = False
         for flow in self.flows.values():
             flow.drop = flow.duplicate = flow.swap = 0
@@ -211,7 +211,7 @@ class Line:
                 flow.swapped = None
 
     def kill(self, flow: Flow) -> None:
-        """Reset the connection. What she held of it never arrives."""
+        """Reset the connection. Pieces that she held of it never arrive."""
         for number in (flow.stream.number, flow.stream.remote.number):
             if (other := self.flows.pop(number, None)) is not None:
                 other.held = None
@@ -219,7 +219,7 @@ class Line:
 
 
 def _split(data: bytes) -> tuple[list[bytes], bytes]:
-    """The whole frames' packets, and what is left."""
+    """The packets of all complete frames, and the remaining bytes."""
     packets, at = [], 0
     while len(data) - at >= LENGTH_BYTES:
         end = at + LENGTH_BYTES + int.from_bytes(data[at : at + LENGTH_BYTES], "big")

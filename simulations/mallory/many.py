@@ -16,12 +16,12 @@ from simulations.mallory.small_world import Conditions
 __all__ = ["Verdict", "play_many", "play_some"]
 
 BATCH: Final = 20
-"""Schedules that a process is given at a time."""
+"""Schedules given to a process at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What came of one schedule."""
+    """The result of one schedule."""
 
     seed: int
     failures: tuple[str, ...]
@@ -31,8 +31,8 @@ class Verdict:
 
 
 def play_many(seeds: Sequence[int], steps: int) -> Iterator[Verdict]:
-    """In the order of their seeds."""
-    # A fresh interpreter for each worker: nothing of this one reaches into a run.
+    """Play a schedule per seed, on all processors. Yields verdicts in the order of the seeds."""
+    # A fresh interpreter for each worker: no state of this one can affect a run.
     context = multiprocessing.get_context("spawn")
     batches = [seeds[at : at + BATCH] for at in range(0, len(seeds), BATCH)]
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context, initializer=gc.freeze) as pool:
@@ -48,7 +48,7 @@ def _one(seed: int, steps: int) -> Verdict:
     try:
         played = play(Conditions.draw(seed), draw(seed, steps), seed)
     except Exception as error:
-        # Whatever stops a world is a finding, too, and must not stop the others.
+        # An error that stops a world is a finding too, and must not stop the others.
         return Verdict(seed, (f"{type(error).__name__}: {error}",), {}, 0, 0)
     failures = tuple(map(str, played.violations))
     return Verdict(seed, failures, played.outcomes, played.ran, played.checks)

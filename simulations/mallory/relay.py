@@ -1,4 +1,4 @@
-"""CrookedRelay: a relay of Mallory's. A real node, whose relay server does what she likes."""
+"""CrookedRelay: a relay of Mallory's, a real node whose relay server does what she likes."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ LIFETIME_MS: Final = 30_000
 
 
 class Manner(enum.Enum):
-    """What becomes of packets that a relay is asked to pass on. All are recorded."""
+    """What a relay does with packets that it is asked to pass on. All are recorded."""
 
     HONEST = "honest"
     HOLD = "hold"
-    """Nothing, until Mallory gives them away."""
+    """Keep them until Mallory releases them."""
     DROP = "drop"
     TWICE = "twice"
     BACKWARD = "backward"
-    """Each in front of the one before it."""
+    """Pass them on in swapped pairs."""
     LIE = "lie"
-    """Passed on, and their sender is told that they could not be."""
+    """Pass them on, and tell their sender that it was impossible."""
 
 
 class Passed(NamedTuple):
@@ -60,7 +60,7 @@ class Passed(NamedTuple):
 
 
 class CrookedRelay(RelayServer):
-    """Takes the place of the relay server of a node that was started with one."""
+    """Replaces the relay server of a running node."""
 
     def __init__(self, host: RelayHost, limits: RelayLimits) -> None:
         super().__init__(host, limits)
@@ -72,7 +72,7 @@ class CrookedRelay(RelayServer):
 
     @classmethod
     def take_over(cls, node: Node, limits: RelayLimits | None = None) -> CrookedRelay:
-        """Let the relay of a running node be crooked from now on."""
+        """Make the relay server of a running node crooked from now on."""
         engine = node._engine
         assert engine is not None
         server = cls(engine.relaying, limits or RelayLimits())
@@ -112,26 +112,26 @@ class CrookedRelay(RelayServer):
             self.give(passed)
             self.give(before)
 
-    # What Mallory does with it
+    # Mallory's actions
 
     def give(self, passed: Passed, recipient: NodeId | None = None) -> None:
-        """Push a packet to its recipient, or to another one, if he is connected here."""
+        """Push a packet to its recipient, or to another one, if that one is connected here."""
         body = Delivery(passed.sender, passed.packet).encode()
         self._host.push(recipient or passed.recipient, DELIVERY_KIND, body, LIFETIME_MS)
 
     def hint(self, passed: Passed, code: int) -> None:
-        """Tell the sender that a packet could not be passed on, true or not."""
+        """Tell the sender, truly or not, that a packet could not be passed on."""
         body = Hint(digest_of(passed.packet), code).encode()
         self._host.push(passed.sender, HINT_KIND, body, LIFETIME_MS)
 
     def deny(self, passed: Passed, *, quoting: bool = True) -> None:
-        """Tell the sender of a data packet, in the name of the one whom it was for, "I do not know
-        this session"; quoting the packet, as only who saw it can, or not."""
+        """Tell the sender of a data packet "I do not know this session" in the name of its
+        recipient, with or without the quote that proves having seen the packet."""
         index = int.from_bytes(passed.packet[4:12], "big")
         note = UnknownSession(index, passed.packet[-16:] if quoting else bytes(16)).encode()
         self.give(Passed(self._host.now(), passed.recipient, passed.sender, note))
 
     def release(self, count: int | None = None, *, newest_first: bool = False) -> None:
-        """Give the held packets away: all, or so many."""
+        """Pass on ``count`` held packets; all of them if None."""
         for _ in range(len(self.held) if count is None else min(count, len(self.held))):
             self.give(self.held.pop() if newest_first else self.held.popleft())

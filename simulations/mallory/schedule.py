@@ -1,7 +1,7 @@
-"""Schedules: what people do and what Mallory does to them, step by step.
+"""Schedules: what people do, and what Mallory does to them, step by step.
 
-A step is a verb and three numbers, and every step can be taken in every world: numbers choose
-among what there is at that moment. So schedules can be drawn from a seed, and cut down to the steps
+A step is a verb and three numbers, and every step is valid in every world, since the numbers choose
+among the options of the moment. So schedules can be drawn from a seed, and reduced to the steps
 that matter when Mallory has won.
 """
 
@@ -26,15 +26,15 @@ __all__ = ["NUMBER_MAX", "STEPS", "VERBS", "Played", "Step", "draw", "play"]
 _T = TypeVar("_T")
 
 NUMBER_MAX: Final = 999
-"""Of a step."""
+"""The highest number of a step."""
 WAITS_S: Final = (0.0, 0.005, 0.03, 0.1, 0.3, 1.0, 2.5, 4.5, 6.0) * 2 + (12.0, 35.0, 70.0, 150.0)
 TIMEOUTS_S: Final = (0.5, 4.0, 10.0, 10.0, 30.0)
 CLOCK_STEPS_S: Final = (-86_400.0, -3600.0, -61.0, -5.0, 5.0, 61.0, 3600.0, 86_400.0)
 KINDS: Final = ("echo", "echo", "echo", "slow", "slow", "large", "late", "again", "nothing")
 STEPS: Final = 24
-"""Of a schedule."""
+"""Steps per schedule."""
 END_S: Final = 8.0
-"""After the last query has ended, with nobody in between any more, nothing is to be left."""
+"""Time after the last query, with Mallory out of the way, after which nothing may be left over."""
 
 
 class Step(NamedTuple):
@@ -49,7 +49,7 @@ class Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """What came of a schedule."""
+    """The result of a schedule."""
 
     violations: tuple[Violation, ...]
     outcomes: Counter[str]
@@ -59,7 +59,7 @@ class Played:
 
 
 def draw(seed: int, steps: int = STEPS) -> list[Step]:
-    """A schedule of its own for each seed."""
+    """Draw a schedule from a seed."""
     rng = random.Random(f"{seed}/mallory's steps")
     verbs = [verb for verb, weight in WEIGHTS.items() for _ in range(weight)]
     numbers = range(NUMBER_MAX + 1)
@@ -70,7 +70,7 @@ def draw(seed: int, steps: int = STEPS) -> list[Step]:
 
 
 def play(conditions: Conditions, steps: Sequence[Step], seed: int = 0) -> Played:
-    """Take the steps in a world of their own; what is wrong is looked for after each."""
+    """Play the steps in a new world, and check all invariants after each."""
     xray = XRay()
     network = Network(seed)
 
@@ -109,7 +109,7 @@ def _played(world: SmallWorld) -> Played:
     )
 
 
-# What people do
+# People's actions
 
 
 async def _ask(world: SmallWorld, step: Step) -> None:
@@ -140,20 +140,20 @@ async def _wait(_: SmallWorld, step: Step) -> None:
 
 
 async def _sign(world: SmallWorld, step: Step) -> None:
-    """Somebody's record is signed anew."""
+    """Somebody signs their record anew."""
     party = _pick(world.people, step.a)
     if party.is_up:
         party.sign_anew()
 
 
 async def _introduce(world: SmallWorld, step: Step) -> None:
-    """Somebody is told the other's record as it is now."""
+    """Somebody learns the other's current record."""
     asker, target = _pair(world, step.a)
     if asker.is_up and target.is_up:
         asker.add_contact(target)
 
 
-# What happens to their machines
+# Events of their machines
 
 
 async def _restart(world: SmallWorld, step: Step) -> None:
@@ -167,7 +167,7 @@ async def _clock(world: SmallWorld, step: Step) -> None:
     _pick(world.people, step.a).host.step_clock(_pick(CLOCK_STEPS_S, step.b))
 
 
-# What Mallory does on the lines
+# Mallory's actions on the lines
 
 
 async def _hold(world: SmallWorld, step: Step) -> None:
@@ -211,7 +211,7 @@ async def _kill_all(world: SmallWorld, _: Step) -> None:
 
 
 async def _replay(world: SmallWorld, step: Step) -> None:
-    """An initiation from Mallory's own socket, with some of what followed it."""
+    """Replay an initiation from Mallory's own socket, with some of the frames that followed it."""
     firsts = [one for one in world.line.recorded if one.is_initiation]
     if not firsts:
         return
@@ -223,7 +223,7 @@ async def _replay(world: SmallWorld, step: Step) -> None:
 
 
 async def _replay_any(world: SmallWorld, step: Step) -> None:
-    """Any frame, alone, to anybody, over a new connection or one that she has."""
+    """Send any single frame to anybody, over a new connection or an open one."""
     if not world.line.recorded:
         return
     packet = world.line.recorded[-1 - step.a % len(world.line.recorded)].packet
@@ -235,14 +235,14 @@ async def _replay_any(world: SmallWorld, step: Step) -> None:
 
 
 def _following(world: SmallWorld, first: Recorded) -> list[Recorded]:
-    """A recorded frame and those that came after it the same way."""
+    """A recorded frame, and those after it in the same direction of its connection."""
     way = (first.connection, first.upstream)
     recorded = list(world.line.recorded)
     at = next(n for n, one in enumerate(recorded) if one is first)
     return [one for one in recorded[at:] if (one.connection, one.upstream) == way]
 
 
-# What Mallory does as a relay
+# Mallory's actions as a relay
 
 
 async def _manner(world: SmallWorld, step: Step) -> None:
@@ -251,14 +251,14 @@ async def _manner(world: SmallWorld, step: Step) -> None:
 
 
 async def _give(world: SmallWorld, step: Step) -> None:
-    """Some of what her relay holds, from either end."""
+    """Release some of the packets that her relay holds, from either end."""
     if world.crooked is not None:
         count = None if step.a % 3 == 0 else 1 + step.a % 3
         world.crooked.release(count, newest_first=step.b % 2 == 1)
 
 
 async def _give_again(world: SmallWorld, step: Step) -> None:
-    """A packet that passed her relay, to its recipient or to somebody else."""
+    """Deliver a packet that passed her relay again, to its recipient or to somebody else."""
     relay = world.crooked
     if relay is not None and relay.recorded:
         passed = relay.recorded[-1 - step.a % len(relay.recorded)]
@@ -267,7 +267,7 @@ async def _give_again(world: SmallWorld, step: Step) -> None:
 
 
 async def _cross_over(world: SmallWorld, step: Step) -> None:
-    """What passed her relay comes by TCP, and what passed on a line through her relay."""
+    """Replay a packet from her relay over TCP, or one from a line through her relay."""
     relay = world.crooked
     if relay is None:
         return
@@ -282,7 +282,7 @@ async def _cross_over(world: SmallWorld, step: Step) -> None:
 
 
 async def _forge_note(world: SmallWorld, step: Step) -> None:
-    """ "I do not know this session", in the name of the one whose packet passed her relay."""
+    """Send "I do not know this session" in the name of the recipient of a relayed packet."""
     relay = world.crooked
     if relay is None:
         return
@@ -291,7 +291,7 @@ async def _forge_note(world: SmallWorld, step: Step) -> None:
 
 
 async def _lie(world: SmallWorld, step: Step) -> None:
-    """ "I could not pass it on", about what was or was not."""
+    """Tell a sender "I could not pass it on", whether or not that is true."""
     relay = world.crooked
     if relay is not None and relay.recorded:
         relay.hint(relay.recorded[-1 - step.a % len(relay.recorded)], 1 + step.b % 2)
@@ -320,7 +320,7 @@ WEIGHTS: Final = {
     "replay": 9, "replay_any": 4, "manner": 4, "give": 4, "give_again": 5, "cross_over": 3,
     "forge_note": 3, "lie": 1,
 }  # fmt: skip
-"""How often each verb is drawn."""
+"""The relative frequency of each verb."""
 VERBS: Final[dict[str, Callable[[SmallWorld, Step], Any]]] = {
     "ask": _ask, "send": _send, "wait": _wait, "sign": _sign, "introduce": _introduce,
     "restart": _restart, "clock": _clock, "hold": _hold, "hold_new": _hold_new,

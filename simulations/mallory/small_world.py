@@ -35,26 +35,26 @@ __all__ = ["Conditions", "Party", "SmallWorld"]
 
 PORT: Final = 4000
 LARGE_BYTES: Final = 40_000
-"""Of a body that travels in chunks."""
+"""The size of a body that travels in chunks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Conditions:
-    """What a small world is like."""
+    """The conditions of a small world."""
 
     bob_listens: bool = True
     alice_listens: bool = True
     relays: int = 0
-    """Of these, the first is Mallory's."""
+    """How many relays there are; the first is Mallory's."""
     lookup: bool = True
-    """Whether the two find newer records of each other; they know each other's first anyway."""
+    """Whether the two can look up newer records of each other than those given at the start."""
     bob_knows_alice: bool = True
-    """If not, he learns of her only what she proves to him."""
+    """If not, Bob learns about Alice only what she proves to him."""
     latency_s: float = 0.02
     tight: bool = False
-    """Whether there is little room in every table."""
+    """Whether some tables and limits are small."""
     record_lifetime_s: float = 120.0
-    """Records are signed anew at half of it, and what is idle is then forgotten."""
+    """Records are signed anew at half of it, upon which idle askers are forgotten."""
 
     @classmethod
     def draw(cls, seed: int) -> Conditions:
@@ -100,7 +100,7 @@ class Party:
         self.started_s: Final[list[float]] = []
         self.knows: set[NodeId] = set()
         self.relay: CrookedRelay | None = None
-        """If it is one of Mallory's."""
+        """Its relay server, if it is Mallory's."""
         self.node: Node
 
     @property
@@ -108,7 +108,7 @@ class Party:
         return self.host.is_up
 
     async def start(self, *, is_relay: bool = False) -> None:
-        """Begin a new incarnation."""
+        """Start a new incarnation."""
         world, host = self.world, self.host
         node = self.node = Node(
             self.identity,
@@ -131,11 +131,11 @@ class Party:
         await host.run(node.start())
 
     def add_contact(self, other: Party) -> None:
-        """Know the other's record as it is now."""
+        """Learn the other's current record."""
         self.tell(other.node.record)
 
     def tell(self, record: SignedCommRecord) -> None:
-        """Know a record."""
+        """Learn a record."""
         self.knows.add(record.peer_id)
         self.host.spawn(self._learn(record))
 
@@ -143,7 +143,7 @@ class Party:
         self.node.add_contact(record)
 
     async def restart(self, *, killed: bool, clock_offset_s: float | None = None) -> None:
-        """End without a word, and begin anew; the contacts are still in the address book."""
+        """End without a goodbye, and start anew, with the contacts from the address book."""
         if self.host.is_up and killed and clock_offset_s is None:
             self.host.kill()
         else:
@@ -156,7 +156,7 @@ class Party:
                 self.add_contact(other)
 
     def sign_anew(self) -> None:
-        """The record is another one, though it says the same."""
+        """Sign a new record with the same content."""
         engine = self.node._engine
         assert engine is not None
         engine.own.renew()
@@ -187,7 +187,7 @@ class Party:
 
 
 class SmallWorld:
-    """Made and started by :meth:`opened`."""
+    """A small world, created and started by :meth:`opened`."""
 
     def __init__(self, network: Network, conditions: Conditions, xray: XRay) -> None:
         self.network: Final = network
@@ -220,7 +220,7 @@ class SmallWorld:
 
     @property
     def crooked(self) -> CrookedRelay | None:
-        """The relay that is Mallory's, if there is one."""
+        """Mallory's relay, if there is one."""
         return self.relays[0].relay if self.relays else None
 
     @classmethod
@@ -228,7 +228,7 @@ class SmallWorld:
     async def opened(
         cls, network: Network, conditions: Conditions, xray: XRay
     ) -> AsyncIterator[SmallWorld]:
-        """Everybody is there, and knows everybody."""
+        """Create the world, start everybody, and introduce them to each other."""
         world = cls(network, conditions, xray)
         for relay in world.relays:
             await relay.start(is_relay=True)
@@ -250,7 +250,7 @@ class SmallWorld:
     def check(self) -> None:
         self.judge.check(self.now, self.parties)
 
-    # What people do
+    # People's actions
 
     def ask(
         self,
@@ -264,9 +264,9 @@ class SmallWorld:
         idempotent: bool = False,
         peer_id: NodeId | None = None,
     ) -> Question:
-        """One asks the other, with a body that is known again; what comes of it is judged.
+        """One asks the other, with a marked body, and the judge follows the query.
 
-        ``peer_id`` is whom it is meant for, if it is not the target itself.
+        ``peer_id`` is the intended peer, if that is not ``target`` itself.
         """
         question = self._question(asker, target, timeout_s, may_repeat=idempotent)
         asker.knows.add(peer_id or target.node_id)
@@ -301,7 +301,7 @@ class SmallWorld:
         kind: str = "echo",
         timeout_s: float = 10.0,
     ) -> Question:
-        """As :meth:`ask`, for a message without a reply."""
+        """Like :meth:`ask`, for a message without a reply."""
         question = self._question(asker, target, timeout_s, may_repeat=False)
         asker.knows.add(target.node_id)
         send = asker.node.send(target.node_id, kind, question.mark + text, hard_timeout_s=timeout_s)
@@ -327,7 +327,7 @@ class SmallWorld:
         return question
 
     def abandoned(self, party: Party) -> None:
-        """A machine goes down, and with it whoever waits there."""
+        """A machine goes down, and with it the callers of its open queries."""
         for question in self.judge.questions.values():
             if question.asker == party.name and not question.outcome:
                 question.outcome = "lost with its asker"

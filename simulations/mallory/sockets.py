@@ -1,4 +1,4 @@
-"""Sockets: Mallory's own machine, from which she writes to others what she recorded."""
+"""Sockets: Mallory's own machine, from which she sends recorded packets to others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from simulations.virtual.nat import Endpoint
 __all__ = ["OwnSockets", "Visit"]
 
 VISITS_MAX: Final = 64
-"""Connections that she keeps open; the oldest is closed for a new one."""
+"""Connections that she keeps open; a new one beyond that closes the oldest."""
 
 
 class Visit(asyncio.Protocol):
@@ -30,7 +30,7 @@ class Visit(asyncio.Protocol):
         self._splitter = FrameSplitter(PACKET_BYTES_MAX)
 
     def write(self, packets: Iterable[bytes]) -> None:
-        """Packets, each in a frame of its own."""
+        """Write packets, each in a frame of its own."""
         if self.transport is not None:
             self.transport.write(b"".join(frame(packet) for packet in packets))
 
@@ -53,14 +53,15 @@ class Visit(asyncio.Protocol):
 
 
 class OwnSockets:
-    """Dials from a machine of Mallory's."""
+    """Connections from a machine of Mallory's."""
 
     def __init__(self, host: Host) -> None:
         self.host: Final = host
         self.visits: Final[deque[Visit]] = deque()
 
     def visit(self, endpoint: Endpoint, packets: Iterable[bytes]) -> asyncio.Task[Visit | None]:
-        """Connect to somebody, write these packets, and stay. None if nobody takes it."""
+        """Connect, write these packets, and stay connected. The task returns None if nobody
+        accepts."""
         return self.host.spawn(self._visit(endpoint, list(packets)))
 
     async def _visit(self, endpoint: Endpoint, packets: list[bytes]) -> Visit | None:

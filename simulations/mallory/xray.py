@@ -1,7 +1,7 @@
-"""XRay: what is in the packets that Mallory sees. Not for her: for the judge alone.
+"""XRay: the contents of the packets that Mallory sees, for the judge alone.
 
-Packets are encrypted, so nobody on a line can tell whether the query that is said to have never
-left did. The judge can: he notes what each packet was sealed from, and who made each session.
+Packets are encrypted, so nobody on a line can tell whether a query that supposedly never left did
+leave. The judge can: this notes what was sealed into each packet, and who created each session.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from egtp.values.identity import NodeId
 __all__ = ["MARK", "XRay", "marked"]
 
 MARK: Final = re.compile(rb"~\d{10}~")
-"""In a body, unique in its world: the query is known by it again wherever it turns up."""
+"""A prefix of a body, unique in its world, by which a query is recognised wherever it turns up."""
 _INNER: Final = re.compile(
     re.escape(bytes((DATA, VERSION, 1, 0)))
     + b".{16}|"
@@ -37,26 +37,26 @@ _INITIATION_BYTES: Final = 12
 
 
 def marked(number: int) -> bytes:
-    """The beginning of a body that is known again."""
+    """The mark with this number."""
     return b"~%010d~" % number
 
 
 class XRay:
-    """What was sealed, by the packet that it became."""
+    """The marks in each packet, and the two ends of each session."""
 
     def __init__(self) -> None:
         self._sealed: dict[bytes, frozenset[bytes]] = {}
         self.sessions: Final[dict[tuple[int, int], tuple[NodeId, NodeId]]] = {}
-        """Each session ever made, by its index here and there: who made it, and with whom."""
+        """By local and remote index, every session ever created: by whom, and with whom."""
 
     def marks(self, packet: bytes) -> frozenset[bytes]:
-        """Of the queries and sends that are in a packet, relayed ones included."""
+        """The marks of the queries and sends in a packet, relayed ones included."""
         size = _INITIATION_BYTES if packet[:1] == bytes((INITIATION,)) else DATA_HEADER.size
         return self._sealed.get(packet[:size], frozenset())
 
     @contextlib.contextmanager
     def looking(self) -> Iterator[None]:
-        """Inside of it, everything that is sealed in this process is noted."""
+        """Within this context, note everything that is sealed in this process."""
         seal, initiate, new_path = Session.seal, Initiator.initiate, Sessions.new
 
         def noting_seal(session: Session, plaintext: bytes) -> bytes:

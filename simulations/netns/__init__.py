@@ -1,7 +1,7 @@
-"""The third harness: the real programs in network namespaces of the Linux kernel, behind real NATs.
+"""The third harness: the real programs in Linux network namespaces, behind real NATs.
 
-What :mod:`simulations.virtual` imitates is done by the kernel here: its TCP, its routing, its
-connection tracking. It needs root, iproute2 and nftables; :func:`why_not` says what is missing.
+What :mod:`simulations.virtual` imitates, the kernel does here: TCP, routing, connection tracking.
+This needs root, iproute2 and nftables; :func:`why_not` says what is missing.
 """
 
 from simulations.netns.internet import Host, Internet, NatKind, Site, why_not

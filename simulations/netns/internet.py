@@ -1,8 +1,8 @@
-"""Internet: machines in namespaces of their own, and one router between all of their networks.
+"""Internet: machines in namespaces of their own, and one router between their networks.
 
-Every public machine has a /24 of its own behind the router, and a site has one for its gateway.
-Addresses look public, since nodes treat private ones differently; nothing of it leaves this
-machine, as no namespace has an interface that does.
+Every public machine has its own /24 behind the router, and so does the gateway of a site. Addresses
+look public, since nodes treat private ones differently; no packet leaves this machine, as no
+namespace has an interface to the outside.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ COMMAND_TIMEOUT_S: Final = 20.0
 
 
 class NatKind(enum.Enum):
-    """How a gateway maps connections; the value is its rule's end.
+    """How a gateway maps connections; the value is the end of its nft rule.
 
-    Both take in only what somebody behind them has sent for (filtering by address and port).
+    Both filter by address and port: only packets from endpoints that were sent to come in.
     """
 
     PORT_RESTRICTED = ""
-    """One port outside for one inside, whoever is on the other side, as long as it is free."""
+    """The same port outside as inside, whatever the destination, if it is free."""
     SYMMETRIC = "fully-random"
-    """Another port for each connection."""
+    """A different port for each connection."""
 
 
 def why_not() -> str | None:
@@ -66,7 +66,7 @@ def why_not() -> str | None:
 
 
 class _Namespace:
-    """One network namespace. Its interfaces are made in it, and go with it."""
+    """One network namespace. Its interfaces are created in it and disappear with it."""
 
     def __init__(self, internet: Internet, name: str) -> None:
         self.internet: Final = internet
@@ -74,14 +74,14 @@ class _Namespace:
         self.ip("link set lo up")
 
     def ip(self, *commands: str) -> None:
-        """Carry out some ``ip`` commands."""
+        """Run some ``ip`` commands in the namespace."""
         _run("ip", "-n", self.name, "-batch", "-", told="\n".join(commands))
 
     def nft(self, rules: str) -> None:
         _run("ip", "netns", "exec", self.name, "nft", "-f", "-", told=rules)
 
     def forward(self) -> None:
-        """Be a router."""
+        """Forward packets, as a router does."""
         command = "echo 1 >/proc/sys/net/ipv4/ip_forward"
         _run("ip", "netns", "exec", self.name, "sh", "-c", command)
 
@@ -97,13 +97,14 @@ class Host(_Namespace):
         self.address = address
 
     def start(self, *arguments: str, cwd: Path | None = None) -> Program:
-        """Start a Python program, ``("-m", "egtp", "ask", ...)``; it ends with the Internet."""
+        """Start a Python program, such as ``("-m", "egtp", "ask", ...)``; it ends with the
+        Internet."""
         program = Program(self.command([sys.executable, *arguments]), cwd)
         self.internet.programs.append(program)
         return program
 
     def change_address(self, address: str) -> None:
-        """Have another address in the same /24; the old one is gone, and its connections silent."""
+        """Move to another address in the same /24; connections of the old one fall silent."""
         self.ip(
             f"address delete {self.address}/24 dev wan",
             f"address add {address}/24 dev wan",
@@ -112,7 +113,7 @@ class Host(_Namespace):
         self.address = address
 
     def drop_incoming(self) -> None:
-        """A firewall: take in only what belongs to what was begun here, and say nothing."""
+        """A firewall: silently drop all packets but those of connections begun here."""
         self.nft(
             "table inet firewall {\n"
             "  chain input {\n"
@@ -168,13 +169,13 @@ class Site:
         return host
 
     def forward_port(self, port: int, host: Host) -> None:
-        """Let everybody reach a TCP port of a machine behind the gateway."""
+        """Forward a public TCP port to a machine behind the gateway."""
         to = f"{host.address}:{port}"
         self.gateway.nft(f'add rule ip nat in iifname "wan" tcp dport {port} dnat to {to}\n')
 
 
 class Internet:
-    """``with Internet() as internet:``; all namespaces and programs are gone at its end."""
+    """Use it as ``with Internet() as internet:``; no namespace or program outlives the block."""
 
     def __init__(self) -> None:
         self.programs: Final[list[Program]] = []
@@ -231,12 +232,12 @@ class Internet:
         return host
 
     def site(self, name: str, address: str, kind: NatKind = NatKind.PORT_RESTRICTED) -> Site:
-        """A private network that goes out by a public address."""
+        """A private network behind a public address."""
         return Site(self, name, address, kind)
 
     def tcp_bytes(self, source: Host, to: Host) -> int:
-        """Bytes of TCP packets that have crossed the router from one /24 to another, since this
-        was asked for them the first time."""
+        """Bytes of TCP packets that have crossed the router from one /24 to another since the first
+        call for the two."""
         name = f"{_network_of(source.address)}_{_network_of(to.address)}"
         name = "n" + name.replace(".", "-").replace("/24", "")
         if name not in self._counted:
@@ -267,7 +268,7 @@ def _network_of(address: str) -> str:
 
 
 def _delete_leftovers() -> None:
-    """Of runs that were killed: their namespaces, and the programs in them."""
+    """Delete the namespaces of runs that were killed, with the programs in them."""
     for line in _run("ip", "netns", "list").splitlines():
         name = line.split(" ")[0]
         prefix, _, rest = name.partition("-")
@@ -277,7 +278,7 @@ def _delete_leftovers() -> None:
 
 
 def _delete(name: str) -> None:
-    """A namespace lives as long as anything in it; whatever was started there ends with it."""
+    """Kill every process in a namespace, since it lives as long as they do, and delete it."""
     with contextlib.suppress(RuntimeError):
         for pid in _run("ip", "netns", "pids", name).split():
             with contextlib.suppress(ProcessLookupError):
@@ -286,7 +287,7 @@ def _delete(name: str) -> None:
 
 
 def _run(*command: str, told: str = "") -> str:
-    """Raises :class:`RuntimeError` with what the command complains of."""
+    """The output of a command. Raises :class:`RuntimeError` with its stderr if it fails."""
     done = subprocess.run(  # noqa: S603
         command,
         input=told,

@@ -1,4 +1,4 @@
-"""Program: a real process, and the lines that it prints."""
+"""Program: a real process and its output."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from typing import IO, Final
 __all__ = ["Program"]
 
 LINE_TIMEOUT_S: Final = 20.0
-"""How long a line is waited for. Nothing that is waited for comes near it."""
+"""How long to wait for a line. No expected line comes near it."""
 
 
 class Program:
-    """Its output is read as it comes, so that it never waits for a reader."""
+    """A process whose output is read as it comes, so that it never blocks on a full pipe."""
 
     def __init__(self, command: Sequence[str], cwd: Path | None = None) -> None:
         self._lines: Final[queue.SimpleQueue[str | None]] = queue.SimpleQueue()
@@ -34,13 +34,13 @@ class Program:
 
     @property
     def printed(self) -> str:
-        """All that was printed and waited for."""
+        """All lines taken so far."""
         return "\n".join(self._printed)
 
     def line(self, with_text: str = "", timeout_s: float = LINE_TIMEOUT_S) -> str:
-        """The next line with ``with_text`` in it.
+        """Wait for the next line that contains ``with_text``.
 
-        Raises :class:`AssertionError` with all that was printed if it does not come."""
+        Raises :class:`AssertionError` with everything printed if it does not come."""
         ends_s = time.monotonic() + timeout_s
         while True:
             try:
@@ -57,7 +57,7 @@ class Program:
                 return line
 
     def ended(self, timeout_s: float = LINE_TIMEOUT_S) -> tuple[int, str]:
-        """Wait for its end: its exit status, and all that it printed."""
+        """Wait for the process to end. Returns its exit status and all that it printed."""
         status = self._process.wait(timeout_s)
         self._reader.join()
         while (line := self._lines.get()) is not None:
@@ -66,7 +66,7 @@ class Program:
         return status, self.printed
 
     def kill(self) -> None:
-        """SIGKILL, if it runs: it can say nothing to anybody."""
+        """Send SIGKILL if it still runs, so that it cannot say goodbye to anybody."""
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()

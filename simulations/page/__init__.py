@@ -1,8 +1,8 @@
-"""The page of a run: one HTML file that needs no network, drawn by the script inside of it.
+"""The page of a run: one HTML file that needs no network, drawn by its own script.
 
-What was recorded is data in that file and never markup: it is JSON in which no ``<`` is left, and
-the script puts it on the screen as text. The policy in the file's head lets this script run and no
-other, and forbids every request, so that even a mistake here would have nothing to work with.
+Recorded data is never markup: the file holds it as JSON without any ``<``, and the script displays
+it as text. As a second line of defence, the content security policy in the file's head allows only
+this script, and no requests at all.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ SCRIPTS: Final = (
     "beginning", "words", "reading", "marks", "view", "head", "lanes", "pointer", "moving",
     "spreads", "tables", "whole",
 )  # fmt: skip
-"""One script in the end, in this order: each uses what is before it as it is read, and anything
-once all of it is there. Whatever was recorded reaches the screen as text, never as markup."""
+"""Joined into one script in this order: at load time each part uses only those before it, and
+afterwards any. Recorded data reaches the screen as text, never as markup."""
 
 
 def page(runs: Sequence[Mapping[str, object]]) -> str:
@@ -33,7 +33,7 @@ def page(runs: Sequence[Mapping[str, object]]) -> str:
         for name in ("page.html", "page.css", *(f"script/{part}.js" for part in SCRIPTS))
     )
     script = "\n".join(['"use strict";', "(() => {", *scripts, "})();", ""])
-    # A reader of HTML ends a script at "</script", and sees no such end after "<!--" "<script".
+    # An HTML parser ends a script at "</script", but not after "<!--" followed by "<script".
     data = json.dumps(runs, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     return Template(template).substitute(
         style=style,
@@ -45,5 +45,5 @@ def page(runs: Sequence[Mapping[str, object]]) -> str:
 
 
 def _hash(text: str) -> str:
-    """As a content security policy names an inline text that it allows."""
+    """The hash by which a content security policy allows an inline text."""
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,4 +1,4 @@
-"""The scenarios: each tells a story, and checks every sentence of it."""
+"""The scenarios: each tells a story, and checks every claim in it."""
 
 from __future__ import annotations
 
@@ -48,4 +48,4 @@ _ALL: Final = (
 )
 
 SCENARIOS: Final[Mapping[str, Scenario]] = MappingProxyType({s.name: s for s in _ALL})
-"""All of them by name, in the order in which they are told."""
+"""All scenarios by name, in the order in which they are played."""

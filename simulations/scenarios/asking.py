@@ -1,7 +1,7 @@
-"""Asking while things go wrong: what came of each query, and whether it came in time.
+"""Queries during faults: the outcome of each, and whether it came in time.
 
-While faults last, nobody promises a reply. What is promised is the truth, in time: each query ends
-as one of the outcomes that its asker can do something about, and no later than its hard timeout.
+While faults last, no reply is promised. What is promised is the truth, in time: each query ends in
+one of the typed outcomes, no later than its hard timeout.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from simulations.member import HARD_TIMEOUT_S, Member
 __all__ = ["Answer", "Asking", "Choose", "shown", "together"]
 
 LATE_S: Final = 0.1
-"""How much later than its hard timeout an outcome may come: deadlines are noticed in ticks."""
+"""How late after the hard timeout an outcome may come: deadlines are checked in ticks."""
 SHOWN_MAX: Final = 5
 
 Choose: TypeAlias = Callable[[random.Random], tuple[Member, Member]]
-"""Draws who asks next, and whom."""
+"""Draws the next pair of asker and asked."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one query."""
+    """The outcome of one query."""
 
     asker: Member
     asked: Member
     outcome: str
     began_s: float
     took_s: float
-    """Without the time that the asker's machine was asleep."""
+    """Not counting the time that the asker's machine was asleep."""
     detail: str = ""
     is_typed: bool = True
     may_have_run: bool = False
@@ -58,21 +58,21 @@ class Answer:
 
 
 class Asking:
-    """All queries of one story."""
+    """The queries of one story."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
-        """What is random in it comes from the cluster's source called ``name``."""
+        """Randomness comes from the cluster's entropy source ``name``."""
         self.answers: Final[list[Answer]] = []
         self.rng: Final = random.Random(cluster.world.entropy(name)(16))
         self._elapsed = cluster.world.elapsed
 
     @property
     def mark(self) -> int:
-        """A moment in the log: queries that end from now on have this number or a higher one."""
+        """The current position in the log: later answers have this number or a higher one."""
         return len(self.answers)
 
     async def ask(self, asker: Member, asked: Member, body: bytes = b"hello") -> Answer:
-        """One query. Whatever it ends with is an answer."""
+        """Ask one query. Any ending is recorded as an answer."""
         began_s, slept_s = self._elapsed(), asker.machine.host.asleep_s
         outcome, detail, is_typed, may_have_run = REPLY, "", True, True
         try:
@@ -81,7 +81,7 @@ class Asking:
                 outcome, is_typed = "wrong reply", False
         except Exception as error:
             kind, outcome = type(error), outcome_of(error)
-            # The asker cannot have ended as long as it goes on.
+            # The outcomes of an ended asker are legitimate only if the asker has ended.
             is_typed = kind in TYPED or (kind in ENDED and asker.gone)
             detail = str(error)
             may_have_run = bool(getattr(error, "may_have_run", False))
@@ -94,8 +94,8 @@ class Asking:
     async def going_on(
         self, choose: Choose, *, at_a_time: int, pause_s: float, bodies: Iterable[int] = (64,)
     ) -> AsyncIterator[None]:
-        """Somebody asks somebody else all the time inside of it. Each query that was begun has
-        ended when it is over."""
+        """Members keep asking each other within this context, ``at_a_time`` at once. On exit, every
+        query has ended."""
         over = asyncio.Event()
         sizes = tuple(bodies)
 
@@ -115,7 +115,7 @@ class Asking:
                 over.set()
 
     def claim_outcomes(self, expect: Expectations, since: int = 0) -> None:
-        """Whatever happened, askers were told the truth, in time."""
+        """Claim that askers were told the truth, in time."""
         answers = self.answers[since:]
         counted = self.counted(since)
         wrong = [answer for answer in answers if not answer.is_typed]
@@ -134,12 +134,12 @@ class Asking:
         )
 
     def counted(self, since: int = 0) -> dict[str, int]:
-        """How often each outcome came, in a fixed order."""
+        """The number of answers by outcome, in a fixed order."""
         counts = Counter(answer.outcome for answer in self.answers[since:])
         return dict(sorted(counts.items()))
 
     def figures(self, since: int = 0) -> dict[str, float]:
-        """The outcomes as figures: ``during_faults_fast_fail_queries``."""
+        """The outcomes as figures, such as ``during_faults_fast_fail_queries``."""
         counts = self.counted(since)
         names = [REPLY, *TYPED.values(), *ENDED.values()]
         return {
@@ -151,7 +151,7 @@ class Asking:
 
 @asynccontextmanager
 async def together() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], asyncio.Task[Any]]]:
-    """A task group that raises the first error itself, as a story that stands alone would."""
+    """A task group that raises its first error directly, not wrapped in an exception group."""
     try:
         async with asyncio.TaskGroup() as group:
             yield group.create_task
@@ -160,7 +160,7 @@ async def together() -> AsyncIterator[Callable[[Coroutine[Any, Any, Any]], async
 
 
 def shown(answers: Sequence[Answer]) -> str:
-    """The first of them, a line each; nothing for none."""
+    """The first few answers, one per line; empty if there are none."""
     lines = [str(answer) for answer in answers[:SHOWN_MAX]]
     if len(answers) > SHOWN_MAX:
         lines.append(f"and {len(answers) - SHOWN_MAX} more")

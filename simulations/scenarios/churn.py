@@ -1,7 +1,7 @@
-"""Nodes come and go all the time, in every way there is, while others talk.
+"""Nodes come and go all the time, in every possible way, while others talk.
 
-Who stays is not to notice: that is claimed of the pairs in which both stay. Whoever goes takes the
-queries along that were on their way to it.
+Nodes that stay must not notice, which is claimed of the pairs in which both stay. A node that goes
+may take the queries on their way to it along.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ __all__ = ["churn"]
 
 LASTS_S: Final = 45.0
 EVENT_EVERY_S: Final = 2.5
-"""On average; then somebody comes, or goes."""
+"""Average time between two events, each of which is somebody coming or going."""
 AWAY_S: Final = (2.0, 20.0)
-"""How long somebody is away who starts again."""
+"""How long a member that restarts is away."""
 RELAY_AWAY_S: Final = (1.0, 4.0)
-"""The same for a relay: newcomers want a lease at each."""
+"""The same for a relay; shorter, since newcomers want a lease at every relay."""
 SETTLE_S: Final = 45.0
-"""Time for each relay that died to be noticed, and for each lease to be asked for again."""
+"""Time to notice the death of every relay, and to ask for every lease again."""
 NEWCOMERS_MAX: Final = 6
 STAYING_SHARE: Final = 0.3
-"""Of the queries, at least, that are between two who stay."""
+"""The least share of queries between two members that stay."""
 
 JOIN, LEAVE, CRASH, POWER_CUT, LOST_DISK = "join", "leave", "crash", "power cut", "lost disk"
 WAYS: Final = (JOIN, LEAVE, CRASH, POWER_CUT, LOST_DISK)
@@ -76,13 +76,13 @@ async def churn(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Fig
 
 
 class _Comings:
-    """Lets members come and go."""
+    """Makes members come and go."""
 
     def __init__(
         self, cluster: Cluster, narrate: Narrate, rng: random.Random, stays: Iterable[Member]
     ) -> None:
         self.here: Final = list(cluster.members)
-        """Those who run."""
+        """The members that are running."""
         self.happened: Final[Counter[str]] = Counter()
         self._cluster = cluster
         self._narrate = narrate
@@ -92,10 +92,10 @@ class _Comings:
         self._newcomers = 0
 
     async def go_on(self) -> None:
-        """Returns when everybody who is to come back is back."""
+        """Make members come and go. Returns once all that should come back are back."""
         elapsed = self._cluster.world.elapsed
         until_s = elapsed() + LASTS_S
-        # Each way has its turn, so that none is left out by chance.
+        # Every way gets one turn first, so that none is missed by chance.
         turns = list(WAYS)
         async with together() as begin:
             while elapsed() < until_s:

@@ -1,7 +1,7 @@
-"""A peer is gone. The caller hears it soon, from what its own machine knows, and hears why.
+"""A peer is gone. The caller learns soon, from local knowledge alone, that it is, and why.
 
-A fast fail says more than "no answer": certainly no copy of the query was given to anybody, so
-the caller may do anything, trying again included.
+A fast fail says more than "no answer": no copy of the query was given to anybody, so the caller may
+safely do anything, even try again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ BODY_BYTES: Final = 20_000
 FAIL_BOUND_S: Final = 3.0
 REFUSED_GOAL_S: Final = 0.05
 REFUSED_BOUND_S: Final = 1.0
-"""The goal is for a machine that has nothing else to do; this one may have."""
+"""The goal is for an idle machine, which this one may not be."""
 
 
 async def fast_fail(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
-    """Alice talks to bob, and bob leaves. Then alice asks for somebody who never was."""
+    """Alice talks to bob, and bob leaves. Then alice asks for a peer that never existed."""
     now = cluster.world.elapsed
     entropy = cluster.world.entropy("fast-fail")
     body = entropy(BODY_BYTES)
@@ -102,7 +102,7 @@ async def fast_fail(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
 
 
 def _passed_on(relays: list[Member]) -> int:
-    """How many packets the relays took off somebody's hands."""
+    """How many packets the relays have accepted, passed on or held."""
     servers = [relay.node.relay_server for relay in relays]
     names = ("relayed packets", "held packets")
     return sum(server.counters[name] for server in servers if server for name in names)

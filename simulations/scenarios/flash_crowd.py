@@ -1,6 +1,6 @@
 """Everybody asks one peer at once, again and again, while two others talk.
 
-The crowd's queries are answered, or told at once that it is too much; the two others do not notice.
+The crowd's queries are answered, or refused at once as too many; the two others do not notice.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["flash_crowd"]
 
 ROUNDS: Final = 5
 AT_ONCE: Final = 40
-"""Queries of each member in each round."""
+"""Queries per member and round."""
 PAUSE_S: Final = 2.0
 BYSTANDERS_BOUND_S: Final = 1.0
 SETTLE_S: Final = 5.0
@@ -30,7 +30,7 @@ async def flash_crowd(cluster: Cluster, expect: Expectations, narrate: Narrate) 
     asking = Asking(cluster, "flash-crowd")
     alice, bob, carol = cluster.those(Role.REACHABLE)[:3]
     crowd = [m for m in cluster.members if m not in (alice, bob, carol)]
-    # Handshakes are over, so that what is measured of the bystanders is the crowd's doing.
+    # Get the handshake over with, so that the bystanders' figures show the crowd's effect alone.
     await asking.ask(bob, carol)
     began = asking.mark
     narrate(f"{len(crowd)} members ask alice {AT_ONCE} things at once, {ROUNDS} times")

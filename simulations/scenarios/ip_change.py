@@ -1,7 +1,7 @@
 """A peer moves to another address in mid-conversation.
 
-An address of yesterday may be somebody else's today, so what is checked is not only that the
-conversation goes on: nobody who holds the new record ever dials the old address again.
+Yesterday's address may be somebody else's today. So this checks not only that the conversation goes
+on, but also that nobody with the new record ever dials the old address again.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ async def ip_change(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
 
 
 def dialled_knowing_better(member: Member, other: Member, sequence: int, old: str) -> list[str]:
-    """The times that ``member`` dialled ``old`` although it held a record of ``other`` numbered
-    ``sequence`` or higher. A dial before that is how it learns that the address is no good."""
+    """The dials of ``member`` to ``old`` although it held a record of ``other`` with this sequence
+    or a higher one. Dials before that are legitimate: they show it that the address is dead."""
     learned = member.learned(other, sequence)
     return [] if learned is None else [a for a in member.dialled(learned) if a == old]
 
@@ -117,7 +117,7 @@ def _opened(other: Member, address: str) -> Callable[[Event], bool]:
 
 
 def _news(member: Member, learned: int | None, before: int) -> str:
-    """Which record was learned, and where from."""
+    """Which record was learned, and from where."""
     event = None if learned is None else member.events[learned]
     if not isinstance(event, RecordLearned):
         return f"nothing newer than {before}"

@@ -1,8 +1,8 @@
-"""Liveness: when nothing is wrong any more, everybody reaches everybody again.
+"""Liveness: once all faults are over, everybody reaches everybody again.
 
-What a story broke is mended first. Then there is a stated time in which the network may find
-together. Then each query must be answered, also one that meets a connection that had died unseen:
-it is given again.
+The story first repairs whatever it broke. Then the network has a stated time to recover. After
+that, every query must be answered, even one that meets a connection that died unnoticed: it is sent
+again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from simulations.scenarios.asking import Answer, Asking, shown, together
 __all__ = ["everybody_reaches_everybody"]
 
 REPLY_BOUND_S: Final = 5.0
-"""As long as a lookup and a dial over a bad line, and twice as long again."""
+"""Three times as long as a lookup and a dial over a bad line take."""
 
 
 async def everybody_reaches_everybody(
@@ -33,7 +33,7 @@ async def everybody_reaches_everybody(
     settle_s: float,
     members: Iterable[Member] | None = None,
 ) -> Figures:
-    """Claim it, ``settle_s`` after the last fault is over."""
+    """Claim that everybody does, ``settle_s`` after the last fault is over."""
     alive = [m for m in (cluster.members if members is None else members) if not m.gone]
     narrate(
         f"all faults are over; {len(alive)} members have {settle_s:g} s to find each other again"
@@ -48,7 +48,7 @@ async def everybody_reaches_everybody(
         bool(answers) and not unanswered,
         shown(unanswered) or f"{len(answers)} pairs of {len(alive)} members",
     )
-    # Who is not answered is told above, however soon that is known.
+    # Replies only: the claim above covers unanswered queries, however soon they failed.
     slowest_s = max((answer.took_s for answer in answers if answer.is_reply), default=0.0)
     expect.that(
         f"within {REPLY_BOUND_S:g} s",

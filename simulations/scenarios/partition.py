@@ -1,7 +1,7 @@
-"""The network falls into two halves, then into one that hears the other but is not heard.
+"""The network splits into two halves; later, one half hears the other but is not heard by it.
 
-Each half goes on by itself: those who can still reach each other do. When the cut is mended, all
-reach all, without anybody being started again.
+Each half keeps working by itself: members that can still reach each other do. When the cut is
+healed, everybody reaches everybody, without any restart.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ __all__ = ["partition"]
 TWO_WAY_S: Final = 60.0
 ONE_WAY_S: Final = 40.0
 HALF_SETTLES_S: Final = 45.0
-"""How long hidden peers may take to notice that a relay is on the other side, and to say so."""
+"""How long hidden peers may take to notice that a relay is on the other side, and to publish it."""
 BETWEEN_S: Final = 20.0
 SETTLE_S: Final = 75.0
-"""Time for the relays on the other side to be asked again, which happens each minute at least."""
+"""Time for the relays on the other side to be asked again, which happens at least every minute."""
 
 
 async def partition(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
-    """Two halves, with a relay and a bootstrap node each, if there are two."""
+    """Two halves, each with a relay and a bootstrap node if there are two."""
     now = cluster.world.elapsed
     asking = Asking(cluster, "partition")
     left, right = _halves(cluster, asking.rng)
@@ -44,7 +44,7 @@ async def partition(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
         return asker, asked
 
     def across(since: int, began_s: float) -> list[Answer]:
-        """The queries from one half to the other that began then, and have ended."""
+        """The ended queries between the halves that began at ``began_s`` or later."""
         answers = (answer for answer in asking.answers[since:] if answer.began_s >= began_s)
         return [a for a in answers if (a.asker in left) != (a.asked in left)]
 
@@ -81,7 +81,8 @@ def _nobody_gets_across(expect: Expectations, text: str, answers: list[Answer]) 
 
 
 async def _goes_on(asking: Asking, expect: Expectations, name: str, half: list[Member]) -> None:
-    """Twice, since the first question may be lost on the way through a relay that is gone."""
+    """Claim that every pair reaches each other, at the second try: the first query may be lost in a
+    relay that is gone."""
     lost: list[Answer] = []
     for _ in range(2):
         async with together() as begin:
@@ -95,7 +96,7 @@ async def _goes_on(asking: Asking, expect: Expectations, name: str, half: list[M
 
 
 def _halves(cluster: Cluster, rng: random.Random) -> tuple[list[Member], list[Member]]:
-    """Some of each kind in both."""
+    """Split the members into halves, with some of each role in both."""
     left: list[Member] = []
     right: list[Member] = []
     for role in Role:

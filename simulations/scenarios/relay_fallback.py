@@ -1,7 +1,7 @@
-"""A peer's direct path goes away, and the queries go on through a relay; then the relay dies.
+"""A peer's direct path goes away, and queries go on through a relay; then the relay dies.
 
-That a query was answered does not prove which way it went. So the relays are asked for their own
-counters: every body must have crossed the relay in use, there and back.
+An answer does not prove which way a query went. So the relays' own counters are checked: every body
+must have crossed the relay in use, there and back.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def relay_fallback(cluster: Cluster, expect: Expectations, narrate: Narrat
     expect.that("alice and bob talk", replies == [body] * QUERIES, f"{QUERIES} queries")
     expect.that("directly", path.startswith("tcp "), path)
     grown = _grown(relays, crossed)
-    # A handshake may: on slow lines relays are in the race before a direct connection is there.
+    # A handshake may: on slow lines, relays join the race before a direct connection is open.
     expect.that("and no body crosses a relay", sum(grown.values()) < len(body), _shown(grown))
 
     narrate("bob no longer accepts connections, and his open ones are cut")
@@ -89,7 +89,7 @@ async def relay_fallback(cluster: Cluster, expect: Expectations, narrate: Narrat
 async def _relay_dies(
     cluster: Cluster, expect: Expectations, narrate: Narrate, relay: Member, body: bytes
 ) -> float:
-    """The relay in use is gone from one moment to the next. Returns until when it was felt."""
+    """The relay in use dies suddenly. Returns how long it took until the next reply."""
     now = cluster.world.elapsed
     alice, bob = cluster.those(Role.REACHABLE)[:2]
     others = [other for other in cluster.those(Role.RELAY) if other is not relay]

@@ -1,8 +1,8 @@
 """All relays of a hidden peer die, one after the other; then one comes back.
 
-Some relays are killed, and their system says goodbye for them; others lose their power, and say
-nothing. As long as one lives, a hidden peer is found through it; when none does, whoever asks is
-told the truth; and when one is back, everything is as it was.
+Some relays are killed, and their system closes their connections; others lose power, and fall
+silent. As long as one lives, a hidden peer is reached through it; when none does, askers are told
+the truth; and when one is back, everything works as before.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ __all__ = ["relay_massacre"]
 BODY_BYTES: Final = 1_000
 PAUSE_S: Final = 1.5
 FAILOVER_BOUND_S: Final = 35.0
-"""From a relay's death until each query gets through again: its clients notice when they renew
-their leases, or when it is silent for too long, and publish that it is gone."""
+"""From a relay's death until every query gets through again: its clients notice when they renew
+their leases, or when it has been silent for too long, and publish that it is gone."""
 NONE_LEFT_S: Final = 25.0
 BACK_BOUND_S: Final = 75.0
 """From a relay's return: its clients ask it again within a minute, and publish."""
@@ -33,8 +33,8 @@ SETTLE_S: Final = 40.0
 
 
 async def relay_massacre(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
-    """Two hidden peers ask each other all the time. Now and then a stranger asks one of them, each
-    stranger once: the answer is accompanied by a direct connection, which needs no relay."""
+    """Two hidden peers keep asking each other. Now and then a stranger asks one of them, each only
+    once: the answer brings a direct connection, after which no relay is needed."""
     asking = Asking(cluster, "relay-massacre")
     hidden, other = cluster.those(Role.UNREACHABLE)[:2]
     strangers = iter(cluster.those(Role.REACHABLE))
@@ -124,7 +124,7 @@ async def _none_is_left(
     stranger: Member | None,
     hidden: Member,
 ) -> None:
-    """Those who talk have noticed by now."""
+    """Claim that nobody is reached; those who talk have noticed by now."""
     since_s, mark = cluster.world.elapsed(), asking.mark
     await asyncio.sleep(NONE_LEFT_S)
     if stranger is not None:
@@ -143,8 +143,8 @@ async def _none_is_left(
 
 
 def _until_steady_s(answers: Iterable[Answer], since_s: float) -> float:
-    """How long after ``since_s`` the last query ended that was not answered; infinity if none
-    was answered after it."""
+    """How long after ``since_s`` the last unanswered query ended; infinite unless a later query was
+    answered."""
     later = sorted((a for a in answers if a.began_s >= since_s), key=lambda a: a.began_s)
     if not later or not later[-1].is_reply:
         return float("inf")

@@ -1,7 +1,7 @@
 """Half of the peers change address, one after the other, while everybody talks.
 
-Some are told by their machine that they have moved; those behind a NAT are not: their provider
-gave the router another address, and all that they notice is silence.
+Some learn from their machine that they have moved. Those behind a NAT do not: their provider gave
+the router another address, and all they notice is silence.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["rolling_ip"]
 
 MOVE_EVERY_S: Final = 4.0
 SETTLE_S: Final = 40.0
-"""Who is behind a NAT finds out when it renews its leases, and asks again after some seconds."""
+"""A node behind a NAT notices when it renews its leases, and asks again after some seconds."""
 
 
 async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
@@ -48,7 +48,7 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
             (old,) = mover.node.listening
             await cluster.move(mover)
             (new,) = mover.node.listening
-            # Numbered now, since it may have signed others while it moved.
+            # Take the sequence only now: it may have signed more than one record while it moved.
             moves.append(_Move(mover, old, new, mover.node.record.sequence))
             narrate(f"{mover.name} moved from {old} to {new}")
         await asyncio.sleep(MOVE_EVERY_S)
@@ -87,13 +87,13 @@ async def rolling_ip(cluster: Cluster, expect: Expectations, narrate: Narrate) -
 
 @dataclass(frozen=True, slots=True)
 class _Move:
-    """Of a member that was told of it."""
+    """The move of a member that was told of it."""
 
     member: Member
     old: str
     new: str
     sequence: int
-    """Of the first record that says so, or of a later one."""
+    """The sequence of the first record that says so, or of a later one."""
 
 
 def _addresses(member: Member) -> list[str]:

@@ -1,8 +1,8 @@
 """Laptops fall asleep for minutes to an hour, in the middle of anything, and wake up.
 
-A machine that sleeps says nothing, and its timers stand still; when it wakes, its leases have run
-out and its connections are of yesterday, which it does not know. Whoever is impatient asks again
-each second: so it is measured how soon somebody who has woken can be reached, and can reach others.
+A sleeping machine sends nothing, and its timers stand still; when it wakes, its leases have expired
+and its connections are dead, which it does not know. Impatient members ask again every second,
+which measures how soon a woken machine can be reached, and can reach others.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from simulations.scenarios.liveness import everybody_reaches_everybody
 __all__ = ["sleepers"]
 
 NAPS_S: Final = (40.0, 70.0, 150.0, 600.0, 3600.0)
-"""Within a lease, beyond it, beyond an idle connection, for a lecture, over lunch."""
+"""Shorter than a lease, longer, longer than an idle connection lives, a lecture, a lunch."""
 AWAKE_S: Final = 60.0
 AGAIN_S: Final = 1.0
 AWAKE_BOUND_S: Final = 12.0
-"""From waking up until a query is answered, in both directions."""
+"""From waking up to an answered query, in both directions."""
 SETTLE_S: Final = 40.0
 
 
@@ -88,7 +88,7 @@ async def sleepers(cluster: Cluster, expect: Expectations, narrate: Narrate) -> 
 async def _until_answered_s(
     cluster: Cluster, asking: Asking, asker: Member, asked: Member
 ) -> float:
-    """How long it takes until one of the queries is answered that somebody impatient asks."""
+    """How long an impatient asker takes to get an answer, asking again every second."""
     began_s = cluster.world.elapsed()
     answered = asyncio.Event()
     answered_s: list[float] = []

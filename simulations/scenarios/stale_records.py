@@ -1,7 +1,7 @@
-"""Old records are about: nobody believes one after a newer one, and the newest wins in the end.
+"""Old records circulate: nobody accepts one after a newer one, and the newest wins in the end.
 
-A peer moves while half of the network cannot hear of it; another one restarts with its clock at an
-earlier time, as a machine without a real-time clock does; a third is away until its record expires.
+One peer moves while half of the network cannot hear of it; another restarts with its clock set
+back, as a machine without a real-time clock does; a third is away until its record has expired.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ YEAR_S: Final = 365 * 24 * 3600.0
 EXPIRED_S: Final = 2 * 3600.0 + 60.0
 CLOCK_WRONG_S: Final = 30.0
 PUBLISHED_BOUND_S: Final = 90.0
-"""A node whose record nobody stores tries again after a minute at most."""
+"""A node whose record nobody stored tries again after at most a minute."""
 FOUND_S: Final = 60.0
-"""A network that was cut has found together after that, and lookups give the newest record."""
+"""By then a network that was cut is whole again, and lookups return the newest record."""
 SETTLE_S: Final = 40.0
 
 
 async def stale_records(cluster: Cluster, expect: Expectations, narrate: Narrate) -> Figures:
-    """Bob moves, carol's clock goes wrong, and dave is away for long."""
+    """Bob moves, carol's clock goes wrong, and dave is away for a long time."""
     asking = Asking(cluster, "stale-records")
     now = cluster.world.elapsed
     alice, bob, carol = cluster.those(Role.REACHABLE)[:3]
@@ -94,8 +94,8 @@ async def stale_records(cluster: Cluster, expect: Expectations, narrate: Narrate
 async def _clock_back(
     cluster: Cluster, expect: Expectations, narrate: Narrate, carol: Member
 ) -> float:
-    """A record of a year ago is one that has expired, and nobody stores it. Returns how long it
-    takes, in ms, until a right one is stored after the clock is right."""
+    """With her clock a year behind, carol signs records that have already expired, and nobody
+    stores them. Returns how long after the clock is set right a record is stored, in ms."""
     narrate("carol's machine restarts with its clock a year behind")
     newest = carol.node.record.sequence
     await carol.restart(clock_offset_s=-YEAR_S)
@@ -120,7 +120,7 @@ async def _away_for_long(
     expect.that("nobody finds an expired record", not found, str(found or "not found"))
     await dave.restart()
     await cluster.published(dave)
-    # The one that is stored: while it is looked for, a relay may give him cause for another.
+    # The one that is stored: during the lookup, a relay may cause him to sign another.
     newest = dave.node.record.sequence
     found = await _found(alice, dave)
     latest = dave.node.record.sequence
@@ -129,13 +129,13 @@ async def _away_for_long(
 
 
 def _known(member: Member, other: Member) -> int:
-    """The number of the newest record that a member has of another; 0 for none."""
+    """The sequence of the newest record that a member has of another; 0 if none."""
     record = member.node.why(other.node_id).record
     return 0 if record is None else record.sequence
 
 
 async def _found(member: Member, other: Member) -> int:
-    """The number of the newest record that a lookup gives; 0 for none."""
+    """The sequence of the newest record that a lookup returns; 0 if none."""
     try:
         return (await member.machine.run(member.lookup.resolve(other.node_id, fresh=True))).sequence
     except LookupFailed:
