@@ -132,9 +132,9 @@ class DHTLookup:
         counters: collections.Counter[str] = collections.Counter()
         file = None
         if store is not None:
-            file, said = open_or_set_aside(Path(store), counters)
-            if said is not None:
-                log.warning(said)
+            file, warning = open_or_set_aside(Path(store), counters)
+            if warning is not None:
+                log.warning(warning)
         self._stored_in_file = file is not None
         self._node = LookupServer(self._settings, node_id, seeds, file, counters)
         self._node.protocol.statistics = self.statistics

@@ -132,7 +132,7 @@ class Acquaintances:
             self._counters["reach_refused"] += 1
         elif self._may_ping_for(asker):
             somebody = Contact(bytes(NODE_ID_BYTES), packed, port)
-            self.asker.ask(somebody.address, self.asker.query(Method.PING), _nothing, None, 1)
+            self.asker.ask(somebody.address, self.asker.query(Method.PING), _ignore, None, 1)
 
     def _may_ping_for(self, asker: Contact) -> bool:
         """Limits what an asker can make this node send to others."""
@@ -155,5 +155,5 @@ class Acquaintances:
         self.probes.discard(address)
 
 
-def _nothing(_: Reply | None) -> None:
+def _ignore(_: Reply | None) -> None:
     """The reply is ignored: the pinged node draws the conclusion, not this one."""

@@ -41,12 +41,12 @@ class Alarm:
         """Cancel for good, and drop the callback. The reference cycle would otherwise keep both
         objects, and all they hold, until the garbage collector runs."""
         self.cancel()
-        self._ring = _nobody
+        self._ring = _ignore
 
     def _due(self) -> None:
         self._timer = None
         self._ring()
 
 
-def _nobody() -> None:
+def _ignore() -> None:
     pass

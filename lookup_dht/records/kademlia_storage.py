@@ -163,7 +163,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
         return first[0] if first is not None and due else None
 
     def _take_care(self, held: _Held) -> None:
-        """Draw anew when this node looks after the record next, whatever others say until then."""
+        """Draw the time by which this node looks after the record, whatever others say by then."""
         limits, settings = self._limits, self._settings
         # Random, so that if all holders are lied to, one of them acts first, not all at once.
         most_s = max(limits.care_interval_s, limits.care_interval_max_s)

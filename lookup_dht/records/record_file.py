@@ -240,5 +240,5 @@ def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, s
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
         except OSError as failed:
             raise InvalidConfig(f"cannot set {path} aside: {failed.strerror}") from None
-        said = f"{path} is corrupt ({error}); kept as {aside}, starting without records"
-        return RecordFile(path, counters), said
+        warning = f"{path} is corrupt ({error}); kept as {aside}, starting without records"
+        return RecordFile(path, counters), warning

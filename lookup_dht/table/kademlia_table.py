@@ -52,7 +52,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._counters = counters
         self.newcomers: dict[bytes, Contact] = {}
         """Contacts that entered the table since the last hand-over, by compact form."""
-        self.on_newcomer: Callable[[], None] = _nobody_asks
+        self.on_newcomer: Callable[[], None] = _ignore_newcomer
         """Called when the first newcomer enters ``newcomers``."""
         self.former: dict[SocketAddress, Contact] = {}
         """The contacts dropped last, and those of an earlier run: not trusted, never suggested to
@@ -376,5 +376,5 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
                 return
 
 
-def _nobody_asks() -> None:
+def _ignore_newcomer() -> None:
     pass

@@ -205,7 +205,7 @@ class RecordWalks:
 
     def _give(self, holder: Holder, peer_id: bytes, data: bytes) -> None:
         self._protocol.ask(
-            holder.contact, Method.STORE, _nothing, key=peer_id, record=data, token=holder.token
+            holder.contact, Method.STORE, _ignore, key=peer_id, record=data, token=holder.token
         )
 
     # Storing
@@ -366,5 +366,5 @@ class RecordWalks:
         self.repair(search)
 
 
-def _nothing(_: Reply | None) -> None:
+def _ignore(_: Reply | None) -> None:
     """Whether it was stored does not matter: the record will be looked after again."""

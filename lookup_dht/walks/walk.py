@@ -200,7 +200,7 @@ class Walk:
         Returns the first ``wanted`` not asked yet and, if there are none, whether a query is open.
 
         One per address and few per network group count: however many ids and addresses one owner
-        invents, he is asked few times. Failed addresses do not count, so nobody can use up the
+        invents, few of them are asked. Failed addresses do not count, so nobody can use up the
         share of another's network by inventing addresses in it. What such inventions cost that
         network is limited by :meth:`_bothered`.
         """

@@ -1,1 +1,1 @@
-"""What is on the wire, and who is there."""
+"""The wire format: datagrams, contacts and node ids."""
