@@ -152,7 +152,7 @@ def close(task: asyncio.Task[Any]) -> None:
                 break
             # It awaits again, in a ``finally`` or on leaving an ``async with``: close that too.
     # One more step, which finds nothing to run, informs the waiters of the task.
-    task.add_done_callback(_look_away, context=contextvars.Context())
+    task.add_done_callback(_ignore_outcome, context=contextvars.Context())
     task.cancel()
 
 
@@ -178,6 +178,6 @@ def _close(context: contextvars.Context, coroutine: CoroutineType[Any, Any, Any]
         pass
 
 
-def _look_away(task: asyncio.Task[Any]) -> None:
+def _ignore_outcome(task: asyncio.Task[Any]) -> None:
     if not task.cancelled():
         task.exception()

@@ -1,4 +1,4 @@
-// What everything else is made with: elements, and a line for what went wrong.
+// Used by everything else: making elements, and reporting errors on the page.
 
 const root = document.documentElement;
 const $ = (id) => document.getElementById(id);
@@ -13,7 +13,7 @@ function complain(text) {
 window.addEventListener("error", (e) => complain(`${e.message} (line ${e.lineno})`));
 window.addEventListener("unhandledrejection", (e) => complain(String(e.reason)));
 
-/** An element with properties, data attributes and children; strings become text. */
+/** A new element with properties, data attributes and children; strings become text nodes. */
 function make(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   const { data, ...rest } = properties;
@@ -23,5 +23,5 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A table that knows its own entries only: a kind of event may be named "constructor". */
+/** A lookup table without a prototype, since a kind of event may be named "constructor". */
 const known = (entries) => Object.assign(Object.create(null), entries);

@@ -1,6 +1,6 @@
-// The head of the picture: the whole run, what was told, what was wrong, and the time.
+// The head of the picture: overview, story, faults, claims and ruler.
 
-/** As much of `text` as there is room for. */
+/** As much of `text` as fits into `room` pixels. */
 function cut(g, text, room) {
   if (g.measureText(text).width <= room) return text;
   let low = 0;
@@ -42,7 +42,7 @@ function drawHead() {
   return drawn;
 }
 
-/** The whole run in a strip: how much happened, what failed, and the span that is in view. */
+/** The whole run in a strip: how much happened, what failed, and the span in view. */
 function drawOverview(g) {
   const { width } = size;
   const top = 5;
@@ -102,17 +102,17 @@ function density(cells) {
   return { cells, skips: look.skips, all, bad, most: all.reduce((a, b) => Math.max(a, b), 1) };
 }
 
-const WORDS_MIN = 110; // pixels: less of a sentence says nothing
+const WORDS_MIN = 110; // pixels; less of a sentence would be meaningless
 
-/** As on a map: a sentence is written where there is room for a good part of it; the others are
-    poles that tell under the pointer. The last one that is out of view on the left is still
-    what the story is at. */
+/** Like labels on a map: a sentence is written where a good part of it fits; otherwise it is a
+    pole, with the text on hover. The last sentence left of the view is shown too: it is where the
+    story stands. */
 function drawFlags(g, head) {
   if (!head.flags) return 0;
   g.textBaseline = "middle";
   g.textAlign = "left";
   g.font = `12px ${colours.sans}`;
-  const labels = []; // in each row the last one
+  const labels = []; // the last one in each row
   const written = [];
   const current = lowest(run.story, look.from) - 1;
   let drawn = 0;
@@ -153,7 +153,7 @@ function drawFlags(g, head) {
   return drawn;
 }
 
-/** A free row, or the one whose sentence has been read the longest and can be cut short. */
+/** A free row, or the one whose label began the longest ago, if it can be cut short; else -1. */
 function rowFor(label, labels, most) {
   if (size.width - label.left < Math.min(WORDS_MIN, label.wide + 12)) return -1;
   for (let row = 0; row < most; row++) if (!labels[row] || labels[row].right + 10 < label.left) return row;
@@ -181,7 +181,7 @@ function drawFaultBars(g, head) {
     g.fillRect(left, y, 2, FLAG - 4);
     if (fault.to_s !== null && to <= size.width) g.fillRect(left + width - 2, y, 2, FLAG - 4);
     g.fillStyle = colours["bad-ink"];
-    // The words are in the bar if it is long enough, and else beside it, up to the next one.
+    // The text goes into the bar if it fits, otherwise beside it, up to the next bar.
     const within = g.measureText(fault.text).width <= width - 14;
     const next = run.faults.find((other) => other.row === fault.row && other.from_s > fault.from_s);
     const beside = Math.min(next ? x(next.from_s) : size.width, size.width) - left - width - 12;
@@ -195,7 +195,7 @@ function drawFaultBars(g, head) {
   return drawn;
 }
 
-/** Claims that are made together are one sign, with how many they are. */
+/** Claims close to each other share one sign, with their number. */
 function drawClaims(g, head) {
   const y = head.claimsTop + FLAG / 2;
   const signs = [];
@@ -219,7 +219,7 @@ function drawClaims(g, head) {
     let wide = g.measureText(text).width;
     let left = px + 8;
     if (bad.length && text.length < 12) {
-      // At the right edge the words are on the left of their sign, if that is free.
+      // At the right edge, the text goes to the left of its sign if there is room.
       const room = px - (signs[i - 1]?.px ?? 0) - 46;
       const other = cut(g, bad[0].text, room);
       if (room > WORDS_MIN) [text, wide] = [other, g.measureText(other).width];

@@ -1,4 +1,4 @@
-// The lanes of the picture, drawn for the visible span and lanes only.
+// The lanes of the picture. Only the visible span and lanes are drawn.
 
 function drawPlot() {
   const g = fit($("plot"), size.width, size.lanes);
@@ -42,7 +42,7 @@ function drawGrid(g, top, bottom) {
     g.fillStyle = hatch(g);
     g.fillRect(x(idle.from), top, x(idle.to) - x(idle.from), bottom - top);
   }
-  // What was not recorded is not the same as nothing having happened.
+  // Hatched where the recording is incomplete, so that it does not look as if nothing happened.
   const missing = run.data.left_out_from_s;
   if (missing !== null && x(missing) < size.width) {
     g.fillStyle = hatch(g);
@@ -77,7 +77,7 @@ function drawFaultShade(g, lane, y, high) {
   }
 }
 
-/** Lines of the story, and of what failed, from the head down through the lanes. */
+/** Vertical lines through the lanes for sentences of the story and failed claims. */
 function drawPoles(g, top, bottom) {
   g.lineWidth = 1;
   const pole = (when, colour, dash) => {
@@ -96,7 +96,7 @@ function drawPoles(g, top, bottom) {
   g.setLineDash([]);
 }
 
-/** Queries as lines from lane to lane, while they are few enough to be told apart. */
+/** Queries as lines from lane to lane, as long as they are few enough to tell apart. */
 function drawThreads(g, first, last) {
   const list = run.queries;
   const found = [];
@@ -156,7 +156,7 @@ function drawLife(g, lane, y) {
     const right = Math.min(end, i + 1 < lane.states.length ? x(lane.states[i + 1].at_s) : end);
     lifeline(g, STATES[state] ?? OTHER_STATE, left, right, y + life);
     if (at_s >= look.from && at_s > 0) {
-      // Where a life begins, stops or goes on is a bar across its line.
+      // A bar across the lifeline marks each change of state.
       g.fillStyle = colours[(STATES[state === "gone" ? "down" : state] ?? OTHER_STATE).colour];
       g.fillRect(left - 1, y + life - (text ? 6 : 4), 2, text ? 12 : 8);
     }
@@ -190,7 +190,7 @@ function drawLife(g, lane, y) {
   return drawn;
 }
 
-/** Which way is in use: to and from the node in focus, or how many peers which way. */
+/** The ways in use to and from the node in focus; without one, the share of peers by way. */
 function drawStrip(g, lane, y) {
   const { strip: top, stripHigh: high } = h();
   const { focus } = look;
@@ -206,7 +206,7 @@ function drawStrip(g, lane, y) {
   while (i < mix.length && mix[i].at_s <= look.to) {
     const left = Math.max(0, x(mix[i].at_s));
     let next = i + 1;
-    // Changes within one pixel are drawn as the last of them.
+    // Of several changes within one pixel, only the last is drawn.
     while (next < mix.length && x(mix[next].at_s) < left + 1) next += 1;
     const { direct, relay, none } = mix[next - 1];
     const right = next < mix.length ? x(mix[next].at_s) : x(run.ended);
@@ -287,14 +287,14 @@ function drawLookups(g, lane, y) {
 
 const LOUD = new Set(["path opened", "path lost", "search failed"]);
 
-/** Where they are many, the everyday kinds are small ticks, and the turning points stay marks. */
+/** Where events are crowded, ordinary kinds become small ticks, and important ones stay marks. */
 function drawEvents(g, lane, y) {
   const { life, r } = h();
   const list = lane.events;
   const first = lowest(list, at(-6));
   const end = at(size.width + 6);
   const crowded = (lowest(list, end) - first) * 16 > size.width;
-  const last = new Map(); // where the last mark of a kind is: one on top of another adds nothing
+  const last = new Map(); // position of each kind's last mark, to skip marks that would cover it
   const loud = [];
   let drawn = 0;
   for (let i = first; i < list.length && list[i].at_s <= end; i++) {

@@ -46,7 +46,7 @@ const OUTCOMES = known({
   "node closed": "faint",
 });
 
-/** What a query counts as: its outcome, and for a reply the way that it came by. */
+/** The group of a query: its outcome, and its way if it had one. */
 function groupOf({ way, outcome }) {
   const by = way === "" || way === "none" ? "" : `, ${wordsOfWay(way)}`;
   return `${outcome}${by}`;
@@ -56,7 +56,7 @@ function colourOf({ way, outcome }) {
   return outcome === "reply" ? (WAYS[way] ?? "soft") : (OUTCOMES[outcome] ?? "yellow");
 }
 
-/** A mark with a thin rim of the ground's colour, so that it stands out of what it is on. */
+/** A mark with a thin rim of the background colour, to stand out from what is below it. */
 function mark(g, shape, x, y, r, colour) {
   const path = new Path2D();
   const hollow = shape === "frame" || shape === "ring" || shape === "arrow";
@@ -98,7 +98,7 @@ function polygon(path, first, ...others) {
   path.closePath();
 }
 
-/** Marks that recur are drawn once and copied: that is what makes thousands of them quick. */
+/** Draw a mark by copying a cached image, which is what makes thousands of them fast. */
 let stamps = new Map();
 function stamp(g, shape, x, y, r, colour) {
   const key = `${shape} ${r} ${colour}`;
@@ -129,7 +129,7 @@ function lifeline(g, style, from, to, y) {
   g.globalAlpha = 1;
 }
 
-/** A stretch of a path in use: full, half or a hairline high, so that it reads without colour. */
+/** A span of a way in use: full, half or hairline height, to be readable without colour. */
 function strip(g, way, x, y, width, height) {
   g.fillStyle = colours[WAYS[way] ?? "none"];
   if (way === "direct") g.fillRect(x, y, width, height);
@@ -147,7 +147,7 @@ function answered(g, query, x, y, width, height) {
   g.fillRect(x, y, Math.max(width, 1.6), height);
   g.globalAlpha = 1;
 }
-/** Most of what failed is waiting; the moment that counts is its end. */
+/** The waiting time of a failed query, drawn faintly: what counts is its end. */
 function waited(g, query, x, y, width, height) {
   g.fillStyle = colours[colourOf(query)];
   g.globalAlpha = 0.4;

@@ -1,4 +1,4 @@
-// Moving about: wheel, drag, keys.
+// Navigation: wheel, drag, keys.
 
 function show(left, right) {
   aim(left, right);
@@ -6,7 +6,7 @@ function show(left, right) {
   if (look.inView) later();
 }
 
-/** What is to be in view: a span of places on the axis. */
+/** Set the view to a span of places on the axis, within limits. */
 function aim(left, right) {
   const least = Math.max(1e-5, length() * 1e-8);
   const span = Math.min(length(), Math.max(least, right - left));
@@ -27,7 +27,7 @@ const all = () => show(0, length());
 const whole = () => look.right - look.left >= length() * 0.999999;
 const centre = (when, span = look.right - look.left) => show(place(when) - span / 2, place(when) + span / 2);
 
-/** Idle times long or short: what is in view stays in view. */
+/** Shorten idle times or not, keeping the same span in view. */
 function skip(wanted) {
   const [from, to, everything] = [look.from, look.to, whole()];
   look.skips = wanted;
@@ -41,13 +41,13 @@ function later() {
   waiting = setTimeout(drawSpreads, 150);
 }
 
-/** Bring a moment into the middle of the view, with what is around it. */
+/** Centre the view on a moment, zoomed in far enough to see it. */
 function visit(when) {
   centre(when, Math.min(look.right - look.left, Math.max(length() / 12, 1e-3)));
   $("picture").scrollIntoView({ block: "nearest", behavior: "smooth" });
 }
 
-// A page that is being scrolled does not zoom because the picture came under the pointer.
+// Do not zoom when the picture merely comes under the pointer as the page scrolls.
 let armed = false;
 function wheel(event) {
   const sideways = Math.abs(event.deltaX) > Math.abs(event.deltaY);
@@ -128,7 +128,7 @@ function release(event) {
   redraw();
 }
 
-/** A click keeps the description on the screen, so that it can be read, copied and compared. */
+/** A click pins the description, so that it can be read, copied and compared; a second unpins. */
 function keep(event) {
   const had = look.kept;
   letGo();
@@ -140,7 +140,7 @@ function keep(event) {
   $("tip").classList.add("kept");
 }
 
-/** From one thing to the next, by keys: each is shown and said. */
+/** Step by key to the next or previous event or query; show it, and announce it to screen readers. */
 function step(direction) {
   const list = look.shown.flatMap((lane) => [
     ...lane.events.filter(eventShown).map((thing) => ({ lane, thing })),

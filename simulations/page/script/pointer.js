@@ -1,8 +1,8 @@
-// What is under the pointer, and what it says.
+// The things under the pointer, and their descriptions.
 
 const pointer = { x: null, y: 0, over: null, drag: null };
 
-/** The overlay: the line of the pointer, a span that is dragged, and what belongs together. */
+/** The overlay: the pointer's line, the span being dragged, and links to other lanes. */
 function drawOver() {
   const g = fit($("over"), size.width, size.lanes);
   const { drag } = pointer;
@@ -47,7 +47,7 @@ function connect(g, row, things, scrolled, px) {
   g.restore();
 }
 
-/** The lane at a place of the plot, and what happened in it about there. */
+/** The lane at a point of the plot, and what happened in it near there. */
 function beneath(px, py) {
   const row = Math.floor((py + $("lanes").scrollTop) / h().lane);
   const lane = look.shown[row];
@@ -73,7 +73,7 @@ function happened(lane, from, when, to) {
     const end = looked[i].at_s + looked[i].took_s;
     if (end >= from && concerns(looked[i]) && !look.hidden.has("lookups")) things.push({ thing: looked[i], away: (to - from) / 2 });
   }
-  // The nearest ones are the ones that are meant; they are told in order of time.
+  // Nearest first, as those are probably meant; describe() then orders them by time.
   things.sort((a, b) => a.away - b.away);
   return things;
 }
@@ -141,7 +141,7 @@ function line(sign, when, what, more = "", bad = false) {
 
 const exactlyInView = (when) => moment(when, Math.max(1e-6, Math.min(1e-3, perPixel())));
 
-/** A small picture of what is drawn for a thing: for the legend and for descriptions. */
+/** A small picture of a thing's mark, for the legend and descriptions. */
 function signFor(kind, thing) {
   const canvas = document.createElement("canvas");
   canvas.width = 18 * 2;
@@ -225,7 +225,7 @@ function hover(event) {
   showTip(describe(under), event.clientX, event.clientY);
 }
 
-/** The head's descriptions: sentences, faults and claims about the pointer. */
+/** Descriptions in the head: the sentences, faults and claims under the pointer. */
 function hoverHead(event) {
   const box = $("head").getBoundingClientRect();
   const px = event.clientX - box.left;

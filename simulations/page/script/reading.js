@@ -1,6 +1,6 @@
-// Reading a run into lanes.
+// Turning the recorded data of a run into lanes.
 
-/** Rows of a recorded table as objects, in order of time. */
+/** The rows of a recorded table as objects, sorted by time. */
 function rows(table, by = "at_s") {
   const { columns, rows: lines } = table;
   const all = lines.map((line) => {
@@ -8,7 +8,7 @@ function rows(table, by = "at_s") {
     for (let i = 0; i < columns.length; i++) row[columns[i]] = line[i];
     return row;
   });
-  // The sort is stable: what happened at the same time stays in the order of its telling.
+  // The sort is stable: entries of the same time stay in the order of recording.
   return columns.includes(by) ? all.sort((a, b) => a[by] - b[by]) : all;
 }
 
@@ -23,10 +23,10 @@ function newLane(name, role) {
     lookups: [],
     faults: [],
     ways: new Map(), // peer -> changes of the way to it
-    mix: [], // how many peers are reached which way, from when on
-    related: new Set(), // names of those it had to do with
-    close: new Set(), // and of those among them that it had a path or a question to
-    longest: 0, // query or lookup, in seconds
+    mix: [], // how many peers are reached by each way, after each change
+    related: new Set(), // names of all nodes that it had to do with
+    close: new Set(), // those among them with a path, query or lookup between the two
+    longest: 0, // the longest query or lookup, in seconds
   };
 }
 
@@ -112,8 +112,8 @@ function read(data) {
   };
 }
 
-/** Where the axis of time bends if idle times are to be short: [time, place], where places are
-    like seconds, but for the idle times between. */
+/** The bends of the time axis when idle times are shortened: pairs of time and place, where places
+    are like seconds except during idle times. */
 function bendsOf(times, ended) {
   let idle = [];
   let total = ended;
@@ -140,7 +140,7 @@ function bendsOf(times, ended) {
   return bends;
 }
 
-/** How many peers a lane reaches directly, through relays and not at all, after each change. */
+/** After each change, how many peers a lane reaches directly, through relays, and not at all. */
 function mixed(lane) {
   const changes = [...lane.ways.values()].flat().sort((a, b) => a.at_s - b.at_s);
   const now = new Map();
@@ -154,7 +154,7 @@ function mixed(lane) {
   });
 }
 
-/** Where in `list` the first thing with a `key` of at least `at` is. */
+/** The index of the first item in `list` whose `key` is at least `at`. */
 function lowest(list, at, key = "at_s") {
   let low = 0;
   let high = list.length;
@@ -166,7 +166,7 @@ function lowest(list, at, key = "at_s") {
   return low;
 }
 
-/** The last thing in `list` that is not after `at`: what holds then. */
+/** The item in force at a time: the last in `list` that is not after `at`. */
 function holding(list, at) {
   let low = 0;
   let high = list.length;

@@ -1,4 +1,4 @@
-// Distributions: histograms, and shares that were over by a time.
+// Distributions of durations: histograms, and cumulative shares.
 
 const SVG = $("svg").namespaceURI;
 function svg(tag, attributes = {}, ...children) {
@@ -8,14 +8,14 @@ function svg(tag, attributes = {}, ...children) {
   return element;
 }
 
-/** The value that a share of all is at or below. */
+/** The value that this share of all values does not exceed. */
 const quantile = (sorted, share) => sorted[Math.max(0, Math.ceil(share * sorted.length) - 1)];
 const MARKED = [[0.5, "p50"], [0.95, "p95"], [0.99, "p99"]];
 const GROUPS_MAX = 9;
 
 const LEAST_S = 1e-6;
 
-/** How long things took. */
+/** Show the distribution of how long things took. */
 function spread(box, things, { colour, what }) {
   const groups = gather(things, colour);
   if (!groups.length) {
@@ -45,7 +45,7 @@ function gather(things, colour) {
   }
   const uses = {};
   for (const group of list) {
-    // Two groups of one colour differ in the dashes of their lines.
+    // Groups of the same colour differ in their dashes.
     uses[group.colour] = (uses[group.colour] ?? 0) + 1;
     group.dash = [null, "6 3", "2 3"][(uses[group.colour] - 1) % 3];
     group.sorted = Float64Array.from(group.values).sort();
@@ -99,7 +99,7 @@ function scale(axis) {
   return picture;
 }
 
-/** Ten cells a decade; its marks are p50, p95 and p99. */
+/** A histogram with ten cells per decade, and marks at p50, p95 and p99. */
 function histogram({ name, colour, sorted }, axis) {
   const high = 34;
   const cells = (axis.high - axis.low) * 10;
@@ -131,8 +131,8 @@ function histogram({ name, colour, sorted }, axis) {
   return picture;
 }
 
-/** Shares that were done by then. Each nine of the tail has as much room as the first nine
-    tenths, so that the slow ones, which people remember, can be seen. */
+/** Cumulative shares over time. Each further nine of the tail gets as much room as the first nine
+    tenths, so that the slow ones, which people remember, are visible. */
 function curves(groups, axis, what) {
   const [wide, high, left, top, bottom] = [560, 216, 48, 8, 26];
   const most = Math.max(...groups.map(({ sorted }) => sorted.length));
@@ -168,7 +168,7 @@ function curves(groups, axis, what) {
   return make("div", {}, make("p", { className: "chart-title" }, what.curve), picture);
 }
 
-/** Which of n sorted values a curve goes through: some hundred, closer to each other at the end. */
+/** Indices of the values that a curve goes through: a few hundred of n, denser towards the end. */
 function picked(n) {
   if (n <= 240) return Array.from({ length: n }, (_, i) => i);
   const chosen = new Set();

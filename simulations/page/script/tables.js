@@ -64,7 +64,7 @@ function drawSlowTable() {
   fill($("slow"), [["at", "number"], ["from → to"], ["outcome, way"], ["took", "number"]], lines);
 }
 
-/** The picture in words and numbers, for whoever does not see it. */
+/** The picture in words and numbers, for people who cannot see it. */
 function drawNodesTable() {
   const lines = run.lanes.map((lane) => {
     const replies = lane.queries.filter((query) => query.outcome === "reply");

@@ -1,4 +1,4 @@
-// What of a run is in view, and where a time is on the screen.
+// The part of a run in view, and the position of times on the screen.
 
 const HEIGHTS = {
   roomy: { lane: 46, life: 17, r: 4.3, query: 25, queryHigh: 6, lookup: 32.5, strip: 37, stripHigh: 6, text: 10 },
@@ -8,32 +8,32 @@ const HEIGHTS = {
 const OVERVIEW = 40; // the top of the head: the whole run
 const FLAG = 19;
 const RULER = 24;
-const EDGE = 8; // pixels beside the span, for the marks of what happened at its first and last moment
-const NEAR = 6; // pixels between the pointer and what it means
-const THREADS_MAX = 260; // more lines between lanes than this hide what they show
+const EDGE = 8; // pixels beside the span, for marks at its first and last moment
+const NEAR = 6; // pixels around the pointer within which things count as under it
+const THREADS_MAX = 260; // more lines between lanes would hide each other
 
-let run; // the one that is shown
+let run; // the run shown
 let sharpness = 1;
 const look = {
-  left: 0, // what is in view, as places on the axis
+  left: 0, // the view, as places on the axis
   right: 1,
-  from: 0, // and as times
+  from: 0, // the view, as times
   to: 1,
-  skips: false, // whether idle times are short
+  skips: false, // whether idle times are shortened
   focus: null,
   find: "",
   height: "roomy",
-  wished: null, // the height that a person chose; else it depends on how many lanes there are
-  hidden: new Set(), // kinds of events, and groups of queries, that are not shown
+  wished: null, // the height that the user chose; if null, it depends on the number of lanes
+  hidden: new Set(), // kinds of events and groups of queries not shown
   threads: true,
   shown: [], // lanes
-  kept: null, // what a click keeps the description of
+  kept: null, // what the pinned description is about
   inView: false,
   failedOnly: false,
 };
 const size = { width: 0, lanes: 0, head: 0 };
 const h = () => HEIGHTS[look.height];
-/** Where a time is on the axis: the same, unless idle times are skipped. */
+/** The place of a time on the axis: the same number, unless idle times are skipped. */
 const place = (at) => (look.skips ? bent(at, "at", "place") : at);
 const timeOf = (where) => (look.skips ? bent(where, "place", "at") : where);
 const breadth = () => size.width - 2 * EDGE;
@@ -57,7 +57,7 @@ function bent(value, from, to) {
   return a[to] + ((value - a[from]) / (b[from] - a[from])) * (b[to] - a[to]);
 }
 
-/** The idle times that are skipped, as far as they are in view. */
+/** The skipped idle times in view. */
 const skipped = () => (look.skips ? run.bends.flatMap((bend, i) => {
   const next = run.bends[i + 1];
   return bend.idle && next.at > look.from && bend.at < look.to ? [{ from: bend.at, to: next.at }] : [];
@@ -70,7 +70,7 @@ function choose() {
   if (focus) {
     const others = run.lanes.filter((lane) => lane !== focus && focus.related.has(lane.name) && named(lane));
     const close = others.filter((lane) => focus.close.has(lane.name));
-    // Half the network may have a record of it: they are shown if there is nobody closer.
+    // Half the network may know its record: show those only if there is nobody closer.
     look.shown = [focus, ...(focus.close.size ? close : others)];
   } else look.shown = run.lanes.filter(named);
   const amount = look.shown.length;
@@ -79,7 +79,7 @@ function choose() {
   look.rowOf = new Map(look.shown.map((lane, row) => [lane.name, row]));
 }
 
-/** Whether something with a node and a peer is to be seen, as the focus has it. */
+/** Whether something with a node and a peer is shown under the current focus. */
 const concerns = (thing) => !look.focus || thing.node === look.focus.name || thing.peer === look.focus.name;
 const eventShown = (event) => !look.hidden.has(`event ${event.kind}`) && concerns(event);
 const queryShown = (query) => !look.hidden.has(`query ${query.group}`) && concerns(query);
@@ -94,7 +94,7 @@ function fit(canvas, width, height) {
   return g;
 }
 
-/** The head's rows: overview, flags of the story, faults, what was expected, ruler. */
+/** The layout of the head: overview, flags of the story, faults, claims, ruler. */
 function headRows() {
   const sentences = run.story.length;
   const flags = sentences === 0 ? 0 : sentences <= 2 ? 1 : sentences <= 5 ? 2 : 3;
@@ -114,7 +114,7 @@ function headRows() {
   return head;
 }
 
-/** Steps of the ruler, in seconds: as people count. */
+/** The step of the ruler in seconds, a round number as people count time. */
 function stepFor(room) {
   const least = perPixel() * room;
   const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400];
@@ -132,7 +132,7 @@ function* ticks(room) {
   let from = look.from;
   let last = -Infinity;
   for (const to of [...idle.map((span) => span.from), look.to]) {
-    // After a time that was skipped it is said at once when this is.
+    // Right after a skipped time, show where the axis goes on.
     const first = from > look.from && x(from) - last > room * 0.7 ? [from] : [];
     for (let n = Math.ceil(from / step - 1e-9); n * step <= to; n++) first.push(n * step);
     for (const when of first) {

@@ -1,4 +1,4 @@
-// The page that holds it all together.
+// The page as a whole.
 
 const verdictOf = (expectations) => {
   const bad = expectations.filter((claim) => !claim.held).length;
@@ -97,10 +97,10 @@ function drawHeadNames() {
   $("head-box").style.height = `${head.high}px`;
 }
 
-/** How high the lanes may be for the picture to fit on the screen. */
+/** The height available to the lanes if the picture is to fit on the screen. */
 const room = () => Math.max(320, Math.round(innerHeight * 0.8) - run.head.high);
 
-/** The names beside the lanes, and how high everything is. */
+/** Lay out the names beside the lanes, and set all heights. */
 function layOut() {
   choose();
   const high = h().lane;
@@ -118,7 +118,7 @@ function layOut() {
   size.lanes = Math.min(total, room());
   $("lanes").style.height = `${size.lanes}px`;
   $("plot-box").style.height = `${size.lanes}px`;
-  // With a bar for scrolling beside the lanes, the head keeps the same distance.
+  // Align the head with the lanes when those have a scroll bar.
   $("head").parentElement.style.marginRight = `${$("lanes").offsetWidth - $("lanes").clientWidth}px`;
   $("nobody").hidden = total > 0;
   for (const button of $("heights").children) button.ariaPressed = String(button.dataset.height === look.height);
@@ -152,7 +152,7 @@ function open(index) {
   const lanes = run.lanes.length;
   Object.assign(look, { focus: null, find: "", wished: null, stepped: null, failedOnly: false });
   const bends = run.bends[run.bends.length - 1];
-  // Where most of the run is idle, what happens would be a few pixels wide.
+  // If most of the run is idle, everything else would be only a few pixels wide.
   look.skips = bends.place < 0.5 * bends.at;
   $("skip").ariaPressed = String(look.skips);
   $("skip").hidden = bends.place === bends.at;
@@ -236,7 +236,7 @@ function wire() {
     event.preventDefault();
     KEYS[event.key]();
   });
-  // Two hundred names are one stop of the tabulator key; the arrows go from one to another.
+  // All names together are a single Tab stop; the arrow keys move between them.
   $("names").addEventListener("keydown", (event) => {
     const names = [...$("names").children];
     const now = names.indexOf(document.activeElement);
@@ -294,7 +294,7 @@ function recolour() {
   redraw();
 }
 
-/** Where the clipboard is out of reach, the command is selected instead. */
+/** Copy the command; without access to the clipboard, select it instead. */
 async function copy() {
   try {
     await navigator.clipboard.writeText($("command").textContent);

@@ -1,10 +1,10 @@
-// Words for numbers and times.
+// Numbers and times as text.
 
 const grouped = new Intl.NumberFormat("en-US", { maximumFractionDigits: 0 });
 const number = (n) => grouped.format(n);
 const count = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
 
-/** Three digits that count. */
+/** A number with three significant digits. */
 function digits(value) {
   const size = Math.abs(value);
   if (size >= 99.95 || size === 0) return number(value);
@@ -13,7 +13,7 @@ function digits(value) {
   return String(Number(value.toPrecision(3)));
 }
 
-/** How long something took. */
+/** A duration as text. */
 function lasting(s) {
   if (s === null || s === undefined) return "–";
   if (s === 0) return "0 s";
@@ -24,13 +24,13 @@ function lasting(s) {
   return s < 172800 ? `${digits(s / 3600)} h` : `${digits(s / 86400)} d`;
 }
 
-/** How long the marks of an axis are: powers of ten, in as few signs as can be. */
+/** An axis label, a power of ten in as few characters as possible. */
 function onAxis(s) {
   if (s >= 0.9995) return `${number(s)} s`;
   return s >= 0.9995e-3 ? `${number(s * 1e3)} ms` : `${number(s * 1e6)} µs`;
 }
 
-/** A moment of the run, as fine as `step` seconds. */
+/** A moment of the run as text, to a precision of `step` seconds. */
 function moment(at, step) {
   const places = Math.max(0, Math.min(6, Math.ceil(-Math.log10(step) - 1e-9)));
   if (run.ended < 180) return `${at.toFixed(places)} s`;
@@ -47,7 +47,7 @@ function moment(at, step) {
 
 const exactly = (at) => moment(at, run.ended < 180 ? 1e-3 : run.ended < 7200 ? 0.01 : 0.1);
 
-/** A figure's value by the unit that its name ends in. */
+/** A figure's name, value and unit, which is how its name ends. */
 function figure(name, value) {
   const at = name.lastIndexOf("_");
   const unit = at < 0 ? "" : name.slice(at + 1);
