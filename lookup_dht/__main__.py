@@ -191,7 +191,8 @@ async def _tell_statistics(text: str) -> None:
 
 
 def _ask_statistics(address: Address) -> dict[str, Any]:
-    """Query a node on this machine. Raises :class:`InvalidConfig` if it sends none."""
+    """Ask a node on this machine for its statistics. Raises :class:`InvalidConfig` if it sends
+    none."""
     family = socket.AF_INET if len(address.ip) == 4 else socket.AF_INET6
     host = address.host
     if ipaddress.ip_address(host).is_unspecified:

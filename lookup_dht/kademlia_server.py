@@ -30,7 +30,7 @@ __all__ = ["LookupServer"]
 log = logging.getLogger("lookup_dht")
 
 PROOF_HELPERS = 3
-"""So many contacts are enough to ask in turn for the proof that this node can be reached."""
+"""This many contacts suffice to ask, in turn, for the proof that this node can be reached."""
 SEED_ADDRESSES_MAX = 8
 """Addresses used per name: one that resolves to hundreds would cost as many pings."""
 
@@ -275,9 +275,9 @@ class LookupServer(Server):  # type: ignore[misc]
         await self.walks.look_after_one()
 
     def _ask_for_proof(self) -> None:
-        """While it is open whether strangers can reach this node, every ping it sends asks for the
-        proof; this sends one. To another contact each time, since some cannot, or will not,
-        arrange it."""
+        """Ping a contact if it is in doubt whether strangers can reach this node: every ping then
+        asks for the proof. Another contact each time, since some cannot, or will not, arrange
+        it."""
         reachability, now = self.protocol.reachability, self._settings.elapsed()
         reachability.time_passed(now)
         contacts = list(self.protocol.router)

@@ -125,7 +125,7 @@ class Acquaintances:
                 return
 
     def reach(self, asker: Contact, address: bytes) -> None:
-        """A contact asks us to ping an address for it. A forger gets one datagram per datagram."""
+        """A contact asks us to ping an address. A forged request makes us send one datagram."""
         self._counters["query_reach"] += 1
         packed, port = address[:-2], int.from_bytes(address[-2:], "big")
         if self._router.is_new_node(asker) or not self.may_be_node(packed) or port == 0:

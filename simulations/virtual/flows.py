@@ -13,7 +13,7 @@ IDLE_S: Final = 120.0
 
 
 class Flows:
-    """Tracked even while no firewall is up, since one that comes up knows the flows before it."""
+    """Tracked even while no firewall is up: one that comes up knows the flows from before."""
 
     def __init__(self) -> None:
         # When each flow was last used, by own port and peer. Flows not used since the last turn are

@@ -188,12 +188,12 @@ class Host:
             yield EPHEMERAL_PORTS[number % len(EPHEMERAL_PORTS)]
 
     def listener(self, address: str, port: int) -> Listener | None:
-        """The listener on a TCP port, at this address or at all; None if there is none."""
+        """The listener on a TCP port, at this address or the wildcard; None if there is none."""
         here = self.listeners.get((address, port))
         return here or self.listeners.get((wildcard_like(address), port))
 
     def datagram_socket(self, address: str, port: int) -> DatagramTransport | None:
-        """The socket bound to a UDP port, at this address or at all; None if there is none."""
+        """The socket on a UDP port, at this address or the wildcard; None if there is none."""
         here = self.datagrams.get((address, port))
         return here or self.datagrams.get((wildcard_like(address), port))
 
