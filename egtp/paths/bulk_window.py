@@ -232,11 +232,15 @@ class BulkWindow:
         rate = max(self._rate_now, self._rate_before)
         if not rate:
             return
-        self.chunk_bytes = min(max(int(rate * CHUNK_S), CHUNK_BYTES_MIN), CHUNK_BYTES_MAX)
+        # Before the window was ever full, the rate says only that a path carries no less.
+        is_known = self._rounds > 0
+        least = CHUNK_BYTES_MIN if is_known else CHUNK_BYTES_FIRST
+        self.chunk_bytes = min(max(int(rate * CHUNK_S), least), CHUNK_BYTES_MAX)
         if self._is_measuring:
             self.bytes_max = self.chunk_bytes
             return
         queue_s = QUEUE_BESIDE_S if now_s < self._beside_until_s else self._queue_s
         queue_s += min(self._least_s * QUEUE_SHARE, QUEUE_MAX_S)
         holds = int(rate * (self._least_s + queue_s))
-        self.bytes_max = min(max(holds, CHUNKS_MIN * self.chunk_bytes), BYTES_MAX)
+        least = CHUNKS_MIN * self.chunk_bytes if is_known else BYTES_FIRST
+        self.bytes_max = min(max(holds, least), BYTES_MAX)

@@ -14,6 +14,7 @@ from egtp.paths.bulk_window import (
     BESIDE_S,
     BYTES_FIRST,
     BYTES_MAX,
+    CHUNK_BYTES_FIRST,
     CHUNK_BYTES_MIN,
     CHUNKS_MIN,
     OVERDUE_MAX_S,
@@ -182,6 +183,17 @@ def test_a_path_that_has_little_to_carry_for_a_while_keeps_its_window() -> None:
         window.pong(ping, now_s + 0.1)
         now_s += 5
     assert window.bytes_max > 0.9 * before
+
+
+def test_a_path_that_has_had_little_to_carry_so_far_keeps_the_window_that_it_began_with() -> None:
+    window, now_s = BulkWindow(), 0.0
+    for _ in range(20):
+        ping = window.sent(300, now_s)
+        assert ping is not None
+        now_s += 0.1
+        window.pong(ping, now_s)
+    assert window.bytes_max >= BYTES_FIRST
+    assert window.chunk_bytes >= CHUNK_BYTES_FIRST
 
 
 def test_a_pong_that_never_comes_stops_nothing_for_ever() -> None:
