@@ -15,6 +15,7 @@ from egtp.engine.asking import Asking
 from egtp.engine.searching import Searching
 from egtp.events import Observer, PathLost, PathOpened
 from egtp.limits.idle_policy import Standing
+from egtp.limits.throttle import TokenBucket
 from egtp.paths.channels import SecureChannels
 from egtp.paths.path import Path
 from egtp.paths.path_life import PathEvent
@@ -28,9 +29,10 @@ from egtp.values.identity import NodeId
 
 __all__ = ["ANOTHER_WAY", "Routes", "RoutesHost"]
 
-NOTE_INTERVAL_S: Final = 1.0
-"""A peer that says it does not know the session is answered by a new handshake at most this often:
-a relay may say so for it. One that moves again and again says so each time."""
+NOTES_PER_S: Final = 0.2
+NOTES_BURST_S: Final = 20.0
+"""A peer that says it does not know a session is answered by a new handshake so often: five times
+at once, since one that moves again and again says so each time. A relay may say so in its name."""
 AWAY_MAX_S: Final = 600.0
 """No peer can ask to be left alone for longer."""
 ANOTHER_WAY: Final = "silent, and the peer is there by another way"
@@ -225,10 +227,12 @@ class Routes:
             return
         peer = self._book.get(path.peer_id)
         now = self._host.now()
-        if now - peer.last_note_s < NOTE_INTERVAL_S:
+        if peer.notes is None:
+            peer.notes = TokenBucket(NOTES_PER_S, NOTES_BURST_S, now)
+        if now < peer.notes.ready_s:
             self._counters["unknown-session note: too soon after the last"] += 1
             return
-        peer.last_note_s = now
+        peer.notes.take(1, now)
         path.on(PathEvent.NOTE)
         self._searching.seek(peer)
 

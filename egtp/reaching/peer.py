@@ -161,7 +161,8 @@ class Peer:
         self.pushes: TokenBucket | None = None
         """How many records it may push, once it has pushed one."""
         self.attempts: tuple[Attempt, ...] = ()
-        self.last_note_s = float("-inf")
+        self.notes: TokenBucket | None = None
+        """How many sessions it may say it does not know, once it has said so of one."""
         self.early: Early | None = None
         """What travels with a dial at present."""
         self.seek_again_s = float("inf")

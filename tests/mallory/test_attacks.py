@@ -108,7 +108,7 @@ def notes_of_unproven_sessions_are_believed(patch: pytest.MonkeyPatch) -> None:
 
 def any_note_is_believed(patch: pytest.MonkeyPatch) -> None:
     """However soon after the one before, and whatever it says of what was sent."""
-    patch.setattr(routes, "NOTE_INTERVAL_S", 0.0)
+    patch.setattr(routes, "NOTES_PER_S", 1000.0)
     patch.setattr(Path, "sent_lately", lambda *_: True)
 
 
@@ -125,6 +125,7 @@ def what_was_held_is_as_good_as_new(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SlidingWindow, "fits", lambda *_: True)
     patch.setattr(Upkeep, "_renew_when_old", lambda *_: None)
     patch.setattr(RelayedPaths, "idle", lambda *_: [])
+    patch.setattr(routes.Routes, "_end_dead_others", lambda *_: None)
     receive = Answering.receive
 
     def broken(
