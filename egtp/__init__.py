@@ -1,8 +1,8 @@
 """EGTP: reach a peer by its identity, wherever it is now.
 
-You know a 20-byte peerId; ``await node.query(peer_id, "kind", body)`` reaches that peer over
+All you know is a 20-byte peerId. ``await node.query(peer_id, "kind", body)`` reaches that peer over
 direct TCP, through a relay, or over a connection that it opened, encrypted end to end, and tells
-the truth about what happened.
+the truth about the outcome.
 """
 
 from egtp import blocking

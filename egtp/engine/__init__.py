@@ -1,1 +1,1 @@
-"""The wiring of a node, and the parts of it that have an idea each."""
+"""The wiring of a node, and parts with one idea each."""

@@ -1,7 +1,7 @@
 """Answering: queries and sends of others, from the packet to the reply.
 
-:mod:`egtp.queries.answers` says whether a query runs, :mod:`egtp.handling.handlers` runs it; this
-module puts the two together and sends what comes of it.
+:mod:`egtp.queries.answers` decides whether a query runs and :mod:`egtp.handling.handlers` runs it;
+this module connects the two, and sends the replies.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ class AnsweringHost(Protocol):
         """Elapsed seconds."""
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
-        """The path that a query came by is gone: send its reply by any other."""
+        """The path that a query came by is gone: send its reply by another."""
 
     def best_path(self, peer_id: NodeId) -> Path | None:
-        """Where a peer is proven to be now."""
+        """Where to send to a peer now; None if there is no path to it."""
 
     def answer_own(self, reply: bytes) -> None:
-        """The reply to a query of this node to itself."""
+        """Deliver the reply to a query that this node sent to itself."""
 
     def unconfirmed_bytes(self) -> int:
-        """What waits for those who have proven nothing yet, in all."""
+        """How much waits in all for peers that have proven nothing yet."""
 
     def lose_path(self, path: Path, reason: str) -> None:
-        """A path is of no use any more."""
+        """End a path that is no longer of use."""
 
 
 class Answering:
@@ -74,21 +74,21 @@ class Answering:
         """The memory that the queries and sends of others may take up."""
         self.uploads: Final = Uploads(self.room, config.strangers_queries_bytes_max, counters)
         self._roomy = config.peer_queries_bytes_max - config.body_bytes_max - RUNNING_BYTES
-        """With no more than this taken there is room for one more of anybody."""
+        """While no more than this is taken, there is room for another message from anybody."""
         self.unread: Final = Unread(
             config.unread_bytes_max, config.strangers_unread_bytes_max, self._relieve
         )
         self._little = min(LITTLE_BYTES, config.waiting_bytes_max)
-        """So much may wait on any path, and nobody needs to be asked."""
+        """This much may wait on any path without further checks."""
         self.handlers = Handlers(self._ended, counters, self.room)
         self._now = host.now
         self._open_queries_max = config.open_queries_max
         self._body_bytes_max = config.body_bytes_max
         self._age_ms_max = config.answers.lifetime_s_max * 1000
         self.own = Asker(me, b"")
-        """This node as an asker of itself."""
+        """This node, as the asker of its queries to itself."""
         self.refuses_new = False
-        """The node is about to close: what runs ends, what is new is refused."""
+        """Whether new queries and sends are refused, since the node is closing."""
 
     def receive(
         self,
@@ -101,12 +101,12 @@ class Answering:
         refused: bool = False,
         at_once: bool = False,
     ) -> None:
-        """A query of that reference came, or a send; ``age_ms`` is its age, transit included.
-        ``path`` is None for messages of this node to itself. If it was ``refused`` for want of
-        room, it has no body. ``at_once``: all of it came in the packet opened last."""
+        """Take a query, which has the given reference, or a send. ``age_ms`` is its age, transit
+        included. ``path`` is None for messages of this node to itself. A ``refused`` one has no
+        body, for want of room. ``at_once``: all of it came in the packet opened last."""
         left_ms = message.lifetime_ms - age_ms
         if left_ms < 0 or age_ms > self._age_ms_max:
-            # Its sender has given up; the work would be for nobody.
+            # Its sender has given up, so the work would be for nobody.
             self._counters["dropped: query past its lifetime"] += 1
             return
         now_s, left_s = self._now(), left_ms / 1000
@@ -181,7 +181,7 @@ class Answering:
         *,
         refused: bool,
     ) -> None:
-        """No handler runs for what came. That is remembered, too, as the answer to it."""
+        """Run no handler for a message. For a query, the refusal is remembered as its answer."""
         code = ReplyCode.NO_SUCH_KIND if kind is None else ReplyCode.BUSY
         if kind is None:
             self._counters["no such kind"] += 1
@@ -205,7 +205,7 @@ class Answering:
     def _seen_before(
         self, verdict: Verdict, answer: Answer | None, path: Path, reference: bytes
     ) -> None:
-        """A copy of a query that must not run."""
+        """Respond to a copy of a query that must not run."""
         self._counters[f"query not run: {verdict.value}"] += 1
         if verdict is Verdict.WORKING:
             self.handlers.asked_again(path, reference)
@@ -214,7 +214,7 @@ class Answering:
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
         elif verdict is Verdict.GONE and path.outbox.holds_reply(reference):
-            # Too large to be kept, but there is no need to: it is under way.
+            # The reply was not kept, but need not be: it is on its way.
             self._counters["reply not sent again: it is under way"] += 1
         elif verdict in (Verdict.GONE, DOUBTFUL):
             self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
@@ -222,40 +222,40 @@ class Answering:
             self._send(path, self._reply(reference, ReplyCode.BUSY, b""))
 
     def _send_again(self, path: Path, answer: Answer, reply: Outgoing) -> None:
-        """The same bytes, unless they are under way to the same peer, and will arrive."""
+        """Send the same bytes, unless they are on their way by the same path and will arrive."""
         on = reply.path
-        # Whoever asks on another path has lost the one that the answer went by, or somebody who
-        # proved nothing was given it at the word of a recording.
+        # A peer that asks on another path has lost the one that the answer went by; or the answer
+        # went to somebody who replayed a recording and has proven nothing.
         if on is path and (not path.relayed or path.holds(reply)):
             self._counters["reply not sent again: it is under way"] += 1
             return
         if on is not None and on is not path and path.confirmed:
-            # It is wanted here, and only here: what that path had not given yet is freed.
+            # It is wanted here, and only here: free what has not left by the other path.
             on.take_back(reply)
-        # The copy is the one to look at from now on.
+        # From now on, this copy is the one that may be on its way.
         answer.reply = again = Outgoing(reply.message, reply.born_s)
         self._send(path, again)
 
     # Replies
 
     def _ended(self, incoming: Incoming, code: int, body: bytes) -> None:
-        """A handler has ended."""
+        """A handler has ended: send its reply, unless nobody waits for it."""
         if not incoming.wants_reply:
             return
         answer, asker = incoming._answer, incoming._asker
         if incoming._cancelled and code == ReplyCode.EXPIRED:
-            # Nobody waits for it any more; that it ran is not forgotten.
+            # Nobody waits for an answer any more; that the query ran is not forgotten.
             if answer is not None:
                 self.answers.ended(answer)
             return
         path = incoming._path
         if len(body) > incoming.reply_bytes_max or (
-            # It takes less, it said in the handshake, than it says in its query.
+            # The limit that the peer gave in the handshake may be lower than that in its query.
             path is not None and len(body) > path.limits.body_bytes_max
         ):
             self._counters["reply too large for its asker"] += 1
             code, body = ReplyCode.TOO_LARGE, b""
-        # Nothing else happened while a handler ran that never waited.
+        # A handler that never waited let nothing else happen: the clock need not be read again.
         made_s = incoming._came_s if incoming._worker is None else self._now()
         fields = 2, self._nonce(), incoming._reference, code, body
         reply = Outgoing(pack_message(fields), made_s)
@@ -284,14 +284,15 @@ class Answering:
         if size > path.limits.body_bytes_max + MESSAGE_OVERHEAD_MAX:
             self._counters["reply dropped: it could not be sent"] += 1
         elif not path.confirmed and not self._may_wait_for_proof(reply):
-            # If somebody is there, he asks again by another path; recordings may fill no memory.
+            # An asker that is there asks again by another path; recordings must not fill memory.
             self._counters["reply dropped: too much waits for who has proven nothing"] += 1
             self._host.lose_path(path, "too much waits for its proof")
         else:
             path.queue(reply)
 
     def _may_wait(self, path: Path, size: int) -> bool:
-        """Its asker may not read: whoever asks on and on must not fill our memory."""
+        """Whether a reply may wait: a peer that asks on and on but never reads must not fill our
+        memory."""
         if path.outbox.memory_bytes + size > self._config.waiting_bytes_max:
             self._counters["reply dropped: too much waits for the peer"] += 1
         elif not self.unread.admits(path, size, self._now()):
@@ -309,7 +310,8 @@ class Answering:
         return waiting <= self._config.waiting_bytes_max
 
     def look(self, now_s: float, sequence: int) -> None:
-        """Now and then: what works for nobody is stopped, what nobody may ask for is let go."""
+        """Call this now and then. It cancels handlers that work for nobody, and frees what nobody
+        can ask for any more."""
         self.handlers.expire(now_s)
         if self.uploads.is_short:
             self.handlers.end_for_the_gone()

@@ -1,10 +1,10 @@
-"""Asking: messages of this node's own, from the call to their outcome.
+"""Asking: this node's own messages, from the call to their outcome.
 
-What may be given to a path, when it is given again, and what became of it. A query belongs to the
-incarnation of the peer that it was first given to: that one never runs it twice (see
-:mod:`egtp.queries.answers`), so it is given again as soon as its path is gone. To a later
-incarnation it is given only if that one began before the query was born, or if running twice does
-no harm; otherwise nobody can know whether it ran.
+This module decides what may be given to a path, when it is given again, and what became of it. A
+query belongs to the incarnation of the peer that it was first given to. That one never runs it
+twice (see :mod:`egtp.queries.answers`), so the query is given again as soon as its path is gone. It
+is given to a later incarnation only if that one began before the query was born, or if running
+twice does no harm; otherwise nobody can know whether it ran.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ __all__ = ["Asking", "AskingHost"]
 
 KINDS_KEPT: Final = 1024
 AGAIN_FIRST_S: Final = 2.0
-"""After this long without an answer a query is given to a relayed path again: some round trips."""
+"""The first pause before an unanswered query is given to a relayed path again: some round trips."""
 AGAIN_MAX_S: Final = 30.0
-"""And at least this often. Also what a peer is given that has said that it works on it."""
+"""The longest such pause, and the one after the peer has said that it is working on the query."""
 
 
 class AskingHost(Protocol):
@@ -58,22 +58,22 @@ class AskingHost(Protocol):
         """Search for a path to the peer, unless a search is under way."""
 
     def want(self, peer_id: NodeId) -> Peer:
-        """Somebody here has to do with the peer: it is no stranger from now on."""
+        """Somebody here wants to reach the peer: from now on, it is no stranger."""
 
     def not_sought(self, peer: Peer) -> None:
         """Nobody waits for a path to the peer any more."""
 
     def deliver_to_self(self, exchange: PeerExchange | Sending) -> None:
-        """A message is for this very node."""
+        """Deliver a message that is for this node itself."""
 
     def cancel_own(self, reference: bytes) -> None:
-        """A query of this node to itself is not wanted any more."""
+        """A query that this node sent to itself is no longer wanted."""
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here has to do with the peer; others are strangers."""
+        """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
     def arm_timer(self) -> None:
-        """A deadline earlier than those before it may have been set."""
+        """Set the timer anew: a new deadline may be earlier than all others."""
 
 
 class Asking:
@@ -98,11 +98,11 @@ class Asking:
         self._exchanges_max = config.exchanges_max
         self._waiting_bytes_max = config.waiting_bytes_max
         self._kinds_asked: set[str] = set()
-        """Kinds that were found right already."""
+        """Kinds already found valid."""
         self._last_bucket: object = None
         self._last_timeout_s = 0.0
-        """Where the last deadline is, and of which timeout. With the same ones no time has passed
-        since the timer was looked at."""
+        """The bucket of the last query's deadline, and its timeout. If a new query has the same
+        ones, no time has passed since the timer was armed, so it need not be armed again."""
         self.exchanges: Final[ExchangeTable[asyncio.Future[bytes]]] = ExchangeTable(counters)
 
     # Beginning
@@ -119,8 +119,9 @@ class Asking:
         idempotent: Any,
         early: Any,
     ) -> PeerExchange | None:
-        """What :meth:`Node.query` says, with arguments that nobody has looked at (compiled code
-        would believe its types). The exchange, or None if it has failed, as ``outcome`` says.
+        """Do what :meth:`Node.query` documents. The arguments have not been checked yet, so they
+        are typed Any: compiled code would trust other types. Returns the exchange, or None if it
+        has failed already, as ``outcome`` says.
 
         Raises :class:`LocalProtocolError` for arguments that no query can have.
         """
@@ -168,8 +169,8 @@ class Asking:
         idempotent: bool = False,
         early: bool | None = None,
     ) -> PeerExchange | None:
-        """Open an exchange and give its query to a path as soon as there is one. None if it has
-        failed already."""
+        """Open an exchange and give its query to a path as soon as there is one. Returns None if it
+        has failed already."""
         exchanges, host = self.exchanges, self._host
         if len(exchanges) >= self._exchanges_max:
             too_many = f"{self._exchanges_max} queries are open already (exchanges_max)"
@@ -220,7 +221,7 @@ class Asking:
     def post(self, peer: Peer, outgoing: Outgoing) -> None:
         """Give a message to the best path, or let it wait for one."""
         path = peer.direct
-        if path is None or path.suspect:  # as a rule it is neither, and the best
+        if path is None or path.suspect:  # usually neither, and then it is the best
             path = peer.best_path
         if path is not None:
             self._give(path, outgoing)
@@ -244,7 +245,7 @@ class Asking:
             return
         alone = False
         if outgoing.given and type(outgoing) is Exchange:
-            # It had its place when it was given first, and may have run: no limit ends it now.
+            # It got its place when it was first given, and may have run: no limit ends it now.
             if not self._may_run_there(outgoing, path):
                 return
             outgoing.working = False
@@ -260,7 +261,7 @@ class Asking:
                 too_many = f"too many queries are open for {path.peer_id}: it takes at most {most}"
                 self._fail(outgoing, FastFail(too_many, reason=FastFailReason.TOO_MANY_OPEN))
                 return
-            # As TCP has it (RFC 896): while nothing is under way, there is nothing to wait for.
+            # As in TCP (RFC 896): while nothing is under way, there is nothing to wait for.
             alone = open_queries == 1
         if type(outgoing) is Exchange:
             outgoing.handed_to = path.incarnation
@@ -272,7 +273,7 @@ class Asking:
 
     def _may_run_there(self, exchange: PeerExchange, path: Path) -> bool:
         """Whether a query that was given before may be given to the incarnation at the other end of
-        a path."""
+        a path. If not, it ends here."""
         if exchange.may_be_given_to(path.incarnation, path.peer_started_s):
             if exchange.handed_to != path.incarnation:
                 self._counters["query given to a later incarnation"] += 1
@@ -282,10 +283,10 @@ class Asking:
         return False
 
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
-        """A message cannot be given to anybody."""
+        """End a message that cannot be given to anybody."""
         if isinstance(outgoing, Exchange):
             if outgoing.may_leave:
-                # An earlier copy may have run, so the only truth left is that nobody knows.
+                # An earlier copy may have run: the truth is that nobody knows.
                 self._end(outgoing, OutcomeUnknown(f"{error.summary}; it may have run"))
             else:
                 self._end(outgoing, error)
@@ -302,7 +303,8 @@ class Asking:
     # Paths
 
     def path_opened(self, peer: Peer, path: Path) -> None:
-        """A path was confirmed: what waits for one, and what older ones still hold, goes there."""
+        """A path was confirmed: what waits for one, and what older ones still hold, goes by
+        the best one."""
         best = peer.best_path or path
         self.exchanges.tell_again(peer.peer_id)
         for older in peer.others:
@@ -312,17 +314,17 @@ class Asking:
             self._give_or_post(best, peer, outgoing)
 
     def _give_or_post(self, path: Path, peer: Peer, outgoing: Outgoing) -> None:
-        """Give one of many to a path, which may break at any of them."""
+        """Give one of many messages to a path, which may break at any of them."""
         if path.closed:
             self.post(peer, outgoing)
         else:
             self._give(path, outgoing)
 
     def path_is_gone(self, peer: Peer, path: Path) -> None:
-        """What was given to a path, and what still waited there, goes by another one."""
+        """A path is gone: the queries given to it, and what still waited there, go by another."""
         for outgoing in path.outbox.take_unsent():
             if type(outgoing) is PassedOn and peer.direct is None:
-                # Nobody is dialled for what others say; its sender gives it again.
+                # Nobody is dialled for packets between others; their sender sends them again.
                 self._counters["dropped: the connection to pass it on by is gone"] += 1
             elif type(outgoing) is Outgoing:
                 self.answer_by_another_path(path, outgoing)
@@ -334,18 +336,19 @@ class Asking:
                 self.post(peer, exchange)
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
-        """The path that a query came by is gone: its reply goes by another one."""
+        """The path that a query came by is gone: send its reply by another."""
         has_another = self._book.best_path(gone.peer_id) is not None
         if has_another or (gone.confirmed and self._host.knows(gone.peer_id)):
             self.post(self._book.get(gone.peer_id), reply)
         else:
-            # The query may have been a recording, and what a stranger says where it is may be the
-            # address of a third party: nobody is looked up and dialled for that. It asks again.
+            # The query may have been a recording, and the address that a stranger claims may be a
+            # third party's, so nobody is looked up and dialled. An honest asker asks again.
             self._counters["reply kept until its asker comes"] += 1
 
     def search_failed(self, peer: Peer, error: FastFail) -> None:
-        """There is no path. What was given to nobody fails; what was given may still be answered,
-        so it waits: for the peer to come back, for another search, for its hard timeout."""
+        """A search has failed. If there is still no path, messages never given to anybody fail. A
+        query that was given may still be answered, so it waits: for the peer to come back, for
+        another search, or for its hard timeout."""
         path = peer.best_path
         for outgoing in peer.take_waiting():
             if path is not None:
@@ -355,18 +358,18 @@ class Asking:
             elif isinstance(outgoing, Exchange | Sending):
                 self._fail(outgoing, FastFail(error.summary, error.attempts, error.reason))
             else:
-                # A reply: whoever asked comes and fetches it, if he still wants it.
+                # A reply: its asker comes and fetches it, if it still wants it.
                 self._counters["reply kept until its asker comes"] += 1
 
     # Early data
 
     def early_for(self, contact: Contact) -> Early | None:
-        """What of the messages that wait for a path may travel with a dial."""
+        """The early data for a dial: queries that wait for a path. None if there is none."""
         peer = self._book.find(contact.peer_id)
         if peer is None or peer.early is not None or not peer.waiting:
             return None
         settled = self.exchanges.settled(contact.peer_id)
-        # One dial at a time carries it, until that one has failed.
+        # Only one dial at a time carries it, until that dial has ended.
         peer.early = pack_early(contact, peer.waiting, settled, self._host.now())
         if peer.early is not None:
             for exchange in peer.early.exchanges:
@@ -374,7 +377,7 @@ class Asking:
         return peer.early
 
     def early_is_over(self, contact: Contact, early: Early) -> None:
-        """The dial has ended, one way or the other."""
+        """The dial that carried early data has ended, whatever came of it."""
         for exchange in early.exchanges:
             exchange.riding = False
         peer = self._book.find(contact.peer_id)
@@ -382,7 +385,7 @@ class Asking:
             peer.early = None
 
     def early_accepted(self, path: Path, early: Early) -> None:
-        """The peer has taken the early data of a dial: it answers on ``path``."""
+        """The peer has accepted the early data of a dial, and answers on ``path``."""
         peer = self._book.get(path.peer_id)
         for exchange in early.exchanges:
             if exchange in peer.waiting:
@@ -397,15 +400,15 @@ class Asking:
         exchange = self.exchanges.match(peer_id, reply)
         if exchange is not None:
             if exchange.queued or len(exchange.message) > CHUNK_BYTES_MAX:
-                # It may be that it is being given again, and has still to leave in part.
+                # It may have been given again, with part of that copy yet to leave.
                 self._free(exchange.peer_id, exchange)
             if reply.code:
                 _end_in(exchange, _handler_failed(exchange, reply))
-            elif not exchange.sink.done():  # it may be cancelled, and nobody has noticed yet
+            elif not exchange.sink.done():  # it may be cancelled without anybody having noticed yet
                 exchange.sink.set_result(reply.body)
 
     def received_working(self, peer_id: NodeId, reference: bytes) -> None:
-        """The peer has the query, and works on it."""
+        """The peer has the query and is working on it."""
         exchange = self.exchanges.find(peer_id, reference)
         if exchange is not None and not exchange.working:
             exchange.working = True
@@ -415,7 +418,7 @@ class Asking:
     # Time
 
     def expire(self, now_s: float) -> None:
-        """Tell the timeouts that have passed."""
+        """Report the timeouts that have passed."""
         self._last_bucket = None
         for exchange, passed in self.exchanges.expire(now_s):
             if passed is Passed.SOFT:
@@ -428,7 +431,7 @@ class Asking:
             _end_in(exchange, HardTimeout(told, may_have_run=exchange.may_leave))
 
     def _how_it_stands(self, exchange: PeerExchange, now_s: float) -> str:
-        """Whether a slow handler or a peer that is gone was waited for, as far as can be told."""
+        """Whether the handler is slow or the peer is gone, as far as this node can tell."""
         if not exchange.may_leave:
             return "it has not left this machine"
         path = self._book.best_path(exchange.peer_id)
@@ -437,13 +440,13 @@ class Asking:
         return f"it may have run; the peer was last heard from {now_s - path.heard_s:.1f} s ago"
 
     def look(self, now_s: float) -> None:
-        """Now and then: relays lose packets, so what went through them is given again."""
+        """Call this now and then: relays lose packets, so what went through them is given again."""
         for peer_id in self.exchanges.peers():
             peer = self._book.find(peer_id)
             if peer is None or not any(path.relayed for path in peer.paths):
                 continue
             for exchange in self.exchanges.of(peer_id):
-                on, path = exchange.path, peer.best_path  # which may break at any of them
+                on, path = exchange.path, peer.best_path  # either may break meanwhile
                 if path is None:
                     break
                 if on is None:
@@ -472,7 +475,8 @@ class Asking:
     # The end
 
     def take_back(self, peer_id: NodeId, outgoing: Outgoing) -> None:
-        """A message is not wanted any more: free what of it has not left."""
+        """A message is no longer wanted: free the part that has not left, and end the search for a
+        path if nothing else needs one."""
         self._free(peer_id, outgoing)
         peer = self._book.find(peer_id)
         if peer is not None and not peer.waiting and not self.exchanges.count_of(peer_id):
@@ -488,7 +492,7 @@ class Asking:
                 peer.drop_waiting(outgoing)
 
     def abandon(self, exchange: PeerExchange) -> None:
-        """Its caller does not want its outcome any more, if it has none yet."""
+        """The caller no longer wants the outcome of a query. Does nothing if it has one."""
         if not self.exchanges.is_open(exchange):
             return
         self.exchanges.close(exchange)
@@ -503,7 +507,8 @@ class Asking:
             path.queue_control(item(ItemType.CANCEL, exchange.reference))
 
     def close(self) -> None:
-        """End every exchange and send with :class:`NodeClosed`; none of them leaves after that."""
+        """End all exchanges, and all sends of which nothing has left, with :class:`NodeClosed`.
+        None of them leaves after that."""
         for peer in self._book.all():
             unsent = peer.take_waiting()
             for path in peer.paths:
@@ -526,7 +531,7 @@ def _handler_failed(exchange: PeerExchange, reply: Reply) -> HandlerFailed:
     if reply.code >= 64:
         error = HandlerFailed(reply.code, reply.body, f"{said} {reply.code}")
     else:
-        # Codes of later versions mean that the handler failed, whatever else they say.
+        # Unknown codes, of later versions, mean at least that the handler failed.
         known = reply.code in ReplyCode._value2member_map_
         code = ReplyCode(reply.code) if known else ReplyCode.HANDLER_ERROR
         phrase = code.name.lower().replace("_", " ")

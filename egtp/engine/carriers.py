@@ -1,4 +1,4 @@
-"""What strategies are handed to send with: over one open connection, or to one peer by any way."""
+"""Carriers, which strategies send with: over one open connection, or to one peer by any route."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["ConnectionCarrier", "PeerCarrier"]
 
 
 class ConnectionCarrier:
-    """Moves packets over a connection that was opened, to whoever is at its other end."""
+    """Moves packets over an open connection, to whoever is at its other end."""
 
     __slots__ = ("_connection",)
 
@@ -36,7 +36,7 @@ class ConnectionCarrier:
 
 
 class PeerCarrier:
-    """Moves packets to one peer, by whatever strategy it is told to."""
+    """Moves packets to one peer, by whichever strategy it is given."""
 
     __slots__ = ("_comms", "_early", "_peer_id", "_relaying", "_written")
 

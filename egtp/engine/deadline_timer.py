@@ -9,14 +9,14 @@ from typing import Final
 __all__ = ["DeadlineTimer"]
 
 LATE_S: Final = 0.05
-"""A timer that a sleep of the machine has made later than this is set anew."""
+"""A timer that a sleep of the machine has delayed by more than this is set anew."""
 
 
 class DeadlineTimer:
-    """Calls ``expire`` with the time of ``now`` when the earliest deadline has passed.
+    """Calls ``expire`` with the current time once the earliest deadline has passed.
 
-    ``next_s`` says when that is, None if there is none; after whatever may have made it earlier,
-    somebody calls :meth:`arm`.
+    ``next_s`` returns that deadline, or None if there is none. Call :meth:`arm` whenever it may
+    have become earlier.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class DeadlineTimer:
         if at_s is None:
             return
         now = self._now()
-        # The loop's clock, and so its timers, stand still while the machine sleeps.
+        # The loop's clock stands still while the machine sleeps, and so do its timers.
         ahead_s = now - self._loop.time()
         if self._timer is not None:
             if self._at_s <= at_s and ahead_s <= self._ahead_s:

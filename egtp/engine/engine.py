@@ -1,8 +1,8 @@
-"""The engine: wires connections, channels, peers, exchanges and handlers to each other.
+"""The engine: wires connections, channels, peers, exchanges and handlers together.
 
-Every call and callback is on one event loop (R15), so nothing here is locked. The intelligence is
-in the machines it drives, and in the other modules of this room, an idea each. This one decides
-only who is told what, and when.
+Every call and callback runs on one event loop (R15), so nothing here is locked. The intelligence is
+in the machines that the engine drives, and in the other modules of this room, one idea each. This
+one decides only who is told what, and when.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ from egtp.values.identity import Identity, NodeId
 __all__ = ["Engine"]
 
 DRAIN_LOOK_S: Final = 0.05
-"""How often a node that is about to close looks whether it is done."""
+"""How often a node that is about to close checks whether it is done."""
 
 
 class Engine:
@@ -70,9 +70,9 @@ class Engine:
 
     is_closed = False
     _draining: asyncio.Task[None] | None = None
-    """What waits for the end of what is under way, and then closes it."""
+    """Lets what is under way end, then closes the node."""
     _closing: asyncio.Task[None] | None = None
-    """What closes it, once for all who ask."""
+    """Closes the node, once for all callers."""
 
     def __init__(
         self,
@@ -198,7 +198,7 @@ class Engine:
         self._answer_reserved_kinds(friends)
 
     def _name_what_the_parts_ask_for(self) -> None:
-        """Each part asks its host for what others do, and most of that is one of the others."""
+        """Bind what the parts ask of their host: most of it is done by other parts."""
         self.best_path = self.book.best_path
         self.ask = self.asking.ask
         self.settled = self.exchanges.settled
@@ -269,12 +269,12 @@ class Engine:
     # This node to itself
 
     def deliver_to_self(self, message: PeerExchange | Sending) -> None:
-        # In a turn of its own: handlers are begun outside of any task.
+        # In a turn of its own, since handlers are begun outside of any task.
         self.loop.call_soon(self._deliver_to_self, message)
 
     def _deliver_to_self(self, message: PeerExchange | Sending) -> None:
         if isinstance(message, Exchange) and not self.exchanges.is_open(message):
-            return  # its caller has thought better of it meanwhile
+            return  # it has ended meanwhile
         self.intake.deliver(None, self.me, bytes(message.message[:]), 0)
 
     def cancel_own(self, reference: bytes) -> None:
@@ -288,7 +288,8 @@ class Engine:
     async def ask_directly(
         self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
     ) -> bytes:
-        """A query over a direct path to a peer, dialled if need be, all within that time."""
+        """Query a peer once there is a direct path to it, dialled if necessary, all within
+        ``timeout_s``."""
         until_s = self.now() + timeout_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
@@ -300,7 +301,7 @@ class Engine:
         return await self.ask_peer(peer_id, kind, body, left_s)
 
     async def ask_peer(self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float) -> bytes:
-        """A query of the engine's own, by any path."""
+        """Send a query of the engine's own by any path, and return the reply."""
         if self.is_closed:
             raise NodeClosed
         outcome: asyncio.Future[bytes] = self.loop.create_future()
@@ -336,7 +337,7 @@ class Engine:
     def path_waits(self, path: Path) -> None:
         peer = self.book.find(path.peer_id)
         if peer is not None:
-            self.book.watch(peer)  # though nobody may wait for a reply on the path
+            self.book.watch(peer)  # even if nobody waits for a reply on the path
 
     def confirmed(self, path: Path) -> None:
         self.routes.confirmed(path)
@@ -358,8 +359,8 @@ class Engine:
     # The machine
 
     def network_changed(self) -> None:
-        """This machine is in another network, or in one again: that somebody could not be reached
-        before says nothing any more."""
+        """This machine is on another network, or back on one: that a peer could not be reached
+        before means nothing any more."""
         self.dialler.backoff.forget()
         self.searching.network_changed()
         if self.relaying.listener is not None:
@@ -388,14 +389,14 @@ class Engine:
         return path.used_s if path is not None and path.confirmed else None
 
     def held_back(self, connection: TCPConnection) -> None:
-        """A ping of the other side waits behind all that is not read yet; so say unasked that this
-        node lives."""
+        """Reading is throttled, so a ping from the other side waits behind everything not read yet:
+        say unasked that this node is alive."""
         path = self.channels.path_of(connection.number)
         if path is not None and path.confirmed and not path.outbox:
             path.queue_control(item(ItemType.PADDING))
 
     def want(self, peer_id: NodeId) -> Peer:
-        """Somebody here has to do with the peer: it is no stranger from now on."""
+        """Somebody here wants to reach the peer: from now on, it is no stranger."""
         peer = self.book.get(peer_id)
         if not peer.is_wanted:
             self.book.want(peer)
@@ -404,8 +405,8 @@ class Engine:
         return peer
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here wants, or has wanted, to reach the peer; others are strangers, and
-        a lease here makes nobody known."""
+        """Whether somebody here has wanted to reach the peer; if not, it is a stranger, even with a
+        lease at this node."""
         peer = self.book.find(peer_id)
         return (
             (peer is not None and peer.is_wanted)
@@ -419,8 +420,8 @@ class Engine:
     # Now and then
 
     def _clean_up(self) -> None:
-        """Now and then: what is idle, unproven, or was superseded and has nothing left to do."""
-        # First of all: whatever is raised below must not end the cleaning up.
+        """Now and then, end what is idle, overdue, unproven, or superseded and without work."""
+        # First, so that an exception below does not end the cleaning up for good.
         interval_s = self.config.clean_up_interval_s
         self._cleaner = self.loop.call_later(interval_s, self._clean_up)
         now = self.now()
@@ -435,7 +436,7 @@ class Engine:
         self.comms.clean_up()
 
     def _notice_sleep(self, now: float) -> None:
-        """A machine that slept has connections of yesterday, and nobody told its timers."""
+        """After a sleep of the machine, its connections are stale and its timers are late."""
         slept_s = now - self._cleaned_up_s - self.config.clean_up_interval_s
         self._cleaned_up_s = now
         if slept_s > self.config.silent_path_s:
@@ -447,14 +448,14 @@ class Engine:
     # The end
 
     async def _drain(self, drain_s: float, caller: asyncio.Task[Any] | None) -> None:
-        """Tell everybody that this node is about to close, refuse what is new, and close when what
-        is under way has ended, or after ``drain_s`` seconds."""
+        """Tell all peers that this node is about to close, refuse anything new, and close once
+        everything under way has ended, or after ``drain_s`` seconds."""
         self.answering.refuses_new = True
         goaway = item(ItemType.GOAWAY, write_goaway(GOAWAY_CLOSING, drain_s))
         for peer in self.book.all():
             for path in peer.paths:
                 path.queue_control(goaway)
-        # Cancelled, as all is when the program ends: then the rest of the time is not waited for.
+        # If cancelled, as everything is when the program ends, do not wait any longer.
         with contextlib.suppress(asyncio.CancelledError):
             await self._wait_while(
                 lambda: not self.is_closed and self._is_busy_but_for(caller), drain_s
@@ -462,13 +463,13 @@ class Engine:
         await self._close_now(caller)
 
     async def disconnect(self, peer_id: NodeId) -> None:
-        """Close all paths to a peer, after what waits there."""
+        """Close all paths to a peer, once what waits there has left or has taken too long."""
         await self._wait_while(lambda: self._has_unsent(peer_id), self.config.close_timeout_s)
         self.routes.disconnect(peer_id)
 
     async def _wait_while(self, goes_on: Callable[[], bool], seconds: float) -> None:
         until_s = self.now() + seconds
-        # Looked at now and then: an event for each reason would cost every message.
+        # Polled, since an event for each reason would cost every message.
         while goes_on() and self.now() < until_s:  # noqa: ASYNC110
             await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
 
@@ -479,15 +480,15 @@ class Engine:
     def _is_busy_but_for(self, caller: asyncio.Task[Any] | None) -> bool:
         handlers = len(self.handlers) - self.handlers.runs_in(caller)
         outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
-        # What is still coming in is refused when it is whole: until then there is nothing to name.
+        # A query that is still coming in has no reference to refuse it by until it is whole.
         return bool(handlers or len(self.exchanges) or len(self.uploads) or outboxes)
 
     async def close(self, drain_s: float = 0.0) -> None:
-        """End every exchange with :class:`NodeClosed`, say so to the peers, and leave nothing;
-        with ``drain_s``, what is under way may end first.
+        """End every exchange with :class:`NodeClosed`, tell the peers, and leave nothing behind.
+        With ``drain_s``, what is under way may end first.
 
-        It is done once, in a task of its own that all who call this wait for: any of them may be
-        cancelled, and the node is closed all the same.
+        This happens once, in a task of its own that all callers wait for: if one of them is
+        cancelled, the node is closed all the same.
         """
         caller = asyncio.current_task()
         if drain_s <= 0 or self.is_closed:
@@ -496,7 +497,7 @@ class Engine:
         if self._draining is None:
             self._draining = begin_later(partial(self._drain, drain_s, caller))
         elif self.handlers.runs_in(caller):
-            return  # a handler is not to wait for what waits for it
+            return  # a handler must not wait for what waits for it
         await asyncio.shield(self._draining)
 
     async def _close_now(self, caller: asyncio.Task[Any] | None) -> None:
@@ -509,13 +510,13 @@ class Engine:
             self.answering.refuses_new = True
             self._closing = begin_later(partial(self._close, caller))
         elif self.handlers.runs_in(caller):
-            return  # a handler is not to wait for what waits for it
+            return  # a handler must not wait for what waits for it
         if not self._closing.done():
             await asyncio.shield(self._closing)
 
     async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        # Cancelled, as all is when the program ends: then nothing of that is waited for. (No
-        # "finally": compiled, what is awaited in one leaves its exception behind for others.)
+        # If cancelled, as everything is when the program ends, wait for none of it. (No "finally":
+        # in compiled code, an await in one leaves its exception behind for others.)
         with contextlib.suppress(asyncio.CancelledError):
             await self._end_work(caller)
         paths = self.routes.say_goodbye(self.book.all())
@@ -536,14 +537,14 @@ class Engine:
             try:
                 await close()
             except Exception as error:
-                # A mistake in one part is told, and no reason to leave the others open.
+                # A bug in one part is reported, and is no reason to leave the others open.
                 self.loop.call_exception_handler(
                     {"message": "a part of a node could not be closed", "exception": error}
                 )
 
 
 def _published_to(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
-    """Friends who only keep records have nobody to tell this node's own."""
+    """The service to publish to, if any: :class:`Friends` that tells nobody is none."""
     if friends is not None and lookup is friends and not friends.told:
         return None
     return lookup

@@ -1,4 +1,4 @@
-"""Intake: what comes in on the paths, item by item, and who it is for."""
+"""Intake: what comes in on paths, item by item, and who gets it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = ["Intake"]
 
 
 class Intake:
-    """Gives each item of a sealed packet to the part of the engine that it is for."""
+    """Hands each item of a sealed packet to the part of the engine that it is for."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Intake:
             ItemType.GOAWAY: lambda path, data, _: routes.going_away(path, parse_goaway(data)[1]),
             ItemType.CLOSE: self._take_close,
         }
-        """Who takes which item: the path, its bytes, and how long they were under way."""
+        """What takes each type of item: called with its path, its bytes and its transit in ms."""
 
     def opened(self, path: Path, sealed: Sealed, transit_ms: int) -> None:
         asker = path.asker
@@ -72,7 +72,7 @@ class Intake:
         for kind, age_ms, data in sealed.items:
             try:
                 if kind == MESSAGE:
-                    # As deliver() does, without two calls for each message.
+                    # Like deliver(), but without its two calls for each message.
                     message = self._reader.read(data)
                     if type(message) is Reply:
                         asking.received_reply(peer_id, message)
@@ -86,8 +86,8 @@ class Intake:
             except RemoteProtocolError as error:
                 self._counters[f"dropped: {error}"] += 1
                 if kind != MESSAGE and not isinstance(error, InvalidMessage):
-                    # Both sides count chunks and know the items; there is no way on from here. What
-                    # came whole in chunks and is no message disturbs nothing that is beside it.
+                    # Both sides count chunks and know the items, so the path cannot go on. An
+                    # invalid message, even one that came in chunks, disturbs nothing beside it.
                     self._routes.lose(path, str(error))
             if path.closed:
                 return
@@ -109,7 +109,7 @@ class Intake:
             self.deliver(path, path.peer_id, data, age_ms + transit_ms)
 
     def _refuse(self, path: Path, arrived: Arrived, transit_ms: int) -> None:
-        """The body of a message was not kept, for want of room, or since nobody waits for it."""
+        """The body of a message was not kept: there was no room, or nobody waits for it."""
         message, age_ms = arrived.message, arrived.age_ms + transit_ms
         if isinstance(message, Reply):
             self._counters["dropped: large reply that nobody waits for"] += 1

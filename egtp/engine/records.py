@@ -1,4 +1,4 @@
-"""Records: what this node knows of others by theirs, and what it tells them by its own."""
+"""Records: what this node learns from those of others, and what it tells them in its own."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ __all__ = ["Records"]
 HANDSHAKE: Final = "handshake"
 PUSHED: Final = "pushed by the peer"
 PUSHES_PER_S: Final = 1.0
-"""Of one peer: each is verified, which takes longer than to sign it. An honest one has news less
-often, and whoever misses some of them finds it by a lookup or its next handshake."""
+"""Per peer, since verifying a record takes longer than signing one. Honest peers have news less
+often, and what is dropped is learned by a lookup or at the next handshake."""
 PUSHES_BURST_S: Final = 8.0
-"""As a node starts, or changes its relays one by one."""
+"""Enough for a node that starts, or changes its relays one by one."""
 
 
 class Records:
-    """Takes the news that records are, and makes this node's own of how it is reached."""
+    """Takes in the records of others, and keeps this node's own up to date."""
 
     def __init__(
         self,
@@ -65,20 +65,19 @@ class Records:
         return None if peer is None else peer.record
 
     def came_in_handshake(self, record: SignedCommRecord) -> None:
-        """A peer has shown it, and proven itself."""
+        """A peer that has proven itself showed this record."""
         self.learn(record, HANDSHAKE)
 
     def came_pushed(self, peer_id: NodeId, data: bytes) -> None:
-        """A peer says of itself, unasked, what is new. Raises :class:`RemoteProtocolError`."""
+        """A peer sent a new record of its own, unasked. Raises :class:`RemoteProtocolError`."""
         owner, sequence = claims_of(data)
         peer, now = self._book.get(peer_id), self._environment.elapsed()
         if owner != peer_id:
             self._counters["dropped: pushed record of somebody else"] += 1
         elif peer.record is not None and sequence <= peer.record.sequence:
-            # Whoever says the same again and again has no signature verified each time.
+            # A peer that repeats itself does not get a signature verified each time.
             self._counters["dropped: pushed record that is no news"] += 1
         elif peer.pushes is not None and now < peer.pushes.ready_s:
-            # To sign a record takes less time than to verify it.
             self._counters["dropped: pushed record, too soon after others"] += 1
         else:
             if peer.pushes is None:
@@ -87,9 +86,9 @@ class Records:
             self.learn(SignedCommRecord.decode(data), PUSHED)
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
-        """Take a verified record. True if it is news."""
+        """Take a verified record. Returns whether it is news of another peer."""
         if record == self._own.current:
-            return False  # in a list of contacts that is given to all of them, for instance
+            return False  # from a contact list that is given to all of them, for example
         if record.peer_id == self._me:
             if self._own.saw(record.sequence):
                 self._counters["this identity runs elsewhere"] += 1
@@ -104,15 +103,15 @@ class Records:
             return False
         counts = peer.is_wanted if source == HANDSHAKE else source != PUSHED
         if counts:
-            # The peer has just said that it is there: what failed before says nothing any more. But
-            # the addresses may be of a third party, so what a stranger says counts for nothing, nor
+            # The peer has just said that it is there: earlier failures mean nothing any more. But
+            # the addresses may be a third party's, so what a stranger says counts for nothing, nor
             # does what can be said again and again without a handshake.
             for strategy in record.tcp:
                 self._backoff.worked(strategy.address)
         if peer.waiting and peer.best_path is None:
             self._searching.seek(peer)
         if record.tcp and peer.relayed is not None:
-            # The peer may be reachable without its relays again; what is in flight stays there.
+            # The peer may be reachable directly again; what is in flight stays with the relay.
             self._searching.heard_where(peer)
         if self._observer is not None:
             self._observer(RecordLearned(record, source))
@@ -122,18 +121,18 @@ class Records:
 
     def own(self) -> SignedCommRecord:
         if self._own.current.expired(self._environment.unix_time()):
-            # The machine was suspended past the renewal, for instance. If it cannot be signed now,
-            # a handshake with the old one still makes a session.
+            # The machine slept through the renewal, for example. If it cannot be signed now, a
+            # handshake with the old one still makes a session.
             self._publisher.renew()
         return self._own.current
 
     def announce(self, addresses: tuple[Address, ...]) -> None:
-        """This node listens at these addresses from now on."""
+        """From now on, this node listens at these addresses."""
         self._addresses = addresses
         self.leases_changed()
 
     def leases_changed(self) -> None:
-        """How this node is reached may have changed: if it has, tell everybody."""
+        """How this node is reached may have changed: if so, tell everybody."""
         strategies: list[CommStrat] = [TCPStrat(address) for address in self._addresses]
         listener = self._relaying.listener
         for relay_id in listener.confirmed if listener is not None else ():
@@ -144,7 +143,7 @@ class Records:
         self._publisher.change(tuple(strategies[:STRATEGIES_MAX]))
 
     def push(self, record: SignedCommRecord) -> None:
-        """Give this node's own to everybody who is connected."""
+        """Send this node's record to every peer that it has a path to."""
         data = item(ItemType.RECORD, record.encode())
         for peer in self._book.all():
             if peer.best_path is not None:

@@ -1,8 +1,8 @@
 """Routes: the paths to peers, from their proof to their end.
 
-Which path is used, and what happens when a better one is found or the last one is lost. How one is
-found is the business of :mod:`egtp.engine.searching`; what waits for a path or is lost with it,
-that of :mod:`egtp.engine.asking`.
+This module decides which path is used, and what happens when a better one is found or the last one
+is lost. Finding paths is up to :mod:`egtp.engine.searching`; what waits for a path or is lost with
+one, to :mod:`egtp.engine.asking`.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ __all__ = ["ANOTHER_WAY", "Routes", "RoutesHost"]
 
 NOTES_PER_S: Final = 0.2
 NOTES_BURST_S: Final = 20.0
-"""A peer that says it does not know a session is answered by a new handshake so often: five times
-at once, since one that moves again and again says so each time. A relay may say so in its name."""
+"""How often a peer's note that it does not know a session is answered by a new handshake: five
+times at once, since a peer that keeps moving sends one each time; then every five seconds. There is
+a limit since a relay may send such notes in the peer's name."""
 AWAY_MAX_S: Final = 600.0
-"""No peer can ask to be left alone for longer."""
+"""The longest that a peer can ask to be left alone."""
 ANOTHER_WAY: Final = "silent, and the peer is there by another way"
 
 
@@ -45,7 +46,7 @@ class RoutesHost(Protocol):
         """Elapsed seconds."""
 
     def knows(self, peer_id: NodeId) -> bool:
-        """Whether somebody here has to do with the peer; others are strangers."""
+        """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
 
 class Routes:
@@ -86,8 +87,8 @@ class Routes:
     # Paths come
 
     def admits(self, path: Path) -> bool:
-        """Whether there is room for a path that has just been proven. For connections there is
-        :meth:`TCPCommsHandler.proven`; here is who needs none."""
+        """Whether there is room for a path that has just been proven. This limits relayed paths;
+        :meth:`TCPCommsHandler.proven` limits connections."""
         if not path.relayed:
             return True
         now, peer_id = self._host.now(), path.peer_id
@@ -99,14 +100,14 @@ class Routes:
             self._make_way(oldest, "its peer has newer ones")
         known = self._host.knows(peer_id)
         if not (known or self._has_room_for_stranger(peer_id, now)):
-            # Without a word: whoever means it asks again, and need not do so at once.
+            # Silently: an honest peer tries again, and need not do so at once.
             self._counters["relayed path refused: too many strangers"] += 1
             return False
         self._relayed.add(path, Standing.KNOWN if known else Standing.STRANGER, now)
         return True
 
     def want(self, peer_id: NodeId) -> None:
-        """Somebody here has to do with the peer from now on: its paths are no stranger's."""
+        """Somebody here wants to reach the peer: from now on, its paths are not a stranger's."""
         self._relayed.want(peer_id, self._host.now())
 
     def _has_room_for_stranger(self, peer_id: NodeId, now: float) -> bool:
@@ -123,7 +124,7 @@ class Routes:
         self.lose(path, reason)
 
     def confirmed(self, path: Path) -> None:
-        """The peer at the other end of ``path`` is proven and lives."""
+        """The peer at the other end of ``path`` is proven and alive."""
         peer = self._book.get(path.peer_id)
         peer.add_path(path, self._me, self._host.now())
         self._book.watch(peer)
@@ -147,15 +148,15 @@ class Routes:
             self._relaying.connected(peer)
             self._flush_through(peer.peer_id)
         elif path.dialled and peer.record is not None and peer.record.tcp:
-            # A relay won the race, as one nearby does against an address that is far away; or the
-            # handshake brought a newer record, with addresses that were not tried yet.
+            # A relay won the race, as one nearby does against a distant address; or the handshake
+            # brought a newer record, with addresses that were not tried yet.
             self._searching.heard_where(peer)
 
     # Paths go
 
     def _end_dead_others(self, peer: Peer, path: Path) -> None:
-        """``path`` was just confirmed, which proves that nobody is at the other end of some older
-        ones. What was given to them goes by ``path``."""
+        """End the older paths that the confirmation of ``path`` has shown to lead nowhere. What was
+        given to them goes by the best path left."""
         for older in peer.paths:
             if older is path:
                 continue
@@ -167,8 +168,8 @@ class Routes:
                 self.lose(older, ANOTHER_WAY, at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
-        """A path is of no use any more. What had not left by it goes by another; what was written
-        may still leave, unless it is to end ``at_once``."""
+        """End a path that is no longer of use. What has not left by it goes by another; what was
+        written may still leave, unless the path ends ``at_once``."""
         self._channels.close(path)
         connection = self._comms.connection(path.strategy.connection)
         if connection is not None and at_once:
@@ -184,8 +185,8 @@ class Routes:
             self.lose(path, "disconnected")
 
     def say_goodbye(self, peers: list[Peer]) -> list[Path]:
-        """Tell the other ends of all paths to these peers that they end. Returns the paths."""
-        # Relayed ones first: their goodbye travels over the direct paths to the relays.
+        """Say goodbye on all paths to these peers. Returns the paths."""
+        # Relayed ones first: their goodbyes travel over the direct paths to the relays.
         paths = [path for peer in peers for path in peer.paths]
         paths.sort(key=lambda path: not path.relayed)
         for path in paths:
@@ -213,16 +214,17 @@ class Routes:
             self._relaying.disconnected(peer.peer_id)
 
     def end_idle(self, now: float) -> None:
-        """Relayed paths that nobody has used for long; connections see to themselves."""
+        """End relayed paths that nobody has used for long. :class:`TCPCommsHandler` closes idle
+        connections."""
         for path in self._relayed.idle(now):
             path.say_close()
             self.lose(path, "idle")
 
     def session_unknown(self, path: Path) -> None:
-        """The peer restarted, or somebody on the way would like us to think so. The session stays
-        until there is a new one."""
+        """A note says that the peer does not know the session: it has restarted, or somebody on the
+        way wants us to think so. The session stays until there is a new one."""
         if not self._host.knows(path.peer_id):
-            # It comes by itself if it wants to; nobody is looked up and dialled at its word.
+            # It can come back by itself; nobody is looked up and dialled at its word.
             self._counters["unknown-session note: of a stranger"] += 1
             return
         peer = self._book.get(path.peer_id)
@@ -237,8 +239,8 @@ class Routes:
         self._searching.seek(peer)
 
     def going_away(self, path: Path, retry_after_s: float) -> None:
-        """The peer is about to close: what is under way on the path goes on, nothing new goes
-        there, and nobody dials it for a while."""
+        """The peer is about to close: what is under way on the path goes on, nothing new is sent
+        there, and this node does not dial the peer for a while."""
         peer = self._book.get(path.peer_id)
         peer.away_until_s = self._host.now() + min(retry_after_s, AWAY_MAX_S)
         self._book.watch(peer)
@@ -247,10 +249,10 @@ class Routes:
         if was_direct and peer.direct is None:
             self._relaying.disconnected(peer.peer_id)
 
-    # What waits for them, and what they are kept for
+    # What waits for paths, and what they are kept for
 
     def writable(self, connection: TCPConnection) -> None:
-        """A connection takes more again."""
+        """A connection takes data again."""
         path = self._channels.path_of(connection.number)
         if path is None:
             return
@@ -258,14 +260,14 @@ class Routes:
         self._flush_through(path.peer_id)
 
     def _flush_through(self, relay_id: NodeId) -> None:
-        """If the peer is a relay: what waited for it goes on."""
+        """If the peer is a relay, what waits on relayed paths may leave now."""
         if self._relaying.is_relay(relay_id):
             for peer in self._book.all():
                 if peer.relayed is not None and peer.relayed.outbox:
                     peer.relayed.flush()
 
     def why_keep(self, connection: TCPConnection) -> str | None:
-        """Why a connection must stay though nothing went over it lately; None if it need not."""
+        """Why a connection must stay even if nothing went over it lately; None if it need not."""
         path = self._channels.path_of(connection.number)
         if path is None:
             return None

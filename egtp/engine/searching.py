@@ -1,4 +1,4 @@
-"""Searching: who is searched for a path, when, and again; and which sessions are replaced."""
+"""Searching: which peers to find a path to, when, and when again; which sessions to replace."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ __all__ = ["Searching", "SearchingHost"]
 
 SEEK_AGAIN_FIRST_S: Final = 1.0
 SEEK_AGAIN_MAX_S: Final = 10.0
-"""A peer for whom something waits that it may have had before is searched for again and again."""
+"""A peer is searched for again and again while queries wait that it may have been given before. The
+pause between searches doubles, from the first of these up to the second."""
 RENEW_AGAIN_S: Final = 60.0
-"""A session that could not be replaced, or whose peer goes silent again, is tried again after this
-long."""
+"""The pause before another attempt to replace a session, or to find a path beside a silent one."""
 HEARD_AGAIN_S: Final = 10.0
-"""At a peer's word its addresses are dialled this often at most: a record costs its signer nothing,
-and may name a third party. Until then the peer is reached through its relays."""
+"""How long to wait before dialling a peer's addresses at its word again: a record costs its signer
+nothing, and may name a third party. Meanwhile the peer is reached through its relays."""
 HEARD_PER_S: Final = 10.0
-"""The same of all peers together; a search may dial eight addresses."""
+"""Searches per second at the word of all peers together; each may dial eight addresses."""
 HEARD_BURST_S: Final = 5.0
-"""After an outage many have something to say."""
+"""After an outage, many peers have news at once."""
 
 
 class SearchingHost(Protocol):
@@ -46,7 +46,7 @@ class SearchingHost(Protocol):
 
 
 class Searching:
-    """All searches of a node. Each is a task, and so is each session that replaces an old one."""
+    """All searches of a node. Each is a task, and so is each renewal of a session."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Searching:
         self._observer = observer
         self._heard = TokenBucket(HEARD_PER_S, HEARD_BURST_S, host.now())
         self._tasks: set[asyncio.Task[Any]] = set()
-        """Searches and renewals that have not ended, wanted or not."""
+        """Searches and renewals that have not ended, whether still wanted or not."""
 
     def seek(self, peer: Peer) -> None:
         """Search for any path, unless a search is under way."""
@@ -74,7 +74,7 @@ class Searching:
             self._keep(peer.search.task)
 
     def not_sought(self, peer: Peer) -> None:
-        """Nobody waits for a path to the peer any more."""
+        """Nobody waits for a path to the peer any more: end the search for one."""
         peer.seek_again_s = math.inf
         if peer.search is not None:
             peer.search.task.cancel()
@@ -100,19 +100,19 @@ class Searching:
                 peer.failed_searches = min(peer.failed_searches + 1, 16)
                 peer.seek_again_s = self._host.now() + pause_s
         elif peer.best_path is None and (peer.waiting or self.is_asked(peer)):
-            # The path was lost again before this search had come to its end.
+            # The path was lost again before this search ended.
             self.seek(peer)
         return failure
 
     async def connect(self, peer: Peer) -> None:
-        """Have a direct path to ``peer``. Raises :class:`FastFail`."""
+        """Return once there is a direct path to ``peer``. Raises :class:`FastFail`."""
         if peer.direct is not None:
             return
         if self._host.is_closed:
             raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
         self.seek_direct(peer)
         assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
-        # Shared by all who need this relay, so it goes on when one of them is cancelled.
+        # All callers share this search, so it goes on when one of them is cancelled.
         failure = await asyncio.shield(peer.direct_search.task)
         if failure is not None:
             raise FastFail(failure.summary, failure.attempts, failure.reason)
@@ -124,20 +124,20 @@ class Searching:
             self._keep(peer.direct_search.task)
 
     def network_changed(self) -> None:
-        """Whoever is waited for is searched for at the next look."""
+        """Search at the next look for every peer that something waits for."""
         for peer in self._book.all():
             if peer.waiting:
                 peer.failed_searches, peer.seek_again_s = 0, self._host.now()
 
     def look(self, peer: Peer, now: float) -> None:
-        """Begin what is due by now."""
+        """Begin the searches for a peer that are due."""
         if peer.search is None and peer.waiting and now >= peer.seek_again_s:
             self.seek(peer)
         self._seek_direct_if_due(peer, now)
 
     def heard_where(self, peer: Peer) -> None:
-        """A peer that is reached through relays has said where else it may be: search there, as
-        soon as its turn comes. For strangers nobody is dialled."""
+        """A peer that is reached through relays has said where else it may be: search there as soon
+        as its turn comes. Nobody is dialled for a stranger."""
         if peer.is_wanted:
             peer.direct_due_s = max(self._host.now(), peer.direct_again_s)
             self._book.watch(peer)
@@ -145,7 +145,8 @@ class Searching:
 
     def _seek_direct_if_due(self, peer: Peer, now: float) -> None:
         if peer.direct is not None or peer.relayed is None:
-            # There is a path by now; or there is none at all, and the next search tries everything.
+            # There is a direct path by now; or there is no path at all, and the next search tries
+            # everything.
             peer.direct_due_s = math.inf
         elif now >= peer.direct_due_s and peer.direct_search is None and now >= self._heard.ready_s:
             peer.direct_due_s = math.inf
@@ -164,18 +165,19 @@ class Searching:
         return None
 
     async def connect_relay(self, relay: RelayStrat) -> None:
-        """Have a direct path to a relay, from what somebody's record says of it if need be."""
+        """Return once there is a direct path to a relay, found by what another peer's record says
+        of it if the relay's own is not known. Raises :class:`FastFail`."""
         peer = self._book.get(relay.relay_id)
         peer.hearsay = Contact.of_relay(relay)
         await self.connect(peer)
 
     def is_asked(self, peer: Peer) -> bool:
-        """Whether replies of the peer are awaited."""
+        """Whether replies from the peer are awaited."""
         return self._asking.exchanges.count_of(peer.peer_id) > 0
 
     def seek_beside(self, peer: Peer, now: float, *, only_direct: bool) -> None:
         """Search for a path beside one that is silent, unless that was done lately: a peer that is
-        merely slow is silent again and again."""
+        merely slow goes silent again and again."""
         if now - peer.renewed_s > RENEW_AGAIN_S:
             peer.renewed_s = now
             if only_direct:
@@ -184,8 +186,8 @@ class Searching:
                 self.seek(peer)
 
     def renew(self, peer: Peer, path: Path, now: float) -> None:
-        """Begin a new session in the place of that of ``path``, unless one was begun lately. The
-        old one stays until the new one is confirmed."""
+        """Begin a session that replaces the one of ``path``, unless that was done lately. The old
+        one stays until the new one is confirmed."""
         if peer.renewal is not None or now - peer.renewed_s <= RENEW_AGAIN_S:
             return
         peer.renewed_s = now
@@ -202,14 +204,14 @@ class Searching:
             )
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
-        """Until it has ended: one that is cancelled may take its time."""
+        """Keep a task until it has ended: once cancelled, it may still take a while."""
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """End all searches and renewals, and wait for those that were ended before."""
+        """Cancel all searches and renewals, and wait for all, including those cancelled before."""
         tasks = list(self._tasks)
         for task in tasks:
-            if not task.cancelling():  # a second time would disturb it as it cleans up
+            if not task.cancelling():  # a second time would disturb its clean-up
                 task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

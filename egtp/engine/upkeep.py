@@ -1,4 +1,4 @@
-"""Upkeep of paths: now and then, who has gone silent, what is superseded, old, or due again."""
+"""Upkeep: regular checks for paths that are silent, superseded or old, and for searches due."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from egtp.values.identity import NodeId
 __all__ = ["Upkeep"]
 
 DRAIN_S: Final = 5.0
-"""How long a superseded connection without work is kept: what is under way on it still arrives."""
+"""How long a superseded path without work is kept: what is under way on it still arrives."""
 ALL_AGAIN_S: Final = 10.0
-"""How often peers at rest are looked at, too."""
+"""How often each peer at rest is looked at."""
 
 
 class Upkeep:
-    """Looks at all peers of a node, at those with whom something is going on more often."""
+    """Looks at all peers of a node, more often at those with which something is going on."""
 
     def __init__(
         self,
@@ -50,14 +50,12 @@ class Upkeep:
         self._config = config
         self._counters = counters
         self._at_rest: list[Peer] = []
-        """Of those with whom nothing is going on, who has not been looked at in this round."""
+        """Peers whose turn in this round is still to come."""
         self._looked_at_s = float("-inf")
 
     def look(self, now: float) -> None:
-        """Now and then: silent peers, superseded paths without work, searches to repeat.
-
-        Peers at rest are left at rest: each of them is looked at once in a while, a few at a time.
-        """
+        """Call this now and then. It finds silent peers, superseded paths without work and searches
+        to repeat. Peers at rest are looked at less often, a few at a time."""
         relays = self._relays_in_use()
         watched = self._book.watched
         for peer_id in (*self._asking.exchanges.peers(), *relays):
@@ -76,8 +74,8 @@ class Upkeep:
         self._routes.end_idle(now)
 
     def _next_at_rest(self, now: float) -> list[Peer]:
-        """As many as it takes to have seen all of them in ``ALL_AGAIN_S``: thousands at once would
-        hold up the loop."""
+        """As many as it takes to see each of them every ``ALL_AGAIN_S``: thousands at once would
+        hold up the event loop."""
         share = min(1.0, (now - self._looked_at_s) / ALL_AGAIN_S)
         self._looked_at_s = now
         if not self._at_rest:
@@ -97,9 +95,9 @@ class Upkeep:
         return False
 
     def _is_kept_in_silence(self, path: Path, now: float) -> bool:
-        """Whether it is there only since queries of its peer are answered, or since something waits
-        for him, and he says nothing. Who waits for an answer asks for a sign of life as a rule, and
-        so gives one; who reads, too."""
+        """Whether a path has long been silent while its peer's queries are being answered, or
+        something waits to be sent there. A peer that waits for an answer usually asks for a sign of
+        life, and so gives one; a peer that reads gives one, too."""
         asker = path.asker
         is_kept = path.outbox or (asker is not None and asker.running > 0)
         return bool(is_kept) and now - path.heard_s > self._config.idle_timeout_s
@@ -118,7 +116,7 @@ class Upkeep:
                 self._routes.lose(path, "superseded by another path")
 
     def _relays_in_use(self) -> dict[NodeId, None]:
-        """Relays that somebody waits for an answer through, in an order that no hash decides."""
+        """The relays through which answers are awaited, in an order that depends on no hash."""
         strategies = self._channels.relays_dialled()
         for peer_id in self._asking.exchanges.peers():
             peer = self._book.find(peer_id)
@@ -127,7 +125,7 @@ class Upkeep:
         return {one.relay_id: None for one in strategies if isinstance(one, RelayStrat)}
 
     def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
-        """Notice that nobody is there any more, while somebody waits for a reply."""
+        """Notice when a path that something here depends on no longer leads to anybody."""
         waited_for = self._searching.is_asked(peer)
         for path in peer.paths:
             is_relays = is_relay and path is peer.direct
@@ -138,7 +136,7 @@ class Upkeep:
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
                 case Verdict.DOUBT if path is peer.direct and (waited_for or is_relay):
-                    # The peer may have another address by now, and not know it yet.
+                    # The peer may have a new address by now without knowing it yet.
                     self._searching.seek_beside(peer, now, only_direct=is_relay)
                 case Verdict.DOUBT if path in peer.superseded:
                     self._routes.lose(path, ANOTHER_WAY, at_once=True)
@@ -149,8 +147,8 @@ class Upkeep:
                     pass
 
     def _renew_when_old(self, peer: Peer, now: float) -> None:
-        """The side that dialled replaces a session after an hour: keys do not live for ever, and
-        neither does the clock inside a session."""
+        """The side that dialled replaces a session after ``rekey_s``, or after too many packets:
+        keys do not last for ever, and neither does the clock inside a session."""
         for path in (peer.direct, peer.relayed):
             if (
                 path is not None
