@@ -1,8 +1,8 @@
-"""A path: one session to one peer over one route, and the queue of what goes there.
+"""A path: one session with one peer over one route, and the queue of what goes there.
 
-A route is a TCP connection, or the relays to the peer taken together. The path gathers messages
-and seals and writes them once per turn of the event loop, or as soon as a batch is full; a message
-that is alone does not wait.
+A route is a TCP connection, or all relays to the peer taken together. A path collects messages, and
+seals and writes them once per turn of the event loop, or as soon as a batch is full; a lone message
+does not wait.
 """
 
 from __future__ import annotations
@@ -49,16 +49,17 @@ MESSAGE_OVERHEAD_MAX: Final = 256
 """A message is at most this much larger than its body."""
 TAILS_KEPT: Final = 64
 ANSWERS_BYTES_MAX: Final = 64 * 1024
-"""Of pongs, and of notices that a handler still runs: what the peer asks for, and may not read."""
+"""How much of pongs, and of notices that a handler still runs, may wait: the peer causes them, and
+may never read them."""
 UNCONFIRMED_BYTES_MAX: Final = 16 * 1024
-"""What is written to somebody who has not proven that he lives: answers to his early data. The rest
-of them waits for the proof, which an honest peer sends at once."""
+"""How much is written to a peer that has not proven that it is alive: answers to its early data.
+The rest of them waits for the proof, which an honest peer sends at once."""
 PROOF_BYTES_MAX: Final = UNCONFIRMED_FRAME_BYTES_MAX - 256
-"""Of the plaintext of a first packet."""
+"""The largest plaintext of a dialler's first packet."""
 _MILLISECONDS: Final = struct.Struct(">Q")
 _OF_LIFE: Final = bytes(1)
 _OF_BULK: Final = bytes(2)
-"""Behind the eight bytes of pings, so that none is taken for another."""
+"""These follow the eight bytes of a ping, so that no ping is taken for one of another kind."""
 
 
 class PathOwner(Protocol):
@@ -66,7 +67,7 @@ class PathOwner(Protocol):
 
     @property
     def uploads(self) -> Uploads:
-        """What comes in chunks, and the memory that there is for it."""
+        """What comes in chunks, and the memory for it."""
 
     def is_awaited(self, peer_id: NodeId, reference: bytes) -> bool:
         """Whether somebody here waits for the peer's reply to the query of that reference."""
@@ -75,27 +76,29 @@ class PathOwner(Protocol):
         """Elapsed seconds."""
 
     def soon(self, callback: Callable[[], None], /) -> object:
-        """Call back when what is being read has been taken, or at the end of this turn of the event
-        loop."""
+        """Call back once everything that was read at once has been taken, or else at the end of
+        this turn of the event loop."""
 
     def at_once(self, callback: Callable[[], None], /) -> object:
-        """Call back now, and what that puts off to the end of a turn as soon as it has returned."""
+        """Call back now. What that puts off is done before this returns or, within a turn, at its
+        end."""
 
     def settled(self, peer_id: NodeId) -> int:
-        """All queries to the peer with a lower number are finished."""
+        """The number below which all queries to the peer are finished."""
 
     def settled_except(self, peer_id: NodeId) -> SettledExcept | None:
-        """What is to be told of numbers finished above the settled mark, if it is time for it."""
+        """News of numbers that are finished above that; None if there is too little to report."""
 
     def path_waits(self, path: Path) -> None:
-        """The peer must say that it has read before more may be sent: look at the path again."""
+        """Look at the path again: before it may send more, the peer must say that it has read."""
 
     def path_failed(self, path: Path, reason: str) -> None:
-        """The path is of no more use."""
+        """The path is of no use any more."""
 
 
 class Tails:
-    """Seals for a relayed path, and keeps what an honest "unknown session" note would say of it."""
+    """Seals for a relayed path, and keeps the last packets' tails: an honest unknown-session note
+    quotes one of them."""
 
     __slots__ = ("_session", "kept")
 
@@ -171,20 +174,20 @@ class Path:
         self.dialled: Final = dialled
         """Whether this side sent the initiation."""
         self.dialled_at_ms: Final = dialled_at_ms
-        """When the initiation was made, by the clock of who made it: both sides know it."""
+        """When the initiation was made, by the dialler's clock: both sides know it."""
         self.limits: Final = theirs
         self.incarnation: Final = incarnation
         """The other side's, as of the handshake."""
         self.peer_started_s: Final = peer_started_s
-        """When that incarnation began, at the latest, on this node's elapsed clock."""
+        """When that incarnation began at the latest, on this node's elapsed clock."""
         self.asker: Final = asker
         """What is remembered of the other side's queries; None if there was no room for it."""
         self.state = PATH_LIFE.start
         self.confirmed = False
-        """Whether the other side has proven that it lives in this session, now."""
+        """Whether the other side has proven that it is alive in this session, now."""
         self.closed = False
         self.suspect = False
-        """The other side seems not to know this session any more."""
+        """Whether the other side seems to have lost this session."""
         self.record: SignedCommRecord | None = None
         """The peer's record as of the handshake: believed once the session is confirmed."""
         self.observed: Address | None = None
@@ -194,14 +197,14 @@ class Path:
         self.heard_s = session.started_s
         """When something was last received."""
         self.wrote_s = session.started_s
-        """When something was last given to the transport: of what waits for who reads nothing, none
-        is."""
+        """When something was last given to the transport, not counting packets that only ask a
+        silent peer again: messages that it never reads must not keep the path."""
         self.silence: Final = Silence()
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
         self._tails = Tails(session) if self.relayed else None
-        # Not the path itself: a path that is over is to leave no cycle for the garbage collector.
+        # The sealer is not the path itself: a path that is over must leave no reference cycle.
         self._strategy = CryptoStrat(strategy, self._tails or session)
         self._carrier = carrier
         self._owner = owner
@@ -212,14 +215,14 @@ class Path:
         self._goes_alone = True
         self._least_offset_ms: int | None = None
         self._bulk: BulkWindow | None = None
-        """Of a path that has carried a large message, or what was passed on."""
+        """None until the path has carried a large message, or a packet passed on."""
         self._window = RelayedWindow(theirs.relayed_bytes_max) if self.relayed else None
         self._unconfirmed_bytes = UNCONFIRMED_BYTES_MAX
 
     def on(self, event: PathEvent) -> None:
-        """The path becomes what the table says."""
+        """Enter the state that the table says."""
         self.state = state = PATH_LIFE.after(self.state, event)
-        # Attributes of their own: they are read for each packet.
+        # Attributes of their own, since each packet reads them.
         self.confirmed = self.confirmed or state is PathState.PROVEN
         self.suspect = state is PathState.SUSPECT
         self.closed = state is PathState.CLOSED
@@ -233,13 +236,13 @@ class Path:
 
     @property
     def bulk_round_trip_s(self) -> float:
-        """How long the peer took lately to say that it had read of a large message; 0 if there was
-        none."""
+        """How long the peer took lately to report that it had read part of a large message; 0 if
+        there was none."""
         return 0.0 if self._bulk is None else self._bulk.round_trip_s
 
     @property
     def seen_at(self) -> Address | None:
-        """The address of the other side, on a connection that it opened."""
+        """The address of the other side, if this is a connection that it opened."""
         if self.dialled or not isinstance(self.strategy, TCPStrat):
             return None
         return self.strategy.address
@@ -252,24 +255,24 @@ class Path:
     def reroute(self, strategy: CommStrat) -> None:
         """Send by ``strategy`` from now on: another relay of the same peer."""
         known = self._strategy.lower
-        # As a rule it is the very same; to compare two relays takes longer than all the rest.
+        # It is usually the same object, and comparing two relays takes longer than all the rest.
         if strategy is not known and strategy != known:
             self._strategy = CryptoStrat(strategy, self._strategy.sealer)
             if self.outbox:
-                # It may wait for the other relay, which will not say any more that it takes more.
+                # What is queued may wait for the old relay, which may never say it takes more.
                 self._flush_soon()
 
     # Sending
 
     def queue(self, outgoing: Outgoing, *, alone: bool = False) -> None:
-        """Send a message, soon: what else is queued in this turn goes with it. At once if it is
-        ``alone``, and so were those before it."""
+        """Send a message soon, together with what else is queued in this turn; or at once, if it is
+        ``alone`` and so were those before it."""
         outgoing.path = self
         outbox = self.outbox
         outbox.push(outgoing)
         if alone and self._goes_alone and not self._flush_is_due:
             if self.relayed:
-                # The packet is a message to the relay, which is not to wait either.
+                # The packet becomes a message to the relay, which must not wait either.
                 self._owner.at_once(self.flush)
             else:
                 self.flush()
@@ -282,7 +285,7 @@ class Path:
             self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES_MAX)
 
     def pass_on(self, packet: PassedOn) -> None:
-        """Send a packet of somebody else, soon."""
+        """Send a packet soon that is on its way to or from a relay."""
         packet.path = self
         self.outbox.pass_on(packet)
         self._flush_soon()
@@ -291,15 +294,15 @@ class Path:
             self._batch_bytes = min(2 * self._batch_bytes, BATCH_BYTES_MAX)
 
     def queue_control(self, data: bytes) -> None:
-        """Send an item of the engine's own, soon."""
+        """Send an item of the engine's own soon."""
         self.outbox.push_control(data)
         self._flush_soon()
         if self.outbox.waiting_bytes >= self._batch_bytes:
             self.flush()
 
     def answer(self, data: bytes) -> bool:
-        """Send an item that an item of the peer's has led to, soon. False if it is dropped: a peer
-        that goes on asking and reads nothing has no more than so much waiting for it."""
+        """Send the answer to an item of the peer's soon. False if it is dropped, since too much
+        waits already: a peer might go on asking and never read."""
         if self.outbox.control_bytes > ANSWERS_BYTES_MAX:
             return False
         self.queue_control(data)
@@ -312,7 +315,7 @@ class Path:
 
     def _flush_when_due(self) -> None:
         self._flush_is_due = False
-        # Where several go at a time, the first of them waits for the others the next time, too.
+        # If several messages went together, the next one waits for company, too.
         self._goes_alone = self._batch_bytes == BATCH_BYTES and self.outbox.messages < 2
         self._batch_bytes = BATCH_BYTES
         self.flush()
@@ -325,7 +328,7 @@ class Path:
                 return
             now = owner.now()
             if self._window is not None and not self._window.has_room:
-                # What says how far the peer has read must pass where messages must wait.
+                # Messages must wait, but pings and pongs must pass: only they let messages go on.
                 if not outbox.control_bytes:
                     owner.path_waits(self)
                     return
@@ -338,8 +341,8 @@ class Path:
                         owner.path_waits(self)
                         return
                     if chunks > 1 and (self.relayed or carrier.is_throttled(self._strategy.lower)):
-                        # The window cannot see a limit: what has left at last is read soon. And
-                        # what goes through a relay is in the way of others there.
+                        # The window cannot see a rate limit: once something has left, it is read
+                        # soon. And at a relay, a large packet holds up those of others.
                         chunks = 1
                 batch = outbox.next_batch(
                     now, self._batch_bytes, chunks=chunks, chunk_bytes=chunk_bytes
@@ -348,8 +351,8 @@ class Path:
                     self._write(batch, now)
 
     def prove(self) -> None:
-        """Write what waits, or else an empty packet: the first one proves to the other side that
-        we live."""
+        """Write what waits, or else an empty packet: the first packet proves to the other side that
+        we are alive."""
         self.flush()
         if not (self.closed or self.session.sent):
             self._write(Batch(), self._owner.now())
@@ -357,7 +360,8 @@ class Path:
     def _write(self, batch: Batch, now: float) -> None:
         owner = self._owner
         for outgoing in batch.begun:
-            # Set before the write: it may only ever be claimed too often that a copy left (R21).
+            # Set before the write: claiming wrongly that a copy left is safe, the opposite is not
+            # (R21).
             outgoing.leave()
         parts = batch.parts
         if batch.has_room:
@@ -373,10 +377,10 @@ class Path:
         t_ms = int((now - self.session.started_s) * 1000)
         plaintext = write_sealed(t_ms, owner.settled(self.peer_id), parts)
         if len(plaintext) > PROOF_BYTES_MAX and self.dialled and not self.session.sent:
-            # Until it has the proof, the other side takes small frames only.
+            # Until it has our proof, the other side takes only small frames.
             self._write(Batch(), now)
         self.used_s = now
-        if not asks_again:  # Who reads nothing is not to be kept for it.
+        if not asks_again:  # Asking again must not keep a path to a peer that never reads.
             self.wrote_s = now
         if self._window is not None or not self.confirmed:
             self._count(len(plaintext))
@@ -386,8 +390,8 @@ class Path:
             owner.path_failed(self, str(error))
 
     def _note_bulk(self, size: int, parts: list[bytes | memoryview], now: float) -> bool:
-        """So much of large messages is in a packet. Whether that only asks again who has not
-        answered for long."""
+        """``size`` bytes of large messages are in a packet. True if that is sent only to ask again,
+        because an answer is overdue."""
         bulk = self._bulk
         if bulk is None:
             bulk = self._bulk = BulkWindow(QUEUE_RELAYED_S if self.relayed else QUEUE_S)
@@ -404,16 +408,17 @@ class Path:
             self._unconfirmed_bytes -= size
 
     def holds(self, outgoing: Outgoing) -> bool:
-        """Whether any of a message waits here still."""
+        """Whether any of a message still waits here."""
         return self.outbox.holds(outgoing)
 
     def take_back(self, outgoing: Outgoing) -> None:
-        """A message is not wanted any more: free what of it has not left."""
+        """A message is not wanted any more: free the part that has not left."""
         self.outbox.take_back(outgoing)
         self._flush_control()
 
     def drop_unread(self) -> int:
-        """The peer does not read, and the memory is needed. Returns how many messages go."""
+        """Drop what others made wait here: the peer does not read, and the memory is needed.
+        Returns how many messages were dropped."""
         dropped = self.outbox.drop_unread()
         self._flush_control()
         return dropped
@@ -425,18 +430,18 @@ class Path:
     # Receiving
 
     def open(self, packet: Data) -> tuple[Sealed, int]:
-        """What ``packet`` says, and how long it was under way, in ms, at least.
+        """What ``packet`` says, and for how many ms at least it was under way.
 
-        Raises :class:`InvalidPacket`. The transit time is how much later than the fastest packet
-        of this session it came: the two clocks need to agree on nothing but their speed. Whoever
-        dialled knows more: the other side's time began before its own, so ``t`` behind its own
-        elapsed time is transit, however long all packets were held back.
+        Raises :class:`InvalidPacket`. The transit time is how much later the packet came than the
+        fastest one of this session: the two clocks need to agree only on their speed. The dialler
+        knows more: the other side's session began before its own, so all that ``t`` lags behind its
+        own elapsed time is transit, even if every packet was held back.
         """
         plaintext = self.session.open(packet)
         try:
             sealed = parse_sealed(plaintext)
         except InvalidPacket as error:
-            # It opened, so the peer itself sealed it: there is no understanding this peer.
+            # It opened, so the peer itself sealed it: we cannot understand this peer.
             self._owner.path_failed(self, str(error))
             raise
         self.used_s = self.heard_s = now = self._owner.now()
@@ -447,12 +452,13 @@ class Path:
         return sealed, offset_ms - least_ms
 
     def born_after_s(self, age_ms: int, *, at_once: bool) -> float:
-        """What came of that age, transit included, was born then or later on the own clock, however
-        long it was held back on the way. ``at_once``: all of it was in the packet opened last.
+        """The earliest that a message of this age, transit included, can have been born, on this
+        node's clock and however long it was held back on the way. ``at_once``: all of it was in the
+        packet opened last.
 
-        It was sealed here, so not before this session began; and whoever dialled began its own time
-        later than that, and says in each packet how much of it had passed. Of early data, which
-        was sealed before, nothing is known.
+        It was sealed in this session, so not before that began. A dialler's time begins later
+        still, and each of its packets says how much of it has passed. Of early data, which was
+        sealed before the session, nothing is known.
         """
         if self._least_offset_ms is None:
             return -inf
@@ -486,7 +492,7 @@ class Path:
 
     @property
     def is_strangers(self) -> bool:
-        """Whether nobody here has to do with the peer, as far as is remembered of it."""
+        """Whether the peer is a stranger, or nothing is remembered of it."""
         return self.asker is None or self.asker.stranger
 
     def take_room(self, size: int) -> bool:
@@ -502,7 +508,7 @@ class Path:
     # Pings
 
     def ask_for_sign_of_life(self) -> None:
-        """A ping that measures the round trip."""
+        """Send a ping, which also measures the round trip."""
         now_ms = int((self._owner.now() - self.session.started_s) * 1000)
         self.queue_control(item(ItemType.PING, _MILLISECONDS.pack(now_ms) + _OF_LIFE))
 
@@ -520,8 +526,8 @@ class Path:
                 self.round_trip_s = round_trip_s
 
     def look(self, now_s: float) -> None:
-        """Now and then: a ping or pong of the window may have been lost, or the connection to a
-        relay replaced before it took more."""
+        """To be called now and then: a ping or pong of the window may have been lost, or the
+        connection to a relay replaced before it took more."""
         if self.outbox:
             self.flush()
         if self._window is not None and self.outbox and not self._window.has_room:
@@ -530,12 +536,12 @@ class Path:
                 self.queue_control(item(ItemType.PING, total))
 
     def sent_lately(self, tail: bytes) -> bool:
-        """Whether one of the last packets sent ended so."""
+        """Whether one of the last packets sent ended with ``tail``."""
         return self._tails is not None and tail in self._tails.kept
 
     def say_close(self) -> None:
         """Tell the other side that this path ends, after what is queued."""
-        # Items of the engine's own overtake messages; this one must be the last.
+        # Items of the engine's own overtake messages; this one must come last.
         self.flush()
         self.queue_control(item(ItemType.CLOSE))
         self.flush()

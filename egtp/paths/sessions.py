@@ -1,4 +1,4 @@
-"""The sessions of a node: each is a path to a peer, proven or still to be."""
+"""The sessions of a node: each is a path to a peer that is proven, or has yet to be."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Sessions"]
 
 
 class Sessions:
-    """Finds the path that a packet is of, and ends it everywhere at once."""
+    """Finds the path that a packet belongs to, and ends a path in all tables at once."""
 
     def __init__(
         self, limits: PeerLimits, environment: Environment, events: ChannelEvents, answers: Answers
@@ -28,13 +28,13 @@ class Sessions:
         self._events: Final = events
         self._answers: Final = answers
         self.by_index: Final[dict[int, Path]] = {}
-        """All, by what this side calls them."""
+        """All paths, by the index that this side chose."""
         self._by_connection: Final[dict[int, Path]] = {}
         self.by_remote: Final[dict[int, Path]] = {}
-        """The confirmed relayed paths, by what the other side calls their session. It chose that at
-        random: of two that are called alike one is made up, and only the newer one gets notes."""
+        """The confirmed relayed paths, by the index that the other side chose at random: if two are
+        alike, one is made up. Only the newer path then gets notes."""
         self.unconfirmed: Final[UnconfirmedSessions[Path]] = UnconfirmedSessions()
-        """Those whose other end has not proven yet that it lives."""
+        """Paths whose other end has not proven yet that it is alive."""
 
     def of_connection(self, connection: int) -> Path | None:
         return self._by_connection.get(connection)
@@ -51,7 +51,8 @@ class Sessions:
         dialled: bool,
         dialled_at_ms: int,
     ) -> Path:
-        """A session of these keys, with who has ``said`` that in its handshake."""
+        """A path with a new session of these keys. ``said`` is what the peer said in the
+        handshake."""
         now = self._environment.elapsed()
         session = Session(
             index=index,
@@ -87,7 +88,7 @@ class Sessions:
         return path
 
     def confirm(self, path: Path) -> bool:
-        """The other end is proven. False if there is no room for it."""
+        """The other end is proven. False if there is no room for it: the path is then closed."""
         path.on(PathEvent.PROOF)
         if not self._events.admits(path):
             self.close(path)
@@ -100,7 +101,7 @@ class Sessions:
         return True
 
     def close(self, path: Path) -> None:
-        """Forget a path. A second time does nothing."""
+        """End a path and forget it. Doing so again has no effect."""
         path.on(PathEvent.END)
         if self.by_index.pop(path.session.index, None) is not None:
             self.unconfirmed.remove(path)

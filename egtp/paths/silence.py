@@ -1,10 +1,10 @@
 """Silence: whether a path on which somebody waits still leads anywhere (pure).
 
-A machine that lost its power, its address or its NAT mapping says nothing, and TCP goes on trying
+A machine that has lost its power, its address or its NAT mapping says nothing, and TCP keeps trying
 for a quarter of an hour. So a peer that has been silent for a quarter of the allowed time is asked
-for a sign of life. If none comes soon, it is time for a second way beside this one; and the path is
-given up if none comes in half of the time. Nobody is asked for the sake of paths that nobody waits
-for.
+for a sign of life. If none comes within an eighth, it is time for another path beside this one. If
+none comes within half, and the allowed time is over, the path is given up. Paths that nobody waits
+for are left alone.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class Verdict(enum.Enum):
     ASK = "ask"
     """Send a ping."""
     DOUBT = "doubt"
-    """No answer has come, for longer than round trips take: try another way beside it. Said once
-    for each question."""
+    """No answer has come for longer than a round trip takes: try another path beside this one.
+    Given once per question."""
     GIVE_UP = "give up"
 
 
 class Silence:
-    """Of one path. Invariant: a path is given up only if nothing came for half of the allowed time
-    after it was asked, and for all of it since something came."""
+    """The silence of one path. Invariant: the path is given up only if nothing has come for half of
+    the allowed time since the peer was asked, and for all of it since something last came."""
 
     __slots__ = ("_asked_s", "is_doubted")
 
@@ -38,18 +38,18 @@ class Silence:
         """Whether an answer was overdue when the path was last looked at."""
 
     def doubts(self, heard_s: float) -> bool:
-        """Whether an answer is overdue, and has not come since. ``heard_s`` is when something
-        came."""
+        """Whether an answer was overdue at the last look, and has not come since. ``heard_s`` is
+        when something last came."""
         return self.is_doubted and self._asked_s is not None and heard_s < self._asked_s
 
     @property
     def is_asked(self) -> bool:
-        """Whether an answer is awaited: then the path is looked at whoever waits."""
+        """Whether an answer is awaited: then the path is looked at even if nobody waits for it."""
         return self._asked_s is not None
 
     def look(self, now_s: float, heard_s: float, allowed_s: float) -> Verdict:
-        """To be called now and then while somebody waits, and while the peer is asked. ``heard_s``
-        is when something came."""
+        """To be called now and then while somebody waits for the path or an answer is awaited.
+        ``heard_s`` is when something last came."""
         if self._asked_s is not None and heard_s >= self._asked_s:
             self._asked_s, self.is_doubted = None, False
         if self._asked_s is None:

@@ -1,7 +1,7 @@
-"""Which addresses of strangers a node is willing to dial.
+"""Which addresses this node is willing to dial at somebody else's word.
 
-Whoever publishes a record, or tells an address, could otherwise make this node connect to the
-machine's own services, or into its private network.
+Without this policy, anybody who publishes a record or names an address could make the node connect
+to services on its own machine, or into its private network.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from egtp.values.comm_strat import Address
 __all__ = ["DIAL_BACK_PORT_MIN", "Interface", "why_not_dial"]
 
 DIAL_BACK_PORT_MIN: Final = 1024
-"""A lower port is not dialled back for anybody: services of other kinds listen there."""
+"""Lower ports are never dialled back: other kinds of services listen there."""
 
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 """An address of this machine, and the local network that it is in."""
@@ -30,10 +30,10 @@ def why_not_dial(
 ) -> AttemptReason | None:
     """The reason not to dial ``address``, or None if it may be dialled.
 
-    ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. A
-    private address in the local network of one of ``interfaces`` may be dialled, too: two peers
-    behind one NAT often have no other way to each other. Multicast, unspecified, link-local
-    addresses are never dialled.
+    ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. Even
+    without it, a private address in the local network of one of ``interfaces`` may be dialled: two
+    peers behind one NAT often have no other way to reach each other. Unspecified, multicast,
+    link-local and broadcast addresses are never dialled.
     """
     ip = _innermost(ipaddress.ip_address(address.ip))
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
@@ -46,13 +46,13 @@ def why_not_dial(
 
 
 def _is_public(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    # IPv6 that is nobody's, or holds an IPv4 address in a form of long ago, passes for global.
+    # ``is_global`` also accepts unallocated IPv6, and IPv4 embedded in an obsolete form.
     in_use = ip.version == 4 or ip in _IN_USE
     return ip.is_global and in_use
 
 
 def _is_near(address: Address, interfaces: Iterable[Interface]) -> bool:
-    # Compared as it would be dialled: an IPv4 address within an IPv6 one is in no network of ours.
+    # Compared in the form that would be dialled: IPv4 embedded in IPv6 is in no network of ours.
     ip = ipaddress.ip_address(address.ip)
     return not ip.is_loopback and any(
         ip in interface.network for interface in interfaces if not interface.ip.is_loopback

@@ -1,8 +1,8 @@
 """Dialling: one strategy, one handshake, one outcome.
 
-Messages travel with a dial only if their caller wants it, or if they had been given away before,
-and with one dial at a time. So however many are tried, a search may end in a fast fail for all
-others.
+A message travels with a dial only if its caller asked for that, or if a copy was given away before,
+and with one dial at a time. So however many strategies a search tries, all other messages can still
+fail fast.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from egtp.values.identity import NodeId
 __all__ = ["DialHost", "Dialler"]
 
 INITIATION_AGAIN_S: Final = 1.0
-"""A relayed initiation is sent again after this long: the relay may have dropped it."""
+"""A relayed initiation is repeated this often: the relay may have dropped it."""
 ADDRESS_FAILED: Final = (AttemptReason.REFUSED, AttemptReason.SILENT, AttemptReason.UNREACHABLE)
-"""What says something about an address, and not about what was to be sent there: a record with a
-key that is none must not keep others from the address that it names."""
+"""Failures that are the fault of the address, not of the record that named it: a record with an
+invalid key must not put the addresses of other peers on back-off."""
 
 
 class DialHost(Protocol):
@@ -40,25 +40,25 @@ class DialHost(Protocol):
         """Elapsed seconds."""
 
     def carrier(self, peer_id: NodeId, early: Early | None = None) -> Carrier:
-        """What moves packets to a peer; ``early`` is what travels with them, which is marked given
-        before one goes to a socket."""
+        """What moves packets to a peer. ``early`` travels with them, and is marked as given before
+        one goes to a socket."""
 
     def early_for(self, contact: Contact) -> Early | None:
         """What may travel with a dial of ``contact``."""
 
     def early_is_over(self, contact: Contact, early: Early) -> None:
-        """The dial that carried it has ended."""
+        """The dial that carried ``early`` has ended."""
 
     async def connect_relay(self, relay: RelayStrat) -> None:
-        """Have a direct path to a relay. Raises :class:`FastFail`."""
+        """Make sure that there is a direct path to a relay. Raises :class:`FastFail`."""
 
     def expect_hint(self, packet: bytes, tell: Callable[[Cause], None]) -> Callable[[], None]:
-        """Have ``tell`` called if a relay says that it could not pass ``packet`` on; returns the
-        function that ends the expectation."""
+        """Have ``tell`` called if a relay says that it could not pass ``packet`` on. Returns a
+        function that ends this."""
 
 
 class Patience:
-    """How long an answer to a dial is waited for, and when it is sent again meanwhile."""
+    """How long to wait for the answer to a dial, and when to repeat the dial meanwhile."""
 
     __slots__ = ("_deadline_s", "_dial", "_now", "_timer")
 
@@ -109,8 +109,8 @@ class Dialler:
         self.backoff: Final = Backoff()
 
     async def attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
-        """One try. None if it gave a path, which the channels have announced already. Cancelling
-        it closes what it has opened."""
+        """Try ``strategy`` once. None if that opened a path, which the channels have announced by
+        then. Cancelling closes whatever was opened."""
         started_s = self._host.now()
         if isinstance(strategy, TCPStrat):
             cause = await self._attempt_tcp(strategy, contact)
@@ -134,10 +134,10 @@ class Dialler:
             elif cause and cause.reason is AttemptReason.LOST and not connection.was_open:
                 cause = Cause(AttemptReason.UNREACHABLE, cause.detail)
         finally:
-            # Cancelled in the very turn in which it worked, it has won all the same.
+            # If it was cancelled in the very turn in which it succeeded, the path stays.
             if cause is not None and self._channels.path_of(connection.number) is None:
                 connection.abort(cause.detail or cause.reason)
-        # An address where somebody else answers is a good address, of another peer.
+        # An address that somebody answers at works, even if it is another peer.
         if connection.was_open:
             self.backoff.worked(strategy.address)
         elif cause is not None and cause.reason in ADDRESS_FAILED:
@@ -156,7 +156,7 @@ class Dialler:
     async def _handshake(
         self, contact: Contact, strategy: CommStrat, timeout_s: float
     ) -> Cause | None:
-        """None if it worked, else what it failed for."""
+        """None if it succeeded, otherwise why it failed."""
         loop = asyncio.get_running_loop()
         result: asyncio.Future[Path | Cause] = loop.create_future()
 

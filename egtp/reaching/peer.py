@@ -22,16 +22,16 @@ from egtp.values.identity import NodeId
 __all__ = ["CROSSED_S", "Explanation", "Peer", "Search", "preferred"]
 
 CROSSED_S: Final = 5.0
-"""Two connections to one peer that begin this close together were dialled from both ends."""
+"""Two paths, one dialled from each end, that begin less than this apart are crossed dials."""
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
-    """Which of two confirmed paths to one peer stays; ``new`` was confirmed later here, which the
-    other end may see otherwise. Both ends come to the same answer.
+    """Which of two confirmed paths to one peer stays. ``new`` is the one that this end confirmed
+    later; the other end may have seen them in the opposite order. Both come to the same answer,
+    unless they disagree on whether dials crossed: :func:`outlasting` settles that.
 
-    The newer one, since its dialler had a reason to dial; but if both ends dialled at about the
-    same time, the one dialled by the smaller nodeId. Which of its own a dialler began later, it has
-    told in the handshake.
+    The newer path stays, since its dialler had a reason to dial; but of crossed dials, the one from
+    the smaller nodeId. If one end dialled both, its handshakes have told when it began each.
     """
     if old.incarnation != new.incarnation:
         return new
@@ -44,16 +44,16 @@ def preferred(old: Path, new: Path, me: NodeId) -> Path:
 
 
 def outlasting(one: Path, other: Path, me: NodeId) -> Path:
-    """Which of two paths is used when it turns out that the two ends have not come to the same
-    answer: whether dials crossed is a matter of seconds, and each end counts them by itself. So
-    this goes by what both see alike."""
+    """Which of two paths is used once it shows that the two ends prefer different ones: each judges
+    by its own clock whether dials crossed. So this depends only on what both ends see alike."""
     if one.dialled == other.dialled:
         return max(one, other, key=_order_of_dialling)
     return one if one.dialled == (me < one.peer_id) else other
 
 
 def _order_of_dialling(path: Path) -> tuple[int, int]:
-    """Of two in the same millisecond, either will do, if only it is the same at both ends."""
+    """The dialler's session index breaks ties within a millisecond: either path will do, as long as
+    both ends choose the same one."""
     session = path.session
     return path.dialled_at_ms, session.index if path.dialled else session.remote_index
 
@@ -61,7 +61,7 @@ def _order_of_dialling(path: Path) -> tuple[int, int]:
 @dataclass(frozen=True, slots=True)
 class Explanation:
     """How a peer is reached and why, or why it is not: what ``node.why(peer_id)`` returns.
-    ``str()`` shows it in lines for people."""
+    ``str()`` formats it as lines for people."""
 
     peer_id: NodeId
     record: SignedCommRecord | None
@@ -75,16 +75,16 @@ class Explanation:
     round_trip_s: float | None
     """The round trip in seconds, as last measured on the best path."""
     silent_s: float | None
-    """For how many seconds nothing has come on the best path. A silent peer that a query waits for
-    is pinged (``silent_path_s``), so one that is merely slow to answer is never silent for long."""
+    """Seconds since anything came on the best path. A silent peer that a query waits for is pinged
+    (``silent_path_s``), so one that is merely slow to answer is never silent for long."""
     open_queries: int
-    """Queries of this node to the peer that are open."""
+    """How many queries from this node to the peer are open."""
     attempts: tuple[Attempt, ...]
     """The failed attempts of the last search for a path."""
 
     runs_twice: bool = False
-    """Whether two processes have signed its records in turn, so that a copy of its identity is in
-    use: either may answer what the peer is asked."""
+    """Whether two processes have signed its records in turn. Then a copy of its identity is in use,
+    and either process may answer queries to the peer."""
 
     def __str__(self) -> str:
         lines = [f"peer {self.peer_id}"]
@@ -107,7 +107,7 @@ class Explanation:
 
 
 class Search:
-    """A search for a path that is under way. ``found`` is done when there is one."""
+    """A search under way for a path. ``found`` is done once there is one."""
 
     __slots__ = ("found", "task")
 
@@ -115,7 +115,7 @@ class Search:
         self, run: Callable[[asyncio.Future[None]], Coroutine[None, None, FastFail | None]]
     ) -> None:
         self.found: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
-        # It may end without waiting, and is to be known as the search by then.
+        # Begun later: it may end without ever waiting, and must be registered by then.
         self.task: Final = begin_later(partial(run, self.found))
 
     def path_opened(self) -> None:
@@ -124,61 +124,65 @@ class Search:
 
 
 class Peer:
-    """One peer. ``waiting`` holds messages for which there is no path yet."""
+    """One peer. ``waiting`` holds the messages for which there is no path yet."""
 
     def __init__(self, peer_id: NodeId) -> None:
         self.peer_id: Final = peer_id
         self.is_wanted = False
-        """Whether anybody here has asked or named it; if not, it is a stranger. Set by the book."""
+        """Whether somebody here wants, or has wanted, to reach it; if not, it is a stranger. Set by
+        the book."""
         self.record: SignedCommRecord | None = None
         self.source = ""
         self.learned_s = 0.0
         self._former: bytes | None = None
-        """The incarnation of records before those of the present one."""
+        """The incarnation whose records came before those of the present one."""
         self.runs_twice = False
-        """Whether two processes sign its records by turns, each with one that is newer than the
-        other's: after a restart, the former one never signs again."""
+        """Whether two processes sign its records in turn, each superseding the other's. A mere
+        restart looks different: the former process never signs again."""
         self._contact: Contact | None = None
-        """As of the record, when it was last asked for."""
+        """Made from the record when it was last asked for."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
         self.relayed: Path | None = None
         self.superseded: dict[Path, float] = {}
-        """Older paths that still receive, and may be used again; and since when that is so."""
+        """Paths that gave way to another: they still receive, and may be used again. The value is
+        when that was last decided."""
         self.retired: list[Path] = []
-        """Paths that the peer wants to be left alone on: they only receive."""
+        """Paths on which the peer asked to be left alone: they only receive."""
         self.waiting: dict[Outgoing, None] = {}
         self.waiting_bytes = 0
         self.search: Search | None = None
-        """For any path, on behalf of the messages that wait."""
+        """For any path."""
         self.direct_search: Search | None = None
-        """For a direct path, on behalf of what goes through this peer as a relay."""
+        """For a direct path: to a relay, or to a peer that so far is reached through relays."""
         self.direct_due_s = float("inf")
-        """When to search for a direct path, since the peer has said where there may be one."""
+        """When to search for a direct path, once the peer has said where it may be reached."""
         self.direct_again_s = float("-inf")
-        """No sooner than this at the peer's word."""
+        """The peer's word begins no other such search before this."""
         self.pushes: TokenBucket | None = None
-        """How many records it may push, once it has pushed one."""
+        """Limits the records that it pushes; None until the first."""
         self.attempts: tuple[Attempt, ...] = ()
         self.notes: TokenBucket | None = None
-        """How many sessions it may say it does not know, once it has said so of one."""
+        """Limits its notes of unknown sessions; None until the first."""
         self.early: Early | None = None
-        """What travels with a dial at present."""
+        """What travels with a dial that is under way."""
         self.seek_again_s = float("inf")
-        """When to search again, for messages that an earlier path was given."""
+        """When to search again for messages that were given away before, and so cannot fail
+        fast."""
         self.failed_searches = 0
         self.away_until_s = float("-inf")
-        """Until when the peer asked to be left alone: not beyond the path that it said so on."""
+        """Until when the peer asked to be left alone; reset once all paths on which it asked that
+        are gone."""
         self.renewal: asyncio.Task[None] | None = None
-        """A handshake under way that replaces an old session."""
+        """A handshake under way that is to replace an old session."""
         self.renewed_s = float("-inf")
-        """When one was begun last, or a search beside a silent path."""
+        """When a renewal, or a search beside a silent path, last began."""
 
     @property
     def best_path(self) -> Path | None:
         """Where to send now: the direct path if there is one. A path whose session the peer seems
-        to have lost is not used while a search for a better one is under way."""
+        to have lost is not used while a search is under way."""
         path = self.direct
         if path is not None and not path.suspect:
             return path
@@ -193,7 +197,7 @@ class Peer:
 
     @property
     def others(self) -> list[Path]:
-        """Paths that only receive, and end when nothing comes any more."""
+        """Paths that only receive, and end once they are idle."""
         return [*self.superseded, *self.retired]
 
     def learn(self, record: SignedCommRecord, source: str, now_s: float) -> bool:
@@ -220,7 +224,8 @@ class Peer:
         return contact or self.hearsay
 
     def add_path(self, path: Path, me: NodeId, now_s: float) -> None:
-        """A path was confirmed; of two alike, one from now on only receives."""
+        """A path was confirmed. Of two direct paths, or two relayed ones, one only receives from
+        now on."""
         old = self.relayed if path.relayed else self.direct
         stays = path if old is None else preferred(old, path, me)
         if path.relayed:
@@ -246,20 +251,20 @@ class Peer:
                 self.direct = path
 
     def retire(self, path: Path) -> None:
-        """The peer asks to be left alone on a path: it only receives from now on."""
+        """The peer asks to be left alone on a path, which only receives from now on."""
         if path in (self.direct, self.relayed):
             self.remove_path(path)
             self.retired.append(path)
 
     def remove_path(self, path: Path) -> None:
-        """A path is gone. One that was superseded takes its place if it still lives."""
+        """A path is gone. If there is a superseded one of its kind, that takes its place."""
         if path in self.superseded:
             del self.superseded[path]
             return
         if path in self.retired:
             self.retired.remove(path)
             if not self.retired:
-                # It has closed by now, and may be there again already.
+                # The peer has closed by now, and may already be back.
                 self.away_until_s = float("-inf")
             return
         successor = next((p for p in self.superseded if p.relayed == path.relayed), None)
@@ -277,7 +282,7 @@ class Peer:
         self.waiting_bytes += len(outgoing.message)
 
     def take_waiting(self) -> list[Outgoing]:
-        """All that waits, which then waits no longer."""
+        """Remove and return all that waits."""
         waiting = list(self.waiting)
         for outgoing in waiting:
             outgoing.queued = False
@@ -286,7 +291,7 @@ class Peer:
         return waiting
 
     def drop_waiting(self, outgoing: Outgoing) -> None:
-        """A message that waits here is not wanted any more."""
+        """A message is not wanted any more: drop it if it waits here."""
         if outgoing in self.waiting:
             del self.waiting[outgoing]
             outgoing.queued = False

@@ -1,4 +1,4 @@
-"""The peers that a node knows, and whom of them it forgets."""
+"""The peers that a node knows, and which of them it forgets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from egtp.values.identity import NodeId
 __all__ = ["LOOKS", "PeerBook"]
 
 LOOKS: Final = 16
-"""Peers that are looked at to find one that may be forgotten, beside those that are. To look at all
-of them would let strangers keep the node busy."""
+"""How many peers to look at, beyond those to be forgotten, to find enough that may be. Looking at
+all of them each time would let strangers keep this node busy."""
 
 
 class PeerBook:
-    """The peers of a node, those least recently used first; bounded.
+    """The peers of a node, least recently used first; bounded.
 
-    Strangers have a share of it. Above that they make room for each other, so that no crowd of
-    them makes this node forget where those are that somebody here has to do with. If all of them
-    are in use, the book grows: those who let them in see to it that there are not too many.
+    Strangers have a share of the book. Above it they make room for each other, so no crowd of
+    strangers can make this node forget where the peers are that somebody here wants to reach. If
+    all peers are in use, the book grows; whoever admits paths limits how many can be.
     """
 
     def __init__(
@@ -33,9 +33,9 @@ class PeerBook:
         self._is_needed = is_needed
         self._peers: dict[NodeId, Peer] = {}
         self._strangers: dict[NodeId, None] = {}
-        """In order of use, too."""
+        """Least recently used first, too."""
         self.watched: Final[dict[Peer, None]] = {}
-        """Those with whom something is going on that wants to be looked at."""
+        """Peers with whom something is going on: upkeep looks at them each time."""
         self.find: Final[Callable[[NodeId], Peer | None]] = self._peers.get
         """The peer, if it is known."""
 
@@ -48,7 +48,7 @@ class PeerBook:
         return None if peer is None else peer.best_path
 
     def get(self, peer_id: NodeId) -> Peer:
-        """The peer, made if it is not known yet, and now the one used last."""
+        """The peer, created if it is not known yet, and now the most recently used."""
         peer = self._peers.pop(peer_id, None)
         if peer is None:
             peer = Peer(peer_id)
@@ -60,28 +60,28 @@ class PeerBook:
         return peer
 
     def want(self, peer: Peer) -> None:
-        """Somebody here has to do with the peer: it is no stranger from now on."""
+        """Somebody here wants to reach the peer: it is no stranger from now on."""
         peer.is_wanted = True
         self._strangers.pop(peer.peer_id, None)
 
     def watch(self, peer: Peer) -> None:
-        """Have the peer looked at the next time, whatever else is known of it."""
+        """Have upkeep look at the peer the next time, whatever its state."""
         self.watched[peer] = None
 
     def all(self) -> list[Peer]:
         return list(self._peers.values())
 
     def _make_room(self) -> None:
-        """For one more stranger."""
+        """Make room for one more peer, which begins as a stranger."""
         too_many = len(self._peers) + 1 - self._peers_max
         if too_many > 0:
             above_share = min(too_many, max(0, self._strangers_above))
             self._forget(self._strangers, above_share)
-            # Strangers above their share who are in use cost nobody else his place.
+            # If strangers above their share are in use, nobody else is forgotten instead.
             self._forget(self._peers, too_many - above_share)
 
     def has_room_for_stranger(self, peer_id: NodeId) -> bool:
-        """Whether a stranger may come and stay without the book growing for it."""
+        """Whether the book can take a stranger without growing; may forget others for that."""
         if peer_id in self._peers or len(self._peers) < self._peers_max:
             return True
         self._forget(self._strangers, self._strangers_above)
@@ -89,12 +89,12 @@ class PeerBook:
 
     @property
     def _strangers_above(self) -> int:
-        """How many strangers there are above their share, if one more comes."""
+        """How many strangers would be above their share with one more."""
         return len(self._strangers) + 1 - self._strangers_max
 
     def _forget(self, those: dict[NodeId, Any], count: int) -> None:
-        """Forget the first of those that are not in use. Those that are in use have just been
-        used, and are looked at last the next time."""
+        """Forget the first ``count`` that are not in use. Those found in use count as just used, so
+        the next time they are looked at last."""
         for peer_id in list(islice(those, LOOKS + count)) if count > 0 else ():
             if self._peers[peer_id].in_use or self._is_needed(peer_id):
                 those[peer_id] = those.pop(peer_id)

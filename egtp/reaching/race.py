@@ -1,7 +1,8 @@
-"""A race of strategies: each begins when the one before it has failed, or has had its stagger.
+"""A race of strategies: the next begins when one has failed, or the last begun had its stagger.
 
-A newer contact may join while it is on: what was next of the older one is dropped, what is under
-way goes on beside it, and the first path wins. So an address that is stale costs no time.
+A newer contact may join during the race: strategies of the older one that have not begun are
+dropped, attempts under way go on beside the new ones, and the first path wins. So a stale address
+costs no time.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ __all__ = ["Race"]
 
 
 class Race:
-    """For one peer. It may be run again when there is something new to try.
+    """The race for a path to one peer. It may be run again when there is something new to try.
 
-    Invariant: no strategy is tried twice at a time with the same key.
+    Invariant: no two attempts under way have both the same strategy and the same channel key.
     """
 
     def __init__(
@@ -33,7 +34,7 @@ class Race:
     ) -> None:
         """
         :param attempt: tries a strategy; see :meth:`egtp.reaching.dialling.Dialler.attempt`.
-        :param plan: what to try of a contact, and in what order.
+        :param plan: which strategies of a contact to try, and in what order.
         :param found: done when there is a path, whoever opened it.
         """
         self._attempt = attempt
@@ -43,22 +44,22 @@ class Race:
         self._to_begin: list[CommStrat] = []
         self._racing: dict[asyncio.Task[Attempt | None], tuple[CommStrat, bytes]] = {}
         self._may_begin = False
-        """Whether it is the turn of the next."""
+        """Whether the next strategy may begin."""
         self._patient_until_s = 0.0
-        """On the loop's clock: when the stagger of the one who began last is over."""
+        """When the stagger of the last one begun is over, on the loop's clock."""
         self._has_changed = False
         self._change: asyncio.Future[None] | None = None
-        """Done when something has changed; there is one only while that is waited for."""
+        """Done when something has changed; None unless :meth:`run` waits for that."""
         self._faltered = asyncio.Event()
         self.contact: Contact | None = None
-        """Whose strategies were the last to join."""
+        """The contact that joined last."""
         self.contacts = 0
-        """How many have joined."""
+        """How many contacts have joined."""
         self.attempts: list[Attempt] = []
-        """What was tried in vain, or passed over, in the order of its end."""
+        """What was tried in vain or ruled out, in the order in which that became known."""
 
     def join(self, contact: Contact) -> None:
-        """Try these strategies from now on, and none of an older contact any more."""
+        """From now on begin the strategies of ``contact``, and no more of older ones."""
         if contact == self.contact:
             return
         self.contact = contact
@@ -73,12 +74,14 @@ class Race:
         self._wake()
 
     async def faltered(self) -> None:
-        """Return when the one who joined last has not won in its first stagger, or has failed."""
+        """Return once the last contact to join has faltered: since then a stagger has passed, an
+        attempt has failed, or nothing was left to try."""
         await self._faltered.wait()
 
     async def run(self, scout: Awaitable[None] | None = None) -> None:
-        """Return when there is a path, or when everything has failed and ``scout`` has ended, who
-        may bring others to join. What is under way then is given up, the scout too."""
+        """Return when there is a path, or when everything has failed and ``scout`` has ended, which
+        may have other contacts join. Whatever is still under way then is cancelled, ``scout``
+        too."""
         scouts = [] if scout is None else [asyncio.ensure_future(scout)]
         for one in (self._found, *scouts):
             one.add_done_callback(self._wake)
@@ -90,7 +93,7 @@ class Race:
                     self._faltered.set()
                     if all(one.done() for one in scouts):
                         break
-                # Only who is next to begin, and a scout, want to know that a stagger is over.
+                # The end of a stagger matters only to the next strategy and to a waiting scout.
                 is_timed = self._to_begin or (scouts and not self._faltered.is_set())
                 await self._wait(self._patient_until_s if is_timed else None)
                 self._collect()
@@ -118,7 +121,7 @@ class Race:
             self._change.set_result(None)
 
     async def _wait(self, until_s: float | None) -> None:
-        """Until something has changed, or the one who began last has had its stagger."""
+        """Wait until something has changed, or until ``until_s``, when a stagger is over."""
         if not self._has_changed:
             loop = asyncio.get_running_loop()
             self._change = loop.create_future()

@@ -1,6 +1,6 @@
-"""Finding a path to a peer: try what is known, and look up what is newer as soon as that falters.
+"""Finding a path to a peer: try what is known, and look up newer records as soon as that falters.
 
-What is found is tried as it is found, beside what is still under way.
+Each record is tried as soon as it is found, beside what is still under way.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from egtp.values.identity import NodeId
 __all__ = ["ReachHost", "Reacher"]
 
 CONTACTS_MAX: Final = 8
-"""How many records of a peer are dialled in one search. Each names eight addresses, of anybody, and
-whoever signs ever newer ones would have one more dialled for each node of a DHT that is asked."""
+"""How many records of a peer one search dials. Each names up to eight addresses, which may be
+anybody's, and a peer that signs ever newer ones could add one for each DHT node that is asked."""
 
 
 class ReachHost(Protocol):
@@ -40,7 +40,7 @@ class ReachHost(Protocol):
     def unix_time(self) -> float: ...
 
     def learn(self, record: SignedCommRecord, source: str) -> bool:
-        """Take a verified record. True if it is news."""
+        """Take a verified record. True if it is newer than what was known."""
 
     @property
     def near(self) -> tuple[Interface, ...]:
@@ -73,9 +73,9 @@ class Reacher:
     async def reach(
         self, peer: Peer, found: asyncio.Future[None], *, with_relays: bool = True
     ) -> None:
-        """Return once ``peer`` has a path, whoever opened it; ``found`` is done when it has.
+        """Return once ``peer`` has a path, whichever end opened it; ``found`` is done then.
 
-        Raises :class:`FastFail` with every attempt. Cancelling it closes what it has opened.
+        Raises :class:`FastFail`, which lists every attempt. Cancelling closes whatever was opened.
         """
         away_s = peer.away_until_s - self._host.now()
         if away_s > 0:
@@ -102,7 +102,7 @@ class Reacher:
             return
         last = self._contact(peer)
         if last is not None:
-            # It may have expired, and nothing newer be known to anybody: better than nothing.
+            # Even if it has expired, it is worth a try when nobody knows a newer one.
             race.join(last)
             await race.run()
         if not found.done():
@@ -110,7 +110,7 @@ class Reacher:
             raise FastFail(f"no way to reach {peer.peer_id}{why}", tuple(race.attempts))
 
     def _why_not(self, peer: Peer, contact: Contact | None) -> str:
-        """What no attempt can say."""
+        """Why nothing could be attempted; empty if the attempts tell enough."""
         if contact is not None:
             return "" if contact.tcp or contact.relays else ": its record names none"
         if peer.record is not None:
@@ -139,7 +139,7 @@ class Reacher:
         )
 
     async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:
-        """Let those join the race that are newer than what is known, as they are found."""
+        """Have newer records join the race as they are found."""
         if race.contact is not None:
             await race.faltered()
         started_s = self._host.now()
@@ -151,14 +151,14 @@ class Reacher:
                 contact = self._contact(peer)
                 if contact is not None:
                     race.join(contact)
-                    # What a service knows by heart is mostly right: it need not ask around.
+                    # What a service has cached is mostly right, so it need not ask around yet.
                     await race.faltered()
         if seen == first:
             took_s, cause = self._host.now() - started_s, lookup.cause
             race.attempts.append(Attempt(None, cause.reason, took_s, cause.detail))
 
     async def renew(self, peer: Peer, path: Path) -> None:
-        """Replace a session by a new one over the same route, if that works."""
+        """Replace a session with a new one over the same route, if that works."""
         contact = self._contact(peer)
         if contact is None:
             return

@@ -1,8 +1,8 @@
-"""One lookup of a peer at a time, whoever searches for it (single flight).
+"""At most one lookup of each peer at a time, shared by all searches for it (single flight).
 
-A peer may be searched for twice at once: as somebody to talk to, and as a relay to others. Both
-want the same records, so they share the search for them: it goes on as long as one of them wants
-more, and ends with the last.
+A peer may be searched for twice at once: for any path, and for a direct one, such as a relay needs.
+Both searches want the same records, so they share a lookup, which goes on while either wants more
+and ends with the last of them.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["SharedLookup", "SharedLookups"]
 
 
 class SharedLookup:
-    """A stream of records, read no faster than somebody wants them. ``with`` it for as long as it
-    is wanted: it ends with the last of those."""
+    """A stream of records, read no faster than somebody wants them. Use it as an async context
+    manager: the lookup ends when its last user leaves."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class SharedLookup:
     ) -> None:
         """:param ended: called when nobody wants it any more."""
         self.found = 0
-        """How many records there were."""
+        """How many records there have been."""
         self.cause = Cause(AttemptReason.NOT_FOUND)
         """Why there are no more."""
         self._wanted_by = 0
@@ -49,7 +49,7 @@ class SharedLookup:
         self._task.add_done_callback(lambda _: self._changed.set())
 
     async def more(self, seen: int) -> bool:
-        """Wait until more than ``seen`` records were found. False if there are no more."""
+        """Wait until more than ``seen`` records have been found. False if there are no more."""
         self._is_wanted.set()
         while self.found <= seen and not self._task.done():
             self._changed.clear()
@@ -65,7 +65,7 @@ class SharedLookup:
         if not self._wanted_by:
             self._ended()
             self._task.cancel()
-            # A coroutine that is dropped where it waits may wait for nothing more.
+            # A coroutine that is closed while it waits must not wait again.
             if kind is not GeneratorExit:
                 await asyncio.gather(self._task, return_exceptions=True)
 
@@ -88,7 +88,7 @@ class SharedLookup:
             said, failure = str(error), error.reason.value
             self.cause = Cause(AttemptReason(failure), "" if said == failure else said)
         except Exception as error:
-            # Whatever the service raises, the search goes on: its failure is one more attempt.
+            # Whatever a service raises, the search goes on: this is one more failed attempt.
             self.cause = Cause(AttemptReason.LOOKUP_RAISED, str(error) or type(error).__name__)
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a lookup service raised", "exception": error}
@@ -96,7 +96,7 @@ class SharedLookup:
 
 
 class SharedLookups:
-    """Those under way, at most one of a peer."""
+    """The lookups under way, at most one per peer."""
 
     def __init__(
         self,
@@ -104,8 +104,8 @@ class SharedLookups:
         take: Callable[[SignedCommRecord], object],
         timeout_s: float,
     ) -> None:
-        """:param take: is given each record that is found.
-        :param timeout_s: how long a lookup may take, what it waits for those who want it included.
+        """:param take: called with each record that is found.
+        :param timeout_s: how long a lookup may take, including its waits until more is wanted.
         """
         self._service = service
         self._take = take
@@ -116,7 +116,7 @@ class SharedLookups:
         return len(self._under_way)
 
     def of(self, peer_id: NodeId, newer_than: int) -> SharedLookup:
-        """The lookup of a peer that is under way, or a new one. To be entered at once."""
+        """The lookup of a peer that is under way, or a new one. Enter it at once."""
         lookup = self._under_way.get(peer_id)
         if lookup is None:
             records = resolve_stream(self._service, peer_id, newer_than=newer_than)

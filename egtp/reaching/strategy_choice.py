@@ -1,6 +1,6 @@
-"""Choosing ways to reach a peer: which addresses, in what order, and which to leave alone.
+"""How to reach a peer: which addresses to try, in what order, and which to leave alone (pure).
 
-Pure. Back-off is per address and not per peer: one bad address says nothing about the next.
+Back-off is per address, not per peer: one bad address says nothing about the next.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ __all__ = ["Backoff", "Plan", "plan"]
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 10.0
-"""A dead address is not bothered much by that, and a peer that is back is not missed for long."""
+"""Long enough to spare a dead address, short enough to notice soon that a peer is back."""
 BACKOFF_ADDRESSES_MAX: Final = 4096
 
 
 class Backoff:
-    """How long each address that failed is left alone: doubling, up to ten seconds."""
+    """How long each failed address is left alone: doubling each time, up to ten seconds."""
 
     def __init__(self) -> None:
         self._until: dict[Address, tuple[float, float]] = {}
 
     def failed(self, address: Address, now_s: float) -> None:
         until, pause = self._until.pop(address, (float("-inf"), 0.0))
-        # Left alone for as long again as it had to be: the earlier failures say nothing any more.
+        # Once it was left alone for twice its pause, earlier failures say nothing any more.
         pause = min(2 * pause, BACKOFF_MAX_S) if now_s <= until + pause else BACKOFF_FIRST_S
         self._until[address] = (now_s + pause, pause)
         if len(self._until) > BACKOFF_ADDRESSES_MAX:
@@ -41,11 +41,11 @@ class Backoff:
             self._until.pop(address, None)
 
     def forget(self) -> None:
-        """What failed so far says nothing any more."""
+        """Forget all failures: they say nothing any more."""
         self._until.clear()
 
     def remaining_s(self, address: Address, now_s: float) -> float:
-        """0 if the address may be tried now."""
+        """How long the address is still left alone; 0 if it may be tried now."""
         if not self._until:
             return 0.0
         until, _ = self._until.get(address, (now_s, 0.0))
@@ -54,12 +54,12 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to try, in order, and what not to try, with the reason."""
+    """What to try, in what order; and what not to try, and why."""
 
     tcp: tuple[TCPStrat, ...]
-    """To be raced with a stagger, IPv6 and IPv4 in turns."""
+    """Raced with a stagger, IPv6 and IPv4 alternating."""
     relays: tuple[RelayStrat, ...]
-    """In the order of the record, after the addresses."""
+    """Tried after the addresses, in the order of the record."""
     refused: tuple[tuple[CommStrat, Cause], ...]
 
 
@@ -76,7 +76,7 @@ def plan(
     """How to reach the peer of ``contact``, from a machine with these interfaces."""
     allowed: list[TCPStrat] = []
     refused: list[tuple[CommStrat, Cause]] = []
-    # Named twice, tried once: else a record could make every dialler knock many times at one door.
+    # An address named twice is tried once, lest a record make each dialler hit it many times.
     for strategy in dict.fromkeys(contact.tcp):
         reason = why_not_dial(
             strategy.address, private_addresses=private_addresses, interfaces=interfaces
@@ -99,7 +99,7 @@ def plan(
 
 
 def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:
-    """IPv6 first, then IPv4, then IPv6 ... each family in its own order (RFC 8305)."""
+    """Alternate IPv6 and IPv4, IPv6 first, each family in its own order (RFC 8305)."""
     six = [s for s in strategies if len(s.address.ip) == 16]
     four = [s for s in strategies if len(s.address.ip) == 4]
     mixed = []
