@@ -1,1 +1,1 @@
-"""How fast EGTP is, beside what a Python programmer could pick instead. See docs/benchmarks.md."""
+"""How fast EGTP is, compared with what one could pick instead in Python. See docs/benchmarks.md."""

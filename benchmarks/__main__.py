@@ -66,7 +66,7 @@ def _names() -> list[str]:
 
 
 def allow_files() -> None:
-    """Thousands of connections are as many open files."""
+    """Raise the limit on open files: each of thousands of connections is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -29,7 +29,7 @@ class Session(Protocol):
 
 Connect: TypeAlias = Callable[[Settings], Coroutine[Any, Any, Session]]
 Serve: TypeAlias = Callable[[Settings], Coroutine[Any, Any, object]]
-"""Starts, and returns the address that clients are told."""
+"""Starts a server, and returns the address to give to clients."""
 Run: TypeAlias = Callable[[Coroutine[Any, Any, None]], None]
 
 

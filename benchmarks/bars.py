@@ -12,7 +12,7 @@ OURS, THEIRS = "#d55e00", "#0072b2"
 
 
 def bar_chart(title: str, bars: Sequence[tuple[str, float]], *, ours: str, mark: float) -> str:
-    """``mark`` is the value where a line is drawn across: the reference. Values are 0 or above."""
+    """``mark`` is the reference, where a line is drawn across. No value is negative."""
     most = max([mark, *(value for _, value in bars)])
     scale = (WIDTH - LEFT - 60) / most
     height = TOP + LINE * len(bars) + 16

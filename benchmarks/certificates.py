@@ -55,7 +55,7 @@ def _certificate(
         .add_extension(x509.SubjectAlternativeName([loopback, x509.DNSName("localhost")]), False)
         .add_extension(x509.BasicConstraints(is_ca, None), True)
         .add_extension(_usage(is_ca=is_ca), True)
-        # Whose key it is, and whose vouches for it: from Python 3.13 on both have to be named.
+        # From Python 3.13 on, a certificate must name both its own key and its issuer's.
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key()), False
@@ -89,7 +89,7 @@ def server_context(folder: str) -> ssl.SSLContext:
 
 @functools.cache
 def client_context(folder: str) -> ssl.SSLContext:
-    """Made once, as a program would."""
+    """Made only once, as a program would."""
     context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_cert_chain(f"{folder}/client.pem", f"{folder}/client.key")

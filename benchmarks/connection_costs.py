@@ -3,7 +3,7 @@
 ``python benchmarks/connection_costs.py``
 
 No socket is involved: the transport takes everything and does nothing, so these are the costs of
-the connection alone. Nanoseconds of this machine, this minute: compare the rows with each other.
+the connection alone. Nanoseconds depend on the machine and the minute: compare rows of one run.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from egtp.tcp.connection import TCPConnection
 ROUNDS: Final = 7
 SIZES: Final = (150, 4200, 65_000)
 PIECE_BYTES: Final = 1448
-"""What one segment of the Internet carries."""
+"""The payload of a TCP segment, as usual on the Internet."""
 
 
 class NoSocket:
@@ -62,7 +62,7 @@ def open_connection(owner: Owner, number: int = 1) -> TCPConnection:
 
 
 def ns_per(count: int, work: Callable[[], None]) -> float:
-    """The best of some rounds, per one of ``count`` things that ``work`` does."""
+    """Nanoseconds for each of the ``count`` things that ``work`` does, in the best round."""
     best = float("inf")
     for _ in range(ROUNDS):
         started = time.perf_counter()
@@ -99,7 +99,7 @@ def cut(stream: bytes, size: int) -> list[bytes]:
 
 
 def idle_bytes(count: int = 2000) -> float:
-    """Memory of a connection over which packets went, without its transport."""
+    """Memory of a connection that has carried packets, without its transport."""
     owner, packet = Owner(), frame(bytes(150))
     open_connection(owner).data_received(packet)
     tracemalloc.start()

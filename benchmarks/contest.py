@@ -1,4 +1,4 @@
-"""Who takes part, in what, and what each of them does not do that EGTP does."""
+"""The contestants: which suites they take part in, and which of EGTP's features they lack."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Work:
     bytes: int = 100
 
     def order(self, warm_up_s: float, seconds: float) -> dict[str, Any]:
-        """What the client is told."""
+        """What to tell the client."""
         timing = {"work": self.kind, "warm_up_s": warm_up_s, "seconds": seconds}
         return asdict(self) | timing
 
@@ -28,7 +28,7 @@ class Work:
 class Suite:
     works: tuple[Work, ...]
     reference: str
-    """The contestant that is measured right beside each of the others."""
+    """The contestant measured right beside each of the others."""
     reference_works: tuple[Work, ...]
 
 
@@ -36,11 +36,11 @@ class Suite:
 class Contestant:
     name: str
     module: str
-    """A module of :mod:`benchmarks.contestants`, or a file for Node there."""
+    """A module of :mod:`benchmarks.contestants`, or a Node script there."""
     suites: frozenset[str]
     lacks: str
     package: str = ""
-    """The distribution that it needs, as it is named on PyPI."""
+    """The distribution that it needs, by its name on PyPI."""
     form: str = ""
     compiled: bool = False
     """Runs on the package that ``make test-compiled`` builds, not on the sources."""

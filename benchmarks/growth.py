@@ -3,9 +3,9 @@ records that a DHT node stores.
 
 ``python -m benchmarks.growth [--only NAME] [--json FILE] [--plots DIR] [--into PAGE]``
 
-Processor time of both sides for each query, and memory for each item: wall time would say more of
-the machine than of the code. Each point has processes of its own. What grows no faster than
-n log n in all grows no faster than log n for each item; the last column tells by how much.
+It measures processor time of both sides per query, and memory per item: wall time would say more
+about the machine than about the code. Each point has processes of its own. If the total grows no
+faster than n log n, the cost per item grows no faster than log n; "x smallest" shows by how much.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ SETTLE_S = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The cost at one size. ``bytes_each`` is 0 where memory was not weighed."""
+    """The cost at one size. ``bytes_each`` is 0 where memory was not measured."""
 
     size: int
     cpu_us: float
-    """Of both sides, for each query; of the store, for each record."""
+    """Of both sides per query; of the store per record."""
     bytes_each: float = 0.0
 
 
@@ -56,17 +56,17 @@ def _query(at_once: int, seconds: float, size: int = 100) -> dict[str, Any]:
 
 
 def known_peers(size: int, seconds: float) -> Point:
-    """64 queries in flight to one peer, by a node that knows ``size`` others."""
+    """64 queries in flight to one peer, from a node that knows ``size`` others."""
     with Pair(EGTP, known=size) as pair:
         before = pss_bytes(pair.client.process.pid)
-        # The first work makes the node, with all that it knows.
+        # The first work creates the node, with all that it knows.
         facts = pair.measure(_query(64, seconds))
         grown = pss_bytes(pair.client.process.pid) - before
         return Point(size, cpu_us(facts), grown / size)
 
 
 def connections(size: int, seconds: float) -> Point:
-    """64 queries in flight by one peer, of a node that ``size`` others are connected to."""
+    """64 queries in flight from one peer, to a node that has ``size`` other connections."""
     with Pair(EGTP) as pair:
         _, bytes_each = pair.hold(size, SETTLE_S)
         pair.client = pair.another_client(EGTP)
@@ -91,7 +91,7 @@ def body_size(size: int, seconds: float) -> Point:
 
 
 def stored_records(size: int, _: float) -> Point:
-    """One more record is taken by a store of ``size`` others, and given away ten times."""
+    """A store of ``size`` records takes one more, and gives it away ten times."""
     command = [sys.executable, "-m", "benchmarks.stored_records", str(size)]
     done = subprocess.run(command, check=True, capture_output=True)  # noqa: S603
     return Point(size, **json.loads(done.stdout))
@@ -107,7 +107,7 @@ GROWTHS = (
 
 
 def table(points: dict[str, Sequence[Point]]) -> str:
-    """Markdown: each size's cost, and the cost over that of the smallest size."""
+    """Markdown: each size's cost, and its ratio to the cost of the smallest size."""
     lines = ["| | size | CPU us | x smallest | bytes each |", "|---|--:|--:|--:|--:|"]
     for growth in GROWTHS:
         for point in points.get(growth.name, ()):

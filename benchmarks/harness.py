@@ -1,8 +1,8 @@
-"""The harness: rounds in which every contestant has its turn, in another order each time.
+"""The harness: rounds in which every contestant has its turn, in a different order each time.
 
-Right beside each contestant runs the suite's reference, so a ratio compares two windows that are
+The suite's reference runs right beside each contestant, so a ratio compares two windows that are
 seconds apart. A window in which others used the machine is measured again a few times, and marked
-if it stays so.
+as disturbed if that does not help.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ Row: TypeAlias = dict[str, Any]
 class Options:
     suites: tuple[str, ...]
     peers: tuple[str, ...]
-    """Parts of the names of those who take part; empty for all."""
+    """Parts of the names of the contestants to run; empty for all."""
     rounds: int = 5
     seconds: float = 0.8
     warm_up_s: float = 0.3
     held: int | None = None
-    """Connections to hold, if not what each contestant says."""
+    """How many connections to hold; None for each contestant's own number."""
     settle_s: float = 2.0
-    """How long memory is given to come to rest before it is weighed."""
+    """How long memory may settle before it is measured."""
     idle_s: float = 5.0
     tries: int = 3
     seed: int = 1
@@ -120,7 +120,7 @@ class Harness:
         return facts
 
     def _hold(self, pair: Pair, contestant: Contestant) -> Row:
-        """Memory of the server for each connection held, and what it does while all are idle."""
+        """The server's memory per connection held, and its processor time while all are idle."""
         held, bytes_each = pair.hold(self.options.held or contestant.held, self.options.settle_s)
         return {
             "held": held,
@@ -131,7 +131,7 @@ class Harness:
 
 
 def _line(row: Row) -> str:
-    """A row for whoever watches."""
+    """A row, for people who watch the run."""
     facts = [
         f"{key} {row[key]:,.1f}"
         for key in ("per_s", "p50_us", "kib_each", "others")

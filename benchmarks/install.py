@@ -1,8 +1,8 @@
-"""Install the peers, one by one: who does not install is named, and the others still run.
+"""Install the peers, one by one: those that fail to install are named, and the others still run.
 
-``python -m benchmarks.install`` takes the group ``bench`` of pyproject.toml, at the versions of
-``constraints.txt``, into the environment that runs it, and hyperdht beside this file, if there is
-npm. A NATS server is the system's to give (Debian: ``nats-server``).
+``python -m benchmarks.install`` installs the group ``bench`` of pyproject.toml, at the versions of
+``constraints.txt``, into the environment that runs it, and hyperdht beside this file if there is
+npm. A NATS server has to come from the system (Debian: ``nats-server``).
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """The guard against slow-downs: how many instructions a query costs, counted by callgrind.
 
-``python -m benchmarks.instructions`` compares with what is committed in ``instructions.json`` and
-fails if a query has become dearer; ``--record`` writes the present count there instead, which
-belongs into the same commit as what changed it.
+``python -m benchmarks.instructions`` compares the count with the one in ``instructions.json``, and
+fails if a query has become more expensive; ``--record`` writes the present count there instead.
+Commit that together with the change that caused it.
 
-The work is run twice, with fewer and with more queries. The difference is queries alone: imports,
+The work runs twice, with fewer and with more queries. The difference is queries alone: imports,
 keys and handshakes are the same in both.
 """
 
@@ -27,13 +27,13 @@ __all__ = ["RECORDED", "TOLERANCE", "count", "stand", "verdict"]
 
 RECORDED = Path(__file__).with_name("instructions.json")
 TOLERANCE = 0.05
-"""Runs of one commit differ by a thousandth; what is smaller than this is noise of the code."""
+"""Runs of one commit differ by a thousandth; changes of the code below this count as noise."""
 FEW, MANY = 500, 2500
 LIMIT_S = 600.0
 
 
 def stand() -> dict[str, str]:
-    """What else decides the count: figures of different stands are not compared."""
+    """What else the count depends on: counts are compared only if these are the same."""
     packages = ("cryptography", "msgpack")
     return {"python": platform.python_version(), "machine": platform.machine()} | {
         name: version(name) for name in packages
@@ -64,9 +64,9 @@ def _instructions(queries: int) -> int:
 
 
 def count() -> int:
-    """Instructions of one query, on both sides together and with the bottle between them.
+    """The instructions of one query: of both sides together, and of the bottle between them.
 
-    Takes about 15 s of processor time twice, side by side. Raises ``CalledProcessError``.
+    Takes two runs side by side, about 15 s of processor time each. Raises ``CalledProcessError``.
     """
     with ThreadPoolExecutor(2) as both:
         few, many = both.map(_instructions, (FEW, MANY))

@@ -1,8 +1,10 @@
-"""The same work, instruction for instruction: queries between two nodes in the bottle.
+"""Work that is the same each time, to the instruction: queries between two nodes in the bottle.
 
-Everything that a query passes on its way is run: the public API, the engine, seal, frames, the
-handler and back. Time, entropy and sockets are those of :mod:`simulations.virtual`, so two runs of
-one commit differ by next to nothing. ``python -m benchmarks.instructions_workload`` QUERIES.
+``python -m benchmarks.instructions_workload QUERIES``
+
+It runs everything that a query passes through: the public API, the engine, sealing, frames, the
+handler, and back. Time, entropy and sockets are those of :mod:`simulations.virtual`, so two runs of
+one commit differ by next to nothing.
 """
 
 from __future__ import annotations
@@ -62,13 +64,13 @@ async def _ask(asker: Node, link: str, queries: int) -> int:
 
 
 def ask_many(queries: int) -> int:
-    """Ask that often, 64 at a time; how many answers were right."""
+    """Ask ``queries`` times, 64 at a time. Returns how many answers were right."""
     network = Network(seed=1)
     return run_in(network, _story(network, queries), unreal=False).value
 
 
 if __name__ == "__main__":
-    gc.disable()  # when it runs depends on what was imported; what it costs is not ours to guard
+    gc.disable()  # when it runs depends on what was imported; its cost is not ours to guard
     wanted = int(sys.argv[1])
     answered = ask_many(wanted)
     if answered != wanted:

@@ -1,4 +1,4 @@
-"""LineChart: a few lines in one picture, as SVG that any browser shows."""
+"""Line charts: a few lines in one picture, as SVG that any browser shows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["Line", "line_chart"]
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 640, 360, 70, 44, 46
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Told apart by the colour-blind as well (Okabe and Ito)."""
+"""Colour-blind people can tell these apart, too (Okabe and Ito)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Line:
 
 
 def line_chart(title: str, across: str, lines: Sequence[Line], *, logarithmic_y: bool) -> str:
-    """``across`` is what the x axis, which is logarithmic, has; each line says itself what it is.
+    """``across`` labels the x axis, which is logarithmic; each line is labelled with its name.
     Values are above 0."""
     xs = sorted({x for line in lines for x, _ in line.points})
     ys = [y for line in lines for _, y in line.points]

@@ -1,7 +1,7 @@
-"""The work that every contestant is given: so many calls in flight for so many seconds.
+"""The work that every contestant gets: so many calls in flight for so many seconds.
 
-Nothing here knows an event loop: a worker only awaits its call, and whoever runs it gives the
-sleep. So asyncio, trio and Twisted contestants do the very same work.
+Nothing here depends on an event loop: a worker only awaits its call, and the contestant provides
+the sleep. So asyncio, trio and Twisted contestants do the very same work.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Sleep: TypeAlias = Callable[[float], Awaitable[object]]
 
 class Load:
     """Keeps ``at_once`` calls in flight; counts those that end between the end of the warm-up and
-    the end of the window. Run :meth:`worker` ``at_once`` times, and :meth:`watch` once beside."""
+    the end of the window. Run :meth:`worker` ``at_once`` times, and :meth:`watch` beside them."""
 
     def __init__(self, call: Call, work: dict[str, Any]) -> None:
         self.at_once: int = work.get("at_once", 1)
@@ -34,7 +34,7 @@ class Load:
         self._times: list[float] = []
 
     async def worker(self) -> None:
-        """One caller, who asks again as soon as the answer is there."""
+        """One caller, which calls again as soon as it has the answer."""
         call, body = self._call, self._body
         if self.at_once == 1:
             clock = time.perf_counter
@@ -51,7 +51,7 @@ class Load:
     async def watch(self, sleep: Sleep, *, tell: bool = True) -> dict[str, float]:
         """Warm up, measure at least one call, and end the workers.
 
-        What was measured; the harness is told when."""
+        Returns what was measured; with ``tell``, the harness is told, too, and when it began."""
         await sleep(self._warm_up_s)
         if tell:
             say("begin")

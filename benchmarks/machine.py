@@ -1,4 +1,4 @@
-"""What the machine did in a window, from ``/proc``: whose processor time, whose memory."""
+"""What the machine did in a window, from ``/proc``: who used how much processor time and memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Moment", "describe", "processor", "pss_bytes"]
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 LOAD_COLUMNS = (0, 1, 2, 7)
-"""user, nice, system, steal. Interrupts are left out: loopback's belong to who is measured."""
+"""user, nice, system, steal. No interrupts: loopback's are caused by the measured processes."""
 
 
 def _tree(pid: int) -> list[int]:
@@ -35,7 +35,7 @@ def _cpu_s(pid: int) -> float:
 
 
 def pss_bytes(pid: int) -> int:
-    """The proportional set size of a process and its descendants: memory, shared pages divided."""
+    """The proportional set size of a process and its descendants: shared pages are divided."""
     total = 0
     for one in _tree(pid):
         for line in Path(f"/proc/{one}/smaps_rollup").read_text().splitlines():
@@ -52,7 +52,7 @@ class Moment:
     busy_s: float
     """Processor seconds of the whole machine."""
     own_s: tuple[float, ...]
-    """Those of the processes that are measured."""
+    """Processor seconds of each measured process."""
     harness_s: float
 
     @classmethod
@@ -67,7 +67,7 @@ class Moment:
         return [after - before for before, after in zip(begin.own_s, self.own_s, strict=True)]
 
     def others_since(self, begin: Self) -> float:
-        """How many cores everybody else used meanwhile."""
+        """How many cores everybody else used since ``begin``."""
         others_s = (
             self.busy_s
             - begin.busy_s
@@ -78,7 +78,7 @@ class Moment:
 
 
 def processor() -> str:
-    """Its name."""
+    """The name of the processor."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.machine())

@@ -1,4 +1,4 @@
-"""Pair: the two processes of a contestant, each on a core of its own; through a relay, three."""
+"""A contestant's two processes, each on a core of its own; with a relay, three on two cores."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ COMPILED = HERE.parent / ".compiled"
 CLIENT_CORE, SERVER_CORE = 0, 1
 START_S, WINDOW_S = 30.0, 400.0
 QUIET_CORES = 0.2
-"""A window is disturbed if others used more than this."""
+"""A window is disturbed if others used more cores than this."""
 
 
 class Absent(Exception):
-    """The contestant does not run here, and why."""
+    """The contestant does not run here; the message says why."""
 
 
 def _environment(contestant: Contestant) -> dict[str, str]:
@@ -38,7 +38,7 @@ def _environment(contestant: Contestant) -> dict[str, str]:
         return dict(os.environ)
     if not (COMPILED / "egtp").exists():
         raise Absent("not compiled here: no C compiler, or no make")
-    # The folder that the process runs in has the sources, which must not come first.
+    # The process runs in a folder with the sources, which must not be imported first.
     return os.environ | {
         "PYTHONSAFEPATH": "1",
         "PYTHONPATH": os.pathsep.join((str(COMPILED), str(HERE.parent))),
@@ -46,7 +46,7 @@ def _environment(contestant: Contestant) -> dict[str, str]:
 
 
 class _Station:
-    """One process: what it says comes by a thread, so that every wait has an end."""
+    """One process. A thread reads what it says, so that every wait can time out."""
 
     def __init__(self, contestant: Contestant, role: str, settings: dict[str, Any], core: int):
         node = contestant.module.endswith("cjs")
@@ -103,7 +103,7 @@ class _Station:
         self.process.stdin.flush()
 
     def end(self) -> None:
-        """End it with all that it started; nothing of it is of use any more."""
+        """Kill the process with all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
@@ -115,12 +115,12 @@ class _Station:
 
 
 class Pair:
-    """Server and client of a contestant, running. Raises :class:`Absent` if they do not."""
+    """A contestant's server and client, running. Raises :class:`Absent` if they do not run."""
 
     def __init__(
         self, contestant: Contestant, certificates: str = "", *, relayed: bool = False, **more: Any
     ) -> None:
-        """``more`` are settings of the contestant's own."""
+        """``more`` holds settings of the contestant's own."""
         settings = {"form": contestant.form, "certificates": certificates} | more
         self._stations: list[_Station] = []
         self.relay: _Station | None = None
@@ -152,8 +152,8 @@ class Pair:
         return self._stations[-1]
 
     def measure(self, work: dict[str, Any]) -> dict[str, Any]:
-        """Have the client do ``work``: what it measured, the processor seconds of each process,
-        and what everybody else used meanwhile, in cores."""
+        """Have the client do ``work``. Returns what it measured, the processor seconds of each
+        process, and how many cores everybody else used meanwhile."""
         pids = [station.process.pid for station in (self.client, self.server)]
         if self.relay is not None:
             pids.append(self.relay.process.pid)
@@ -169,8 +169,8 @@ class Pair:
         return facts | used | weight | {"others": end.others_since(begin)}
 
     def hold(self, count: int, settle_s: float) -> tuple[int, float]:
-        """Have the client hold so many connections: how many it does, and how many bytes of the
-        server's memory each takes, which is given ``settle_s`` to come to rest."""
+        """Have the client hold ``count`` connections. Returns how many it holds, and how many bytes
+        of the server's memory each takes once that had ``settle_s`` to settle."""
         time.sleep(settle_s)
         before = pss_bytes(self.server.process.pid)
         held: int = self.measure({"work": "hold", "count": count})["held"]
@@ -178,7 +178,7 @@ class Pair:
         return held, (pss_bytes(self.server.process.pid) - before) / held
 
     def server_cpu_share(self, seconds: float) -> float:
-        """Which share of a core the server uses while nothing happens."""
+        """The share of a core that the server uses while nothing happens."""
         begin = Moment.now([self.server.process.pid])
         time.sleep(seconds)
         end = Moment.now([self.server.process.pid])
@@ -201,5 +201,5 @@ class Pair:
 
 
 def cpu_us(facts: dict[str, Any]) -> float:
-    """Processor time of both sides for each query, of what :meth:`Pair.measure` says."""
+    """Processor time per query, both sides together, from what :meth:`Pair.measure` returned."""
     return float((facts["client_cpu_s"] + facts["server_cpu_s"]) / facts["done"] * 1e6)

@@ -1,4 +1,4 @@
-"""The pictures of a run: who reaches how much of the reference."""
+"""The pictures of a run: how much of the reference each contestant reaches."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PICTURES: dict[str, tuple[str, str, Work, Work]] = {
 
 
 def write_pictures(results: dict[str, Any], folder: Path) -> list[Path]:
-    """One SVG for each suite that was run; where they are."""
+    """Draw the pictures of the suites that were run. Returns the SVG files."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = Rows(results["rows"])
     written = []

@@ -2,9 +2,9 @@
 
 ``python -m benchmarks.promises [--rounds N] [--json FILE] [--plots DIR] [--into PAGE]``
 
-In each round every promise is taken away once (:mod:`benchmarks.without`), and right beside that
-window, before it or after it in turns, all are kept: a cost is the median of what such pairs differ
-by. Processor time of both processes says it best, since others may share the machine.
+Each round takes every promise away once (:mod:`benchmarks.without`). Right beside that window, in
+turns before or after it, runs one with all promises kept; a cost is the median difference of such
+pairs. Processor time of both processes tells it best, since others may share the machine.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ Facts: TypeAlias = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """Two windows, one right after the other: all promises kept, and one not."""
+    """Two windows, one right after the other: with all promises kept, and without one."""
 
     promise: str
     work: str
@@ -55,7 +55,7 @@ class Compared:
 
     @property
     def cost_us(self) -> float:
-        """Processor time of both sides for each query."""
+        """What the promise costs in processor time per query, both sides together."""
         return cpu_us(self.kept) - cpu_us(self.without)
 
     def ratio(self, figure: str) -> float:
@@ -68,7 +68,7 @@ class Compared:
 
 
 def compare(rounds: int, seconds: float, warm_up_s: float = 0.2) -> list[Compared]:
-    """All windows of all rounds."""
+    """Run all rounds. Returns all pairs of windows."""
     names = [*PROMISES, ALL]
     chance = random.Random(1)  # noqa: S311 - the order of measurements
     found: list[Compared] = []
@@ -121,7 +121,7 @@ def table(found: Sequence[Compared]) -> str:
 
 
 def draw(found: Sequence[Compared], folder: Path) -> Path:
-    """The stacked picture; where it is."""
+    """Draw the stacked chart. Returns its file."""
     wholes: dict[str, dict[str, float]] = {}
     for work in WORKS:
         costs = {
@@ -138,7 +138,7 @@ def draw(found: Sequence[Compared], folder: Path) -> Path:
 
 
 def remembered_bytes() -> dict[str, float]:
-    """What remembering takes: of a peer that is known and idle, and for each of its answers."""
+    """The memory that remembering takes: for a known, idle peer, and for each of its answers."""
     known, answers = _allocated(lambda: _askers(0))
     with_answers, _ = _allocated(lambda: _askers(ANSWERS_EACH))
     del answers
@@ -166,7 +166,7 @@ def _askers(each: int) -> tuple[Answers, list[Asker]]:
         peer_id, incarnation = NodeId(number.to_bytes(20, "big")), number.to_bytes(8, "big")
         asker = answers.session_began(peer_id, incarnation, 1, 0.0)
         assert asker is not None
-        # One query that was answered and settled, as every peer has that ever asked.
+        # One query is answered and settled, as it is for every peer that ever asked.
         for query in range(each + 1):
             reference = (number * 1000 + query).to_bytes(32, "big")
             _, answer = answers.ask(asker, query, reference, 30.0, 0.0)
@@ -179,7 +179,7 @@ def _askers(each: int) -> tuple[Answers, list[Asker]]:
 
 
 def held_bytes(count: int, settle_s: float = 2.0) -> dict[str, float]:
-    """Memory of a server for each peer that is connected and has asked once."""
+    """A server's memory for each peer that is connected and has asked once."""
     found = {}
     for name, form in (("all promises kept", ""), ("without at most once", "without at most once")):
         with Pair(replace(EGTP, form=form)) as pair:

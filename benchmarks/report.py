@@ -23,12 +23,12 @@ Results: TypeAlias = dict[str, Any]
 Row: TypeAlias = dict[str, Any]
 OURS, COMPILED = "EGTP", "EGTP, compiled"
 POLLING = ", busy polling"
-"""Of either, at the end of its name."""
+"""The ending of either name if it polls."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A median, and between what it lies."""
+    """A median, with the lowest and the highest value."""
 
     median: float
     low: float
@@ -45,7 +45,7 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 
 def together(runs: Sequence[Results]) -> Results:
-    """Several runs on one machine as one; what is said of them all is the first one's."""
+    """Merge several runs on one machine; all but rows and absences is taken from the first."""
     whole = runs[0] | {"rows": [], "absent": {}}
     for run in runs:
         whole["rows"] += run["rows"]
@@ -54,7 +54,7 @@ def together(runs: Sequence[Results]) -> Results:
 
 
 class Rows:
-    """The rows of one run, asked for figures."""
+    """The rows of one run, and the figures that follow from them."""
 
     def __init__(self, rows: Sequence[Row]) -> None:
         self._rows = rows
@@ -102,7 +102,7 @@ class Table:
     heads: tuple[str, ...]
     lines: Sequence[tuple[str, ...]]
     words: bool = False
-    """Words stand left, figures right."""
+    """Whether the columns after the first hold words, aligned left, and not figures, right."""
 
     def __str__(self) -> str:
         rule = ["---", *["---" if self.words else "--:"] * (len(self.heads) - 1)]
@@ -110,7 +110,7 @@ class Table:
 
 
 def report(results: Results) -> dict[str, str]:
-    """The tables by name, of the suites that were run, each with a line on how quiet it was."""
+    """The tables of the suites that were run, by name, with how many windows were disturbed."""
     rows = Rows(results["rows"])
     tables: dict[str, str] = {"machine": _machine(results)}
     if rows.count("query"):
@@ -120,7 +120,7 @@ def report(results: Results) -> dict[str, str]:
             note = (
                 f"{rows.disturbed(suite)} of {rows.count(suite)} windows were disturbed by others."
             )
-            # What connections weigh does not depend on who else was busy.
+            # How much memory connections take does not depend on who else was busy.
             tables[suite] = str(make(rows)) if suite == "idle" else f"{make(rows)}\n\n{note}"
     tables["lacks"] = str(_lacks(results))
     tables["absent"] = _absent(results)
@@ -158,7 +158,7 @@ def _number(value: float | Spread | None, form: str) -> str:
 
 
 def _by(key: Callable[[str], float | Spread | None], names: list[str]) -> list[str]:
-    """The best first."""
+    """``names``, the best first."""
 
     def order(name: str) -> float:
         value = key(name)
@@ -304,12 +304,12 @@ _TABLES: dict[str, Callable[[Rows], Table]] = {
 
 
 class _Goal(NamedTuple):
-    """What was aimed at, and what a contestant of ours has reached."""
+    """A goal, and how to find what one of our contestants has reached."""
 
     work: str
     goal: float
     is_most: bool
-    """Whether the goal is not to be above it."""
+    """Whether the goal is an upper limit, not a lower one."""
     form: str
     reached: Callable[[str], float | Spread | None]
 
@@ -323,7 +323,7 @@ class _Goal(NamedTuple):
 
 
 def _goals(rows: Rows) -> Table:
-    """What was aimed at, what it is, and whether that is enough."""
+    """Each goal, what was reached, and whether that meets it."""
 
     def cpu(who: str) -> float | None:
         sides = [
@@ -384,7 +384,7 @@ def _goals(rows: Rows) -> Table:
 
 
 def put_into(page: str, tables: dict[str, str]) -> str:
-    """``page`` with each table between its marks; marks without a table keep what they have."""
+    """``page`` with each table put between its marks; marks without a table stay as they are."""
 
     def replaced(match: re.Match[str]) -> str:
         name = match.group(1)

@@ -2,7 +2,7 @@
 
 ``python benchmarks/simulated_dht.py [--nodes N,N,...] [--json FILE] [--svg FILE]``
 
-All join; a tenth of them publish a record each; then each looks one of those up.
+All nodes join, a tenth of them publish a record each, then each node looks up one of those.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lookup_dht import DHTLookup
 from simulations.virtual import Host, Link, LogNormal, Network
 
 BATCH = 50
-"""Nodes that do something at the same moment."""
+"""How many nodes act at the same moment."""
 SEEDS = 3
 LIMIT_S = 24 * 3600.0
 
 
 def address_of(number: int) -> str:
-    """Everybody in a /24 of his own, all over: a node takes few contacts of one network, and its id
-    follows from some bits of each byte."""
+    """Each node has a /24 of its own, scattered all over: a node takes few contacts of one network,
+    and its id follows from some bits of each byte of its address."""
     scattered = number * 40_503 % 2**16  # odd, so no two are the same
     return f"{11 + number % 64}.{scattered >> 8}.{scattered & 255}.{number * 101 % 254 + 1}"
 
@@ -65,7 +65,7 @@ class Node:
 
     @property
     def messages(self) -> int:
-        """That it sent so far to find something."""
+        """How many messages it has sent so far to find something."""
         counts = self.lookup.counters.items()
         return sum(count for name, count in counts if name.startswith("sent_find"))
 
@@ -85,8 +85,8 @@ async def story(
     for node in nodes[:SEEDS]:
         await node.join()
     await in_batches([node.join for node in nodes[SEEDS:]])
-    # A record is stored by the nodes closest to it at the moment: published while the network grows
-    # sixfold in a minute, it would be found again only when it is published next.
+    # A record is stored by the nodes closest to it at the time. If it were published while the
+    # network grows sixfold in a minute, it could be found only once it is published again.
     known = nodes[: max(50, round(number_of_nodes * publishing))]
     await in_batches([node.publish for node in known])
     watch.lap("join")

@@ -1,8 +1,8 @@
-"""How many full nodes fit into the bottle: engine and DHT node each, encrypted, in virtual time.
+"""How many full nodes, engine and DHT node, fit into the bottle: encrypted, in virtual time.
 
 ``python benchmarks/simulated_scale.py [--nodes N,N,...] [--json FILE] [--svg FILE]``
 
-All join and publish; then each resolves and queries another one that it has never heard of.
+All nodes join and publish, then each resolves and queries another that it has never heard of.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Sizes: the same benchmark with more and more nodes, each in a process of its own.
+"""The same benchmark with more and more nodes, each size in a process of its own.
 
-Memory that Python once had does not go back, and a smaller run must not pay for a larger one.
+Python does not give back memory that it once had, and a smaller run must not pay for a larger one.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ HEADER = "   nodes  joined s   asked s     CPU s virtual s  messages/lookup  ans
 
 
 class Stopwatch:
-    """How long the parts of one run took, here and in the world."""
+    """How long the parts of one run took, in real and in virtual time."""
 
     def __init__(self, network: Network) -> None:
         self._network = network
@@ -51,8 +51,8 @@ def sizes(
     *,
     limit_s: float,
 ) -> None:
-    """The program. ``story`` laps "join" and "ask", and adds "messages_per_lookup" and the share
-    that was "answered" to the figures; ``limit_s`` is virtual time."""
+    """The whole program. ``story`` laps "join" and "ask" on the stopwatch, and adds to its figures
+    "messages_per_lookup" and the share that was "answered"; ``limit_s`` is virtual time."""
     parser = argparse.ArgumentParser(description=f"How many {what} nodes fit into the bottle.")
     parser.add_argument("--nodes", default=default, metavar="N,N,...")
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -98,7 +98,7 @@ def _measure(
 ) -> Figures:
     gc.freeze()
     watch = Stopwatch(network)
-    # It reads the real clock, to say how long it took here.
+    # Reading the real clock must not raise: the stopwatch does.
     run_in(network, story(network, nodes, watch), limit_s=limit_s, unreal=False)
     peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {

@@ -1,4 +1,4 @@
-"""Bars that are stacked: what a whole is made of, one bar for each whole, as SVG."""
+"""Stacked bars, as SVG: one bar for each whole, which shows its parts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ __all__ = ["stacked_chart"]
 
 WIDTH, LEFT, RIGHT, LINE, TOP = 760, 130, 70, 44, 84
 COLOURS = ("#bbbbbb", "#e69f00", "#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#0072b2")
-"""Told apart by the colour-blind as well (Okabe and Ito)."""
+"""Colour-blind people can tell these apart, too (Okabe and Ito)."""
 KEY_WIDTH = 104
 
 
 def stacked_chart(title: str, wholes: Mapping[str, Mapping[str, float]]) -> str:
-    """``wholes`` has the parts of each bar, by name, in one order; none is below 0."""
+    """``wholes`` has the parts of each bar by name, all in the same order; none is negative."""
     names = list(next(iter(wholes.values())))
     scale = (WIDTH - LEFT - RIGHT) / max(sum(parts.values()) for parts in wholes.values())
     height = TOP + LINE * len(wholes) + 8

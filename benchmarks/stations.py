@@ -1,8 +1,8 @@
-"""What the processes of a contestant and the harness say to each other: one JSON object a line.
+"""What a contestant's processes and the harness say to each other: one JSON object per line.
 
-A process is started as ``python -m benchmarks.contestants.NAME ROLE SETTINGS`` with the settings
-as JSON. It says ``ready`` (a server with its ``address``), and then, for each piece of work that it
-reads, ``begin`` and ``end`` with what it measured. It ends when its standard input does.
+A process is started as ``python -m benchmarks.contestants.NAME ROLE SETTINGS``, with the settings
+as JSON. It says ``ready`` (a server with its ``address``) and then, for each piece of work that it
+reads, ``begin``, and ``end`` with what it measured. It ends when its standard input does.
 """
 
 from __future__ import annotations

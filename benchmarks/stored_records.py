@@ -1,8 +1,8 @@
-"""What a record costs a store that holds so many others.
+"""What a record costs a store that already holds many.
 
-``python -m benchmarks.stored_records SIZE`` prints JSON: processor time to take one more record
-from a stranger and give it away ten times, and the memory of each. A process of its own, since
-memory that Python once had does not go back.
+``python -m benchmarks.stored_records SIZE`` prints JSON: the processor time to take one more record
+from a stranger and give it away ten times, and the memory per record. Each size needs a process of
+its own, since Python does not give back memory that it once had.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from lookup_dht.wire.datagram import StoreStatus
 
 NOW_S: Final = 1_800_000_000
 MORE: Final = 1000
-"""Records that are put and given away while the clock runs."""
+"""How many records are stored and given away while the clock runs."""
 GIVEN: Final = 10
-"""How often each of them is given away: a record is asked for more often than stored."""
+"""How often each of them is given away: records are asked for more often than stored."""
 OF_ONE_NETWORK: Final = 100
 
 

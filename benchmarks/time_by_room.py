@@ -1,5 +1,5 @@
-"""Where the time of a run goes: by the rooms of the house, under ``cProfile``, which makes Python
-dear beside what is written in C."""
+"""Where the time of a run goes, by room, under ``cProfile``, which slows Python code down more than
+code written in C."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def _room(file: str, name: str) -> str:
         return "cryptography" if any(word in name for word in CRYPTOGRAPHY) else "built-in"
     folders = Path(file).parts
     rooms = [] if "site-packages" in folders else [one for one in folders if one in ROOMS]
-    # The last of them: the clone may be in a folder that is called as one of them.
+    # The last one counts: the clone itself may be in a folder with such a name.
     return rooms[-1] if rooms else "libraries"

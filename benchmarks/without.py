@@ -1,8 +1,8 @@
-"""EGTP without one of its promises: only to see what each of them costs.
+"""EGTP without one of its promises, only to see what each of them costs.
 
-The product has no such switches. What keeps a promise is replaced here, from outside, for a whole
-process; whatever then talks to it must be without the same. Some of a promise's cost is its bytes,
-which still travel: what is measured is the work.
+The product has no such switches. Here the code that keeps a promise is replaced from outside, for a
+whole process; whatever then talks to it must lack the same promise. The bytes of a promise still
+travel, so what is measured is its work alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ class _Replacement(NamedTuple):
 
 
 class _Unhashed:
-    """In the place of a hash: the first bytes of a query, which no two have in common, since their
-    number is among them. So a reply is still matched to its query, as other systems do it."""
+    """Stands in for a hash: the first bytes of a query, which no two queries share, since their
+    number is among them. So a reply is still matched to its query, as in other systems."""
 
     __slots__ = ("_message",)
 
@@ -44,7 +44,7 @@ class _Unhashed:
 
 
 class _Clear:
-    """In the place of AES-GCM: as many bytes, open to everybody."""
+    """Stands in for AES-GCM: as many bytes, readable by everybody."""
 
     __slots__ = ()
 
@@ -58,7 +58,7 @@ class _Clear:
 
 
 def _nonce() -> list[_Replacement]:
-    """All messages have one nonce."""
+    """All messages have the same nonce."""
     return [_Replacement(engine, "nonces", lambda _: repeat(bytes(16)))]
 
 
@@ -68,7 +68,7 @@ def _reference() -> list[_Replacement]:
 
 
 def _encryption() -> list[_Replacement]:
-    """Once the handshake is over, everything is sent as it is."""
+    """Once the handshake is over, everything is sent in the clear."""
     return [_Replacement(session, "AESGCM", _Clear)]
 
 
@@ -95,7 +95,7 @@ def _deadlines() -> list[_Replacement]:
     return [
         _Replacement(deadlines.Deadlines, "add", lambda *_: bucket),
         _Replacement(deadlines.Deadlines, "due", due),
-        # A timer that is always set costs nobody the question whether one is.
+        # With a timer always set, nobody has to find out whether one is.
         _Replacement(deadlines.Deadlines, "next_s", lambda _: looked_s + LOOK_AGAIN_S),
     ]
 
@@ -112,10 +112,10 @@ ALL: Final = "any of these"
 
 @contextlib.contextmanager
 def take_away(promise: str) -> Iterator[None]:
-    """Be without a promise, or without :data:`ALL`, until the context ends.
+    """Take away a promise, or :data:`ALL`, until the context ends.
 
-    Nodes that were started before keep some of theirs. Raises ``AttributeError`` if what is to be
-    replaced is not there any more.
+    Nodes that were started before keep some of theirs. Raises ``AttributeError`` if something that
+    is to be replaced no longer exists.
     """
     names = PROMISES if promise == ALL else [promise]
     with contextlib.ExitStack() as stack:
