@@ -41,6 +41,7 @@ from egtp.environment import open_files_max
 from egtp.events import (
     Event,
     IdentityRunsElsewhere,
+    LeaseNotGranted,
     Observer,
     RecordNotPublished,
     RecordPublished,
@@ -514,7 +515,7 @@ class _PublishingInWords:
             case RecordNotPublished(_, reason) if not self._failed:
                 self._failed = True
                 _complain(f"the record is not stored: {reason}; still trying")
-            case IdentityRunsElsewhere():
+            case IdentityRunsElsewhere() | LeaseNotGranted():
                 _complain(event)
 
 

@@ -23,6 +23,7 @@ __all__ = [
     "Dialling",
     "Event",
     "IdentityRunsElsewhere",
+    "LeaseNotGranted",
     "Observer",
     "PathLost",
     "PathOpened",
@@ -89,6 +90,20 @@ class RecordNotPublished:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseNotGranted:
+    """A relay that this node was introduced to grants it no lease, so others do not reach it there.
+    The relay is asked again after ``again_s`` seconds, and later and later. Told once for each
+    relay until it grants a lease."""
+
+    relay_id: NodeId
+    reason: str
+    again_s: float
+
+    def __str__(self) -> str:
+        return f"relay {self.relay_id} grants no lease: {self.reason}; still trying"
+
+
+@dataclass(frozen=True, slots=True)
 class IdentityRunsElsewhere:
     """Another process signed ``record``, which is newer than this node's own: a copy of the
     identity is in use, or was until lately. Peers reach one or the other in turn, and neither for
@@ -119,6 +134,7 @@ Event: TypeAlias = (
     | RecordPublished
     | RecordNotPublished
     | IdentityRunsElsewhere
+    | LeaseNotGranted
     | SearchFailed
 )
 """Everything that an observer can be told."""

@@ -155,13 +155,14 @@ class Node:
         sequences: SequenceStore = self._identity_file or MemorySequence()
         look = self._environment.open_files_max
         config = self.config.within(None if look is None else look())
+        observer = None if self._observer is None else guarded(self._observer, self._loop)
         engine = Engine(
             self.identity,
             sequences,
             self._lookup,
             config,
             self._environment,
-            None if self._observer is None else guarded(self._observer, self._loop),
+            observer,
             self._friends,
         )
         self._engine = engine
@@ -179,12 +180,12 @@ class Node:
                 raise NodeClosed
             engine.addresses.listen(engine.comms.listening, self._announce)
             engine.start()
-            self._meet_relays(engine)
+            self._meet_relays(engine, observer)
         except BaseException:
             await self.close()
             raise
 
-    def _meet_relays(self, engine: Engine) -> None:
+    def _meet_relays(self, engine: Engine, observer: Observer | None) -> None:
         if self._discovery is None or not self.config.relays_wanted:
             return
         listener = RelayListener(
@@ -193,6 +194,7 @@ class Node:
             self.config.relays_wanted,
             self.config.relay_lease_s,
             engine.counters,
+            observer,
         )
         engine.relaying.listener = listener
         self._introduce = listener.introduce

@@ -13,6 +13,7 @@ from egtp.events import (
     Dialling,
     Event,
     IdentityRunsElsewhere,
+    LeaseNotGranted,
     PathLost,
     PathOpened,
     RecordLearned,
@@ -115,5 +116,7 @@ def told(event: Event, cluster: Cluster) -> str:  # noqa: PLR0911 - a line for e
             return f"record not stored: {reason}"
         case IdentityRunsElsewhere(record):
             return f"a copy of it signed record {record.sequence}"
+        case LeaseNotGranted(relay_id, reason):
+            return f"no lease at {cluster.words(relay_id)}: {reason}"
         case SearchFailed(peer_id):
             return f"found no way to {cluster.words(peer_id)}"

@@ -7,6 +7,7 @@ relay is published only while it confirms the lease.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,11 +17,15 @@ from typing import Final, Protocol
 
 from egtp.discovery_service import Introduction
 from egtp.errors import EgtpError, InvalidMessage
+from egtp.events import LeaseNotGranted, Observer
 from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
 from egtp.values.identity import NodeId
 
 __all__ = ["ListenerHost", "RelayListener"]
 
+log = logging.getLogger("egtp")
+
+HUNG_UP: Final = "hung up at once"
 RETRY_FIRST_S: Final = 1.0
 RETRY_MAX_S: Final = 60.0
 HELD_S: Final = 5.0
@@ -54,6 +59,8 @@ class ListenerHost(Protocol):
 class _Candidate:
     relay_id: NodeId
     failures: int = 0
+    is_told: bool = False
+    """That it grants nothing was reported."""
     retry_at_s: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have its lease, if any, asked for again at once."""
@@ -69,12 +76,14 @@ class RelayListener:
         wanted: int,
         lease_s: float,
         counters: Counter[str],
+        observer: Observer | None,
     ) -> None:
         self._me = me
         self._host = host
         self._wanted = wanted
         self._lease_s = lease_s
         self._counters = counters
+        self._observer = observer
         self._candidates: dict[NodeId, _Candidate] = {}
         self._keepers: dict[NodeId, asyncio.Task[None]] = {}
         self._confirmed: dict[NodeId, None] = {}
@@ -148,7 +157,7 @@ class RelayListener:
             try:
                 granted_s = await self._ask_for_lease(relay_id)
             except (EgtpError, InvalidMessage) as error:
-                self._failed(candidate, type(error).__name__)
+                self._failed(candidate, type(error).__name__, str(error))
                 return
             if held_since_s is None:
                 held_since_s = self._host.now()
@@ -162,21 +171,28 @@ class RelayListener:
             except TimeoutError:
                 hung_up = False
             if self._host.now() - held_since_s >= HELD_S:
-                candidate.failures, may_be_us = 0, True
+                candidate.failures, may_be_us, candidate.is_told = 0, True, False
             elif hung_up and not may_be_us:
-                self._failed(candidate, "hung up at once")
+                self._failed(candidate, HUNG_UP, HUNG_UP)
                 return
             elif hung_up:
                 may_be_us = False
             if hung_up:
                 held_since_s = None
 
-    def _failed(self, candidate: _Candidate, reason: str) -> None:
+    def _failed(self, candidate: _Candidate, kind: str, reason: str) -> None:
         """Leave a relay alone for a while, for longer each time."""
         pause_s = min(RETRY_FIRST_S * 2 ** min(candidate.failures, 16), RETRY_MAX_S)
         candidate.failures += 1
         candidate.retry_at_s = self._host.now() + pause_s
-        self._counters[f"relay lease failed: {reason}"] += 1
+        self._counters[f"relay lease failed: {kind}"] += 1
+        if not candidate.is_told:
+            candidate.is_told = True
+            event = LeaseNotGranted(candidate.relay_id, reason, pause_s)
+            if self._observer is not None:
+                self._observer(event)
+            else:
+                log.warning("%s", event)
 
     async def _ask_for_lease(self, relay_id: NodeId) -> int:
         body = encode_lease(int(self._lease_s))

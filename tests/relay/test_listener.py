@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
+import pytest
+
 from egtp.discovery_service import Introduction
 from egtp.errors import FastFail
+from egtp.events import Event, LeaseNotGranted
 from egtp.relay.listener import RETRY_MAX_S, RelayListener
 from egtp.values.identity import NodeId
 from simulations.virtual import Network, run_in
@@ -17,16 +20,19 @@ DAY_S = 24 * 3600.0
 
 
 class Host:
-    """A node that reaches nobody."""
+    """A node that reaches nobody, but in those moments in which the relay is there."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.grants = False
 
     async def ask_directly(
         self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
     ) -> bytes:
         self.asked += 1
-        raise FastFail("nobody is there")
+        if not self.grants:
+            raise FastFail("nobody is there")
+        return body
 
     def meet(self, introduction: Introduction) -> None:
         pass
@@ -42,7 +48,7 @@ def test_a_relay_that_is_gone_for_a_day_is_asked_once_a_minute_to_the_end() -> N
     host = Host()
 
     async def story() -> None:
-        listener = RelayListener(host, ME, 1, 60.0, Counter())
+        listener = RelayListener(host, ME, 1, 60.0, Counter(), None)
         listener.introduce([Introduction(RELAY)])
         await asyncio.sleep(DAY_S)
         await listener.close()
@@ -50,3 +56,34 @@ def test_a_relay_that_is_gone_for_a_day_is_asked_once_a_minute_to_the_end() -> N
     run_in(Network(1), story())
     once_a_minute = DAY_S / RETRY_MAX_S
     assert once_a_minute <= host.asked <= once_a_minute + 10
+
+
+def test_a_relay_that_grants_no_lease_is_told_of_once_until_it_has_granted_one() -> None:
+    host, told = Host(), list[Event]()
+
+    async def story() -> None:
+        listener = RelayListener(host, ME, 1, 60.0, Counter(), told.append)
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(200)
+        assert told == [LeaseNotGranted(RELAY, "nobody is there", 1.0)]
+        host.grants = True
+        await asyncio.sleep(200)
+        assert listener.confirmed == (RELAY,)
+        host.grants = False
+        await asyncio.sleep(200)
+        assert told[1:] == told[:1]
+        await listener.close()
+
+    run_in(Network(1), story())
+
+
+def test_without_an_observer_it_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    async def story() -> None:
+        listener = RelayListener(Host(), ME, 1, 60.0, Counter(), None)
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(200)
+        await listener.close()
+
+    run_in(Network(1), story())
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line == f"relay {RELAY} grants no lease: nobody is there; still trying"
