@@ -356,6 +356,24 @@ def test_a_question_that_ends_at_once_does_not_say_that_it_goes_on() -> None:
     assert "others may not find it" not in done.stderr, "of no interest to who asks"
 
 
+def test_a_peer_whose_relay_is_down_says_so(start: Start, tmp_path: Path) -> None:
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", *join)
+    relay_id = line(relay).removeprefix("relay ")
+    line(relay)
+    relays = tmp_path / "relays.toml"
+    relays.write_text(f"[[relay]]\n{line(relay)}\n")
+    stop(relay)
+    echo = start("-m", "egtp", "echo", "--relays", str(relays), *join)
+    assert echo.stderr is not None
+    said = echo.stderr.readline()
+    assert said.startswith(f"egtp: relay {relay_id} grants no lease: ")
+    assert "connection refused" in said
+    stop(echo)
+    stop(bootstrap)
+
+
 def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> None:
     echo = start("-m", "egtp", "echo", "--bootstrap", "127.0.0.1:9")
     assert echo.stderr is not None
