@@ -93,7 +93,7 @@ class RecordNotPublished:
 class LeaseNotGranted:
     """A relay that this node was introduced to grants it no lease, so others do not reach it there.
     The relay is asked again after ``again_s`` seconds, and later and later. Told once for each
-    relay until it grants a lease."""
+    relay, and again only after it granted a lease that lasted or this machine changed networks."""
 
     relay_id: NodeId
     reason: str

@@ -234,8 +234,8 @@ class BulkWindow:
             return
         # Before the window was ever full, the rate says only that a path carries no less.
         is_known = self._rounds > 0
-        least = CHUNK_BYTES_MIN if is_known else CHUNK_BYTES_FIRST
-        self.chunk_bytes = min(max(int(rate * CHUNK_S), least), CHUNK_BYTES_MAX)
+        chunk_least = CHUNK_BYTES_MIN if is_known else CHUNK_BYTES_FIRST
+        self.chunk_bytes = min(max(int(rate * CHUNK_S), chunk_least), CHUNK_BYTES_MAX)
         if self._is_measuring:
             self.bytes_max = self.chunk_bytes
             return

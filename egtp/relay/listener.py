@@ -59,8 +59,6 @@ class ListenerHost(Protocol):
 class _Candidate:
     relay_id: NodeId
     failures: int = 0
-    is_told: bool = False
-    """That it grants nothing was reported."""
     retry_at_s: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have its lease, if any, asked for again at once."""
@@ -171,7 +169,7 @@ class RelayListener:
             except TimeoutError:
                 hung_up = False
             if self._host.now() - held_since_s >= HELD_S:
-                candidate.failures, may_be_us, candidate.is_told = 0, True, False
+                candidate.failures, may_be_us = 0, True
             elif hung_up and not may_be_us:
                 self._failed(candidate, HUNG_UP, HUNG_UP)
                 return
@@ -186,8 +184,7 @@ class RelayListener:
         candidate.failures += 1
         candidate.retry_at_s = self._host.now() + pause_s
         self._counters[f"relay lease failed: {kind}"] += 1
-        if not candidate.is_told:
-            candidate.is_told = True
+        if candidate.failures == 1:
             event = LeaseNotGranted(candidate.relay_id, reason, pause_s)
             if self._observer is not None:
                 self._observer(event)
