@@ -15,8 +15,9 @@ COMPILED := .compiled
 demo: $(READY)
 	$(BIN)/python simulations/run_cluster.py $(ARGS)
 
+# Without ARGS, all tests, on all cores.
 test: $(READY)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),-n auto --dist worksteal)
 
 # Without ARGS, the tests of the modules that pyproject.toml names for compiling.
 test-compiled: $(COMPILED)/.ready
