@@ -153,6 +153,12 @@ class LookupServer(Server):  # type: ignore[misc]
 
     # Joining and upkeep.
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this node knows of no other and never did: others can only join through it."""
+        router = self.protocol.router
+        return not (self._seeds or router.former or len(router))
+
     async def bootstrap(self, addrs: Iterable[SocketAddress] = ()) -> list[Contact]:
         """Ping ``addrs``, the seeds and all known contacts, then look up this node's own id, so
         that its neighbours meet it. Returns the neighbours, or an empty list if nobody answered.
@@ -253,7 +259,7 @@ class LookupServer(Server):  # type: ignore[misc]
         for _ in self.storage.catch_up():
             await asyncio.sleep(0)
         self._adopt_fitting_id()
-        few = len(router) < self.ksize // 2 and (self._seeds or router.former or len(router))
+        few = len(router) < self.ksize // 2 and not self.is_first
         if few and self._settings.elapsed() >= self._rejoin_at:
             await self.bootstrap()
         is_nearly_alone = len(router) < self.alpha

@@ -306,8 +306,9 @@ class DHTLookup:
     async def publish(self, record: SignedCommRecord) -> Published:
         """Store ``record`` on the nodes closest to its peer, and return on how many.
 
-        If this node is a server and one of the closest, it keeps a copy, which does not count.
-        Raises :class:`PublishFailed`, with the reason, if no other node stored the record.
+        If this node is a server and one of the closest, it keeps a copy, which does not count. Only
+        the copy of a network's first node does, as long as that is alone: whoever joins, joins
+        through it. Raises :class:`PublishFailed`, with the reason, if no node stored the record.
         """
         self._check_running()
         if record.expired(self._settings.unix_time()):
@@ -332,9 +333,15 @@ class DHTLookup:
                 )
             if stored.asked:
                 raise PublishFailed(f"none of {stored.asked} nodes stored the record")
-            raise PublishFailed("no node of the network answers")
+            if not (self._node.is_first and self._holds(record)):
+                raise PublishFailed("no node of the network answers")
+            stored = Stored(asked=1, stored=1, newer_held=0, networks=1)
         self._resolver.learn(record)
         return Published(stored.stored, stored.asked, stored.networks)
+
+    def _holds(self, record: SignedCommRecord) -> bool:
+        held = self._node.storage.held(bytes(record.peer_id))
+        return held is not None and held[0] == record.sequence
 
     async def _put(self, record: SignedCommRecord) -> Stored:
         async with self._turns.turn(queries=2):

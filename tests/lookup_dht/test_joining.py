@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from egtp.errors import InvalidConfig
+from egtp.errors import InvalidConfig, PublishFailed
+from egtp.lookup import Published
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
@@ -32,6 +33,29 @@ async def test_a_node_that_lost_everybody_joins_again(
         node._node.protocol.router.remove_contact(contact)
     assert node.contacts == 0
     assert (await node.publish(sign(identity, 5))).stored == 1
+
+
+async def test_the_first_node_of_a_network_holds_its_record_for_those_who_join_later(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    first = await start()
+    assert await first.publish(sign(identity, 5)) == Published(stored=1, asked=1)
+    second = await start(first)
+    assert (await second.resolve(identity.node_id)).sequence == 5
+    assert await first.publish(sign(identity, 6)) == Published(stored=1, asked=1)
+    assert second.statistics()["records"] == 1
+
+
+async def test_a_node_that_lost_everybody_is_not_taken_for_the_first(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    first = await start()
+    second = await start(first)
+    await second.close()
+    for contact in list(first._node.protocol.router):
+        first._node.protocol.router.remove_contact(contact)
+    with pytest.raises(PublishFailed, match="no node of the network answers"):
+        await first.publish(sign(identity, 5))
 
 
 async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> None:

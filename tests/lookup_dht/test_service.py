@@ -267,10 +267,10 @@ async def test_each_way_to_find_nothing_has_its_reason(
 async def test_publishing_to_nobody_or_below_what_is_stored_fails(
     start: Start, identity: Identity, sign: Sign
 ) -> None:
-    alone = await start()
+    alone = await start(server=False)
     with pytest.raises(PublishFailed, match="no node"):
         await alone.publish(sign(identity, 5))
-    other = await start(alone)
+    other = await start(await start())
     await other.publish(sign(identity, 6))
     with pytest.raises(PublishFailed, match="newer"):
         await other.publish(sign(identity, 5))
