@@ -68,6 +68,14 @@ KEYS = "identity.pem"
 """The name of the key file in the folder of a peer."""
 CONNECTIONS_FEW = 500
 """A limit below this is reported even if the user did not ask for more."""
+SETTINGS = {
+    "connections": ["connections_max"],
+    "connections_per_ip": ["connections_per_ip_max"],
+    "rate": ["send_bytes_per_s", "receive_bytes_per_s"],
+    "peer_rate": ["peer_send_bytes_per_s", "peer_receive_bytes_per_s"],
+    "busy_poll": ["busy_poll_s"],
+}
+"""Which settings of a node the options of a server stand for."""
 
 _complain = partial(complain, "egtp")
 
@@ -224,11 +232,6 @@ def _add_passphrase_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _connections_max(options: argparse.Namespace) -> int:
-    wanted: int | None = getattr(options, "connections", None)
-    return NodeConfig().connections_max if wanted is None else wanted
-
-
 def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(serves=True)
     parser.add_argument(
@@ -237,6 +240,13 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=int,
         help=f"how many connections at a time (default: {NodeConfig().connections_max}, or as many "
         "as the limit of open files allows)",
+    )
+    parser.add_argument(
+        "--connections-per-ip",
+        metavar="N",
+        type=int,
+        help="how many of these from one IPv4 address or IPv6 /64: more if a large fleet is behind "
+        f"one NAT (default: {NodeConfig().connections_per_ip_max})",
     )
     parser.add_argument(
         "--drain",
@@ -261,7 +271,6 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         "--busy-poll",
         metavar="SECONDS",
         type=duration_s,
-        default=0.0,
         help="how long to poll before sleeping, while peers answer each other within this time: "
         "0.0005 makes queries faster and keeps a core busy (default: never)",
     )
@@ -271,6 +280,17 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=interval_s,
         help="how often to print statistics, as a line of JSON (default: never)",
     )
+
+
+def _given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings of a node that were given as options."""
+    given = vars(options)
+    return {
+        name: given[option]
+        for option, names in SETTINGS.items()
+        if given.get(option) is not None
+        for name in names
+    }
 
 
 @asynccontextmanager
@@ -286,16 +306,8 @@ async def _node(
     seeds = [found for text in options.bootstrap if (found := _literal_address(text)) is not None]
     addresses = [Address.parse(text) for text in listen] + seeds
     private = options.private_addresses or any(map(_is_loopback, addresses))
-    rate, peer_rate = getattr(options, "rate", None), getattr(options, "peer_rate", None)
     config = NodeConfig(
-        network=options.network,
-        private_addresses=private,
-        connections_max=_connections_max(options),
-        send_bytes_per_s=rate,
-        receive_bytes_per_s=rate,
-        peer_send_bytes_per_s=peer_rate,
-        peer_receive_bytes_per_s=peer_rate,
-        busy_poll_s=getattr(options, "busy_poll", 0.0),
+        network=options.network, private_addresses=private, **_given_settings(options)
     )
     async with contextlib.AsyncExitStack() as stack:
         # Before there are keys in the folder, which mark it as ours.
@@ -472,7 +484,8 @@ async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))
-    most, wanted = node.statistics()["connections_max"], _connections_max(options)
+    most = node.statistics()["connections_max"]
+    wanted = options.connections or NodeConfig().connections_max
     if most < wanted and (options.connections is not None or most < CONNECTIONS_FEW):
         _complain(
             f"connections_max is {most} instead of {wanted}, since at most "

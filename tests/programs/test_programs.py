@@ -146,6 +146,23 @@ def test_a_busy_port_and_a_broken_identity_are_told(start: Start, tmp_path: Path
     assert done.stderr == f"egtp: {broken} is not an identity file\n"
 
 
+def test_a_relay_takes_as_many_connections_from_one_address_as_its_operator_says(
+    start: Start,
+) -> None:
+    relay = start(
+        *("-m", "egtp", "relay", "--listen", "127.0.0.1:0", "--dht-listen", "127.0.0.1:0"),
+        *("--connections-per-ip", "1", "--stats-every", "0.1"),
+    )
+    line(relay)
+    host, port = line(relay).removeprefix("listening on ").split(":")
+    with socket.create_connection((host, int(port))), socket.create_connection((host, int(port))):
+        told: dict[str, Any] = {"counters": {}}
+        while "connection refused: too many from one address" not in told["counters"]:
+            text = line(relay)
+            told = json.loads(text) if text.startswith("{") else told
+        assert told["connections"] == 1
+
+
 def test_a_server_that_waits_for_its_passphrase_can_be_stopped(
     start: Start, tmp_path: Path
 ) -> None:
