@@ -21,11 +21,13 @@ from egtp.queries.exchange import Exchange
 from egtp.values.contact import Contact
 from egtp.values.message import Query, decode_message
 
-__all__ = ["EARLY_BYTES_MAX", "Early", "pack_early", "read_early"]
+__all__ = ["EARLY_BYTES_MAX", "TOO_LATE", "Early", "pack_early", "read_early"]
 
 EARLY_BYTES_MAX: Final = 8 * 1024
 """An initiation with its record and its early data must fit into 16 KiB."""
 EARLY_QUERIES_MAX: Final = 64
+TOO_LATE: Final = "a query in it is past its hard timeout"
+"""Why a dial is not sent, or not again: no relay may hold its early data for longer (R24)."""
 CLOCKS_MS: Final = 60_000
 """How far apart the two wall clocks may be. If they differ by more, that is not unsafe, but costs a
 round trip. The limit is there since an initiation that was held back for long carries queries that
@@ -64,7 +66,11 @@ def pack_early(
     items: list[bytes] = []
     size = 0
     for outgoing in waiting:
-        if not isinstance(outgoing, Exchange) or not _may_be_early(outgoing, contact.incarnation):
+        if (
+            not isinstance(outgoing, Exchange)
+            or outgoing.hard_deadline_s <= now_s
+            or not _may_be_early(outgoing, contact.incarnation)
+        ):
             continue
         size += len(outgoing.message)
         if size > EARLY_BYTES_MAX or len(items) == EARLY_QUERIES_MAX:

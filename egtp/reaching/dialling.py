@@ -16,7 +16,7 @@ from egtp.errors import FastFail, HandshakeFailed, NotSent
 from egtp.paths.channels import SecureChannels
 from egtp.paths.handshakes import Dial
 from egtp.paths.path import Path
-from egtp.queries.early import Early
+from egtp.queries.early import TOO_LATE, Early
 from egtp.reaching.strategy_choice import Backoff
 from egtp.tcp.comms_handler import TCPCommsHandler
 from egtp.values.attempts import Attempt, AttemptReason, Cause
@@ -125,10 +125,10 @@ class Dialler:
             connection = self._comms.open(strategy)
         except NotSent as error:
             return Cause.of(error.reason)
-        timeout_s = self._config.dial_timeout_s
+        until_s = self._host.now() + self._config.dial_timeout_s
         cause: Cause | None = Cause.of("given up: another way was found first")
         try:
-            cause = await self._handshake(contact, connection.strategy, timeout_s)
+            cause = await self._handshake(contact, connection.strategy, until_s)
             if cause == Cause(AttemptReason.SILENT) and connection.is_open:
                 cause = Cause(AttemptReason.NO_HANDSHAKE)
             elif cause and cause.reason is AttemptReason.LOST and not connection.was_open:
@@ -149,12 +149,16 @@ class Dialler:
             await self._host.connect_relay(strategy)
         except FastFail as error:
             return Cause(AttemptReason.RELAY_UNREACHABLE, str(error))
-        cause = await self._handshake(contact, strategy, self._config.relay_timeout_s)
+        until_s = self._host.now() + self._config.relay_timeout_s
+        cause = await self._handshake(contact, strategy, until_s)
+        while cause == Cause.of(TOO_LATE):
+            # The other queries must not end with the one that travelled: dial without that.
+            cause = await self._handshake(contact, strategy, until_s)
         is_silent = cause == Cause(AttemptReason.SILENT)
         return Cause(AttemptReason.RELAY_SILENT) if is_silent else cause
 
     async def _handshake(
-        self, contact: Contact, strategy: CommStrat, timeout_s: float
+        self, contact: Contact, strategy: CommStrat, until_s: float
     ) -> Cause | None:
         """None if it succeeded, otherwise why it failed."""
         loop = asyncio.get_running_loop()
@@ -175,7 +179,7 @@ class Dialler:
                 return Cause.of(error.reason)
             return Cause(AttemptReason.BAD_KEY, str(error))
         forget_hint = self._host.expect_hint(dial.packet, done)
-        patience = Patience(dial, self._host.now, self._host.now() + timeout_s)
+        patience = Patience(dial, self._host.now, until_s)
         try:
             outcome = await result
         finally:

@@ -3,6 +3,7 @@ through them (:mod:`egtp.relay.listener`), and being one (:mod:`egtp.relay.serve
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -13,6 +14,7 @@ from egtp.handling.handlers import Incoming
 from egtp.limits.accept_limits import RelayedInitiations
 from egtp.paths.arrival import Arrival
 from egtp.paths.path import Path
+from egtp.queries.early import TOO_LATE
 from egtp.queries.outgoing import PassedOn
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
@@ -98,9 +100,9 @@ class Relaying:
         first = packet[:1] == bytes((INITIATION,))
         lifetime_ms = INITIATION_LIFETIME_MS if first else DATA_LIFETIME_MS
         if until_s is not None:
-            lifetime_ms = min(lifetime_ms, int((until_s - self.now()) * 1000))
+            lifetime_ms = min(lifetime_ms, math.ceil((until_s - self.now()) * 1000))
             if lifetime_ms <= 0:
-                raise NotSent(AttemptReason.TOO_LATE)
+                raise NotSent(TOO_LATE)
         self._used.add(relay_id)
         self.say(path, RELAY_KIND, Relay(recipient, lifetime_ms, packet).encode(), lifetime_ms)
 

@@ -54,7 +54,6 @@ class AttemptReason(enum.StrEnum):
     RELAY_KNOWS_NOT = "the relay says that it does not know the peer"
     RELAY_FULL = "the relay says that it has no room for it"
     RELAY_SILENT = "no answer through the relay in time"
-    TOO_LATE = "a query in it is past its hard timeout"
 
 
 class Cause(NamedTuple):

@@ -1,4 +1,4 @@
-"""Early data on real sockets: a round trip less, and not a promise less."""
+"""Early data: a round trip less, and not a promise less."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 
 from egtp import FastFail, HardTimeout, Incoming, Node
 from tests.node.at_hand import Start, engine_of
+from tests.node.failing import World, play
 
 
 async def known_to_each_other(start: Start) -> tuple[Node, Node]:
@@ -105,3 +106,20 @@ async def test_a_query_whose_connection_is_lost_travels_with_the_next_dial(
     assert calls == 1
     assert node.counters["early data accepted"] == 1
     assert node.counters["query not run: working"] == 1
+
+
+def test_those_who_wait_beside_a_query_that_runs_out_of_time_are_answered() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer)
+        with world.network.partition([world.hosts[relay]], [world.hosts[peer]]):
+            early = asyncio.ensure_future(
+                world.query(asker, peer.node_id, early=True, hard_timeout_s=0.5)
+            )
+            other = asyncio.ensure_future(world.query(asker, peer.node_id, early=False))
+            await asyncio.sleep(1.3)
+        assert isinstance(early.exception(), HardTimeout)
+        assert await other == b"x"
+
+    play(story)
