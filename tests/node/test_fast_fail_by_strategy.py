@@ -13,7 +13,6 @@ import pytest
 from egtp import (
     Address,
     AttemptReason,
-    FastFail,
     HardTimeout,
     NodeConfig,
     RelayLimits,
