@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
-from types import CoroutineType
 from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
-from egtp.handling.workers import ENDS_THE_PROGRAM, Worker, Workers
+from egtp.handling.workers import Worker, Workers
 from egtp.limits.repetitions import Repetitions
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
@@ -114,7 +114,7 @@ class Kind:
     """A kind of query that this node answers."""
 
     name: str
-    handler: Handler
+    function: Callable[[Incoming], Coroutine[Any, Any, bytes | None]]
     at_once_max: int | None
     """How many may run at a time; further ones are answered "busy"."""
     idempotent: bool
@@ -173,7 +173,11 @@ class Handlers:
         if name in self._kinds:
             raise LocalProtocolError(f"kind {name!r} already has a handler")
         self._kinds[name] = Kind(
-            name, handler, at_once_max=at_once_max, idempotent=idempotent, early=early
+            name,
+            _coroutine_function(handler),
+            at_once_max=at_once_max,
+            idempotent=idempotent,
+            early=early,
         )
 
     def __len__(self) -> int:
@@ -187,16 +191,7 @@ class Handlers:
         kind.running += 1
         if asker is not None:
             asker.running += 1
-        try:
-            coroutine = kind.handler(incoming)
-        except BaseException as error:
-            self._done(incoming, None, error)
-            if isinstance(error, ENDS_THE_PROGRAM):
-                raise
-            return
-        if type(coroutine) is not CoroutineType and not asyncio.iscoroutine(coroutine):
-            coroutine = _awaited(coroutine)
-        worker = self._run(incoming, coroutine)
+        worker = self._run(incoming, kind.function)
         if worker is not None:
             incoming._worker = worker
             self._waiting[incoming] = self._take_room(incoming)
@@ -316,15 +311,23 @@ async def _nobody(_: Incoming) -> bytes:
     return b""
 
 
-async def _awaited(result: object) -> bytes | None:
-    if not isinstance(result, Awaitable):
-        wrong = type(result).__name__
-        raise TypeError(
-            f"a handler must be an `async def` function, but it returned {wrong}; "
-            "plain functions can be handlers of an egtp.blocking.Node only"
-        )
-    answer: bytes | None = await result
-    return answer
+def _coroutine_function(handler: Handler) -> Callable[[Incoming], Coroutine[Any, Any, Any]]:
+    """A handler may also be a function that returns something else to await."""
+    if inspect.iscoroutinefunction(handler):
+        return handler
+
+    async def handle(incoming: Incoming) -> bytes | None:
+        result: object = handler(incoming)
+        if not isinstance(result, Awaitable):
+            wrong = type(result).__name__
+            raise TypeError(
+                f"a handler must be an `async def` function, but it returned {wrong}; "
+                "plain functions can be handlers of an egtp.blocking.Node only"
+            )
+        body: bytes | None = await result
+        return body
+
+    return handle
 
 
 def _what_and_where(error: BaseException) -> tuple[str, str, int]:

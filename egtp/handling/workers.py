@@ -1,4 +1,4 @@
-"""Runs coroutines, taking their first step in place.
+"""Runs coroutine functions, taking the first step of their coroutines in place.
 
 Most handlers of queries never wait, and a task for each costs more than all the rest of answering.
 So a coroutine takes its first step where its query is taken from the packet, *as* a task that
@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine, Generator
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
 __all__ = ["IDLE_MAX", "Workers"]
 
@@ -28,6 +28,7 @@ ENDS_THE_PROGRAM: Final = (KeyboardInterrupt, SystemExit)
 """These propagate after they have ended their job; anything else only fails the job."""
 
 Job = TypeVar("Job")
+Function: TypeAlias = Callable[[Job], Coroutine[Any, Any, Any]]
 
 
 class _Rest:
@@ -67,21 +68,22 @@ class _Rest:
 class Worker(Generic[Job]):
     """A task that stands by, or carries the coroutine of its ``job``."""
 
-    __slots__ = ("cancel_due", "context", "coroutine", "job", "stands_by", "task", "waits_for")
+    __slots__ = (
+        "cancel_due", "context", "coroutine", "function", "job", "stands_by", "task", "waits_for",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.context: Final = contextvars.copy_context()
         self.job: Job | None = None
+        self.function: Function[Job] | None = None
+        """What to call for the job; None if it was called already."""
         self.coroutine: Coroutine[Any, Any, Any] | None = None
         self.waits_for: object = None
-        """What the coroutine waits for; :data:`_NOT_BEGUN` if it has not begun."""
+        """What the coroutine waits for."""
         self.cancel_due = False
         """The job was cancelled, but its coroutine does not know yet."""
         self.stands_by: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None]
-
-
-_NOT_BEGUN: Final = object()
 
 
 class Workers(Generic[Job]):
@@ -104,14 +106,14 @@ class Workers(Generic[Job]):
         """How many coroutines wait for something."""
         return len(self._busy)
 
-    def run(self, job: Job, coroutine: Coroutine[Any, Any, Any]) -> Worker[Job] | None:
-        """Take the first step; if no task stands by, a new one takes it soon. Returns the worker
-        that carries on, or None if the coroutine has ended already.
+    def run(self, job: Job, function: Function[Job]) -> Worker[Job] | None:
+        """Call ``function`` with the job, and take the first step of its coroutine; if no task
+        stands by, a new one does so soon. Returns the worker that carries on, or None if the
+        coroutine has ended already.
 
         Must not be called from inside a task: the coroutine would see the wrong one.
         """
         if self._closed:
-            coroutine.close()
             self._done(job, None, asyncio.CancelledError())
             return None
         idle = self._idle
@@ -121,7 +123,10 @@ class Workers(Generic[Job]):
             idle.pop()
         if not idle:
             worker: Worker[Job] = Worker()
-            self._hand_over(worker, job, coroutine, _NOT_BEGUN)
+            # Not called yet: a coroutine that never began, as its loop ended, would be complained
+            # of by Python.
+            worker.function = function
+            self._hand_over(worker, job, None, None)
             worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
             # With an eager task factory it may have ended by now.
             return worker if worker.job is job else None
@@ -129,6 +134,7 @@ class Workers(Generic[Job]):
         loop, task = self._loop, worker.task
         asyncio._enter_task(loop, task)
         try:
+            coroutine = function(job)
             waits_for = worker.context.run(coroutine.send, None)
         except StopIteration as end:
             self._done(job, end.value, None)
@@ -152,7 +158,7 @@ class Workers(Generic[Job]):
         self,
         worker: Worker[Job],
         job: Job,
-        coroutine: Coroutine[Any, Any, Any],
+        coroutine: Coroutine[Any, Any, Any] | None,
         waits_for: object,
     ) -> None:
         worker.job, worker.coroutine, worker.waits_for = job, coroutine, waits_for
@@ -164,7 +170,7 @@ class Workers(Generic[Job]):
             self._cancel(worker)
 
     def _cancel(self, worker: Worker[Job]) -> None:
-        if worker.waits_for is _NOT_BEGUN:
+        if worker.function is not None:
             # A task cancelled before its first turn never runs, so nobody would be told.
             worker.cancel_due = True
         else:
@@ -188,17 +194,21 @@ class Workers(Generic[Job]):
         while True:
             if worker.job is None:
                 await self._stand_by(worker)
-            job, coroutine, waits_for = worker.job, worker.coroutine, worker.waits_for
+            job, function = worker.job, worker.function
+            coroutine, waits_for = worker.coroutine, worker.waits_for
             cancel, worker.cancel_due = worker.cancel_due, False
             # From here on, cancelling the task reaches the coroutine.
-            worker.coroutine = worker.waits_for = None
-            assert job is not None and coroutine is not None  # noqa: S101, PT018
+            worker.function = worker.coroutine = worker.waits_for = None
+            assert job is not None  # noqa: S101 - nobody else gives it a turn
             value, error = None, None
             try:
-                if waits_for is _NOT_BEGUN and not cancel:
-                    value = await coroutine
-                else:
+                if coroutine is not None:
                     value = await _Rest(coroutine, waits_for, cancel=cancel)
+                elif cancel:
+                    raise asyncio.CancelledError
+                else:
+                    assert function is not None  # noqa: S101 - there is one of the two
+                    value = await function(job)
             except BaseException as raised:
                 if asyncio.current_task(self._loop) is not this:
                     raise  # the task is being destroyed, along with a loop that has ended
@@ -211,7 +221,7 @@ class Workers(Generic[Job]):
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise error
             # Keep nothing of the job while the worker stands by.
-            del job, coroutine, waits_for, value, error
+            del job, function, coroutine, waits_for, value, error
             if self._closed or len(self._idle) >= IDLE_MAX:
                 return
             self._idle.append(worker)

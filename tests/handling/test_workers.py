@@ -56,9 +56,14 @@ class Ended:
     def run(
         self, coroutine: Coroutine[Any, Any, Any], job: object | None = None
     ) -> tuple[object, Worker[object] | None]:
+        return self.call(lambda: coroutine, job)
+
+    def call(
+        self, work: Callable[[], Coroutine[Any, Any, Any]], job: object | None = None
+    ) -> tuple[object, Worker[object] | None]:
         job = object() if job is None else job
         self.of[job] = asyncio.get_running_loop().create_future()
-        return job, self.workers.run(job, coroutine)
+        return job, self.workers.run(job, lambda _: work())
 
     async def end_of(self, job: object) -> tuple[Any, str]:
         async with asyncio.timeout(LIMIT_S):
@@ -376,7 +381,7 @@ async def test_closing_ends_what_runs_wherever_it_is(turns: int) -> None:
 async def test_after_the_end_nothing_is_begun(ended: Ended) -> None:
     await ended.workers.close()
     log: Log = []
-    job, worker = await outside_of_tasks(lambda: ended.run(waits_a_turn(log)))
+    job, worker = await outside_of_tasks(lambda: ended.call(partial(waits_a_turn, log)))
     assert worker is None
     assert await ended.end_of(job) == (None, "CancelledError()")
     assert log == []
@@ -433,13 +438,13 @@ async def test_who_swallows_its_cancellation_is_not_waited_for_for_ever() -> Non
 def test_what_ends_the_program_ends_its_job_first() -> None:
     told: list[object] = []
 
-    async def exits() -> None:
+    async def exits(_: str) -> None:
         await asyncio.sleep(0)
         raise SystemExit(3)
 
     async def program() -> None:
         running: Workers[str] = Workers(lambda job, _, error: told.append((job, repr(error))))
-        asyncio.get_running_loop().call_soon(running.run, "job", exits())
+        asyncio.get_running_loop().call_soon(running.run, "job", exits)
         await asyncio.Event().wait()
 
     with pytest.raises(SystemExit):
@@ -450,9 +455,12 @@ def test_what_ends_the_program_ends_its_job_first() -> None:
 def test_a_job_of_a_loop_that_is_thrown_away_is_told_nobody() -> None:
     told: list[object] = []
 
+    async def waits(_: str) -> None:
+        await asyncio.Event().wait()
+
     async def program() -> None:
         running: Workers[str] = Workers(lambda *end: told.append(end))
-        asyncio.get_running_loop().call_soon(running.run, "job", asyncio.Event().wait())
+        asyncio.get_running_loop().call_soon(running.run, "job", waits)
         for _ in range(3):
             await asyncio.sleep(0)
         (worker,) = running._busy.values()
@@ -463,6 +471,22 @@ def test_a_job_of_a_loop_that_is_thrown_away_is_told_nobody() -> None:
 
     asyncio.run(program())
     assert told == []
+
+
+def test_of_a_job_whose_loop_ends_before_its_turn_there_is_no_complaint() -> None:
+    """Python would say that the coroutine of somebody's handler was never awaited."""
+    called: list[str] = []
+
+    async def begins(job: str) -> None:
+        called.append(job)
+
+    async def program() -> None:
+        running: Workers[str] = Workers(lambda *_: None)
+        asyncio.get_running_loop().call_soon(running.run, "job", begins)
+
+    asyncio.run(program())
+    gc.collect()
+    assert called == []
 
 
 @pytest.mark.skipif(not hasattr(asyncio, "eager_task_factory"), reason="came with Python 3.12")
