@@ -25,7 +25,7 @@ from typing import Any, Final, TypeAlias
 
 from egtp.channel.handshake import InitiationPayload, PeerLimits
 from egtp.channel.session import SlidingWindow
-from egtp.channel.unconfirmed import UnconfirmedSessions
+from egtp.paths.unconfirmed import UnconfirmedSessions
 from egtp.queries.answer_limits import AnswerLimits
 from egtp.queries.answers import Answers, Verdict
 from egtp.queries.asker import Asker

@@ -16,11 +16,11 @@ from typing import Any, Final
 
 from egtp.channel.sealed import GOAWAY_CLOSING, ItemType, item, write_goaway
 from egtp.config import NodeConfig
+from egtp.deadline_timer import DeadlineTimer
 from egtp.discovery_service import Introduction
 from egtp.engine.answering import Answering
 from egtp.engine.asking import Asking
 from egtp.engine.carriers import ConnectionCarrier, PeerCarrier
-from egtp.engine.deadline_timer import DeadlineTimer
 from egtp.engine.intake import Intake
 from egtp.engine.records import Records
 from egtp.engine.routes import Routes

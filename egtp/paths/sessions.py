@@ -6,11 +6,11 @@ from typing import Final
 
 from egtp.channel.handshake import InitiationPayload, PeerLimits, ResponsePayload, SessionKeys
 from egtp.channel.session import InOrder, Session, SlidingWindow
-from egtp.channel.unconfirmed import UnconfirmedSessions
 from egtp.environment import Environment
 from egtp.paths.arrival import Arrival, ChannelEvents
 from egtp.paths.path import Path
 from egtp.paths.path_life import PathEvent
+from egtp.paths.unconfirmed import UnconfirmedSessions
 from egtp.queries.answers import Answers
 from egtp.values.identity import NodeId
 

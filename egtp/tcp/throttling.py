@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
+from egtp.deadline_timer import DeadlineTimer
 from egtp.errors import LocalProtocolError
 from egtp.limits.throttle import BURST_S, Throttler
 from egtp.tcp.connection import TCPConnection
@@ -55,8 +56,9 @@ class Throttling:
         self._all = NO_LIMIT
         self._buffer: memoryview | None = None
         """Shared by all connections whose receiving is throttled."""
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at_s = 0.0
+        self._timer: Final = DeadlineTimer(
+            asyncio.get_running_loop(), elapsed, self._next_s, self._give_turns
+        )
         self._giving_turns = False
         self.limit_all(rates, ())
 
@@ -68,7 +70,7 @@ class Throttling:
         self._all = rates
         self._sending.limit_all(rates.send, now)
         self._receiving.limit_all(rates.receive, now)
-        self._give_turns()
+        self._give_turns(now)
         for connection in connections:
             self.add(connection)
 
@@ -128,7 +130,7 @@ class Throttling:
         now = self._elapsed()
         self._sending.limit(connection, rates.send, now)
         self._receiving.limit(connection, rates.receive, now)
-        self._give_turns()
+        self._give_turns(now)
         self.add(connection)
 
     def remove(self, connection: TCPConnection) -> None:
@@ -139,9 +141,7 @@ class Throttling:
             connection.throttle = None
 
     def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._timer.cancel()
 
     @property
     def held_back(self) -> list[TCPConnection]:
@@ -173,8 +173,12 @@ class Throttling:
 
     # Time
 
-    def _give_turns(self) -> None:
-        now = self._elapsed()
+    def _next_s(self) -> float | None:
+        """When the next turn can be given."""
+        times = (self._sending.next_s(), self._receiving.next_s())
+        return min((time for time in times if time is not None), default=None)
+
+    def _give_turns(self, now: float) -> None:
         self._giving_turns = True
         try:
             while (connection := self._sending.turn(now)) is not None:
@@ -187,20 +191,5 @@ class Throttling:
             self._arm()
 
     def _arm(self) -> None:
-        """Set the timer to fire when the next turn can be given."""
-        if self._giving_turns:
-            return
-        times = (self._sending.next_s(), self._receiving.next_s())
-        at_s = min((time for time in times if time is not None), default=None)
-        now = self._elapsed()
-        # A timer that is overdue stands still: the machine slept, and so did its timers.
-        if at_s is None or (self._timer is not None and now <= self._timer_at_s <= at_s):
-            return
-        self.close()
-        self._timer_at_s = at_s
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(max(0.0, at_s - now), self._timer_fired)
-
-    def _timer_fired(self) -> None:
-        self._timer = None
-        self._give_turns()
+        if not self._giving_turns:
+            self._timer.arm()

@@ -17,9 +17,9 @@ from egtp import (
     NodeId,
     OutcomeUnknown,
 )
-from egtp.channel.unconfirmed import PER_PEER_MAX, SESSIONS_MAX, WAIT_S
 from egtp.engine.engine import Engine
 from egtp.paths.path import Path
+from egtp.paths.unconfirmed import PER_PEER_MAX, SESSIONS_MAX, WAIT_S
 from egtp.values.message import ReplyCode
 from simulations.checkers import Violation
 from simulations.mallory.xray import MARK, XRay

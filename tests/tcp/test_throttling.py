@@ -195,10 +195,10 @@ async def test_no_timer_is_left_when_nobody_waits(net: Any, throttling: Any) -> 
     throttling.limit_all(Rates(send=1e6), [near.connection])
     for _ in range(10):
         near.connection.send(bytes(20_000))
-    assert throttling._timer is not None
+    assert throttling._timer.is_armed
     await far.has([bytes(20_000)] * 10)
     await near.until(lambda: near.connection.takes_more)
-    assert throttling._timer is None
+    assert not throttling._timer.is_armed
 
 
 async def test_a_throttled_connection_reads_in_small_pieces_and_as_before_afterwards(

@@ -1,4 +1,4 @@
-"""One timer for all deadlines of a node."""
+"""One timer for many deadlines."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class DeadlineTimer:
     """Calls ``expire`` with the current time once the earliest deadline has passed.
 
     ``next_s`` returns that deadline, or None if there is none. Call :meth:`arm` whenever it may
-    have become earlier.
+    have become earlier. Whatever ``expire`` raises, the timer is armed again.
     """
 
     def __init__(
@@ -47,11 +47,18 @@ class DeadlineTimer:
         self._at_s, self._ahead_s = at_s, ahead_s + LATE_S
         self._timer = self._loop.call_later(max(0.0, at_s - now), self._fired)
 
+    @property
+    def is_armed(self) -> bool:
+        return self._timer is not None
+
     def cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _fired(self) -> None:
         self._timer = None
-        self._expire(self._now())
-        self.arm()
+        try:
+            self._expire(self._now())
+        finally:
+            self.arm()

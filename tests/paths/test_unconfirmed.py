@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from egtp.channel.unconfirmed import (
+from egtp.paths.unconfirmed import (
     PER_PEER_MAX,
     RELAYED_MAX,
     SESSIONS_MAX,
