@@ -123,10 +123,10 @@ class Workers(Generic[Job]):
             idle.pop()
         if not idle:
             worker: Worker[Job] = Worker()
-            # Not called yet: a coroutine that never began, as its loop ended, would be complained
-            # of by Python.
-            worker.function = function
-            self._hand_over(worker, job, None, None)
+            # Called in its first turn: if the loop ended before that, Python would complain of a
+            # coroutine that was never awaited.
+            worker.job, worker.function = job, function
+            self._busy[id(worker)] = worker
             worker.task = self._loop.create_task(self._carry(worker), context=worker.context)
             # With an eager task factory it may have ended by now.
             return worker if worker.job is job else None
@@ -148,21 +148,12 @@ class Workers(Generic[Job]):
             asyncio._leave_task(loop, task)
         if idle:  # it may have closed everything
             idle.pop()
-        self._hand_over(worker, job, coroutine, waits_for)
+        worker.job, worker.coroutine, worker.waits_for = job, coroutine, waits_for
+        self._busy[id(worker)] = worker
         assert worker.stands_by is not None  # noqa: S101 - it is idle
         if not worker.stands_by.done():  # it may have cancelled itself
             worker.stands_by.set_result(None)
         return worker
-
-    def _hand_over(
-        self,
-        worker: Worker[Job],
-        job: Job,
-        coroutine: Coroutine[Any, Any, Any] | None,
-        waits_for: object,
-    ) -> None:
-        worker.job, worker.coroutine, worker.waits_for = job, coroutine, waits_for
-        self._busy[id(worker)] = worker
 
     def cancel(self, worker: Worker[Job], job: Job) -> None:
         """Cancel the coroutine of a job, if the worker still carries it."""
