@@ -207,6 +207,7 @@ async def test_a_reply_larger_than_the_asker_said_in_the_handshake_is_said_to_be
     assert failed.value.code == ReplyCode.TOO_LARGE
 
 
+@pytest.mark.reaches_in
 @pytest.mark.parametrize("size", [1001, 16_000])
 async def test_a_query_larger_than_the_responder_said_is_answered_as_too_large_and_does_not_run(
     start: Start, config: Config, size: int
