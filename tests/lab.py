@@ -98,12 +98,12 @@ class Lab:
             node.add_contact(self.records[peer])
         return node
 
-    async def hidden(self, relay: Node, **options: Any) -> Node:
-        """A node that can be reached through the relay only."""
-        introductions = [Introduction(relay.node_id, relay.record)]
+    async def hidden(self, *relays: Node, **options: Any) -> Node:
+        """A node that can be reached through these relays only."""
+        introductions = [Introduction(relay.node_id, relay.record) for relay in relays]
         node = await self.node(listens=False, discovery=StaticDiscovery(introductions), **options)
         async with asyncio.timeout(10):
-            while not node.relays:
+            while len(node.relays) < len(relays):
                 await asyncio.sleep(LATENCY_S)
         await self.hosts[node].run(node.published())
         self.records[node] = node.record

@@ -127,6 +127,7 @@ class Upkeep:
     def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         """Notice when a path that something here depends on no longer leads to anybody."""
         waited_for = self._searching.is_asked(peer)
+        direct, best = peer.direct, peer.best_path
         for path in peer.paths:
             is_relays = is_relay and path is peer.direct
             is_wanted = waited_for or is_relays or self._is_kept_in_silence(path, now)
@@ -135,9 +136,10 @@ class Upkeep:
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
-                case Verdict.DOUBT if path is peer.direct and (waited_for or is_relay):
-                    # The peer may have a new address by now without knowing it yet.
-                    self._searching.seek_beside(peer, now, only_direct=is_relay)
+                case Verdict.DOUBT if is_relays or (waited_for and path in (direct, best)):
+                    # The peer may have a new address by now without knowing it yet; or the relay
+                    # that leads to it is gone, and another one is not.
+                    self._searching.seek_beside(peer, now, only_direct=is_relays)
                 case Verdict.DOUBT if path in peer.superseded:
                     self._routes.lose(path, ANOTHER_WAY, at_once=True)
                 case Verdict.GIVE_UP:

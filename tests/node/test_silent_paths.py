@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 
@@ -220,6 +221,33 @@ def test_a_relay_leads_past_a_dead_connection_that_the_peer_had_opened() -> None
             assert lab.now_s - began < SILENT_S * 3 / 8 + 2.5
             assert direct not in asker.why(hidden.node_id).paths, "nobody waits for it any more"
         assert asker.counters["path given up: silent"] == 0
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("moves", [False, True], ids=["hangs", "moves"])
+def test_another_relay_leads_past_one_that_has_gone_silent(moves: bool) -> None:
+    """Neither end is told. Without asking, the peer would not notice before it renews its lease, so
+    finding the relay where it is now would not help, either."""
+
+    async def story(lab: Lab) -> None:
+        relays = [await lab.node(relay_server=True) for _ in range(2)]
+        asker, hidden = await lab.node(), await lab.hidden(*relays)
+        await lab.query(asker, hidden.node_id)
+        await asyncio.sleep(SILENT_S)
+        (path,) = asker.why(hidden.node_id).paths
+        (used,) = [relay for relay in relays if str(relay.node_id) in path]
+        host = lab.hosts[used]
+        if moves:
+            host.change_ip("5.99.0.1")
+            await host.run(used.move("5.99.0.1:4000"))
+        others = [other for other in lab.hosts.values() if other is not host]
+        with contextlib.nullcontext() if moves else lab.network.partition([host], others):
+            began = lab.now_s
+            await lab.query(asker, hidden.node_id)
+            assert lab.now_s - began < SILENT_S / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+        assert str(used.node_id) not in str(asker.why(hidden.node_id).paths)
 
     in_lab(Lab, story)
 
