@@ -12,6 +12,7 @@ import collections
 import logging
 import os
 from collections.abc import Coroutine, Iterable
+from functools import partial
 from typing import Any, NoReturn
 
 from kademlia.network import Server
@@ -31,6 +32,9 @@ log = logging.getLogger("lookup_dht")
 
 PROOF_HELPERS = 3
 """This many contacts suffice to ask, in turn, for the proof that this node can be reached."""
+JOIN_PATIENCE_S = 0.5
+"""How long a node that joins waits for others once one has answered: they may be down, or a name
+server silent."""
 SEED_ADDRESSES_MAX = 8
 """Addresses used per name: one that resolves to hundreds would cost as many pings."""
 
@@ -57,6 +61,9 @@ class LookupServer(Server):  # type: ignore[misc]
         self._settings = settings
         self._limits = settings.limits
         self._seeds = tuple(seeds)
+        self._named: dict[SocketAddress, list[SocketAddress]] = {}
+        """What each seed name stood for when it last resolved."""
+        self._resolving: dict[SocketAddress, asyncio.Task[Any]] = {}
         self._refused_names: set[SocketAddress] = set()
         """Names whose refused addresses have been reported."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -169,33 +176,53 @@ class LookupServer(Server):  # type: ignore[misc]
 
     async def _join(self, addrs: tuple[SocketAddress, ...]) -> list[Contact]:
         router = self.protocol.router
-        await self._resolve_seeds()
         known = self.bootstrappable_neighbors()
-        addresses = dict.fromkeys(
-            (*self.protocol.acquaintances.seeds, *addrs, *known, *router.former)
-        )
-        await asyncio.gather(*map(self.bootstrap_node, addresses))
+        seeds = self.protocol.acquaintances.seeds
+        addresses = dict.fromkeys((*seeds, *addrs, *known, *router.former))
+        greetings = {self._spawn(self.bootstrap_node(address)) for address in addresses}
+        await self._until_joined(greetings | self._greet_names())
         self._adopt_fitting_id()
         self._schedule_rejoin(bool(len(router)))
         return await self.walks.find_nodes(self.node.id)
 
-    async def _resolve_seeds(self) -> None:
-        """Resolve the seed names. Done at every join: their addresses may have changed."""
+    async def _until_joined(self, greetings: set[asyncio.Task[Any]]) -> None:
+        """Wait for all answers, or for the first and a little longer. Others may still come."""
+        has_joined = False
+        while greetings and not has_joined:
+            done, greetings = await asyncio.wait(greetings, return_when=asyncio.FIRST_COMPLETED)
+            has_joined = any(greeting.result() for greeting in done)
+        if greetings:
+            await asyncio.wait(greetings, timeout=JOIN_PATIENCE_S)
+
+    def _greet_names(self) -> set[asyncio.Task[Any]]:
+        """Resolve the seed names, and ping what they stand for: at every join, since their
+        addresses may have changed. A name that an earlier join still waits for is not asked again.
+        """
         names = [seed for seed in self._seeds if pack_ip(seed[0]) is None]
-        if not names or self._settings.resolve_name is None:
-            return
-        found = await asyncio.gather(
-            *(self._settings.resolve_name(*name) for name in names), return_exceptions=True
-        )
-        seeds = [seed for seed in self._seeds if seed not in names]
-        for name, addresses in zip(names, found, strict=True):
-            if isinstance(addresses, BaseException):
-                self.counters["seed_name_not_resolved"] += 1
-            else:
-                seeds += self._allowed(name, addresses)[:SEED_ADDRESSES_MAX]
-        self.protocol.acquaintances.seeds = dict.fromkeys(
-            seeds or self.protocol.acquaintances.seeds
-        )
+        resolve = self._settings.resolve_name
+        for name in names if resolve is not None else ():
+            if name not in self._resolving:
+                self._resolving[name] = task = self._spawn(self._greet_name(name))
+                task.add_done_callback(partial(self._greeted_name, name))
+        return set(self._resolving.values())
+
+    async def _greet_name(self, name: SocketAddress) -> bool:
+        """Whether anybody answered at what a seed name stands for."""
+        assert self._settings.resolve_name is not None  # noqa: S101
+        try:
+            found = await self._settings.resolve_name(*name)
+        except Exception:
+            # Whatever a resolver raises. What the name last stood for may still be right.
+            self.counters["seed_name_not_resolved"] += 1
+            return False
+        self._named[name] = self._allowed(name, found)[:SEED_ADDRESSES_MAX]
+        literal = (seed for seed in self._seeds if pack_ip(seed[0]) is not None)
+        named = (address for addresses in self._named.values() for address in addresses)
+        self.protocol.acquaintances.seeds = dict.fromkeys((*literal, *named))
+        return any(await asyncio.gather(*map(self.bootstrap_node, self._named[name])))
+
+    def _greeted_name(self, name: SocketAddress, _: asyncio.Task[bool]) -> None:
+        del self._resolving[name]
 
     def _allowed(self, name: SocketAddress, found: list[SocketAddress]) -> list[SocketAddress]:
         """The addresses of ``name`` at which a node may be. The first one refused is logged, once

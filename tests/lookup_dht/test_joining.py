@@ -180,6 +180,45 @@ async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greet
             assert two.counters["seed_address_refused"] == 1
 
 
+@pytest.mark.parametrize("good", ["127.0.0.1", "good.example.org"])
+async def test_a_name_that_takes_for_ever_to_resolve_holds_up_no_other_way_to_join(
+    good: str,
+) -> None:
+    asked: list[str] = []
+
+    async def resolve(name: str, port: int) -> list[tuple[str, int]]:
+        asked.append(name)
+        if name == "silent.example.org":
+            await asyncio.Event().wait()
+        return [("127.0.0.1", port)]
+
+    async with DHTLookup(private_addresses=True) as one:
+        seeds = [f"{name}:{one.address.port}" for name in ("silent.example.org", good)]
+        two = DHTLookup(bootstrap=seeds, private_addresses=True, resolve_name=resolve)
+        async with asyncio.timeout(5), two:
+            assert two.contacts == 1
+            await two._node.bootstrap()
+            assert asked.count("silent.example.org") == 1, "it is still waited for"
+
+
+async def test_a_name_that_does_not_resolve_any_more_keeps_what_it_stood_for(start: Start) -> None:
+    found: list[list[tuple[str, int]]] = []
+
+    async def resolve(_: str, port: int) -> list[tuple[str, int]]:
+        if not found:
+            raise OSError("the name server is down")
+        return found.pop()
+
+    one, other = await start(), await start()
+    found.append([one._node.bound])
+    node = await start("dht.example.org:1", f"127.0.0.1:{other.address.port}", resolve_name=resolve)
+    seeds = node._node.protocol.acquaintances.seeds
+    assert set(seeds) == {one._node.bound, other._node.bound}
+    await node._node.bootstrap()
+    assert node.counters["seed_name_not_resolved"] == 1
+    assert node._node.protocol.acquaintances.seeds == seeds
+
+
 async def test_a_node_that_is_no_server_or_answers_another_question_is_no_contact(
     start: Start, open_raw: Callable[..., Awaitable[Any]]
 ) -> None:
