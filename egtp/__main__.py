@@ -52,6 +52,7 @@ from egtp.program import (
     bytes_per_s,
     complain,
     duration_s,
+    getaddrinfo,
     interval_s,
     named,
     on_question,
@@ -339,7 +340,7 @@ async def _node(
             network=options.network,
             server=options.dht_listen is not None,
             private_addresses=private,
-            resolve_name=system_names(Address.parse(dht_listen), _complain),
+            resolve_name=system_names(Address.parse(dht_listen), _complain, getaddrinfo),
             state=state,
             store=None if kept is None else kept.records,
         )

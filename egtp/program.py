@@ -14,8 +14,10 @@ import logging
 import math
 import os
 import signal
+import socket
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +31,7 @@ __all__ = [
     "bytes_per_s",
     "complain",
     "duration_s",
+    "getaddrinfo",
     "interval_s",
     "named",
     "on_question",
@@ -195,6 +198,33 @@ def program_loop() -> Callable[[], asyncio.AbstractEventLoop]:
     except ImportError:
         return asyncio.new_event_loop
     return make
+
+
+async def getaddrinfo(host: str, port: int, **options: Any) -> list[Any]:
+    """As the loop's own, but nobody waits for it when the program ends: neither asyncio's loop nor
+    uvloop can be closed before a name server that is silent has been given up, after 10 s."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Any]] = loop.create_future()
+
+    def take(found: list[Any] | Exception) -> None:
+        if answer.done():
+            return
+        if isinstance(found, Exception):
+            answer.set_exception(found)
+        else:
+            answer.set_result(found)
+
+    def ask() -> None:
+        found: list[Any] | Exception
+        try:
+            found = socket.getaddrinfo(host, port, **options)
+        except Exception as error:
+            found = error
+        with contextlib.suppress(RuntimeError):  # The loop may be closed by now.
+            loop.call_soon_threadsafe(take, found)
+
+    threading.Thread(target=ask, name=f"getaddrinfo {host}", daemon=True).start()
+    return await answer
 
 
 def _raise_open_files_max() -> None:

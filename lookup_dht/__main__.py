@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from egtp.errors import InvalidConfig, NodeClosed, in_words
-from egtp.program import USAGE, complain, interval_s, on_question, path, run_program
+from egtp.program import USAGE, complain, getaddrinfo, interval_s, on_question, path, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
 from lookup_dht.names import system_names
@@ -147,7 +147,7 @@ class _Node:
             seeds,
             network=options.network,
             private_addresses=options.private_addresses or loopback,
-            resolve_name=system_names(listen, _complain),
+            resolve_name=system_names(listen, _complain, getaddrinfo),
             state=None if self.kept is None else self.kept.read(),
             store=None if self.kept is None else self.kept.records,
         )

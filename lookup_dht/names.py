@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 from egtp.errors import in_words
 from egtp.values.comm_strat import Address
@@ -14,13 +15,18 @@ from lookup_dht.wire.contact import SocketAddress
 __all__ = ["system_names"]
 
 
-def system_names(listen: Address, complain: Callable[[str], None] | None = None) -> NameResolver:
+def system_names(
+    listen: Address,
+    complain: Callable[[str], None] | None = None,
+    getaddrinfo: Callable[..., Awaitable[list[Any]]] | None = None,
+) -> NameResolver:
     """A resolver that asks the system for the addresses of a host name.
 
     :param listen: the address that the DHT node listens on; only addresses of its family (IPv4 or
         IPv6) are returned.
     :param complain: called with one line when a name does not resolve, and not again for that name
         until it has resolved.
+    :param getaddrinfo: asks the system; by default the running loop's method of this name.
 
     The resolver raises :class:`OSError` for such a name.
     """
@@ -29,7 +35,7 @@ def system_names(listen: Address, complain: Callable[[str], None] | None = None)
 
     async def resolve(name: str, port: int) -> list[SocketAddress]:
         try:
-            found = await _resolve(family, name, port)
+            found = await _resolve(family, name, port, getaddrinfo)
         except OSError as error:
             if complain is not None and name not in unknown:
                 version = 4 if family == socket.AF_INET else 6
@@ -42,11 +48,15 @@ def system_names(listen: Address, complain: Callable[[str], None] | None = None)
     return resolve
 
 
-async def _resolve(family: socket.AddressFamily, name: str, port: int) -> list[SocketAddress]:
+async def _resolve(
+    family: socket.AddressFamily,
+    name: str,
+    port: int,
+    getaddrinfo: Callable[..., Awaitable[list[Any]]] | None,
+) -> list[SocketAddress]:
+    ask = getaddrinfo or asyncio.get_running_loop().getaddrinfo
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(
-            name, port, family=family, type=socket.SOCK_DGRAM
-        )
+        found = await ask(name, port, family=family, type=socket.SOCK_DGRAM)
     except UnicodeError:
         raise OSError("it is not a host name") from None
     # A hosts file that maps localhost to 127.0.0.1 and ::1 yields the former twice.
