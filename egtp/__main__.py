@@ -179,7 +179,9 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
     parser.add_argument(
         "--announce",
         metavar="IP:PORT",
-        help="address to publish, instead of those that the node finds out by itself",
+        action="append",
+        help="address to publish, instead of those that the node finds out by itself; may be given "
+        "several times",
     )
     parser.add_argument(
         "--bootstrap",

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from egtp import ContactLink
 from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
@@ -397,6 +398,18 @@ def test_a_peer_that_nobody_can_reach_is_told_what_it_lacks(start: Start) -> Non
     assert "no DHT node" in echo.stderr.readline()
     hint = "others can reach this peer only with --listen IP:PORT or --relays FILE"
     assert echo.stderr.readline() == f"egtp: {hint}\n"
+
+
+def test_a_relay_announces_all_the_addresses_that_it_is_told_to(start: Start) -> None:
+    addresses = ["203.0.113.30:4000", "[2001:db8::30]:4000", "192.168.1.2:4000"]
+    announce = [text for address in addresses for text in ("--announce", address)]
+    any_port = "127.0.0.1:0"
+    relay = start("-m", "egtp", "relay", "--listen", any_port, "--dht-listen", any_port, *announce)
+    contact = [line(relay) for _ in range(3)][-1].removeprefix('contact = "').removesuffix('"')
+    record = ContactLink.parse(contact).record
+    assert record is not None
+    assert [str(tcp.address) for tcp in record.tcp] == addresses
+    stop(relay)
 
 
 def test_what_is_wrong_with_a_node_is_said_before_it_joins() -> None:
