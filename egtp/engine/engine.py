@@ -134,6 +134,7 @@ class Engine:
             self.own,
             _published_to(lookup, friends),
             self._push_record,
+            self.network_changed,
             config,
             environment,
             self.counters,
@@ -359,8 +360,8 @@ class Engine:
     # The machine
 
     def network_changed(self) -> None:
-        """This machine is on another network, or back on one: that a peer could not be reached
-        before means nothing any more."""
+        """This machine is on another network, or back on one, as the lookup service shows when it
+        works again: that a peer could not be reached before means nothing any more."""
         self.dialler.backoff.forget()
         self.searching.network_changed()
         if self.relaying.listener is not None:

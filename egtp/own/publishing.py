@@ -48,6 +48,7 @@ class Publisher:
     """Keeps the lookup service's copy of this node's record true.
 
     ``push`` sends a new record to all connected peers, before any lookup service has it.
+    ``works_again`` is called once the service has stored a record after it had failed to.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class Publisher:
         own: OwnRecord,
         lookup: LookupService | None,
         push: Callable[[SignedCommRecord], None],
+        works_again: Callable[[], None],
         config: NodeConfig,
         environment: Environment,
         counters: Counter[str],
@@ -66,6 +68,7 @@ class Publisher:
         self._own = own
         self._lookup = lookup
         self._push = push
+        self._works_again = works_again
         self._config = config
         self._environment = environment
         self._counters = counters
@@ -158,6 +161,8 @@ class Publisher:
                     self._tell_failed(record, error, pause_s)
                 else:
                     self._tell(record, published)
+                    if retry_s > RETRY_FIRST_S:
+                        self._works_again()
                     retry_s = RETRY_FIRST_S
                     if published.stored < HOLDERS_FEW:
                         pause_s = few_s = min(2 * few_s, pause_s)

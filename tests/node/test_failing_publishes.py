@@ -117,6 +117,28 @@ def test_a_change_is_published_without_the_pause() -> None:
     assert lookup.tried_s[7] - lookup.tried_s[0] == pytest.approx(40.0, abs=0.01)
 
 
+def test_when_a_record_is_stored_again_the_relays_are_tried_again_without_the_pause() -> None:
+    """Their pauses, too, have grown to a minute while the line was down; nothing on this machine
+    shows that it is up again."""
+
+    async def story(lab: Lab) -> None:
+        relay, lookup = await lab.node(relay_server=True), Failing()
+        hidden = await lab.hidden(relay, lookup=lookup)
+        with lab.network.partition([lab.hosts[hidden]], [lab.hosts[relay]]):
+            # The lease is lost on the way, and with it the record.
+            lookup.outcomes += [FULL] * 10
+            await asyncio.sleep(240)
+        assert not hidden.relays
+        async with asyncio.timeout(60):
+            while hidden.statistics()["record_not_published"]:
+                await asyncio.sleep(0.1)
+        assert not hidden.relays
+        await asyncio.sleep(1)
+        assert hidden.relays
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
