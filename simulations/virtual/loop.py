@@ -27,7 +27,7 @@ from simulations.virtual.numbered import SimulatedFuture, make_task
 from simulations.virtual.process import Machine, Process, close, current_process, is_over
 from simulations.virtual.sockets import Sockets
 from simulations.virtual.unthreaded import Unthreaded
-from simulations.virtual.waiting import who_waits
+from simulations.virtual.waiting import who_waits, whose_turn_it_is
 
 __all__ = ["WORLD", "VirtualLoop"]
 
@@ -38,6 +38,10 @@ TURNS_MAX: Final = 1_000_000
 """Turns of the loop at one moment; a program that needs more is in an endless loop."""
 TICK_S: Final = 1e-9
 """The shortest delay that a timer can have."""
+TURNS_PER_TICK: Final = 1_000
+"""A real clock goes on while programs compute. Here it does so once in as many turns: asyncio does
+not even set a timer for a time-out too short to change the clock, and a program that waits for the
+rest of its time in such pieces would never get through."""
 CANCELLED_MAX: Final = 10_000
 """Cancelled timers are removed when they are more than this, and more than half of all."""
 
@@ -175,8 +179,8 @@ class VirtualLoop(Unthreaded):
         if not ready and not self._stopping:
             self._let_time_pass()
         self._turns_at_now += 1
-        if self._turns_at_now > TURNS_MAX:
-            raise Stalled(f"going round in circles at {self.now:g} s; {who_waits(self)}")
+        if not self._turns_at_now % TURNS_PER_TICK:
+            self.now = _after(self.now, TICK_S)
         now = self.now
         while timers and timers[0][0] <= now:
             timer = heapq.heappop(timers)[2]
@@ -186,6 +190,9 @@ class VirtualLoop(Unthreaded):
                 ready.append(timer)
             if type(timer) is asyncio.TimerHandle:
                 timer._scheduled = False
+        if self._turns_at_now > TURNS_MAX:
+            whose_turn, who = whose_turn_it_is(ready), who_waits(self)
+            raise Stalled(f"going round in circles at {now:g} s; {whose_turn}\n{who}")
         for _ in range(len(ready)):
             handle = ready.popleft()
             if not (handle._cancelled or (self._some_process_stopped and self._stopped(handle))):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
-from simulations.virtual.process import coroutine_of, process_of
+from simulations.virtual.process import coroutine_of, current_process, process_of
 
-__all__ = ["place", "who_waits"]
+__all__ = ["place", "who_waits", "whose_turn_it_is"]
 
 NAMED_MAX: Final = 12
 """Tasks listed: enough to see what is wrong, few enough to read."""
@@ -18,10 +19,12 @@ NAMED_MAX: Final = 12
 def who_waits(loop: asyncio.AbstractEventLoop) -> str:
     """Each unfinished task, with its machine and the line it waits at."""
     tasks = sorted(asyncio.all_tasks(loop), key=hash)
-    lines = [_described(task) for task in tasks[:NAMED_MAX]]
-    if len(tasks) > NAMED_MAX:
-        lines.append(f"and {len(tasks) - NAMED_MAX} more")
-    return "who waits:\n  " + "\n  ".join(lines or ["nobody"])
+    return _listed("who waits", [_described(task) for task in tasks])
+
+
+def whose_turn_it_is(due: Iterable[asyncio.Handle]) -> str:
+    """The tasks, with machine and line, and other callbacks that a loop is about to run."""
+    return _listed("whose turn it is", [_described_callback(handle) for handle in due])
 
 
 def place(frame: FrameType) -> str:
@@ -29,6 +32,25 @@ def place(frame: FrameType) -> str:
     code = frame.f_code
     path = Path(code.co_filename)
     return f"{Path(*path.parts[-2:])}:{frame.f_lineno} in {code.co_name}"
+
+
+def _listed(what: str, lines: list[str]) -> str:
+    shown = lines[:NAMED_MAX]
+    if len(lines) > NAMED_MAX:
+        shown.append(f"and {len(lines) - NAMED_MAX} more")
+    return f"{what}:\n  " + "\n  ".join(shown or ["nobody"])
+
+
+def _described_callback(handle: asyncio.Handle) -> str:
+    callback = handle._callback  # type: ignore[attr-defined]
+    owner = getattr(callback, "__self__", None)
+    # A task's next step, or a timeout that ends what a task does.
+    task = getattr(owner, "_task", owner)
+    if isinstance(task, asyncio.Task):
+        return _described(task)
+    process = current_process(handle._context)  # type: ignore[attr-defined]
+    host = "" if process is None else f"{process.name}: "
+    return f"{host}{getattr(callback, '__qualname__', callback)}"
 
 
 def _described(task: asyncio.Task[Any]) -> str:

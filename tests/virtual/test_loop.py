@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import itertools
 import math
@@ -10,17 +11,26 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from simulations.virtual import Network, NotSimulated, Overdue, Stalled, loop, run_in, simulate
+from simulations.virtual import (
+    Host,
+    Network,
+    NotSimulated,
+    Overdue,
+    Stalled,
+    loop,
+    run_in,
+    simulate,
+)
 
 delays = st.one_of(st.sampled_from([-1.0, 0.0, 1e-12, 0.5, 1.0]), st.floats(0, 1e6))
 
 
 @pytest.fixture
 def small_turns_max(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "TURNS_MAX", 1_000)
+    monkeypatch.setattr(loop, "TURNS_MAX", 3_000)
 
 
 # Time
@@ -256,6 +266,48 @@ def test_going_round_in_circles_is_told(small_turns_max: None) -> None:
 
     with pytest.raises(Stalled, match=r"round in circles at 7 s(.|\n)*in story"):
         simulate(story)
+
+
+def test_whoever_goes_round_in_circles_is_named_before_all_who_wait(small_turns_max: None) -> None:
+    async def circle() -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await asyncio.Event().wait()
+
+    async def story(network: Network) -> None:
+        alice, bob = network.host("alice", "192.0.2.1"), network.host("bob", "198.51.100.1")
+        for _ in range(100):
+            alice.spawn(asyncio.sleep(math.inf))
+        await asyncio.sleep(7)
+        bob.spawn(circle(), name="the wheel")
+        await asyncio.sleep(math.inf)
+
+    named = r"at 7 s; whose turn it is:\n  bob: the wheel at .*:\d+ in circle\nwho waits:"
+    with pytest.raises(Stalled, match=named):
+        simulate(story)
+
+
+@given(born_s=st.floats(0, 1e6), wait_s=st.floats(0, 1e6))
+@example(born_s=8.64, wait_s=60.0)
+def test_what_is_left_of_a_time_is_over_at_last_on_every_machine(
+    born_s: float, wait_s: float
+) -> None:
+    async def wait(host: Host) -> None:
+        until_s = host.elapsed() + wait_s
+        while (left_s := until_s - host.elapsed()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s):
+                    await asyncio.Event().wait()
+
+    async def story(network: Network) -> None:
+        await asyncio.sleep(born_s)
+        alice = network.host("alice", "192.0.2.1")
+        await alice.run(wait(alice))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "TURNS_MAX", 3_000)
+        assert simulate(story).virtual_s == pytest.approx(born_s + wait_s, abs=1e-6)
 
 
 def test_a_busy_program_whose_time_goes_on_is_not_in_circles(small_turns_max: None) -> None:
