@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -77,6 +78,9 @@ class Nat:
         self.kind: Final = kind
         self.address = address
         self.hairpin = hairpin
+        self.register: Callable[[str], str] | None = None
+        """Makes a new address known to the network that the device is in, if it is in one, and
+        returns its canonical text. May raise."""
         self._idle_s: Final = {"udp": udp_idle_s, "tcp": tcp_idle_s}
         for protocol, idle_s in self._idle_s.items():
             if not idle_s > 0:
@@ -95,7 +99,7 @@ class Nat:
 
     def change_address(self, address: str) -> None:
         """Give the device another public address, as a provider does: all mappings are gone."""
-        self.address = address
+        self.address = address if self.register is None else self.register(address)
         self.forget()
         former = list(self._forwarded.values())
         for mapping in former:

@@ -75,12 +75,16 @@ class Gateway:
         self.net = net
         self.inside = Net(self)
         nat.change_address(net.take(nat.address, self))
+        nat.register = self._register
 
     def change_address(self, address: str) -> None:
         """Give it another public address, as a provider does: all mappings are gone."""
-        former = self.nat.address
-        self.nat.change_address(self.net.take(address, self))
-        self.net.give_back(former)
+        self.nat.change_address(address)
+
+    def _register(self, address: str) -> str:
+        taken = self.net.take(address, self)
+        self.net.give_back(self.nat.address)
+        return taken
 
 
 @dataclass(slots=True)

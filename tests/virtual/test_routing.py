@@ -304,6 +304,23 @@ def test_connections_through_a_device_end_with_its_address(
     simulate(story)
 
 
+def test_a_device_given_another_address_directly_is_answered_there(programs: Any) -> None:
+    async def story(network: Network) -> None:
+        nat = Nat(PORT_RESTRICTED, PUBLIC)
+        gateway, alice = at_home(network, nat=nat)
+        bob = network.host("bob", BOB)
+        inbox, outbox = await programs.bind(bob, BOB), await programs.bind(alice, HOME)
+        nat.change_address(OTHER)
+        assert (gateway.nat.address, network.host("carol", PUBLIC).addresses) == (OTHER, (PUBLIC,))
+        outbox.send(b"hello", BOB)
+        await asyncio.sleep(1)
+        inbox.send(b"hello yourself", *inbox.senders[0])
+        await asyncio.sleep(1)
+        assert outbox.received == [b"hello yourself"]
+
+    simulate(story)
+
+
 def test_a_machine_behind_a_device_talks_to_itself(programs: Any) -> None:
     async def story(network: Network) -> None:
         _, alice = at_home(network)
