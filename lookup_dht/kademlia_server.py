@@ -108,9 +108,8 @@ class LookupServer(Server):  # type: ignore[misc]
             else:
                 await super().listen(port, interface)
         except asyncio.CancelledError:
-            if old is not None:
-                # The new socket gets closed again, but the protocol may have switched to it.
-                self.protocol.use(old)
+            # The protocol may have switched to the new socket.
+            self.protocol.take_back(old)
             raise
         except OSError as error:
             # The loops' messages repeat the address as a tuple, so take the text from errno, which

@@ -88,6 +88,8 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             REPLY_TYPE: self.asker.reply_received,
             STATISTICS_QUERY_TYPE: self._statistics_asked,
         }
+        self._socket: Any = None
+        """The one that is sent through."""
         self._sockets_open = 0
         self._all_sockets_closed = asyncio.Event()
 
@@ -104,11 +106,20 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def use(self, transport: Any) -> None:
         """Send through this socket from now on."""
+        self._socket = transport
         self.transport = CheckedTransport(transport, self.counters)
         self.asker.use(self.transport)
         self.answerer.transport = self.transport
         self.host = transport.get_extra_info("sockname")[0]
         self.acquaintances.family_bytes = 16 if ":" in self.host else 4
+
+    def take_back(self, transport: Any) -> None:
+        """Opening another socket was cancelled: send through this one, if any, again. The loops of
+        asyncio close the other one by then; uvloop leaves it open, and nobody else knows of it."""
+        if self._socket is not None and self._socket is not transport:
+            self._socket.close()
+        if transport is not None:
+            self.use(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._sockets_open -= 1

@@ -68,7 +68,7 @@ def pytest_asyncio_loop_factories(
         case "test_program.py" | "test_real_sockets.py" | "test_record_file.py":
             return real
         case "test_start_and_end.py":
-            return {**real, "virtual": virtual_loop}
+            return {**real, "uvloop": uvloop.new_event_loop, "virtual": virtual_loop}
     return {"virtual": virtual_loop}
 
 

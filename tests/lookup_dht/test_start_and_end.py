@@ -112,6 +112,19 @@ async def test_closing_meanwhile_leaves_neither_socket_nor_task(doing: str, turn
     assert asyncio.all_tasks() == tasks
 
 
+@pytest.mark.parametrize("turns", range(5))
+async def test_a_start_that_is_cancelled_leaves_a_node_that_can_be_closed(turns: int) -> None:
+    node = DHTLookup("127.0.5.6:0", private_addresses=True)
+    starting = asyncio.ensure_future(node.start())
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    async with asyncio.timeout(5):
+        await node.close()
+    assert node._node.protocol._sockets_open == 0
+
+
 async def test_who_starts_twice_at_the_same_time_is_told_and_starts_once() -> None:
     node = DHTLookup("127.0.5.5:0", private_addresses=True)
     outcomes = await asyncio.gather(node.start(), node.start(), return_exceptions=True)
