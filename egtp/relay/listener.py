@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from egtp.discovery_service import Introduction
-from egtp.errors import EgtpError, InvalidMessage
+from egtp.errors import EgtpError, InvalidMessage, NodeClosed
 from egtp.events import LeaseNotGranted, Observer
 from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
 from egtp.values.identity import NodeId
@@ -154,6 +154,9 @@ class RelayListener:
             wake.clear()
             try:
                 granted_s = await self._ask_for_lease(relay_id)
+            except NodeClosed:
+                self._closed = True  # with its node, which says so next; no fault of the relay's
+                return
             except (EgtpError, InvalidMessage) as error:
                 self._failed(candidate, type(error).__name__, str(error))
                 return

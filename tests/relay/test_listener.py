@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from egtp.discovery_service import Introduction
-from egtp.errors import FastFail
+from egtp.errors import FastFail, NodeClosed
 from egtp.events import Event, LeaseNotGranted
 from egtp.relay.listener import RETRY_MAX_S, RelayListener
 from egtp.values.identity import NodeId
@@ -87,3 +87,25 @@ def test_without_an_observer_it_is_in_the_log(caplog: pytest.LogCaptureFixture) 
     run_in(Network(1), story())
     (line,) = [record.getMessage() for record in caplog.records]
     assert line == f"relay {RELAY} grants no lease: nobody is there; still trying"
+
+
+def test_the_end_of_its_own_node_is_no_fault_of_the_relay(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Closing(Host):
+        async def ask_directly(
+            self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
+        ) -> bytes:
+            self.asked += 1
+            raise NodeClosed
+
+    host, counters = Closing(), Counter[str]()
+
+    async def story() -> None:
+        listener = RelayListener(host, ME, 1, 60.0, counters, None)
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(200)
+        await listener.close()
+
+    run_in(Network(1), story())
+    assert (host.asked, counters, caplog.records) == (1, {}, [])
