@@ -362,7 +362,7 @@ class Engine:
     def network_changed(self) -> None:
         """This machine is on another network, or back on one, as the lookup service shows when it
         works again: that a peer could not be reached before means nothing any more."""
-        self.dialler.backoff.forget()
+        self.dialler.network_changed()
         self.searching.network_changed()
         if self.relaying.listener is not None:
             self.relaying.listener.network_changed()

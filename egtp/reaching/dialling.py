@@ -107,18 +107,30 @@ class Dialler:
         self._comms = comms
         self._config = config
         self.backoff: Final = Backoff()
+        self._networks = 0
+        """How often this machine has changed networks."""
+
+    def network_changed(self) -> None:
+        """This machine is on another network, or back on one: no failure so far, nor that of a dial
+        under way, says anything any more."""
+        self.backoff.forget()
+        self._networks += 1
 
     async def attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
-        """Try ``strategy`` once. None if that opened a path, which the channels have announced by
-        then. Cancelling closes whatever was opened."""
+        """Try ``strategy`` once, and again if it fails on a network that this machine has left by
+        then. None if that opened a path, which the channels have announced by then. Cancelling
+        closes whatever was opened."""
         started_s = self._host.now()
-        if isinstance(strategy, TCPStrat):
-            cause = await self._attempt_tcp(strategy, contact)
-        else:
-            cause = await self._attempt_relay(strategy, contact)
-        if cause is None:
-            return None
-        return Attempt(strategy, cause.reason, self._host.now() - started_s, cause.detail)
+        while True:
+            network = self._networks
+            if isinstance(strategy, TCPStrat):
+                cause = await self._attempt_tcp(strategy, contact)
+            else:
+                cause = await self._attempt_relay(strategy, contact)
+            if cause is None:
+                return None
+            if network == self._networks:
+                return Attempt(strategy, cause.reason, self._host.now() - started_s, cause.detail)
 
     async def _attempt_tcp(self, strategy: TCPStrat, contact: Contact) -> Cause | None:
         try:
@@ -126,6 +138,7 @@ class Dialler:
         except NotSent as error:
             return Cause.of(error.reason)
         until_s = self._host.now() + self._config.dial_timeout_s
+        network = self._networks
         cause: Cause | None = Cause.of("given up: another way was found first")
         try:
             cause = await self._handshake(contact, connection.strategy, until_s)
@@ -140,7 +153,7 @@ class Dialler:
         # An address that somebody answers at works, even if it is another peer.
         if connection.was_open:
             self.backoff.worked(strategy.address)
-        elif cause is not None and cause.reason in ADDRESS_FAILED:
+        elif cause is not None and cause.reason in ADDRESS_FAILED and network == self._networks:
             self.backoff.failed(strategy.address, self._host.now())
         return cause
 

@@ -12,7 +12,7 @@ from discovery import StaticDiscovery
 from egtp import Environment, FastFail, Identity, Introduction, Node, NodeConfig
 from egtp.values.attempts import AttemptReason
 from simulations.virtual import Host
-from tests.lab import Lab, in_lab
+from tests.lab import LATENCY_S, Lab, in_lab
 
 NOTICED_S = 2 * NodeConfig().address_poll_s
 HOME = "5.200.0.1"
@@ -75,6 +75,25 @@ def test_an_address_that_failed_is_dialled_when_the_node_has_moved() -> None:
         await refused_for_long(lab, laptop, server)
         await laptop.host.run(laptop.node.move(()))
         assert await lab.query(laptop.node, server.node_id) == b"x"
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("through_a_relay", [False, True], ids=["direct", "relayed"])
+def test_a_dial_that_a_move_cuts_off_begins_again(*, through_a_relay: bool) -> None:
+    """It is no fault of the address."""
+
+    async def story(lab: Lab) -> None:
+        server, laptop = await lab.node(relay_server=True), Laptop(lab)
+        if through_a_relay:
+            server = await lab.hidden(server)
+        await laptop.host.run(laptop.node.start())
+        query = await lab.open_query(laptop.node, server.node_id, "echo", b"x")
+        for _ in range(3):
+            await asyncio.sleep(LATENCY_S)
+            assert not query.done()
+            await laptop.host.run(laptop.node.move(()))
+        assert await query == b"x"
 
     in_lab(Lab, story)
 
