@@ -7,6 +7,7 @@ code in virtual time from one seed.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import socket
 import sys
@@ -26,6 +27,7 @@ __all__ = [
     "local_addresses",
     "nonces",
     "open_files_max",
+    "process_id",
 ]
 
 SOMEWHERE: Final = ((socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1"))
@@ -61,6 +63,18 @@ def open_files_max() -> int | None:
         return None
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return None if soft == resource.RLIM_INFINITY else soft
+
+
+@functools.cache
+def process_id() -> int:
+    """The id of this process, without asking the system each time. A node stays in the process that
+    it was started in (R15): in one that is forked from there, the same keys, nonces and sockets
+    would be used twice."""
+    return os.getpid()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=process_id.cache_clear)
 
 
 give_way: Final[Callable[[], object]] = getattr(os, "sched_yield", partial(time.sleep, 0))

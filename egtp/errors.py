@@ -22,7 +22,7 @@ There is a leaf wherever a caller would *do* something different::
     │       └── HandshakeFailed       a handshake that proves nothing
     ├── NotSent                       a packet could not be put into a socket's buffer; internal
     ├── InvalidConfig (ValueError)    a setting, file or option that cannot work; says what to do
-    └── WrongLoop (RuntimeError)      a call from another thread or event loop than the node's
+    └── WrongLoop (RuntimeError)      a call from another process, thread or loop than the node's
 
 What a *stranger* sends never raises an error in an application: it is dropped and counted. Decoders
 raise the branch below :class:`RemoteProtocolError` to the layer that counts.
@@ -286,8 +286,14 @@ class InvalidConfig(EgtpError, ValueError):
     """A setting, file or option that cannot work. The message says what to do about it."""
 
 
+FORKED: Final = (
+    "this process was forked from the one that runs the node; the node and its connections stay "
+    "there: create a new node here, with an identity of its own"
+)
+
+
 class WrongLoop(EgtpError, RuntimeError):
-    """A node was used from another thread or event loop than the one it runs on (R15)."""
+    """A node was used from another process, thread or event loop than the one it runs on (R15)."""
 
 
 def in_words(error: Exception) -> str:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
-from egtp.errors import LocalProtocolError, NodeClosed, WrongLoop
+from egtp.environment import process_id
+from egtp.errors import FORKED, LocalProtocolError, NodeClosed, WrongLoop
 
 __all__ = ["LoopThread"]
 
@@ -40,7 +40,7 @@ class LoopThread:
         self._loop_factory: Final = loop_factory
         # A daemon: whoever forgets to close it in a REPL must still be able to exit.
         self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
-        self._pid: Final = os.getpid()
+        self._pid: Final = process_id()
         self._lock: Final = threading.Lock()
         self._open = False
         self._begun: Final = threading.Event()
@@ -129,7 +129,7 @@ class LoopThread:
     @property
     def is_of_another_process(self) -> bool:
         """Whether this process was forked from the one that the thread is in."""
-        return os.getpid() != self._pid
+        return process_id() != self._pid
 
     @property
     def is_alive(self) -> bool:
@@ -148,10 +148,7 @@ class LoopThread:
 
     def _check_process(self) -> None:
         if self.is_of_another_process:
-            raise WrongLoop(
-                "this process was forked from the one that runs the node; the node's thread and "
-                "connections stay there: create a new node here, with an identity of its own"
-            )
+            raise WrongLoop(FORKED)
 
     # In the thread
 

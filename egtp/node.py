@@ -20,8 +20,15 @@ from egtp.arguments import (
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.engine.engine import Engine
-from egtp.environment import Environment, give_way, local_addresses, open_files_max
+from egtp.environment import (
+    Environment,
+    give_way,
+    local_addresses,
+    open_files_max,
+    process_id,
+)
 from egtp.errors import (
+    FORKED,
     FastFail,
     FastFailReason,
     LocalProtocolError,
@@ -63,9 +70,9 @@ class Node:
         async with Node(identity, listen="192.0.2.7:4000", lookup=lookup) as node:
             reply = await node.query(peer_id, "greet", b"hello")
 
-    A node belongs to the event loop that it was started on: a call from another thread or loop
-    raises :class:`WrongLoop` (R15). Before the start and after the end, calls raise
-    :class:`NodeClosed`.
+    A node belongs to the event loop that it was started on: a call from another thread or loop, or
+    in a process that was forked from the node's, raises :class:`WrongLoop` (R15). Before the start
+    and after the end, calls raise :class:`NodeClosed`.
     """
 
     def __init__(
@@ -134,7 +141,9 @@ class Node:
         self._engine: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
-        """The thread of that loop."""
+        """The thread of that loop..."""
+        self._process = 0
+        """...and its process."""
         self._introduce: Callable[[Sequence[Introduction]], None] | None = None
 
     def __repr__(self) -> str:
@@ -152,6 +161,7 @@ class Node:
         if self._engine is not None:
             raise LocalProtocolError("this node was already started; create a new one")
         self._loop, self._thread = asyncio.get_running_loop(), get_ident()
+        self._process = process_id()
         sequences: SequenceStore = self._identity_file or MemorySequence()
         look = self._environment.open_files_max
         config = self.config.within(None if look is None else look())
@@ -676,6 +686,7 @@ class Node:
             and not engine.is_closed
             and get_ident() == self._thread
             and engine.loop.is_running()
+            and process_id() == self._process
         ):
             return engine
         self._check_loop()
@@ -691,6 +702,8 @@ class Node:
     def _check_loop(self) -> None:
         if self._loop is None:
             return
+        if process_id() != self._process:
+            raise WrongLoop(FORKED)
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, Protocol, cast
 
 from egtp.channel.frames import LENGTH_BYTES, FrameSplitter, frame
+from egtp.environment import process_id
 from egtp.errors import InvalidPacket, NotSent, in_words
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
 from egtp.tcp.small_reads import SmallReads
@@ -91,6 +92,7 @@ class TCPConnection(asyncio.Protocol):
         "_listens",
         "_owner",
         "_paused",
+        "_process",
         "_reason",
         "_splitter",
         "_throttled",
@@ -135,6 +137,7 @@ class TCPConnection(asyncio.Protocol):
         self.bytes_out = 0
         """...and written to it."""
         self._owner = owner
+        self._process = process_id()
         self._held_bytes_max = held_bytes_max
         # An empty deque is larger than all the rest, so there is one only while something is held.
         self._held: deque[_Held] | None = None
@@ -206,6 +209,10 @@ class TCPConnection(asyncio.Protocol):
         self._held_bytes += size
 
     def _write(self, packet: bytes, written: Callable[[], None] | None) -> None:
+        if process_id() != self._process:
+            # Forked in the middle of everything, and cleaning up: what was sealed here has nonces
+            # that are in use there.
+            return
         if written is not None:
             written()
         framed = frame(packet)

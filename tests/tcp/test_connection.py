@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
 import socket
 import struct
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from egtp.channel.frames import UNCONFIRMED_FRAME_BYTES_MAX, frame
+from egtp.environment import process_id
 from egtp.errors import NotSent
 from egtp.tcp.connection import TCPConnection
 from egtp.tcp.connection_life import CONNECTION_LIFE, ConnectionEvent, ConnectionState
@@ -64,6 +66,19 @@ async def test_a_packet_is_written_at_once_if_the_socket_takes_it(net: Any) -> N
     assert order == [0], "told before anything was given to the socket, within the call"
     assert near.connection.bytes_out == 9
     await far.has([b"first"])
+
+
+async def test_a_forked_process_writes_nothing_to_a_connection_of_its_parent(
+    net: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = await net.pair()
+    with monkeypatch.context() as forked:
+        forked.setattr(os, "getpid", lambda: 1)
+        process_id.cache_clear()
+        near.connection.send(b"of the child")
+    process_id.cache_clear()
+    near.connection.send(b"of the parent")
+    await far.has([b"of the parent"])
 
 
 async def test_what_is_sent_while_opening_is_held_and_then_written_in_order(net: Any) -> None:
