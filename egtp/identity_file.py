@@ -28,6 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from egtp.environment import process_id
 from egtp.errors import InvalidConfig, in_words
 from egtp.values.identity import KEY_BYTES, Entropy, Identity, NodeId
 from egtp.values.mutable_item import SEQUENCE_LIMIT
@@ -52,6 +53,7 @@ class IdentityFile:
         self._sequence_path: Final = _sequence_path(path.resolve())
         self.identity: Final = identity
         self._lock = lock
+        self._process = process_id()
 
     @classmethod
     def open(
@@ -151,6 +153,9 @@ class IdentityFile:
 
     def close(self) -> None:
         """Release the lock, so that another process can open the file."""
+        if not self._lock.closed and process_id() == self._process:
+            # A forked child has the lock as well, and would keep it; nor must a child give it away.
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
         self._lock.close()
 
     def __enter__(self) -> Self:

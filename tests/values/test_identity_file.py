@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from egtp import identity_file
+from egtp.environment import process_id
 from egtp.errors import InvalidConfig
 from egtp.identity_file import IdentityFile
 from egtp.values.mutable_item import SEQUENCE_LIMIT
@@ -165,6 +166,27 @@ def test_a_passphrase_that_is_text_is_refused_in_words_and_leaves_nothing(path: 
     with pytest.raises(InvalidConfig, match="a passphrase must be bytes, not str"):
         IdentityFile.open(path, passphrase="text")  # type: ignore[arg-type]  # noqa: S106
     assert os.listdir(path.parent) == []
+
+
+def test_a_child_that_was_forked_neither_keeps_the_lock_nor_gives_it_away(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = IdentityFile.open(path)
+    of_the_child = os.dup(opened._lock.fileno())  # the same lock, as after a fork
+    opened.close()
+    opened.close()
+    with IdentityFile.open(path) as again:
+        os.close(of_the_child)
+        of_the_parent = os.dup(again._lock.fileno())
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: 1)
+            process_id.cache_clear()
+            again.close()
+        process_id.cache_clear()
+        with pytest.raises(InvalidConfig, match="in use"):
+            IdentityFile.open(path)
+        os.close(of_the_parent)
+    IdentityFile.open(path).close()
 
 
 def test_a_refused_file_is_not_locked_or_changed(path: Path) -> None:
