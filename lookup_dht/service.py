@@ -15,7 +15,7 @@ from typing import Any, Self, TypeVar
 
 from egtp.config import check_network
 from egtp.environment import Environment
-from egtp.errors import InvalidConfig, LocalProtocolError, NodeClosed, PublishFailed
+from egtp.errors import InvalidConfig, LocalProtocolError, NodeClosed, PublishFailed, WrongLoop
 from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import Address
@@ -53,7 +53,8 @@ class DHTLookup:
             record = await lookup.resolve(peer_id)
 
     It does not publish records again by itself: their owner does, at half of their life. Lookups
-    and publishing raise :class:`NodeClosed` unless it is running.
+    and publishing raise :class:`NodeClosed` unless it is running, and :class:`WrongLoop` on another
+    event loop than the one that it was started on (R15).
     """
 
     def __init__(
@@ -146,6 +147,7 @@ class DHTLookup:
         """Held while the socket is opened, replaced or closed, so that these never overlap."""
         self._started = False
         self._closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def start(self) -> None:
         """Bind the socket, and try to join the network. ``async with`` does this.
@@ -159,6 +161,7 @@ class DHTLookup:
                 raise NodeClosed("the lookup service is closed")
             if self._started:
                 raise LocalProtocolError("this DHTLookup was already started; create a new one")
+            self._loop = asyncio.get_running_loop()
             await self._node.listen(self._listen.port, self._listen.host)
             self._started = True
         with self._node_closed_if_closed():
@@ -167,6 +170,7 @@ class DHTLookup:
     async def close(self) -> None:
         """Close the node. No task, timer or socket is left, and open calls raise
         :class:`NodeClosed`. If the call is cancelled, call it again to go on."""
+        self._check_loop()
         self._closed = True
         async with self._binding:
             self._resolver.close()
@@ -199,6 +203,7 @@ class DHTLookup:
         Raises :class:`InvalidConfig`, and stays where it is, if it cannot listen there.
         """
         address = Address.parse(listen)
+        self._check_loop()
         async with self._binding:
             self._check_running()
             if len(address.ip) != len(self._listen.ip):
@@ -283,6 +288,7 @@ class DHTLookup:
         Raises :class:`LookupFailed`, with a reason, if there is none. Cancelling the call frees
         everything.
         """
+        self._check_loop()
         self._check_running()
         with self._node_closed_if_closed():
             return await self._resolver.resolve(peer_id, newer_than, fresh=fresh)
@@ -297,6 +303,7 @@ class DHTLookup:
         Raises :class:`LookupFailed` if there was none at all. Closing the iterator, as with
         ``contextlib.aclosing``, ends the search.
         """
+        self._check_loop()
         self._check_running()
         with self._node_closed_if_closed():
             async with contextlib.aclosing(self._resolver.stream(peer_id, newer_than)) as records:
@@ -310,6 +317,7 @@ class DHTLookup:
         the copy of a network's first node does, as long as that is alone: whoever joins, joins
         through it. Raises :class:`PublishFailed`, with the reason, if no node stored the record.
         """
+        self._check_loop()
         self._check_running()
         if record.expired(self._settings.unix_time()):
             raise PublishFailed("the record has expired; sign a new one")
@@ -404,6 +412,13 @@ class DHTLookup:
         if state is not None and state.node_id and fits(state.node_id, self._listen.ip):
             return state.node_id
         return new_node_id(self._listen.ip, settings.entropy)
+
+    def _check_loop(self) -> None:
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise WrongLoop(
+                "a lookup service must be used on the event loop it was started on, as must the "
+                "node that it is given to"
+            )
 
     def _check_started(self) -> None:
         if not self._started:

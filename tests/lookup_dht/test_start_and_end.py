@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
-from egtp.errors import LocalProtocolError, NodeClosed
+from egtp.errors import LocalProtocolError, NodeClosed, WrongLoop
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.wire.datagram import Method
@@ -147,3 +148,31 @@ async def test_a_close_that_was_cancelled_is_ended_by_the_next(start: Start, tur
         await node.close()
     assert node._node.protocol._sockets_open == 0
     assert not node._node._tasks
+
+
+async def test_r15_a_call_on_another_loop_raises_at_once(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    node, record = await start(), sign(identity, 1)
+
+    def elsewhere() -> list[object]:
+        async def all_of_them() -> list[object]:
+            calls = [
+                node.resolve(identity.node_id),
+                anext(node.resolve_stream(identity.node_id)),
+                node.publish(record),
+                node.rebind("127.0.5.7:0"),
+                node.close(),
+            ]
+            return await asyncio.gather(*calls, return_exceptions=True)
+
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(all_of_them())
+        finally:
+            loop.close()
+
+    with ThreadPoolExecutor(1) as threads:
+        outcomes = threads.submit(elsewhere).result()
+    assert [type(outcome) for outcome in outcomes] == [WrongLoop] * 5
+    await node.publish(record)
