@@ -167,6 +167,7 @@ class Engine:
             self.channels,
             self.searching,
             self.routes,
+            self.relaying,
             self.asking,
             config,
             self.counters,

@@ -16,6 +16,7 @@ from egtp.paths.path import Path
 from egtp.paths.silence import Verdict
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
+from egtp.relay.relaying import Relaying
 from egtp.values.comm_strat import RelayStrat
 from egtp.values.identity import NodeId
 
@@ -37,6 +38,7 @@ class Upkeep:
         channels: SecureChannels,
         searching: Searching,
         routes: Routes,
+        relaying: Relaying,
         asking: Asking,
         config: NodeConfig,
         counters: Counter[str],
@@ -46,6 +48,7 @@ class Upkeep:
         self._channels = channels
         self._searching = searching
         self._routes = routes
+        self._relaying = relaying
         self._asking = asking
         self._config = config
         self._counters = counters
@@ -116,13 +119,21 @@ class Upkeep:
                 self._routes.lose(path, "superseded by another path")
 
     def _relays_in_use(self) -> dict[NodeId, None]:
-        """The relays through which answers are awaited, in an order that depends on no hash."""
+        """The relays through which answers are awaited, and those of this node that it has told
+        something since it last heard of them: it may have answered in vain. In an order that
+        depends on no hash."""
         strategies = self._channels.relays_dialled()
         for peer_id in self._asking.exchanges.peers():
             peer = self._book.find(peer_id)
             if peer is not None and peer.relayed is not None:
                 strategies.append(peer.relayed.strategy)
-        return {one.relay_id: None for one in strategies if isinstance(one, RelayStrat)}
+        relays = {one.relay_id: None for one in strategies if isinstance(one, RelayStrat)}
+        for relay_id in self._relaying.own_relays:
+            relay = self._book.find(relay_id)
+            path = None if relay is None else relay.direct
+            if path is not None and path.wrote_s >= path.heard_s:
+                relays[relay_id] = None
+        return relays
 
     def _listen(self, peer: Peer, now: float, *, is_relay: bool) -> None:
         """Notice when a path that something here depends on no longer leads to anybody."""

@@ -251,6 +251,11 @@ class Relaying:
         """Whether the peer is, or is to become, a relay of this node."""
         return self.listener is not None and self.listener.chose(peer_id)
 
+    @property
+    def own_relays(self) -> tuple[NodeId, ...]:
+        """The relays through which this node is reached."""
+        return () if self.listener is None else self.listener.confirmed
+
     def connected(self, peer: Peer) -> None:
         """There is a direct path to a peer."""
         if self.server is not None:

@@ -582,14 +582,14 @@ async def test_what_a_superseded_relayed_path_has_begun_to_give_is_brought_to_it
     """The pong that would open its windows was lost, so it asks again, as the new one would."""
     node = Recorder()
     older = node.path(RELAYED)
-    nobody: Any = SimpleNamespace(relays_dialled=list)
+    nobody: Any = SimpleNamespace(relays_dialled=list, own_relays=())
     searching = Searching(node, node.book, nobody, node.asking, None)
     routes = Routes(
         node, ME, node.book, nobody, nobody, searching, node.asking, nobody, NodeConfig(),
         node.counters, None,
     )  # fmt: skip
     upkeep = Upkeep(
-        ME, node.book, nobody, searching, routes, node.asking, NodeConfig(), node.counters
+        ME, node.book, nobody, searching, routes, nobody, node.asking, NodeConfig(), node.counters
     )
     node.ask(300_000)
     node.end_turn()

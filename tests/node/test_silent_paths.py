@@ -225,6 +225,29 @@ def test_a_relay_leads_past_a_dead_connection_that_the_peer_had_opened() -> None
     in_lab(Lab, story)
 
 
+def test_a_peer_that_has_answered_in_vain_through_its_relay_notices_it() -> None:
+    """Its router has forgotten the connection to the relay. It waits for nobody's answer itself,
+    and would otherwise notice when it renews its lease."""
+
+    async def story(lab: Lab) -> None:
+        relay, asker = await lab.node(relay_server=True), await lab.node()
+        gateway = lab.network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
+        machine = lab.network.host("hidden", "192.168.1.2", behind=gateway)
+        hidden = await lab.hidden(relay, on=machine)
+        await lab.query(asker, hidden.node_id)
+        await asyncio.sleep(5)
+        before = lab.network.trace.entries
+        await asyncio.sleep(10)
+        assert lab.network.trace.entries == before, "one sign of life is enough"
+        await lab.query(asker, hidden.node_id)
+        gateway.nat.forget()
+        began = lab.now_s
+        await lab.query(asker, hidden.node_id)
+        assert lab.now_s - began < SILENT_S * 3 / 8 + 4
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.parametrize("moves", [False, True], ids=["hangs", "moves"])
 def test_another_relay_leads_past_one_that_has_gone_silent(moves: bool) -> None:
     """Neither end is told. Without asking, the peer would not notice before it renews its lease, so
