@@ -82,8 +82,9 @@ class _Namespace:
 
     def forward(self) -> None:
         """Forward packets, as a router does."""
-        command = "echo 1 >/proc/sys/net/ipv4/ip_forward"
-        _run("ip", "netns", "exec", self.name, "sh", "-c", command)
+        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
+            command = f"echo 1 >/proc/sys/net/{switch}"
+            _run("ip", "netns", "exec", self.name, "sh", "-c", command)
 
     def command(self, arguments: Sequence[str]) -> list[str]:
         return ["ip", "netns", "exec", self.name, *arguments]
@@ -111,6 +112,22 @@ class Host(_Namespace):
             f"route replace default via {_router_of(address)}",
         )
         self.address = address
+
+    def drop_ipv6(self) -> None:
+        """Silently drop all IPv6 packets from and to others, while addresses and routes say that
+        all is well: as behind a router that has lost its IPv6 uplink."""
+        self.nft(
+            "table ip6 hole {\n"
+            "  chain input {\n"
+            "    type filter hook input priority filter;\n"
+            '    iifname "wan" drop\n'
+            "  }\n"
+            "  chain output {\n"
+            "    type filter hook output priority filter;\n"
+            '    oifname "wan" drop\n'
+            "  }\n"
+            "}\n"
+        )
 
     def drop_incoming(self) -> None:
         """A firewall: silently drop all packets but those of connections begun here."""
@@ -215,8 +232,9 @@ class Internet:
         self._namespaces.append(full)
         return full
 
-    def host(self, name: str, address: str) -> Host:
-        """A public machine, alone in its /24."""
+    def host(self, name: str, address: str, ipv6: str | None = None) -> Host:
+        """A public machine, alone in its /24, and in its /64 if it has an IPv6 address, which must
+        end in ``::`` and a number."""
         host, router = Host(self, name, address), _router_of(address)
         line = f"to-{name}"
         self._router.ip(
@@ -229,6 +247,14 @@ class Internet:
             f"address add {address}/24 dev wan",
             f"route add default via {router}",
         )
+        if ipv6 is not None:
+            router = ipv6.rpartition("::")[0] + "::1"
+            # Nobody else can have them, so nobody waits to find out ("nodad").
+            self._router.ip(f"address add {router}/64 dev {line} nodad")
+            host.ip(
+                f"address add {ipv6}/64 dev wan nodad",
+                f"route add default via {router}",
+            )
         return host
 
     def site(self, name: str, address: str, kind: NatKind = NatKind.PORT_RESTRICTED) -> Site:

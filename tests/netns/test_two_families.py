@@ -1,0 +1,51 @@
+"""The programs where there is IPv6: instead of IPv4, and beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from simulations.netns import Internet
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_family_of_addresses_that_leads_nowhere_holds_nobody_up(
+    shared_world: Any, tmp_path: Path
+) -> None:
+    """Neither end knows: its addresses and routes are as they were."""
+    world, internet = shared_world, shared_world.internet
+    peer, asker, unlucky = (
+        internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
+        for name, number in (("both", 21), ("asker", 22), ("unlucky", 23))
+    )
+    listen = ("--listen", "0.0.0.0:4000", "--listen", "[::]:4000")
+    peer_id, echo = world.echo(peer, tmp_path, *listen, relays=0)
+    assert "tcp 5.21.0.2:4000, tcp [2a01:21::2]:4000" in echo.line("record stored")
+    assert world.ask(asker, peer_id) == "tcp [2a01:21::2]:4000 (open)"
+    unlucky.drop_ipv6()
+    assert world.ask(unlucky, peer_id) == "tcp 5.21.0.2:4000 (open)"
+    peer.drop_ipv6()
+    assert world.ask(asker, peer_id) == "tcp 5.21.0.2:4000 (open)"
+
+
+def test_there_is_a_network_without_ipv4(internet: Internet, tmp_path: Path) -> None:
+    one, two, three = (
+        internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
+        for name, number in (("one", 1), ("two", 2), ("three", 3))
+    )
+    for host in (one, two, three):
+        host.ip(f"address delete {host.address}/24 dev wan")
+    join = ("--bootstrap", "[2a01:1::2]:9100")
+    bootstrap = one.start("-m", "lookup_dht", "--listen", "[::]:9100", cwd=ROOT)
+    bootstrap.line("listening on")
+    relay = one.start("-m", "egtp", "relay", "--listen", "[::]:4000", *join, cwd=ROOT)
+    relay_id = relay.line("relay ").removeprefix("relay ")
+    relays = tmp_path / "relays.toml"
+    relays.write_text(f"[[relay]]\n{relay.line('contact = ')}\n")
+    relay.line("tcp [2a01:1::2]:4000")
+    echo = two.start("-m", "egtp", "echo", "--relays", str(relays), *join, cwd=ROOT)
+    peer_id = echo.line("peer ").removeprefix("peer ")
+    echo.line(f"relay {relay_id}")
+    asked = three.start("-m", "egtp", "ask", peer_id, "echo", "hello", *join, cwd=ROOT)
+    assert asked.ended() == (0, f"5 bytes, relay {relay_id}\nhello")
