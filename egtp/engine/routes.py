@@ -165,6 +165,8 @@ class Routes:
             elif older.suspect:
                 self.lose(older, "the peer does not know its session")
             elif older.silence.doubts(older.heard_s):
+                # To search beside it was right, and may soon be again.
+                peer.renewed_s = float("-inf")
                 self.lose(older, ANOTHER_WAY, at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:

@@ -110,6 +110,29 @@ def test_a_connection_that_is_dead_while_its_peer_lives_is_replaced_before_it_is
     simulate(story, seed=1)
 
 
+def test_a_connection_that_dies_again_and_again_is_replaced_each_time() -> None:
+    """As behind a router that forgets a connection when nothing was said for half a minute."""
+
+    async def story(network: Network) -> None:
+        gateway = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
+        one = network.host("one", "192.168.1.2", behind=gateway)
+        two = network.host("two", "5.0.1.1")
+        lookup = MemoryLookup(network.story.unix_time)
+        asker, answerer = node_on(one, lookup), node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        await one.run(asker.query(answerer.node_id, "echo", b"1"))
+        for _ in range(3):
+            await asyncio.sleep(30)
+            gateway.nat.forget()
+            began = network.loop.now
+            await one.run(asker.query(answerer.node_id, "echo", b"2"))
+            assert network.loop.now - began < SILENT_S / 8 + 2.5
+        assert asker.counters["path given up: silent"] == 0
+
+    simulate(story, seed=1)
+
+
 @pytest.mark.parametrize("listens", ["5.0.1.2:4000", None])
 def test_a_peer_that_is_known_to_have_moved_is_not_dialled_where_it_was(
     listens: str | None,
