@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import inspect
 import queue
 import threading
@@ -96,7 +97,8 @@ class HandlerThreads:
         value, error = None, None
         try:
             if not answer.cancelled():
-                value = handler(incoming)
+                # Each in a context of its own, as on the loop.
+                value = contextvars.copy_context().run(handler, incoming)
         except BaseException as raised:  # whatever it is, the thread must serve the next call
             error = raised
         finally:

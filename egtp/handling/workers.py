@@ -7,8 +7,9 @@ coroutine sees no difference: it is always in the same task, ``asyncio.timeout``
 work, and it can be cancelled. (``asyncio._enter_task`` is documented for exactly this, under
 "Extending".)
 
-Coroutines that one worker runs one after another share a context: a context variable that one sets
-may be seen by a later one.
+As with tasks, no coroutine sees the context variables that another one has set, nor those of
+whoever caused its job: all begin with those of whoever made the workers. A worker whose coroutine
+has set one ends with it.
 """
 
 from __future__ import annotations
@@ -72,8 +73,8 @@ class Worker(Generic[Job]):
         "cancel_due", "context", "coroutine", "function", "job", "stands_by", "task", "waits_for",
     )  # fmt: skip
 
-    def __init__(self) -> None:
-        self.context: Final = contextvars.copy_context()
+    def __init__(self, context: contextvars.Context) -> None:
+        self.context: Final = context
         self.job: Job | None = None
         self.function: Function[Job] | None = None
         """What to call for the job; None if it was called already."""
@@ -98,6 +99,7 @@ class Workers(Generic[Job]):
     def __init__(self, done: Callable[[Job, Any, BaseException | None], None]) -> None:
         self._done = done
         self._loop = asyncio.get_running_loop()
+        self._context: Final = contextvars.copy_context()
         self._idle: list[Worker[Job]] = []
         self._busy: dict[int, Worker[Job]] = {}
         self._closed = False
@@ -122,7 +124,7 @@ class Workers(Generic[Job]):
         while idle and (stands_by := idle[-1].stands_by) is not None and stands_by.done():
             idle.pop()
         if not idle:
-            worker: Worker[Job] = Worker()
+            worker: Worker[Job] = Worker(self._context.copy())
             # Called in its first turn: if the loop ended before that, Python would complain of a
             # coroutine that was never awaited.
             worker.job, worker.function = job, function
@@ -138,9 +140,13 @@ class Workers(Generic[Job]):
             waits_for = worker.context.run(coroutine.send, None)
         except StopIteration as end:
             self._done(job, end.value, None)
+            if worker.context != self._context:
+                task.cancel()  # and "stands by" no longer
             return None
         except BaseException as error:
             self._done(job, None, error)
+            if worker.context != self._context:
+                task.cancel()
             if isinstance(error, ENDS_THE_PROGRAM):
                 raise
             return None
@@ -213,7 +219,7 @@ class Workers(Generic[Job]):
                 raise error
             # Keep nothing of the job while the worker stands by.
             del job, function, coroutine, waits_for, value, error
-            if self._closed or len(self._idle) >= IDLE_MAX:
+            if self._closed or len(self._idle) >= IDLE_MAX or worker.context != self._context:
                 return
             self._idle.append(worker)
 

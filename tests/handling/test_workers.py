@@ -22,6 +22,7 @@ from simulations.virtual.loop import VirtualLoop
 from tests.handling.coroutines import (
     ENDLESS,
     LONG_S,
+    NUMBER,
     TIMED,
     UNMEDDLED,
     WORKS,
@@ -113,6 +114,48 @@ async def have_one_that_stands_by(ended: Ended) -> None:
     job, _ = await outside_of_tasks(lambda: ended.run(asyncio.sleep(0)))
     await ended.end_of(job)
     assert len(ended.workers._idle) >= 1
+
+
+# What it sees of others
+
+
+async def sets_a_number(turns: int, *, resets: bool) -> int:
+    seen = NUMBER.get()
+    token = NUMBER.set(7)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    if resets:
+        NUMBER.reset(token)
+    return seen
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_no_coroutine_sees_the_context_variables_of_another(ended: Ended, turns: int) -> None:
+    await have_one_that_stands_by(ended)
+    for _ in range(3):
+        job, _ = await outside_of_tasks(lambda: ended.run(sets_a_number(turns, resets=False)))
+        assert await ended.end_of(job) == (0, "None")
+
+
+async def test_no_coroutine_sees_the_context_variables_of_who_caused_its_job(
+    ended: Ended,
+) -> None:
+    NUMBER.set(8)
+    for _ in range(2):
+        job, _ = await outside_of_tasks(lambda: ended.run(sets_a_number(1, resets=True)))
+        assert await ended.end_of(job) == (0, "None")
+
+
+@pytest.mark.parametrize("turns", [0, 1])
+async def test_a_worker_goes_on_if_its_coroutine_puts_context_variables_back(
+    ended: Ended, turns: int
+) -> None:
+    await have_one_that_stands_by(ended)
+    (before,) = ended.workers._idle
+    job, _ = await outside_of_tasks(lambda: ended.run(sets_a_number(turns, resets=True)))
+    await ended.end_of(job)
+    assert ended.workers._idle == [before]
+    assert not before.task.cancelling()
 
 
 # When it is cancelled

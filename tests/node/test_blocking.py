@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import os
 import threading
@@ -351,6 +352,25 @@ def test_a_plain_handler_has_a_thread_of_its_own_and_may_ask_back(
 
     reply = asker.query(greeter.node_id, "who").decode()
     assert reply == f"the asker egtp {greeter.node_id} handler 1"
+
+
+def test_no_handler_sees_the_context_variables_of_another(make: Make, asker: Node) -> None:
+    number = contextvars.ContextVar("number", default=b"0")
+
+    def plain(_: Incoming) -> bytes:
+        seen = number.get()
+        number.set(b"1")
+        return seen
+
+    async def on_loop(query: Incoming) -> bytes:
+        return plain(query)
+
+    with make(listen="127.0.0.1:0", handler_threads=1) as node:
+        node.handle("plain", plain)
+        node.handle("on_loop", on_loop)
+        peer_id = asker.add_contact(node.link)
+        for kind in ("plain", "on_loop"):
+            assert [asker.query(peer_id, kind) for _ in range(3)] == [b"0"] * 3
 
 
 def test_an_async_handler_runs_on_the_loop(greeter: Node, asker: Node) -> None:
