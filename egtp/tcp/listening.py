@@ -39,11 +39,14 @@ class Listeners:
                     kept[present] = self._servers[present]
                     continue
                 try:
+                    # asyncio forgets a server that is cancelled as it begins to serve, and leaves
+                    # it open: so that is done in a second step.
                     new[address] = server = await loop.create_server(
-                        self._accept, address.host, address.port
+                        self._accept, address.host, address.port, start_serving=False
                     )
                     if not server.sockets:
                         raise OSError  # Loops silently skip an address that they get no socket for.
+                    await server.start_serving()
                 except OSError as error:
                     number = error.errno or _why_no_socket(address)
                     why = OSError(number, os.strerror(number))  # By its errno, a caller may retry.

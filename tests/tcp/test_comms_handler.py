@@ -184,6 +184,22 @@ async def test_what_was_accepted_and_is_open_after_all_was_closed_is_closed_too(
     assert len(server.comms) == 0
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_who_is_cancelled_while_it_begins_to_listen_leaves_the_address_free(
+    make_end: Any, turns: int
+) -> None:
+    before, end = make_end(), make_end()
+    address = (await before.listen()).address
+    await before.comms.listen([])
+    listening = asyncio.ensure_future(end.comms.listen([address]))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    if not end.comms.listening:
+        await before.comms.listen([address])
+
+
 async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) -> None:
     server = make_end()
     address = await server.listen()
