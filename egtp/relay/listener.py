@@ -16,7 +16,7 @@ from hashlib import sha256
 from typing import Final, Protocol
 
 from egtp.discovery_service import Introduction
-from egtp.errors import EgtpError, InvalidMessage, NodeClosed
+from egtp.errors import EgtpError, FastFail, FastFailReason, InvalidMessage, NodeClosed
 from egtp.events import LeaseNotGranted, Observer
 from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
 from egtp.values.identity import NodeId
@@ -154,10 +154,10 @@ class RelayListener:
             wake.clear()
             try:
                 granted_s = await self._ask_for_lease(relay_id)
-            except NodeClosed:
-                self._closed = True  # with its node, which says so next; no fault of the relay's
-                return
             except (EgtpError, InvalidMessage) as error:
+                if _is_the_nodes_own_end(error):
+                    self._closed = True  # as the node says next
+                    return
                 self._failed(candidate, type(error).__name__, str(error))
                 return
             if held_since_s is None:
@@ -225,3 +225,10 @@ class RelayListener:
         for task in keepers:
             task.cancel()
         await asyncio.gather(*keepers, return_exceptions=True)
+
+
+def _is_the_nodes_own_end(error: Exception) -> bool:
+    """Whether it is not the relay that the request failed at."""
+    return isinstance(error, NodeClosed) or (
+        isinstance(error, FastFail) and error.reason is FastFailReason.CLOSED
+    )

@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 
 from egtp.discovery_service import Introduction
-from egtp.errors import FastFail, NodeClosed
+from egtp.errors import FastFail, FastFailReason, NodeClosed
 from egtp.events import Event, LeaseNotGranted
 from egtp.relay.listener import RETRY_MAX_S, RelayListener
 from egtp.values.identity import NodeId
@@ -89,15 +89,18 @@ def test_without_an_observer_it_is_in_the_log(caplog: pytest.LogCaptureFixture) 
     assert line == f"relay {RELAY} grants no lease: nobody is there; still trying"
 
 
+@pytest.mark.parametrize(
+    "end", [NodeClosed(), FastFail("this node is closed", reason=FastFailReason.CLOSED)]
+)
 def test_the_end_of_its_own_node_is_no_fault_of_the_relay(
-    caplog: pytest.LogCaptureFixture,
+    end: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     class Closing(Host):
         async def ask_directly(
             self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
         ) -> bytes:
             self.asked += 1
-            raise NodeClosed
+            raise end
 
     host, counters = Closing(), Counter[str]()
 
