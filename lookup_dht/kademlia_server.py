@@ -103,10 +103,11 @@ class LookupServer(Server):  # type: ignore[misc]
         moves to the new address. Raises :class:`InvalidConfig`."""
         old = self.transport
         try:
+            # Not as upstream does it, which also logs an address where it may not listen at all.
             if ":" in interface and self._settings.ipv6_socket is not None:
-                await self._listen_on(self._settings.ipv6_socket(interface, port))
+                await self._open_socket(sock=self._settings.ipv6_socket(interface, port))
             else:
-                await super().listen(port, interface)
+                await self._open_socket(local_addr=(interface, port))
         except asyncio.CancelledError:
             # The protocol may have switched to the new socket.
             self.protocol.take_back(old)
@@ -124,9 +125,9 @@ class LookupServer(Server):  # type: ignore[misc]
             self.protocol.reachability.moved()
             old.close()
 
-    async def _listen_on(self, bound: Any) -> None:
+    async def _open_socket(self, **where: Any) -> None:
         loop = asyncio.get_running_loop()
-        self.transport, _ = await loop.create_datagram_endpoint(self._create_protocol, sock=bound)
+        self.transport, _ = await loop.create_datagram_endpoint(self._create_protocol, **where)
         self.refresh_table()
 
     def _create_protocol(self) -> LookupProtocol:

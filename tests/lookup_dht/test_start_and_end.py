@@ -126,6 +126,15 @@ async def test_a_start_that_is_cancelled_leaves_a_node_that_can_be_closed(turns:
     assert node._node.protocol._sockets_open == 0
 
 
+async def test_who_logs_everything_reads_nothing_of_upstream(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    node = await start()
+    await node.rebind("127.0.5.8:0")
+    assert [record for record in caplog.records if record.name.startswith("kademlia")] == []
+
+
 async def test_who_starts_twice_at_the_same_time_is_told_and_starts_once() -> None:
     node = DHTLookup("127.0.5.5:0", private_addresses=True)
     outcomes = await asyncio.gather(node.start(), node.start(), return_exceptions=True)
