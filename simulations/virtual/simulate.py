@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Generic, Self, TypeVar
@@ -13,7 +14,7 @@ from typing import Any, Final, Generic, Self, TypeVar
 from simulations.virtual.errors import ImpossibleWorld, Overdue, SimulationError, Stalled, Unhandled
 from simulations.virtual.garbage import no_other_collections
 from simulations.virtual.network import Network
-from simulations.virtual.process import process_of
+from simulations.virtual.process import current_process, process_of
 from simulations.virtual.watchdog import unreal_calls_refused
 
 __all__ = ["Run", "Session", "run_in", "simulate"]
@@ -113,7 +114,8 @@ class Session:
         refused = unreal_calls_refused(loop, self.network.story, refuse=self._unreal)
         with refused, no_other_collections():
             try:
-                value = loop.run_until_complete(main)
+                with self._says_where_it_was():
+                    value = loop.run_until_complete(main)
             except (asyncio.CancelledError, Stalled, Overdue):
                 # The first thing that went wrong explains the rest.
                 if not self._unhandled:
@@ -121,8 +123,7 @@ class Session:
             finally:
                 if not main.done():
                     self._stories.append(main)
-        if self._unhandled:
-            raise _unhandled(self._unhandled[0])
+        self._fail_if_unhandled()
         return value
 
     def __exit__(
@@ -134,15 +135,37 @@ class Session:
         gc.collect()  # Unretrieved exceptions are reported when their tasks are destroyed.
         self.network.loop.set_exception_handler(lambda *_: None)
         _end(self.network)
-        if error is None and self._unhandled:
-            raise _unhandled(self._unhandled[0])
+        if error is None:
+            self._fail_if_unhandled()
+
+    @contextmanager
+    def _says_where_it_was(self) -> Iterator[None]:
+        """Add to whatever is raised the moment and the seed: what a reader needs to play it
+        again."""
+        try:
+            yield
+        except BaseException as error:
+            network = self.network
+            error.add_note(f"at {network.loop.now:.3f} s of the world with seed {network.seed}")
+            raise
+
+    def _fail_if_unhandled(self) -> None:
+        if self._unhandled:
+            with self._says_where_it_was():
+                raise _unhandled(self._unhandled[0])
 
     def _fail(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         task = context.get("task", context.get("future"))
-        process = process_of(task) if isinstance(task, asyncio.Task) else None
-        if process is not None and not process.alive:
-            # The program that would have handled it is dead.
-            return
+        if isinstance(task, asyncio.Task):
+            process = process_of(task)
+            if process is not None and not process.alive:
+                # The program that would have handled it is dead.
+                return
+        else:
+            # A callback, or a program that reports something itself.
+            process = current_process(getattr(context.get("handle"), "_context", None))
+        if process is not None:
+            context = {**context, "message": f"{process.name}: {context.get('message')}"}
         self._unhandled.append(context)
         if self._main is not None:
             self._main.cancel()

@@ -129,6 +129,58 @@ def test_what_a_protocol_raises_fails_the_run(programs: Any) -> None:
         simulate(story)
 
 
+@pytest.mark.parametrize("how", ["a task", "a callback", "a report"])
+def test_the_machine_of_what_nobody_handled_is_named(how: str) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        await alice.run(begin())
+        await asyncio.sleep(100)
+
+    async def begin() -> None:
+        loop = asyncio.get_running_loop()
+        match how:
+            case "a task":
+                loop.call_soon(loop.create_task, fails(1))
+            case "a callback":
+                loop.call_later(1, {"a": 1}.__getitem__, "what went wrong")
+            case _:
+                report = {"message": "an alarm", "exception": KeyError("what went wrong")}
+                loop.call_later(1, loop.call_exception_handler, report)
+
+    with pytest.raises(Unhandled, match=r"^alice: .*KeyError: 'what went wrong'"):
+        simulate(story)
+
+
+@pytest.mark.parametrize("how", ["raises", "nobody handles it", "stalls", "is late", "is stopped"])
+def test_a_failed_run_says_when_it_failed_and_in_which_world(how: str) -> None:
+    async def story(network: Network) -> None:
+        await asyncio.sleep(7)
+        match how:
+            case "raises":
+                raise KeyError("what went wrong")
+            case "nobody handles it":
+                network.host("alice", ALICE).spawn(fails())
+                await asyncio.sleep(1)
+            case "stalls":
+                await asyncio.Event().wait()
+            case "is late":
+                network.loop.limit_s = 7
+                await asyncio.sleep(0.0001)
+            case _:
+                raise KeyboardInterrupt
+
+    expected: dict[str, type[BaseException]] = {
+        "raises": KeyError,
+        "nobody handles it": Unhandled,
+        "stalls": Stalled,
+        "is late": Overdue,
+        "is stopped": KeyboardInterrupt,
+    }
+    with pytest.raises(expected[how]) as raised:
+        simulate(story, seed=9)
+    assert raised.value.__notes__ == ["at 7.000 s of the world with seed 9"]
+
+
 def test_what_was_not_taken_before_the_end_fails_the_run_after_it() -> None:
     async def story(_: Network) -> str:
         held.append(asyncio.create_task(fails()))
