@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from egtp.reaching.address_policy import DIAL_BACK_PORT_MIN, Interface, why_not_dial
@@ -260,7 +261,9 @@ def parse_interfaces(texts: Sequence[str]) -> tuple[Interface, ...]:
     return tuple(map(_parse_interface, texts))
 
 
+@lru_cache(256)
 def _parse_interface(text: str) -> Interface:
+    # Cached, since a node asks for the same few addresses all the time.
     ip, _, length = text.partition("/")
     ip = ip.partition("%")[0]
     return ipaddress.ip_interface(f"{ip}/{length or (64 if ':' in ip else 24)}")
