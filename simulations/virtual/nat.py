@@ -47,7 +47,8 @@ class Mapping:
     inside: Endpoint
     outside: Endpoint
     used_s: float
-    remotes: dict[Endpoint, None] = field(default_factory=dict)
+    remotes: dict[Endpoint, float] = field(default_factory=dict)
+    """Whom something was sent to through it, and when last: forgotten as it is, but one by one."""
     own: Endpoint | None = None
     """The single destination that it is for, with a symmetric NAT."""
 
@@ -120,7 +121,7 @@ class Nat:
         if mapping is None or not self.is_live(mapping, now_s):
             mapping = self._new_mapping(now_s, protocol, inside, own)
         mapping.used_s = now_s
-        mapping.remotes[remote] = None
+        mapping.remotes[remote] = now_s
         return mapping
 
     def inbound(self, now_s: float, protocol: str, port: int, remote: Endpoint) -> Mapping | None:
@@ -129,9 +130,9 @@ class Nat:
         if forwarded is not None:
             return forwarded
         mapping = self._by_port.get((protocol, port))
-        if mapping is None or not self.is_live(mapping, now_s) or not self._admits(mapping, remote):
+        if mapping is None or not self.is_live(mapping, now_s):
             return None
-        return mapping
+        return mapping if self._admits(mapping, remote, now_s) else None
 
     def is_live(self, mapping: Mapping, now_s: float) -> bool:
         """Whether a mapping is still in the table and has not been idle for too long."""
@@ -141,14 +142,16 @@ class Nat:
         is_there = self._by_port.get(key) is mapping
         return is_there and now_s - mapping.used_s <= self._idle_s[mapping.protocol]
 
-    def _admits(self, mapping: Mapping, remote: Endpoint) -> bool:
+    def _admits(self, mapping: Mapping, remote: Endpoint, now_s: float) -> bool:
+        since_s = now_s - self._idle_s[mapping.protocol]
+        remotes = mapping.remotes
         match self.kind:
             case NatKind.FULL_CONE:
                 return True
             case NatKind.ADDRESS_RESTRICTED:
-                return any(address == remote[0] for address, _ in mapping.remotes)
+                return any(it[0] == remote[0] and at_s >= since_s for it, at_s in remotes.items())
             case _:
-                return remote in mapping.remotes
+                return remotes.get(remote, -math.inf) >= since_s
 
     def _new_mapping(
         self, now_s: float, protocol: str, inside: Endpoint, own: Endpoint | None

@@ -164,6 +164,19 @@ def test_a_table_does_not_grow_with_what_has_expired(few_ports: None) -> None:
     assert len(device._by_inside) == len(device._by_port) == len(FEW_PORTS)
 
 
+@pytest.mark.parametrize("kind", [NatKind.ADDRESS_RESTRICTED, NatKind.PORT_RESTRICTED])
+def test_whom_nothing_was_sent_to_for_long_is_a_stranger_though_the_mapping_is_used(
+    kind: NatKind,
+) -> None:
+    device = Nat(kind, PUBLIC, udp_idle_s=10)
+    one, other = ("1.1.1.1", 1), ("2.2.2.2", 2)
+    port = port_of(device, 0.0, ("10.0.0.1", 1), one)
+    assert port_of(device, 8.0, ("10.0.0.1", 1), other) == port
+    assert device.inbound(10.0, "udp", port, one) is not None
+    assert device.inbound(10.1, "udp", port, one) is None
+    assert device.inbound(10.1, "udp", port, other) is not None
+
+
 def test_a_mapping_lives_for_as_long_as_it_is_used() -> None:
     device = Nat(NatKind.PORT_RESTRICTED, PUBLIC, udp_idle_s=10, tcp_idle_s=100)
     first = port_of(device, 0.0, ("10.0.0.1", 1))
