@@ -243,7 +243,8 @@ async def test_hostile_replies_spoil_no_lookup_and_close_no_socket(
                 head = ["main", stranger.id, 1, bytes(6), b"token"]
                 packed: bytes = msgpack.packb([name, [*head, *rest]])
                 stranger.send(bytes([1]) + data[1:21] + packed, victim)
-                return stranger.as_server(data)  # so that nobody has to wait
+                reply: bytes | None = stranger.as_server(data)  # so that nobody has to wait
+                return reply
 
             stranger.answer = answer
             assert await victim.resolve(identity.node_id, fresh=True) == record
