@@ -398,7 +398,8 @@ class Node:
             the reply, or None for an empty one. It raises :class:`HandlerFailed` to answer with a
             code of its own; any other exception is answered "handler error". It runs on the event
             loop and holds up everything until it awaits: use ``asyncio.to_thread`` for slow work.
-            It is cancelled when its asker gives up.
+            It is cancelled when its asker gives up. Its context variables are those of the node's
+            start.
         :param at_once_max: how many may run at a time; further queries are answered "busy".
         :param idempotent: running twice for one query does no harm, so its replies need not be
             remembered.
