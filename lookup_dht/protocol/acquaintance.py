@@ -2,13 +2,17 @@
 
 A contact enters the table only after it has answered a query of ours at its address. So a stranger
 who asks is pinged once, if the table has room for it. A node that wants to know whether strangers
-can reach it is pinged by one of our contacts on our behalf, under the same rate limit.
+can reach it is pinged on our behalf, under the same rate limit: by one of our contacts, or by
+another node that wants to know. In a young network the asker talks to each of the few servers all
+the time, so that a ping from none of them would prove anything.
 """
 
 from __future__ import annotations
 
 import functools
 from collections import Counter
+from collections.abc import Hashable
+from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.protocol.asking import Asker
@@ -20,6 +24,11 @@ from lookup_dht.wire.datagram import Method, Reply
 from lookup_dht.wire.node_id import AddressVotes, fits, fits_public
 
 __all__ = ["Acquaintances"]
+
+SEEKERS_MAX: Final = 8
+"""So many of those who asked for proof are remembered; with hundreds of contacts they are few."""
+SEEKER_S: Final = 60.0
+"""For so long: their routers still let this node in."""
 
 
 class Acquaintances:
@@ -41,6 +50,8 @@ class Acquaintances:
         self._fits = fits if settings.private_addresses else fits_public
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
         self._probe_rate = RateLimit(1.0, settings.limits.probes_per_s)
+        self._seekers: dict[Hashable, tuple[float, Contact]] = {}
+        """Who asked for proof lately, and when, by host; the latest last."""
 
     # Whom to believe.
 
@@ -113,16 +124,22 @@ class Acquaintances:
         self._probe(contact, tries=2)
 
     def _have_reached(self, asker: Contact) -> None:
-        """Have a random contact ping the asker, who wants to know if strangers can reach it."""
+        """Have somebody ping the asker, who wants to know if strangers can reach it."""
         if not self._may_ping_for(asker):
             return
-        host_of = self._settings.host_of
+        now, host_of = self._settings.elapsed(), self._settings.host_of
+        host = host_of(asker.address)
+        self._seekers.pop(host, None)
+        seekers = [it for asked_at, it in self._seekers.values() if now - asked_at < SEEKER_S]
+        self._seekers[host] = now, asker
+        if len(self._seekers) > SEEKERS_MAX:
+            del self._seekers[next(iter(self._seekers))]
         number = int.from_bytes(self._settings.entropy(NODE_ID_BYTES), "big")
-        for helper in self._router.closest(number):
-            if host_of(helper.address) != host_of(asker.address):
-                query = self.asker.query(Method.REACH)._replace(address=asker.home)
-                self.asker.tell(helper.address, query)
-                return
+        contacts = [it for it in self._router.closest(number) if host_of(it.address) != host]
+        helpers = contacts + seekers
+        if helpers:
+            query = self.asker.query(Method.REACH)._replace(address=asker.home)
+            self.asker.tell(helpers[number % len(helpers)].address, query)
 
     def reach(self, asker: Contact, address: bytes) -> None:
         """A contact asks us to ping an address. A forged request makes us send one datagram."""

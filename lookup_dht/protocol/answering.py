@@ -58,6 +58,8 @@ class Answerer:
         self._settings = settings
         self._counters = counters
         self._tokens = TokenMint(settings.entropy)
+        self._helps_at = 0.0
+        """When this node helps a contact the next time, if it is a client."""
 
     def query_received(self, data: bytes, source: SocketAddress) -> None:
         """Answer the query, then let the acquaintances decide whether to meet its sender."""
@@ -69,7 +71,7 @@ class Answerer:
             self._counters["query_from_refused_address"] += 1
             return
         now, host = self._settings.elapsed(), self._settings.host_of(source)
-        if not self._may_ask(host, now):
+        if not self._may_ask(host, now, is_contact=known is not None):
             return
         query = self._read(data)
         if query is None:
@@ -79,7 +81,11 @@ class Answerer:
         else:
             sender = Contact(query.sender, packed, source[1], source)
         if query.method is Method.REACH:
-            self._acquaintances.reach(sender, query.address)
+            if self._may_help(now):
+                self._acquaintances.reach(sender, query.address)
+            return
+        if not self._reachability.proven:
+            self._counters["query_to_a_client"] += 1
             return
         reply = self._reply_to(query, sender, now)
         encoded = encode_reply(data[1:HEADER_BYTES], reply, reply_bytes_max(len(data)))
@@ -92,16 +98,28 @@ class Answerer:
                 sender, known=sender is known, server=query.server, prove=query.prove
             )
 
-    def _may_ask(self, host: Hashable, now: float) -> bool:
-        """Whether a query from ``host`` is read at all."""
+    def _may_ask(self, host: Hashable, now: float, *, is_contact: bool) -> bool:
+        """Whether a query from ``host`` is read at all. A client reads those of its contacts, which
+        may ask it to ping another node."""
         if self._reachability.heard_from(host, now):
             self._counters["proven_reachable"] += 1
-        if not self._reachability.proven:
+        if not (self._reachability.proven or is_contact):
             self._counters["query_to_a_client"] += 1
             return False
         if not self.query_rate.allow(host, now):
             self._counters["query_over_rate"] += 1
             return False
+        return True
+
+    def _may_help(self, now: float) -> bool:
+        """Whether to ping another node for a contact. Whomever a client pings is no stranger to it
+        any more, and it needs strangers to be reached by itself: so it helps now and then."""
+        if self._reachability.proven:
+            return True
+        if now < self._helps_at:
+            self._counters["reach_refused"] += 1
+            return False
+        self._helps_at = now + 2 * self._settings.limits.stranger_after_s
         return True
 
     def _read(self, data: bytes) -> Query | None:

@@ -248,6 +248,32 @@ def test_who_can_be_reached_serves_soon_and_who_is_behind_a_router_never() -> No
     run_in(network, story(network), limit_s=1000)
 
 
+@pytest.mark.parametrize("count", [2, 3])
+def test_a_network_grows_beyond_the_servers_that_everybody_knows(count: int) -> None:
+    async def story(network: Network) -> None:
+        servers = await servers_in(network, count)
+        seeds = [str(server.address) for server in servers]
+        home = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "11.1.0.1"))
+        hosts = [network.host(f"open-{n}", f"11.{2 + n}.0.1") for n in range(6)]
+        hosts += [network.host(f"hidden-{n}", f"192.168.0.{2 + n}", behind=home) for n in range(3)]
+        nodes = [
+            DHTLookup(
+                f"{host.addresses[0]}:9000", seeds, server=None, unix_time=host.unix_time,
+                elapsed=host.elapsed, entropy=host.entropy,
+            ) for host in hosts
+        ]  # fmt: skip
+        for host, node in zip(hosts, nodes, strict=True):
+            await host.run(node.start())
+        await asyncio.sleep(3600)
+        assert [node.statistics()["server"] for node in nodes] == [True] * 6 + [False] * 3
+        assert listed_by(servers, "11.2.0.1") == count
+        await asyncio.sleep(11 * 3600)
+        assert [node.statistics()["server"] for node in nodes] == [True] * 6 + [False] * 3
+
+    network = Network(1)
+    run_in(network, story(network), limit_s=50_000)
+
+
 @pytest.mark.parametrize("count", [8, 30])
 def test_a_server_behind_a_new_firewall_is_a_client_within_the_hour_and_serves_again_without_it(
     count: int,
