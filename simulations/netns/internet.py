@@ -71,6 +71,8 @@ class _Namespace:
     def __init__(self, internet: Internet, name: str) -> None:
         self.internet: Final = internet
         self.name: Final = internet.add_namespace(name)
+        # Nobody else can have its IPv6 addresses, so nobody waits for a second to find out.
+        self._set(0, "ipv6/conf/all/accept_dad", "ipv6/conf/default/accept_dad")
         self.ip("link set lo up")
 
     def ip(self, *commands: str) -> None:
@@ -82,8 +84,13 @@ class _Namespace:
 
     def forward(self) -> None:
         """Forward packets, as a router does."""
-        for switch in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):
-            command = f"echo 1 >/proc/sys/net/{switch}"
+        self._set(1, "ipv4/ip_forward", "ipv6/conf/all/forwarding")
+
+    def _set(self, value: int, *switches: str) -> None:
+        """Set switches of the kernel; a machine may be without IPv6."""
+        for switch in switches:
+            file = f"/proc/sys/net/{switch}"
+            command = f"! [ -e {file} ] || echo {value} >{file}"
             _run("ip", "netns", "exec", self.name, "sh", "-c", command)
 
     def command(self, arguments: Sequence[str]) -> list[str]:
@@ -249,12 +256,8 @@ class Internet:
         )
         if ipv6 is not None:
             router = ipv6.rpartition("::")[0] + "::1"
-            # Nobody else can have them, so nobody waits to find out ("nodad").
-            self._router.ip(f"address add {router}/64 dev {line} nodad")
-            host.ip(
-                f"address add {ipv6}/64 dev wan nodad",
-                f"route add default via {router}",
-            )
+            self._router.ip(f"address add {router}/64 dev {line}")
+            host.ip(f"address add {ipv6}/64 dev wan", f"route add default via {router}")
         return host
 
     def site(self, name: str, address: str, kind: NatKind = NatKind.PORT_RESTRICTED) -> Site:
