@@ -495,13 +495,17 @@ def test_closing_ends_calls_of_other_threads(start: Make, asker: Node) -> None:
     node, stuck = start(), Stuck()
     node.handle("stuck", stuck)
 
+    has_begun = threading.Event()
+
     async def forever(_: egtp.Node) -> None:
+        has_begun.set()
         await asyncio.Event().wait()
 
     with ThreadPoolExecutor(2) as threads:
         query = threads.submit(asker.query, node.node_id, "stuck")
         other = threads.submit(asker.run, forever)
         assert stuck.called.wait(LIMIT_S)
+        assert has_begun.wait(LIMIT_S)
         asker.close()
         for call in (query, other):
             error = call.exception(LIMIT_S)
