@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -113,14 +113,19 @@ async def test_closing_meanwhile_leaves_neither_socket_nor_task(doing: str, turn
     assert asyncio.all_tasks() == tasks
 
 
+async def cancelled_after(turns: int, call: Coroutine[Any, Any, None]) -> None:
+    """Make a call, and cancel it so many turns of the loop later."""
+    task = asyncio.ensure_future(call)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
 @pytest.mark.parametrize("turns", range(5))
 async def test_a_start_that_is_cancelled_leaves_a_node_that_can_be_closed(turns: int) -> None:
     node = DHTLookup("127.0.5.6:0", private_addresses=True)
-    starting = asyncio.ensure_future(node.start())
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    starting.cancel()
-    await asyncio.gather(starting, return_exceptions=True)
+    await cancelled_after(turns, node.start())
     async with asyncio.timeout(5):
         await node.close()
     assert node._node.protocol._sockets_open == 0
@@ -148,11 +153,7 @@ async def test_who_starts_twice_at_the_same_time_is_told_and_starts_once() -> No
 @pytest.mark.parametrize("turns", range(4))
 async def test_a_close_that_was_cancelled_is_ended_by_the_next(start: Start, turns: int) -> None:
     node = await start()
-    closing = asyncio.ensure_future(node.close())
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    closing.cancel()
-    await asyncio.gather(closing, return_exceptions=True)
+    await cancelled_after(turns, node.close())
     async with asyncio.timeout(5):
         await node.close()
     assert node._node.protocol._sockets_open == 0
@@ -173,7 +174,8 @@ async def test_r15_a_call_on_another_loop_raises_at_once(
                 node.rebind("127.0.5.7:0"),
                 node.close(),
             ]
-            return await asyncio.gather(*calls, return_exceptions=True)
+            async with asyncio.timeout(5):
+                return await asyncio.gather(*calls, return_exceptions=True)
 
         loop = asyncio.new_event_loop()
         try:

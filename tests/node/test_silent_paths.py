@@ -86,20 +86,26 @@ def test_a_machine_that_started_again_says_at_once_that_the_connection_is_gone()
     simulate(story, seed=2)
 
 
+async def behind_a_router(network: Network) -> tuple[Nat, Host, Node, Node]:
+    """The router, the asker's machine, the asker, and an answerer on the Internet."""
+    gateway = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
+    one = network.host("one", "192.168.1.2", behind=gateway)
+    two = network.host("two", "5.0.1.1")
+    lookup = MemoryLookup(network.story.unix_time)
+    asker, answerer = node_on(one, lookup), node_on(two, lookup)
+    await one.run(asker.start())
+    await two.run(answerer.start())
+    return gateway.nat, one, asker, answerer
+
+
 def test_a_connection_that_is_dead_while_its_peer_lives_is_replaced_before_it_is_given_up() -> None:
     """As when a NAT on the way forgets it. The query that it was given arrives by the new one."""
 
     async def story(network: Network) -> None:
-        gateway = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
-        one = network.host("one", "192.168.1.2", behind=gateway)
-        two = network.host("two", "5.0.1.1")
-        lookup = MemoryLookup(network.story.unix_time)
-        asker, answerer = node_on(one, lookup), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        router, one, asker, answerer = await behind_a_router(network)
         peer_id = answerer.node_id
         assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
-        gateway.nat.forget()
+        router.forget()
         began = network.loop.now
         assert await one.run(asker.query(peer_id, "echo", b"2")) == b"2"
         # A quarter of the time, an eighth of it, and for each the next look.
@@ -114,17 +120,11 @@ def test_a_connection_that_dies_again_and_again_is_replaced_each_time() -> None:
     """As behind a router that forgets a connection when nothing was said for half a minute."""
 
     async def story(network: Network) -> None:
-        gateway = network.gateway("router", Nat(NatKind.PORT_RESTRICTED, "9.9.9.9"))
-        one = network.host("one", "192.168.1.2", behind=gateway)
-        two = network.host("two", "5.0.1.1")
-        lookup = MemoryLookup(network.story.unix_time)
-        asker, answerer = node_on(one, lookup), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        router, one, asker, answerer = await behind_a_router(network)
         await one.run(asker.query(answerer.node_id, "echo", b"1"))
         for _ in range(3):
             await asyncio.sleep(30)
-            gateway.nat.forget()
+            router.forget()
             began = network.loop.now
             await one.run(asker.query(answerer.node_id, "echo", b"2"))
             assert network.loop.now - began < SILENT_S / 8 + 2.5
