@@ -223,6 +223,7 @@ class LookupFailure(enum.Enum):
     """Why a lookup gave no record. The value is a phrase for people."""
 
     NO_NODES = "no nodes to ask"
+    NO_NETWORK = "this machine can send nothing to any node"
     NO_RESPONSES = "no node answered"
     NOT_FOUND = "no record found"
     INVALID = "only invalid records found"

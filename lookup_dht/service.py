@@ -339,6 +339,8 @@ class DHTLookup:
                     f"{stored.refused} of {stored.asked} nodes refused the record: by their clocks "
                     "it has expired or is far ahead, or they are full"
                 )
+            if not self._node.protocol.asker.has_network:
+                raise PublishFailed("this machine can send nothing to any node of the network")
             if stored.asked:
                 raise PublishFailed(f"none of {stored.asked} nodes stored the record")
             if not (self._node.is_first and self._holds(record)):

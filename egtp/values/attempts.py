@@ -18,8 +18,9 @@ class AttemptReason(enum.StrEnum):
     """Why an attempt to reach a peer failed. Each value is a phrase for people, so a reason can
     stand wherever text is expected."""
 
-    # Lookups; the first five have the phrases of LookupFailure
+    # Lookups; the first six have the phrases of LookupFailure
     NO_NODES = "no nodes to ask"
+    NO_NETWORK = "this machine can send nothing to any node"
     NO_RESPONSES = "no node answered"
     NOT_FOUND = "no record found"
     INVALID = "only invalid records found"

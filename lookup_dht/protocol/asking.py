@@ -62,6 +62,8 @@ class Asker:
         limits = settings.limits
         self.queries: Final = OpenQueries(limits.pending_queries_max)
         self.transport: CheckedTransport
+        self.has_network = True
+        """Whether the system took the last query. If not, silence says nothing about others."""
         self._settings = settings
         self._counters = counters
         self._own_id = own_id
@@ -218,7 +220,12 @@ class Asker:
         due_at = now + patience * self._round_trip.timeout_s
         self.queries.wait(query, due_at)
         self._note_sent(query.address)
-        self.transport.sendto(query.data, query.address)
+        first = query.sent_at is not None
+        self.has_network = self.transport.sendto(query.data, query.address)
+        if first and not self.has_network:
+            # Nobody can answer. It ends soon, not here: whoever asks has not got the query yet.
+            query.tries_left = 0
+            query.due_at = due_at = now
         self._alarm.set(due_at)
 
     def _note_sent(self, address: SocketAddress) -> None:
@@ -248,6 +255,6 @@ class Asker:
 
     def _end(self, query: OpenQuery, reply: Reply | None) -> None:
         self.queries.close(query)
-        if query.contact is not None:
+        if query.contact is not None and (reply is not None or self.has_network):
             self._on_answer(query.contact, reply)
         query.ended(reply)

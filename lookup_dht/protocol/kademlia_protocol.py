@@ -128,6 +128,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
 
     def error_received(self, exc: Exception) -> None:
         self.counters["socket_error"] += 1
+        self.transport.error_received(exc)
 
     async def close(self) -> None:
         """End every open query as failed, and wait until the socket, which the server has closed,

@@ -36,6 +36,7 @@ class Resolver:
         """``begin`` starts a task that ends with the service. ``file`` keeps the sequences."""
         self._settings = settings
         self._counters = node.counters
+        self._asker = node.protocol.asker
         self._floor = SequenceFloor(settings.limits.sequences_max, "resolved", file)
         self._answers = AnswerCache(settings.limits)
         self._searches = SharedSearches(node, settings, self._floor, self._answers, turns, begin)
@@ -109,6 +110,8 @@ class Resolver:
             raise LookupFailed(LookupFailure.INVALID)
         if search.heard:
             raise LookupFailed(LookupFailure.NOT_FOUND)
+        if not self._asker.has_network:
+            raise LookupFailed(LookupFailure.NO_NETWORK)
         raise LookupFailed(LookupFailure.NO_RESPONSES if search.asked else LookupFailure.NO_NODES)
 
     def _cached(self, peer_id: NodeId) -> SignedCommRecord | None:

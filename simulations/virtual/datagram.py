@@ -67,8 +67,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         if self._closing:
             return
         if len(data) > DATAGRAM_BYTES_MAX:
-            error = OSError(90, "Message too long")
-            self._loop.call_soon(self._protocol.error_received, error)
+            self._protocol.error_received(OSError(90, "Message too long"))
             return
         tap = self._network.tap
         if tap is None or not tap.takes_datagram(self, bytes(data), target):
@@ -98,11 +97,12 @@ class DatagramTransport(asyncio.DatagramTransport):
             try:
                 source = (host.address(target[0]), source[1])
             except OSError as error:
-                loop.call_soon(self._protocol.error_received, error)
+                self._protocol.error_received(error)
                 return
-        network.trace.packet(loop.now, "udp", source, target, data)
-        if not host.owns(source[0]):
+        elif not host.owns(source[0]):
+            self._protocol.error_received(OSError(22, "Invalid argument"))
             return
+        network.trace.packet(loop.now, "udp", source, target, data)
         way = route(loop.now, "udp", host, source, target)
         host.flows.sent(loop.now, source[1], target)
         if way is None or not network.lines.is_open(host.name, way.target.name):

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import uvloop
 
-from egtp.errors import InvalidConfig
-from egtp.values.identity import Identity
+from egtp.errors import InvalidConfig, LookupFailed, LookupFailure, PublishFailed
+from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLookup
+from lookup_dht.wire.contact import Contact
 from tests.lookup_dht.at_hand import Sign, Start
+from tests.lookup_dht.conftest import PATIENT
 
 
 @pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
@@ -37,6 +39,41 @@ def test_both_loops_publish_resolve_rebind_and_leave_nothing(
     with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(scenario())
     assert errors == []
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_without_a_network_a_lookup_fails_at_once(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], identity: Identity, sign: Sign
+) -> None:
+    async def scenario() -> None:
+        # The system sends nothing from a loopback address to any other machine.
+        lookup = DHTLookup(
+            "127.0.0.1:0", "8.8.8.8:9100", private_addresses=True, limits=PATIENT, server=False
+        )
+        async with asyncio.timeout(PATIENT.reply_timeout_min_s / 2), lookup:
+            with pytest.raises(LookupFailed) as failed:
+                await lookup.resolve(identity.node_id)
+            assert failed.value.reason is LookupFailure.NO_NETWORK
+            with pytest.raises(PublishFailed, match="this machine can send nothing"):
+                await lookup.publish(sign(identity, 1))
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(scenario())
+
+
+async def test_a_contact_that_only_this_machine_cannot_reach_loses_its_place() -> None:
+    async with (
+        DHTLookup("127.0.5.1:0", private_addresses=True) as seed,
+        DHTLookup("127.0.5.2:0", [seed.address], private_addresses=True) as node,
+    ):
+        # As after leaving a private network: the system knows no way to this address.
+        beyond = Contact(bytes(20), bytes((8, 8, 8, 8)), 9100)
+        node._node.protocol.router.add_contact(beyond)
+        assert node.contacts == 2
+        for _ in range(2):
+            with pytest.raises(LookupFailed):
+                await node.resolve(NodeId(beyond.id), fresh=True)
+        assert [it.id for it in node._node.protocol.router] == [seed.node_id]
 
 
 async def test_a_name_that_stands_for_a_private_address_is_refused_with_what_to_do(

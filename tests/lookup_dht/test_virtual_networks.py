@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from egtp import NodeConfig
-from egtp.errors import LookupFailed
+from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
@@ -172,6 +172,29 @@ def test_a_node_that_lost_its_records_gets_them_when_somebody_looks_for_them() -
         given = town.total("record_repaired", "record_handed_over")
         assert given + kept >= again - 3
         assert town.total("record_repaired") >= 10
+
+    tell(story)
+
+
+def test_a_node_without_a_network_says_so_at_once_and_forgets_nobody() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(30)
+        peer = town.identity()
+        await town.publish(0, town.sign(peer, 5, 24 * 3600))
+        host, node = town.hosts[20], town.nodes[20]
+        contacts, address = node.contacts, host.addresses[0]
+        host.change_ip("12.0.0.1")  # The node's socket stays at the old address.
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        for _ in range(10):
+            with pytest.raises(LookupFailed) as failed:
+                await host.run(node.resolve(town.identity().node_id))
+            assert failed.value.reason is LookupFailure.NO_NETWORK
+        assert loop.time() - began_s < 0.01
+        await asyncio.sleep(600)
+        assert node.contacts >= contacts
+        host.change_ip(address)
+        assert await town.resolve(20, peer) == 5
 
     tell(story)
 
