@@ -92,10 +92,16 @@ class Upkeep:
             return True
         for path in (peer.direct, peer.relayed):
             if path is not None and (
-                path.outbox or path.silence.is_asked or self._is_kept_in_silence(path, now)
+                path.outbox or path.silence.is_asked or self._needs_life(path, now)
             ):
                 return True
         return False
+
+    def _needs_life(self, path: Path, now: float) -> bool:
+        """Whether others depend on the peer's being there: it is a relay's recipient that has said
+        nothing since a packet was passed on to it, or :meth:`_is_kept_in_silence`. A recipient
+        usually answers what it gets."""
+        return path.passed_on_s > path.heard_s or self._is_kept_in_silence(path, now)
 
     def _is_kept_in_silence(self, path: Path, now: float) -> bool:
         """Whether a path has long been silent while its peer's queries are being answered, or
@@ -141,7 +147,7 @@ class Upkeep:
         direct, best = peer.direct, peer.best_path
         for path in peer.paths:
             is_relays = is_relay and path is peer.direct
-            is_wanted = waited_for or is_relays or self._is_kept_in_silence(path, now)
+            is_wanted = waited_for or is_relays or self._needs_life(path, now)
             if not (is_wanted or path.silence.is_asked):
                 continue
             match path.silence.look(now, path.heard_s, self._config.silent_path_s):

@@ -139,6 +139,7 @@ class Path:
         "limits",
         "observed",
         "outbox",
+        "passed_on_s",
         "peer_id",
         "peer_started_s",
         "record",
@@ -199,6 +200,8 @@ class Path:
         self.wrote_s = session.started_s
         """When something was last given to the transport, not counting packets that only ask a
         silent peer again: messages that it never reads must not keep the path."""
+        self.passed_on_s = session.started_s
+        """When a packet of another peer's was last passed on by this path."""
         self.silence: Final = Silence()
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
@@ -287,6 +290,7 @@ class Path:
     def pass_on(self, packet: PassedOn) -> None:
         """Send a packet soon that is on its way to or from a relay."""
         packet.path = self
+        self.passed_on_s = packet.born_s
         self.outbox.pass_on(packet)
         self._flush_soon()
         if self.outbox.waiting_bytes >= self._batch_bytes:

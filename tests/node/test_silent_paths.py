@@ -7,7 +7,18 @@ import contextlib
 
 import pytest
 
-from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
+from egtp import (
+    AttemptReason,
+    Environment,
+    FastFail,
+    HardTimeout,
+    Identity,
+    Incoming,
+    MemoryLookup,
+    Node,
+    NodeConfig,
+)
+from egtp.engine.upkeep import ALL_AGAIN_S
 from egtp.events import Dialling, Event, Observer, PathLost, PathOpened
 from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
 from tests.lab import Lab, in_lab
@@ -269,6 +280,44 @@ def test_a_peer_that_has_answered_in_vain_through_its_relay_notices_it() -> None
         assert lab.now_s - began < SILENT_S * 3 / 8 + 4
 
     in_lab(Lab, story)
+
+
+def test_a_relay_notices_that_a_peer_which_others_ask_for_is_gone() -> None:
+    async def story(lab: Lab) -> None:
+        relay, asker = await lab.node(relay_server=True), await lab.node()
+        hidden = await lab.hidden(relay)
+        others = [other for other in lab.hosts.values() if other is not lab.hosts[hidden]]
+        with lab.network.partition([lab.hosts[hidden]], others):
+            reasons = [await fast_fail(lab, asker, hidden)]
+            await asyncio.sleep(ALL_AGAIN_S + SILENT_S + 2)
+            assert hidden.node_id not in relay.connected
+            assert relay.counters["path given up: silent"] == 1
+            await asyncio.sleep(hidden.config.relay_lease_s)
+            reasons.append(await fast_fail(lab, asker, hidden))
+            assert reasons == [AttemptReason.RELAY_SILENT, AttemptReason.RELAY_KNOWS_NOT]
+
+    in_lab(Lab, story)
+
+
+def test_a_relay_asks_nobody_for_a_sign_of_life_who_answers_what_it_passes_on() -> None:
+    async def story(lab: Lab) -> None:
+        relay, asker = await lab.node(relay_server=True), await lab.node()
+        hidden = await lab.hidden(relay)
+        await lab.query(asker, hidden.node_id)
+        await asyncio.sleep(5)
+        before = lab.network.trace.entries
+        await asyncio.sleep(ALL_AGAIN_S)
+        assert lab.network.trace.entries == before
+
+    in_lab(Lab, story)
+
+
+async def fast_fail(lab: Lab, asker: Node, hidden: Node) -> AttemptReason:
+    """Why the asker's attempt to reach the hidden peer through its only relay failed."""
+    with pytest.raises(FastFail) as caught:
+        await lab.query(asker, hidden.node_id)
+    (reason,) = [one.reason for one in caught.value.attempts if one.strategy is not None]
+    return reason
 
 
 @pytest.mark.parametrize("moves", [False, True], ids=["hangs", "moves"])
