@@ -41,6 +41,13 @@ PACKETS_MIN: Final = 2
 QUEUE_SHARE: Final = 1 / 2
 """Large messages may queue for this fraction of a round trip, so that the window grows by it every
 round trip until something queues."""
+FILLING_SHARE: Final = 3 / 2
+"""The same while a path is being filled, so that the window more than doubles every round trip, as
+TCP's does at first."""
+GROWTH: Final = 1.25
+"""A path is being filled while the rate grows by this factor..."""
+FILLING_ROUNDS: Final = 2
+"""...at least once in so many round trips."""
 QUEUE_MAX_S: Final = 1.0
 """The fraction is at most this long: a peer that is silent for seconds is believed to be gone."""
 QUEUE_S: Final = 0.001
@@ -87,6 +94,7 @@ class BulkWindow:
     __slots__ = (
         "_asked",
         "_beside_until_s",
+        "_filling",
         "_full",
         "_least_s",
         "_least_until_s",
@@ -96,6 +104,7 @@ class BulkWindow:
         "_pings",
         "_queue_s",
         "_rate_before",
+        "_rate_filled",
         "_rate_now",
         "_read",
         "_read_s",
@@ -125,6 +134,10 @@ class BulkWindow:
         self._rate_now = self._rate_before = 0.0
         """The highest rates, in bytes per second, of the current :data:`RATE_ROUNDS` round trips
         and of those before."""
+        self._rate_filled = 0.0
+        """The highest rate when it last grew much..."""
+        self._filling = FILLING_ROUNDS
+        """...and how many more round trips without that end the filling."""
         self._round = self._rounds = 0
         """How much must have been read to complete the current round trip, and how many are
         complete."""
@@ -204,6 +217,11 @@ class BulkWindow:
             return  # With little to send, a low rate does not mean a slow path.
         self._round = self._sent
         self._rounds += 1
+        highest = max(self._rate_now, self._rate_before)
+        if self._filling and highest >= GROWTH * self._rate_filled:
+            self._rate_filled, self._filling = highest, FILLING_ROUNDS
+        elif self._filling:
+            self._filling -= 1
         if self._rounds % RATE_ROUNDS == 0:
             self._rate_before, self._rate_now = self._rate_now, 0.0
 
@@ -239,8 +257,10 @@ class BulkWindow:
         if self._is_measuring:
             self.bytes_max = self.chunk_bytes
             return
-        queue_s = QUEUE_BESIDE_S if now_s < self._beside_until_s else self._queue_s
-        queue_s += min(self._least_s * QUEUE_SHARE, QUEUE_MAX_S)
+        is_beside = now_s < self._beside_until_s
+        share = FILLING_SHARE if self._filling and not is_beside else QUEUE_SHARE
+        queue_s = QUEUE_BESIDE_S if is_beside else self._queue_s
+        queue_s += min(self._least_s * share, QUEUE_MAX_S)
         holds = int(rate * (self._least_s + queue_s))
         least = CHUNKS_MIN * self.chunk_bytes if is_known else BYTES_FIRST
         self.bytes_max = min(max(holds, least), BYTES_MAX)

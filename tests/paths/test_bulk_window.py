@@ -5,8 +5,9 @@ from __future__ import annotations
 import struct
 from collections import deque
 from itertools import pairwise
-from math import inf
+from math import inf, log2
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -17,6 +18,7 @@ from egtp.paths.bulk_window import (
     CHUNK_BYTES_FIRST,
     CHUNK_BYTES_MIN,
     CHUNKS_MIN,
+    FILLING_SHARE,
     OVERDUE_MAX_S,
     OVERDUE_S,
     QUEUE_S,
@@ -87,6 +89,21 @@ def test_a_long_fat_path_is_filled() -> None:
     assert used > 0.9
     assert window.bytes_max > 4e6
     assert longest_s < 0.25
+
+
+@pytest.mark.parametrize(
+    ("bytes_per_s", "delay_s"), [(5e6, 0.6), (20e6, 0.2), (50e6, 0.1), (100e6, 0.02)]
+)
+def test_a_new_path_is_filled_about_as_fast_as_by_tcp(bytes_per_s: float, delay_s: float) -> None:
+    """Whose window doubles with each round trip."""
+    window = BulkWindow()
+    doublings = log2(bytes_per_s * delay_s / BYTES_FIRST)
+    _, longest_s = carry(window, bytes_per_s, delay_s, (doublings + 3) * delay_s)
+    assert window.bytes_max > bytes_per_s * delay_s
+    assert longest_s < FILLING_SHARE * delay_s + 0.02
+    # What queued while the path was filled does not stay.
+    _, longest_s = carry(BulkWindow(), bytes_per_s, delay_s, 2 * (doublings + 9) * delay_s)
+    assert longest_s < FILLING_SHARE * delay_s / 2 + 0.02
 
 
 def test_while_small_messages_pass_a_fast_path_holds_a_few_chunks_and_is_kept_busy() -> None:
