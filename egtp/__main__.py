@@ -11,8 +11,9 @@ import contextlib
 import ipaddress
 import json
 import os
+import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,8 @@ from egtp import (
     IdentityFile,
     Incoming,
     InvalidConfig,
+    LookupRace,
+    LookupService,
     Node,
     NodeConfig,
     NodeId,
@@ -67,6 +70,14 @@ __all__ = ["main"]
 STDIN = "-"
 KEYS = "identity.pem"
 """The name of the key file in the folder of a peer."""
+V4, V6 = 4, 16
+"""The versions of IP, by the length of their addresses in bytes. To the DHT they are two networks,
+and a program can be in both."""
+DHT_NAMES = {V4: "dht", V6: "dht_v6"}
+"""The names of their nodes in statistics."""
+DHT_FILES = {V4: "dht", V6: "dht.v6"}
+"""The names of their files in the folder of a peer."""
+ANY_PORT = {V4: "0.0.0.0:0", V6: "[::]:0"}
 CONNECTIONS_FEW = 500
 """A limit below this is reported even if the user did not ask for more."""
 SETTINGS = {
@@ -188,14 +199,17 @@ def _add_node_options(parser: argparse.ArgumentParser, *, listen: str | None) ->
         metavar="HOST:PORT",
         action="append",
         default=[],
-        help="a DHT node to join through; may be given several times; not needed once --state "
-        "knows DHT nodes",
+        help="a DHT node to join through; may be given several times, for IPv4 and for IPv6, which "
+        "are two networks; not needed once --state knows DHT nodes",
     )
     parser.add_argument(
         "--dht-listen",
         metavar="IP:PORT",
+        action="append",
+        default=[],
         type=named,
-        help="UDP address of this node's own DHT node, which then serves others too",
+        help="UDP address of this node's own DHT node, which then serves others too; may be given "
+        "once for IPv4 and once for IPv6",
     )
     parser.add_argument(
         "--identity",
@@ -303,19 +317,18 @@ async def _node(
     relay_server: RelayLimits | bool = False,
     relays: Path | None = None,
     observer: Observer | None = None,
-) -> AsyncIterator[tuple[Node, DHTLookup]]:
-    """A running node on top of a DHT node, as the options say."""
-    listen = options.listen or options.listen_by_default
+) -> AsyncIterator[tuple[Node, dict[int, DHTLookup]]]:
+    """A running node on top of DHT nodes, one for each IP version, as the options say."""
+    listen = [Address.parse(text) for text in options.listen or options.listen_by_default]
     seeds = [found for text in options.bootstrap if (found := _literal_address(text)) is not None]
-    addresses = [Address.parse(text) for text in listen] + seeds
-    private = options.private_addresses or any(map(_is_loopback, addresses))
+    private = options.private_addresses or any(map(_is_loopback, (*listen, *seeds)))
     config = NodeConfig(
         network=options.network, private_addresses=private, **_given_settings(options)
     )
     async with contextlib.AsyncExitStack() as stack:
         # Before there are keys in the folder, which mark it as ours.
-        kept = None if options.state is None else _kept_state(_ensure_folder(options.state))
-        state = None if kept is None else kept.read()
+        kept = {} if options.state is None else _kept_states(_ensure_folder(options.state))
+        states = {version: one.read() for version, one in kept.items()}
         keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
         if options.passphrase_file and keys is None:
@@ -323,57 +336,88 @@ async def _node(
         if keys is not None:
             passphrase = await _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
-        known = () if state is None or options.bootstrap else state.contacts
-        if not (options.bootstrap or options.dht_listen or known):
-            raise InvalidConfig("name a DHT node to join through with --bootstrap HOST:PORT")
-        # If no option tells which IP version to use, the DHT nodes that the last run knew do.
-        families = {len(it.ip) for it in addresses} or {len(it.packed) for it in known}
+        known = {version for version, one in states.items() if one is not None and one.contacts}
         discovery = None
+        dht_listen = _dht_listen(options, listen, seeds, known)
         if relays is not None:
             discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
-        six = families == {16}
-        if not (options.dht_listen or six):
-            _check_are_ipv4(seeds)
-        dht_listen = options.dht_listen or ("[::]:0" if six else "0.0.0.0:0")
-        lookup = DHTLookup(
-            dht_listen,
-            options.bootstrap,
-            network=options.network,
-            server=options.dht_listen is not None,
-            private_addresses=private,
-            resolve_name=system_names(Address.parse(dht_listen), _complain, getaddrinfo),
-            state=state,
-            store=None if kept is None else kept.records,
-        )
+        dht = {
+            version: DHTLookup(
+                address,
+                [text for text in options.bootstrap if _may_be_of(version, text)],
+                network=options.network,
+                server=address in options.dht_listen,
+                private_addresses=private,
+                resolve_name=system_names(Address.parse(address), _complain, getaddrinfo),
+                state=states.get(version),
+                store=None if not kept else kept[version].records,
+            )
+            for version, address in dht_listen.items()
+        }
         # Made before joining, which may take long, so that mistakes in its options show at once.
         node = Node(
             identity,
-            listen=listen,
+            listen=[str(address) for address in listen],
             announce=options.announce,
-            lookup=lookup,
+            lookup=_one_of(dht),
             discovery=discovery,
             relay_server=relay_server,
             config=config,
             observer=observer,
         )
-        await stack.enter_async_context(lookup)
-        if kept is not None:
-            await stack.enter_async_context(kept.of(lookup))
-        if options.bootstrap and not lookup.statistics()["contacts"]:
+        for version, one in dht.items():
+            await stack.enter_async_context(one)
+            if kept:
+                await stack.enter_async_context(kept[version].of(one))
+        if options.bootstrap and not any(one.contacts for one in dht.values()):
             goes_on = " yet; still trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")
-        yield await stack.enter_async_context(node), lookup
+        yield await stack.enter_async_context(node), dht
 
 
-def _check_are_ipv4(seeds: list[Address]) -> None:
-    """Raises :class:`InvalidConfig`."""
-    for seed in seeds:
-        if len(seed.ip) != 4:
-            raise InvalidConfig(
-                f"the DHT cannot be joined through {seed} over IPv4; "
-                "to join it over IPv6, add --dht-listen '[::]:0'"
-            )
+def _dht_listen(
+    options: argparse.Namespace,
+    listen: Collection[Address],
+    seeds: Collection[Address],
+    known: Collection[int],
+) -> dict[int, str]:
+    """The UDP addresses of this program's DHT nodes, by IP version: those in whose networks it has
+    somebody to join through, or serves others. ``seeds`` are bootstrap nodes that were not given by
+    name; of the versions in ``known``, the last run knew DHT nodes. Raises :class:`InvalidConfig`.
+    """
+    given = {len(Address.parse(text).ip): text for text in options.dht_listen}
+    if len(given) < len(options.dht_listen):
+        raise InvalidConfig("--dht-listen can be given at most once for IPv4 and once for IPv6")
+    versions = {len(seed.ip) for seed in seeds} | set(given)
+    if not versions and options.bootstrap:
+        # A name stands for addresses of both; most have one of IPv4.
+        versions = {V6} if {len(it.ip) for it in listen} == {V6} else {V4}
+    versions = versions or set(known)
+    if not versions:
+        raise InvalidConfig("name a DHT node to join through with --bootstrap HOST:PORT")
+    if versions == {V4, V6} and V6 not in given and not _has_ipv6():
+        _complain("this machine has no IPv6; the DHT is joined over IPv4 only")
+        versions = {V4}
+    return {version: given.get(version, ANY_PORT[version]) for version in sorted(versions)}
+
+
+def _has_ipv6() -> bool:
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as tried:
+        tried.bind(("::", 0))
+        return True
+    return False
+
+
+def _may_be_of(version: int, seed: str) -> bool:
+    """Whether a bootstrap address may be used for an IP version, as names may be for both."""
+    address = _literal_address(seed)
+    return address is None or len(address.ip) == version
+
+
+def _one_of(dht: dict[int, DHTLookup]) -> LookupService:
+    first, *others = dht.values()
+    return LookupRace(first, *others) if others else first
 
 
 def _is_loopback(address: Address) -> bool:
@@ -387,11 +431,15 @@ def _literal_address(text: str) -> Address | None:
     return None
 
 
-def _kept_state(folder: Path) -> KeptState:
-    """What the DHT node keeps in a folder. Its file is always called ``dht``, so in a folder with
-    other files of ours it is taken for ours, however damaged."""
-    ours = any(os.access(folder / name, os.F_OK) for name in (KEYS, "dht.records"))
-    return KeptState(folder / "dht", _complain, ours=ours)
+def _kept_states(folder: Path) -> dict[int, KeptState]:
+    """What the DHT node of each IP version keeps in a folder. Its file always has the same name, so
+    in a folder with other files of ours it is taken for ours, however damaged."""
+    records = (f"{name}.records" for name in DHT_FILES.values())
+    ours = any(os.access(folder / name, os.F_OK) for name in (KEYS, *records))
+    return {
+        version: KeptState(folder / name, _complain, ours=ours)
+        for version, name in DHT_FILES.items()
+    }
 
 
 def _key_file(options: argparse.Namespace) -> Path | None:
@@ -476,14 +524,16 @@ def _contact(text: str) -> ContactLink:
         raise InvalidConfig(str(error)) from None
 
 
-async def _serve(node: Node, dht: DHTLookup, options: argparse.Namespace, *lines: str) -> None:
+async def _serve(
+    node: Node, dht: dict[int, DHTLookup], options: argparse.Namespace, *lines: str
+) -> None:
     """Serve until Ctrl-C, SIGTERM or SIGHUP; then drain. Whoever reads ``lines`` may send any of
     these at once."""
     stopped = asyncio.Event()
 
     def tell(file: Any) -> None:
-        told = node.statistics() | {"dht": dht.statistics()}
-        print(json.dumps(told), file=file, flush=True)
+        of_dht = {DHT_NAMES[version]: one.statistics() for version, one in dht.items()}
+        print(json.dumps(node.statistics() | of_dht), file=file, flush=True)
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))

@@ -49,3 +49,30 @@ def test_there_is_a_network_without_ipv4(internet: Internet, tmp_path: Path) -> 
     echo.line(f"relay {relay_id}")
     asked = three.start("-m", "egtp", "ask", peer_id, "echo", "hello", *join, cwd=ROOT)
     assert asked.ended() == (0, f"5 bytes, relay {relay_id}\nhello")
+
+
+def test_a_peer_in_both_networks_is_found_by_machines_that_have_one_of_them(
+    internet: Internet,
+) -> None:
+    one, peer, only_ipv4, only_ipv6 = (
+        internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
+        for name, number in (("one", 1), ("peer", 2), ("four", 3), ("six", 4))
+    )
+    only_ipv4.drop_ipv6()
+    only_ipv6.ip(f"address delete {only_ipv6.address}/24 dev wan")
+    either = ("5.1.0.2:9100", "[2a01:1::2]:9100")
+    listen = [option for address in either for option in ("--listen", address)]
+    join = [option for address in either for option in ("--bootstrap", address)]
+    bootstrap = one.start("-m", "lookup_dht", *listen, cwd=ROOT)
+    for _ in either:
+        bootstrap.line("listening on")
+    listen = ["--listen", "0.0.0.0:4000", "--listen", "[::]:4000"]
+    echo = peer.start("-m", "egtp", "echo", *listen, *join, cwd=ROOT)
+    peer_id = echo.line("peer ").removeprefix("peer ")
+    echo.line("record stored by 2 nodes: ")
+    for asker, path in (
+        (only_ipv4, "tcp 5.2.0.2:4000"),
+        (only_ipv6, "tcp [2a01:2::2]:4000"),
+    ):
+        asked = asker.start("-m", "egtp", "ask", peer_id, "echo", "hello", *join, cwd=ROOT)
+        assert asked.ended() == (0, f"5 bytes, {path} (open)\nhello")

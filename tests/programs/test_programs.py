@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from egtp import ContactLink
+import egtp.__main__ as command_line
+from egtp import Address, ContactLink
 from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
@@ -577,19 +578,85 @@ def test_an_ipv6_loopback_address_implies_private_addresses(start: Start) -> Non
     stop(dht)
 
 
-def test_who_names_nodes_of_ipv6_is_told_how_to_join_over_it(start: Start) -> None:
+def test_who_names_nodes_of_ipv6_joins_over_it(start: Start) -> None:
     dht = start("-m", "lookup_dht", "--listen", "[::1]:0")
-    address = line(dht).removeprefix("listening on ")
-    command = ("-m", "egtp", "echo", "--listen", "127.0.0.1:0", "--bootstrap", address)
-    done = run(*command)
-    said = "the DHT cannot be joined through"
-    cure = "to join it over IPv6, add --dht-listen '[::]:0'"
-    assert (done.returncode, done.stderr) == (2, f"egtp: {said} {address} over IPv4; {cure}\n")
-    echo = start(*command, "--dht-listen", "[::]:0")
+    join = ("--bootstrap", line(dht).removeprefix("listening on "))
+    echo = start("-m", "egtp", "echo", "--listen", "127.0.0.1:0", *join)
     line(echo)
     line(echo)
     assert line(echo).startswith("record stored by 1 node: tcp 127.0.0.1:")
     stop(echo)
+    stop(dht)
+
+
+def test_whoever_names_nodes_of_both_is_found_over_either(start: Start, tmp_path: Path) -> None:
+    dht = start("-m", "lookup_dht", "--listen", "127.0.0.1:0", "--listen", "[::1]:0")
+    seeds = [line(dht).removeprefix("listening on ")]
+    line(dht)
+    seeds.append(line(dht).removeprefix("listening on "))
+    either = [("--bootstrap", seed) for seed in seeds]
+    state = ("--listen", "127.0.0.1:0", "--state", str(tmp_path))
+    echo = start("-m", "egtp", "echo", *state, *either[0], *either[1])
+    peer_id = line(echo).removeprefix("peer ")
+    for _ in range(2):
+        line(echo)
+        assert line(echo).startswith("record stored by 2 nodes: tcp 127.0.0.1:")
+        for join in (either[0], either[1], either[0] + either[1]):
+            asked = run("-m", "egtp", "ask", peer_id, "echo", "six", *join)
+            assert (asked.returncode, asked.stdout) == (0, "six"), asked.stderr
+        echo.send_signal(signal.SIGUSR1)
+        assert echo.stderr is not None
+        told = json.loads(echo.stderr.readline())
+        assert told["dht"]["contacts"] == told["dht_v6"]["contacts"] == 1
+        assert told["dht_v6"]["address"].startswith("[::]:")
+        stop(echo)
+        # Both nodes know by now whom to join through.
+        echo = start("-m", "egtp", "echo", *state)
+        assert line(echo) == f"peer {peer_id}"
+    stop(dht)
+
+
+@pytest.mark.parametrize(
+    ("options", "dht_listen"),
+    [
+        (["--bootstrap", "5.0.0.1:9"], {4: "0.0.0.0:0"}),
+        (["--bootstrap", "[2a01::1]:9"], {16: "[::]:0"}),
+        (
+            ["--bootstrap", "5.0.0.1:9", "--bootstrap", "[2a01::1]:9"],
+            {4: "0.0.0.0:0", 16: "[::]:0"},
+        ),
+        (["--bootstrap", "a.org:9"], {4: "0.0.0.0:0"}),
+        (["--bootstrap", "a.org:9", "--listen", "[::]:4"], {16: "[::]:0"}),
+        (
+            ["--bootstrap", "a.org:9", "--listen", "[::]:4", "--listen", "0.0.0.0:4"],
+            {4: "0.0.0.0:0"},
+        ),
+        (["--bootstrap", "a.org:9", "--dht-listen", "[::]:9"], {16: "[::]:9"}),
+        (["--bootstrap", "5.0.0.1:9", "--dht-listen", "[::]:9"], {4: "0.0.0.0:0", 16: "[::]:9"}),
+        (["--dht-listen", "[::]:9", "--dht-listen", "5.0.0.2:8"], {4: "5.0.0.2:8", 16: "[::]:9"}),
+    ],
+)
+def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
+    options: list[str], dht_listen: dict[int, str]
+) -> None:
+    given = command_line._parser().parse_args(["echo", *options])
+    listen = [Address.parse(text) for text in given.listen or []]
+    seeds = [Address.parse(text) for text in given.bootstrap if "org" not in text]
+    assert command_line._dht_listen(given, listen, seeds, ()) == dht_listen
+
+
+def test_where_there_is_no_ipv6_it_is_left_out(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_socket(*_: object) -> socket.socket:
+        raise OSError(97, "Address family not supported by protocol")
+
+    given = command_line._parser().parse_args(["echo"])
+    seeds = [Address.parse("5.0.0.1:9"), Address.parse("[2a01::1]:9")]
+    monkeypatch.setattr(socket, "socket", no_socket)
+    assert command_line._dht_listen(given, [], seeds, ()) == {4: "0.0.0.0:0"}
+    said = "this machine has no IPv6; the DHT is joined over IPv4 only"
+    assert capsys.readouterr().err == f"egtp: {said}\n"
 
 
 def test_an_ipv6_address_that_begins_as_those_of_loopback_in_ipv4_do_is_none() -> None:
@@ -633,6 +700,10 @@ def test_statistics_have_their_help() -> None:
         (("relay", "--state", ""), "--state: must not be empty"),
         (("echo", "--identity", ""), "--identity: must not be empty"),
         (("relay", "--dht-listen", ""), "--dht-listen: must not be empty"),
+        (
+            ("relay", "--dht-listen", "0.0.0.0:1", "--dht-listen", "0.0.0.0:2"),
+            "--dht-listen can be given at most once for IPv4 and once for IPv6",
+        ),
         (("echo", "--stats-every", "0"), "must be a number of seconds above 0, not '0'"),
         (("echo", "--relays", "none.toml"), "none.toml"),
         (("ask", "a" * 32, "Bad Kind"), "a kind must be 1 to 64"),
