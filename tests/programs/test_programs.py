@@ -19,6 +19,7 @@ import pytest
 
 import egtp.__main__ as command_line
 from egtp import Address, ContactLink
+from egtp.command_options import command_parser
 from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
@@ -639,7 +640,7 @@ def test_whoever_names_nodes_of_both_is_found_over_either(start: Start, tmp_path
 def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
     options: list[str], dht_listen: dict[int, str]
 ) -> None:
-    given = command_line._parser().parse_args(["echo", *options])
+    given = command_parser().parse_args(["echo", *options])
     listen = [Address.parse(text) for text in given.listen or []]
     seeds = [Address.parse(text) for text in given.bootstrap if "org" not in text]
     assert command_line._dht_listen(given, listen, seeds, ()) == dht_listen
@@ -651,7 +652,7 @@ def test_where_there_is_no_ipv6_it_is_left_out(
     def no_socket(*_: object) -> socket.socket:
         raise OSError(97, "Address family not supported by protocol")
 
-    given = command_line._parser().parse_args(["echo"])
+    given = command_parser().parse_args(["echo"])
     seeds = [Address.parse("5.0.0.1:9"), Address.parse("[2a01::1]:9")]
     monkeypatch.setattr(socket, "socket", no_socket)
     assert command_line._dht_listen(given, [], seeds, ()) == {4: "0.0.0.0:0"}
