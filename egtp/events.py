@@ -2,8 +2,8 @@
 
 An observer is for people and tests that want to see what a node does. It is called on the event
 loop, in the middle of the node's work, so it must be quick and must not call the node. What it
-raises is passed to the exception handler of the event loop. A node without an observer spends
-nothing on this.
+raises is passed to the exception handler of the event loop, the same error once a minute at most. A
+node without an observer spends nothing on this.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from egtp.limits.repetitions import Repetitions, how_often, what_and_where
 from egtp.lookup import Published
 from egtp.values.attempts import Attempt
 from egtp.values.comm_record import SignedCommRecord
@@ -144,13 +145,15 @@ Observer: TypeAlias = Callable[[Event], None]
 
 def guarded(observer: Observer, loop: asyncio.AbstractEventLoop) -> Observer:
     """The same observer, but what it raises goes to the exception handler of ``loop``."""
+    raised = Repetitions()
 
     def tell(event: Event) -> None:
         try:
             observer(event)
         except Exception as error:
-            loop.call_exception_handler(
-                {"message": "an observer raised an exception", "exception": error}
-            )
+            times = raised.times(what_and_where(error), loop.time())
+            if times:
+                message = f"an observer raised an exception{how_often(times)}"
+                loop.call_exception_handler({"message": message, "exception": error})
 
     return tell

@@ -11,7 +11,7 @@ from typing import Any, Final, Protocol, TypeAlias
 
 from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
 from egtp.handling.workers import Worker, Workers
-from egtp.limits.repetitions import Repetitions
+from egtp.limits.repetitions import Repetitions, how_often, what_and_where
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
 from egtp.queries.asker import Answer, Asker
@@ -247,10 +247,9 @@ class Handlers:
 
     def _tell(self, kind: str, error: BaseException) -> None:
         loop = asyncio.get_running_loop()
-        times = self._raised.times((kind, *_what_and_where(error)), loop.time())
+        times = self._raised.times((kind, *what_and_where(error)), loop.time())
         if times:
-            more = "" if times == 1 else f", {times} times since this was last reported"
-            message = f"the handler of kind {kind!r} raised an exception{more}"
+            message = f"the handler of kind {kind!r} raised an exception{how_often(times)}"
             loop.call_exception_handler({"message": message, "exception": error})
 
     def asked_again(self, path: Path, reference: bytes) -> None:
@@ -328,16 +327,6 @@ def _coroutine_function(handler: Handler) -> Callable[[Incoming], Coroutine[Any,
         return body
 
     return handle
-
-
-def _what_and_where(error: BaseException) -> tuple[str, str, int]:
-    """What identifies an error: two with equal results count as the same."""
-    name, file, line = type(error).__qualname__, "", 0
-    place = error.__traceback__
-    while place is not None:
-        file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
-        place = place.tb_next
-    return name, file, line
 
 
 def _wrong_with(failed: Any) -> str | None:

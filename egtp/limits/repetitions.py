@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import Final
 
-__all__ = ["AGAIN_S", "Repetitions"]
+__all__ = ["AGAIN_S", "Repetitions", "how_often", "what_and_where"]
 
 AGAIN_S: Final = 60.0
 """How long the same failure is not reported again."""
@@ -36,3 +36,18 @@ class Repetitions:
         if len(self._told) > REMEMBERED_MAX:
             del self._told[next(iter(self._told))]
         return untold + 1
+
+
+def what_and_where(error: BaseException) -> tuple[str, str, int]:
+    """What identifies an error: two with equal results count as the same."""
+    name, file, line = type(error).__qualname__, "", 0
+    place = error.__traceback__
+    while place is not None:
+        file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
+        place = place.tb_next
+    return name, file, line
+
+
+def how_often(times: int) -> str:
+    """The end of a message, from what :meth:`Repetitions.times` returned."""
+    return "" if times == 1 else f", {times} times since this was last reported"

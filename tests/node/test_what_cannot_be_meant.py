@@ -251,9 +251,8 @@ async def test_an_observer_that_raises_disturbs_nobody_and_is_told(
     node.handle("echo", echo)
     assert await other.query(node.node_id, "echo", b"x") == b"x"
     assert other.connected == (node.node_id,)
-    assert {problem["message"] for problem in problems} == {"an observer raised an exception"}
-    problems.clear()
-    await other.close()
+    # Once, though a path was dialled and opened, since it always fails in the same place.
+    assert [problem["message"] for problem in problems] == ["an observer raised an exception"]
     problems.clear()
 
 
