@@ -326,6 +326,8 @@ class LookupServer(Server):  # type: ignore[misc]
             others = contacts
         self._proof_asked += 1
         self.protocol.check(others[self._proof_asked % len(others)])
+        if not self.protocol.asker.has_network:
+            return  # The request has not left this machine.
         if reachability.requested(strangers):
             self.counters["not_reachable_any_more"] += 1
             log.warning(

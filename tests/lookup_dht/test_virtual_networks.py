@@ -199,6 +199,29 @@ def test_a_node_without_a_network_says_so_at_once_and_forgets_nobody() -> None:
     tell(story)
 
 
+def test_a_network_that_was_without_a_network_for_an_hour_goes_on() -> None:
+    """As in a data centre that is cut off: nobody can reach these nodes, but they are servers."""
+
+    async def story(town: Town) -> None:
+        await town.grow(10)
+        peer = town.identity()
+        await town.publish(0, town.sign(peer, 5, 24 * 3600))
+        addresses = [host.addresses[0] for host in town.hosts]
+        for number, host in enumerate(town.hosts):
+            host.change_ip(f"12.0.{number}.1")
+        await asyncio.sleep(3600)
+        for host, address in zip(town.hosts, addresses, strict=True):
+            host.change_ip(address)
+        await asyncio.sleep(60)
+        assert [node.statistics()["server"] for node in town.nodes] == [True] * 10
+        assert min(node.contacts for node in town.nodes) == 9
+        newcomer = town.add()
+        await town.hosts[newcomer].run(town.nodes[newcomer].start())
+        assert await town.resolve(newcomer, peer) == 5
+
+    tell(story)
+
+
 def test_a_node_that_is_started_anew_again_and_again_is_one_of_those_that_hold_a_record() -> None:
     async def story(town: Town) -> None:
         await town.grow(10)
