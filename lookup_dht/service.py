@@ -321,6 +321,8 @@ class DHTLookup:
         self._check_running()
         if record.expired(self._settings.unix_time()):
             raise PublishFailed("the record has expired; sign a new one")
+        asker = self._node.protocol.asker
+        taken_before = asker.taken
         with self._node_closed_if_closed():
             stored = await self._begin(self._put(record))
         if stored.crowding >= CROWDING_MIN:
@@ -339,11 +341,11 @@ class DHTLookup:
                     f"{stored.refused} of {stored.asked} nodes refused the record: by their clocks "
                     "it has expired or is far ahead, or they are full"
                 )
-            if not self._node.protocol.asker.has_network:
-                raise PublishFailed("this machine can send nothing to any node of the network")
-            if stored.asked:
-                raise PublishFailed(f"none of {stored.asked} nodes stored the record")
             if not (self._node.is_first and self._holds(record)):
+                if asker.took_nothing_since(taken_before):
+                    raise PublishFailed("this machine can send nothing to any node of the network")
+                if stored.asked:
+                    raise PublishFailed(f"none of {stored.asked} nodes stored the record")
                 raise PublishFailed("no node of the network answers")
             stored = Stored(asked=1, stored=1, newer_held=0, networks=1)
         self._resolver.learn(record)

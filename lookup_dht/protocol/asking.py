@@ -62,8 +62,10 @@ class Asker:
         limits = settings.limits
         self.queries: Final = OpenQueries(limits.pending_queries_max)
         self.transport: CheckedTransport
+        self.taken = 0
+        """How many datagrams of queries the system took."""
         self.has_network = True
-        """Whether the system took the last query. If not, silence says nothing about others."""
+        """Whether it took the last one. If not, it may take none at all."""
         self._settings = settings
         self._counters = counters
         self._own_id = own_id
@@ -73,6 +75,10 @@ class Asker:
         self._round_trip = RoundTripEstimate(limits.reply_timeout_min_s, limits.reply_timeout_max_s)
         self._loop: asyncio.AbstractEventLoop
         self._alarm = Alarm(self._time_passed)
+
+    def took_nothing_since(self, taken_before: int) -> bool:
+        """Whether the system refuses all queries since :attr:`taken` had that value."""
+        return self.taken == taken_before and not self.has_network
 
     def use(self, transport: CheckedTransport) -> None:
         """Send through ``transport`` from now on. Must be called on the loop."""
@@ -146,8 +152,7 @@ class Asker:
     def tell(self, address: SocketAddress, query: Query) -> None:
         """Send a query that has no reply, once."""
         self._counters[_SENT[query.method]] += 1
-        self._note_sent(address)
-        self.transport.sendto(query_datagram(self._new_message_id(), query_body(query)), address)
+        self._put(query_datagram(self._new_message_id(), query_body(query)), address)
 
     def _new_message_id(self) -> bytes:
         if not self._message_ids:
@@ -219,19 +224,23 @@ class Asker:
         patience = 1.0 if query.tries_left else LAST_TRY_PATIENCE
         due_at = now + patience * self._round_trip.timeout_s
         self.queries.wait(query, due_at)
-        self._note_sent(query.address)
-        first = query.sent_at is not None
-        self.has_network = self.transport.sendto(query.data, query.address)
-        if first and not self.has_network:
+        query.is_taken = self._put(query.data, query.address)
+        if not query.is_taken and query.sent_at is not None:
             # Nobody can answer. It ends soon, not here: whoever asks has not got the query yet.
             query.tries_left = 0
             query.due_at = due_at = now
         self._alarm.set(due_at)
 
-    def _note_sent(self, address: SocketAddress) -> None:
+    def _put(self, data: bytes, address: SocketAddress) -> bool:
+        """Whether the system took it."""
+        self.has_network = self.transport.sendto(data, address)
+        if not self.has_network:
+            return False
+        self.taken += 1
         reachability, settings = self._reachability, self._settings
         if reachability.wanted:
             reachability.sent_to(settings.host_of(address), settings.elapsed())
+        return True
 
     def _ask_again(self, query: OpenQuery, token: bytes) -> None:
         self._counters["asked_again_with_token"] += 1
@@ -255,6 +264,8 @@ class Asker:
 
     def _end(self, query: OpenQuery, reply: Reply | None) -> None:
         self.queries.close(query)
-        if query.contact is not None and (reply is not None or self.has_network):
+        # Without a network, the silence of others says nothing about them.
+        counts = reply is not None or query.is_taken or self.has_network
+        if query.contact is not None and counts:
             self._on_answer(query.contact, reply)
         query.ended(reply)

@@ -20,8 +20,8 @@ class OpenQuery:
     """A query under way. ``ended`` is called at most once, with the reply, or None if it failed."""
 
     __slots__ = (
-        "address", "contact", "data", "due_at", "ended", "message_id", "open", "query", "sent_at",
-        "tries_left",
+        "address", "contact", "data", "due_at", "ended", "is_taken", "message_id", "open", "query",
+        "sent_at", "tries_left",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +45,8 @@ class OpenQuery:
         self.sent_at: float | None = None
         """None once it was sent twice: a reply might then be to either copy (Karn's algorithm)."""
         self.due_at = 0.0
+        self.is_taken = False
+        """Whether the system took it when it was last sent."""
         self.open = True
 
 

@@ -110,7 +110,7 @@ class Resolver:
             raise LookupFailed(LookupFailure.INVALID)
         if search.heard:
             raise LookupFailed(LookupFailure.NOT_FOUND)
-        if not self._asker.has_network:
+        if self._asker.took_nothing_since(search.taken_before):
             raise LookupFailed(LookupFailure.NO_NETWORK)
         raise LookupFailed(LookupFailure.NO_RESPONSES if search.asked else LookupFailure.NO_NODES)
 

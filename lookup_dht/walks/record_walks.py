@@ -113,7 +113,10 @@ class RecordWalks:
 
     def begin(self, peer_id: bytes, floor: int) -> Search:
         """A search for :meth:`search` to carry out. No record below ``floor`` is accepted."""
-        return Search(peer_id, Findings(self._storage.record(peer_id), floor))
+        return self._search_for(peer_id, Findings(self._storage.record(peer_id), floor))
+
+    def _search_for(self, peer_id: bytes, findings: Findings) -> Search:
+        return Search(peer_id, findings, self._protocol.asker.taken)
 
     async def search(self, search: Search, known: int = 0) -> None:
         """Ask all nodes in the neighbourhood of the peerId, unless cancelled. Records up to the
@@ -220,7 +223,7 @@ class RecordWalks:
         """
         search = self._found_nothing(peer_id)
         if search is None:
-            search = Search(peer_id, Findings(None, record.sequence + 1))
+            search = self._search_for(peer_id, Findings(None, record.sequence + 1))
             await self.search(search, record.sequence)
             self._last_search = None  # Not for reuse: there is about to be a record.
         nodes, findings = search.closest, search.findings

@@ -15,9 +15,11 @@ __all__ = ["Search"]
 class Search:
     """A walk for the record of one peer, both under way and ended."""
 
-    def __init__(self, peer_id: bytes, findings: Findings) -> None:
+    def __init__(self, peer_id: bytes, findings: Findings, taken_before: int) -> None:
         self.peer_id: Final = peer_id
         self.findings: Final = findings
+        self.taken_before: Final = taken_before
+        """:attr:`Asker.taken` when it began."""
         self.over = False
         self.asked = 0
         self.heard = 0

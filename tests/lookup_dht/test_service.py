@@ -264,6 +264,41 @@ async def test_each_way_to_find_nothing_has_its_reason(
     assert await reason(victim) is LookupFailure.NO_RESPONSES
 
 
+async def test_a_contact_is_silent_even_while_the_system_refuses_what_goes_elsewhere(
+    start: Start,
+    identity: Identity,
+    open_raw: Callable[..., Awaitable[Any]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Any contact can have this node ping an address, such as that of a broadcast, which the system
+    refuses."""
+    silent = await open_raw()
+    silent.answer = silent.as_server
+    node = await start(f"{silent.address[0]}:{silent.address[1]}")
+    silent.answer = None
+    protocol = node._node.protocol
+    asker, sendto = protocol.asker, protocol.transport.sendto
+    elsewhere = ("127.0.9.255", 9000)
+
+    def refuse(data: bytes, address: tuple[str, int]) -> bool:
+        return address != elsewhere and sendto(data, address)
+
+    monkeypatch.setattr(protocol.transport, "sendto", refuse)
+
+    async def ask_elsewhere() -> None:
+        while True:
+            asker.ask(elsewhere, asker.query(Method.PING), lambda _: None, None, 1)
+            await asyncio.sleep(0.01)
+
+    asking = asyncio.ensure_future(ask_elsewhere())
+    for contacts in (1, 0):
+        with pytest.raises(LookupFailed) as failed:
+            await node.resolve(identity.node_id)
+        assert failed.value.reason is LookupFailure.NO_RESPONSES
+        assert node.contacts == contacts
+    asking.cancel()
+
+
 async def test_publishing_to_nobody_or_below_what_is_stored_fails(
     start: Start, identity: Identity, sign: Sign
 ) -> None:
