@@ -220,7 +220,8 @@ class HedgeFailed(EgtpError):
 
 
 class LookupFailure(enum.Enum):
-    """Why a lookup gave no record. The value is a phrase for people."""
+    """Why a lookup gave no record. The value is a phrase for people. Those that follow say more: of
+    several lookup services, the last of their reasons counts."""
 
     NO_NODES = "no nodes to ask"
     NO_NETWORK = "this machine can send nothing to any node"

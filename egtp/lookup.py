@@ -36,6 +36,8 @@ __all__ = [
 
 PUBLISH_TIMEOUT_S: Final = 8.0
 """Seconds for each service of several."""
+_SAYS: Final = {reason: place for place, reason in enumerate(LookupFailure)}
+"""How much a failure says of the peer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,6 +203,12 @@ def _failure(error: Exception) -> LookupFailed:
     return LookupFailed(LookupFailure.NO_RESPONSES, _named(error))
 
 
+def _says_more(one: LookupFailed, other: LookupFailed) -> LookupFailed:
+    """Of the failures of two services: that one has found no record says more than that another
+    cannot be asked, as over a version of IP that leads nowhere."""
+    return one if _SAYS[one.reason] > _SAYS[other.reason] else other
+
+
 def tell_of_bug(error: Exception) -> None:
     """Report what no lookup service should raise to the exception handler of the loop."""
     if not isinstance(error, EgtpError | TimeoutError):
@@ -256,7 +264,7 @@ class LookupChain:
                         told = record.sequence
                         yield record
             except Exception as error:
-                failure = _failure(error)
+                failure = _says_more(failure, _failure(error))
         if told == newer_than:
             raise failure
 
@@ -326,7 +334,7 @@ class LookupRace(LookupChain):
                             newest = record
                             changed.set()
             except Exception as error:
-                failure = _failure(error)
+                failure = _says_more(failure, _failure(error))
 
         searches = [asyncio.ensure_future(search(service)) for service in self._services]
         for one in searches:
@@ -363,7 +371,7 @@ async def _best(answers: Iterable[Awaitable[SignedCommRecord]], *, fresh: bool) 
         try:
             record = await answer
         except Exception as error:
-            failure = _failure(error)
+            failure = _says_more(failure, _failure(error))
             continue
         if not fresh:
             return record
