@@ -138,10 +138,17 @@ async def _node(
             config=config,
             observer=observer,
         )
-        for version, one in dht.items():
-            await stack.enter_async_context(one)
-            if kept:
-                await stack.enter_async_context(kept[version].of(one))
+        joining = set()
+        for one in dht.values():
+            stack.push_async_callback(one.close)
+            joining.add(await one.begin())
+        while joining and not any(one.contacts for one in dht.values()):
+            # One network is enough to go on: a version of IP that leads nowhere holds nobody up.
+            ended, joining = await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
+            for task in ended:
+                task.result()
+        for version in dht if kept else ():
+            await stack.enter_async_context(kept[version].of(dht[version]))
         if options.bootstrap and not any(one.contacts for one in dht.values()):
             goes_on = " yet; still trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")

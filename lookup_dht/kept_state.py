@@ -22,6 +22,8 @@ from lookup_dht.state.state_file import CorruptState, NodeState, read_state, set
 __all__ = ["KeptState"]
 
 STATE_INTERVAL_S: Final = 60.0
+JOINED_S: Final = 5.0
+"""A node that begins to join knows nobody at first, and most of its contacts after this long."""
 
 
 class KeptState:
@@ -71,8 +73,8 @@ class KeptState:
 
     @contextlib.asynccontextmanager
     async def of(self, lookup: DHTLookup) -> AsyncIterator[None]:
-        """Save the state of ``lookup``, which must be running: at once, every minute, and at the
-        end.
+        """Save the state of ``lookup``, which must be running: at once, after a few seconds, every
+        minute, and at the end.
 
         Raises :class:`InvalidConfig` if it cannot be written.
         """
@@ -90,8 +92,10 @@ class KeptState:
             write_state(self._path, lookup.state)
 
     async def _keep(self, lookup: DHTLookup) -> None:
+        pause_s = JOINED_S
         while True:
-            await asyncio.sleep(STATE_INTERVAL_S)
+            await asyncio.sleep(pause_s)
+            pause_s = STATE_INTERVAL_S
             writing = asyncio.ensure_future(self._write_aside(lookup.state))
             try:
                 await asyncio.shield(writing)

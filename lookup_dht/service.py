@@ -156,6 +156,13 @@ class DHTLookup:
         :class:`InvalidConfig` if the address cannot be listened on, :class:`LocalProtocolError` if
         it was started before, and :class:`NodeClosed` if it is closed.
         """
+        joining = await self.begin()
+        with self._node_closed_if_closed():
+            await joining
+
+    async def begin(self) -> asyncio.Task[None]:
+        """As :meth:`start`, but return as soon as the socket is bound: the node can be used. The
+        task ends when it has joined, or nobody has answered."""
         async with self._binding:
             if self._closed:
                 raise NodeClosed("the lookup service is closed")
@@ -164,8 +171,9 @@ class DHTLookup:
             self._loop = asyncio.get_running_loop()
             await self._node.listen(self._listen.port, self._listen.host)
             self._started = True
-        with self._node_closed_if_closed():
-            await self._begin(self._join())
+            if self._state is not None:
+                self._restore_contacts(self._state.contacts)
+            return self._begin(self._join())
 
     async def close(self) -> None:
         """Close the node. No task, timer or socket is left, and open calls raise
@@ -368,7 +376,6 @@ class DHTLookup:
     async def _restore(self, state: NodeState | None) -> None:
         """Go on where an earlier run ended, believing nothing that it wrote."""
         if state is not None:
-            self._restore_contacts(state.contacts)
             for peer_id, data in state.records:
                 self._node.storage.put(peer_id, data)
                 await asyncio.sleep(0)  # Each record costs a signature check: yield in between.

@@ -140,6 +140,20 @@ async def test_of_many_contacts_those_are_greeted_that_the_last_run_had_in_its_t
     assert set(node._node.protocol.router.former.values()) == set(table)
 
 
+async def test_a_node_that_has_only_begun_to_join_can_be_asked_and_keeps_what_it_knew(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    other = await start()
+    await (await start(other)).publish(sign(identity, 5))
+    known = Contact(other.node_id, b"\x7f\x00\x00\x01", other.address.port)
+    node = DHTLookup(private_addresses=True, state=NodeState(bytes(20), "main", (known,)))
+    joining = await node.begin()
+    assert node.state.contacts == (known,)
+    assert (await node.resolve(identity.node_id)).sequence == 5
+    await node.close()
+    assert joining.done()
+
+
 async def test_a_contact_whose_id_does_not_fit_any_more_is_greeted_at_its_address(
     start: Start,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -20,6 +21,8 @@ import pytest
 import egtp.__main__ as command_line
 from egtp import Address, ContactLink
 from egtp.command_options import command_parser
+from lookup_dht import DHTLookup, kept_state
+from lookup_dht.state.state_file import read_state
 from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
@@ -644,6 +647,50 @@ def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
     listen = [Address.parse(text) for text in given.listen or []]
     seeds = [Address.parse(text) for text in given.bootstrap if "org" not in text]
     assert command_line._dht_listen(given, listen, seeds, ()) == dht_listen
+
+
+async def test_a_version_of_ip_that_leads_nowhere_holds_nobody_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    join = DHTLookup._join
+
+    async def join_or_hang(lookup: DHTLookup) -> None:
+        if len(lookup.address.ip) == command_line.V6:
+            await asyncio.Event().wait()
+        await join(lookup)
+
+    monkeypatch.setattr(DHTLookup, "_join", join_or_hang)
+    async with DHTLookup("127.0.0.1:0", private_addresses=True) as seed:
+        seeds = ("--bootstrap", str(seed.address), "--bootstrap", "[::1]:9")
+        options = command_parser().parse_args(["echo", "--state", str(tmp_path), *seeds])
+        async with asyncio.timeout(HANGS_S), command_line._node(options) as (_, dht):
+            assert [one.contacts for one in dht.values()] == [1, 0]
+            # A kill loses nobody who has answered by now.
+            assert contacts_in(tmp_path / "dht") == [seed.node_id]
+            assert contacts_in(tmp_path / "dht.v6") == []
+
+
+async def test_who_is_met_after_the_start_is_kept_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_state, "JOINED_S", 0.01)
+    kept = kept_state.KeptState(tmp_path / "dht", print)
+    async with (
+        DHTLookup("127.0.0.1:0", private_addresses=True) as seed,
+        DHTLookup("127.0.0.1:0", private_addresses=True) as node,
+        kept.of(node),
+    ):
+        assert contacts_in(tmp_path / "dht") == []
+        await node._node.bootstrap_node((seed.address.host, seed.address.port))
+        async with asyncio.timeout(HANGS_S):
+            while contacts_in(tmp_path / "dht") != [seed.node_id]:
+                await asyncio.sleep(0.01)
+
+
+def contacts_in(file: Path) -> list[bytes]:
+    state = read_state(file)
+    assert state is not None
+    return [contact.id for contact in state.contacts]
 
 
 def test_where_there_is_no_ipv6_it_is_left_out(
