@@ -169,10 +169,11 @@ def _dht_listen(
     if len(given) < len(options.dht_listen):
         raise InvalidConfig("--dht-listen can be given at most once for IPv4 and once for IPv6")
     versions = {len(seed.ip) for seed in seeds} | set(given)
-    if not versions and options.bootstrap:
+    if len(seeds) < len(options.bootstrap) and not given:
         # A name stands for addresses of both; most have one of IPv4.
-        versions = {V6} if {len(it.ip) for it in listen} == {V6} else {V4}
-    versions = versions or set(known)
+        versions.add(V6 if {len(it.ip) for it in listen} == {V6} else V4)
+    if not options.bootstrap:
+        versions |= set(known)
     if not versions:
         raise InvalidConfig("name a DHT node to join through with --bootstrap HOST:PORT")
     if versions == {V4, V6} and V6 not in given and not _has_ipv6():

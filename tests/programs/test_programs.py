@@ -635,6 +635,10 @@ def test_whoever_names_nodes_of_both_is_found_over_either(start: Start, tmp_path
             ["--bootstrap", "a.org:9", "--listen", "[::]:4", "--listen", "0.0.0.0:4"],
             {4: "0.0.0.0:0"},
         ),
+        (
+            ["--bootstrap", "a.org:9", "--bootstrap", "[2a01::1]:9"],
+            {4: "0.0.0.0:0", 16: "[::]:0"},
+        ),
         (["--bootstrap", "a.org:9", "--dht-listen", "[::]:9"], {16: "[::]:9"}),
         (["--bootstrap", "5.0.0.1:9", "--dht-listen", "[::]:9"], {4: "0.0.0.0:0", 16: "[::]:9"}),
         (["--dht-listen", "[::]:9", "--dht-listen", "5.0.0.2:8"], {4: "5.0.0.2:8", 16: "[::]:9"}),
@@ -647,6 +651,22 @@ def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
     listen = [Address.parse(text) for text in given.listen or []]
     seeds = [Address.parse(text) for text in given.bootstrap if "org" not in text]
     assert command_line._dht_listen(given, listen, seeds, ()) == dht_listen
+
+
+@pytest.mark.parametrize(
+    ("options", "versions"),
+    [
+        ([], [4, 16]),
+        (["--dht-listen", "0.0.0.0:9"], [4, 16]),
+        (["--bootstrap", "5.0.0.1:9"], [4]),
+    ],
+)
+def test_without_a_bootstrap_node_a_peer_goes_back_to_the_networks_that_it_was_in(
+    options: list[str], versions: list[int]
+) -> None:
+    given = command_line._parser().parse_args(["echo", *options])
+    seeds = [Address.parse(text) for text in given.bootstrap]
+    assert list(command_line._dht_listen(given, [], seeds, (4, 16))) == versions
 
 
 async def test_a_version_of_ip_that_leads_nowhere_holds_nobody_up(
