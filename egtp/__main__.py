@@ -100,7 +100,7 @@ async def _node(
     async with contextlib.AsyncExitStack() as stack:
         # Before there are keys in the folder, which mark it as ours.
         kept = {} if options.state is None else _kept_states(_ensure_folder(options.state))
-        states = {version: one.read() for version, one in kept.items()}
+        states = _read(kept)
         keys = _key_file(options)
         identity: Identity | IdentityFile = Identity.generate(os.urandom)
         if options.passphrase_file and keys is None:
@@ -108,7 +108,7 @@ async def _node(
         if keys is not None:
             passphrase = await _passphrase(options.passphrase_file)
             identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
-        known = {version for version, one in states.items() if one is not None and one.contacts}
+        known = {len(it.packed) for one in states.values() for it in one.contacts}
         discovery = None
         dht_listen = _dht_listen(options, listen, seeds, known)
         if relays is not None:
@@ -220,6 +220,14 @@ def _kept_states(folder: Path) -> dict[int, KeptState]:
         version: KeptState(folder / name, _complain, ours=ours)
         for version, name in DHT_FILES.items()
     }
+
+
+def _read(kept: dict[int, KeptState]) -> dict[int, Any]:
+    states = {version: state for version, one in kept.items() if (state := one.read()) is not None}
+    if V6 not in states and V4 in states and {len(it.packed) for it in states[V4].contacts} == {V6}:
+        # Written when a program had one DHT node, of either version, and one name for its file.
+        states = {V6: states[V4]}
+    return states
 
 
 def _key_file(options: argparse.Namespace) -> Path | None:

@@ -22,7 +22,8 @@ import egtp.__main__ as command_line
 from egtp import Address, ContactLink
 from egtp.command_options import command_parser
 from lookup_dht import DHTLookup, kept_state
-from lookup_dht.state.state_file import read_state
+from lookup_dht.state.state_file import NodeState, read_state, write_state
+from lookup_dht.wire.contact import Contact
 from tests.programs.at_hand import HANGS_S
 
 ROOT = Path(__file__).parents[2]
@@ -711,6 +712,19 @@ def contacts_in(file: Path) -> list[bytes]:
     state = read_state(file)
     assert state is not None
     return [contact.id for contact in state.contacts]
+
+
+async def test_a_peer_of_ipv6_goes_on_with_what_it_kept_when_there_was_one_file_for_both(
+    tmp_path: Path,
+) -> None:
+    async with DHTLookup("[::1]:0", private_addresses=True) as seed:
+        home = Contact(seed.node_id, bytes(15) + b"\1", seed.address.port)
+        write_state(tmp_path / "dht", NodeState(bytes(20), "main", (home,)))
+        kept = ("--state", str(tmp_path), "--private-addresses")
+        for _ in range(2):
+            options = command_line._parser().parse_args(["echo", *kept])
+            async with asyncio.timeout(HANGS_S), command_line._node(options) as (_, dht):
+                assert [(version, one.contacts) for version, one in dht.items()] == [(16, 1)]
 
 
 def test_where_there_is_no_ipv6_it_is_left_out(
