@@ -51,6 +51,8 @@ class Published:
     networks: int = field(default=0, compare=False)
     """How many networks (/24, or IPv6 /48) the nodes that hold it are in: twenty nodes of one owner
     are in one. 0 if the service cannot tell."""
+    failed: int = field(default=0, compare=False)
+    """Of several services, how many have not, or not everywhere: :class:`LookupChain`."""
 
 
 class LookupService(Protocol):
@@ -280,6 +282,7 @@ class LookupChain:
             sum(one.stored for one in done),
             sum(one.asked for one in done),
             sum(one.networks for one in done),
+            len(outcomes) - sum(one.stored > 0 and not one.failed for one in done),
         )
 
     async def _publish(self, service: LookupService, record: SignedCommRecord) -> Published | str:

@@ -28,7 +28,8 @@ RETRY_MAX_S: Final = 60.0
 this."""
 HOLDERS_FEW: Final = 3
 """A record that fewer nodes hold is soon lost with them, as after a network split. It is published
-again after a minute, and then after twice as long each time: the network may just be that small."""
+again after a minute, and then after twice as long each time: the network may just be that small. So
+is one that one of several services has not stored, as while IPv6 leads nowhere."""
 FEW_FIRST_S: Final = 60.0
 CLOCK_SLACK_S: Final = 60.0
 """How far a clock may be set back before the record is signed again."""
@@ -164,7 +165,7 @@ class Publisher:
                     if retry_s > RETRY_FIRST_S:
                         self._works_again()
                     retry_s = RETRY_FIRST_S
-                    if published.stored < HOLDERS_FEW:
+                    if published.stored < HOLDERS_FEW or published.failed:
                         pause_s = few_s = min(2 * few_s, pause_s)
                     else:
                         few_s = FEW_FIRST_S / 2

@@ -111,6 +111,14 @@ def test_after_a_success_the_pauses_begin_anew() -> None:
     assert told == [0.5, 1.0, 0.5]
 
 
+def test_what_one_of_several_services_has_not_stored_is_published_again_after_a_minute() -> None:
+    """As in the DHT of IPv6, while that leads nowhere; and ever later, as long as it does."""
+    lookup = Failing(*[Published(20, 20, failed=1)] * 2)
+    assert play(lookup, 2000) == [None]
+    first_s = lookup.tried_s[0]
+    assert [s - first_s for s in lookup.tried_s] == pytest.approx([0, 60, 180], abs=0.01)
+
+
 def test_a_change_is_published_without_the_pause() -> None:
     lookup = Failing(*[FULL] * 7)
     play(lookup, 10, moves=[40.0])

@@ -190,6 +190,7 @@ async def test_a_chain_publishes_to_all_and_adds_up(alice: Identity) -> None:
     published = await LookupChain(*services).publish(record)
     assert published.stored == 5
     assert published.asked >= 25
+    assert published.failed == 1
     assert [service.records for service in services] == [[record]] * 3
 
 
@@ -206,7 +207,9 @@ async def test_a_chain_is_a_service_and_can_be_chained(alice: Identity) -> None:
     table = MemoryLookup()
     chain: LookupService = LookupChain(LookupChain(), LookupChain(table))
     record = made(alice, 1)
-    assert await chain.publish(record) == Published(1, 1)
+    published = await chain.publish(record)
+    assert published == Published(1, 1)
+    assert published.failed == 1
     assert await chain.resolve(alice.node_id) == record
 
 
