@@ -665,7 +665,7 @@ def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
 def test_without_a_bootstrap_node_a_peer_goes_back_to_the_networks_that_it_was_in(
     options: list[str], versions: list[int]
 ) -> None:
-    given = command_line._parser().parse_args(["echo", *options])
+    given = command_parser().parse_args(["echo", *options])
     seeds = [Address.parse(text) for text in given.bootstrap]
     assert list(command_line._dht_listen(given, [], seeds, (4, 16))) == versions
 
@@ -722,7 +722,7 @@ async def test_a_peer_of_ipv6_goes_on_with_what_it_kept_when_there_was_one_file_
         write_state(tmp_path / "dht", NodeState(bytes(20), "main", (home,)))
         kept = ("--state", str(tmp_path), "--private-addresses")
         for _ in range(2):
-            options = command_line._parser().parse_args(["echo", *kept])
+            options = command_parser().parse_args(["echo", *kept])
             async with asyncio.timeout(HANGS_S), command_line._node(options) as (_, dht):
                 assert [(version, one.contacts) for version, one in dht.items()] == [(16, 1)]
 
