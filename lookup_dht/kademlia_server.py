@@ -35,6 +35,10 @@ PROOF_HELPERS = 3
 JOIN_PATIENCE_S = 0.5
 """How long a node that joins waits for others once one has answered: they may be down, or a name
 server silent."""
+JOIN_TIMEOUT_S = 3.0
+"""How long it waits if nobody answers: longer than any ping takes, and shorter than a lookup, which
+then can still say that there is nobody to ask. A silent name server holds up a name for ten seconds
+or more."""
 SEED_ADDRESSES_MAX = 8
 """Addresses used per name: one that resolves to hundreds would cost as many pings."""
 
@@ -64,6 +68,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self._named: dict[SocketAddress, list[SocketAddress]] = {}
         """What each seed name stood for when it last resolved."""
         self._resolving: dict[SocketAddress, asyncio.Task[Any]] = {}
+        self._unresolved: set[SocketAddress] = set()
+        """Names that did not resolve when last tried."""
         self._refused_names: set[SocketAddress] = set()
         """Names whose refused addresses have been reported."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -186,11 +192,18 @@ class LookupServer(Server):  # type: ignore[misc]
         return await self.walks.find_nodes(self.node.id)
 
     async def _until_joined(self, greetings: set[asyncio.Task[Any]]) -> None:
-        """Wait for all answers, or for the first and a little longer. Others may still come."""
+        """Wait for all answers, or for the first and a little longer; but not for ever. Others may
+        still come."""
         has_joined = False
-        while greetings and not has_joined:
-            done, greetings = await asyncio.wait(greetings, return_when=asyncio.FIRST_COMPLETED)
-            has_joined = any(greeting.result() for greeting in done)
+        try:
+            async with asyncio.timeout(JOIN_TIMEOUT_S):
+                while greetings and not has_joined:
+                    done, greetings = await asyncio.wait(
+                        greetings, return_when=asyncio.FIRST_COMPLETED
+                    )
+                    has_joined = any(greeting.result() for greeting in done)
+        except TimeoutError:
+            return
         if greetings:
             await asyncio.wait(greetings, timeout=JOIN_PATIENCE_S)
 
@@ -214,12 +227,25 @@ class LookupServer(Server):  # type: ignore[misc]
         except Exception:
             # Whatever a resolver raises. What the name last stood for may still be right.
             self.counters["seed_name_not_resolved"] += 1
+            self._unresolved.add(name)
             return False
+        self._unresolved.discard(name)
         self._named[name] = self._allowed(name, found)[:SEED_ADDRESSES_MAX]
         literal = (seed for seed in self._seeds if pack_ip(seed[0]) is not None)
         named = (address for addresses in self._named.values() for address in addresses)
         self.protocol.acquaintances.seeds = dict.fromkeys((*literal, *named))
         return any(await asyncio.gather(*map(self.bootstrap_node, self._named[name])))
+
+    @property
+    def why_no_nodes(self) -> str:
+        """What may be the reason if there is nobody to ask, in words; empty if none is known."""
+        names = [host for host, _ in self._seeds if pack_ip(host) is None]
+        found = {host for host, _ in self._named}
+        failed = {host for host, _ in (*self._unresolved, *self._resolving)}
+        missing = [name for name in dict.fromkeys(names) if name in failed and name not in found]
+        if not missing:
+            return ""
+        return f"{', '.join(missing)} {'does' if len(missing) == 1 else 'do'} not resolve"
 
     def _greeted_name(self, name: SocketAddress, _: asyncio.Task[bool]) -> None:
         del self._resolving[name]

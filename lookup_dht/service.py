@@ -28,7 +28,7 @@ from lookup_dht.records.record_file import open_or_set_aside
 from lookup_dht.resolving.resolving import Resolver
 from lookup_dht.resolving.turns import Turns
 from lookup_dht.settings import Clock, DHTLimits, NameResolver, NodeSettings, SocketOpener
-from lookup_dht.state.seeds import parse_seed
+from lookup_dht.state.seeds import default_listen, parse_seed
 from lookup_dht.state.state_file import NodeState
 from lookup_dht.state.unused import UnusedContacts
 from lookup_dht.statistics import Traffic
@@ -59,7 +59,7 @@ class DHTLookup:
 
     def __init__(
         self,
-        listen: str = "127.0.0.1:0",
+        listen: str | None = None,
         bootstrap: str | Iterable[str | Address] = (),
         *,
         network: str = "main",
@@ -75,7 +75,9 @@ class DHTLookup:
         resolve_name: NameResolver | None = None,
     ) -> None:
         """
-        :param listen: the UDP address ``IP:PORT`` of the DHT node. Port 0 picks a free one.
+        :param listen: the UDP address ``IP:PORT`` of the DHT node. Port 0 picks a free one. By
+            default a free port: of all interfaces if it knows whom to join through, and of the
+            loopback interface alone if it does not, or if those are there too.
         :param bootstrap: one or more nodes to join through, ``IP:PORT`` or ``NAME:PORT``; with
             none, others join through this node.
         :param network: nodes of other networks are ignored.
@@ -111,6 +113,9 @@ class DHTLookup:
                 f"state must be the DHTLookup.state of an earlier run, not {state!r}; "
                 "store= names a file"
             )
+        texts = [bootstrap] if isinstance(bootstrap, str) else [str(text) for text in bootstrap]
+        if listen is None:
+            listen = default_listen(texts, () if state is None else state.contacts)
         self._listen = Address.parse(listen)
         self._settings = NodeSettings(
             unix_time,
@@ -121,11 +126,10 @@ class DHTLookup:
             private_addresses,
             limits or DHTLimits(),
             ipv6_socket,
-            resolve_name or system_names(self._listen),
+            resolve_name or system_names(self._listen, _warn),
         )
         seeds = [
-            parse_seed(str(text), self._listen, private_addresses=private_addresses)
-            for text in ([bootstrap] if isinstance(bootstrap, str) else bootstrap)
+            parse_seed(text, self._listen, private_addresses=private_addresses) for text in texts
         ]
         self._state = state
         self._unused = UnusedContacts((), self._listen)
@@ -354,7 +358,8 @@ class DHTLookup:
                     raise PublishFailed("this machine can send nothing to any node of the network")
                 if stored.asked:
                     raise PublishFailed(f"none of {stored.asked} nodes stored the record")
-                raise PublishFailed("no node of the network answers")
+                why = self._node.why_no_nodes
+                raise PublishFailed(f"no node of the network answers{why and f': {why}'}")
             stored = Stored(asked=1, stored=1, newer_held=0, networks=1)
         self._resolver.learn(record)
         return Published(stored.stored, stored.asked, stored.networks)
@@ -441,9 +446,13 @@ class DHTLookup:
         self._check_started()
 
 
+def _warn(text: str) -> None:
+    log.warning("%s", text)
+
+
 def _check_kinds(listen: object, server: object, limits: object) -> None:
     """Raise :class:`InvalidConfig` for arguments of the wrong type."""
-    if not isinstance(listen, str):
+    if not isinstance(listen, str | None):
         raise InvalidConfig(f"listen must be a string of the form IP:PORT, not {listen!r}")
     if not isinstance(server, bool | None):
         raise InvalidConfig(f"server must be True, False, or None to find out, not {server!r}")

@@ -35,6 +35,7 @@ class Resolver:
     ) -> None:
         """``begin`` starts a task that ends with the service. ``file`` keeps the sequences."""
         self._settings = settings
+        self._node = node
         self._counters = node.counters
         self._asker = node.protocol.asker
         self._floor = SequenceFloor(settings.limits.sequences_max, "resolved", file)
@@ -112,7 +113,9 @@ class Resolver:
             raise LookupFailed(LookupFailure.NOT_FOUND)
         if self._asker.took_nothing_since(search.taken_before):
             raise LookupFailed(LookupFailure.NO_NETWORK)
-        raise LookupFailed(LookupFailure.NO_RESPONSES if search.asked else LookupFailure.NO_NODES)
+        if search.asked:
+            raise LookupFailed(LookupFailure.NO_RESPONSES)
+        raise LookupFailed(LookupFailure.NO_NODES, self._node.why_no_nodes)
 
     def _cached(self, peer_id: NodeId) -> SignedCommRecord | None:
         settings = self._settings

@@ -1,20 +1,44 @@
-"""Parses the bootstrap addresses that users give. Pure."""
+"""Parses the bootstrap addresses that users give, and finds from where they can be reached. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
 import re
+from collections.abc import Iterable
 from typing import Final
 
 from egtp.errors import InvalidConfig
 from egtp.values.comm_strat import Address
-from lookup_dht.wire.contact import LAB_HINT, AddressPolicy, SocketAddress
+from lookup_dht.wire.contact import LAB_HINT, AddressPolicy, Contact, SocketAddress
 
-__all__ = ["parse_seed"]
+__all__ = ["default_listen", "parse_seed"]
 
 _NAME: Final = re.compile(
     r"(?P<name>[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})):(?P<port>[0-9]{1,5})", re.ASCII
 )
 """Allows underscores, which no host on the Internet has, but containers do: ``acme_dht_1``."""
+
+
+LOCALHOST: Final = "localhost"
+
+
+def default_listen(bootstrap: Iterable[str], contacts: Iterable[Contact]) -> str:
+    """Where to listen if nobody says it: where the bootstrap nodes, or else the contacts of an
+    earlier run, can be reached from. A socket on loopback reaches nobody else; with nobody to join
+    through, it is a good place to be alone."""
+    hosts = [text.rpartition(":")[0].strip("[]") for text in bootstrap]
+    hosts = hosts or [contact.ip for contact in contacts]
+    away = [host for host in hosts if not _is_loopback(host)]
+    if away:
+        return "[::]:0" if ":" in away[0] else "0.0.0.0:0"
+    return "[::1]:0" if hosts and ":" in hosts[0] else "127.0.0.1:0"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == LOCALHOST
 
 
 def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> SocketAddress:
@@ -39,4 +63,10 @@ def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> Socket
     if not AddressPolicy(private_addresses=private_addresses).allows(seed.ip):
         hint = "" if private_addresses else LAB_HINT
         raise InvalidConfig(f"{seed} cannot be the address of a node on the Internet{hint}")
+    if _is_loopback(listen.host) and not _is_loopback(seed.host):
+        everywhere = "0.0.0.0" if len(seed.ip) == 4 else "[::]"  # noqa: S104
+        raise InvalidConfig(
+            f"a node that listens on {listen} cannot reach {seed}; listen on "
+            f"{everywhere}:{listen.port}"
+        )
     return seed.host, seed.port

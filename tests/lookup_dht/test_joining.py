@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from egtp.errors import InvalidConfig, PublishFailed
+from egtp import NodeConfig
+from egtp.errors import InvalidConfig, LookupFailed, LookupFailure, PublishFailed
 from egtp.lookup import Published
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
@@ -22,6 +23,8 @@ from lookup_dht.walks.record_walks import LOOK_PAUSE_S, LOOKED_THROUGH_AT_ONCE
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import Method, Reply, decode_query, encode_reply
 from tests.lookup_dht.at_hand import Sign, Start
+
+NOT_RESOLVED = "silent.example.org, wrong.example.org do not resolve"
 
 
 async def test_a_node_that_lost_everybody_joins_again(
@@ -169,6 +172,7 @@ async def test_a_node_joins_through_another_by_its_name() -> None:
         port = one.address.port
         async with DHTLookup(bootstrap=[f"localhost:{port}"], private_addresses=True) as two:
             assert two.statistics()["contacts"] == 1
+            assert two.address.host == "127.0.0.1"
 
 
 async def test_an_address_that_a_name_stands_for_twice_is_one(
@@ -189,7 +193,8 @@ async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greet
 
     async with DHTLookup(private_addresses=True) as one:
         seed = f"dht.example.org:{one.address.port}"
-        async with DHTLookup(bootstrap=seed, private_addresses=True, resolve_name=resolve) as two:
+        options: Any = {"private_addresses": True, "resolve_name": resolve}
+        async with DHTLookup("127.0.0.1:0", seed, **options) as two:
             assert two.contacts == 1
             assert two.counters["seed_address_refused"] == 1
 
@@ -208,11 +213,57 @@ async def test_a_name_that_takes_for_ever_to_resolve_holds_up_no_other_way_to_jo
 
     async with DHTLookup(private_addresses=True) as one:
         seeds = [f"{name}:{one.address.port}" for name in ("silent.example.org", good)]
-        two = DHTLookup(bootstrap=seeds, private_addresses=True, resolve_name=resolve)
+        options: Any = {"private_addresses": True, "resolve_name": resolve}
+        two = DHTLookup("127.0.0.1:0", seeds, **options)
         async with asyncio.timeout(5), two:
             assert two.contacts == 1
             await two._node.bootstrap()
             assert asked.count("silent.example.org") == 1, "it is still waited for"
+
+
+async def test_if_no_name_resolves_a_start_and_a_lookup_soon_go_on_and_the_lookup_says_why(
+    start: Start, sign: Sign, identity: Identity
+) -> None:
+    async def resolve(name: str, port: int) -> list[tuple[str, int]]:
+        if name == "silent.example.org":
+            await asyncio.Event().wait()
+        raise OSError("no such name")
+
+    async with asyncio.timeout(NodeConfig().lookup_timeout_s):
+        node = await start("silent.example.org:1", "wrong.example.org:1", resolve_name=resolve)
+        with pytest.raises(LookupFailed, match=NOT_RESOLVED) as failed:
+            await node.resolve(identity.node_id)
+        assert failed.value.reason is LookupFailure.NO_NODES
+        with pytest.raises(PublishFailed, match=f"no node of the network answers: {NOT_RESOLVED}"):
+            await node.publish(sign(identity, 1))
+
+
+async def test_a_name_that_resolves_at_last_is_joined_through_though_nobody_waits_any_more(
+    start: Start,
+) -> None:
+    slow, one = asyncio.Event(), await start()
+
+    async def resolve(_: str, port: int) -> list[tuple[str, int]]:
+        await slow.wait()
+        return [("127.0.0.1", port)]
+
+    async with asyncio.timeout(NodeConfig().lookup_timeout_s):
+        node = await start(f"slow.example.org:{one.address.port}", resolve_name=resolve)
+    assert node.contacts == 0
+    slow.set()
+    await asyncio.sleep(1)
+    assert node.contacts == 1
+    assert not node._node.why_no_nodes
+
+
+async def test_a_name_that_does_not_resolve_is_told_of_in_the_log_once(
+    start: Start, caplog: pytest.LogCaptureFixture
+) -> None:
+    node = await start("wrong.example.org:1")
+    await node._node.bootstrap()
+    assert node.counters["seed_name_not_resolved"] == 2
+    (told,) = (record.getMessage() for record in caplog.records)
+    assert told.startswith("wrong.example.org does not resolve to an IPv4 address: ")
 
 
 async def test_a_name_that_does_not_resolve_any_more_keeps_what_it_stood_for(start: Start) -> None:

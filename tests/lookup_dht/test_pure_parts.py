@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
 from lookup_dht.protocol.rate_limit import BURST_S, Pace, RateLimit
@@ -14,6 +16,7 @@ from lookup_dht.protocol.round_trip import RoundTripEstimate
 from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
 from lookup_dht.settings import DHTLimits
+from lookup_dht.state.seeds import default_listen
 from lookup_dht.statistics import Traffic, overview
 from lookup_dht.walks.inheritance import inheritances, is_among
 from lookup_dht.walks.newcomers import Newcomers
@@ -272,3 +275,24 @@ def test_the_memory_of_newcomers_is_bounded() -> None:
         newcomers.met([(number, contact(1)), (number, contact(2))], 0.0)
     assert len(newcomers.again(300.0)) == 10
     assert len(newcomers._looked_at) == 10
+
+
+@pytest.mark.parametrize(
+    ("bootstrap", "listen"),
+    [
+        ([], "127.0.0.1:0"),
+        (["127.0.0.1:9100", "localhost:9101"], "127.0.0.1:0"),
+        (["127.0.0.1:9100", "8.8.8.8:9100"], "0.0.0.0:0"),
+        (["dht.example.org:9100"], "0.0.0.0:0"),
+        (["[::1]:9100"], "[::1]:0"),
+        (["[2001:4860::1]:9100"], "[::]:0"),
+    ],
+)
+def test_a_node_listens_by_default_where_it_can_reach_its_bootstrap_nodes_from(
+    bootstrap: list[str], listen: str
+) -> None:
+    assert default_listen(bootstrap, ()) == listen
+    literal = [text for text in bootstrap if not text[0].isalpha()]
+    contacts = [Contact(bytes(20), Address.parse(text).ip, 9100) for text in literal]
+    if contacts:
+        assert default_listen((), contacts) == listen

@@ -447,6 +447,11 @@ async def test_a_node_that_is_not_running_says_so() -> None:
         (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port from 1 to 65535"),
         (("[::]:0", ["8.8.8.8:9100"]), {}, "IPv6"),
         (
+            ("127.0.0.1:9100", ["8.8.8.8:9100"]),
+            {},
+            "listens on 127.0.0.1:9100 cannot reach 8.8.8.8:9100; listen on 0.0.0.0:9100",
+        ),
+        (
             ("127.0.0.1:0", ["224.0.0.1:1"]),
             {"private_addresses": True},
             "cannot be the address of a node",

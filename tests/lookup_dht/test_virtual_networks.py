@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -377,6 +379,26 @@ def test_a_record_is_published_in_time_though_most_nodes_are_gone_and_lines_are_
         # As a node does it, which has friends to tell as well.
         async with asyncio.timeout(0.9 * NodeConfig().lookup_timeout_s):
             assert await town.publish(0, town.sign(town.identity(), 5)) > 0
+
+    tell(story)
+
+
+@pytest.mark.parametrize("known_from", ["bootstrap", "state"])
+def test_a_node_that_is_not_told_where_to_listen_reaches_the_nodes_that_it_is_told_of(
+    known_from: str,
+) -> None:
+    async def story(town: Town) -> None:
+        await town.grow(5)
+        host = town.network.host("laptop", "12.0.0.1")
+        given: dict[str, Any] = {"bootstrap": ["11.0.0.1:9000"]}
+        if known_from == "state":
+            given = {"state": replace(town.nodes[4].state, node_id=b"")}
+        node = DHTLookup(
+            server=None, unix_time=host.unix_time, elapsed=host.elapsed, entropy=host.entropy,
+            **given,
+        )  # fmt: skip
+        await host.run(node.start())
+        assert node.contacts >= 4
 
     tell(story)
 
