@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from typing import Any
+from typing import Any, Final
 
 from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord
@@ -19,6 +19,9 @@ from lookup_dht.settings import NodeSettings
 from lookup_dht.walks.search import Search
 
 __all__ = ["Resolver"]
+
+EXPIRED: Final = "what was found has expired, by the clock of this machine"
+"""A node returns no record that has expired by its own clock, so the two differ."""
 
 
 class Resolver:
@@ -110,7 +113,7 @@ class Resolver:
         if findings.invalid:
             raise LookupFailed(LookupFailure.INVALID)
         if search.heard:
-            raise LookupFailed(LookupFailure.NOT_FOUND)
+            raise LookupFailed(LookupFailure.NOT_FOUND, EXPIRED if findings.expired else "")
         if self._asker.took_nothing_since(search.taken_before):
             raise LookupFailed(LookupFailure.NO_NETWORK)
         if search.asked:

@@ -80,12 +80,12 @@ class SharedSearches:
     def _learn(self, peer_id: NodeId, search: Search) -> None:
         """Remember the answer, and give the record to nodes that should have had it."""
         now = self._settings.elapsed()
-        record = search.findings.record
+        findings, record = search.findings, search.findings.record
         if record is not None and not record.expired(self._settings.unix_time()):
             self._floor.note(peer_id, record.sequence)
             self._answers.found(record, now)
             self._node.walks.repair(search)
-        elif search.over and search.heard and not search.findings.invalid:
+        elif search.over and search.heard and not (findings.invalid or findings.expired):
             self._answers.absent(peer_id, now)
 
 

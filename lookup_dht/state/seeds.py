@@ -1,4 +1,4 @@
-"""Parses the bootstrap addresses that users give, and finds from where they can be reached. Pure."""
+"""Parses the bootstrap addresses that users give, and finds where to reach them from. Pure."""
 
 from __future__ import annotations
 

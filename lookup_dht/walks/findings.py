@@ -35,6 +35,8 @@ class Findings:
         """By compact form of the node."""
         self.invalid = 0
         """How many nodes sent something that is not a valid record of the peer."""
+        self.expired = 0
+        """How many sent a record that has expired by this machine's clock, so not by theirs."""
         self.below_floor = 0
         self._copies = 0
         if own is not None:

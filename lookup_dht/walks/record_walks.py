@@ -158,6 +158,7 @@ class RecordWalks:
             and self._settings.elapsed() < ended_at + self._limits.absent_cache_s
             and findings.record is None
             and not findings.invalid
+            and not findings.expired
             and not any(holder.sequence for holder in findings.holders.values())
         )
         return search if empty and search.closest else None
@@ -174,6 +175,7 @@ class RecordWalks:
             return None
         if record.expired(self._settings.unix_time()):
             self._counters["record_expired"] += 1
+            findings.expired += 1
             return None
         return record
 

@@ -181,14 +181,16 @@ async def test_what_was_resolved_once_is_not_gone_below(
 async def test_an_expired_record_is_never_returned(
     start: Start, identity: Identity, sign: Sign
 ) -> None:
-    """Not even if the node that holds it has a clock that is late."""
+    """Not even if the node that holds it has a clock that is late. And it is said that this is
+    why, since it may be the own clock that is wrong."""
     late = await start(unix_time=lambda: 1000.0)
     client = await start(late)
     late._node.storage.put(identity.node_id, sign(identity, 5, expiry=2000).encode())
-    with pytest.raises(LookupFailed) as failed:
-        await client.resolve(identity.node_id)
-    assert failed.value.reason is LookupFailure.NOT_FOUND
-    assert client.counters["record_expired"] == 1
+    for count in (1, 2):
+        with pytest.raises(LookupFailed, match="expired, by the clock of this machine") as failed:
+            await client.resolve(identity.node_id)
+        assert failed.value.reason is LookupFailure.NOT_FOUND
+        assert client.counters["record_expired"] == count
     with pytest.raises(PublishFailed, match="expired"):
         await client.publish(sign(identity, 5, expiry=2000))
 
