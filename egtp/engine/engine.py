@@ -365,6 +365,7 @@ class Engine:
         works again: that a peer could not be reached before means nothing any more."""
         self.dialler.network_changed()
         self.searching.network_changed()
+        self.publisher.network_changed()
         if self.relaying.listener is not None:
             self.relaying.listener.network_changed()
 

@@ -74,6 +74,8 @@ class Publisher:
         self._environment = environment
         self._counters = counters
         self._changed = asyncio.Event()
+        self._retry_s = RETRY_FIRST_S
+        """The pause after the next failure."""
         self._task: asyncio.Task[None] | None = None
         self._stored_or_closed = asyncio.Event()
         self._published: tuple[SignedCommRecord, Published] | None = None
@@ -137,7 +139,7 @@ class Publisher:
             await self._stored_or_closed.wait()
 
     async def _run(self, lookup: LookupService | None) -> None:
-        retry_s, few_s, asked, was_asked = RETRY_FIRST_S, FEW_FIRST_S / 2, False, False
+        few_s, asked, was_asked = FEW_FIRST_S / 2, False, False
         while True:
             self._changed.clear()
             if lookup is not None and was_asked and self.is_due:
@@ -157,14 +159,14 @@ class Publisher:
                     # Whatever the service raises, this node must be found again once it is back;
                     # and a copy of this identity may have published a higher sequence meanwhile.
                     asked = False
-                    pause_s = min(retry_s, pause_s)
-                    retry_s = min(retry_s * 2, RETRY_MAX_S)
+                    pause_s = min(self._retry_s, pause_s)
+                    self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
                     self._tell_failed(record, error, pause_s)
                 else:
                     self._tell(record, published)
-                    if retry_s > RETRY_FIRST_S:
+                    if self._retry_s > RETRY_FIRST_S:
                         self._works_again()
-                    retry_s = RETRY_FIRST_S
+                    self._retry_s = RETRY_FIRST_S
                     if published.stored < HOLDERS_FEW or published.failed:
                         pause_s = few_s = min(2 * few_s, pause_s)
                     else:
@@ -204,6 +206,13 @@ class Publisher:
     def look_again(self) -> None:
         """Time has passed that timers did not count: renew and publish what is due."""
         self._changed.set()
+
+    def network_changed(self) -> None:
+        """This machine is in another network, or in one again: that the record could not be stored
+        before says nothing any more."""
+        self._retry_s = RETRY_FIRST_S
+        if self.failure is not None:
+            self._changed.set()
 
     def renew(self) -> None:
         """Sign the record again now, for another lifetime."""

@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 
 from discovery import StaticDiscovery
-from egtp import Environment, FastFail, Identity, Introduction, Node, NodeConfig
+from egtp import (
+    Environment,
+    FastFail,
+    Identity,
+    Introduction,
+    MemoryLookup,
+    Node,
+    NodeConfig,
+    PublishFailed,
+    SignedCommRecord,
+)
+from egtp.lookup import Published
 from egtp.values.attempts import AttemptReason
 from simulations.virtual import Host
 from tests.lab import LATENCY_S, Lab, in_lab
@@ -20,7 +31,7 @@ HOME = "5.200.0.1"
 
 
 class Laptop:
-    """A machine whose addresses its node looks at; it only dials."""
+    """A machine whose addresses its node looks at. Unless it is told to listen, it only dials."""
 
     def __init__(self, lab: Lab, **options: Any) -> None:
         self.host: Host = lab.network.host("laptop", HOME)
@@ -32,7 +43,8 @@ class Laptop:
             local_addresses=lambda: self.sees,
         )
         identity = Identity.generate(self.host.entropy)
-        self.node = Node(identity, lookup=lab.lookup, environment=world, **options)
+        options = {"lookup": lab.lookup} | options
+        self.node = Node(identity, environment=world, **options)
         lab.hosts[self.node] = self.host
 
     async def is_refused(self, lab: Lab, server: Node) -> AttemptReason:
@@ -94,6 +106,33 @@ def test_a_dial_that_a_move_cuts_off_begins_again(*, through_a_relay: bool) -> N
             assert not query.done()
             await laptop.host.run(laptop.node.move(()))
         assert await query == b"x"
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("late_s", [0.0, 3.0], ids=["at once", "after the address"])
+def test_a_record_that_could_not_be_stored_is_when_the_machine_is_in_a_network_again(
+    late_s: float,
+) -> None:
+    """Even if the address is there a little before the network can be used."""
+
+    class Remote(MemoryLookup):
+        works_from_s = float("inf")
+
+        async def publish(self, record: SignedCommRecord) -> Published:
+            if asyncio.get_running_loop().time() < self.works_from_s:
+                raise PublishFailed("this machine can send nothing to any node of the network")
+            return await super().publish(record)
+
+    async def story(lab: Lab) -> None:
+        lookup = Remote(lab.network.story.unix_time)
+        laptop = Laptop(lab, lookup=lookup, listen=f"{HOME}:4000")
+        laptop.sees = []
+        await laptop.host.run(laptop.node.start())
+        await asyncio.sleep(200)
+        laptop.sees, lookup.works_from_s = [HOME], lab.now_s + late_s
+        async with asyncio.timeout(NOTICED_S + 2 * late_s):
+            await laptop.host.run(laptop.node.reachable())
 
     in_lab(Lab, story)
 
