@@ -439,12 +439,13 @@ class Engine:
         self.comms.clean_up()
 
     def _notice_sleep(self, now: float) -> None:
-        """After a sleep of the machine, its connections are stale and its timers are late."""
-        slept_s = now - self._cleaned_up_s - self.config.clean_up_interval_s
+        """After a sleep of the machine, its connections are stale and its timers are late. Those
+        that it has begun since it woke up, a moment ago, are not."""
+        due_s = self._cleaned_up_s + self.config.clean_up_interval_s
         self._cleaned_up_s = now
-        if slept_s > self.config.silent_path_s:
+        if now - due_s > self.config.silent_path_s:
             self.counters["this machine was asleep"] += 1
-            self.comms.drop_all("this machine was asleep")
+            self.comms.drop_all("this machine was asleep", begun_by_s=due_s)
             self.network_changed()
             self.publisher.look_again()
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -365,10 +366,11 @@ class TCPCommsHandler:
         self._counters["connection closed: what it held did not leave in time"] += 1
         self._connections[number].abort("not closed in time")
 
-    def drop_all(self, reason: str) -> None:
-        """Close every connection at once."""
+    def drop_all(self, reason: str, *, begun_by_s: float = math.inf) -> None:
+        """Close every connection at once that was begun until then."""
         for connection in self.all():
-            connection.abort(reason)
+            if connection.started_s <= begun_by_s:
+                connection.abort(reason)
 
     async def close(self) -> None:
         """Stop listening, let what was written leave, and close; returns when nothing is left."""

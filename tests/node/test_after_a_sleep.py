@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from egtp import Environment, HardTimeout, Identity, Incoming, MemoryLookup, Node, NodeConfig
+from egtp.events import PathLost
 from simulations.virtual import Host, Network, run_in
+from tests.lab import Lab, in_lab
 
 HARD_S = (30.0, 10.0, 3500.0, 20.0, 10.0)
 NEVER_S = 10_000.0
@@ -74,3 +76,26 @@ async def story(network: Network) -> None:
 def test_after_an_hour_asleep_all_deadlines_pass_at_once_and_in_order() -> None:
     network = Network(7)
     run_in(network, story(network), limit_s=20_000.0)
+
+
+def test_a_connection_that_is_opened_as_soon_as_the_machine_is_awake_stays() -> None:
+    """That it was asleep is noticed a little later, and says nothing of that connection."""
+
+    async def story(lab: Lab) -> None:
+        server, lost = await lab.node(), list[PathLost]()
+        asker = await lab.asker(
+            server,
+            observer=lambda event: lost.append(event) if isinstance(event, PathLost) else None,
+        )
+        await lab.query(asker, server.node_id)
+        host = lab.hosts[asker]
+        host.sleep()
+        await asyncio.sleep(3600.0)
+        host.wake()
+        await lab.query(asker, server.node_id)
+        await asyncio.sleep(AWAKE_S)
+        assert asker.counters["this machine was asleep"] == 1
+        assert len(lost) == 1
+        assert asker.connected
+
+    in_lab(Lab, story)
