@@ -154,7 +154,7 @@ class Dialler:
         if connection.was_open:
             self.backoff.worked(strategy.address)
         elif cause is not None and cause.reason in ADDRESS_FAILED and network == self._networks:
-            self.backoff.failed(strategy.address, self._host.now())
+            self.backoff.failed(strategy.address, self._host.now(), str(cause))
         return cause
 
     async def _attempt_relay(self, strategy: RelayStrat, contact: Contact) -> Cause | None:

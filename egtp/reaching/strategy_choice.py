@@ -26,13 +26,13 @@ class Backoff:
     """How long each failed address is left alone: doubling each time, up to ten seconds."""
 
     def __init__(self) -> None:
-        self._until: dict[Address, tuple[float, float]] = {}
+        self._until: dict[Address, tuple[float, float, str]] = {}
 
-    def failed(self, address: Address, now_s: float) -> None:
-        until, pause = self._until.pop(address, (float("-inf"), 0.0))
+    def failed(self, address: Address, now_s: float, why: str = "") -> None:
+        until, pause, _ = self._until.pop(address, (float("-inf"), 0.0, ""))
         # Once it was left alone for twice its pause, earlier failures say nothing any more.
         pause = min(2 * pause, BACKOFF_MAX_S) if now_s <= until + pause else BACKOFF_FIRST_S
-        self._until[address] = (now_s + pause, pause)
+        self._until[address] = (now_s + pause, pause, why)
         if len(self._until) > BACKOFF_ADDRESSES_MAX:
             del self._until[next(iter(self._until))]
 
@@ -48,8 +48,12 @@ class Backoff:
         """How long the address is still left alone; 0 if it may be tried now."""
         if not self._until:
             return 0.0
-        until, _ = self._until.get(address, (now_s, 0.0))
+        until, *_ = self._until.get(address, (now_s, 0.0, ""))
         return max(0.0, until - now_s)
+
+    def why(self, address: Address) -> str:
+        """Why it last failed, in words, if that was told."""
+        return self._until[address][2] if address in self._until else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,9 @@ def plan(
         if reason is not None:
             refused.append((strategy, Cause(reason)))
         elif pause:
-            cause = Cause(AttemptReason.FAILED_BEFORE, f"tried again in {pause:.1f} s")
+            # Whoever asks again and again is told of nothing else for most of the time.
+            told = (backoff.why(strategy.address), f"tried again in {pause:.1f} s")
+            cause = Cause(AttemptReason.FAILED_BEFORE, "; ".join(filter(None, told)))
             refused.append((strategy, cause))
         else:
             allowed.append(strategy)

@@ -170,7 +170,7 @@ def test_an_address_failed_a_moment_ago() -> None:
         await world.fails(asker, peer.node_id)
         failure, took_s = await world.fails(asker, peer.node_id)
         assert said(failure) == [(TCPStrat, AttemptReason.FAILED_BEFORE)]
-        assert failure.attempts[0].detail == "tried again in 0.5 s"
+        assert failure.attempts[0].detail == "connection refused; tried again in 0.5 s"
         assert took_s == 0
         assert failure.attempts[0].duration_s == 0
 
