@@ -64,9 +64,8 @@ class DialBack:
                 return Checked(Outcome.REACHED)
             said = answer.result()
         except HandlerFailed as failed:
-            return Checked(
-                Outcome.UNKNOWN, f"refused with code {failed.code} {_words(failed.body)}"
-            )
+            words = _words(failed.body)
+            return Checked(Outcome.UNKNOWN, f"refused: {words}" if words else str(failed))
         except EgtpError as error:
             return Checked(Outcome.UNKNOWN, str(error))
         finally:

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp.errors import InvalidMessage
+from egtp.errors import HandlerFailed, InvalidMessage
 from egtp.limits.check_quota import CheckQuota
-from egtp.own.address_check import decode_check, encode_check
+from egtp.own.address_check import Checked, Outcome, decode_check, encode_check
+from egtp.own.dial_back import DialBack
 from egtp.values import canonical
 from egtp.values.identity import NodeId
 
@@ -93,3 +94,25 @@ def test_strangers_leave_some_dials_to_those_who_are_known() -> None:
     taken = [quota.take(peer(n), ip(n), 0.0, stranger=True) for n in range(20)]
     assert taken == [True] * 14 + [False] * 6
     assert quota.take(peer(99), ip(99), 0.0, stranger=False)
+
+
+class Refused:
+    """Whoever is asked refuses."""
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+
+    def entropy(self, size: int) -> bytes:
+        return bytes(size)
+
+    async def ask_directly(self, *_: object) -> bytes:
+        raise HandlerFailed(3, self.body, "somebody answered with code 3, busy")
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [(b"", "somebody answered with code 3, busy"), (b"a low port\n", "refused: a low port")],
+)
+async def test_why_nobody_has_dialled_is_told_in_words(body: bytes, told: str) -> None:
+    checked = await DialBack(Refused(body), 5.0).ask(peer(1), 4000)
+    assert checked == Checked(Outcome.UNKNOWN, told)
