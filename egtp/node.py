@@ -608,7 +608,8 @@ class Node:
     async def reachable(self) -> Published:
         """Wait until a record is stored that names a way to reach this node: an address, or a relay
         that has granted a lease. From then on, as far as this node knows, others find it by its
-        peerId.
+        peerId. For a node with a ``discovery`` service, a private address is no such way (unless
+        ``private_addresses`` is set): it is to be reached from other networks, too.
 
         A node that neither listens nor has a relay waits for ever: ``async with
         asyncio.timeout(...)`` ends that. Raises :class:`PublishFailed` as :meth:`published` does.

@@ -135,6 +135,7 @@ class Engine:
             _published_to(lookup, friends),
             self._push_record,
             self.network_changed,
+            self._wants_relays,
             config,
             environment,
             self.counters,
@@ -359,6 +360,9 @@ class Engine:
         self.reject(arrival)
 
     # The machine
+
+    def _wants_relays(self) -> bool:
+        return self.relaying.listener is not None
 
     def network_changed(self) -> None:
         """This machine is on another network, or back on one, as the lookup service shows when it

@@ -16,6 +16,7 @@ from egtp.events import IdentityRunsElsewhere, Observer, RecordNotPublished, Rec
 from egtp.limits.throttle import TokenBucket
 from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
+from egtp.reaching.address_policy import why_not_dial
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.comm_strat import CommStrat
 from egtp.values.identity import NodeId
@@ -50,6 +51,7 @@ class Publisher:
 
     ``push`` sends a new record to all connected peers, before any lookup service has it.
     ``works_again`` is called once the service has stored a record after it had failed to.
+    ``wants_relays`` says whether this node is introduced to relays.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Publisher:
         lookup: LookupService | None,
         push: Callable[[SignedCommRecord], None],
         works_again: Callable[[], None],
+        wants_relays: Callable[[], bool],
         config: NodeConfig,
         environment: Environment,
         counters: Counter[str],
@@ -70,6 +73,7 @@ class Publisher:
         self._lookup = lookup
         self._push = push
         self._works_again = works_again
+        self._wants_relays = wants_relays
         self._config = config
         self._environment = environment
         self._counters = counters
@@ -133,10 +137,21 @@ class Publisher:
                 record, published = self._published
                 as_it_should = not self._own.is_behind and self._changing is None
                 is_newest = record is self._own.current and as_it_should
-                if is_newest and (record.strategies or not reachable):
+                if is_newest and (self._leads_here(record) or not reachable):
                     return published
             self._stored_or_closed.clear()
             await self._stored_or_closed.wait()
+
+    def _leads_here(self, record: SignedCommRecord) -> bool:
+        """Whether a record names a way to this node. If it wants relays, it is to be reached from
+        elsewhere, too, where an address of its local network leads nowhere."""
+        if not self._wants_relays():
+            return bool(record.strategies)
+        private_addresses = self._config.private_addresses
+        return bool(record.relays) or any(
+            why_not_dial(one.address, private_addresses=private_addresses) is None
+            for one in record.tcp
+        )
 
     async def _run(self, lookup: LookupService | None) -> None:
         few_s, asked, was_asked = FEW_FIRST_S / 2, False, False

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from egtp import FastFail, NodeConfig
+from discovery import StaticDiscovery
+from egtp import FastFail, Introduction, NodeConfig
 from egtp.own.own_addresses import OwnState
 from simulations.virtual import NatKind
 
@@ -73,6 +74,43 @@ def test_a_port_that_is_forwarded_later_is_found_by_itself(play: Play) -> None:
         gateway.nat.forward("tcp", 4000, ("192.168.1.2", 4000))
         await asyncio.sleep(home.node.config.address_retry_s)
         assert world.PUBLIC in home.tcp
+
+    play(story)
+
+
+@pytest.mark.parametrize("forwarded", [False, True])
+def test_who_wants_relays_is_reachable_once_there_is_a_way_from_other_networks(
+    play: Play, *, forwarded: bool
+) -> None:
+    """And not as soon as a record names an address of his local network."""
+
+    async def story(world: Any) -> None:
+        (relay,) = await world.players("5.1.0.1", relay_server=True)
+        observers = await world.players(*FEW[1:], "5.3.0.1")
+        discovery = StaticDiscovery([Introduction(relay.node_id, relay.node.record)])
+        with relay.host.block_inbound("refuse"):
+            _, home = await world.at_home(forwarded=forwarded, discovery=discovery)
+            waits = home.host.spawn(home.node.reachable())
+            await asyncio.sleep(20)
+            assert home.tcp == [world.INSIDE]
+            assert not waits.done()
+            if forwarded:
+                await home.ask(*observers)
+                await asyncio.sleep(5)
+                assert home.tcp == [world.PUBLIC, world.INSIDE]
+                assert waits.done()
+        await waits
+        assert forwarded or home.node.relays == (relay.node_id,)
+
+    play(story)
+
+
+def test_who_wants_no_relays_is_reachable_with_an_address_of_his_local_network(play: Play) -> None:
+    async def story(world: Any) -> None:
+        _, home = await world.at_home(forwarded=False)
+        async with asyncio.timeout(1):
+            await home.run(home.node.reachable())
+        assert home.tcp == [world.INSIDE]
 
     play(story)
 
