@@ -292,9 +292,12 @@ class Publisher:
             )
 
     def _tell(self, record: SignedCommRecord, published: Published) -> None:
-        self._published, self.failure = (record, published), self._unsigned
+        was_told, self.failure = self.failure is not None, self._unsigned
+        self._published = record, published
         if self._observer is not None:
             self._observer(RecordPublished(record, published))
+        elif was_told and self.failure is None:
+            log.warning("the record of %s is stored now", self._me)
         self._stored_or_closed.set()
 
     def _half_life_s(self) -> float:

@@ -153,14 +153,15 @@ def test_when_a_record_is_stored_again_the_relays_are_tried_again_without_the_pa
         (None, "the lookup service did not answer in time"),
     ],
 )
-def test_without_an_observer_it_is_logged_once_and_the_statistics_say_it_as_long_as_it_is_so(
+def test_without_an_observer_its_begin_and_end_are_logged_and_the_statistics_tell_meanwhile(
     outcome: Exception | None, reason: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.INFO, "egtp"):
         said = play(Failing(*[outcome] * 4), 120, moves=[4.25])
     assert said == [reason, None]
-    (message,) = [record.message for record in caplog.records if record.name == "egtp"]
-    assert message.endswith(f"others may not find it: {reason}; trying again")
+    failed, stored = [record.message for record in caplog.records if record.name == "egtp"]
+    assert failed.endswith(f"others may not find it: {reason}; trying again")
+    assert stored.endswith("is stored now")
 
 
 @pytest.mark.parametrize(
