@@ -333,8 +333,7 @@ class DHTLookup:
         self._check_running()
         if record.expired(self._settings.unix_time()):
             raise PublishFailed("the record has expired; sign a new one")
-        asker = self._node.protocol.asker
-        taken_before = asker.taken
+        taken_before = self._node.protocol.asker.taken
         with self._node_closed_if_closed():
             stored = await self._begin(self._put(record))
         if stored.crowding >= CROWDING_MIN:
@@ -346,23 +345,26 @@ class DHTLookup:
                 stored.crowding,
             )
         if not stored.stored:
-            if stored.newer_held:
-                raise PublishFailed("the network has a newer record of this peer")
-            if stored.refused:
-                raise PublishFailed(
-                    f"{stored.refused} of {stored.asked} nodes refused the record: by their clocks "
-                    "it has expired or is far ahead, or they are full"
-                )
             if not (self._node.is_first and self._holds(record)):
-                if asker.took_nothing_since(taken_before):
-                    raise PublishFailed("this machine can send nothing to any node of the network")
-                if stored.asked:
-                    raise PublishFailed(f"none of {stored.asked} nodes stored the record")
-                why = self._node.why_no_nodes
-                raise PublishFailed(f"no node of the network answers{why and f': {why}'}")
+                raise PublishFailed(self._why_not_stored(stored, taken_before))
             stored = Stored(asked=1, stored=1, newer_held=0, networks=1)
         self._resolver.learn(record)
         return Published(stored.stored, stored.asked, stored.networks)
+
+    def _why_not_stored(self, stored: Stored, taken_before: int) -> str:
+        if stored.newer_held:
+            return "the network has a newer record of this peer"
+        if stored.refused:
+            return (
+                f"{stored.refused} of {stored.asked} nodes refused the record: by their clocks it "
+                "has expired or is far ahead, or they are full"
+            )
+        if self._node.protocol.asker.took_nothing_since(taken_before):
+            return "this machine can send nothing to any node of the network"
+        if stored.asked:
+            return f"none of {stored.asked} nodes stored the record"
+        why = self._node.why_no_nodes
+        return f"no node of the network answers{why and f': {why}'}"
 
     def _holds(self, record: SignedCommRecord) -> bool:
         held = self._node.storage.held(bytes(record.peer_id))

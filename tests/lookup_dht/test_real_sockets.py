@@ -12,6 +12,7 @@ import uvloop
 from egtp.errors import InvalidConfig, LookupFailed, LookupFailure, PublishFailed
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLookup
+from lookup_dht.state.state_file import NodeState
 from lookup_dht.wire.contact import Contact
 from tests.lookup_dht.at_hand import Sign, Start
 from tests.lookup_dht.conftest import PATIENT
@@ -47,8 +48,9 @@ def test_without_a_network_a_lookup_fails_at_once(
 ) -> None:
     async def scenario() -> None:
         # The system sends nothing from a loopback address to any other machine.
+        known = NodeState(bytes(20), "main", (Contact(bytes(20), bytes((8, 8, 8, 8)), 9100),))
         lookup = DHTLookup(
-            "127.0.0.1:0", "8.8.8.8:9100", private_addresses=True, limits=PATIENT, server=False
+            "127.0.0.1:0", private_addresses=True, limits=PATIENT, server=False, state=known
         )
         async with asyncio.timeout(PATIENT.reply_timeout_min_s / 2), lookup:
             with pytest.raises(LookupFailed) as failed:
