@@ -51,7 +51,7 @@ from egtp.events import (
 )
 from egtp.first_line import first_line
 from egtp.program import complain, getaddrinfo, on_question, on_stop, run_program
-from lookup_dht import DHTLookup, KeptState, system_names
+from lookup_dht import DHTLookup, KeptState, NodeState, system_names
 
 __all__ = ["main"]
 
@@ -101,16 +101,10 @@ async def _node(
         # Before there are keys in the folder, which mark it as ours.
         kept = {} if options.state is None else _kept_states(_ensure_folder(options.state))
         states = _read(kept)
-        keys = _key_file(options)
-        identity: Identity | IdentityFile = Identity.generate(os.urandom)
-        if options.passphrase_file and keys is None:
-            raise InvalidConfig("--passphrase-file needs --identity or --state")
-        if keys is not None:
-            passphrase = await _passphrase(options.passphrase_file)
-            identity = stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
+        identity = await _identity(options, stack)
         known = {len(it.packed) for one in states.values() for it in one.contacts}
-        discovery = None
         dht_listen = _dht_listen(options, listen, seeds, known)
+        discovery = None
         if relays is not None:
             discovery = DiscoveryMan(relays, on_error=_complain)
             await stack.enter_async_context(discovery)
@@ -138,21 +132,38 @@ async def _node(
             config=config,
             observer=observer,
         )
-        joining = set()
-        for one in dht.values():
-            stack.push_async_callback(one.close)
-            joining.add(await one.begin())
-        while joining and not any(one.contacts for one in dht.values()):
-            # One network is enough to go on: a version of IP that leads nowhere holds nobody up.
-            ended, joining = await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
-            for task in ended:
-                task.result()
+        await _join(dht.values(), stack)
         for version in dht if kept else ():
             await stack.enter_async_context(kept[version].of(dht[version]))
         if options.bootstrap and not any(one.contacts for one in dht.values()):
             goes_on = " yet; still trying" if options.serves else ""
             _complain(f"no DHT node has answered{goes_on}")
         yield await stack.enter_async_context(node), dht
+
+
+async def _identity(
+    options: argparse.Namespace, stack: contextlib.AsyncExitStack
+) -> Identity | IdentityFile:
+    keys = _key_file(options)
+    if keys is None and options.passphrase_file:
+        raise InvalidConfig("--passphrase-file needs --identity or --state")
+    if keys is None:
+        return Identity.generate(os.urandom)
+    passphrase = await _passphrase(options.passphrase_file)
+    return stack.enter_context(IdentityFile.open(keys, passphrase=passphrase))
+
+
+async def _join(dht: Collection[DHTLookup], stack: contextlib.AsyncExitStack) -> None:
+    """Start DHT nodes, and return once one of them knows others, or nobody has answered any. One
+    network is enough to go on: a version of IP that leads nowhere holds nobody up."""
+    joining = set()
+    for one in dht:
+        stack.push_async_callback(one.close)
+        joining.add(await one.begin())
+    while joining and not any(one.contacts for one in dht):
+        ended, joining = await asyncio.wait(joining, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
 
 
 def _dht_listen(
@@ -222,7 +233,7 @@ def _kept_states(folder: Path) -> dict[int, KeptState]:
     }
 
 
-def _read(kept: dict[int, KeptState]) -> dict[int, Any]:
+def _read(kept: dict[int, KeptState]) -> dict[int, NodeState]:
     states = {version: state for version, one in kept.items() if (state := one.read()) is not None}
     if V6 not in states and V4 in states and {len(it.packed) for it in states[V4].contacts} == {V6}:
         # Written when a program had one DHT node, of either version, and one name for its file.

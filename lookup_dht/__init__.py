@@ -10,5 +10,6 @@ from lookup_dht.kept_state import KeptState
 from lookup_dht.names import system_names
 from lookup_dht.service import DHTLookup
 from lookup_dht.settings import DHTLimits
+from lookup_dht.state.state_file import NodeState
 
-__all__ = ["DHTLimits", "DHTLookup", "KeptState", "system_names"]
+__all__ = ["DHTLimits", "DHTLookup", "KeptState", "NodeState", "system_names"]
