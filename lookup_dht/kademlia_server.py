@@ -76,6 +76,9 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
+        self._was_cut_off = False
+        """Whether this machine had no network when it last sent something: those who answered
+        before may be gone by the time that it has one again."""
         self._looked_around_serving: bool | None = None
         self._proof_asked = 0
         self._seen: bytes | None = None
@@ -181,12 +184,14 @@ class LookupServer(Server):  # type: ignore[misc]
         return await asyncio.shield(self._joining)
 
     async def _join(self, addrs: tuple[SocketAddress, ...]) -> list[Contact]:
-        router = self.protocol.router
+        router, asker = self.protocol.router, self.protocol.asker
+        taken_before = asker.taken
         known = self.bootstrappable_neighbors()
         seeds = self.protocol.acquaintances.seeds
         addresses = dict.fromkeys((*seeds, *addrs, *known, *router.former))
         greetings = {self._spawn(self.bootstrap_node(address)) for address in addresses}
         await self._until_joined(greetings | self._greet_names())
+        self._was_cut_off = asker.took_nothing_since(taken_before)
         self._adopt_fitting_id()
         self._schedule_rejoin(bool(len(router)))
         return await self.walks.find_nodes(self.node.id)
@@ -307,13 +312,14 @@ class LookupServer(Server):  # type: ignore[misc]
     async def _refresh_table(self) -> None:
         """One round of upkeep: a little of each periodic duty. A STORE goes only to a node that is
         known to lack the record."""
-        router = self.protocol.router
+        router, asker = self.protocol.router, self.protocol.asker
+        taken_before = asker.taken
         self.storage.drop_expired()
         for _ in self.storage.catch_up():
             await asyncio.sleep(0)
         self._adopt_fitting_id()
         few = len(router) < self.ksize // 2 and not self.is_first
-        if few and self._settings.elapsed() >= self._rejoin_at:
+        if self._was_cut_off or (few and self._settings.elapsed() >= self._rejoin_at):
             await self.bootstrap()
         is_nearly_alone = len(router) < self.alpha
         if is_nearly_alone or self._settings.elapsed() >= self._greet_at:
@@ -332,6 +338,7 @@ class LookupServer(Server):  # type: ignore[misc]
             self.counters["bucket_refreshed"] += 1
         self._spawn(self.walks.hand_over_again())  # A task: it waits for the answers of others.
         await self.walks.look_after_one()
+        self._was_cut_off |= asker.took_nothing_since(taken_before)
 
     def _ask_for_proof(self) -> None:
         """Ping a contact if it is in doubt whether strangers can reach this node: every ping then
@@ -417,8 +424,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self.counters["node_id_changed"] += 1
 
     async def ensure_contacts(self) -> None:
-        """Join if the table is empty."""
-        if not len(self.protocol.router):
+        """Join if the table is empty, or nobody in it may be left."""
+        if self._was_cut_off or not len(self.protocol.router):
             await self.bootstrap()
 
     # Upstream's API. Its keys are strings, which it hashes; these are raw peerIds.

@@ -224,6 +224,29 @@ def test_a_network_that_was_without_a_network_for_an_hour_goes_on() -> None:
     tell(story)
 
 
+def test_whoever_was_offline_until_all_its_contacts_were_gone_joins_again() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(20)
+        host, node = town.hosts[10], town.nodes[10]
+        address = host.addresses[0]
+        host.change_ip("12.0.0.1")
+        router = node._node.protocol.router
+        for contact in list(router):
+            if contact.address in node._node.protocol.acquaintances.seeds:
+                router.remove_contact(contact)  # As if it had so many others.
+        others = [it for it in town.hosts[3:] if it is not host]
+        await town.grow(20)
+        for other in others:
+            other.kill()
+        await asyncio.sleep(3600)
+        peer = town.identity()
+        await town.publish(25, town.sign(peer, 5))
+        host.change_ip(address)
+        assert await town.resolve(10, peer) == 5
+
+    tell(story)
+
+
 def test_a_node_that_is_started_anew_again_and_again_is_one_of_those_that_hold_a_record() -> None:
     async def story(town: Town) -> None:
         await town.grow(10)
