@@ -373,6 +373,11 @@ class Engine:
         if self.relaying.listener is not None:
             self.relaying.listener.network_changed()
 
+    def network_lost(self) -> None:
+        """This machine has no address any more. Connections stay: it may have the same again in a
+        moment. But publish, since whoever runs the node is told whether that works."""
+        self.publisher.look_again()
+
     # Connections
 
     def read(self, connection: TCPConnection) -> None:  # noqa: ARG002

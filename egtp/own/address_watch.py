@@ -60,6 +60,9 @@ class WatchHost(DialBackHost, Protocol):
     def network_changed(self) -> None:
         """This machine is in another network, or back in one."""
 
+    def network_lost(self) -> None:
+        """This machine has no address any more."""
+
 
 class AddressWatch:
     """With ``announce=``, or without ``observe_address``, it only announces what it is told."""
@@ -151,7 +154,9 @@ class AddressWatch:
         before, was_cut_off = self._own.interfaces, self._is_cut_off
         self._is_cut_off = not interfaces
         if not interfaces:
-            return False  # There is nobody to tell.
+            if not was_cut_off:
+                self._host.network_lost()
+            return False  # There is nobody to announce anything to.
         if was_cut_off or interfaces != before:
             self._host.network_changed()
         if interfaces == before:

@@ -20,6 +20,7 @@ from egtp import (
     PublishFailed,
     SignedCommRecord,
 )
+from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.lookup import Published
 from egtp.values.attempts import AttemptReason
 from simulations.virtual import Host
@@ -110,24 +111,48 @@ def test_a_dial_that_a_move_cuts_off_begins_again(*, through_a_relay: bool) -> N
     in_lab(Lab, story)
 
 
+class Remote(MemoryLookup):
+    """One that can be used from some time on."""
+
+    works_from_s = 0.0
+
+    async def publish(self, record: SignedCommRecord) -> Published:
+        if asyncio.get_running_loop().time() < self.works_from_s:
+            raise PublishFailed("this machine can send nothing to any node of the network")
+        return await super().publish(record)
+
+
+def test_who_runs_the_node_is_told_at_once_that_the_machine_has_no_network_and_has_one_again() -> (
+    None
+):
+    async def story(lab: Lab) -> None:
+        events: list[Event] = []
+        lookup = Remote(lab.network.story.unix_time)
+        laptop = Laptop(lab, lookup=lookup, listen=f"{HOME}:4000", observer=events.append)
+        await laptop.host.run(laptop.node.start())
+        await asyncio.sleep(20)
+        for sees, works_from_s, told in (
+            ([], float("inf"), RecordNotPublished),
+            ([HOME], 0.0, RecordPublished),
+        ):
+            events.clear()
+            laptop.sees, lookup.works_from_s = list(sees), works_from_s
+            await asyncio.sleep(NOTICED_S)
+            assert told in map(type, events)
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.parametrize("late_s", [0.0, 3.0], ids=["at once", "after the address"])
 def test_a_record_that_could_not_be_stored_is_when_the_machine_is_in_a_network_again(
     late_s: float,
 ) -> None:
     """Even if the address is there a little before the network can be used."""
 
-    class Remote(MemoryLookup):
-        works_from_s = float("inf")
-
-        async def publish(self, record: SignedCommRecord) -> Published:
-            if asyncio.get_running_loop().time() < self.works_from_s:
-                raise PublishFailed("this machine can send nothing to any node of the network")
-            return await super().publish(record)
-
     async def story(lab: Lab) -> None:
         lookup = Remote(lab.network.story.unix_time)
         laptop = Laptop(lab, lookup=lookup, listen=f"{HOME}:4000")
-        laptop.sees = []
+        laptop.sees, lookup.works_from_s = [], float("inf")
         await laptop.host.run(laptop.node.start())
         await asyncio.sleep(200)
         laptop.sees, lookup.works_from_s = [HOME], lab.now_s + late_s
