@@ -22,8 +22,10 @@ from lookup_dht.state.state_file import CorruptState, NodeState, read_state, set
 __all__ = ["KeptState"]
 
 STATE_INTERVAL_S: Final = 60.0
-JOINED_S: Final = 5.0
-"""A node that begins to join knows nobody at first, and most of its contacts after this long."""
+LOOK_INTERVAL_S: Final = 5.0
+"""How often a node that had no contacts yet is looked at: those that it has met are written soon,
+since an app on a phone may be killed within a minute. A node that joins has met most of them after
+this long."""
 
 
 class KeptState:
@@ -73,8 +75,8 @@ class KeptState:
 
     @contextlib.asynccontextmanager
     async def of(self, lookup: DHTLookup) -> AsyncIterator[None]:
-        """Save the state of ``lookup``, which must be running: at once, after a few seconds, every
-        minute, and at the end.
+        """Save the state of ``lookup``, which must be running: at once, soon after it has met the
+        first other node, every minute, and at the end.
 
         Raises :class:`InvalidConfig` if it cannot be written.
         """
@@ -92,15 +94,23 @@ class KeptState:
             write_state(self._path, lookup.state)
 
     async def _keep(self, lookup: DHTLookup) -> None:
-        pause_s = JOINED_S
+        has_met = False
         while True:
-            await asyncio.sleep(pause_s)
-            pause_s = STATE_INTERVAL_S
+            await self._pause(lookup, has_met=has_met)
+            has_met = lookup.contacts > 0
             writing = asyncio.ensure_future(self._write_aside(lookup.state))
             try:
                 await asyncio.shield(writing)
             finally:
                 await asyncio.wait([writing])
+
+    async def _pause(self, lookup: DHTLookup, *, has_met: bool) -> None:
+        """Wait for a minute or, if ``lookup`` has not met anybody yet, until it has."""
+        looks = 1 if has_met else round(STATE_INTERVAL_S / LOOK_INTERVAL_S)
+        for _ in range(looks):
+            await asyncio.sleep(STATE_INTERVAL_S / looks)
+            if lookup.contacts:
+                return
 
     async def _write_aside(self, state: NodeState) -> None:
         """Write in another thread, which sees only the immutable ``state``: fsync may be slow."""

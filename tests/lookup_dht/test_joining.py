@@ -7,6 +7,7 @@ import hashlib
 import os
 import random
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from egtp.errors import InvalidConfig, LookupFailed, LookupFailure, PublishFaile
 from egtp.lookup import Published
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
-from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht import DHTLimits, DHTLookup, KeptState
 from lookup_dht.names import system_names
 from lookup_dht.state.state_file import NodeState
 from lookup_dht.walks.record_walks import LOOK_PAUSE_S, LOOKED_THROUGH_AT_ONCE
@@ -83,6 +84,21 @@ async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Sta
     assert node.contacts == 1
     await other._node.protocol.call_ping(next(iter(other._node.protocol.router)))
     assert [it.id for it in other._node.protocol.router] == [node.node_id]
+
+
+async def test_the_first_contacts_are_kept_soon_though_the_node_met_them_long_after_its_start(
+    start: Start, tmp_path: Path
+) -> None:
+    """Not only after a minute: an app on a phone may be killed before."""
+    node, kept = await start("127.0.3.3:9100"), KeptState(tmp_path / "dht", pytest.fail)
+    async with kept.of(node):
+        await asyncio.sleep(200)
+        seed = await start(listen="127.0.3.3:9100")
+        await node._node.bootstrap()
+        await asyncio.sleep(10)
+        state = kept.read()
+        assert state is not None
+        assert [contact.address for contact in state.contacts] == [seed._node.bound]
 
 
 async def test_the_state_of_a_run_is_where_the_next_one_begins(

@@ -21,7 +21,7 @@ import pytest
 import egtp.__main__ as command_line
 from egtp import Address, ContactLink
 from egtp.command_options import command_parser
-from lookup_dht import DHTLookup, kept_state
+from lookup_dht import DHTLookup
 from lookup_dht.state.state_file import NodeState, read_state, write_state
 from lookup_dht.wire.contact import Contact
 from tests.programs.at_hand import HANGS_S
@@ -689,23 +689,6 @@ async def test_a_version_of_ip_that_leads_nowhere_holds_nobody_up(
             # A kill loses nobody who has answered by now.
             assert contacts_in(tmp_path / "dht") == [seed.node_id]
             assert contacts_in(tmp_path / "dht.v6") == []
-
-
-async def test_who_is_met_after_the_start_is_kept_within_seconds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept_state, "JOINED_S", 0.01)
-    kept = kept_state.KeptState(tmp_path / "dht", print)
-    async with (
-        DHTLookup("127.0.0.1:0", private_addresses=True) as seed,
-        DHTLookup("127.0.0.1:0", private_addresses=True) as node,
-        kept.of(node),
-    ):
-        assert contacts_in(tmp_path / "dht") == []
-        await node._node.bootstrap_node((seed.address.host, seed.address.port))
-        async with asyncio.timeout(HANGS_S):
-            while contacts_in(tmp_path / "dht") != [seed.node_id]:
-                await asyncio.sleep(0.01)
 
 
 def contacts_in(file: Path) -> list[bytes]:
