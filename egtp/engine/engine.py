@@ -345,6 +345,15 @@ class Engine:
     def confirmed(self, path: Path) -> None:
         self.routes.confirmed(path)
         self.addresses.opened(path)
+        if self.publisher.failure is not None and self._was_cut_off_until(path):
+            self.publisher.look_again()
+
+    def _was_cut_off_until(self, path: Path) -> bool:
+        """Whether ``path`` is the first that this node has dialled after having had none: the line
+        may be up again, which nothing else on this machine shows. One that somebody may open again
+        and again beside others says nothing."""
+        others = (peer.direct for peer in self.book.all())
+        return path.dialled and not path.relayed and all(it in (None, path) for it in others)
 
     def reject(self, arrival: Arrival) -> None:
         connection = self.comms.connection(arrival.connection)

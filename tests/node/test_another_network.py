@@ -162,6 +162,28 @@ def test_a_record_that_could_not_be_stored_is_when_the_machine_is_in_a_network_a
     in_lab(Lab, story)
 
 
+def test_when_a_query_shows_that_the_line_is_up_again_the_record_and_relays_do_not_wait() -> None:
+    """Nothing on this machine shows it, and their pauses have grown to a minute."""
+
+    async def story(lab: Lab) -> None:
+        relay, server = await lab.node(relay_server=True), await lab.node()
+        lookup = Remote(lab.network.story.unix_time)
+        discovery = StaticDiscovery([Introduction(relay.node_id, relay.record)])
+        laptop = Laptop(lab, lookup=lookup, discovery=discovery)
+        await laptop.host.run(laptop.node.start())
+        await laptop.host.run(laptop.node.reachable())
+        laptop.node.add_contact(server.record)
+        with lab.network.partition([laptop.host], [lab.hosts[relay], lab.hosts[server]]):
+            lookup.works_from_s = float("inf")
+            await asyncio.sleep(250)
+        lookup.works_from_s = 0.0
+        assert await lab.query(laptop.node, server.node_id) == b"x"
+        async with asyncio.timeout(1):
+            await laptop.host.run(laptop.node.reachable())
+
+    in_lab(Lab, story)
+
+
 def test_a_relay_that_could_not_be_reached_is_asked_when_the_machine_is_in_another_network() -> (
     None
 ):
