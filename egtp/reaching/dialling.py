@@ -161,7 +161,10 @@ class Dialler:
         try:
             await self._host.connect_relay(strategy)
         except FastFail as error:
-            return Cause(AttemptReason.RELAY_UNREACHABLE, str(error))
+            # The relay is named before this. Commas, since semicolons are between the attempts of
+            # which this is one.
+            attempts = ", ".join(map(str, error.attempts))
+            return Cause(AttemptReason.RELAY_UNREACHABLE, attempts or error.summary)
         until_s = self._host.now() + self._config.relay_timeout_s
         cause = await self._handshake(contact, strategy, until_s)
         while cause == Cause.of(TOO_LATE):

@@ -91,7 +91,7 @@ def plan(
         elif pause:
             # Whoever asks again and again is told of nothing else for most of the time.
             told = (backoff.why(strategy.address), f"tried again in {pause:.1f} s")
-            cause = Cause(AttemptReason.FAILED_BEFORE, "; ".join(filter(None, told)))
+            cause = Cause(AttemptReason.FAILED_BEFORE, ", ".join(filter(None, told)))
             refused.append((strategy, cause))
         else:
             allowed.append(strategy)

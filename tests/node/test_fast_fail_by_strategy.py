@@ -170,7 +170,7 @@ def test_an_address_failed_a_moment_ago() -> None:
         await world.fails(asker, peer.node_id)
         failure, took_s = await world.fails(asker, peer.node_id)
         assert said(failure) == [(TCPStrat, AttemptReason.FAILED_BEFORE)]
-        assert failure.attempts[0].detail == "connection refused; tried again in 0.5 s"
+        assert failure.attempts[0].detail == "connection refused, tried again in 0.5 s"
         assert took_s == 0
         assert failure.attempts[0].duration_s == 0
 
@@ -248,6 +248,22 @@ def test_a_relay_cannot_be_reached() -> None:
         assert said(failure) == [(RelayStrat, AttemptReason.RELAY_UNREACHABLE)]
         assert "connection refused" in failure.attempts[0].detail
         assert took_s < 0.05
+
+    play(story)
+
+
+def test_on_one_line_with_others_it_is_clear_which_attempts_are_those_for_a_relay() -> None:
+    async def story(world: World) -> None:
+        relay = await world.node(relay_server=True)
+        peer = await world.hidden(relay)
+        asker = await world.asker(peer, lookup=world.lookup)
+        await world.close(relay)
+        failure, _ = await world.fails(asker, peer.node_id)
+        _, *attempts = str(failure).split("; ")
+        assert len(attempts) == len(failure.attempts) > 1
+        (of_relay,) = [it for it in attempts if it.startswith(f"relay {relay.node_id}: ")]
+        assert ": connection refused (20 ms), lookup: no record newer than the one " in of_relay
+        assert of_relay.count(str(relay.node_id)) == 1
 
     play(story)
 
