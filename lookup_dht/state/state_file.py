@@ -31,15 +31,19 @@ class CorruptState(Exception):
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A snapshot of a node's state; immutable, so that another thread may write it."""
+    """A snapshot of a node's state; immutable, so that another thread may write it.
+    :class:`KeptState` reads and writes it, and :class:`DHTLookup` takes and gives it."""
 
     node_id: bytes
+    """20 bytes."""
     network: str
     contacts: tuple[Contact, ...] = ()
+    """Nodes to join through."""
     records: tuple[tuple[bytes, bytes], ...] = ()
     """(peerId, bytes) pairs."""
 
     def encode(self) -> bytes:
+        """Its bytes in a file, as JSON."""
         return json.dumps(
             {
                 "format": FORMAT,
@@ -56,7 +60,7 @@ class NodeState:
 
     @classmethod
     def decode(cls, data: bytes) -> NodeState:
-        """Raises :class:`CorruptState`."""
+        """From :meth:`encode`. Raises :class:`CorruptState`."""
         try:
             return cls._of(json.loads(data))
         except (ValueError, TypeError, KeyError, RecursionError) as error:
