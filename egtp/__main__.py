@@ -234,6 +234,7 @@ def _kept_states(folder: Path) -> dict[int, KeptState]:
 
 
 def _read(kept: dict[int, KeptState]) -> dict[int, NodeState]:
+    """What the last run kept, by IP version. Raises :class:`InvalidConfig`."""
     states = {version: state for version, one in kept.items() if (state := one.read()) is not None}
     if V6 not in states and V4 in states and {len(it.packed) for it in states[V4].contacts} == {V6}:
         # Written when a program had one DHT node, of either version, and one name for its file.

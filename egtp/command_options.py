@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, NoReturn
+from typing import Any
 
 from egtp import NodeConfig, RelayLimits, __version__
-from egtp.program import USAGE, bytes_per_s, duration_s, interval_s, named, path
+from egtp.option_types import OptionParser, bytes_per_s, duration_s, interval_s, named, path
 
 __all__ = ["command_parser", "given_settings"]
 
@@ -20,15 +20,9 @@ SETTINGS = {
 """Which settings of a node the options of a server stand for."""
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage before it."""
-        self.exit(USAGE, f"egtp: {message}; see {self.prog} --help\n")
-
-
 def command_parser() -> argparse.ArgumentParser:
     """The parser of all commands. ``command`` is the name of the one that was given."""
-    parser = _Parser(
+    parser = OptionParser(
         prog="python -m egtp",
         description="Run a peer or a relay server, or send one query.",
         allow_abbrev=False,
@@ -82,7 +76,7 @@ def command_parser() -> argparse.ArgumentParser:
 
 
 def _command(
-    commands: argparse._SubParsersAction[_Parser], name: str, summary: str
+    commands: argparse._SubParsersAction[OptionParser], name: str, summary: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=summary, description=summary, allow_abbrev=False)
     parser.set_defaults(command=name, serves=False)

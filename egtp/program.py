@@ -1,17 +1,15 @@
-"""What our programs share: their event loop, signals, option types and exit status.
+"""What our programs share: their event loop, signals and exit status.
 
 Only programs choose a loop; the library runs on whatever loop it is given.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import errno
 import importlib
 import logging
-import math
 import os
 import signal
 import socket
@@ -19,32 +17,24 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any, Final
 
 from egtp.errors import EgtpError, InvalidConfig, LocalProtocolError, in_words
+from egtp.option_types import USAGE
 
 __all__ = [
     "FAILED",
     "INTERRUPTED",
-    "USAGE",
-    "bytes_per_s",
     "complain",
-    "duration_s",
     "getaddrinfo",
-    "interval_s",
-    "named",
     "on_question",
     "on_stop",
-    "path",
     "program_loop",
     "run_program",
 ]
 
 FAILED: Final = 1
 """The outcome is a failure."""
-USAGE: Final = 2
-"""A mistake of the user's: trying again will fail again."""
 INTERRUPTED: Final = 128 + signal.SIGINT
 PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
 """Errors that may pass without anybody changing what the program was told."""
@@ -251,43 +241,3 @@ def _may_open_files(count: int) -> bool:
         for descriptor in opened:
             os.close(descriptor)
     return True
-
-
-def named(text: str) -> str:
-    """The type of an option that must not be empty, as an unset shell variable is."""
-    if not text:
-        raise argparse.ArgumentTypeError("must not be empty")
-    return text
-
-
-def path(text: str) -> Path:
-    """The type of an option that names a file or a folder."""
-    return Path(named(text))
-
-
-def interval_s(text: str) -> float:
-    """The type of an option that says how often something is done: seconds above 0."""
-    return _above_0(text, "seconds")
-
-
-def bytes_per_s(text: str) -> float:
-    """The type of an option that limits a rate: bytes per second above 0."""
-    return _above_0(text, "bytes per second")
-
-
-def _above_0(text: str, of_what: str) -> float:
-    with contextlib.suppress(argparse.ArgumentTypeError):
-        if number := duration_s(text):
-            return number
-    raise argparse.ArgumentTypeError(f"must be a number of {of_what} above 0, not {text!r}")
-
-
-def duration_s(text: str) -> float:
-    """The type of an option that says how long something may take: seconds, 0 or more."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number of seconds, 0 or more, not {text!r}")
-    return seconds

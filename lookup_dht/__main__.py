@@ -16,10 +16,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from egtp.errors import InvalidConfig, NodeClosed, in_words
-from egtp.program import USAGE, complain, getaddrinfo, interval_s, on_question, path, run_program
+from egtp.option_types import OptionParser, interval_s, path
+from egtp.program import complain, getaddrinfo, on_question, run_program
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
 from lookup_dht.names import system_names
@@ -44,14 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_program("lookup_dht", lambda: _run_nodes(options), serves=True)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage before it."""
-        self.exit(USAGE, f"lookup_dht: {message}; see --help\n")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OptionParser(
         prog="python -m lookup_dht",
         description="Run a node of the EGTP lookup DHT for others to join through. It stops on "
         "ctrl-C, SIGTERM or SIGHUP. It prints its statistics to stderr on SIGUSR1, and gives them "
@@ -101,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _stats_parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = OptionParser(
         prog="python -m lookup_dht stats",
         description="Show the statistics of a DHT node that runs on this machine.",
         allow_abbrev=False,

@@ -68,8 +68,6 @@ class LookupServer(Server):  # type: ignore[misc]
         self._named: dict[SocketAddress, list[SocketAddress]] = {}
         """What each seed name stood for when it last resolved."""
         self._resolving: dict[SocketAddress, asyncio.Task[Any]] = {}
-        self._unresolved: set[SocketAddress] = set()
-        """Names that did not resolve when last tried."""
         self._refused_names: set[SocketAddress] = set()
         """Names whose refused addresses have been reported."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -232,9 +230,7 @@ class LookupServer(Server):  # type: ignore[misc]
         except Exception:
             # Whatever a resolver raises. What the name last stood for may still be right.
             self.counters["seed_name_not_resolved"] += 1
-            self._unresolved.add(name)
             return False
-        self._unresolved.discard(name)
         self._named[name] = self._allowed(name, found)[:SEED_ADDRESSES_MAX]
         literal = (seed for seed in self._seeds if pack_ip(seed[0]) is not None)
         named = (address for addresses in self._named.values() for address in addresses)
@@ -244,10 +240,8 @@ class LookupServer(Server):  # type: ignore[misc]
     @property
     def why_no_nodes(self) -> str:
         """What may be the reason if there is nobody to ask, in words; empty if none is known."""
-        names = [host for host, _ in self._seeds if pack_ip(host) is None]
-        found = {host for host, _ in self._named}
-        failed = {host for host, _ in (*self._unresolved, *self._resolving)}
-        missing = [name for name in dict.fromkeys(names) if name in failed and name not in found]
+        names = (seed for seed in self._seeds if pack_ip(seed[0]) is None)
+        missing = dict.fromkeys(name[0] for name in names if name not in self._named)
         if not missing:
             return ""
         return f"{', '.join(missing)} {'does' if len(missing) == 1 else 'do'} not resolve"

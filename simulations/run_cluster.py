@@ -13,9 +13,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from egtp import InvalidConfig
+from egtp.option_types import USAGE, OptionParser
 from simulations.conditions import LOOPBACK, VIRTUAL, VIRTUAL_NODES_MAX, Conditions
 from simulations.page import page
 from simulations.plan import NODES_MAX, ClusterPlan
@@ -38,14 +39,8 @@ except ModuleNotFoundError as missing:
 
 __all__ = ["main", "repeat", "run", "verdict"]
 
-HELD, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+HELD, FAILED, INTERRUPTED = 0, 1, 130
 ALL: Final = "all"
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line, without the usage before it."""
-        self.exit(USAGE, f"run_cluster: {message}; see --help\n")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     plan = ClusterPlan()
-    parser = _Parser(prog="run_cluster", description=__doc__, allow_abbrev=False)
+    parser = OptionParser(prog="run_cluster", description=__doc__, allow_abbrev=False)
     parser.add_argument(
         "--world",
         choices=[LOOPBACK, VIRTUAL],

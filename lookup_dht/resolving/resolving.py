@@ -40,7 +40,6 @@ class Resolver:
         self._settings = settings
         self._node = node
         self._counters = node.counters
-        self._asker = node.protocol.asker
         self._floor = SequenceFloor(settings.limits.sequences_max, "resolved", file)
         self._answers = AnswerCache(settings.limits)
         self._searches = SharedSearches(node, settings, self._floor, self._answers, turns, begin)
@@ -114,7 +113,7 @@ class Resolver:
             raise LookupFailed(LookupFailure.INVALID)
         if search.heard:
             raise LookupFailed(LookupFailure.NOT_FOUND, EXPIRED if findings.expired else "")
-        if self._asker.took_nothing_since(search.taken_before):
+        if self._node.protocol.asker.took_nothing_since(search.taken_before):
             raise LookupFailed(LookupFailure.NO_NETWORK)
         if search.asked:
             raise LookupFailed(LookupFailure.NO_RESPONSES)

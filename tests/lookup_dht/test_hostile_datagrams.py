@@ -7,6 +7,7 @@ address that is none.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import random
@@ -495,6 +496,36 @@ async def test_no_address_closes_the_socket(start: Start, open_raw: OpenRaw, add
     node._node.protocol.transport.sendto(b"x", address)
     assert node.counters["send_to_no_ip_address"] + node.counters["send_to_no_port"] == 1
     await stranger.ask(Method.PING, node)
+
+
+@pytest.mark.parametrize(
+    ("number", "tries"),
+    [(errno.ENETUNREACH, 1), (errno.EPERM, 1), (errno.ENOBUFS, 2), (errno.ENOMEM, 2)],
+)
+@pytest.mark.parametrize("raises", [False, True])
+async def test_only_what_may_pass_by_itself_is_tried_again_when_the_system_refuses_it(
+    start: Start, monkeypatch: pytest.MonkeyPatch, number: int, tries: int, *, raises: bool
+) -> None:
+    """Loops tell such an error within the call; one that they raise counts as well."""
+    soon = DHTLimits(reply_timeout_min_s=0.01, reply_timeout_max_s=0.01)
+    node = await start(limits=soon)
+    protocol, error = node._node.protocol, OSError(number, "refused")
+
+    class Refusing:
+        def is_closing(self) -> bool:
+            return False
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def sendto(self, data: bytes, address: tuple[str, int]) -> None:
+            if raises:
+                raise error
+            protocol.error_received(error)
+
+    monkeypatch.setattr(protocol.transport, "_transport", Refusing())
+    assert await protocol.ping(("127.0.6.6", 9), node.node_id) == (False, None)
+    assert node.counters["sent_ping"] == tries
 
 
 async def test_nodes_of_another_network_and_private_strangers_are_not_heard(
