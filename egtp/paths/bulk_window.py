@@ -69,6 +69,8 @@ LEAST_KEPT_ROUNDS: Final = 30
 MEASURING_S: Final = 0.05
 """To measure the round trip anew, a single chunk at a time is in flight for this long, and for one
 round trip at least."""
+ASKED_MIN: Final = 2048
+"""A ping for less costs more than it tells: what a relay passes on is often this small."""
 OVERDUE_S: Final = 2.0
 """A peer that answers no ping for this long may have dropped it, and is asked again."""
 OVERDUE_MAX_S: Final = 30.0
@@ -171,13 +173,13 @@ class BulkWindow:
     def is_full(self) -> bool:
         """Whether no more may be in flight. A packet sent regardless carries another ping, since
         the last pong is overdue. Without a ping in flight the window is not full: nothing would say
-        how far the peer has read, so the next packet carries one."""
+        how far the peer has read, so the next packet of some size carries one."""
         return self._sent - self._read >= self.bytes_max and bool(self._pings)
 
     def sent(self, size: int, now_s: float) -> bytes | None:
         """``size`` bytes of large messages are being sent. Returns the bytes of a ping to send
-        behind them if one is due: with the first packet, with each quarter of the window, and when
-        an answer is overdue."""
+        behind them if one is due: with the first packet of some size, with each quarter of the
+        window, and when an answer is overdue."""
         asks_again, goes_alone = self.is_full, self._sent == self._read
         if goes_alone:
             self._read_s = now_s
@@ -186,11 +188,19 @@ class BulkWindow:
             self._full = self._sent
         if asks_again:
             self._patience_s = min(2 * self._patience_s, OVERDUE_MAX_S)
-        elif self._pings and self._sent - self._asked < self.bytes_max // 4:
+        elif not self._is_ping_due:
             return None
         self._asked = self._sent
         self._pings.append(_Ping(self._sent, now_s, self._read, self._read_s, goes_alone))
         return _TOTAL.pack(self._sent)
+
+    @property
+    def _is_ping_due(self) -> bool:
+        unasked = self._sent - self._asked
+        if self._pings:
+            return unasked >= self.bytes_max // 4
+        # Measuring takes a packet that goes alone, whatever its size.
+        return unasked >= ASKED_MIN or self._is_measuring
 
     def pong(self, data: bytes, now_s: float) -> bool:
         """The peer has read as far as ``data`` says. True if more may be sent than before."""
