@@ -135,6 +135,8 @@ class Node:
         self._dial_from = dial_from
         self._friends = friends
         self._lookup = _several(lookup, friends, self.config.lookup_timeout_s)
+        # Friends that are told nothing cannot fail to store it.
+        self._publishes_to = self._lookup if friends is None or friends.told else lookup
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
@@ -170,6 +172,7 @@ class Node:
             self.identity,
             sequences,
             self._lookup,
+            self._publishes_to,
             config,
             self._environment,
             observer,

@@ -79,6 +79,7 @@ class Engine:
         identity: Identity,
         sequences: SequenceStore,
         lookup: LookupService | None,
+        publishes_to: LookupService | None,
         config: NodeConfig,
         environment: Environment,
         observer: Observer | None,
@@ -132,7 +133,7 @@ class Engine:
         self.publisher: Final = Publisher(
             self.me,
             self.own,
-            _published_to(lookup, friends),
+            publishes_to,
             self._push_record,
             self.network_changed,
             self._wants_relays,
@@ -563,10 +564,3 @@ class Engine:
                 self.loop.call_exception_handler(
                     {"message": "a part of a node could not be closed", "exception": error}
                 )
-
-
-def _published_to(lookup: LookupService | None, friends: Friends | None) -> LookupService | None:
-    """The service to publish to, if any: :class:`Friends` that tells nobody is none."""
-    if friends is not None and lookup is friends and not friends.told:
-        return None
-    return lookup

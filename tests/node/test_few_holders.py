@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from egtp import Environment, Identity, LookupFailed, Node, NodeId
+from egtp import Environment, Friends, Identity, LookupFailed, Node, NodeId
 from egtp.errors import LookupFailure
 from egtp.lookup import Published
 from egtp.values.comm_record import SignedCommRecord
@@ -56,3 +56,24 @@ def test_it_is_published_until_enough_hold_it(
         return holders.published
 
     assert simulate(story).value == times
+
+
+def test_friends_who_are_told_nothing_are_not_missed_among_the_holders() -> None:
+    """They are only asked, or only have their records kept here."""
+
+    async def story(network: Network) -> tuple[int, Published]:
+        host = network.host("host", "5.0.0.1")
+        holders = Holders(8, asked=8)
+        node = Node(
+            Identity.generate(host.entropy),
+            listen="5.0.0.1:4000",
+            lookup=holders,
+            friends=Friends(),
+            environment=Environment(host.elapsed, host.unix_time, host.entropy),
+        )
+        await host.run(node.start())
+        await asyncio.sleep(600)
+        return holders.published, await node.published()
+
+    times, published = simulate(story).value
+    assert (times, published.failed) == (1, 0)
