@@ -79,7 +79,7 @@ async def hedge(
             if (reply := _first_reply(asked)) is not None:
                 return reply
             if any(isinstance(error, NodeClosed) for _, error in _errors(asked)):
-                raise NodeClosed(may_have_run=HedgeFailed(_errors(asked)).may_have_run)
+                raise NodeClosed
             left_s = ends_s - node.elapsed_s
             one_more = bool(to_ask) and (left_s > 0 or not asked)
             if one_more and (newest is None or newest.done() or impatient.done()):
@@ -104,6 +104,10 @@ async def hedge(
             if one_more:
                 waits.append(impatient)
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    except NodeClosed as closed:
+        # Perhaps by asking one more peer, after others have run it.
+        closed.may_have_run = HedgeFailed(_errors(asked)).may_have_run
+        raise
     finally:
         for query in asked.values():
             _abandon(query)

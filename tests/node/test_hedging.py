@@ -214,6 +214,28 @@ async def test_closing_the_node_is_told_as_that_and_says_that_something_may_have
     assert closed.value.may_have_run
 
 
+async def test_closing_the_node_between_two_peers_says_that_the_first_may_have_run_it(
+    start: Start, asker: Node, identity: Callable[[], Identity]
+) -> None:
+    first, second = await start(), identity().node_id
+
+    @first.handler("fail")
+    async def fail(_: Incoming) -> bytes:
+        raise HandlerFailed(64)
+
+    def body(peer_id: NodeId) -> bytes:
+        if peer_id == second:
+            # All that closing does at once.
+            closing = asker.close().__await__()
+            next(closing)
+            closing.close()
+        return b""
+
+    with pytest.raises(NodeClosed) as closed:
+        await hedge(asker, [first.node_id, second], "fail", body, soft_timeout_s=5)
+    assert closed.value.may_have_run
+
+
 @pytest.mark.parametrize(
     ("peers", "options"),
     [
