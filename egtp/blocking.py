@@ -176,14 +176,20 @@ class Node:
                 with contextlib.suppress(NodeClosed):  # by another call, or it never ran
                     self.run(lambda node: node.close(drain_s=drain_s))
         finally:
-            self._loop.close()
-            atexit.unregister(self.close)
-            left = self._threads.close(self._close_timeout_s)
+            try:
+                self._loop.close()
+            finally:
+                if not self._loop.is_alive:  # as it is if this was interrupted, or is its thread
+                    self._end_threads()
+
+    def _end_threads(self) -> None:
+        atexit.unregister(self.close)
+        left = self._threads.close(self._close_timeout_s)
         if left:
             run = "1 handler still runs" if left == 1 else f"{left} handlers still run"
             end = "a thread that ends with it" if left == 1 else "threads that end with them"
             text = f"{run} after {self.node_id} was closed, in {end}"
-            warnings.warn(text, ResourceWarning, stacklevel=2)
+            warnings.warn(text, ResourceWarning, stacklevel=3)
 
     def __enter__(self) -> Self:
         self.start()

@@ -563,9 +563,12 @@ def test_what_goes_wrong_at_the_end_is_raised_once(make: Make) -> None:
             raise RuntimeError("cannot end")
 
     node = make(services=[Service()])
+    node.handle("echo", lambda query: query.body)
     node.start()
+    assert node.query(node.node_id, "echo", b"x") == b"x"
     with pytest.raises(RuntimeError, match="cannot end"):
         node.close()
+    assert not [one for one in threading.enumerate() if str(node.node_id) in one.name]
     node.close()
 
 
