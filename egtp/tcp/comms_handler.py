@@ -373,14 +373,15 @@ class TCPCommsHandler:
                 connection.abort(reason)
 
     async def close(self) -> None:
-        """Stop listening, let what was written leave, and close; returns when nothing is left."""
+        """Stop listening, let what was written leave, and close; returns when nothing is left. If
+        cancelled, it waits no longer."""
         self._closed = True
         self._listeners.close()
         for connection in self.all():
             connection.close("this node is closed")
         if self._connections:
             self._all_gone.clear()
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(TimeoutError, asyncio.CancelledError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_S):
                     await self._all_gone.wait()
         self.drop_all("this node is closed")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from egtp import (
+    Address,
     HardTimeout,
     Identity,
     Incoming,
@@ -20,8 +22,9 @@ from egtp import (
     Published,
     PublishFailed,
     SignedCommRecord,
+    TCPStrat,
 )
-from tests.node.at_hand import Config, Problems, Start, Stuck, engine_of
+from tests.node.at_hand import Config, Eventually, Problems, Start, Stuck, engine_of
 
 BUFFER_BYTES = 5_000
 
@@ -152,6 +155,27 @@ async def test_a_program_that_ends_while_a_node_is_being_closed_leaves_no_socket
     await ends(closing)
     assert (len(engine_of(node).comms), engine_of(node).comms.listening) == (0, [])
     await node.close()
+
+
+async def test_a_program_that_ends_while_connections_are_being_closed_leaves_none(
+    start: Start, eventually: Eventually
+) -> None:
+    async def never_ends(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer):
+            await may_end.wait()
+
+    may_end = asyncio.Event()
+    async with await asyncio.start_server(never_ends, "127.0.0.1", 0) as server:
+        node = await start(listen=())
+        address = Address.of(*server.sockets[0].getsockname())
+        connection = engine_of(node).comms.open(TCPStrat(address))
+        await eventually(lambda: connection.is_open)
+        closing = asyncio.ensure_future(node.close())
+        await eventually(lambda: connection.is_closing)
+        engine_of(node)._closing.cancel()
+        await ends(closing)
+        assert (connection.is_closed, len(engine_of(node).comms)) == (True, 0)
+        may_end.set()
 
 
 async def test_sends_that_wait_on_a_path_end_at_once(
