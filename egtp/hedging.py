@@ -63,7 +63,7 @@ async def hedge(
     given: object = peer_ids  # a peerId is iterable, too
     if isinstance(given, bytes | str):
         raise LocalProtocolError("hedge takes several peers, such as a list of peerIds, not one")
-    to_ask = list(dict.fromkeys(peer_ids))
+    to_ask = list(dict.fromkeys(map(NodeId, peer_ids)))
     if not to_ask:
         raise LocalProtocolError("hedge needs at least one peer")
     if hard_timeout_s is None:

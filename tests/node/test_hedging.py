@@ -258,6 +258,18 @@ async def test_what_no_query_can_have_is_refused_before_anybody_is_asked(
     check_free(asker, *nobodies)
 
 
+async def test_what_is_no_peer_is_refused_before_anybody_is_asked(
+    holders: Holders, asker: Node
+) -> None:
+    ((first, block),) = await holders(1)
+    peers: Any = [first, str(first)]
+    with pytest.raises(LocalProtocolError, match="NodeId.parse"):
+        await hedge(asker, peers, "block", soft_timeout_s=0.1)
+    assert not block.bodies
+    block.go.set()
+    assert await hedge(asker, [bytes(first)], "block", soft_timeout_s=5) == (b"from 0", first)  # type: ignore[list-item]
+
+
 async def test_one_peer_instead_of_several_is_told(holders: Holders, asker: Node) -> None:
     """A peerId is a row of numbers, too."""
     with pytest.raises(LocalProtocolError, match="several peers, such as a list"):
