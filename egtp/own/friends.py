@@ -81,7 +81,7 @@ class Friends:
             whom to ask. This publishes who is whose friend.
         :param timeout_s: seconds that one friend may take, including the time to find and dial it.
 
-        Raises :class:`InvalidConfig`.
+        Raises :class:`InvalidConfig`, or :class:`LocalProtocolError` for what is not a peerId.
         """
         self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
         if len(self.told) > FRIENDS_MAX:
@@ -90,9 +90,12 @@ class Friends:
         check_count(0, strangers_max=strangers_max)
         check_seconds(timeout_s=timeout_s)
         self.announced: Final = self.told if announce else ()
-        self._friends_of = {i: tuple(friends) for i, friends in (friends_of or {}).items()}
+        self._friends_of = {
+            NodeId(peer_id): tuple(map(NodeId, friends))
+            for peer_id, friends in (friends_of or {}).items()
+        }
         self._timeout_s = timeout_s
-        self._store = FriendStore({*self.told, *keep_for}, strangers_max)
+        self._store = FriendStore({*self.told, *map(NodeId, keep_for)}, strangers_max)
         self._asking: Counter[NodeId] = Counter()
         self._host: FriendsHost | None = None
 

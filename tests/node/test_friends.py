@@ -16,6 +16,7 @@ from egtp import (
     Identity,
     Incoming,
     InvalidConfig,
+    LocalProtocolError,
     LookupFailed,
     MemoryLookup,
     Node,
@@ -240,3 +241,17 @@ def test_settings_that_cannot_work_are_refused() -> None:
     for settings in ({"tell": new_ids(9)}, {"strangers_max": -1}, {"timeout_s": 0}):
         with pytest.raises(InvalidConfig):
             Friends(**settings)
+
+
+def test_who_is_named_by_the_text_of_a_peer_id_is_told_so() -> None:
+    (peer_id,) = new_ids(1)
+    text: Any = str(peer_id)
+    for named in (
+        {"tell": [text]},
+        {"keep_for": [text]},
+        {"friends_of": {text: [peer_id]}},
+        {"friends_of": {peer_id: [text]}},
+        {"friends_of": {peer_id: text}},
+    ):
+        with pytest.raises(LocalProtocolError, match=r"NodeId\.parse"):
+            Friends(**named)

@@ -263,7 +263,7 @@ async def test_what_is_no_peer_is_refused_before_anybody_is_asked(
 ) -> None:
     ((first, block),) = await holders(1)
     peers: Any = [first, str(first)]
-    with pytest.raises(LocalProtocolError, match="NodeId.parse"):
+    with pytest.raises(LocalProtocolError, match=r"NodeId\.parse"):
         await hedge(asker, peers, "block", soft_timeout_s=0.1)
     assert not block.bodies
     block.go.set()
