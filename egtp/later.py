@@ -1,4 +1,4 @@
-"""Tasks that begin in a turn of their own, whatever the event loop's task factory does."""
+"""Tasks: begun in a turn of their own, and told of if they end by mistake."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-__all__ = ["begin_later"]
+__all__ = ["begin_later", "tell_of_mistake"]
 
 T = TypeVar("T")
 
@@ -28,3 +28,11 @@ def begin_later(work: Callable[[], Coroutine[Any, Any, T]]) -> asyncio.Task[T]:
     task = asyncio.get_running_loop().create_task(in_a_turn_of_its_own())
     is_made = True
     return task
+
+
+def tell_of_mistake(message: str, task: asyncio.Task[Any]) -> None:
+    """Report what ended a task to its loop's exception handler, unless it ended as it should: for
+    tasks that nobody awaits before the node is closed."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        context = {"message": message, "exception": error, "task": task}
+        task.get_loop().call_exception_handler(context)

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from egtp.engine.asking import Asking
 from egtp.errors import FastFail, FastFailReason
 from egtp.events import Observer, SearchFailed
+from egtp.later import tell_of_mistake
 from egtp.limits.throttle import TokenBucket
 from egtp.paths.path import Path
 from egtp.reaching.peer import Peer, Search
@@ -198,10 +199,7 @@ class Searching:
 
     def _renewed(self, peer: Peer, task: asyncio.Task[None]) -> None:
         peer.renewal = None
-        if not task.cancelled() and (error := task.exception()) is not None:
-            task.get_loop().call_exception_handler(
-                {"message": "renewing a session failed", "exception": error, "task": task}
-            )
+        tell_of_mistake("renewing a session failed", task)
 
     def _keep(self, task: asyncio.Task[Any]) -> None:
         """Keep a task until it has ended: once cancelled, it may still take a while."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Final, Protocol
 
 from egtp.config import NodeConfig
 from egtp.errors import FastFail
+from egtp.later import tell_of_mistake
 from egtp.own.address_check import Outcome
 from egtp.own.dial_back import DialBack, DialBackHost
 from egtp.own.observed_address import ObservedAddress, network_of
@@ -96,10 +98,12 @@ class AddressWatch:
     def start(self) -> None:
         if not self._observes:
             return
-        loop = asyncio.get_running_loop()
-        self._tasks.append(loop.create_task(self._check_when_due()))
+        works = [self._check_when_due()]
         if self._local_addresses is not None:
-            self._tasks.append(loop.create_task(self._look_often(self._local_addresses)))
+            works.append(self._look_often(self._local_addresses))
+        self._tasks = list(map(asyncio.get_running_loop().create_task, works))
+        for task in self._tasks:
+            task.add_done_callback(partial(tell_of_mistake, "own addresses are no longer watched"))
 
     async def close(self) -> None:
         self._observes = False

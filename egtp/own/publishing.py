@@ -7,12 +7,14 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
 from egtp.events import IdentityRunsElsewhere, Observer, RecordNotPublished, RecordPublished
+from egtp.later import tell_of_mistake
 from egtp.limits.throttle import TokenBucket
 from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
@@ -98,6 +100,7 @@ class Publisher:
 
     def start(self) -> None:
         self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
+        self._task.add_done_callback(partial(tell_of_mistake, "the record is no longer published"))
 
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
         """This node is reached by these strategies from now on. After many changes in a row, the

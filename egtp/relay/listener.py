@@ -18,6 +18,7 @@ from typing import Final, Protocol
 from egtp.discovery_service import Introduction
 from egtp.errors import EgtpError, FastFail, FastFailReason, InvalidMessage, NodeClosed
 from egtp.events import LeaseNotGranted, Observer
+from egtp.later import tell_of_mistake
 from egtp.relay.wire import LEASE_KIND, decode_lease, encode_lease
 from egtp.values.identity import NodeId
 
@@ -209,11 +210,7 @@ class RelayListener:
             del self._confirmed[relay_id]
             if not self._closed:
                 self._host.leases_changed()
-        if not task.cancelled() and task.exception() is not None:
-            error = task.exception()
-            task.get_loop().call_exception_handler(
-                {"message": "keeping a relay lease failed", "exception": error, "task": task}
-            )
+        tell_of_mistake("keeping a relay lease failed", task)
         self._fill()
 
     async def close(self) -> None:

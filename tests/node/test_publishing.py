@@ -21,7 +21,7 @@ from egtp import (
     SignedCommRecord,
 )
 from egtp.events import Event, RecordPublished
-from tests.node.at_hand import MakeIdentity, Problems, Start
+from tests.node.at_hand import Eventually, MakeIdentity, Problems, Start, engine_of
 from tests.node.watched_lookup import Watched
 
 
@@ -178,3 +178,25 @@ async def test_an_identity_that_runs_twice_warns_both(start: Start, lookup: Memo
     assert second.record.sequence > first.record.sequence
     first.add_contact(second.record)
     assert first.counters["this identity runs elsewhere"] == 1
+
+
+async def test_a_mistake_that_ends_the_work_in_the_background_is_told(
+    start: Start, problems: Problems, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody awaits it, and without it nobody finds the node for long."""
+    node = await start()
+    engine = engine_of(node)
+
+    def mistaken(*_: object) -> float:
+        raise KeyError("a mistake")
+
+    monkeypatch.setattr(engine.publisher, "_half_life_s", mistaken)
+    engine.publisher.look_again()
+    monkeypatch.setattr(engine.addresses._own, "due", mistaken)
+    engine.addresses._wake.set()
+    await eventually(lambda: len(problems) == 2)
+    assert sorted(problem["message"] for problem in problems) == [
+        "own addresses are no longer watched",
+        "the record is no longer published",
+    ]
+    problems.clear()
