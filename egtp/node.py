@@ -551,13 +551,6 @@ class Node:
         return self._started().relaying.server
 
     @property
-    def remembered(self) -> tuple[int, int, int]:
-        """How much is remembered of the queries of others, so that none runs twice: the numbers of
-        askers, of queries, and of bytes of replies. Bounded by :class:`AnswerLimits`."""
-        answers = self._started().answering.answers
-        return len(answers), answers.entries, answers.bytes
-
-    @property
     def counters(self) -> Counter[str]:
         """How often something was dropped, refused or closed, by reason: every silent drop is
         counted here. Can be read after the end, too."""

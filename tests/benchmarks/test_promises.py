@@ -67,7 +67,7 @@ def _kept(promise: str | None) -> dict[str, bool]:
         async def look(query: Incoming) -> bytes:
             (asked,) = asker._running().exchanges.all()
             kept["reference"] = query._reference == sha256(bytes(asked.message)).digest()
-            kept["at most once"] = answerer.remembered[1] == 1
+            kept["at most once"] = answerer.statistics()["queries_remembered"] == 1
             kept["deadlines"] = len(asker._running().exchanges._hard) == 1
             return query.body
 
