@@ -67,7 +67,8 @@ class Explanation:
     record: SignedCommRecord | None
     """The newest record known; None if there is none."""
     source: str
-    """Where that record came from: ``lookup``, ``handshake``, ``pushed by the peer``, ..."""
+    """Where that record came from: ``lookup``, ``handshake``, ``pushed by the peer``, ``contact``
+    or ``discovery``; empty if there is none."""
     record_age_s: float | None
     """How many seconds ago it was learned."""
     paths: tuple[str, ...]

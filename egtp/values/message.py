@@ -56,12 +56,20 @@ class ReplyCode(enum.IntEnum):
 
     OK = 0
     NO_SUCH_KIND = 1
+    """The peer has no handler for the kind: nothing has run."""
     HANDLER_ERROR = 2
+    """The handler raised an exception, or returned what is no reply."""
     BUSY = 3
+    """The peer has no room for the query, or is about to close: nothing has run."""
     TOO_LARGE = 4
+    """The query is larger than the peer takes; or it has run, and the reply is larger than this
+    node takes."""
     REFUSED = 5
+    """One of the library's own handlers does not do what was asked."""
     EXPIRED = 6
+    """The time of the query was over."""
     RAN_REPLY_GONE = 7
+    """The query has run, or may have, and its reply is no longer there."""
 
 
 class Query(NamedTuple):
