@@ -575,7 +575,7 @@ class Node:
             "peers": len(engine.book),
             "queries_open": len(engine.exchanges),
             "handlers_running": len(engine.handlers),
-            "queries_bytes": engine.room.taken,
+            "queries_bytes": engine.answering.room.taken,
             "unread_bytes": engine.answering.unread.waiting_bytes,
             "askers_remembered": len(answers),
             "queries_remembered": answers.entries,

@@ -217,7 +217,6 @@ class Engine:
         self.connect_relay = self.searching.connect_relay
         self.admits = self.routes.admits
         self.lose_path = self.routes.lose
-        self.path_failed = self.routes.lose
         self.writable = self.routes.writable
         self.why_keep = self.routes.why_keep
         self.session_unknown = self.routes.session_unknown
@@ -232,7 +231,6 @@ class Engine:
         self.announce = self.records.announce
         self.leases_changed = self.records.leases_changed
         self.arm_timer = self._timer.arm
-        self.room = self.answering.room
         self.uploads = self.answering.uploads
 
     def _make_turns(self) -> Turns:

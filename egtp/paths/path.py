@@ -92,8 +92,8 @@ class PathOwner(Protocol):
     def path_waits(self, path: Path) -> None:
         """Look at the path again: before it may send more, the peer must say that it has read."""
 
-    def path_failed(self, path: Path, reason: str) -> None:
-        """The path is of no use any more."""
+    def lose_path(self, path: Path, reason: str) -> None:
+        """End a path that is no longer of use."""
 
 
 class Tails:
@@ -391,7 +391,7 @@ class Path:
         try:
             self._strategy.send(plaintext, self._carrier)
         except NotSent as error:
-            owner.path_failed(self, str(error))
+            owner.lose_path(self, str(error))
 
     def _note_bulk(self, size: int, parts: list[bytes | memoryview], now: float) -> bool:
         """``size`` bytes of large messages are in a packet. True if that is sent only to ask again,
@@ -446,7 +446,7 @@ class Path:
             sealed = parse_sealed(plaintext)
         except InvalidPacket as error:
             # It opened, so the peer itself sealed it: we cannot understand this peer.
-            self._owner.path_failed(self, str(error))
+            self._owner.lose_path(self, str(error))
             raise
         self.used_s = self.heard_s = now = self._owner.now()
         offset_ms = int((now - self.session.started_s) * 1000) - sealed.t_ms

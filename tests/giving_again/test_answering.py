@@ -113,9 +113,6 @@ class Recorder:
     def path_waits(self, path: Path) -> None:
         """Nobody here says how far he has read: a test looks at the path again when it is time."""
 
-    def path_failed(self, path: Path, reason: str) -> None:
-        raise AssertionError(path, reason)
-
     def send_tcp(self, *_: object) -> None:
         self.packets += 1
 

@@ -132,7 +132,7 @@ class Recorder:
     def path_waits(self, path: Path) -> None:
         pass
 
-    def path_failed(self, path: Path, _: str) -> None:
+    def lose_path(self, path: Path, _: str) -> None:
         self.lose(path)
 
     def send_tcp(self, strategy: TCPStrat, packet: bytes) -> None:

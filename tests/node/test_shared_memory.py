@@ -61,7 +61,7 @@ async def test_handlers_that_wait_for_a_crowd_leave_room_to_those_who_are_known(
     assert caught.value.code == ReplyCode.BUSY
     gate.set()
     assert await asyncio.gather(*queries) == [bytes(5)] * 3
-    assert engine_of(node).room.taken == 0
+    assert engine_of(node).answering.room.taken == 0
     assert await crowd[3].query(node.node_id, "wait", BODY) == bytes(5)
 
 
@@ -84,12 +84,12 @@ async def test_unfinished_bodies_of_a_crowd_are_bounded_and_given_back_when_it_g
         heard = path_to(node, one)
         await eventually(lambda heard=heard: heard._reassembly is not None)
         await eventually(lambda heard=heard: heard._reassembly.held_bytes > 220 * KIB)
-        assert engine_of(node).room.taken <= MIB // 2, number
-    kept = [engine_of(node).room.of(one.node_id) for one in crowd]
+        assert engine_of(node).answering.room.taken <= MIB // 2, number
+    kept = [engine_of(node).answering.room.of(one.node_id) for one in crowd]
     assert sorted(kept)[:2] == [0, 0], "what did not fit is not kept"
     for one in crowd:
         await one.close()
-    await eventually(lambda: engine_of(node).room.taken == 0)
+    await eventually(lambda: engine_of(node).answering.room.taken == 0)
 
 
 async def test_what_waits_for_all_who_do_not_read_is_bounded(

@@ -51,7 +51,7 @@ def test_what_a_crowd_never_finishes_keeps_nobody_out_for_longer_than_it_lives(
             one = await lab.asker(node)
             paths[one] = await begin_upload(lab, one, node, lifetime_s * 1000)
         honest = await lab.asker(node)
-        assert engine_of(node).room.taken > 460 * KIB
+        assert engine_of(node).answering.room.taken > 460 * KIB
         until_s = lab.now_s + held_s + 3
         while lab.now_s < until_s:
             for one, path in paths.items():
@@ -61,7 +61,7 @@ def test_what_a_crowd_never_finishes_keeps_nobody_out_for_longer_than_it_lives(
 
                 await lab.hosts[one].run(live())
             await asyncio.sleep(0.5)
-        assert engine_of(node).room.taken == 0
+        assert engine_of(node).answering.room.taken == 0
         reason = "unfinished message dropped: too old, or nothing more came"
         assert node.counters[reason] == 2
         assert len(await lab.query(honest, node.node_id, body=bytes(250 * KIB))) == 250 * KIB
@@ -74,7 +74,7 @@ def test_a_small_query_has_the_slowest_upload_of_a_stranger_make_way() -> None:
         node = await lab.node(config=SMALL)
         for _ in range(2):
             await begin_upload(lab, await lab.asker(node), node, 600_000)
-        assert engine_of(node).room.taken > 460 * KIB
+        assert engine_of(node).answering.room.taken > 460 * KIB
         honest = await lab.asker(node)
         assert len(await lab.query(honest, node.node_id, body=bytes(60_000))) == 60_000
         reason = "unfinished message dropped: slow, and others need the room"

@@ -166,7 +166,7 @@ class Host:
     def path_waits(self, path: Path) -> None:
         raise AssertionError("nothing here is that large")
 
-    def path_failed(self, path: Path, reason: str) -> None:
+    def lose_path(self, path: Path, reason: str) -> None:
         self.failed.append((path, reason))
         self.channels.close(path)
 

@@ -82,7 +82,7 @@ class Owner:
     def path_waits(self, path: Path) -> None:
         self.waits += 1
 
-    def path_failed(self, path: Path, reason: str) -> None:
+    def lose_path(self, path: Path, reason: str) -> None:
         path.on(PathEvent.END)
         self.failed.append((path, reason))
 
