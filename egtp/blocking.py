@@ -391,6 +391,11 @@ class Node:
         """
         return self.call(lambda node: node.add_contact(contact))
 
+    @property
+    def connected(self) -> tuple[NodeId, ...]:
+        """The peers to which there is a path now; :meth:`why` tells more about each."""
+        return self.call(lambda node: node.connected)
+
     def disconnect(self, peer_id: NodeId) -> None:
         """Close the paths to a peer, and tell the peer: as :meth:`egtp.Node.disconnect`."""
         self.run(lambda node: node.disconnect(peer_id))

@@ -135,6 +135,7 @@ def test_all_that_the_node_tells_of_itself_is_told_here_too(start: Make) -> None
     assert node.node_id == node.identity.node_id == node.record.peer_id
     assert (node.relays, len(node.own_addresses)) == ((), 1)
     assert other.add_contact(node.link) == node.node_id
+    assert other.connected == ()
     node.listen("127.0.0.1:0")
     node.throttle(send_bytes_per_s=1e6)
     node.throttle()
@@ -198,6 +199,13 @@ def test_what_has_no_method_is_run_on_the_loop(greeter: Node, asker: Node) -> No
 
     assert asker.run(ask_all_at_once) == [b"hello 1", b"hello 2", b"hello 3"]
     assert asker.call(lambda node: node.node_id) == asker.node_id
+
+
+def test_few_methods_are_left_to_be_run_on_the_loop() -> None:
+    there, here = (
+        {name for name in vars(kind) if not name.startswith("_")} for kind in (egtp.Node, Node)
+    )
+    assert there - here == {"open_query", "move", "throttle_peer", "relay_server", "elapsed_s"}
 
 
 def test_what_is_to_be_called_and_what_is_to_be_run_are_told_apart(asker: Node) -> None:
