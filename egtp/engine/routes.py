@@ -264,9 +264,9 @@ class Routes:
     def _flush_through(self, relay_id: NodeId) -> None:
         """If the peer is a relay, what waits on relayed paths may leave now."""
         if self._relaying.is_relay(relay_id):
-            for peer in self._book.all():
-                if peer.relayed is not None and peer.relayed.outbox:
-                    peer.relayed.flush()
+            for path in self._relayed.all():
+                if path.outbox:
+                    path.flush()
 
     def why_keep(self, connection: TCPConnection) -> str | None:
         """Why a connection must stay even if nothing went over it lately; None if it need not."""

@@ -39,6 +39,9 @@ class RelayedPaths:
     def __len__(self) -> int:
         return len(self._paths)
 
+    def all(self) -> list[Path]:
+        return list(self._paths.values())
+
     def add(self, path: Path, standing: Standing, now_s: float) -> None:
         index = path.session.index
         self._paths[index] = path
