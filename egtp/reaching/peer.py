@@ -253,7 +253,7 @@ class Peer:
 
     def retire(self, path: Path) -> None:
         """The peer asks to be left alone on a path, which only receives from now on."""
-        if path in (self.direct, self.relayed):
+        if path in self.paths and path not in self.retired:
             self.remove_path(path)
             self.retired.append(path)
 

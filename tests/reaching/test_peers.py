@@ -264,6 +264,18 @@ def test_retiring_two_paths_brings_neither_back() -> None:
     assert sorted(map(id, peer.paths)) == sorted(map(id, paths)), "they still receive"
 
 
+def test_a_superseded_path_that_was_retired_is_not_used_when_the_other_one_retires() -> None:
+    """A peer that is about to close says so on each of its paths, in any order."""
+    peer = Peer(TWO)
+    old, new = fake_path(started_s=0.0), fake_path(started_s=100.0)
+    for path in (old, new):
+        peer.add_path(path, ONE, 0.0)
+    for path in (old, new):
+        peer.retire(path)
+    assert best(peer) is None
+    assert sorted(map(id, peer.paths)) == sorted(map(id, (old, new))), "they still receive"
+
+
 async def test_a_suspect_path_is_not_used_only_while_a_search_goes_on() -> None:
     peer = Peer(TWO)
     path = fake_path()
