@@ -56,7 +56,7 @@ class NodeConfig:
     relay_timeout_s: float = 3.0
     """How long a relay may take to bring back the peer's side of the handshake."""
     lookup_timeout_s: float = 10.0
-    """How long a lookup may take."""
+    """How long a lookup may take, and storing this node's record."""
     lookups_max: int = 2
     """How many times a query may look up new strategies before it fails."""
 
@@ -157,14 +157,6 @@ class NodeConfig:
     address_poll_s: float = 0.5
     """How often the machine is asked for its addresses: a change should be announced within a
     second, and asking costs a few microseconds."""
-    address_settle_s: float = 0.7
-    """When this node is seen at a new address, how long the peers that saw it at another have to
-    say that they still do: a few round trips, and less than a second."""
-    address_vote_s: float = 3600.0
-    """How long a peer's observation counts after the peer was last heard from: home addresses
-    change once a day."""
-    address_votes_max: int = 64
-    """Networks of observers that are remembered: more than a liar can easily rent."""
     address_recheck_s: float = 600.0
     """How often a peer is asked to dial a confirmed address again."""
     address_retry_s: float = 60.0

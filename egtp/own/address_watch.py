@@ -37,6 +37,9 @@ ASKED_MAX: Final = 6
 """How many are asked in all; some may be too busy, or not know the question."""
 ANSWER_S: Final = 2.0
 """A peer whose dial fails has this much longer to say so."""
+SETTLE_S: Final = 0.7
+"""When this node is seen at a new address, how long the peers that saw it at another have to say
+that they still do: a few round trips, and less than a second."""
 
 
 class WatchHost(DialBackHost, Protocol):
@@ -88,7 +91,7 @@ class AddressWatch:
             recheck_s=config.address_recheck_s,
             retry_s=config.address_retry_s,
         )
-        self._elections = {size: self._new_election() for size in (4, 16)}
+        self._elections = {size: ObservedAddress() for size in (4, 16)}
         self._contests: dict[int, asyncio.TimerHandle] = {}
         self._is_cut_off = False
         """Whether the machine had no address at the last look."""
@@ -193,14 +196,11 @@ class AddressWatch:
 
     def _forget_sightings(self, size: int) -> None:
         """Forget what peers saw: it was this machine in another network."""
-        self._elections[size] = self._new_election()
+        self._elections[size] = ObservedAddress()
         contest = self._contests.pop(size, None)
         if contest is not None:
             contest.cancel()
         self._own.moved(size)
-
-    def _new_election(self) -> ObservedAddress:
-        return ObservedAddress(self._config.address_votes_max, self._config.address_vote_s)
 
     def _contest(self, size: int, began_s: float) -> None:
         """An observer contradicts the winner: find out which earlier observers still reach us."""
@@ -210,8 +210,7 @@ class AddressWatch:
             if path.heard_s < began_s:
                 path.ask_for_sign_of_life()
         loop = asyncio.get_running_loop()
-        settle_s = self._config.address_settle_s
-        self._contests[size] = loop.call_later(settle_s, self._settle, size, began_s)
+        self._contests[size] = loop.call_later(SETTLE_S, self._settle, size, began_s)
 
     def _settle(self, size: int, began_s: float) -> None:
         """End a contest: only what was heard since it began counts."""

@@ -17,6 +17,11 @@ __all__ = ["NETWORKS_MIN", "ObservedAddress", "network_of"]
 
 NETWORKS_MIN: Final = 2
 """At least this many networks must agree, however few have voted."""
+VOTES_MAX: Final = 64
+"""Networks of observers that are remembered: more than a liar can easily rent."""
+VOTE_S: Final = 3600.0
+"""How long a vote counts after its observer was last heard from: home addresses change once a day.
+"""
 
 
 def network_of(ip: bytes) -> bytes:
@@ -39,7 +44,7 @@ class ObservedAddress:
     believe that the address has changed.
     """
 
-    def __init__(self, votes_max: int, vote_s: float) -> None:
+    def __init__(self, votes_max: int = VOTES_MAX, vote_s: float = VOTE_S) -> None:
         """``vote_s`` is how long a vote counts after its observer was last heard from."""
         self._votes_max = votes_max
         self._vote_s = vote_s
