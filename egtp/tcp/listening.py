@@ -33,7 +33,7 @@ class Listeners:
         new: dict[Address, asyncio.Server] = {}
         loop = asyncio.get_running_loop()
         try:
-            for address in addresses:
+            for address in dict.fromkeys(addresses):
                 present = self._requested_as(address)
                 if present is not None:
                     kept[present] = self._servers[present]

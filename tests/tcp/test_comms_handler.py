@@ -208,6 +208,13 @@ async def test_an_address_that_is_not_ours_cannot_be_listened_on(make_end: Any) 
     assert server.comms.listening == [address.address]
 
 
+async def test_an_address_that_is_named_twice_is_listened_on_once(make_end: Any) -> None:
+    before, end = make_end(), make_end()
+    address = (await before.listen()).address
+    await before.comms.listen([])
+    assert await end.comms.listen([address, address]) == [address]
+
+
 async def test_an_address_in_use_is_said_to_be_in_a_few_words(make_end: Any) -> None:
     address = str((await make_end().listen()).address)
     with pytest.raises(InvalidConfig) as told:
