@@ -82,3 +82,7 @@ class Pace:
         due_s = max(self._due_s, now)
         self._due_s = due_s + units * self._gap_s
         return max(0.0, due_s - now - BURST_S / 2)
+
+    def give_back(self, units: int = 1) -> None:
+        """An operation that had to wait is not to begin any more."""
+        self._due_s -= units * self._gap_s

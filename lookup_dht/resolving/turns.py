@@ -28,5 +28,10 @@ class Turns:
         async with self._places:
             wait_s = self._pace.wait_s(self._elapsed(), queries)
             if wait_s:
-                await asyncio.sleep(wait_s)
+                try:
+                    await asyncio.sleep(wait_s)
+                except asyncio.CancelledError:
+                    # Or those who come next would wait for each that was given up.
+                    self._pace.give_back(queries)
+                    raise
             yield

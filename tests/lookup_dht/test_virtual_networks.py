@@ -135,6 +135,25 @@ def test_who_publishes_while_the_network_grows_is_not_warned_of_an_eclipse() -> 
     tell(story)
 
 
+def test_lookups_that_were_given_up_hold_up_none_that_comes_after_them() -> None:
+    """An app may ask for one peer after another and lose patience with each."""
+
+    async def story(town: Town) -> None:
+        await town.grow(3)
+        host, node = town.hosts[2], town.nodes[2]
+        for _ in range(3000):
+            given_up = host.spawn(node.resolve(town.identity().node_id))
+            await asyncio.sleep(0.003)
+            given_up.cancel()
+        peer = town.identity()
+        await town.publish(1, town.sign(peer, 5))
+        began_s = host.elapsed()
+        assert await town.resolve(2, peer) == 5
+        assert host.elapsed() - began_s < 3
+
+    tell(story)
+
+
 def test_an_idle_network_sends_no_store_for_hours() -> None:
     async def story(town: Town) -> None:
         await town.grow(60)
