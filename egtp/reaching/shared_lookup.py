@@ -13,7 +13,8 @@ from functools import partial
 from typing import Self
 
 from egtp.errors import LookupFailed
-from egtp.lookup import LookupService, ending, resolve_stream
+from egtp.limits.repetitions import Repetitions
+from egtp.lookup import LookupService, ending, resolve_stream, tell_of_bug
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import NodeId
@@ -31,6 +32,7 @@ class SharedLookup:
         peer_id: NodeId,
         take: Callable[[SignedCommRecord], object],
         timeout_s: float,
+        raised: Repetitions,
         ended: Callable[[], object],
     ) -> None:
         """:param ended: called when nobody wants it any more."""
@@ -43,6 +45,7 @@ class SharedLookup:
         self._peer_id = peer_id
         self._take = take
         self._timeout_s = timeout_s
+        self._raised = raised
         self._is_wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(records))
@@ -90,9 +93,7 @@ class SharedLookup:
         except Exception as error:
             # Whatever a service raises, the search goes on: this is one more failed attempt.
             self.cause = Cause(AttemptReason.LOOKUP_RAISED, str(error) or type(error).__name__)
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a lookup service raised", "exception": error}
-            )
+            tell_of_bug(error, self._raised)
 
 
 class SharedLookups:
@@ -110,6 +111,7 @@ class SharedLookups:
         self._service = service
         self._take = take
         self._timeout_s = timeout_s
+        self._raised = Repetitions()
         self._under_way: dict[NodeId, SharedLookup] = {}
 
     def __len__(self) -> int:
@@ -121,6 +123,8 @@ class SharedLookups:
         if lookup is None:
             records = resolve_stream(self._service, peer_id, newer_than=newer_than)
             forget = partial(self._under_way.pop, peer_id)
-            lookup = SharedLookup(records, peer_id, self._take, self._timeout_s, forget)
+            lookup = SharedLookup(
+                records, peer_id, self._take, self._timeout_s, self._raised, forget
+            )
             self._under_way[peer_id] = lookup
         return lookup

@@ -19,6 +19,7 @@ from egtp import (
     LookupFailure,
     MemoryLookup,
     Node,
+    NodeClosed,
     SignedCommRecord,
 )
 from tests.node.at_hand import Config, Problems, Start
@@ -97,6 +98,31 @@ async def test_a_lookup_that_raises_anything_is_an_attempt_and_is_reported(
     assert attempt.detail == "the database is gone"
     assert problems
     problems.clear()
+
+
+async def test_a_lookup_that_raises_with_every_query_is_reported_once(
+    attacked: Node, start: Start, config: Config, problems: Problems
+) -> None:
+    async def answer() -> SignedCommRecord:
+        raise OSError("the database is gone")
+
+    asker = await start(lookup=Scripted(answer), config=config(), listen=())
+    for _ in range(5):
+        with pytest.raises(FastFail, match="the database is gone"):
+            await asker.query(attacked.node_id, "greet")
+    assert [problem["message"] for problem in problems] == ["a lookup service raised"]
+    problems.clear()
+
+
+async def test_a_lookup_service_that_is_closed_is_an_attempt_and_no_bug(
+    bystander: Node, asking: Asking
+) -> None:
+    async def answer() -> SignedCommRecord:
+        raise NodeClosed("the lookup service is closed")
+
+    (attempt,) = (await asking(answer)).attempts
+    assert attempt.reason is AttemptReason.LOOKUP_RAISED
+    assert attempt.detail == "the lookup service is closed"
 
 
 async def test_the_record_of_another_peer_is_not_believed(bystander: Node, asking: Asking) -> None:
