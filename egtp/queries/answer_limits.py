@@ -21,7 +21,7 @@ class AnswerLimits:
     """
 
     askers_max: int = 20_000
-    """Askers that are remembered: as many as peers. An idle one takes about half a kilobyte."""
+    """Askers that are remembered: as many as peers. An idle one takes about a kilobyte."""
     window: int = 4096
     """Queries of one asker above its settled mark: as many as it may have open."""
     entries_max: int = 262_144
