@@ -150,7 +150,8 @@ class Upkeep:
             is_wanted = waited_for or is_relays or self._needs_life(path, now)
             if not (is_wanted or path.silence.is_asked):
                 continue
-            match path.silence.look(now, path.heard_s, self._config.silent_path_s):
+            allowed_s = self._config.silent_path_s
+            match path.silence.look(now, path.heard_s, allowed_s, is_wanted=is_wanted):
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
                 case Verdict.DOUBT if is_relays or (waited_for and path in (direct, best)):

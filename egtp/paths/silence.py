@@ -47,13 +47,16 @@ class Silence:
         """Whether an answer is awaited: then the path is looked at even if nobody waits for it."""
         return self._asked_s is not None
 
-    def look(self, now_s: float, heard_s: float, allowed_s: float) -> Verdict:
-        """To be called now and then while somebody waits for the path or an answer is awaited.
-        ``heard_s`` is when something last came."""
+    def look(
+        self, now_s: float, heard_s: float, allowed_s: float, *, is_wanted: bool = True
+    ) -> Verdict:
+        """To be called now and then while somebody waits for the path, which makes it
+        ``is_wanted``, or an answer is awaited. ``heard_s`` is when something last came."""
         if self._asked_s is not None and heard_s >= self._asked_s:
             self._asked_s, self.is_doubted = None, False
         if self._asked_s is None:
-            if now_s - heard_s < allowed_s / 4:
+            # Asked on and on, a path that nobody waits for would never be idle.
+            if not is_wanted or now_s - heard_s < allowed_s / 4:
                 return Verdict.FINE
             self._asked_s = now_s
             return Verdict.ASK

@@ -27,7 +27,12 @@ SILENT_S = 8.0
 CONFIG = NodeConfig(silent_path_s=SILENT_S)
 
 
-def node_on(host: Host, lookup: MemoryLookup, observer: Observer | None = None) -> Node:
+def node_on(
+    host: Host,
+    lookup: MemoryLookup,
+    observer: Observer | None = None,
+    config: NodeConfig = CONFIG,
+) -> Node:
     environment = Environment(host.elapsed, host.unix_time, host.entropy)
     identity = Identity.generate(host.entropy)
     node = Node(
@@ -35,7 +40,7 @@ def node_on(host: Host, lookup: MemoryLookup, observer: Observer | None = None) 
         listen=f"{host.addresses[0]}:4000",
         lookup=lookup,
         environment=environment,
-        config=CONFIG,
+        config=config,
         observer=observer,
     )
 
@@ -59,6 +64,37 @@ async def connected_pair(network: Network) -> tuple[Host, Node, Host, Node]:
     await two.run(answerer.start())
     assert await one.run(asker.query(answerer.node_id, "echo", b"1")) == b"1"
     return one, asker, two, answerer
+
+
+@pytest.mark.parametrize("silent_path_s", [1.0, 2.0, 8.0])
+def test_a_path_that_was_once_asked_is_idle_again_once_nobody_waits_for_it(
+    silent_path_s: float,
+) -> None:
+    """However impatient the node: it must not ask on and on, and keep the connection for that."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup = MemoryLookup(network.story.unix_time)
+        config = NodeConfig(silent_path_s=silent_path_s, idle_timeout_s=60)
+        asker, answerer = node_on(one, lookup, config=config), node_on(two, lookup, config=config)
+
+        async def slow(query: Incoming) -> bytes:
+            await asyncio.sleep(10)
+            return query.body
+
+        answerer.handle("slow", slow)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        assert await one.run(asker.query(answerer.node_id, "slow", b"1")) == b"1"
+        await asyncio.sleep(3)
+        before = asker.statistics()["bytes_sent"]
+        await asyncio.sleep(50)
+        assert asker.connected == (answerer.node_id,)
+        assert asker.statistics()["bytes_sent"] == before
+        await asyncio.sleep(50)
+        assert asker.connected == answerer.connected == ()
+
+    simulate(story, seed=1)
 
 
 def test_a_peer_without_power_is_noticed_while_somebody_waits_and_found_again_after() -> None:

@@ -68,8 +68,9 @@ def test_nobody_is_given_up_who_was_not_asked_in_vain_for_half_of_the_time(
             heard, asked, doubted = now, None, False
         if not somebody_waits and not silence.is_asked:
             continue
-        match silence.look(now, heard, 6.0):
+        match silence.look(now, heard, 6.0, is_wanted=somebody_waits):
             case Verdict.ASK:
+                assert somebody_waits
                 assert asked is None
                 assert now - heard >= 1.5
                 asked = now
