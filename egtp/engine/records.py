@@ -23,6 +23,9 @@ __all__ = ["Records"]
 
 HANDSHAKE: Final = "handshake"
 PUSHED: Final = "pushed by the peer"
+NAMED: Final = ("contact", "discovery")
+"""Whose peers the user has named. Where they were once is worth a dial if nobody knows anything
+newer: without a DHT, or while none of it answers, a file of relays must not expire."""
 PUSHES_PER_S: Final = 1.0
 """Per peer, since verifying a record takes longer than signing one. Honest peers have news less
 often, and what is dropped is learned by a lookup or at the next handshake."""
@@ -95,7 +98,7 @@ class Records:
                 self._publisher.signed_anew()
                 self._publisher.runs_elsewhere(record)
             return False
-        if record.expired(self._environment.unix_time()) and source != "contact":
+        if record.expired(self._environment.unix_time()) and source not in NAMED:
             self._counters["dropped: expired record"] += 1
             return False
         peer = self._book.get(record.peer_id)

@@ -7,6 +7,7 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -100,6 +101,19 @@ async def test_a_sender_without_a_relay_of_its_own_gets_replies_to_all_it_asks(
     bodies = [b"%d" % number for number in range(200)]
     replies = await asyncio.gather(*(asker.query(node.node_id, "greet", b) for b in bodies))
     assert replies == [b"hello " + body for body in bodies]
+
+
+@pytest.mark.parametrize("dht", [None, MemoryLookup()], ids=["no DHT", "a DHT that knows nothing"])
+async def test_a_relay_is_used_although_the_record_it_was_introduced_with_has_expired(
+    start: Start, relay: Node, eventually: Eventually, dht: MemoryLookup | None
+) -> None:
+    """As contacts are: a list of relays holds for years, and a record for two hours."""
+    content = relay.record.content
+    assert content is not None
+    old = SignedCommRecord.sign(relay.identity, 5, replace(content, expiry_unix_s=1000))
+    discovery = StaticDiscovery([Introduction(relay.node_id, old)])
+    node = await start(listen=(), lookup=dht, discovery=discovery)
+    await eventually(lambda: node.relays == (relay.node_id,))
 
 
 async def test_two_hidden_peers_talk_both_ways(relay: Node, hidden: Hidden) -> None:
