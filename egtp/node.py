@@ -43,7 +43,7 @@ from egtp.open_query import OpenQuery, Sending
 from egtp.own.friends import Friends
 from egtp.own.own_addresses import OwnAddress
 from egtp.own.own_record import MemorySequence, SequenceStore
-from egtp.queries.checks import check_notice, check_timeout, too_large
+from egtp.queries.checks import check_body, check_notice, check_timeout
 from egtp.queries.large_message import pack_message
 from egtp.reaching.peer import Explanation, Peer
 from egtp.relay.leases import RelayLimits
@@ -369,7 +369,7 @@ class Node:
         hard_s = self.config.hard_timeout_s if hard_timeout_s is None else hard_timeout_s
         check_timeout(hard_s)
         if type(body) is not bytes or len(body) > self.config.body_bytes_max:
-            raise too_large(body, self.config.body_bytes_max)
+            body = check_body(body, self.config.body_bytes_max)
         peer_id = NodeId(peer_id)
         nonce = self._environment.entropy(NONCE_BYTES)
         message = pack_message((3, nonce, None, kind, int(hard_s * 1000), body))

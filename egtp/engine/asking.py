@@ -28,7 +28,7 @@ from egtp.errors import (
 )
 from egtp.open_query import PeerExchange, Sending
 from egtp.paths.path import Path
-from egtp.queries.checks import check_promises, check_soft_timeout, check_timeout, too_large
+from egtp.queries.checks import check_body, check_promises, check_soft_timeout, check_timeout
 from egtp.queries.early import Early, pack_early
 from egtp.queries.exchange import Exchange, ExchangeTable, Passed
 from egtp.queries.large_message import body_bytes
@@ -136,8 +136,11 @@ class Asking:
         if idempotent is not False or early is not None:
             check_promises(idempotent, early)
         if type(body) is not bytes or len(body) > self._body_bytes_max:
-            outcome.set_exception(too_large(body, self._body_bytes_max))
-            return None
+            try:
+                body = check_body(body, self._body_bytes_max)
+            except FastFail as error:
+                outcome.set_exception(error)
+                return None
         if type(peer_id) is not NodeId:
             peer_id = NodeId(peer_id)
         return self.begin(

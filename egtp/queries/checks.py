@@ -9,11 +9,11 @@ from egtp.errors import FastFail, FastFailReason, LocalProtocolError
 
 __all__ = [
     "TIMEOUT_S_MAX",
+    "check_body",
     "check_notice",
     "check_promises",
     "check_soft_timeout",
     "check_timeout",
-    "too_large",
 ]
 
 TIMEOUT_S_MAX: Final = 2**32 / 1000 - 1
@@ -56,14 +56,17 @@ def check_notice(on_soft_timeout: object, soft_timeout_s: float | None) -> None:
         )
 
 
-def too_large(body: object, most: int) -> FastFail:
-    """The error for a body of more than ``most`` bytes.
+def check_body(body: object, most: int) -> bytes:
+    """The body as plain bytes, for one that is not, such as a :class:`NodeId`.
 
-    Raises :class:`LocalProtocolError` for a body that is not bytes at all.
+    Raises :class:`LocalProtocolError` for a body that is not bytes at all, and :class:`FastFail`
+    for one of more than ``most`` bytes.
     """
-    if type(body) is not bytes:
+    if not isinstance(body, bytes):
         raise LocalProtocolError(f"a body must be bytes, not {type(body).__name__}")
-    return FastFail(
-        f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
-        reason=FastFailReason.TOO_LARGE,
-    )
+    if len(body) > most:
+        raise FastFail(
+            f"the body is too large: {len(body)} bytes, at most {most} (body_bytes_max)",
+            reason=FastFailReason.TOO_LARGE,
+        )
+    return bytes(body)

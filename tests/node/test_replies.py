@@ -47,6 +47,20 @@ async def test_a_handler_is_told_who_asks_and_what(start: Start) -> None:
     assert 0 <= told[0].age_s < 5
 
 
+async def test_a_peer_id_can_be_a_body(greeter: Node, start: Start) -> None:
+    """It is bytes to a type checker as well."""
+    bodies: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @greeter.handler("friend")
+    async def friend(query: Incoming) -> None:
+        bodies.put_nowait(query.body)
+
+    node = await start(listen=())
+    await node.query(greeter.node_id, "friend", node.node_id)
+    await node.send(greeter.node_id, "friend", node.node_id)
+    assert [await bodies.get(), await bodies.get()] == [node.node_id] * 2
+
+
 async def test_500_queries_at_once_each_get_their_own_reply(start: Start, greeter: Node) -> None:
     node = await start(listen=())
     bodies = [b"%d" % number for number in range(500)]
