@@ -532,7 +532,9 @@ def _end_in(exchange: PeerExchange, error: EgtpError) -> None:
 def _handler_failed(exchange: PeerExchange, reply: Reply) -> HandlerFailed:
     said = f"{exchange.peer_id} answered {exchange.kind!r} with code"
     if reply.code >= 64:
-        error = HandlerFailed(reply.code, reply.body, f"{said} {reply.code}")
+        # As bytes: nothing that a peer answers may look like another line of a log.
+        words = f": {reply.body[:80]!r}" if reply.body else ""
+        error = HandlerFailed(reply.code, reply.body, f"{said} {reply.code}{words}")
     else:
         # Unknown codes, of later versions, mean at least that the handler failed.
         known = reply.code in ReplyCode._value2member_map_

@@ -57,7 +57,20 @@ async def test_a_handler_may_answer_with_a_code_and_body_of_its_own(
         await node.query(greeter.node_id, "fail")
     assert (failed.value.code, failed.value.body) == (77, b"details")
     assert failed.value.peer_id == greeter.node_id
-    assert str(failed.value) == f"{greeter.node_id} answered 'fail' with code 77"
+    assert str(failed.value) == f"{greeter.node_id} answered 'fail' with code 77: b'details'"
+
+
+async def test_what_a_peer_answers_cannot_fill_or_forge_a_log(start: Start, greeter: Node) -> None:
+    @greeter.handler("fail")
+    async def fail(query: Incoming) -> bytes:
+        raise HandlerFailed(77, b"\n\x1b[2K" + b"x" * 10_000)
+
+    node = await start(listen=())
+    with pytest.raises(HandlerFailed) as failed:
+        await node.query(greeter.node_id, "fail")
+    assert str(failed.value).isprintable()
+    assert len(str(failed.value)) < 200
+    assert len(failed.value.body) > 10_000
 
 
 @pytest.mark.parametrize("code", [0, -1, 1, 3, 63, 128, 404, 99999])
