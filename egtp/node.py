@@ -467,7 +467,8 @@ class Node:
 
     @property
     def connected(self) -> tuple[NodeId, ...]:
-        """The peers to which there is a path now; :meth:`why` tells more about each."""
+        """The peers to which there is a path now; :meth:`why` tells more about each. One that
+        vanished without a word is among them until it is asked something, or for minutes."""
         peers = self._running().book.all()
         return tuple(peer.peer_id for peer in peers if peer.best_path is not None)
 

@@ -9,7 +9,9 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from egtp import Identity, NodeConfig
+import pytest
+
+from egtp import EgtpError, Identity, NodeConfig
 from tests.lab import Lab, in_lab
 from tests.node.at_hand import Eventually, connections, direct_path
 
@@ -35,6 +37,26 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not() -> None:
         assert direct_path(other, node) is path is not None
         assert connections(other) == connections(node) == 1
         query.cancel()
+
+    play(story)
+
+
+def test_a_peer_that_lost_power_is_connected_until_it_is_asked_something() -> None:
+    """As the guide says to whoever wants to show who is online."""
+
+    async def story(lab: Lab) -> None:
+        node = await lab.node()
+        asked, unasked = await lab.asker(node), await lab.asker(node)
+        for peer in (asked, unasked):
+            await lab.query(peer, node.node_id)
+            lab.hosts.pop(peer).crash()
+        await asyncio.sleep(60)
+        assert {asked.node_id, unasked.node_id} == set(node.connected)
+        with pytest.raises(EgtpError):
+            await lab.query(node, asked.node_id, hard_timeout_s=15)
+        assert node.connected == (unasked.node_id,)
+        await asyncio.sleep(NodeConfig().idle_timeout_max_s)
+        assert not node.connected
 
     play(story)
 
