@@ -36,8 +36,11 @@ __all__ = [
 FAILED: Final = 1
 """The outcome is a failure."""
 INTERRUPTED: Final = 128 + signal.SIGINT
-PASSING: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE))
-"""Errors that may pass without anybody changing what the program was told."""
+PASSING: Final = frozenset(
+    (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.EADDRNOTAVAIL)
+)
+"""Errors that may pass without anybody changing what the program was told. An address is not there
+yet when a machine has just booted."""
 NO_ROOM: Final = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG))
 """Errors of writing alone. One that reaches :func:`run_program` is about stdout: writing a file of
 ours fails with an error that names the file."""

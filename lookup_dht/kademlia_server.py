@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 
 from kademlia.network import Server
 
-from egtp.errors import InvalidConfig, InvalidRecord
+from egtp.errors import InvalidConfig, InvalidRecord, in_words
 from lookup_dht.protocol.kademlia_protocol import LookupProtocol
 from lookup_dht.records.kademlia_storage import RecordStore
 from lookup_dht.records.record_file import RecordFile
@@ -123,11 +123,10 @@ class LookupServer(Server):  # type: ignore[misc]
             # The loops' messages repeat the address as a tuple, so take the text from errno, which
             # uvloop has in the cause only.
             number = error.errno or getattr(error.__cause__, "errno", None)
-            reason = os.strerror(number) if number else str(error)
+            why = OSError(number, os.strerror(number)) if number else error
             raise InvalidConfig(
-                f"cannot listen on UDP {interface}:{port} ({reason}); "
-                "free it or choose another address"
-            ) from None
+                f"cannot listen on UDP {interface}:{port}: {in_words(why)}"
+            ) from why
         if old is not None:
             self.protocol.reachability.moved()
             old.close()

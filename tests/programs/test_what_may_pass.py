@@ -1,4 +1,4 @@
-"""A disk that is full, or fails, is no mistake of the user's: systemd is to start again."""
+"""What may pass by itself, as a full disk, is no mistake: systemd is to start again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.programs.at_hand import HANGS_S
+from tests.programs.at_hand import HANGS_S, run
 
 ROOT = Path(__file__).parents[2]
 FAILING = """
@@ -95,3 +95,20 @@ def test_a_file_of_records_that_fails_is_status_1(tmp_path: Path, program: tuple
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "cannot use the record file" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("lookup_dht", "--listen", "203.0.113.9:9100"),
+        ("lookup_dht", "--listen", "[2001:db8::9]:9100"),
+        ("egtp", "relay", "--listen", "203.0.113.9:4000", "--dht-listen", "127.0.0.1:0"),
+        ("egtp", "relay", "--listen", "127.0.0.1:0", "--dht-listen", "203.0.113.9:9100"),
+    ],
+)
+def test_an_address_that_the_machine_does_not_have_is_status_1(arguments: tuple[str, ...]) -> None:
+    """It may have it soon: a machine that boots gets its addresses late."""
+    done = run("-m", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "cannot listen on " in done.stderr
+    assert len(done.stderr.splitlines()) == 1
