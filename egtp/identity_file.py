@@ -127,8 +127,10 @@ class IdentityFile:
             channel = X25519PrivateKey.from_private_bytes(entropy(KEY_BYTES))
             new = Identity(old.identity.signing_key, channel)
             with _explained(where):
-                # Not a link in place of which the file would lie.
-                replace_file(where.resolve(), _encoded(new, passphrase))
+                # Not a link in place of which the file would lie. Root may do this for a service
+                # whose user exists only while it runs: that must be able to read the file.
+                was = os.fstat(old._lock.fileno())
+                replace_file(where.resolve(), _encoded(new, passphrase), like=was)
             return new.node_id
 
     def load_sequence(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,14 @@ def mode_at(path: Path) -> int | None:
         return None
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Replace a file by one that only its owner can read. A crash leaves the old or the new one."""
+def replace_file(path: Path, data: bytes, *, like: os.stat_result | None = None) -> None:
+    """Replace a file by one that only its owner can read, or by one with the owner, group and mode
+    of another file. A crash leaves the old or the new one."""
     temporary = write_aside(path, data)
     try:
+        if like is not None:
+            os.chown(temporary, like.st_uid, like.st_gid)
+            temporary.chmod(stat.S_IMODE(like.st_mode))
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)

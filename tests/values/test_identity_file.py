@@ -353,6 +353,18 @@ def test_behind_a_link_it_is_the_file_that_gets_the_new_key(existing: Path) -> N
         assert file.identity.channel_key != before
 
 
+def test_whoever_could_read_the_old_key_can_read_the_new_one(existing: Path) -> None:
+    """Root renews the key of a service that runs as somebody else, or as one of a group."""
+    existing.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(existing, 12_345, 12_346)
+    was = existing.stat()
+    IdentityFile.renew_channel_key(existing)
+    now = existing.stat()
+    assert now.st_ino != was.st_ino
+    assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+
+
 def test_a_key_that_cannot_be_renewed_stays_what_it_is(existing: Path, tmp_path: Path) -> None:
     content = existing.read_bytes()
     with (
