@@ -98,7 +98,8 @@ class DHTLimits:
     records_max: int = 10_000
     """Records stored for others, up to about 12 MB."""
     records_per_source: int = 256
-    """The same from one /24 (IPv6: /48), so that the owner of one network cannot fill the store."""
+    """The same from one /24 (IPv6: /48) while more than half of the store is taken, so that the
+    owner of one network cannot fill it."""
     verified_records_max: int = 1024
     """Records whose signature is remembered to be valid."""
     sequences_max: int = 16_384

@@ -47,11 +47,13 @@ class RecordStore(IStorage):  # type: ignore[misc]
     The key is the peerId itself. A record expires when it says so; storing it again does not
     prolong it.
 
-    **Eviction.** A source network over its quota loses the one of its records that is farthest from
-    this node's id. A full store drops expired records, then the farthest of all: this node is the
-    least likely to be asked for those. A record stored from several networks counts against the
-    first of them. If that network is about to lose it, it counts from then on against another
-    that has room. So nobody can evict another's record by storing it too, whether first or later.
+    **Eviction.** While more than half of the store is taken, the source network that is over its
+    quota by the most makes room: it loses the one of its records that is farthest from this node's
+    id. (In a small DHT, a node holds the records of all, and thousands of devices may be behind one
+    NAT.) A full store drops expired records, then the farthest of all: this node is the least
+    likely to be asked for those. A record stored from several networks counts against the first of
+    them. If that network is about to lose it, it counts from then on against another that has room.
+    So nobody can evict another's record by storing it too, whether first or later.
     """
 
     def __init__(
@@ -72,6 +74,8 @@ class RecordStore(IStorage):  # type: ignore[misc]
         self._records: dict[bytes, _Held] = {}
         self._of_source: dict[bytes, list[bytes]] = {}
         """Keys by source. Mostly one or two each: lists take a third of the memory of sets."""
+        self._over_quota: dict[bytes, None] = {}
+        """The sources that have more than their quota, in an order that depends on no hash."""
 
     def __bool__(self) -> bool:
         """True even if empty: Server.__init__ evaluates ``storage or ForgetfulStorage()``."""
@@ -237,6 +241,13 @@ class RecordStore(IStorage):  # type: ignore[misc]
 
     def _keep(self, key: bytes, held: _Held) -> None:
         self._remove(key)
+        self._add(key, held)
+        if self._over_quota and len(self._records) > self._limits.records_max // 2:
+            self._pay(max(self._over_quota, key=lambda source: len(self._of_source[source])))
+        if len(self._records) > self._limits.records_max:
+            self._make_room()
+
+    def _add(self, key: bytes, held: _Held) -> None:
         self._records[key] = held
         if self._file is not None:
             self._file.put(key, held.source, held.data)
@@ -244,9 +255,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
             keys = self._of_source.setdefault(held.source, [])
             keys.append(key)
             if len(keys) > self._limits.records_per_source:
-                self._pay(held.source)
-        if len(self._records) > self._limits.records_max:
-            self._make_room()
+                self._over_quota[held.source] = None
 
     def _stored_again(self, key: bytes, held: _Held, source: bytes) -> None:
         self._leave_care(held)
@@ -259,22 +268,26 @@ class RecordStore(IStorage):  # type: ignore[misc]
             held.others = (*held.others, source)
 
     def _pay(self, source: bytes) -> None:
-        """``source`` is over its quota: evict its farthest record, or count that one against
-        another network."""
-        farthest = self._farthest(1, self._of_source[source])
-        held = self._records[farthest[0]]
-        used = {other: len(self._of_source.get(other, ())) for other in held.others}
-        other = min(used, key=lambda it: used[it], default=None)
-        if other is None or used[other] >= self._limits.records_per_source:
-            self._evict(farthest)
-        else:
-            self._count_for(farthest[0], held, other)
+        """Evict the farthest records of ``source``, which is over its quota, or count them against
+        other networks."""
+        keys = self._of_source[source]
+        count = min(len(keys) - self._limits.records_per_source, self._at_once)
+        evicted = []
+        for key in self._farthest(count, keys):
+            held = self._records[key]
+            used = {other: len(self._of_source.get(other, ())) for other in held.others}
+            other = min(used, key=lambda it: used[it], default=None)
+            if other is None or used[other] >= self._limits.records_per_source:
+                evicted.append(key)
+            else:
+                self._count_for(key, held, other)
+        self._evict(evicted)
 
     def _count_for(self, key: bytes, held: _Held, source: bytes) -> None:
         sources = (held.source, *held.others)
         self._remove(key)
         held.source, held.others = source, tuple(it for it in sources if it != source)
-        self._keep(key, held)
+        self._add(key, held)
 
     def _drop(self, keys: list[bytes]) -> None:
         """Drop ``keys``, in one transaction: after a night's sleep a whole store may have
@@ -289,16 +302,21 @@ class RecordStore(IStorage):  # type: ignore[misc]
         if held is not None and held.source:
             keys = self._of_source[held.source]
             keys.remove(key)
+            if len(keys) <= self._limits.records_per_source:
+                self._over_quota.pop(held.source, None)
             if not keys:
                 del self._of_source[held.source]
 
     def _make_room(self) -> None:
         self.drop_expired()
-        # A hundredth at once, which spreads the cost of finding the farthest.
         excess = len(self._records) - self._limits.records_max
         if excess > 0:
-            count = max(excess, self._limits.records_max // 100)
-            self._evict(self._farthest(count, self._records))
+            self._evict(self._farthest(max(excess, self._at_once), self._records))
+
+    @property
+    def _at_once(self) -> int:
+        """A hundredth is evicted at once, which spreads the cost of finding the farthest."""
+        return max(1, self._limits.records_max // 100)
 
     def _farthest(self, count: int, among: Iterable[bytes]) -> list[bytes]:
         center = int.from_bytes(self.center, "big")

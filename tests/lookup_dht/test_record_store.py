@@ -49,6 +49,20 @@ def store(clock: Clock, counters: collections.Counter[str]) -> RecordStore:
     return RecordStore(bytes(20), settings, counters)
 
 
+def half_full(
+    clock: Clock, counters: collections.Counter[str], sign: Sign, *, per_source: int, center: bytes
+) -> RecordStore:
+    """A store of which half is taken, by one record each of fifty networks."""
+    limits = DHTLimits(records_per_source=per_source, records_max=100)
+    store = RecordStore(center, NodeSettings(clock, clock, bytes, limits=limits), counters)
+    for number in range(50):
+        identity = Identity.generate(random.Random(f"network {number}").randbytes)
+        record = sign(identity, NOW, expiry=NOW + DAY)
+        store.put(bytes(record.peer_id), record.encode(), b"network %d" % number)
+    assert len(store) == 50
+    return store
+
+
 def put(store: RecordStore, record: SignedCommRecord) -> StoreStatus:
     return store.put(bytes(record.peer_id), record.encode())
 
@@ -307,8 +321,7 @@ def test_the_file_of_a_floor_is_told_what_is_new_and_what_is_forgotten() -> None
 def test_one_source_network_has_its_quota_and_pays_with_its_own_farthest(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=10))
-    store = RecordStore(bytes(20), settings, counters)
+    store = half_full(clock, counters, sign, per_source=10, center=bytes(20))
     randbytes = random.Random(7).randbytes
     records = [sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(40)]
     for record in records[:10]:
@@ -321,11 +334,47 @@ def test_one_source_network_has_its_quota_and_pays_with_its_own_farthest(
     assert kept & set(greedy) == set(greedy[:10])
 
 
+def test_while_there_is_room_a_fleet_behind_one_nat_is_kept_and_then_makes_room(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    limits = DHTLimits(records_per_source=10, records_max=100)
+    store = RecordStore(bytes(20), NodeSettings(clock, clock, bytes, limits=limits), counters)
+    randbytes = random.Random(7).randbytes
+    records = [sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(130)]
+    fleet, others = records[:60], records[60:]
+    for number, record in enumerate(fleet):
+        store.put(record.peer_id, record.encode(), b"fleet")
+        assert len(store) == min(number + 1, 50)
+    for number, record in enumerate(others):
+        store.put(record.peer_id, record.encode(), b"network %d" % number)
+    kept = set(store.keys())
+    assert {bytes(record.peer_id) for record in others} <= kept
+    of_fleet = sorted(bytes(record.peer_id) for record in fleet)
+    assert kept & set(of_fleet) == set(of_fleet[:10])
+
+
+def test_of_two_networks_over_their_quotas_the_greedier_makes_room(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    limits = DHTLimits(records_per_source=5, records_max=100)
+    store = RecordStore(bytes(20), NodeSettings(clock, clock, bytes, limits=limits), counters)
+    randbytes = random.Random(7).randbytes
+    sources = [b"greedy"] * 10 + [b"greedier"] * 30 + [b"network %d" % it for it in range(30)]
+    of_source = collections.defaultdict(set)
+    for source in sources:
+        record = sign(Identity.generate(randbytes), NOW, expiry=NOW + 60)
+        store.put(record.peer_id, record.encode(), source)
+        of_source[source].add(bytes(record.peer_id))
+    kept = set(store.keys())
+    assert of_source[b"greedy"] <= kept
+    assert len(kept & of_source[b"greedier"]) == 10
+    assert len(kept) == 50
+
+
 def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=3))
-    store = RecordStore(b"\xff" * 20, settings, counters)
+    store = half_full(clock, counters, sign, per_source=3, center=b"\xff" * 20)
     randbytes = random.Random(7).randbytes
     records = sorted(
         (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(6)),
@@ -344,8 +393,7 @@ def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
 def test_storing_anothers_record_later_does_not_have_it_thrown_out(
     clock: Clock, counters: collections.Counter[str], sign: Sign, networks: int
 ) -> None:
-    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=3))
-    store = RecordStore(b"\xff" * 20, settings, counters)
+    store = half_full(clock, counters, sign, per_source=3, center=b"\xff" * 20)
     randbytes = random.Random(7).randbytes
     victim, honest, *records = sorted(
         (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(3 + 3 * networks)),
@@ -364,8 +412,7 @@ def test_storing_anothers_record_later_does_not_have_it_thrown_out(
 def test_a_record_goes_with_the_quotas_of_all_whom_it_came_from(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=1))
-    store = RecordStore(b"\xff" * 20, settings, counters)
+    store = half_full(clock, counters, sign, per_source=1, center=b"\xff" * 20)
     randbytes = random.Random(7).randbytes
     farthest, *records = sorted(
         (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(3)),
@@ -376,14 +423,15 @@ def test_a_record_goes_with_the_quotas_of_all_whom_it_came_from(
     for source, record in zip((b"one", b"two"), records, strict=True):
         assert store.record(farthest.peer_id) == farthest
         store.put(record.peer_id, record.encode(), source)
-    assert set(store.keys()) == {bytes(record.peer_id) for record in records}
+    assert farthest.peer_id not in set(store.keys())
+    assert {bytes(record.peer_id) for record in records} <= set(store.keys())
+    assert len(store) == 50 + len(records)
 
 
 def test_what_this_node_stores_itself_counts_for_nobody_from_then_on(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_per_source=1))
-    store = RecordStore(b"\xff" * 20, settings, counters)
+    store = half_full(clock, counters, sign, per_source=1, center=b"\xff" * 20)
     randbytes = random.Random(7).randbytes
     own, others = sorted(
         (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(2)),
