@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextlib
 import logging
 import os
 from collections.abc import Coroutine, Iterable
@@ -74,6 +75,10 @@ class LookupServer(Server):  # type: ignore[misc]
         self._upkeep_task: asyncio.Task[None] | None = None
         self._joining: asyncio.Task[list[Contact]] | None = None
         self._rejoin_at = 0.0
+        self._listening = asyncio.Lock()
+        """Held while the socket is replaced: by a join, or because somebody asked for it."""
+        self._asked_for: tuple[str, int]
+        """Where to listen; the port is 0 if any will do."""
         self._was_cut_off = False
         """Whether this machine had no network when it last sent something: those who answered
         before may be gone by the time that it has one again."""
@@ -108,6 +113,11 @@ class LookupServer(Server):  # type: ignore[misc]
     async def listen(self, port: int, interface: str = "0.0.0.0") -> None:  # noqa: S104
         """Bind the socket and start the upkeep of the table. A node that is already listening
         moves to the new address. Raises :class:`InvalidConfig`."""
+        async with self._listening:
+            await self._move(port, interface)
+            self._asked_for = interface, port
+
+    async def _move(self, port: int, interface: str) -> None:
         old = self.transport
         try:
             # Not as upstream does it, which also logs an address where it may not listen at all.
@@ -183,6 +193,10 @@ class LookupServer(Server):  # type: ignore[misc]
     async def _join(self, addrs: tuple[SocketAddress, ...]) -> list[Contact]:
         router, asker = self.protocol.router, self.protocol.asker
         taken_before = asker.taken
+        if self._may_be_lost_in_a_router():
+            with contextlib.suppress(InvalidConfig):
+                await self.listen(0, self._asked_for[0])
+                self.counters["port_changed"] += 1
         known = self.bootstrappable_neighbors()
         seeds = self.protocol.acquaintances.seeds
         addresses = dict.fromkeys((*seeds, *addrs, *known, *router.former))
@@ -192,6 +206,15 @@ class LookupServer(Server):  # type: ignore[misc]
         self._adopt_fitting_id()
         self._schedule_rejoin(bool(len(router)))
         return await self.walks.find_nodes(self.node.id)
+
+    def _may_be_lost_in_a_router(self) -> bool:
+        """Whether nobody has answered for so long that another port is worth a try. A router may
+        hold on to where it once sent the packets of this one, such as a captive portal, or an
+        uplink that is gone; and it goes on to do so for as long as packets come. Nobody minds if
+        a client has another port."""
+        has_failed = self._rejoin_delay_s >= self._limits.rejoin_delay_max_s
+        is_client = not self.protocol.reachability.proven
+        return has_failed and is_client and not len(self.protocol.router) and not self._asked_for[1]
 
     async def _until_joined(self, greetings: set[asyncio.Task[Any]]) -> None:
         """Wait for all answers, or for the first and a little longer; but not for ever. Others may
@@ -312,10 +335,13 @@ class LookupServer(Server):  # type: ignore[misc]
             await asyncio.sleep(0)
         self._adopt_fitting_id()
         few = len(router) < self.ksize // 2 and not self.is_first
-        if self._was_cut_off or (few and self._settings.elapsed() >= self._rejoin_at):
+        # With nobody left, at once, however well the last join went.
+        is_due = not len(router) or self._settings.elapsed() >= self._rejoin_at
+        if self._was_cut_off or (few and is_due):
             await self.bootstrap()
         is_nearly_alone = len(router) < self.alpha
-        if is_nearly_alone or self._settings.elapsed() >= self._greet_at:
+        is_due = is_nearly_alone or self._settings.elapsed() >= self._greet_at
+        if len(router) and is_due:  # Otherwise all of them have just been greeted in vain.
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_lost_ones(self.alpha if is_nearly_alone else 1)
         if self._looked_around_serving is not self.protocol.reachability.proven and len(router):

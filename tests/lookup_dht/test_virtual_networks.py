@@ -17,6 +17,9 @@ from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
 from lookup_dht.wire.datagram import Method, Query, StoreStatus, encode_query
 from simulations.virtual import Host, Link, LogNormal, Network, run_in
+from simulations.virtual.datagram import DatagramTransport
+from simulations.virtual.nat import Endpoint
+from simulations.virtual.stream import StreamTransport
 
 Story = Callable[["Town"], Coroutine[None, None, None]]
 
@@ -278,6 +281,73 @@ def test_a_node_that_is_started_anew_again_and_again_is_one_of_those_that_hold_a
             sent.append(town.nodes[0].counters["sent_store"] - before)
             await town.restart(7)
         assert sent[-1] <= sent[0] + 2
+
+    tell(story)
+
+
+def test_a_node_that_has_lost_everybody_tries_ever_more_rarely_until_they_are_back() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(4)
+        host, node = town.hosts[3], town.nodes[3]
+        for other in town.hosts[:3]:
+            other.kill()
+        with pytest.raises(LookupFailed):
+            await host.run(node.resolve(town.identity().node_id))
+        await asyncio.sleep(60)
+        assert node.contacts == 0
+        before = node.counters["sent_ping"]
+        await asyncio.sleep(1200)
+        # Twice to each of three, every half a minute.
+        assert 150 <= node.counters["sent_ping"] - before <= 300
+        await town.restart(0)
+        await asyncio.sleep(40)
+        assert node.contacts == 1
+
+    tell(story)
+
+
+class ForgetfulUplink:
+    """On the lines of a router that goes on sending what comes from some ports to where it once
+    sent it, though nobody is there any more."""
+
+    def __init__(self) -> None:
+        self.lost: set[tuple[str, int]] = set()
+
+    def takes_datagram(self, socket: DatagramTransport, data: bytes, target: Endpoint) -> bool:
+        return socket.get_extra_info("sockname") in self.lost
+
+    def wrote(self, stream: StreamTransport, data: bytes) -> None:
+        pass
+
+    def takes(self, stream: StreamTransport, piece: object) -> bool:
+        return False
+
+
+def test_a_client_whose_port_leads_nowhere_any_more_takes_another() -> None:
+    async def story(town: Town) -> None:
+        town.network.tap = uplink = ForgetfulUplink()
+        await town.grow(5)
+        seeds = [str(node.address) for node in town.nodes[:3]]
+        clients = [
+            DHTLookup(
+                f"{host.addresses[0]}:0", seeds, server=False, unix_time=host.unix_time,
+                elapsed=host.elapsed, entropy=host.entropy,
+            )
+            for host in (town.network.host(f"client-{n}", f"13.0.{n}.1") for n in range(2))
+        ]  # fmt: skip
+        await asyncio.gather(*(client.start() for client in clients))
+        lost, well = clients
+        moving, staying = lost.address, [well.address, town.nodes[4].address]
+        for address in (moving, staying[1]):
+            uplink.lost.add((address.host, address.port))
+        await asyncio.sleep(3600)
+        assert lost.address != moving
+        assert lost.contacts >= 3
+        assert lost.counters["port_changed"] == 1
+        # Nobody else moves: neither a client that is well, nor a server that is not.
+        assert [well.address, town.nodes[4].address] == staying
+        for client in clients:
+            await client.close()
 
     tell(story)
 
