@@ -40,6 +40,9 @@ class AnsweringHost(Protocol):
     def best_path(self, peer_id: NodeId) -> Path | None:
         """Where to send to a peer now; None if there is no path to it."""
 
+    def paths_to(self, peer_id: NodeId) -> list[Path]:
+        """All paths to a peer, including those that only receive."""
+
     def answer_own(self, reply: bytes) -> None:
         """Deliver the reply to a query that this node sent to itself."""
 
@@ -158,6 +161,16 @@ class Answering:
         incoming._worker = None
         self.handlers.run(incoming)
 
+    def cancel(self, path: Path, reference: bytes) -> None:
+        """The asker does not want the reply any more."""
+        self.handlers.cancel(path.peer_id, reference)
+        for one in self._host.paths_to(path.peer_id):
+            reply = one.outbox.large_reply(reference)
+            if reply is not None:
+                # On a slow line, what the asker wants instead would wait beside it for minutes.
+                self._counters["reply cut off: its asker gave up"] += 1
+                one.take_back(reply)
+
     def _finds_room(self, path: Path | None, message: Query | Send) -> bool:
         if self._has_room(path, message):
             return True
@@ -213,7 +226,7 @@ class Answering:
                 self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
-        elif verdict is Verdict.GONE and path.outbox.holds_reply(reference):
+        elif verdict is Verdict.GONE and path.outbox.large_reply(reference) is not None:
             # The reply was not kept, but need not be: it is on its way.
             self._counters["reply not sent again: it is under way"] += 1
         elif verdict in (Verdict.GONE, DOUBTFUL):

@@ -429,6 +429,9 @@ class Asking:
                     exchange.on_soft_timeout()
                 continue
             self._free(exchange.peer_id, exchange)
+            if exchange.given:
+                # The peer knows when time is up, but not whether a large reply has arrived by then.
+                self._cancel_there(exchange)
             summary = f"no reply to {exchange.kind!r} from {exchange.peer_id} in time"
             told = f"{summary}; {self._how_it_stands(exchange, now_s)}"
             _end_in(exchange, HardTimeout(told, may_have_run=exchange.may_leave))
@@ -505,6 +508,9 @@ class Asking:
         if exchange.peer_id == self._me:
             self._host.cancel_own(exchange.reference)
             return
+        self._cancel_there(exchange)
+
+    def _cancel_there(self, exchange: PeerExchange) -> None:
         path = self._book.best_path(exchange.peer_id)
         if path is not None:
             path.queue_control(item(ItemType.CANCEL, exchange.reference))

@@ -204,6 +204,7 @@ class Engine:
     def _name_what_the_parts_ask_for(self) -> None:
         """Bind what the parts ask of their host: most of it is done by other parts."""
         self.best_path = self.book.best_path
+        self.paths_to = self.book.paths_to
         self.ask = self.asking.ask
         self.settled = self.exchanges.settled
         self.settled_except = self.exchanges.settled_except

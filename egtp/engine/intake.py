@@ -55,7 +55,7 @@ class Intake:
             ItemType.CHUNKS_END: lambda path, data, _: path.end_chunks(data),
             ItemType.SETTLED_EXCEPT: self._take_settled_except,
             ItemType.WORKING: lambda path, data, _: asking.received_working(path.peer_id, data),
-            ItemType.CANCEL: lambda path, data, _: answering.handlers.cancel(path.peer_id, data),
+            ItemType.CANCEL: lambda path, data, _: answering.cancel(path, data),
             ItemType.PING: self._take_ping,
             ItemType.PONG: lambda path, data, _: path.pong(data),
             ItemType.RECORD: lambda path, data, _: records.came_pushed(path.peer_id, data),

@@ -92,6 +92,11 @@ class _Chunking:
         return message[start:end] if start >= 0 else b"".join((self.age, message[:end]))
 
 
+def _answers(outgoing: Outgoing, reference: bytes) -> bool:
+    message = outgoing.message
+    return type(message) is LargeMessage and message.refers_to == reference
+
+
 class Outbox:
     """Invariants: :attr:`waiting_bytes` is the sum of what has yet to leave the queues; the
     messages of which some chunks have left are together no larger than ``reassembly_bytes_max``,
@@ -342,11 +347,16 @@ class Outbox:
         """Whether any part of a message has yet to leave."""
         return outgoing.queued or any(one.outgoing is outgoing for one in self._begun)
 
-    def holds_reply(self, reference: bytes) -> bool:
-        """Whether any part of a large reply to the query of that reference has yet to leave."""
-        waiting = [one.message for one in self._chunked if one.queued]
-        waiting += [chunking.outgoing.message for chunking in self._begun]
-        return any(type(one) is LargeMessage and one.refers_to == reference for one in waiting)
+    def large_reply(self, reference: bytes) -> Outgoing | None:
+        """The large reply to the query of that reference; None unless any part of it has yet to
+        leave."""
+        for chunking in self._begun:
+            if _answers(chunking.outgoing, reference):
+                return chunking.outgoing
+        for outgoing in self._chunked:
+            if outgoing.queued and _answers(outgoing, reference):
+                return outgoing
+        return None
 
     def drop_unread(self) -> int:
         """Take back what others made this node say or pass on: replies and packets. What this node

@@ -47,6 +47,11 @@ class PeerBook:
         peer = self.find(peer_id)
         return None if peer is None else peer.best_path
 
+    def paths_to(self, peer_id: NodeId) -> list[Path]:
+        """All paths to a peer, including those that only receive."""
+        peer = self.find(peer_id)
+        return [] if peer is None else peer.paths
+
     def get(self, peer_id: NodeId) -> Peer:
         """The peer, created if it is not known yet, and now the most recently used."""
         peer = self._peers.pop(peer_id, None)

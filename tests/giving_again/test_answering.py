@@ -76,6 +76,9 @@ class Recorder:
     def best_path(self, _: NodeId) -> Path | None:
         return None
 
+    def paths_to(self, _: NodeId) -> list[Path]:
+        return []
+
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         raise AssertionError(gone, reply)
 

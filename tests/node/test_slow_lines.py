@@ -7,7 +7,7 @@ from contextlib import suppress
 
 import pytest
 
-from egtp import Node
+from egtp import HardTimeout, Incoming, Node
 from simulations.virtual import Link, Uniform
 from tests.lab import Lab, in_lab
 
@@ -71,5 +71,36 @@ def test_a_line_that_loses_packets_carries_as_much_as_it_did_before() -> None:
         lab.hosts[asker].degrade(wifi)
         body = bytes(3_000_000)
         assert await lab.query(asker, asked.node_id, body=body, hard_timeout_s=25) == body
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+@pytest.mark.parametrize("gives_up", ["when time is up", "when it is cancelled"])
+def test_a_reply_that_its_asker_gave_up_leaves_the_line_to_the_next(
+    gives_up: str, *, relayed: bool
+) -> None:
+    """All of it was sent to the end, beside whatever was asked next: who fetches pieces, and asks
+    again for those that are late, got fewer and fewer through."""
+
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed=relayed)
+
+        async def give(query: Incoming) -> bytes:
+            return bytes(int(query.body))
+
+        asked.handle("give", give, idempotent=True)
+        lab.hosts[asked].degrade(Link(latency=0.05, bandwidth_bytes_per_s=20_000))
+        late = await lab.open_query(asker, asked.node_id, "give", b"1000000", hard_timeout_s=10)
+        if gives_up == "when time is up":
+            with pytest.raises(HardTimeout):
+                await late
+        else:
+            await asyncio.sleep(10)
+            late.cancel()
+        began_s = lab.now_s
+        await lab.query(asker, asked.node_id, "give", b"200000", hard_timeout_s=60)
+        assert lab.now_s - began_s < 1.3 * 200_000 / 20_000
+        assert asked.counters["reply cut off: its asker gave up"] == 1
 
     in_lab(Lab, story)
