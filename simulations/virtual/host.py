@@ -103,6 +103,9 @@ class Host:
         meanwhile. Cancelling the task cancels the work; a machine that is asleep does so when it
         wakes up, which :meth:`run` does not wait for.
         """
+        given: object = work
+        if not isinstance(given, Coroutine):
+            raise TypeError(f"a machine runs a coroutine, such as node.start(), not {given!r}")
         if not self.is_up:
             work.close()
             raise HostDown(f"{self.name} is down")

@@ -358,3 +358,15 @@ def test_a_machine_tells_who_it_is() -> None:
     alice = network.host("alice", ALICE, "2001:db8::1")
     assert repr(alice) == "Host('alice', 192.0.2.1, 2001:db8::1)"
     assert repr(network.story) == "Host('the story', no address)"
+
+
+@pytest.mark.parametrize("work", [None, print], ids=["what a function returned", "a function"])
+def test_a_machine_that_is_given_no_coroutine_says_so(work: Any) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE)
+        with pytest.raises(TypeError, match="a machine runs a coroutine"):
+            alice.spawn(work)
+        with pytest.raises(TypeError, match="a machine runs a coroutine"):
+            await alice.run(work)
+
+    simulate(story)
