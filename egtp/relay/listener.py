@@ -185,6 +185,7 @@ class RelayListener:
     def _failed(self, candidate: _Candidate, kind: str, reason: str) -> None:
         """Leave a relay alone for a while, for longer each time."""
         pause_s = min(RETRY_FIRST_S * 2 ** min(candidate.failures, 16), RETRY_MAX_S)
+        pause_s *= self._share_of_pause(candidate)
         candidate.failures += 1
         candidate.retry_at_s = self._host.now() + pause_s
         self._counters[f"relay lease failed: {kind}"] += 1
@@ -194,6 +195,13 @@ class RelayListener:
                 self._observer(event)
             else:
                 log.warning("%s", event)
+
+    def _share_of_pause(self, candidate: _Candidate) -> float:
+        """From a half to 1, different for each node and each time. All clients of a relay lose it
+        at the same moment: if all of them tried again at the same moments, too, a relay that is
+        back would have to turn many of them away."""
+        seed = b"%b%b%d" % (self._me, candidate.relay_id, candidate.failures)
+        return 0.5 + sha256(seed).digest()[0] / 510
 
     async def _ask_for_lease(self, relay_id: NodeId) -> int:
         body = encode_lease(int(self._lease_s))

@@ -47,10 +47,10 @@ def test_a_relay_that_grants_a_lease_and_hangs_up_is_left_alone_for_longer_each_
         node = await lab.node(listens=False, discovery=client_of(relay))
         await asyncio.sleep(240)
         pauses = [later - sooner for sooner, later in pairwise(granted)]
-        expected = [0, 1, 2, 4, 8, 16, 32, 60, 60]
-        assert len(pauses) in (8, 9)
+        expected = [0, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+        assert 8 <= len(pauses) <= len(expected)
         for pause_s, expected_s in zip(pauses, expected, strict=False):
-            assert expected_s <= pause_s < expected_s + after_s + 0.5
+            assert expected_s / 2 <= pause_s < expected_s + after_s + 0.5
         assert node.counters["relay lease failed: hung up at once"] == len(granted) - 1
 
     in_lab(Lab, story)
