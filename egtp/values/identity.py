@@ -34,7 +34,10 @@ KEY_BYTES: Final = 32
 Entropy = Callable[[int], bytes]
 """Returns as many unpredictable bytes as asked for, like ``os.urandom``."""
 
+SIGNATURE_BYTES: Final = 64
+
 _SIGNABLE: Final = re.compile(rb"4:salt|EGTP1 [!-~]+\0")
+_PURPOSE: Final = re.compile(r"[a-z0-9._-]{1,64}")
 
 _FIELD_PRIME: Final = 2**255 - 19
 # The y coordinates of the eight points of small order (two of order eight, up to the sign of x).
@@ -99,6 +102,18 @@ class NodeId(bytes):
                 f"a peerId is 32 characters of base32 (a-z, 2-7), not {text!r}"
             ) from None
 
+    def has_signed(self, purpose: str, data: bytes, signature: bytes) -> bool:
+        """Whether ``signature`` comes from this node's :meth:`Identity.sign_for` with the same
+        purpose and data. False for whatever else a stranger may send. Takes about 0.1 ms."""
+        key = signature[:KEY_BYTES]
+        if len(signature) != KEY_BYTES + SIGNATURE_BYTES or NodeId.of_key(key) != self:
+            return False
+        try:
+            check_key(key)
+        except InvalidRecord:
+            return False
+        return verify(key, signature[KEY_BYTES:], _tagged(purpose, data))
+
     def __str__(self) -> str:
         return base64.b32encode(self).decode("ascii").lower()
 
@@ -126,6 +141,15 @@ def verify(key: bytes, signature: bytes, message: bytes) -> bool:
     except (InvalidSignature, ValueError):
         return False
     return True
+
+
+def _tagged(purpose: str, data: bytes) -> bytes:
+    """What is signed for an application: nothing that EGTP itself signs begins like this."""
+    if not _PURPOSE.fullmatch(purpose):
+        raise LocalProtocolError(
+            f"a purpose has 1 to 64 of the characters a-z 0-9 . _ -, unlike {purpose!r:.80}"
+        )
+    return b"EGTP1 app." + purpose.encode("ascii") + b"\0" + data
 
 
 class Identity:
@@ -167,6 +191,19 @@ class Identity:
         if not _SIGNABLE.match(buffer):
             raise LocalProtocolError("the identity key signs records and tagged buffers only")
         return self.signing_key.sign(buffer)
+
+    def sign_for(self, purpose: str, data: bytes) -> bytes:
+        """Sign data of your application that others pass on. Returns 96 bytes, with which
+        :meth:`NodeId.has_signed` tells anybody that this node has signed it.
+
+        (What one peer tells another in a query needs no signature: ``query.peer_id`` is proven.)
+
+        :param purpose: what it is, such as ``"notebook.entry"``: 1 to 64 of a-z 0-9 . _ -. A
+            signature for one purpose is none for another.
+
+        Raises :class:`LocalProtocolError` for another purpose.
+        """
+        return self.key + self.sign(_tagged(purpose, data))
 
     def __repr__(self) -> str:
         return f"Identity({self.node_id})"

@@ -7,6 +7,7 @@ import copy
 import hashlib
 import os
 import pickle
+import random
 from typing import Any
 
 import pytest
@@ -347,3 +348,54 @@ def test_nothing_printed_shows_a_secret() -> None:
 def test_an_identity_equals_itself_only() -> None:
     """Comparing identities by their secrets would invite comparing secrets."""
     assert Identity.generate(lambda _: b"s" * 32) != Identity.generate(lambda _: b"s" * 32)
+
+
+@given(st.binary(max_size=100), st.from_regex(r"[a-z0-9._-]{1,64}", fullmatch=True))
+def test_what_a_node_has_signed_for_an_app_is_its_and_for_that_purpose_only(
+    data: bytes, purpose: str
+) -> None:
+    ann, ben = Identity.generate(bytes), Identity.generate(random.Random(1).randbytes)
+    signature = ann.sign_for(purpose, data)
+    assert len(signature) == 96
+    assert ann.node_id.has_signed(purpose, data, signature)
+    assert not ben.node_id.has_signed(purpose, data, signature)
+    assert not ann.node_id.has_signed(purpose, data + b"!", signature)
+    assert not ann.node_id.has_signed("another." + purpose[:50], data, signature)
+
+
+@given(st.binary(max_size=100))
+def test_what_a_stranger_sends_as_a_signature_is_none(signature: bytes) -> None:
+    ann = Identity.generate(bytes)
+    assert not ann.node_id.has_signed("note", b"data", signature)
+
+
+@given(st.integers(0, 95), st.integers(1, 255))
+def test_a_signature_with_one_byte_changed_is_none(place: int, by: int) -> None:
+    ann = Identity.generate(bytes)
+    signature = bytearray(ann.sign_for("note", b"data"))
+    signature[place] ^= by
+    assert not ann.node_id.has_signed("note", b"data", bytes(signature))
+
+
+@pytest.mark.parametrize("key", sorted(SMALL_ORDER_KEYS | NON_CANONICAL_SMALL_ORDER_KEYS))
+def test_nobody_has_signed_anything_with_a_key_that_everybody_can_sign_with(key: str) -> None:
+    """The constant signature that passes for any message under a key of small order."""
+    weak = bytes.fromhex(key)
+    signature = weak + bytes.fromhex("01" + 31 * "00" + 32 * "00")
+    assert not NodeId.of_key(weak).has_signed("note", b"data", signature)
+
+
+@pytest.mark.parametrize("purpose", ["", "Note", "a b", "a\0", "x" * 65, "\u00e4"])
+def test_a_purpose_has_the_form_of_a_kind(purpose: str) -> None:
+    ann = Identity.generate(bytes)
+    with pytest.raises(LocalProtocolError, match="a purpose has 1 to 64 of the characters"):
+        ann.sign_for(purpose, b"")
+
+
+def test_signatures_for_apps_have_frozen_bytes(vectors: dict[str, Any]) -> None:
+    frozen = vectors["app_signature"]
+    seed = bytes.fromhex(vectors["identities"]["alice"]["signing_seed"])
+    alice = Identity.generate(lambda size: seed[:size])
+    signature = alice.sign_for(frozen["purpose"], bytes.fromhex(frozen["data"]))
+    assert signature.hex() == frozen["signature"]
+    assert alice.key.hex() == vectors["identities"]["alice"]["identity_key"]

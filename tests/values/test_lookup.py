@@ -480,7 +480,8 @@ async def test_a_service_that_cancels_itself_or_answers_nothing_is_one_that_fail
     assert await both.resolve(alice.node_id) == good.answer
     assert [record async for record in both.resolve_stream(alice.node_id)] == [good.answer]
     assert await both.publish(made(alice, 4)) == Published(1, 1)
-    assert len(told) == 3
+    # What resolve() and resolve_stream() fail with is the same, and told once.
+    assert 0 < len(told) == len(set(map(str, told))) <= 2
 
 
 def test_several_services_are_services_with_time_to_answer() -> None:
