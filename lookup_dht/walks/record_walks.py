@@ -300,7 +300,9 @@ class RecordWalks:
         """Give records to new contacts of the table that are closer to their keys."""
         router, host_of = self._protocol.router, self._settings.host_of
         newcomers, router.newcomers = router.newcomers, {}
-        met = [(host_of(newcomer.address), newcomer) for newcomer in newcomers.values()]
+        # Of an address, the latest only: a node that has just learned where it is has another id.
+        latest = {newcomer.address: newcomer for newcomer in newcomers.values()}
+        met = [(host_of(address), newcomer) for address, newcomer in latest.items()]
         await self._give_to_all(self._newcomers.met(met, self._settings.elapsed()))
 
     async def hand_over_again(self) -> None:

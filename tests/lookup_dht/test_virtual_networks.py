@@ -285,6 +285,33 @@ def test_a_node_that_is_started_anew_again_and_again_is_one_of_those_that_hold_a
     tell(story)
 
 
+def test_a_bootstrap_node_that_has_lost_its_state_is_given_records_though_its_id_changes() -> None:
+    """It listens everywhere, so it is told its address by those that it joins, and then takes an id
+    that fits. They know it from the first on, since they name it as a bootstrap node."""
+
+    async def story(town: Town) -> None:
+        for number in range(4):
+            town.add(f"2{number}.1.0.1")  # Two networks are to tell it its address.
+            await town.hosts[number].run(town.nodes[number].start())
+        peers = [town.identity() for _ in range(20)]
+        for peer in peers:
+            assert await town.publish(3, town.sign(peer, 5)) >= 2
+        await asyncio.sleep(600)
+        host = town.hosts[1]
+        host.kill()
+        seeds = [f"{it.addresses[0]}:9000" for it in town.hosts if it is not host]
+        town.nodes[1] = node = DHTLookup(
+            "0.0.0.0:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
+            entropy=host.entropy,
+        )  # fmt: skip
+        await host.run(node.start())
+        await asyncio.sleep(60)
+        assert node.counters["node_id_changed"] == 1
+        assert len(node._node.storage) >= 10
+
+    tell(story)
+
+
 def test_a_node_that_has_lost_everybody_tries_ever_more_rarely_until_they_are_back() -> None:
     async def story(town: Town) -> None:
         await town.grow(4)
