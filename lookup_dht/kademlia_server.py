@@ -340,8 +340,8 @@ class LookupServer(Server):  # type: ignore[misc]
         if self._was_cut_off or (few and is_due):
             await self.bootstrap()
         is_nearly_alone = len(router) < self.alpha
-        is_due = is_nearly_alone or self._settings.elapsed() >= self._greet_at
-        if len(router) and is_due:  # Otherwise all of them have just been greeted in vain.
+        greets = is_nearly_alone or self._settings.elapsed() >= self._greet_at
+        if len(router) and greets:  # Otherwise all of them have just been greeted in vain.
             self._greet_at = self._settings.elapsed() + self._limits.greet_interval_s
             await self._greet_lost_ones(self.alpha if is_nearly_alone else 1)
         if self._looked_around_serving is not self.protocol.reachability.proven and len(router):

@@ -49,12 +49,19 @@ def store(clock: Clock, counters: collections.Counter[str]) -> RecordStore:
     return RecordStore(bytes(20), settings, counters)
 
 
+def with_quota(
+    clock: Clock, counters: collections.Counter[str], per_source: int, center: bytes = bytes(20)
+) -> RecordStore:
+    """A store with room for a hundred records."""
+    limits = DHTLimits(records_per_source=per_source, records_max=100)
+    return RecordStore(center, NodeSettings(clock, clock, bytes, limits=limits), counters)
+
+
 def half_full(
     clock: Clock, counters: collections.Counter[str], sign: Sign, *, per_source: int, center: bytes
 ) -> RecordStore:
-    """A store of which half is taken, by one record each of fifty networks."""
-    limits = DHTLimits(records_per_source=per_source, records_max=100)
-    store = RecordStore(center, NodeSettings(clock, clock, bytes, limits=limits), counters)
+    """The same, of which half is taken, by one record each of fifty networks."""
+    store = with_quota(clock, counters, per_source, center)
     for number in range(50):
         identity = Identity.generate(random.Random(f"network {number}").randbytes)
         record = sign(identity, NOW, expiry=NOW + DAY)
@@ -337,8 +344,7 @@ def test_one_source_network_has_its_quota_and_pays_with_its_own_farthest(
 def test_while_there_is_room_a_fleet_behind_one_nat_is_kept_and_then_makes_room(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    limits = DHTLimits(records_per_source=10, records_max=100)
-    store = RecordStore(bytes(20), NodeSettings(clock, clock, bytes, limits=limits), counters)
+    store = with_quota(clock, counters, 10)
     randbytes = random.Random(7).randbytes
     records = [sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(130)]
     fleet, others = records[:60], records[60:]
@@ -356,8 +362,7 @@ def test_while_there_is_room_a_fleet_behind_one_nat_is_kept_and_then_makes_room(
 def test_of_two_networks_over_their_quotas_the_greedier_makes_room(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
-    limits = DHTLimits(records_per_source=5, records_max=100)
-    store = RecordStore(bytes(20), NodeSettings(clock, clock, bytes, limits=limits), counters)
+    store = with_quota(clock, counters, 5)
     randbytes = random.Random(7).randbytes
     sources = [b"greedy"] * 10 + [b"greedier"] * 30 + [b"network %d" % it for it in range(30)]
     of_source = collections.defaultdict(set)

@@ -187,3 +187,25 @@ async def test_r15_a_call_on_another_loop_raises_at_once(
         outcomes = threads.submit(elsewhere).result()
     assert [type(outcome) for outcome in outcomes] == [WrongLoop] * 5
     await node.publish(record)
+
+
+async def test_a_lost_client_that_gets_no_other_port_goes_on_with_its_own(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = DHTLimits(reply_timeout_min_s=0.01, reply_timeout_max_s=0.01)
+    node = await start("127.0.5.9:9", server=False, limits=limits)
+    address, greeted = node.address, node.counters["sent_ping"]
+    node._node._rejoin_delay_s = limits.rejoin_delay_max_s
+
+    async def refused(*_: object, **__: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_datagram_endpoint", refused)
+    assert await node._node.bootstrap() == []
+    assert node.address == address
+    assert node.counters["sent_ping"] > greeted
+    assert node.counters["port_changed"] == 0
+    monkeypatch.undo()
+    await node._node.bootstrap()
+    assert node.address != address
+    assert node.counters["port_changed"] == 1
