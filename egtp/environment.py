@@ -10,11 +10,13 @@ import contextlib
 import functools
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, repeat
 from typing import Any, Final
 
 from egtp.values.identity import Entropy
@@ -128,6 +130,7 @@ class Environment:
     stands still until the event loop sleeps: the node then never polls."""
 
 
+_NONCE: Final = struct.Struct(f"{NONCE_BYTES}s")
 NONCES_AT_FIRST: Final = 16
 NONCES_AT_A_TIME: Final = 256
 """Four KiB, which who asks little does not need."""
@@ -136,9 +139,6 @@ NONCES_AT_A_TIME: Final = 256
 def nonces(entropy: Entropy) -> Iterator[bytes]:
     """Nonces of messages, unique for ever (R1), taken from entropy in larger pieces: asking the
     system for each costs more than all the rest of making a message."""
-    count = NONCES_AT_FIRST
-    while True:
-        stock = entropy(count * NONCE_BYTES)
-        for end in range(NONCE_BYTES, count * NONCE_BYTES + 1, NONCE_BYTES):
-            yield stock[end - NONCE_BYTES : end]
-        count = NONCES_AT_A_TIME
+    counts = chain((NONCES_AT_FIRST,), repeat(NONCES_AT_A_TIME))
+    stocks = (_NONCE.iter_unpack(entropy(count * NONCE_BYTES)) for count in counts)
+    return chain.from_iterable(chain.from_iterable(stocks))

@@ -153,10 +153,10 @@ def parse_sealed(plaintext: bytes) -> Sealed:
     position = PREFIX_BYTES
     length: int
     while position < end:
-        if end - position >= MESSAGE_HEAD_BYTES and plaintext[position] == MESSAGE:
+        if end - position >= MESSAGE_HEAD_BYTES:
             # Nearly all items are messages, so read those in one step.
-            _, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
-            if length >= AGE_BYTES:
+            kind, length, age_ms = _MESSAGE.unpack_from(plaintext, position)
+            if kind == MESSAGE and length >= AGE_BYTES:
                 start, position = position + MESSAGE_HEAD_BYTES, position + ITEM_HEAD_BYTES + length
                 if position > end:
                     raise InvalidPacket("an item longer than its packet")

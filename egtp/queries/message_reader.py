@@ -14,7 +14,6 @@ from egtp.values.bodies import body_at
 from egtp.values.canonical import INTEGER_16, pack
 from egtp.values.message import (
     QUERY_HEAD,
-    REPLY_HEAD,
     SEND_HEAD,
     Message,
     Query,
@@ -44,19 +43,16 @@ class MessageReader:
 
     def read(self, data: bytes) -> Message:
         """Raises :class:`InvalidMessage`."""
-        if len(data) > 32 and data[20] == NIL:
-            head = data[:4]
-            if head == QUERY_HEAD:
-                message: Message | None = self._read_query(data)
-            elif head == SEND_HEAD:
-                message = self._read_send(data)
-            else:
-                message = None
-            if message is not None:
-                return message
-        elif data[:4] == REPLY_HEAD:
-            return decode_message(data)
-        return self._decode(data)
+        if len(data) <= 32:
+            return self._decode(data)
+        if data[20] != NIL:
+            return decode_message(data)  # a reply, if anything
+        head = data[:4]
+        if head == QUERY_HEAD:
+            message: Message | None = self._read_query(data)
+        else:
+            message = self._read_send(data) if head == SEND_HEAD else None
+        return self._decode(data) if message is None else message
 
     def _read_query(self, data: bytes) -> Query | None:
         form = data[21]

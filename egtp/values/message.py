@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 import hashlib
 import re
+import struct
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
 
@@ -35,6 +36,7 @@ NONCE_BYTES: Final = 16
 QUERY_HEAD: Final = b"\x98\x01\xc4\x10"
 REPLY_HEAD: Final = b"\x95\x02\xc4\x10"
 REFERENCE_HEAD: Final = b"\xc4\x20"
+_REPLY: Final = struct.Struct(f"{NONCE_BYTES}s2s32sB")
 REPLY_BODY_AT: Final = 55
 SEND_HEAD: Final = b"\x96\x03\xc4\x10"
 U32_LIMIT: Final = 2**32
@@ -128,10 +130,11 @@ def decode_message(data: bytes) -> Message:
     head = data[:4]
     if head == REPLY_HEAD:
         # All fields but the last have a fixed length.
-        if len(data) > REPLY_BODY_AT + 1 and data[20:22] == REFERENCE_HEAD and data[54] < 128:
+        if len(data) > REPLY_BODY_AT + 1:
+            nonce, reference_head, reference, code = _REPLY.unpack_from(data, 4)
             body = body_at(data, REPLY_BODY_AT)
-            if body is not None:
-                return _new(Reply, (data[4:20], data[22:54], data[54], body))
+            if reference_head == REFERENCE_HEAD and code < 128 and body is not None:
+                return _new(Reply, (nonce, reference, code, body))
         raise InvalidMessage("message: not the canonical form of a reply")
     try:
         fields = decode_with_body(data)
