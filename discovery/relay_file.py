@@ -23,10 +23,10 @@ from egtp.values.identity import NodeId
 __all__ = ["FILE_BYTES_MAX", "RELAYS_MAX", "parse_relay_file"]
 
 FILE_BYTES_MAX: Final = 2**20
-"""Far more than any list that a person maintains; a larger file must be the wrong one."""
+"""The largest file that is read: far more than any list that a person maintains."""
 
 RELAYS_MAX: Final = 1000
-"""Verifying this many records blocks the event loop for about a tenth of a second."""
+"""The most relays that a file may list: verifying their records takes a tenth of a second."""
 
 _QUOTED_CHARACTERS_MAX: Final = 60
 

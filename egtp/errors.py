@@ -112,6 +112,7 @@ class FastFail(EgtpError, ConnectionError):
     """
 
     may_have_run = False
+    """Nothing left this machine."""
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class OutcomeUnknown(EgtpError):
     the peer was restarted after it had been given the query."""
 
     may_have_run = True
+    """Nobody can know."""
 
 
 class NodeClosed(EgtpError):
@@ -170,7 +172,9 @@ class HandlerFailed(EgtpError):
     def __init__(self, code: int, body: bytes = b"", summary: str = "") -> None:
         super().__init__(summary or f"the answer is code {code}")
         self.code = code
+        """A :class:`ReplyCode`, or a code of the application's own."""
         self.body = body
+        """What the handler sent beside the code."""
 
     @property
     def may_have_run(self) -> bool:

@@ -32,7 +32,6 @@ __all__ = [
     "RecordNotPublished",
     "RecordPublished",
     "SearchFailed",
-    "guarded",
 ]
 
 
@@ -138,6 +137,7 @@ Event: TypeAlias = (
     | LeaseNotGranted
     | SearchFailed
 )
+"""What an observer may be told."""
 """Everything that an observer can be told."""
 Observer: TypeAlias = Callable[[Event], None]
 """A function that is called with each event."""

@@ -173,6 +173,7 @@ class RelayStrat:
 
 
 CommStrat: TypeAlias = TCPStrat | RelayStrat
+"""A way to reach a peer, as records list them."""
 
 
 @dataclass(frozen=True, slots=True)
