@@ -106,9 +106,6 @@ class FastFail(EgtpError, ConnectionError):
 
     This is decided from what this machine knows: no peer or relay can cause it wrongly. The message
     certainly had no effect, so the caller may do anything, including trying again.
-
-    ``reason`` is a :class:`FastFailReason`; ``attempts`` has an :class:`Attempt` for each strategy
-    that was tried or passed over and for each lookup; ``summary`` says it in words.
     """
 
     may_have_run = False
@@ -122,8 +119,11 @@ class FastFail(EgtpError, ConnectionError):
     ) -> None:
         super().__init__(summary)
         self.summary = summary
+        """What happened, in words."""
         self.attempts = attempts
+        """An :class:`Attempt` for each strategy tried or passed over, and for each lookup."""
         self.reason = reason
+        """The :class:`FastFailReason`, to tell cases apart."""
 
     def __str__(self) -> str:
         return "; ".join([self.summary, *map(str, self.attempts)])
@@ -236,11 +236,12 @@ class LookupFailure(enum.Enum):
 
 
 class LookupFailed(EgtpError):
-    """A lookup service has no usable record; ``reason`` is a :class:`LookupFailure`."""
+    """A lookup service has no usable record."""
 
     def __init__(self, reason: LookupFailure, summary: str = "") -> None:
         super().__init__(summary or reason.value)
         self.reason = reason
+        """The :class:`LookupFailure`."""
 
 
 class PublishFailed(EgtpError):

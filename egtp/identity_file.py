@@ -49,9 +49,11 @@ class IdentityFile:
 
     def __init__(self, path: Path, identity: Identity, lock: IO[bytes]) -> None:
         self.path: Final = path
+        """The path that it was opened by."""
         # Of the file itself: by whatever link it is opened, its numbers are the same.
         self._sequence_path: Final = _sequence_path(path.resolve())
         self.identity: Final = identity
+        """The keys in it."""
         self._lock = lock
         self._process = process_id()
 

@@ -249,6 +249,7 @@ class LookupChain:
         self._services: Final = services
         self._raised: Final = Repetitions()
         self.publish_timeout_s: Final = publish_timeout_s
+        """Seconds that each service may take to store a record."""
 
     async def resolve(
         self, peer_id: NodeId, *, newer_than: int = 0, fresh: bool = False

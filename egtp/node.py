@@ -125,7 +125,9 @@ class Node:
         check_dial_from(dial_from)
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
         self.identity: Final = identity.identity if isinstance(identity, IdentityFile) else identity
+        """The keys of this node."""
         self.config: Final = config or NodeConfig()
+        """The settings of this node."""
         self._environment = environment or Environment(
             local_addresses=local_addresses, open_files_max=open_files_max, give_way=give_way
         )

@@ -84,12 +84,14 @@ class Friends:
         Raises :class:`InvalidConfig`, or :class:`LocalProtocolError` for what is not a peerId.
         """
         self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
+        """The friends that are told this node's record."""
         if len(self.told) > FRIENDS_MAX:
             raise InvalidConfig(f"a node can have at most {FRIENDS_MAX} friends")
         check_yes_or_no(announce=announce)
         check_count(0, strangers_max=strangers_max)
         check_seconds(timeout_s=timeout_s)
         self.announced: Final = self.told if announce else ()
+        """Those of them that this node's record names."""
         self._friends_of = {
             NodeId(peer_id): tuple(map(NodeId, friends))
             for peer_id, friends in (friends_of or {}).items()

@@ -55,24 +55,32 @@ def cell(text: str) -> str:
 
 
 def attributes(tree: ast.ClassDef) -> Iterator[tuple[str, str]]:
-    """What a class says of its fields: each with its type, and the text below it."""
-    made = [one for one in tree.body if isinstance(one, ast.FunctionDef) and one.name == "__init__"]
-    for body in (tree.body, *(one.body for one in made)):
-        for field, below in pairwise([*body, ast.Pass()]):
-            text = ""
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                text = str(below.value.value)
-            if isinstance(field, ast.AnnAssign):
-                target: ast.expr = field.target
-                kind = ast.unparse(field.annotation)
-            elif isinstance(field, ast.Assign):
-                target, kind = field.targets[0], ""
-            else:
-                continue
-            name = target.attr if isinstance(target, ast.Attribute) else ast.unparse(target)
-            kind = re.sub(r"^(?:Final|ClassVar)(?:\[(.*)\])?$", r"\1", kind)
-            if not name.startswith("_") and (text or body is tree.body):
-                yield (f"{name}: {kind}" if kind else name), text
+    """What a class says of its fields, and of what its ``__init__`` sets: each with its type, if it
+    is named, and the text below it."""
+    yield from fields(tree.body, "")
+    for method in tree.body:
+        if isinstance(method, ast.FunctionDef) and method.name == "__init__":
+            for use, text in fields(method.body, "self."):
+                assert text, f"{tree.name}.{use} says nothing"
+                yield use, text
+
+
+def fields(body: list[ast.stmt], of: str) -> Iterator[tuple[str, str]]:
+    for field, below in pairwise([*body, ast.Pass()]):
+        if isinstance(field, ast.AnnAssign):
+            target, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+        elif isinstance(field, ast.Assign):
+            target, kind = ast.unparse(field.targets[0]), ""
+        else:
+            continue
+        name = target.removeprefix(of)
+        if target != of + name or not name.isidentifier() or name.startswith("_"):
+            continue
+        kind = re.sub(r"^Final(?:\[(.*)\])?$", r"\1", kind)
+        text = ""
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            text = str(below.value.value)
+        yield (f"{name}: {kind}" if kind else name), text
 
 
 def call(name: str, function: Any, *, bound: bool = True) -> str:
