@@ -147,7 +147,10 @@ class Upkeep:
         direct, best = peer.direct, peer.best_path
         for path in peer.paths:
             is_relays = is_relay and path is peer.direct
-            is_wanted = waited_for or is_relays or self._needs_life(path, now)
+            # Asked on and on, a superseded path would never be quiet, and stay for as long as
+            # queries are open: it is asked only if nothing has come on it since.
+            is_waited_for = waited_for and path.heard_s <= peer.superseded.get(path, math.inf)
+            is_wanted = is_waited_for or is_relays or self._needs_life(path, now)
             if not (is_wanted or path.silence.is_asked):
                 continue
             allowed_s = self._config.silent_path_s

@@ -472,3 +472,33 @@ def test_nobody_is_bothered_on_paths_that_nobody_waits_for() -> None:
         assert network.trace.entries == before
 
     simulate(story, seed=3)
+
+
+def test_a_superseded_path_ends_though_a_query_is_open_all_the_time() -> None:
+    """Asked for a sign of life again and again, it would never be quiet."""
+
+    async def story(network: Network) -> None:
+        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
+        renews = NodeConfig(silent_path_s=SILENT_S, rekey_s=4.0)
+        asker = node_on(one, lookup, events.append, renews)
+        answerer = node_on(two, lookup)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        ran = 0
+
+        async def sleep(query: Incoming) -> bytes:
+            nonlocal ran
+            ran += 1
+            await asyncio.sleep(40)
+            return query.body
+
+        answerer.handle("sleep", sleep)
+        query = one.spawn(asker.query(answerer.node_id, "sleep", b"1", hard_timeout_s=60))
+        await asyncio.sleep(20)
+        assert len([event for event in events if isinstance(event, PathOpened)]) == 2
+        assert [type(event) for event in events].count(PathLost) == 1
+        assert await query == b"1"
+        assert ran == 1
+
+    simulate(story, seed=1)
