@@ -10,6 +10,7 @@ from typing import Any
 
 import msgpack
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
@@ -114,7 +115,7 @@ def with_bytes(value: Any) -> Any:
 
 
 def test_every_frozen_value_has_its_bytes_and_back(vectors: dict[str, Any]) -> None:
-    assert len(vectors["values"]) == 18
+    assert len(vectors["values"]) == 21
     for frozen in vectors["values"].values():
         value, data = with_bytes(frozen["value"]), bytes.fromhex(frozen["bytes"])
         assert canonical.encode(value) == data
@@ -220,6 +221,12 @@ def test_every_record_that_is_frozen_as_refused_is_refused(vectors: dict[str, An
     for frozen in vectors["refused_records"]:
         with pytest.raises(InvalidRecord):
             SignedCommRecord.decode(bytes.fromhex(frozen["bytes"]))
+        if "verifies under it" in frozen["description"]:
+            # So it is refused for its key, and nothing else.
+            key, sequence, value, signature = msgpack.unpackb(bytes.fromhex(frozen["bytes"]))
+            public = Ed25519PublicKey.from_public_bytes(key)
+            signed = signing_buffer(sequence, b"%d:%b" % (len(value), value), b"EGTP nodeId 1")
+            public.verify(signature, signed)
 
 
 def test_the_frozen_links_are_read_and_written(vectors: dict[str, Any]) -> None:
