@@ -239,6 +239,11 @@ def test_the_frozen_links_are_read_and_written(vectors: dict[str, Any]) -> None:
         text = vectors["links"][name]["text"]
         assert str(link) == text
         assert ContactLink.parse(text) == link
+    upper = ContactLink.parse(vectors["links"]["link_upper_case"]["text"])
+    assert upper == ContactLink(alice.node_id)
+    for frozen in vectors["refused_links"]:
+        with pytest.raises((LocalProtocolError, InvalidRecord)):
+            ContactLink.parse(frozen["text"])
 
 
 def test_what_a_later_version_adds_is_skipped_and_survives(alice: Identity) -> None:
