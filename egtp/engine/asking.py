@@ -325,7 +325,12 @@ class Asking:
 
     def path_is_gone(self, peer: Peer, path: Path) -> None:
         """A path is gone: the queries given to it, and what still waited there, go by another."""
-        for outgoing in path.outbox.take_unsent():
+        unsent, given = path.outbox.take_unsent(), self.exchanges.of(peer.peer_id)
+        lost = [one for one in given if one.path is path and not one.queued]
+        if path.dialled and peer.best_path is None and (unsent or lost):
+            now_s = self._host.now()
+            peer.path_ended(now_s - path.session.started_s, now_s)
+        for outgoing in unsent:
             if type(outgoing) is PassedOn and peer.direct is None:
                 # Nobody is dialled for packets between others; their sender sends them again.
                 self._counters["dropped: the connection to pass it on by is gone"] += 1
@@ -333,10 +338,9 @@ class Asking:
                 self.answer_by_another_path(path, outgoing)
             else:
                 self.post(peer, outgoing)
-        for exchange in self.exchanges.of(peer.peer_id):
-            if exchange.path is path and not exchange.queued:
-                self._counters["query sent again: its path is gone"] += 1
-                self.post(peer, exchange)
+        for exchange in lost:
+            self._counters["query sent again: its path is gone"] += 1
+            self.post(peer, exchange)
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by another."""

@@ -67,9 +67,13 @@ class Searching:
         """Searches and renewals that have not ended, whether still wanted or not."""
 
     def seek(self, peer: Peer) -> None:
-        """Search for any path, unless a search is under way."""
+        """Search for any path, unless a search is under way, or the last few paths ended so soon
+        that it is better to wait a while."""
         self._book.watch(peer)
         if peer.search is None and not self._host.is_closed:
+            if self._host.now() < peer.rests_until_s:
+                peer.seek_again_s = peer.rests_until_s
+                return
             peer.seek_again_s = math.inf
             peer.search = Search(partial(self._search, peer))
             self._keep(peer.search.task)
@@ -129,6 +133,7 @@ class Searching:
         for peer in self._book.all():
             if peer.waiting:
                 peer.failed_searches, peer.seek_again_s = 0, self._host.now()
+                peer.short_lives, peer.rests_until_s = 0, -math.inf
 
     def look(self, peer: Peer, now: float) -> None:
         """Begin the searches for a peer that are due."""

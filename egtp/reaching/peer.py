@@ -23,6 +23,11 @@ __all__ = ["CROSSED_S", "Explanation", "Peer", "Search", "preferred"]
 
 CROSSED_S: Final = 5.0
 """Two paths, one dialled from each end, that begin less than this apart are crossed dials."""
+SHORT_LIFE_S: Final = 1.0
+SHORT_LIVES_MAX: Final = 3
+"""So many paths in a row may end sooner than that; then the next one is made after a second, and
+the pause doubles each time."""
+REST_MAX_S: Final = 10.0
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
@@ -172,6 +177,11 @@ class Peer:
         """When to search again for messages that were given away before, and so cannot fail
         fast."""
         self.failed_searches = 0
+        self.short_lives = 0
+        """How many paths have ended soon after they began, one after the other, with work on them
+        left and no other path to take it."""
+        self.rests_until_s = float("-inf")
+        """No search begins before this, since too many of them have."""
         self.away_until_s = float("-inf")
         """Until when the peer asked to be left alone; reset once all paths on which it asked that
         are gone."""
@@ -250,6 +260,15 @@ class Peer:
                 self.relayed = path
             else:
                 self.direct = path
+
+    def path_ended(self, life_s: float, now_s: float) -> None:
+        """The last path has ended, with work on it left. If the work itself ends one path after
+        the other (a bug at the peer, or somebody on the way who does not like its bytes), making
+        ever new ones at once would keep both ends busy until the queries have ended."""
+        self.short_lives = self.short_lives + 1 if life_s < SHORT_LIFE_S else 0
+        if self.short_lives > SHORT_LIVES_MAX:
+            pause_s = min(2.0 ** (self.short_lives - SHORT_LIVES_MAX - 1), REST_MAX_S)
+            self.rests_until_s = now_s + pause_s
 
     def retire(self, path: Path) -> None:
         """The peer asks to be left alone on a path, which only receives from now on."""

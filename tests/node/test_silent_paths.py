@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 
 import pytest
 
@@ -17,6 +18,7 @@ from egtp import (
     MemoryLookup,
     Node,
     NodeConfig,
+    NodeId,
 )
 from egtp.engine.upkeep import ALL_AGAIN_S
 from egtp.events import Dialling, Event, Observer, PathLost, PathOpened
@@ -500,5 +502,55 @@ def test_a_superseded_path_ends_though_a_query_is_open_all_the_time() -> None:
         assert [type(event) for event in events].count(PathLost) == 1
         assert await query == b"1"
         assert ran == 1
+
+    simulate(story, seed=1)
+
+
+def hanging_up(network: Network, until_s: float) -> tuple[Host, Node, Host, Node, list[Event]]:
+    """The second node hangs up soon after each connection, until then: as if it did not
+    understand what comes."""
+    one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
+    lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
+    answerer: Node
+
+    async def hang_up(peer_id: NodeId) -> None:
+        await asyncio.sleep(0.05)
+        await answerer.disconnect(peer_id)
+
+    def observe(event: Event) -> None:
+        if isinstance(event, PathOpened) and two.elapsed() < until_s:
+            two.spawn(hang_up(event.peer_id))
+
+    asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup, observe)
+
+    async def sleep(query: Incoming) -> bytes:
+        await asyncio.sleep(float(query.body))
+        return query.body
+
+    answerer.handle("sleep", sleep)
+    return one, asker, two, answerer, events
+
+
+def test_who_hangs_up_each_time_is_not_dialled_ever_again_at_once() -> None:
+    async def story(network: Network) -> None:
+        one, asker, two, answerer, events = hanging_up(network, until_s=math.inf)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        with pytest.raises(HardTimeout):
+            await one.run(asker.query(answerer.node_id, "sleep", b"60", hard_timeout_s=30))
+        opened = len([event for event in events if isinstance(event, PathOpened)])
+        assert 5 <= opened <= 10
+
+    simulate(story, seed=1)
+
+
+def test_who_stops_hanging_up_is_asked_again_after_a_pause_and_answers() -> None:
+    async def story(network: Network) -> None:
+        one, asker, two, answerer, _ = hanging_up(network, until_s=5.0)
+        await one.run(asker.start())
+        await two.run(answerer.start())
+        query = one.spawn(asker.query(answerer.node_id, "sleep", b"8", hard_timeout_s=30))
+        assert await query == b"8"
+        assert one.elapsed() < 12
 
     simulate(story, seed=1)
