@@ -507,6 +507,7 @@ class Node:
             engine.exchanges.count_of(peer_id),
             peer.attempts,
             peer.runs_twice,
+            max(0.0, peer.rests_until_s - engine.now()),
         )
 
     # This node

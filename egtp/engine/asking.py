@@ -327,9 +327,9 @@ class Asking:
         """A path is gone: the queries given to it, and what still waited there, go by another."""
         unsent, given = path.outbox.take_unsent(), self.exchanges.of(peer.peer_id)
         lost = [one for one in given if one.path is path and not one.queued]
-        if path.dialled and peer.best_path is None and (unsent or lost):
+        if path.dialled and peer.best_path is None:
             now_s = self._host.now()
-            peer.path_ended(now_s - path.session.started_s, now_s)
+            peer.path_ended(now_s - path.session.started_s, now_s, had_work=bool(unsent or lost))
         for outgoing in unsent:
             if type(outgoing) is PassedOn and peer.direct is None:
                 # Nobody is dialled for packets between others; their sender sends them again.

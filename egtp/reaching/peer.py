@@ -91,6 +91,9 @@ class Explanation:
     runs_twice: bool = False
     """Whether two processes have signed its records in turn. Then a copy of its identity is in use,
     and either process may answer queries to the peer."""
+    rests_s: float = 0.0
+    """For how many seconds no path will be made, since the last ones ended as soon as they had
+    begun, with queries open."""
 
     def __str__(self) -> str:
         lines = [f"peer {self.peer_id}"]
@@ -108,6 +111,10 @@ class Explanation:
         if self.silent_s is not None:
             paths.insert(1, f"    last heard from {self.silent_s:.1f} s ago")
         lines += paths
+        if self.rests_s:
+            lines.append(
+                f"    the last ones ended within a second; the next in {self.rests_s:.1f} s"
+            )
         lines += [f"  tried: {attempt}" for attempt in self.attempts]
         return "\n".join(lines)
 
@@ -261,14 +268,17 @@ class Peer:
             else:
                 self.direct = path
 
-    def path_ended(self, life_s: float, now_s: float) -> None:
-        """The last path has ended, with work on it left. If the work itself ends one path after
-        the other (a bug at the peer, or somebody on the way who does not like its bytes), making
-        ever new ones at once would keep both ends busy until the queries have ended."""
-        self.short_lives = self.short_lives + 1 if life_s < SHORT_LIFE_S else 0
-        if self.short_lives > SHORT_LIVES_MAX:
-            pause_s = min(2.0 ** (self.short_lives - SHORT_LIVES_MAX - 1), REST_MAX_S)
-            self.rests_until_s = now_s + pause_s
+    def path_ended(self, life_s: float, now_s: float, *, had_work: bool) -> None:
+        """The last path has ended. If the work on it ends one path after the other (a bug at the
+        peer, or somebody on the way who does not like its bytes), making ever new ones at once
+        would keep both ends busy until the queries have ended."""
+        if life_s >= SHORT_LIFE_S:
+            self.short_lives = 0
+        elif had_work:
+            self.short_lives += 1
+        too_many = self.short_lives - SHORT_LIVES_MAX
+        if had_work and too_many > 0:
+            self.rests_until_s = now_s + min(1 << min(too_many - 1, 10), REST_MAX_S)
 
     def retire(self, path: Path) -> None:
         """The peer asks to be left alone on a path, which only receives from now on."""

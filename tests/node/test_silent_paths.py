@@ -536,8 +536,12 @@ def test_who_hangs_up_each_time_is_not_dialled_ever_again_at_once() -> None:
         one, asker, two, answerer, events = hanging_up(network, until_s=math.inf)
         await one.run(asker.start())
         await two.run(answerer.start())
+        query = one.spawn(asker.query(answerer.node_id, "sleep", b"60", hard_timeout_s=30))
+        await asyncio.sleep(20)
+        pause = "the last ones ended within a second; the next in 9.1 s"
+        assert f"no path\n    {pause}" in str(asker.why(answerer.node_id))
         with pytest.raises(HardTimeout):
-            await one.run(asker.query(answerer.node_id, "sleep", b"60", hard_timeout_s=30))
+            await query
         opened = len([event for event in events if isinstance(event, PathOpened)])
         assert 5 <= opened <= 10
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from math import inf
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -563,3 +564,23 @@ def test_a_book_that_had_to_grow_shrinks_again_when_its_peers_are_not_in_use_any
     for number in range(100, 110):
         book.get(peer_id_of(number))
     assert len(book) <= 10
+
+
+def test_after_some_paths_that_ended_soon_with_work_left_pauses_grow_up_to_ten_seconds() -> None:
+    peer = Peer(TWO)
+    pauses = []
+    for _ in range(2000):  # hours of it
+        peer.path_ended(0.1, 100.0, had_work=True)
+        pauses.append(peer.rests_until_s - 100)
+    assert pauses[:9] == [-inf, -inf, -inf, 1, 2, 4, 8, 10, 10]
+    assert set(pauses[9:]) == {10}
+
+
+def test_a_path_that_lasted_or_that_nobody_needed_any_more_leads_to_no_pause() -> None:
+    peer = Peer(TWO)
+    for _ in range(20):
+        for _ in range(3):
+            peer.path_ended(0.1, 100.0, had_work=True)
+        peer.path_ended(0.1, 100.0, had_work=False)
+        peer.path_ended(1.0, 100.0, had_work=False)
+    assert peer.rests_until_s == -inf
