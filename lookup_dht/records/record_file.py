@@ -71,7 +71,10 @@ class RecordFile:
         if obstacle is not None:
             raise InvalidConfig(f"cannot open the record file {path}: {obstacle}")
         try:
-            self._connection = sqlite3.connect(path, timeout=0, isolation_level=None)
+            # With egtp.blocking, a program makes it in one thread and runs the node in another.
+            self._connection = sqlite3.connect(
+                path, timeout=0, isolation_level=None, check_same_thread=False
+            )
         except sqlite3.OperationalError as error:
             raise InvalidConfig(f"cannot open the record file {path}: {error}") from None
         try:

@@ -10,6 +10,7 @@ import threading
 import time
 import traceback
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -35,6 +36,8 @@ from egtp import (
     WrongLoop,
 )
 from egtp.blocking import Node
+from lookup_dht import DHTLookup
+from lookup_dht.records.record_file import RecordFile
 
 LIMIT_S = 5.0
 """How long anything may take here. Nothing comes near it."""
@@ -563,6 +566,19 @@ def test_services_are_entered_before_the_node_and_left_after_it(make: Make) -> N
         "leave b, node closed: True",
         "leave a, node closed: True",
     ]
+
+
+def test_a_service_keeps_its_records_in_a_file_that_it_opened_in_another_thread(
+    make: Make, tmp_path: Path
+) -> None:
+    path, counters = tmp_path / "records", Counter[str]()
+    lookup = DHTLookup("127.0.0.1:0", private_addresses=True, store=path)
+    with make(listen="127.0.0.1:0", lookup=lookup, services=[lookup]) as node:
+        node.published()
+    assert lookup.counters["record_file_failed"] == 0
+    file = RecordFile(path, counters)  # It has one user at a time: the service has let it go.
+    assert [peer_id for peer_id, *_ in file.records()] == [bytes(node.node_id)]
+    file.close()
 
 
 def test_what_goes_wrong_at_the_end_is_raised_once(make: Make) -> None:
