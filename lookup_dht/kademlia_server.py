@@ -212,7 +212,7 @@ class LookupServer(Server):  # type: ignore[misc]
         hold on to where it once sent the packets of this one, such as a captive portal, or an
         uplink that is gone; and it goes on to do so for as long as packets come. Nobody minds if
         a client has another port."""
-        has_failed = self._rejoin_delay_s >= self._limits.rejoin_delay_max_s
+        has_failed = self._rejoin_delay_s >= self._limits.upkeep_interval_s
         is_client = not self.protocol.reachability.proven
         return has_failed and is_client and not len(self.protocol.router) and not self._asked_for[1]
 
@@ -313,9 +313,7 @@ class LookupServer(Server):  # type: ignore[misc]
     async def _upkeep(self) -> None:
         interval_s = self._limits.upkeep_interval_s
         while True:
-            wait_s = interval_s
-            if not len(self.protocol.router):
-                wait_s = min(wait_s, self._rejoin_delay_s)
+            wait_s = interval_s if len(self.protocol.router) else self._rejoin_delay_s
             began_at = self._settings.elapsed()
             await asyncio.sleep(self._settings.jitter(wait_s))
             if self._settings.elapsed() - began_at > 10 * interval_s:
@@ -414,15 +412,15 @@ class LookupServer(Server):  # type: ignore[misc]
             await self.walks.find_nodes(self.node.id)
 
     def _schedule_rejoin(self, joined: bool) -> None:
-        """An empty table is a reason to try again within a minute; a small one is not, since the
-        whole network may be small."""
+        """An empty table is a reason to try again soon; a small one is not, since the whole network
+        may be small."""
         limits = self._limits
         if joined:
             self._rejoin_delay_s = limits.rejoin_delay_min_s
             delay_s = limits.refresh_interval_s
         else:
             delay_s = self._rejoin_delay_s
-            self._rejoin_delay_s = min(2 * delay_s, limits.rejoin_delay_max_s)
+            self._rejoin_delay_s = min(2 * delay_s, limits.upkeep_interval_s)
         self._rejoin_at = self._settings.elapsed() + delay_s / 2
 
     def _adopt_fitting_id(self) -> None:

@@ -154,10 +154,8 @@ class DHTLimits:
     node with fewer contacts than ``parallel_queries`` greets several in each
     ``upkeep_interval_s``."""
     rejoin_delay_min_s: float = 1.0
-    """A node without contacts tries to join again after this long, and then doubles it each
-    time."""
-    rejoin_delay_max_s: float = 60.0
-    """The longest time between two such tries."""
+    """A node without contacts tries to join again after this long, and then doubles it each time,
+    up to ``upkeep_interval_s``."""
 
     def __post_init__(self) -> None:
         check_settings(self, MAY_BE_ZERO)

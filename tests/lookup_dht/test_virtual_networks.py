@@ -6,6 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -375,6 +376,26 @@ def test_a_client_whose_port_leads_nowhere_any_more_takes_another() -> None:
         assert [well.address, town.nodes[4].address] == staying
         for client in clients:
             await client.close()
+
+    tell(story)
+
+
+def test_a_client_takes_another_port_after_a_minute_of_silence_and_then_every_half_minute() -> None:
+    async def story(town: Town) -> None:
+        host = town.network.host("client", "13.0.0.1")
+        client = DHTLookup(
+            f"{host.addresses[0]}:0", ["11.0.0.1:9000"], server=False, unix_time=host.unix_time,
+            elapsed=host.elapsed, entropy=host.entropy,
+        )  # fmt: skip
+        await host.run(client.start())
+        ports = []
+        for _ in range(600):
+            ports.append(client.address.port)
+            await asyncio.sleep(1)
+        changed_s = [at for at in range(1, 600) if ports[at] != ports[at - 1]]
+        assert 50 <= changed_s[0] <= 80
+        assert all(22 <= b - a <= 40 for a, b in pairwise(changed_s))
+        await host.run(client.close())
 
     tell(story)
 
