@@ -13,7 +13,7 @@ from simulations.member import Member, Role
 from simulations.plan import ClusterPlan
 from simulations.play import Outcome, play
 from simulations.scenario import Figures, Scenario
-from simulations.world import LoopbackWorld
+from simulations.world import LoopbackWorld, VirtualWorld
 
 __all__ = [
     "Cluster",
@@ -27,5 +27,6 @@ __all__ = [
     "Role",
     "Scenario",
     "Stopped",
+    "VirtualWorld",
     "play",
 ]

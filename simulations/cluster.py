@@ -123,7 +123,7 @@ class Cluster:
             elapsed=machine.environment.elapsed,
             entropy=machine.environment.entropy,
         )
-        self._stack.push_async_callback(lambda: machine.run(lookup.close()))
+        self._stack.push_async_callback(lambda: machine.end(lookup.close()))
         await machine.run(lookup.start())
         self.bootstraps.append(lookup)
 

@@ -102,10 +102,11 @@ class Member:
         await self.machine.run(self._start())
 
     async def close(self) -> None:
-        """End properly, and say goodbye. Idempotent."""
+        """End properly, and say goodbye, unless its machine is asleep or down. Idempotent."""
         if not self.gone:
             self.gone = True
-            await self.machine.run(self._close())
+            await self.machine.end(self._close())
+            self._ended()
 
     async def move(self) -> None:
         """Give the machine another address, and tell the node."""
@@ -155,7 +156,6 @@ class Member:
         await self.node.close()
         await self.lookup.close()
         self._checkers.left(self.name)
-        self._ended()
 
     async def _move(self, address: str) -> None:
         await self.lookup.rebind(f"{address}:0")

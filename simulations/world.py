@@ -42,6 +42,9 @@ class Machine(Protocol):
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         """Run ``work`` on it."""
 
+    async def end(self, work: Coroutine[Any, Any, object]) -> None:
+        """End its program by ``work``; or without, if the machine is asleep or down."""
+
     def gain_address(self) -> str:
         """Give it a new address that nobody had before, besides its old one."""
 
@@ -132,6 +135,9 @@ class _LoopbackMachine:
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await work
 
+    async def end(self, work: Coroutine[Any, Any, object]) -> None:
+        await work
+
     def gain_address(self) -> str:
         self.address = self._world.new_host()
         return self.address
@@ -211,6 +217,14 @@ class VirtualMachine:
 
     async def run(self, work: Coroutine[Any, Any, _T]) -> _T:
         return await self.host.run(work)
+
+    async def end(self, work: Coroutine[Any, Any, object]) -> None:
+        if self.host.is_up and not self.host.is_asleep:
+            await self.host.run(work)
+            return
+        work.close()
+        if self.host.is_up:
+            self.host.kill()
 
     def gain_address(self) -> str:
         if self.gateway is None:

@@ -8,7 +8,18 @@ import gc
 import pytest
 
 from egtp import InvalidConfig, NodeClosed, NodeId
-from simulations import Cluster, ClusterPlan, LoopbackWorld, Role, Stopped
+from simulations import (
+    Cluster,
+    ClusterPlan,
+    Expectations,
+    LoopbackWorld,
+    Role,
+    Scenario,
+    Stopped,
+    VirtualWorld,
+    play,
+)
+from simulations.virtual import run_in
 
 
 async def node_ids(plan: ClusterPlan) -> list[NodeId]:
@@ -52,6 +63,21 @@ async def test_nothing_is_left_of_a_cluster(plan: ClusterPlan) -> None:
     # A socket or transport that was not closed warns when it is collected; warnings are errors.
     del cluster, members
     gc.collect()
+
+
+def test_a_story_may_end_while_machines_are_asleep_or_down(plan: ClusterPlan) -> None:
+    async def story(cluster: Cluster, expect: Expectations, _: object) -> dict[str, float]:
+        sleeper, crashed = cluster.those(Role.REACHABLE)[:2]
+        sleeper.machine.host.sleep()
+        crashed.machine.host.crash()
+        cluster.network.hosts["bootstrap-1"].crash()
+        expect.that("they are away", True)
+        return {}
+
+    world = VirtualWorld(plan.seed)
+    scenario = Scenario("away", "some are away at the end", story)
+    outcome = run_in(world.network, play(scenario, Cluster(plan, world)), limit_s=600).value
+    assert outcome.held, outcome.failed
 
 
 async def test_a_cluster_that_cannot_start_leaves_nothing_either(plan: ClusterPlan) -> None:
