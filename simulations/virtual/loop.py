@@ -314,9 +314,9 @@ class VirtualLoop(Unthreaded):
     async def create_datagram_endpoint(self, *args: Any, **options: Any) -> Any:
         return await self.sockets.create_datagram_endpoint(*args, **options)
 
-    async def getaddrinfo(self, host: Any, port: Any, **_: Any) -> Any:
+    async def getaddrinfo(self, host: Any, port: Any, *, family: int = 0, **_: Any) -> Any:
         """Look ``host`` up in :attr:`Network.names`; an IP address stands for itself."""
-        return self.sockets.getaddrinfo(host, port)
+        return self.sockets.getaddrinfo(host, port, family)
 
     def _asyncgen_finalizer_hook(self, agen: AsyncGenerator[Any, None]) -> None:
         # asyncio's own version uses call_soon_threadsafe; there are no threads here.

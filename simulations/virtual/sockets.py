@@ -131,11 +131,11 @@ class Sockets:
             raise
         return transport, protocol
 
-    def getaddrinfo(self, host: Any, port: Any) -> list[tuple[Any, ...]]:
+    def getaddrinfo(self, host: Any, port: Any, family: int) -> list[tuple[Any, ...]]:
         """Resolve IP addresses, and the names that the network knows."""
-        ip, number = self._endpoint(host, port)
-        family = socket.AF_INET6 if ":" in ip else socket.AF_INET
-        return [(family, socket.SOCK_STREAM, 0, "", (ip, number))]
+        ip, number = self._endpoint(host, port, family=family)
+        found = socket.AF_INET6 if ":" in ip else socket.AF_INET
+        return [(found, socket.SOCK_STREAM, 0, "", (ip, number))]
 
     # Addresses
 

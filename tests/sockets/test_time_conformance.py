@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
 import pytest
@@ -180,6 +181,8 @@ async def test_a_numeric_address_is_its_own_address_info() -> None:
     loop = asyncio.get_running_loop()
     infos = await loop.getaddrinfo("127.0.0.1", 80)
     assert {address for *_, address in infos} == {("127.0.0.1", 80)}
+    with pytest.raises(socket.gaierror):
+        await loop.getaddrinfo("127.0.0.1", 80, family=socket.AF_INET6)
 
 
 async def test_what_a_callback_raises_is_told_and_the_loop_goes_on(
