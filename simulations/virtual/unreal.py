@@ -103,7 +103,8 @@ def everything_replaced() -> Iterator[Replaced]:
         yield from _replaced(time, name, "clock", partial(_elapsed, unit))
     for name, given in (("localtime", 1), ("gmtime", 1), ("ctime", 1), ("strftime", 2)):
         yield from _replaced(time, name, "clock", None, given)
-    for holder, name in ((os, "urandom"), (random, "_urandom")):
+    # Of two names of one function, the last is told to whoever has a third.
+    for holder, name in ((random, "_urandom"), (os, "urandom")):
         yield from _replaced(holder, name, "entropy", lambda machine, count: machine.entropy(count))
     for name in _RANDOM:
         yield from _replaced(random, name, "entropy", partial(_drawn, name))

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import CoroutineType, FrameType
 from typing import Any, Final
 
-from simulations.virtual.process import coroutine_of, current_process, process_of
+from simulations.virtual.process import Process, coroutine_of, current_process, process_of
 
 __all__ = ["place", "who_waits", "whose_turn_it_is"]
 
@@ -48,14 +48,11 @@ def _described_callback(handle: asyncio.Handle) -> str:
     task = getattr(owner, "_task", owner)
     if isinstance(task, asyncio.Task):
         return _described(task)
-    process = current_process(handle._context)  # type: ignore[attr-defined]
-    host = "" if process is None else f"{process.name}: "
+    host = _host(current_process(handle._context))  # type: ignore[attr-defined]
     return f"{host}{getattr(callback, '__qualname__', callback)}"
 
 
 def _described(task: asyncio.Task[Any]) -> str:
-    process = process_of(task)
-    host = "" if process is None else f"{process.name}: "
     frames = []
     waiting: object = coroutine_of(task)
     while isinstance(waiting, CoroutineType) and waiting.cr_frame is not None:
@@ -64,4 +61,11 @@ def _described(task: asyncio.Task[Any]) -> str:
     # The innermost frame is somewhere in asyncio; the program's own is the one that tells.
     own = [frame for frame in frames if "asyncio" not in Path(frame.f_code.co_filename).parts]
     where = place((own or frames)[-1]) if frames else "not begun"
-    return f"{host}{task.get_name()} at {where}"
+    return f"{_host(process_of(task))}{task.get_name()} at {where}"
+
+
+def _host(process: Process | None) -> str:
+    """The machine, and whether it sleeps: then whoever waits for it waits in vain."""
+    if process is None:
+        return ""
+    return f"{process.name}{' (asleep)' if process.machine.is_asleep else ''}: "

@@ -225,6 +225,16 @@ def test_nothing_left_to_happen_is_told_at_once_with_task_line_and_machine() -> 
     assert network.loop.now == 5
 
 
+def test_whoever_waits_for_a_sleeping_machine_is_told_that_it_sleeps() -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", "192.0.2.1")
+        alice.sleep()
+        await alice.run(asyncio.sleep(1))
+
+    with pytest.raises(Stalled, match=r"\n  alice \(asleep\): Task-"):
+        simulate(story)
+
+
 def test_a_wait_without_end_is_no_event() -> None:
     async def story(_: Network) -> None:
         await asyncio.sleep(math.inf)

@@ -321,6 +321,18 @@ def test_what_a_library_bound_to_a_name_of_its_own_is_its_machines(
     assert simulate(story).value == simulate(story).value
 
 
+def test_a_source_with_two_names_is_called_by_the_usual_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = a_module(monkeypatch, "/home/somebody/app.py")
+
+    async def story(_: Network) -> None:
+        names["asked"]()
+
+    with pytest.raises(Unreal, match=r"calls os\.urandom, which"):
+        simulate(story)
+
+
 def test_a_name_that_is_bound_during_a_run_is_told_in_the_next_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
