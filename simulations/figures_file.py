@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,7 +40,11 @@ def figures_of(conditions: Conditions, runs: Sequence[Played]) -> dict[str, Any]
                 "wall_s": run.wall_s,
                 "record_stored_min_nodes": min(run.outcome.stored, default=0),
                 "record_stored_max_nodes": max(run.outcome.stored, default=0),
-                **run.outcome.figures,
+                # JSON has no infinity, which a time has that never came.
+                **{
+                    name: value if math.isfinite(value) else None
+                    for name, value in run.outcome.figures.items()
+                },
             }
             for run in runs
         },

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 
@@ -32,14 +32,18 @@ class SwarmRun:
     virtual_s: float
 
 
-def swarm(scenarios: Sequence[str], seeds: Sequence[int]) -> Iterator[SwarmRun]:
+def swarm(scenarios: Sequence[str], seeds: Sequence[int]) -> Generator[SwarmRun, None, None]:
     """Play each scenario with each seed. Yields runs as they end."""
     # A fresh interpreter for each worker: no state of this one can affect a run.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(os.cpu_count(), mp_context=context) as pool:
         runs = [pool.submit(_one, name, seed) for seed in seeds for name in scenarios]
-        for run in as_completed(runs):
-            yield run.result()
+        try:
+            for run in as_completed(runs):
+                yield run.result()
+        finally:
+            # Otherwise an interrupt would have to wait until all of them were played.
+            pool.shutdown(cancel_futures=True)
 
 
 def _one(name: str, seed: int) -> SwarmRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -10,6 +11,8 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +23,7 @@ from simulations import Cluster, ClusterPlan, Expectations, Scenario, play, run_
 from simulations.board import Board
 from simulations.conditions import Conditions
 from simulations.scenarios import SCENARIOS
+from simulations.swarm import SwarmRun, swarm
 
 PROGRAM = Path(run_cluster.__file__)
 EVERYWHERE = [scenario.name for scenario in SCENARIOS.values() if not scenario.virtual_only]
@@ -159,6 +163,31 @@ def test_a_swarm_gives_the_same_verdict_each_time(tmp_path: Path) -> None:
     assert len({run["trace_digest"] for run in reports[0]["runs"]}) == 3
 
 
+def test_a_swarm_that_is_interrupted_plays_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[int] = []
+    may_end = threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def __init__(self, *_: object, **__: object) -> None:
+            super().__init__(1)
+
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            may_end.set()
+            super().shutdown(wait=wait)
+
+    def one(name: str, seed: int) -> SwarmRun:
+        begun.append(seed)
+        assert seed == 0 or may_end.wait(60)
+        return SwarmRun(name, seed, True, (), "", 0.0)
+
+    monkeypatch.setattr("simulations.swarm.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("simulations.swarm._one", one)
+    with contextlib.closing(swarm(["churn"], range(20))) as runs:
+        assert next(runs).seed == 0
+    assert len(begun) <= 2
+
+
 def test_a_file_is_touched_only_when_all_options_are_well(tmp_path: Path) -> None:
     for arguments in (("--nodes=3",), ("--scenario=churn",), ("--swarm=0",)):
         done = run(PROGRAM, *arguments, "--json", tmp_path / "report")
@@ -188,7 +217,7 @@ def test_what_did_not_hold_is_named_with_the_command_that_repeats_it(
 ) -> None:
     async def story(cluster: Cluster, expect: Expectations, narrate: object) -> dict[str, float]:
         expect.that("pigs fly", False, "none\nseen")
-        return {}
+        return {"until_they_fly_ms": float("inf")}
 
     scenarios = {"pigs": Scenario("pigs", "a story", story)}
     monkeypatch.setattr(run_cluster, "SCENARIOS", scenarios)
@@ -201,7 +230,9 @@ def test_what_did_not_hold_is_named_with_the_command_that_repeats_it(
     assert first == "run_cluster: FAILED: pigs: pigs fly (none; seen)"
     command = shlex.split(second.partition(": to repeat it: ")[2])
     assert command[:2] == ["python", "simulations/run_cluster.py"]
-    assert json.loads(file.read_text())["held"] is False
+    report = json.loads(file.read_text(), parse_constant=pytest.fail)
+    assert report["held"] is False
+    assert report["figures"]["pigs"]["until_they_fly_ms"] is None
     # The command is one that the program takes, and means the same run.
     assert run_cluster.main([*command[2:], f"--json={tmp_path / 'again.json'}"]) == 1
     again = json.loads((tmp_path / "again.json").read_text())
