@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import os
 import stat
 from collections import Counter
@@ -23,6 +22,7 @@ from discovery.audience import Audience
 from discovery.relay_file import FILE_BYTES_MAX, parse_relay_file
 from egtp.discovery_service import Introduce, Introduction
 from egtp.errors import InvalidConfig
+from egtp.values.settings import check_seconds
 
 __all__ = ["DiscoveryMan"]
 
@@ -52,10 +52,7 @@ class DiscoveryMan:
 
         Raises :class:`InvalidConfig` for an interval that is not positive and finite.
         """
-        if not 0 < poll_interval_s < math.inf:
-            raise InvalidConfig(
-                f"poll_interval_s must be a positive number of seconds, not {poll_interval_s}"
-            )
+        check_seconds(poll_interval_s=poll_interval_s)
         # Absolute, so that the program may change directory, and messages name the whole path.
         self._path: Final = Path(path).absolute()
         self._poll_interval_s: Final = poll_interval_s

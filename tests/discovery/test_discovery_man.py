@@ -333,8 +333,8 @@ async def test_a_named_pipe_is_refused_and_does_not_block(tmp_path: Path) -> Non
         DiscoveryMan(pipe).start()
 
 
-@pytest.mark.parametrize("poll_interval_s", [0, -1, float("nan"), float("inf")])
-async def test_an_interval_that_is_no_time_is_refused(path: Path, poll_interval_s: float) -> None:
+@pytest.mark.parametrize("poll_interval_s", [0, -1, float("nan"), float("inf"), "1"])
+async def test_an_interval_that_is_no_time_is_refused(path: Path, poll_interval_s: Any) -> None:
     with pytest.raises(InvalidConfig, match="poll_interval_s"):
         DiscoveryMan(path, poll_interval_s=poll_interval_s)
 
