@@ -93,7 +93,10 @@ class Nat:
         """Mappings that never expire, on ports not assigned to anybody else."""
 
     def forward(self, protocol: str, port: int, inside: Endpoint) -> None:
-        """Forward a public port to a machine inside, as users configure in their routers."""
+        """Forward a public port to a machine inside, as users configure in their routers. Raises
+        :class:`ImpossibleWorld`."""
+        if protocol not in self._idle_s:
+            raise ImpossibleWorld(f"a NAT forwards udp or tcp, not {protocol!r}")
         self._remove(self._by_port.get((protocol, port)))
         outside = (self.address, port)
         self._forwarded[protocol, port] = Mapping(protocol, inside, outside, used_s=math.inf)

@@ -233,6 +233,11 @@ def test_a_device_remembers_for_some_time(idle_s: float) -> None:
         Nat(NatKind.FULL_CONE, PUBLIC, tcp_idle_s=idle_s)
 
 
+def test_only_what_is_simulated_can_be_forwarded() -> None:
+    with pytest.raises(ImpossibleWorld, match="a NAT forwards udp or tcp, not 'TCP'"):
+        Nat(NatKind.FULL_CONE, PUBLIC).forward("TCP", 80, ("10.0.0.1", 8080))
+
+
 def test_there_is_no_such_kind_of_device() -> None:
     with pytest.raises(
         ImpossibleWorld,
