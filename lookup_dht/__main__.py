@@ -152,7 +152,7 @@ class _Node:
         print(
             f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
         )
-        if self._joins and not self.lookup.statistics()["contacts"]:
+        if self._joins and not self.lookup.contacts:
             _complain("no DHT node has answered yet; still trying")
 
     async def go_on(self, stats_every_s: float | None) -> None:
