@@ -76,8 +76,3 @@ class OwnSockets:
         self.visits.append(visit)
         visit.write(packets)
         return visit
-
-    def close(self) -> None:
-        for visit in self.visits:
-            visit.close()
-        self.visits.clear()

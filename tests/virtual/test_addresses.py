@@ -181,6 +181,20 @@ def test_a_machine_talks_to_each_family_from_its_address_of_that_family(programs
     simulate(story)
 
 
+def test_a_name_leads_to_the_address_that_the_network_knows_for_it(programs: Any) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        accepted = await programs.listen(bob)
+        with pytest.raises(OSError, match="not known"):
+            await programs.connect(alice, "bob.example")
+        network.names["bob.example"] = BOB
+        await programs.connect(alice, "bob.example")
+        await asyncio.sleep(1)
+        assert len(accepted) == 1
+
+    simulate(story)
+
+
 def test_one_port_can_be_used_once_per_address(programs: Any) -> None:
     async def story(network: Network) -> None:
         alice = network.host("alice", ALICE, CAROL, SIX)
