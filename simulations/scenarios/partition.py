@@ -65,7 +65,7 @@ async def partition(cluster: Cluster, expect: Expectations, narrate: Narrate) ->
         with network.partition(lefts, rights, one_way=True):
             await asyncio.sleep(ONE_WAY_S)
             _nobody_gets_across(
-                expect, "nor one whose reply would, or the reverse", across(mark, cut_s)
+                expect, "nor while only one half hears the other", across(mark, cut_s)
             )
         narrate("that is healed, too")
     asking.claim_outcomes(expect)

@@ -323,7 +323,7 @@ class NothingIsCut(Cuts):
 def test_a_cut_that_is_none_fails_the_partition() -> None:
     assert failed("partition", NothingIsCut) == {
         "no query gets across",
-        "nor one whose reply would, or the reverse",
+        "nor while only one half hears the other",
     }
 
 
