@@ -66,11 +66,11 @@ class Sockets:
         **options: Any,
     ) -> Server:
         _check(options)
-        names: Sequence[Any] = [host] if host is None or isinstance(host, str) else host
-        endpoints = [
-            self._endpoint(wildcard_like("") if name is None else name, port, family=family)
-            for name in names
-        ]
+        names: Sequence[Any] = [host] if isinstance(host, str) else host
+        if not host:  # All addresses, of both families unless one is named.
+            v4, v6 = WILDCARDS
+            names = [v6] if family == socket.AF_INET6 else [v4] if family else [v4, v6]
+        endpoints = [self._endpoint(name, port, family=family) for name in names]
         listeners: list[Listener] = []
         try:
             for ip, number in endpoints:

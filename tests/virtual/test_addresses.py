@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -191,6 +193,24 @@ def test_a_name_leads_to_the_address_that_the_network_knows_for_it(programs: Any
         await programs.connect(alice, "bob.example")
         await asyncio.sleep(1)
         assert len(accepted) == 1
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("everywhere", [None, ""])
+@pytest.mark.parametrize("family", [0, socket.AF_INET, socket.AF_INET6])
+def test_a_server_without_an_address_listens_on_all_of_them(
+    programs: Any, everywhere: str | None, family: int
+) -> None:
+    async def story(network: Network) -> None:
+        alice = network.host("alice", ALICE, SIX)
+        bob = network.host("bob", BOB, "2001:db8::b")
+        loop = asyncio.get_running_loop()
+        await bob.run(loop.create_server(asyncio.Protocol, everywhere, 80, family=family))
+        for address, its_family in ((BOB, socket.AF_INET), ("2001:db8::b", socket.AF_INET6)):
+            is_open = family in (0, its_family)
+            with nullcontext() if is_open else pytest.raises(ConnectionRefusedError):
+                await programs.connect(alice, address)
 
     simulate(story)
 
