@@ -255,11 +255,12 @@ def _padded(data: bytes, bytes_min: int) -> bytes:
 
 
 def encode_reply(message_id: bytes, reply: Reply, bytes_max: int) -> bytes | None:
-    """Encode in at most ``bytes_max`` bytes, leaving out first the farthest nodes, then the record.
+    """Encode at most :data:`NODES_MAX` nodes in at most ``bytes_max`` bytes, leaving out first the
+    farthest nodes, then the record.
 
     None if the rest does not fit either: the query was too short to deserve a reply.
     """
-    method, nodes = reply.method, reply.nodes
+    method, nodes = reply.method, reply.nodes[:NODES_MAX]
     flags = (SERVER_FLAG if reply.server else 0) | (AGAIN_FLAG if reply.again else 0)
     arguments: list[object] = [reply.network, reply.sender, flags, reply.observed]
     if method is not Method.PING:

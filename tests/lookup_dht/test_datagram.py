@@ -121,6 +121,14 @@ def test_twenty_nodes_fit_into_three_times_the_query(method: Method, packed: byt
     assert decode_reply(data).nodes == nodes
 
 
+def test_a_reply_has_no_more_nodes_than_it_may_have() -> None:
+    """As when ``DHTLimits.replication`` is larger."""
+    reply = reply_of([Contact(bytes(20), bytes(4), port) for port in range(1, 26)])
+    data = encode_reply(bytes(20), reply, 1200)
+    assert data is not None
+    assert decode_reply(data).nodes == reply.nodes[:20]
+
+
 def test_a_ping_leaves_room_for_its_reply_and_a_probe_in_any_network() -> None:
     for network in ("x", "a" * 32):
         query = encode_query(bytes(20), Query(Method.PING, network, bytes(20), True))
