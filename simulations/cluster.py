@@ -47,7 +47,8 @@ class Cluster:
         watch: Callable[[Member, Event], None] = lambda *_: None,
         patience_s: float = PATIENCE_S,
     ) -> None:
-        """``narrate`` is called with the progress of the start, ``watch`` with every event."""
+        """``world`` has a seed of its own; by default it is this machine, with the seed of the
+        plan. ``narrate`` is called with the progress of the start, ``watch`` with every event."""
         self.plan: Final = plan
         self.world: Final[World] = world or LoopbackWorld(plan.seed)
         self.patience_s: Final = patience_s

@@ -29,7 +29,7 @@ class ClusterPlan:
     bootstraps: int = 2
     """Nodes of the DHT only, for the others to join through."""
     seed: int = 1
-    """The source of all randomness, keys included."""
+    """Of the world that is made for the cluster: all randomness comes from it, keys included."""
     nodes_max: int = NODES_MAX
     """The limit for ``nodes``; higher in virtual time than on a real machine."""
 
