@@ -18,7 +18,7 @@ from simulations.mallory.small_world import Conditions
 
 
 def _at_least_one(text: str) -> int:
-    """With no schedules at all, the program would report that Mallory never won."""
+    """With no schedules, or no steps, the program would report that Mallory never won."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text} is not at least 1")
@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m simulations.mallory", description=__doc__)
     parser.add_argument("--schedules", type=_at_least_one, default=1000, metavar="N")
     parser.add_argument("--seed", type=int, default=0, help="of the first schedule")
-    parser.add_argument("--steps", type=int, default=STEPS, help="of each schedule")
+    parser.add_argument("--steps", type=_at_least_one, default=STEPS, help="of each schedule")
     parser.add_argument("--replay", action="store_true", help="play the one of --seed, and show it")
     parser.add_argument("--attacks", action="store_true", help="play the named attacks instead")
     options = parser.parse_args(arguments)

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
+from simulations.mallory.__main__ import main
 from simulations.mallory.many import play_some
 from simulations.mallory.schedule import NUMBER_MAX, VERBS, Step, draw, play
 from simulations.mallory.small_world import Conditions
@@ -32,6 +33,15 @@ def test_mallory_never_wins(part: int) -> None:
     assert sum(verdict.ran for verdict in verdicts) > PER_TEST
     outcomes = {outcome for verdict in verdicts for outcome in verdict.outcomes}
     assert outcomes >= {"reply", "FastFail", "HardTimeout", "HandlerFailed"}
+
+
+@pytest.mark.parametrize("option", ["--schedules=0", "--steps=0", "--steps=-3"])
+def test_there_is_no_victory_over_an_attacker_who_does_nothing(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([option])
+    assert "is not at least 1" in capsys.readouterr().err
 
 
 @settings(max_examples=60)
