@@ -450,7 +450,7 @@ class LookupServer(Server):  # type: ignore[misc]
     async def get(self, key: bytes) -> bytes | None:
         """The newest record of the peer ``key``."""
         await self.ensure_contacts()
-        search = self.walks.begin(key, 0)
+        search = self.walks.new_search(key, 0)
         await self.walks.search(search)
         record = search.findings.record
         return None if record is None else record.encode()

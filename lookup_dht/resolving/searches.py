@@ -56,7 +56,7 @@ class SharedSearches:
             raise NodeClosed("the lookup service was closed")
         shared = self._shared.get(peer_id)
         if shared is None:
-            search = self._node.walks.begin(bytes(peer_id), self._floor[peer_id])
+            search = self._node.walks.new_search(bytes(peer_id), self._floor[peer_id])
             task = self._begin(self._carry_out(search))
             task.add_done_callback(search.ended)
             shared = self._shared[peer_id] = _SharedSearch(search, task)

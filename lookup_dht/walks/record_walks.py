@@ -111,7 +111,7 @@ class RecordWalks:
 
     # Finding
 
-    def begin(self, peer_id: bytes, floor: int) -> Search:
+    def new_search(self, peer_id: bytes, floor: int) -> Search:
         """A search for :meth:`search` to carry out. No record below ``floor`` is accepted."""
         return self._search_for(peer_id, Findings(self._storage.record(peer_id), floor))
 
@@ -365,7 +365,7 @@ class RecordWalks:
         if key is None:
             return
         self._storage.looked_after(key)
-        search = self.begin(key, 0)
+        search = self.new_search(key, 0)
         record = search.findings.record
         # The sequence tells other holders not to send the record, and that they need not walk too.
         await self.search(search, 0 if record is None else record.sequence)
