@@ -40,6 +40,13 @@ JOIN_TIMEOUT_S = 3.0
 """How long it waits if nobody answers: longer than any ping takes, and shorter than a lookup, which
 then can still say that there is nobody to ask. A silent name server holds up a name for ten seconds
 or more."""
+LONE_VOTE_AFTER_S = 60.0
+"""How long only one network has to have told this node its address before that is believed. Where
+there is but one bootstrap node, or all are in one network, nobody who listens on 0.0.0.0 could have
+an id that others take, and all records would stay on the bootstrap nodes."""
+LONE_VOTE_INTERVAL_S = 3600.0
+"""How soon such an address may change again: a liar must not have a node's id change all the time.
+"""
 SEED_ADDRESSES_MAX = 8
 """Addresses used per name: one that resolves to hundreds would cost as many pings."""
 
@@ -86,6 +93,7 @@ class LookupServer(Server):  # type: ignore[misc]
         self._proof_asked = 0
         self._seen: bytes | None = None
         """The public address that others last saw this node at."""
+        self._lone_vote_at = settings.elapsed() + LONE_VOTE_AFTER_S
         self._greeted = 0
         self._greet_at = 0.0
         self._rejoin_delay_s = self._limits.rejoin_delay_min_s
@@ -426,11 +434,19 @@ class LookupServer(Server):  # type: ignore[misc]
     def _adopt_fitting_id(self) -> None:
         """Adopt an id that fits the address at which others see this node: they take no node whose
         id does not."""
-        seen = self.protocol.acquaintances.votes.winner()
+        votes, now_s = self.protocol.acquaintances.votes, self._settings.elapsed()
+        seen = votes.winner()
+        if seen is None:
+            lone = votes.only()
+            if lone is None:
+                self._lone_vote_at = max(self._lone_vote_at, now_s + LONE_VOTE_AFTER_S)
+            elif now_s >= self._lone_vote_at:
+                seen = lone
         if seen is not None and seen != self._seen:
             if self._seen is not None:
                 self.protocol.reachability.moved()
             self._seen = seen
+            self._lone_vote_at = now_s + LONE_VOTE_INTERVAL_S
         if seen is None or fits(self.node.id, seen) or self._settings.server is False:
             return
         node_id = new_node_id(seen, self._settings.entropy)
@@ -439,6 +455,8 @@ class LookupServer(Server):  # type: ignore[misc]
         self.protocol.router.recenter(self.node)
         self.storage.center = node_id
         self.counters["node_id_changed"] += 1
+        # From now on, others take this node.
+        self._rejoin_at = now_s
 
     async def ensure_contacts(self) -> None:
         """Join if the table is empty, or nobody in it may be left."""

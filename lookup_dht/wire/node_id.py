@@ -74,7 +74,8 @@ class AddressVotes:
     """The public address at which others see us: the only way for a node on 0.0.0.0 to learn it.
 
     Only nodes that this node itself asked have a vote, one per /16 (IPv6: /32): two networks have
-    to agree, so that one liar cannot make us change our id.
+    to agree, so that one liar cannot make us change our id. Where there is only one network, its
+    word is the best that there is.
     """
 
     def __init__(self) -> None:
@@ -97,3 +98,7 @@ class AddressVotes:
             if votes.count(seen) >= 2 and votes.count(seen) * 2 > len(votes):
                 return seen
         return None
+
+    def only(self) -> bytes | None:
+        """The address seen by the one network that has ever voted; None if there are more."""
+        return next(iter(self._votes.values())) if len(self._votes) == 1 else None

@@ -49,6 +49,16 @@ class Town:
             entropy=host.entropy,
         )  # fmt: skip
 
+    async def everywhere(self, number: int, seeds: list[str]) -> DHTLookup:
+        """Start a node that is not told its address."""
+        host = self.hosts[number]
+        self.nodes[number] = node = DHTLookup(
+            "0.0.0.0:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
+            entropy=host.entropy,
+        )  # fmt: skip
+        await host.run(node.start())
+        return node
+
     async def restart(self, number: int) -> None:
         """Without its state: it has another id then."""
         host = self.hosts[number]
@@ -301,14 +311,51 @@ def test_a_bootstrap_node_that_has_lost_its_state_is_given_records_though_its_id
         host = town.hosts[1]
         host.kill()
         seeds = [f"{it.addresses[0]}:9000" for it in town.hosts if it is not host]
-        town.nodes[1] = node = DHTLookup(
-            "0.0.0.0:9000", seeds, unix_time=host.unix_time, elapsed=host.elapsed,
-            entropy=host.entropy,
-        )  # fmt: skip
-        await host.run(node.start())
+        node = await town.everywhere(1, seeds)
         await asyncio.sleep(60)
         assert node.counters["node_id_changed"] == 1
         assert len(node._node.storage) >= 10
+
+    tell(story)
+
+
+@pytest.mark.parametrize("seeds", [["21.1.0.1"], ["21.1.0.1", "21.1.7.1", "21.1.9.1"]])
+def test_nodes_that_listen_everywhere_know_each_other_with_bootstrap_nodes_in_one_network(
+    seeds: list[str],
+) -> None:
+    """Only these tell them their addresses, and may all be gone later."""
+
+    async def story(town: Town) -> None:
+        for address in seeds:
+            number = town.add(address)
+            await town.hosts[number].run(town.nodes[number].start())
+        for _ in range(8):
+            number = town.add()
+            await town.everywhere(number, [f"{seed}:9000" for seed in seeds])
+        await asyncio.sleep(600)
+        assert all(node.contacts >= 7 for node in town.nodes)
+        peer = town.identity()
+        assert await town.publish(4, town.sign(peer, 5)) >= 8
+        for host in town.hosts[: len(seeds)]:
+            host.kill()
+        found = await town.hosts[-1].run(town.nodes[-1].resolve(peer.node_id))
+        assert found.sequence == 5
+
+    tell(story)
+
+
+def test_what_one_network_alone_says_of_an_address_is_believed_late_and_rarely() -> None:
+    async def story(town: Town) -> None:
+        seed = town.add("21.1.0.1")
+        await town.hosts[seed].run(town.nodes[seed].start())
+        number = town.add()
+        host, node = town.hosts[number], await town.everywhere(number, ["21.1.0.1:9000"])
+        assert node.counters["node_id_changed"] == 0
+        for minute in range(130):
+            assert node.counters["node_id_changed"] <= 1 + minute // 60
+            host.change_ip(f"31.{minute}.0.1")
+            await asyncio.sleep(60)
+        assert node.counters["node_id_changed"] == 3
 
     tell(story)
 
