@@ -41,6 +41,8 @@ class LoopThread:
         # A daemon: whoever forgets to close it in a REPL must still be able to exit.
         self._thread: Final = threading.Thread(target=self._run, name=name, daemon=True)
         self._pid: Final = process_id()
+        self._starting: Final = threading.RLock()
+        """Whoever starts second, in another thread, waits for what becomes of the first."""
         self._lock: Final = threading.Lock()
         self._open = False
         self._begun: Final = threading.Event()
@@ -60,19 +62,20 @@ class LoopThread:
 
         Raises :class:`LocalProtocolError` if it was started before."""
         self._check_process()
-        if self._thread.ident is not None:
-            raise LocalProtocolError("this node was already started; create a new one")
-        try:
-            self._thread.start()
-            self._decided.acquire()
-            if self._failed_with is not None:
-                raise self._failed_with
-        except BaseException:
-            # Possibly interrupted while the thread was starting, or before it could.
-            if self._begun.wait(BEGIN_MAX_S):
-                self._cancel()
-                self._thread.join()
-            raise
+        with self._starting:
+            if self._thread.ident is not None:
+                raise LocalProtocolError("this node was already started; create a new one")
+            try:
+                self._thread.start()
+                self._decided.acquire()
+                if self._failed_with is not None:
+                    raise self._failed_with
+            except BaseException:
+                # Possibly interrupted while the thread was starting, or before it could.
+                if self._begun.wait(BEGIN_MAX_S):
+                    self._cancel()
+                    self._thread.join()
+                raise
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
         """Run ``work`` on the loop, and return what it returns.

@@ -326,6 +326,32 @@ def test_a_node_that_runs_is_closed_at_the_end_of_the_process_though_started_aga
     assert left_alone == []
 
 
+def test_of_two_threads_that_start_a_node_one_does_and_the_other_is_told(
+    make: Make, greeter: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = make()
+    start = threading.Thread.start
+    outcomes: list[str] = []
+
+    def also_start() -> None:
+        with pytest.raises(LocalProtocolError, match="already started"):
+            node.start()
+        outcomes.append(f"told, and a query is answered {node.query(greeter.node_id, 'greet')!r}")
+
+    second = threading.Thread(target=also_start)
+
+    def in_the_moment_of_the_start(thread: threading.Thread) -> None:
+        monkeypatch.undo()
+        second.start()
+        second.join(0.2)  # the second one waits for the first, which waits here
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", in_the_moment_of_the_start)
+    node.start()
+    second.join()
+    assert outcomes == ["told, and a query is answered b'hello '"]
+
+
 def test_before_the_start_a_call_says_what_to_do(make: Make) -> None:
     node = make()
     with pytest.raises(NodeClosed, match="with node"):
