@@ -137,7 +137,13 @@ class IdentityFile:
 
     def load_sequence(self) -> int:
         """The highest sequence ever used; 0 if there is none. Raises :class:`InvalidConfig` if it
-        cannot be read."""
+        cannot be read, or if this process was forked from the one that opened the file."""
+        if process_id() != self._process:
+            # All children share the lock with it, such as the workers of a web server.
+            raise InvalidConfig(
+                f"{self.path} was opened before this process was forked; open it after that, in "
+                "one process: an identity can run in one process at a time"
+            )
         path = self._sequence_path
         with _explained(path):
             if mode_at(path) is None:

@@ -27,6 +27,7 @@ from egtp import identity_file
 from egtp.environment import process_id
 from egtp.errors import InvalidConfig
 from egtp.identity_file import IdentityFile
+from egtp.node import Node
 from egtp.values.mutable_item import SEQUENCE_LIMIT
 
 PASSPHRASE = b"correct horse"
@@ -187,6 +188,20 @@ def test_a_child_that_was_forked_neither_keeps_the_lock_nor_gives_it_away(
             IdentityFile.open(path)
         os.close(of_the_parent)
     IdentityFile.open(path).close()
+
+
+async def test_no_node_starts_in_a_child_with_the_file_that_its_parent_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All children of a web server that opens it before it forks would be the same peer."""
+    with IdentityFile.open(path) as opened:
+        node = Node(opened)
+        with monkeypatch.context() as forked:
+            forked.setattr(os, "getpid", lambda: 1)
+            process_id.cache_clear()
+            with pytest.raises(InvalidConfig, match="open it after that, in one process"):
+                await node.start()
+        process_id.cache_clear()
 
 
 def test_a_refused_file_is_not_locked_or_changed(path: Path) -> None:
