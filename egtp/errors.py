@@ -294,7 +294,7 @@ class InvalidConfig(EgtpError, ValueError):
 
 
 FORKED: Final = (
-    "this process was forked from the one that runs the node; the node and its connections stay "
+    "this process was forked from the one that the node is in; the node and its connections stay "
     "there: create a new node here, with an identity of its own"
 )
 

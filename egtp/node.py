@@ -711,10 +711,13 @@ class Node:
         except RuntimeError:
             running = None
         if running is not self._loop:
-            raise WrongLoop(
-                "a node must be used on the event loop it was started on; from another thread, use "
-                "asyncio.run_coroutine_threadsafe(node.query(...), loop)"
+            how = (
+                "from another thread, use asyncio.run_coroutine_threadsafe(node.query(...), loop)"
+                if self._loop.is_running()
+                else "that loop does not run now: start, use and close a node in one "
+                "asyncio.run(), or use egtp.blocking.Node"
             )
+            raise WrongLoop(f"a node must be used on the event loop it was started on; {how}")
 
 
 def _several(

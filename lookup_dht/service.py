@@ -440,7 +440,10 @@ class DHTLookup:
 
     def _check_started(self) -> None:
         if not self._started:
-            raise NodeClosed("the lookup service is not running; start() it first")
+            raise NodeClosed(
+                "the lookup service is not running; start() it first, or name it in the services "
+                "of an egtp.blocking.Node"
+            )
 
     def _check_running(self) -> None:
         if self._closed:

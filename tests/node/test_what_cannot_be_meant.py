@@ -357,6 +357,22 @@ async def test_a_query_from_another_thread_goes_through_the_loop_of_the_node(
     assert await asyncio.to_thread(elsewhere) == b"hello thread"
 
 
+def test_a_node_whose_loop_does_not_run_is_not_to_be_asked_through_that_loop(
+    identity: Callable[[], Identity],
+) -> None:
+    """As after the first of two asyncio.run(), or in pytest with fixtures of another loop."""
+    with asyncio.Runner() as runner:
+        node = Node(identity())
+        runner.run(node.start())
+        for call in (
+            lambda: asyncio.run(node.query(node.node_id, "greet")),
+            lambda: node.connected,
+        ):
+            with pytest.raises(WrongLoop, match=r"in one asyncio\.run\(\), or use egtp\.blocking"):
+                call()
+        runner.run(node.close())
+
+
 async def test_an_address_in_use_is_refused_and_leaves_nothing(
     start: Start, greeter: Node, identity: Callable[[], Identity]
 ) -> None:
