@@ -144,8 +144,9 @@ class Node:
         """Start the services and the node: listen, and begin to publish and to look for relays.
         ``with`` does this.
 
-        Raises what they raise, such as :class:`InvalidConfig`; nothing is left running then. Raises
-        :class:`LocalProtocolError` if the node was started before.
+        Raises what they raise, such as :class:`InvalidConfig`, and :class:`NodeClosed` if the node
+        is closed meanwhile; nothing is left running then. Raises :class:`LocalProtocolError` if the
+        node was started before.
         """
         atexit.register(self.close)
         try:

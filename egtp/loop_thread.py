@@ -8,7 +8,8 @@ import contextlib
 import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Final, TypeVar
+from functools import partial
+from typing import Any, Final, Generic, TypeVar
 
 from egtp.environment import process_id
 from egtp.errors import FORKED, LocalProtocolError, NodeClosed, WrongLoop
@@ -24,9 +25,11 @@ T = TypeVar("T")
 class LoopThread:
     """Runs ``async with life():`` on a loop in a thread, from :meth:`start` to :meth:`close`.
 
-    Invariant: while ``_open``, the loop runs, and carries out whatever it is given. ``_open``
-    becomes false under the lock, on the loop or as the loop is told to end; so every call that was
-    let in comes to an end.
+    No call takes a lock that the thread takes as well: a signal handler may interrupt a call at any
+    moment, and close the node or call it in turn.
+
+    Invariant: every call has an outcome. A call is noted in ``_calls`` before it looks at
+    ``_open``, and the thread ends those noted after ``_open`` has become false for good.
     """
 
     def __init__(
@@ -43,8 +46,8 @@ class LoopThread:
         self._pid: Final = process_id()
         self._starting: Final = threading.RLock()
         """Whoever starts second, in another thread, waits for what becomes of the first."""
-        self._lock: Final = threading.Lock()
         self._open = False
+        self._calls: Final[set[_Call[Any]]] = set()
         self._begun: Final = threading.Event()
         self._decided: Final = threading.Lock()
         """Held until life has begun, or will not. Not an event or a future: a caller interrupted
@@ -58,7 +61,8 @@ class LoopThread:
         self._stop: asyncio.Event
 
     def start(self) -> None:
-        """Raises what the beginning of life raises; nothing is left running then.
+        """Raises what the beginning of life raises, and :class:`NodeClosed` if it is closed
+        meanwhile; nothing is left running then.
 
         Raises :class:`LocalProtocolError` if it was started before."""
         self._check_process()
@@ -72,9 +76,7 @@ class LoopThread:
                     raise self._failed_with
             except BaseException:
                 # Possibly interrupted while the thread was starting, or before it could.
-                if self._begun.wait(BEGIN_MAX_S):
-                    self._cancel()
-                    self._thread.join()
+                self._end()
                 raise
 
     def run(self, work: Callable[[], Coroutine[Any, Any, T]], timeout_s: float | None = None) -> T:
@@ -85,49 +87,51 @@ class LoopThread:
         :class:`WrongLoop` on the loop itself, and in another process.
         """
         self._check_thread()
-        # Created before the work is handed over: an interrupt may come right after that.
-        outcome: concurrent.futures.Future[T] = concurrent.futures.Future()
+        call = _Call(work)
         try:
-            with self._lock:
-                if not self._open:
-                    raise NodeClosed(
-                        "this node was not started: use `with node:` or start()"
-                        if self._thread.ident is None
-                        else "this node is closed"
-                    )
-                self._loop.call_soon_threadsafe(_begin, work, outcome)
-            return outcome.result(timeout_s)
-        except concurrent.futures.CancelledError:
-            if self._open:
-                raise
-            raise NodeClosed(may_have_run=True) from None
-        except concurrent.futures.TimeoutError:
-            if outcome.done():
-                raise  # the work's own
-            raise TimeoutError(f"not done within {timeout_s:g} s") from None
+            self._calls.add(call)
+            if not self._open:
+                raise NodeClosed(
+                    "this node was not started: use `with node:` or start()"
+                    if self._thread.ident is None
+                    else "this node is closed"
+                )
+            try:
+                self._loop.call_soon_threadsafe(self._begin, call)
+            except RuntimeError:  # it was closed just now
+                raise NodeClosed from None
+            if not call.over.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
+                raise TimeoutError(f"not done within {timeout_s:g} s")
+            if call.error is not None:
+                raise call.error
+            return call.result
         finally:
-            outcome.cancel()
+            self._calls.discard(call)
+            if not call.is_over:
+                self._tell(call.cancel)
+            del call  # The traceback of its error refers to this frame.
 
     def close(self) -> None:
-        """End life, and wait for its end. Calls under way end, by being cancelled if need be. In a
-        forked process there is nothing to end. Raises what the end of life raises, once."""
+        """End life, or its beginning, and wait for the end. Calls under way end, by being cancelled
+        if need be. In a forked process there is nothing to end. Raises what the end of life raises,
+        once."""
         if self.is_of_another_process or self._thread.ident is None:
             return
         self._check_thread()
-        with self._lock:
-            if self._open:
-                # In this order, so that a caller interrupted in between can still close it.
-                self._loop.call_soon_threadsafe(self._stop.set)
-                self._open = False
-        self._thread.join()
+        self._end()
         error, self._ended_with = self._ended_with, None
         if error is not None:
             raise error
 
-    def _cancel(self) -> None:
-        if self._task is not None:
+    def _end(self) -> None:
+        if self._begun.is_set() or self._begun.wait(BEGIN_MAX_S):
+            self._tell(self._stop_life)
+            self._thread.join()
+
+    def _tell(self, what: Callable[[], object]) -> None:
+        if self._task is not None:  # there is a loop
             with contextlib.suppress(RuntimeError):  # it has ended by itself
-                self._loop.call_soon_threadsafe(self._task.cancel)
+                self._loop.call_soon_threadsafe(what)
 
     @property
     def is_of_another_process(self) -> bool:
@@ -162,9 +166,14 @@ class LoopThread:
         except BaseException as error:
             if self._has_begun:
                 self._ended_with = error
+            elif isinstance(error, asyncio.CancelledError):
+                self._failed_with = NodeClosed("this node was closed before it had started")
             else:
                 self._failed_with = error
         finally:
+            for call in self._calls.copy():
+                if not call.is_over:  # it came too late for the loop
+                    call.end(NodeClosed())
             self._begun.set()
             if not self._has_begun:
                 self._decided.release()
@@ -175,38 +184,54 @@ class LoopThread:
         self._begun.set()
         try:
             async with self._life():
-                with self._lock:
-                    self._open = True
-                self._has_begun = True
+                self._has_begun = self._open = True
                 self._decided.release()
                 await self._stop.wait()
         finally:
-            with self._lock:
-                self._open = False
-            # After this, every call that was let in is a task, and the runner cancels those left.
-            await asyncio.sleep(0)
+            self._open = False
 
+    def _stop_life(self) -> None:
+        self._open = False
+        self._stop.set()
+        if not self._has_begun and self._task is not None:
+            self._task.cancel()
 
-def _begin(
-    work: Callable[[], Coroutine[Any, Any, T]], outcome: concurrent.futures.Future[T]
-) -> None:
-    """Begin ``work``, on the loop. Cancelling ``outcome``, in any thread, cancels the work, even if
-    it was cancelled before this."""
-    loop = asyncio.get_running_loop()
-    task = loop.create_task(work())
-
-    def give_up(_: object) -> None:
-        if outcome.cancelled():
-            loop.call_soon_threadsafe(task.cancel)
-
-    def end(_: object) -> None:
-        error = concurrent.futures.CancelledError() if task.cancelled() else task.exception()
-        if not outcome.set_running_or_notify_cancel():
-            return
-        if error is None:
-            outcome.set_result(task.result())
+    def _begin(self, call: _Call[Any]) -> None:
+        if not self._open:
+            call.end(NodeClosed())
         else:
-            outcome.set_exception(error)
+            call.task = asyncio.get_running_loop().create_task(call.work())
+            call.task.add_done_callback(partial(self._take, call))
 
-    task.add_done_callback(end)
-    outcome.add_done_callback(give_up)
+    def _take(self, call: _Call[T], task: asyncio.Task[T]) -> None:
+        if not task.cancelled():
+            error = task.exception()
+            if error is None:
+                call.result = task.result()
+            call.end(error)
+        elif self._open:  # by itself, or since it was given up
+            call.end(concurrent.futures.CancelledError())
+        else:
+            call.end(NodeClosed(may_have_run=True))
+
+
+class _Call(Generic[T]):
+    """A call into the loop, which begins and ends there. Another thread waits for its end."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.work: Final = work
+        self.task: asyncio.Task[T] | None = None
+        self.is_over = False
+        self.over: Final = threading.Lock()
+        """Held until it is over. Not a future, for the reason of ``_decided`` above."""
+        self.over.acquire()
+        self.error: BaseException | None = None
+        self.result: T
+
+    def end(self, error: BaseException | None) -> None:
+        self.error, self.is_over = error, True
+        self.over.release()
+
+    def cancel(self) -> None:
+        if self.task is not None:
+            self.task.cancel()

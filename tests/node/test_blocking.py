@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import os
@@ -11,7 +12,7 @@ import time
 import traceback
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -350,6 +351,32 @@ def test_of_two_threads_that_start_a_node_one_does_and_the_other_is_told(
     node.start()
     second.join()
     assert outcomes == ["told, and a query is answered b'hello '"]
+
+
+def test_a_node_that_is_closed_while_it_starts_does_not_start(make: Make) -> None:
+    begun, left = threading.Event(), threading.Event()
+
+    @contextlib.asynccontextmanager
+    async def slow() -> AsyncIterator[None]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+            yield
+        finally:
+            left.set()
+
+    node = make(services=[slow()])
+
+    def close() -> None:
+        assert begun.wait(LIMIT_S)
+        node.close()
+
+    with ThreadPoolExecutor() as threads:
+        closed = threads.submit(close)
+        with pytest.raises(NodeClosed, match="closed before it had started"):
+            node.start()
+        closed.result()
+    assert left.is_set()
 
 
 def test_before_the_start_a_call_says_what_to_do(make: Make) -> None:
@@ -697,14 +724,16 @@ def test_an_interrupt_in_the_moment_in_which_a_call_is_handed_over_ends_the_call
     loop = asyncio.new_event_loop()
     node = start(loop_factory=lambda: loop)
     hand_over = loop.call_soon_threadsafe
-    ended = threading.Event()
+    begun, ended = threading.Event(), threading.Event()
 
     def interrupted(*call: Any) -> None:
         monkeypatch.undo()
         hand_over(*call)
+        assert begun.wait(LIMIT_S)
         raise KeyboardInterrupt
 
     async def without_end(_: egtp.Node) -> None:
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:

@@ -144,6 +144,57 @@ except KeyboardInterrupt:
     assert (done.stdout, done.stderr) == ("free\n", "")
 
 
+def test_a_signal_handler_closes_the_node_in_the_midst_of_a_call() -> None:
+    """As a SIGTERM handler does. What it interrupts must hold nothing that the end needs."""
+    done = run(
+        PREFACE
+        + """
+loop = egtp.blocking.asyncio.new_event_loop()
+peer, asker = node(listen="127.0.0.1:0"), node(loop_factory=lambda: loop)
+peer.published()
+signal.signal(signal.SIGTERM, lambda *_: asker.close())
+hand_over = loop.call_soon_threadsafe
+def interrupted(*call):
+    del loop.call_soon_threadsafe
+    signal.raise_signal(signal.SIGTERM)
+    hand_over(*call)
+loop.call_soon_threadsafe = interrupted
+try:
+    asker.query(peer.node_id, "greet")
+except egtp.NodeClosed:
+    peer.close()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("closed")
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("closed\n", "")
+
+
+def test_a_signal_handler_asks_in_the_midst_of_a_call() -> None:
+    done = run(
+        PREFACE
+        + """
+loop = egtp.blocking.asyncio.new_event_loop()
+peer, asker = node(listen="127.0.0.1:0"), node(loop_factory=lambda: loop)
+peer.handle("greet", lambda query: b"hello " + query.body)
+peer.published()
+signal.signal(
+    signal.SIGTERM, lambda *_: print(asker.query(peer.node_id, "greet", b"handler").decode())
+)
+hand_over = loop.call_soon_threadsafe
+def interrupted(*call):
+    del loop.call_soon_threadsafe
+    signal.raise_signal(signal.SIGTERM)
+    hand_over(*call)
+loop.call_soon_threadsafe = interrupted
+print(asker.query(peer.node_id, "greet", b"world").decode())
+""",
+        "-c",
+    )
+    assert (done.stdout, done.stderr) == ("hello handler\nhello world\n", "")
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_r15_a_forked_child_is_told_so_at_once_and_can_end() -> None:
     done = run(
