@@ -63,7 +63,8 @@ class Node:
     """A peer of the network, which talks to other nodes by their peerId, from any thread.
 
     Every call waits for its outcome. Whatever interrupts the wait, ``KeyboardInterrupt`` included,
-    frees everything and tells the peer, as a cancellation does in asyncio.
+    frees everything and tells the peer, as a cancellation does in asyncio. A signal handler may
+    call and close the node, too.
 
     Calls raise :class:`NodeClosed` before the start, after the end, and when the node is closed
     while they wait. They raise :class:`WrongLoop` on the node's own thread, which would wait for
