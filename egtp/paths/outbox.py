@@ -51,6 +51,8 @@ a short reply, this is most of it."""
 _NOTHING: Final[deque[Any]] = deque(maxlen=0)
 """An empty queue that stays empty. A deque takes more memory than all the rest of a path, so a path
 at rest has none of its own."""
+_NO_REPLIES: Final[dict[bytes, Outgoing]] = {}
+"""The same for the large replies that wait."""
 
 
 class Batch:
@@ -108,6 +110,7 @@ class Outbox:
         "_begun_bytes",
         "_chunked",
         "_control",
+        "_large_replies",
         "_next_chunk_id",
         "_others_turn",
         "_passed_on",
@@ -127,6 +130,9 @@ class Outbox:
         """How much waits of the engine's own items."""
         self._small: deque[Outgoing] = _NOTHING
         self._chunked: deque[Outgoing] = _NOTHING
+        self._large_replies: dict[bytes, Outgoing] = _NO_REPLIES
+        """Those in this queue that are wanted, by the references of their queries: the peer may
+        name any number of references, so none may cost a look at all that waits."""
         self._passed_on: FairQueue | None = None
         """None for most paths, which do not lead to a client of a relay."""
         self._taken_back = 0
@@ -170,6 +176,21 @@ class Outbox:
             if self._chunked is _NOTHING:
                 self._chunked = deque()
             self._chunked.append(outgoing)
+            message = outgoing.message
+            if type(message) is LargeMessage and message.refers_to is not None:
+                if self._large_replies is _NO_REPLIES:
+                    self._large_replies = {}
+                self._large_replies[message.refers_to] = outgoing
+
+    def _unlist(self, outgoing: Outgoing) -> None:
+        """A message no longer waits in its queue."""
+        message = outgoing.message
+        if type(message) is not LargeMessage or message.refers_to is None:
+            return
+        if self._large_replies.get(message.refers_to) is outgoing:
+            del self._large_replies[message.refers_to]
+            if not self._large_replies:
+                self._large_replies = _NO_REPLIES
 
     def pass_on(self, packet: PassedOn) -> None:
         """Queue a packet of somebody else's, behind those of the same sender."""
@@ -283,6 +304,7 @@ class Outbox:
             return
         outgoing = self._chunked.popleft()
         outgoing.queued = False
+        self._unlist(outgoing)
         self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
         age_ms = min(max(0, int((now_s - outgoing.born_s) * 1000)), U32_MAX)
         age = age_ms.to_bytes(AGE_BYTES, "big")
@@ -322,6 +344,7 @@ class Outbox:
         is told."""
         if outgoing.queued:
             outgoing.queued = False
+            self._unlist(outgoing)
             self.waiting_bytes -= len(outgoing.message)
             self._taken_back += 1
             if 2 * self._taken_back > len(self._small) + len(self._chunked):
@@ -353,10 +376,7 @@ class Outbox:
         for chunking in self._begun:
             if _answers(chunking.outgoing, reference):
                 return chunking.outgoing
-        for outgoing in self._chunked:
-            if outgoing.queued and _answers(outgoing, reference):
-                return outgoing
-        return None
+        return self._large_replies.get(reference)
 
     def drop_unread(self) -> int:
         """Take back what others made this node say or pass on: replies and packets. What this node
@@ -387,6 +407,7 @@ class Outbox:
             outgoing.queued = False
             self.waiting_bytes -= len(outgoing.message)
         self._small = self._chunked = _NOTHING
+        self._large_replies = _NO_REPLIES
         self._taken_back = 0
         unsent += self._take_all_passed_on()
         return unsent
