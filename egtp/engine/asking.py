@@ -27,6 +27,7 @@ from egtp.errors import (
     OutcomeUnknown,
 )
 from egtp.open_query import PeerExchange, Sending
+from egtp.paths.outbox import is_caused_by_others
 from egtp.paths.path import Path
 from egtp.queries.checks import check_body, check_promises, check_soft_timeout, check_timeout
 from egtp.queries.early import Early, pack_early
@@ -39,13 +40,17 @@ from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 from egtp.values.message import Reply, ReplyCode, check_kind
 
-__all__ = ["Asking", "AskingHost"]
+__all__ = ["Asking", "AskingHost", "is_crowded"]
 
 KINDS_KEPT: Final = 1024
 AGAIN_FIRST_S: Final = 2.0
 """The first pause before an unanswered query is given to a relayed path again: some round trips."""
 AGAIN_MAX_S: Final = 30.0
 """The longest such pause, and the one after the peer has said that it is working on the query."""
+MOVED_MAX: Final = 256
+"""How many replies and packets passed on go by another path when theirs is gone. A peer that does
+not read may have hundreds of thousands waiting, and each connection that it opens or closes would
+have them moved. Whoever wants the rest asks again."""
 
 
 class AskingHost(Protocol):
@@ -307,10 +312,12 @@ class Asking:
 
     def path_opened(self, peer: Peer, path: Path) -> None:
         """A path was confirmed: what waits for one, and what older ones still hold, goes by
-        the best one."""
+        the best one, unless they are crowded: those are about to end."""
         best = peer.best_path or path
         self.exchanges.tell_again(peer.peer_id)
         for older in peer.others:
+            if is_crowded(older):
+                continue
             for outgoing in older.outbox.take_unsent():
                 self._give_or_post(best, peer, outgoing)
         for outgoing in peer.take_waiting():
@@ -330,7 +337,12 @@ class Asking:
         if path.dialled and peer.best_path is None:
             now_s = self._host.now()
             peer.path_ended(now_s - path.session.started_s, now_s, had_work=bool(unsent or lost))
+        others = 0
         for outgoing in unsent:
+            if is_caused_by_others(outgoing):
+                others += 1
+                if others > MOVED_MAX:
+                    continue
             if type(outgoing) is PassedOn and peer.direct is None:
                 # Nobody is dialled for packets between others; their sender sends them again.
                 self._counters["dropped: the connection to pass it on by is gone"] += 1
@@ -338,6 +350,8 @@ class Asking:
                 self.answer_by_another_path(path, outgoing)
             else:
                 self.post(peer, outgoing)
+        if others > MOVED_MAX:
+            self._counters["dropped: much waited where nobody read"] += others - MOVED_MAX
         for exchange in lost:
             self._counters["query sent again: its path is gone"] += 1
             self.post(peer, exchange)
@@ -532,6 +546,11 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self._end(exchange, NodeClosed(may_have_run=exchange.may_leave))
+
+
+def is_crowded(path: Path) -> bool:
+    """Whether more waits there of what others caused than would be given to another path."""
+    return path.outbox.messages > MOVED_MAX and path.outbox.caused_by_others > MOVED_MAX
 
 
 def _end_in(exchange: PeerExchange, error: EgtpError) -> None:

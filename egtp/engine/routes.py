@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Final, Protocol
 
 from egtp.config import NodeConfig
-from egtp.engine.asking import Asking
+from egtp.engine.asking import Asking, is_crowded
 from egtp.engine.searching import Searching
 from egtp.events import Observer, PathLost, PathOpened
 from egtp.limits.idle_policy import Standing
@@ -155,8 +155,8 @@ class Routes:
     # Paths go
 
     def _end_dead_others(self, peer: Peer, path: Path) -> None:
-        """End the older paths that the confirmation of ``path`` has shown to lead nowhere. What was
-        given to them goes by the best path left."""
+        """End the older paths that the confirmation of ``path`` has shown to lead nowhere, or to a
+        peer that does not read. What was given to them goes by the best path left."""
         for older in peer.paths:
             if older is path:
                 continue
@@ -168,6 +168,9 @@ class Routes:
                 # To search beside it was right, and may soon be again.
                 peer.renewed_s = float("-inf")
                 self.lose(older, ANOTHER_WAY, at_once=True)
+            elif older in peer.superseded and is_crowded(older):
+                older.say_close()
+                self.lose(older, "the peer has another path, and does not read this one")
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """End a path that is no longer of use. What has not left by it goes by another; what was

@@ -29,7 +29,7 @@ from egtp.queries.large_message import LargeMessage
 from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.values.identity import NodeId
 
-__all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox"]
+__all__ = ["BATCH_BYTES", "BATCH_BYTES_MAX", "Batch", "Outbox", "is_caused_by_others"]
 
 BATCH_BYTES: Final = 4096
 """A batch is sealed once this much is queued. Measured: smaller batches cost more seals, and with
@@ -94,6 +94,11 @@ class _Chunking:
         return message[start:end] if start >= 0 else b"".join((self.age, message[:end]))
 
 
+def is_caused_by_others(outgoing: Outgoing) -> bool:
+    """Whether it is a reply or a packet to pass on, and not what this node itself asks or says."""
+    return type(outgoing) is Outgoing or type(outgoing) is PassedOn
+
+
 def _answers(outgoing: Outgoing, reference: bytes) -> bool:
     message = outgoing.message
     return type(message) is LargeMessage and message.refers_to == reference
@@ -150,6 +155,12 @@ class Outbox:
         """How many messages wait of which nothing has left, including those taken back."""
         passed_on = 0 if self._passed_on is None else len(self._passed_on)
         return len(self._small) + len(self._chunked) + passed_on
+
+    @property
+    def caused_by_others(self) -> int:
+        """How many of these are replies and packets to pass on."""
+        passed_on = 0 if self._passed_on is None else len(self._passed_on)
+        return passed_on + sum(map(is_caused_by_others, (*self._small, *self._chunked)))
 
     @property
     def memory_bytes(self) -> int:
@@ -382,7 +393,7 @@ class Outbox:
         """Take back what others made this node say or pass on: replies and packets. What this node
         itself asks stays. Returns how many were taken back."""
         waiting = self.unsent + [chunking.outgoing for chunking in self._begun]
-        dropped = [one for one in waiting if type(one) is Outgoing or type(one) is PassedOn]
+        dropped = [one for one in waiting if is_caused_by_others(one)]
         for outgoing in dropped:
             self.take_back(outgoing)
         return len(dropped) + len(self._take_all_passed_on())

@@ -16,7 +16,7 @@ from egtp.channel.packet import Data, decode_packet
 from egtp.channel.sealed import ItemType, parse_sealed
 from egtp.channel.session import InOrder, Session, SlidingWindow
 from egtp.config import NodeConfig
-from egtp.engine.asking import AGAIN_FIRST_S, AGAIN_MAX_S, Asking
+from egtp.engine.asking import AGAIN_FIRST_S, AGAIN_MAX_S, MOVED_MAX, Asking
 from egtp.engine.routes import Routes
 from egtp.engine.searching import Searching
 from egtp.engine.upkeep import Upkeep
@@ -414,6 +414,36 @@ async def test_what_had_not_left_by_a_relay_is_not_given_twice_by_the_direct_pat
         node.now_s += 1.0
         node.asking.look(node.now_s)
     assert len(node.queries(DIRECT)) == 1
+
+
+async def test_of_much_that_others_caused_little_goes_by_another_path() -> None:
+    """A peer that did not read had 286,000 replies waiting, and each connection that it opened had
+    them moved to that one: the node did nothing else for a second each time."""
+    node = Recorder()
+    crowded = node.path(DIRECT)
+    node.takes = 0
+    replies = [Outgoing(bytes(60), node.now_s) for _ in range(2000)]
+    for reply in replies:
+        crowded.queue(reply)
+    own = [node.tell() for _ in range(300)]
+    newer = node.path(OTHER)
+    assert not newer.outbox, "the older path is about to end"
+    node.lose(crowded)
+    assert len([one for one in replies if one.path is newer]) == MOVED_MAX
+    assert [one.path for one in own] == [newer] * 300
+    assert node.counters["dropped: much waited where nobody read"] == 2000 - MOVED_MAX
+
+
+async def test_much_of_this_nodes_own_goes_by_the_newer_path() -> None:
+    node = Recorder()
+    older = node.path(DIRECT)
+    node.takes = 0
+    own = [node.tell() for _ in range(2000)]
+    reply = Outgoing(bytes(60), node.now_s)
+    older.queue(reply)
+    newer = node.path(OTHER)
+    assert not older.outbox
+    assert {one.path for one in (*own, reply)} == {newer}
 
 
 async def test_over_relays_a_query_is_given_again_at_growing_pauses() -> None:

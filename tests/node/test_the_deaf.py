@@ -57,6 +57,42 @@ def test_a_crowd_of_the_deaf_keeps_no_stranger_out() -> None:
     in_lab(Lab, story)
 
 
+def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_another() -> None:
+    """What waits there is not moved each time that the peer opens a connection."""
+
+    async def story(lab: Lab) -> None:
+        node = await lab.node()
+        deaf = await lab.asker(node)
+        await lab.query(deaf, node.node_id)
+        await lab.hosts[deaf].run(ask_much_and_stop_reading(deaf, node))
+        await asyncio.sleep(1)
+        engine: Any = node._engine
+        peer = engine.book.find(deaf.node_id)
+        crowded = peer.direct
+        assert crowded.outbox.messages > 1000
+        await lab.hosts[deaf].run(open_another_connection(deaf, node))
+        await asyncio.sleep(1)
+        assert peer.direct is not crowded
+        assert peer.paths == [peer.direct]
+        assert node.counters["dropped: much waited where nobody read"] > 0
+
+    async def ask_much_and_stop_reading(one: Node, node: Node) -> None:
+        engine: Any = one._engine
+        (connection,) = engine.comms.all()
+        connection.pause_reading()
+        path = engine.book.find(node.node_id).direct
+        for number in range(100, 4000):
+            query = Query(bytes(16), number, "echo", 60_000, 16 * MIB, bytes(1000))
+            path.queue(Outgoing(query.encode(), engine.now()))
+
+    async def open_another_connection(one: Node, node: Node) -> None:
+        engine: Any = one._engine
+        peer = engine.book.find(node.node_id)
+        await engine.reacher.renew(peer, peer.direct)
+
+    in_lab(Lab, story)
+
+
 def test_what_waits_for_who_is_gone_keeps_no_path_through_a_relay() -> None:
     async def story(lab: Lab) -> None:
         relay = await lab.node(relay_server=True)
