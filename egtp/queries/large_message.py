@@ -30,6 +30,9 @@ _BODY_HEAD: Final = bytes((BYTES_32,))
 _BODY_HEADS: Final = ((bytes((BYTES_32,)), 5, LARGE_BYTES), (bytes((BYTES_16,)), 3, 256))
 """How a body begins: its first byte, how many bytes that and the size take, and the smallest body
 of that form."""
+LOOKS_MAX: Final = 4
+"""At how many places that look like the beginning of the body a message is read. By chance, hardly
+one message in a thousand has a second one; but a piece can be made of nothing else."""
 _NO_BODY: Final = pack(b"")
 
 
@@ -125,12 +128,14 @@ class Arriving:
         if it is not a message with a body of at least 256 bytes, or the piece is too short to tell.
         """
         first = bytes(piece[: HEAD_BYTES_MAX + SIZE_BYTES_MAX])
+        looks = 0
         for body_head, head_bytes, size_min in _BODY_HEADS:
             at = first.find(body_head, AGE_BYTES, HEAD_BYTES_MAX)
-            while at >= 0:
+            while at >= 0 and looks < LOOKS_MAX:
                 body_at = at + head_bytes
                 size = int.from_bytes(first[at + 1 : body_at], "big")
                 if size_min <= size == total - body_at and len(first) >= body_at:
+                    looks += 1
                     try:
                         # No canonical form is a prefix of another, so this is the whole head.
                         message = decode_message(first[AGE_BYTES:at] + _NO_BODY)

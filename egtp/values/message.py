@@ -136,6 +136,9 @@ def decode_message(data: bytes) -> Message:
             if reference_head == REFERENCE_HEAD and code < 128 and body is not None:
                 return _new(Reply, (nonce, reference, code, body))
         raise InvalidMessage("message: not the canonical form of a reply")
+    if head not in (QUERY_HEAD, SEND_HEAD):
+        # What is no message must cost no more than one: a packet has room for 13,000 of them.
+        raise InvalidMessage("not a query, reply or send")
     try:
         fields = decode_with_body(data)
     except CanonicalError as error:
@@ -154,7 +157,7 @@ def decode_message(data: bytes) -> Message:
             and _is_kind(kind)
         ):
             return _new(Query, (nonce, number, kind, lifetime_ms, reply_max, body))
-    elif head == SEND_HEAD:
+    else:
         _, nonce, nothing, kind, lifetime_ms, body = fields
         if (
             nothing is None

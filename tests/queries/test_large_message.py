@@ -11,8 +11,16 @@ from hypothesis import strategies as st
 
 from egtp.channel.sealed import Chunk
 from egtp.paths.reassembly import Reassembly, RoomForChunks
+from egtp.queries import large_message
 from egtp.queries.exchange import ExchangeTable
-from egtp.queries.large_message import LARGE_BYTES, Arrived, LargeMessage, pack_message
+from egtp.queries.large_message import (
+    LARGE_BYTES,
+    LOOKS_MAX,
+    Arrived,
+    Arriving,
+    LargeMessage,
+    pack_message,
+)
 from egtp.values.identity import NodeId
 from egtp.values.message import Message, Query, Reply, Send, decode_message, reference_of
 
@@ -171,3 +179,22 @@ def test_nothing_is_left_of_a_large_query_that_was_closed(left: int) -> None:
     assert not exchanges.is_open(exchange)
     assert not exchanges._by_reference
     assert exchanges.settled(PEER) == 1
+
+
+@pytest.mark.reaches_in
+def test_a_piece_made_of_beginnings_of_bodies_is_read_a_few_times_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It took a millisecond for 600 bytes: half a megabyte of them a second stopped a node."""
+    total, looks = 900, Counter[str]()
+    piece = bytes(4) + b"\x98\x01\xc4\x10"
+    while len(piece) < 516:
+        piece += b"\xc5" + (total - len(piece) - 3).to_bytes(2, "big")
+
+    def looked(data: bytes) -> Message:
+        looks["at a beginning"] += 1
+        return decode_message(data)
+
+    monkeypatch.setattr(large_message, "decode_message", looked)
+    assert Arriving.begin(piece, total) is None
+    assert looks["at a beginning"] == LOOKS_MAX

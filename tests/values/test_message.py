@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp.errors import InvalidMessage, LocalProtocolError
+from egtp.values import message as message_module
 from egtp.values.message import (
     Message,
     Query,
@@ -175,6 +176,17 @@ def test_the_forms_that_the_mistakes_are_made_of_are_good() -> None:
 def test_what_is_no_array_is_refused(value: Any) -> None:
     with pytest.raises(InvalidMessage):
         decode_message(msgpack.packb(value))
+
+
+@pytest.mark.reaches_in
+@pytest.mark.parametrize("data", [b"", b"\x90", b"\x98\x91\x91\x91" + b"\x91" * 30, bytes(40)])
+def test_what_does_not_begin_like_a_message_costs_no_decoding(
+    data: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of such messages, 13,000 fit into a packet, and each cost more than a query."""
+    monkeypatch.setattr(message_module, "decode_with_body", None)
+    with pytest.raises(InvalidMessage):
+        decode_message(data)
 
 
 @given(st.binary(max_size=100))
