@@ -34,6 +34,10 @@ from egtp.values.identity import Identity
 
 __all__ = ["Dial", "Handshakes"]
 
+WRONG_RESPONSES_MAX: Final = 16
+"""How many responses to one dial may prove nothing. Each costs two key agreements, and only who has
+seen the dial can make them: the relay, which could drop the right one as well, and the peer."""
+
 
 @dataclass(slots=True, eq=False)
 class Dial:
@@ -52,6 +56,7 @@ class Dial:
     """This node's uptime when it dialled."""
     is_check: bool
     """Whether the initiation only has to arrive; then no response is accepted."""
+    wrong_responses: int = 0
 
     @property
     def relayed(self) -> bool:
@@ -173,11 +178,15 @@ class Handshakes:
             if not arrival.relayed:
                 self._events.reject(arrival)
             return
+        if dial.wrong_responses >= WRONG_RESPONSES_MAX:
+            self._counters["response to a dial that has had too many wrong ones"] += 1
+            return
         try:
             payload, keys = dial.initiator.finish(packet)
             record = self._proven_record(dial.contact, payload)
         except RemoteProtocolError as error:
             self._counters[f"dropped: {error}"] += 1
+            dial.wrong_responses += 1
             if not arrival.relayed:
                 # On a TCP connection, only the other end can have sent it.
                 self.abandon(dial)
@@ -240,6 +249,10 @@ class Handshakes:
     def initiation(self, packet: Initiation, data: bytes, arrival: Arrival) -> None:
         again = self._sessions.unconfirmed.find(data)
         if again is not None:
+            if not arrival.carrier.takes_more(arrival.strategy):
+                # On a connection, the first response is on its way, and copies of it would wait
+                # for somebody who has proven nothing.
+                raise NotSent(AttemptReason.BUFFER_FULL)
             arrival.answer(again.response)
             return
         if arrival.connection is not None and (

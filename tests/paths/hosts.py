@@ -76,6 +76,8 @@ class Host:
         self.known: dict[NodeId, SignedCommRecord] = {}
         self.sent: list[Sent] = []
         self.broken = False
+        self.full = False
+        """Whether what is sent has to wait."""
         self.admitting = True
         self.turn: list[Callable[[], None]] = []
         self.learned: list[SignedCommRecord] = []
@@ -158,7 +160,7 @@ class Host:
         self.accepted.append((path, early))
 
     def takes_more(self, _: CommStrat) -> bool:
-        return not self.broken
+        return not (self.broken or self.full)
 
     def is_throttled(self, _: CommStrat) -> bool:
         return False

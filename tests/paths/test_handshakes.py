@@ -180,6 +180,23 @@ def test_an_initiation_that_is_still_there_gets_the_identical_response(relayed: 
 
 
 @ROUTES
+def test_no_copies_of_a_response_wait_for_somebody_who_does_not_read(relayed: bool) -> None:
+    """Up to a megabyte of them waited for each connection whose other end had proven nothing."""
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    initiation = alice.dial(bob, at_alice).packet
+    bob.receive(initiation, at_bob)
+    assert len(bob.take()) == 1
+    bob.full = True
+    bob.receive(initiation, at_bob)
+    assert not bob.take()
+    assert bob.channels.unconfirmed == 1
+    bob.full = False
+    bob.receive(initiation, at_bob)
+    assert len(bob.take()) == 1
+
+
+@ROUTES
 @pytest.mark.parametrize("by_relay", [False, True], ids=["replayed by tcp", "replayed by relay"])
 def test_a_replayed_initiation_does_nothing_to_a_live_session(
     relayed: bool, by_relay: bool

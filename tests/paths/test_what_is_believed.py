@@ -9,10 +9,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from egtp.channel.handshake import Responder, ResponsePayload
-from egtp.channel.packet import Initiation, decode_packet
+from egtp.channel.noise import RESPONSE_OVERHEAD
+from egtp.channel.packet import Initiation, Response, decode_packet
 from egtp.environment import Environment
 from egtp.errors import HandshakeFailed, NotSent
 from egtp.paths.channels import SecureChannels
+from egtp.paths.handshakes import WRONG_RESPONSES_MAX
 from egtp.queries.answers import Answers
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.comm_record import CommRecord, SignedCommRecord
@@ -135,16 +137,37 @@ def test_whoever_has_not_the_dialled_keys_cannot_answer(relayed: bool) -> None:
 
 
 def test_bent_responses_over_a_relay_do_not_spoil_the_real_one() -> None:
+    step, at_a_time, bits = 5, WRONG_RESPONSES_MAX - 1, 8 * 300
+    for first in range(0, bits, step * at_a_time):
+        alice, bob = pair()
+        alice.dial(bob, RELAYS[0])
+        bob.receive(alice.take_one(INITIATION), RELAYS[0])
+        response = bob.take_one(RESPONSE)
+        assert 8 * len(response) <= bits
+        for bit in range(first, min(first + step * at_a_time, 8 * len(response)), step):
+            alice.receive(flipped(response, bit), RELAYS[0])
+        assert alice.told() == (0,) * 7
+        assert alice.channels.dialling == 1
+        alice.receive(response, RELAYS[1])
+        assert len(alice.confirmations) == 1
+
+
+def test_a_relay_that_makes_up_response_after_response_has_few_of_them_tried() -> None:
+    """Each costs two key agreements: five thousand a second kept a core busy."""
     alice, bob = pair()
-    alice.dial(bob, RELAYS[0])
-    bob.receive(alice.take_one(INITIATION), RELAYS[0])
-    response = bob.take_one(RESPONSE)
-    for bit in range(0, 8 * len(response), 5):
-        alice.receive(flipped(response, bit), RELAYS[0])
-    assert alice.told() == (0,) * 7
+    dial = alice.dial(bob, RELAYS[0])
+    for number in range(100):
+        noise = bytes([number + 1]) * RESPONSE_OVERHEAD
+        alice.receive(Response(dial.index, number, noise).encode(), RELAYS[0])
+    assert alice.counters["dropped: the handshake does not authenticate"] == WRONG_RESPONSES_MAX
+    assert alice.counters["response to a dial that has had too many wrong ones"] > 0
     assert alice.channels.dialling == 1
-    alice.receive(response, RELAYS[1])
-    assert len(alice.confirmations) == 1
+    alice.channels.abandon(dial)
+    again = alice.dial(bob, RELAYS[0])
+    alice.take()
+    bob.receive(again.packet, RELAYS[0])
+    alice.receive(bob.take_one(RESPONSE), RELAYS[0])
+    assert len(alice.confirmations) == 1, "another dial is not held up by that"
 
 
 def test_a_response_from_another_connection_is_not_taken_for_the_one_awaited() -> None:
