@@ -308,13 +308,23 @@ async def _ask(options: argparse.Namespace) -> bool:
                 print(f"  {attempt}", file=sys.stderr)
             return True
         except HandlerFailed as error:
-            said = error.body.decode(errors="replace")
+            said = _harmless(error.body)
             print(f"egtp: {error}{': ' if said else ''}{said}", file=sys.stderr)
             return True
     # The exact bytes for programs; for people, a line.
-    sys.stdout.buffer.write(reply + b"\n" if sys.stdout.isatty() else reply)
+    shown = _harmless(reply, "\n\t").encode() + b"\n" if sys.stdout.isatty() else reply
+    sys.stdout.buffer.write(shown)
     sys.stdout.flush()
     return False
+
+
+def _harmless(data: bytes, kept: str = "") -> str:
+    """What a peer said, as text that does nothing to a terminal but show. All letters in ``kept``
+    stay; other control characters are written as Python does."""
+    return "".join(
+        letter if letter.isprintable() or letter in kept else ascii(letter)[1:-1]
+        for letter in data.decode(errors="replace")
+    )
 
 
 def _contact(text: str) -> ContactLink:
