@@ -70,6 +70,7 @@ class RecordFile:
         obstacle = _obstacle(path)
         if obstacle is not None:
             raise InvalidConfig(f"cannot open the record file {path}: {obstacle}")
+        _create_for_owner(path)
         try:
             # With egtp.blocking, a program makes it in one thread and runs the node in another.
             self._connection = sqlite3.connect(
@@ -228,6 +229,14 @@ def _obstacle(path: Path) -> str | None:
         if os.path.exists(it) and not os.access(it, os.R_OK | os.W_OK):
             return f"this process may not read and write {it}"
     return None
+
+
+def _create_for_owner(path: Path) -> None:
+    """Create the file, unless it is there, so that only its owner can read it: it tells whom the
+    node has looked for. SQLite gives what it creates beside it the same mode."""
+    # Whatever is wrong, SQLite tells next.
+    with contextlib.suppress(OSError):
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
 
 
 def open_or_set_aside(path: Path, counters: Counter[str]) -> tuple[RecordFile, str | None]:

@@ -355,6 +355,27 @@ def test_of_each_row_the_last_change_is_written_at_the_latest_at_the_end(
     assert noted == set(store._floor._highest)
 
 
+@pytest.mark.parametrize("umask", [0, 0o022])
+def test_only_the_owner_reads_whom_a_node_has_looked_for(tmp_path: Path, umask: int) -> None:
+    """A folder made for a service is often open to all users of the machine."""
+    before = os.umask(umask)
+    try:
+        file = RecordFile(tmp_path / "records", collections.Counter())
+        file.note("resolved", bytes(20), 1)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
+        assert modes == {"records": 0o600, "records-wal": 0o600}
+        file.close()
+    finally:
+        os.umask(before)
+
+
+def test_a_file_that_others_were_let_in_to_stays_open_to_them(tmp_path: Path) -> None:
+    RecordFile(tmp_path / "records", collections.Counter()).close()
+    (tmp_path / "records").chmod(0o640)
+    RecordFile(tmp_path / "records", collections.Counter()).close()
+    assert (tmp_path / "records").stat().st_mode & 0o777 == 0o640
+
+
 def test_the_deletions_that_wait_have_a_bound() -> None:
     backlog = Backlog()
     for number in range(20_000):
