@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from egtp.values.identity import Entropy
 from egtp.values.settings import check_settings
+from lookup_dht.wire.contact import pack_ip
 
 __all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 
@@ -87,9 +88,11 @@ class DHTLimits:
     """An ordinary lookup ends when this many nodes hold the same newest record. A single one is too
     easily stale; ``fresh`` asks all."""
     source_queries_per_s: float = 100.0
-    """Queries answered per source, sustained; four seconds' worth may come at once."""
+    """Queries answered per source (an IPv4 address or IPv6 /64), sustained; four seconds' worth may
+    come at once."""
     queries_per_s: float = 2000.0
-    """Queries answered in all, sustained: about a tenth of a core."""
+    """Queries answered in all, sustained: about a tenth of a core; a whole one if all are stores of
+    new records, each of which costs a signature check and a write."""
     probes_per_s: float = 20.0
     """Strangers pinged to learn whether they can be reached, sustained. This bounds what a forger
     of source addresses can make this node send."""
@@ -183,9 +186,14 @@ class NodeSettings:
     resolve_name: NameResolver | None = None
     """Turns the host names of seeds into addresses. None if seeds have no names."""
 
-    def host_of(self, address: tuple[str, int]) -> tuple[str, int] | str:
-        """What counts as one sender. On one machine, ports stand for hosts."""
-        return address if self.private_addresses else address[0]
+    def host_of(self, address: tuple[str, int]) -> tuple[str, int] | str | bytes:
+        """What counts as one sender: an IPv4 address, or an IPv6 /64, since whoever has one address
+        of that has all of them. On one machine, ports stand for hosts."""
+        if self.private_addresses:
+            return address
+        host = address[0]
+        packed = pack_ip(host) if ":" in host else None
+        return host if packed is None else packed[:8]
 
     def jitter(self, seconds: float) -> float:
         """``seconds``, plus or minus up to a quarter, at random."""

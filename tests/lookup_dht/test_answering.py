@@ -164,6 +164,19 @@ async def test_what_comes_too_fast_is_not_even_read(asked: Callable[..., Asked])
     assert node.counters == {"datagram_not_canonical": 4, "query_over_rate": 1}
 
 
+async def test_all_ipv6_addresses_of_one_customer_count_as_one_source(
+    asked: Callable[..., Asked],
+) -> None:
+    """Whoever has one address of a /64 has them all, and used up what is answered in all."""
+    node = asked(private_addresses=False, limits=DHTLimits(source_queries_per_s=1))
+    node.protocol.acquaintances.family_bytes = 16
+    ping = encode_query(MESSAGE_ID, Query(Method.PING, "main", STRANGER.id, False))
+    answered = [len(node.receive(ping, (f"2a00:1450:1:1::{n:x}", 9100))) for n in range(1, 100)]
+    assert answered == [1] * 4 + [0] * 95
+    assert node.counters["query_over_rate"] == 95
+    assert len(node.receive(ping, ("2a00:1450:1:2::1", 9100))) == 1
+
+
 async def test_the_queries_of_another_network_are_dropped(asked: Callable[..., Asked]) -> None:
     node = asked(network="lab")
     ping = encode_query(MESSAGE_ID, Query(Method.PING, "main", STRANGER.id, True))
