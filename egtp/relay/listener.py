@@ -210,7 +210,8 @@ class RelayListener:
         granted_s = decode_lease(granted)
         if granted_s < 1:
             raise InvalidMessage("a relay granted no time")
-        return granted_s
+        # With a lease of decades, a relay that is gone, or lies, would never be asked again.
+        return min(granted_s, max(1, int(self._lease_s)))
 
     def _kept(self, relay_id: NodeId, task: asyncio.Task[None]) -> None:
         del self._keepers[relay_id]

@@ -12,6 +12,7 @@ from egtp.discovery_service import Introduction
 from egtp.errors import FastFail, FastFailReason, NodeClosed
 from egtp.events import Event, LeaseNotGranted
 from egtp.relay.listener import RETRY_MAX_S, RelayListener
+from egtp.relay.wire import encode_lease
 from egtp.values.identity import NodeId
 from simulations.virtual import Network, run_in
 
@@ -82,6 +83,26 @@ def test_the_clients_of_a_relay_that_is_back_do_not_come_all_at_once() -> None:
     run_in(Network(1), story())
     assert came[-1] == 100
     assert max(now - was for was, now in pairwise(came)) <= 10
+
+
+def test_a_relay_that_grants_a_lease_for_a_century_is_asked_as_often_as_others() -> None:
+    class Generous(Host):
+        async def ask_directly(
+            self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
+        ) -> bytes:
+            self.asked += 1
+            return encode_lease(2**32 - 1)
+
+    host = Generous()
+
+    async def story() -> None:
+        listener = RelayListener(host, ME, 1, 60.0, Counter(), None)
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(601)
+        await listener.close()
+
+    run_in(Network(1), story())
+    assert host.asked == 31
 
 
 def test_a_relay_that_grants_no_lease_is_told_of_once_until_it_has_granted_one() -> None:
