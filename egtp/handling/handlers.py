@@ -97,7 +97,8 @@ class Incoming:
     @property
     def seen_at(self) -> Address | None:
         """The address where the sender is seen: known only if the message came over a TCP
-        connection that the sender opened."""
+        connection that the sender opened, and not yet while a query that travelled with a dial may
+        be a recording."""
         return None if self._path is None else self._path.seen_at
 
     def __repr__(self) -> str:

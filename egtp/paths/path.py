@@ -245,8 +245,9 @@ class Path:
 
     @property
     def seen_at(self) -> Address | None:
-        """The address of the other side, if this is a connection that it opened."""
-        if self.dialled or not isinstance(self.strategy, TCPStrat):
+        """The address of the other side, if this is a connection that it opened. Until it has
+        proven that it is alive, somebody else may have opened it, with a recording."""
+        if self.dialled or not self.confirmed or not isinstance(self.strategy, TCPStrat):
             return None
         return self.strategy.address
 

@@ -196,6 +196,17 @@ def test_no_copies_of_a_response_wait_for_somebody_who_does_not_read(relayed: bo
     assert len(bob.take()) == 1
 
 
+def test_whoever_delivers_a_recording_is_not_taken_for_its_maker() -> None:
+    both = talk()
+    alice, bob = both.alice, both.bob
+    recorded = alice.dial(bob, tcp(2)).packet
+    bob.receive(recorded, tcp(666))
+    (stolen,) = bob.channels.sessions.unconfirmed.paths()
+    assert stolen.peer_id == alice.record.peer_id
+    assert stolen.seen_at is None, "an early query in it is from nowhere"
+    assert both.bobs.seen_at == cast("TCPStrat", both.at_bob).address
+
+
 @ROUTES
 @pytest.mark.parametrize("by_relay", [False, True], ids=["replayed by tcp", "replayed by relay"])
 def test_a_replayed_initiation_does_nothing_to_a_live_session(
