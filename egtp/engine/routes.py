@@ -141,6 +141,7 @@ class Routes:
             peer.search.path_opened()
         self._asking.path_opened(peer, path)
         self._end_dead_others(peer, path)
+        self._end_too_many_others(peer)
         if path.closed:
             return
         path.flush()
@@ -171,6 +172,15 @@ class Routes:
             elif older in peer.superseded and is_crowded(older):
                 older.say_close()
                 self.lose(older, "the peer has another path, and does not read this one")
+
+    def _end_too_many_others(self, peer: Peer) -> None:
+        """A connection that makes way for newer ones of its peer is there until both ends have
+        closed it. A peer that opens connections all the time and closes none would have each of its
+        messages take as long as there are paths to it."""
+        others = peer.others
+        if len(others) > 2 * self._config.peer_connections_max:
+            oldest = min(others, key=lambda other: other.session.started_s)
+            self.lose(oldest, "its peer has newer ones", at_once=True)
 
     def lose(self, path: Path, reason: str, *, at_once: bool = False) -> None:
         """End a path that is no longer of use. What has not left by it goes by another; what was

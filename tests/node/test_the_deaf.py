@@ -93,6 +93,30 @@ def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_anothe
     in_lab(Lab, story)
 
 
+def test_whoever_opens_connections_and_closes_none_has_few_paths() -> None:
+    """With 200 of them, 12,000 cancels, which fit into a packet, took half a second."""
+
+    async def story(lab: Lab) -> None:
+        node = await lab.node()
+        asker = await lab.asker(node, config=NodeConfig(connections_per_peer_max=100))
+        await lab.query(asker, node.node_id)
+        for _ in range(30):
+            await lab.hosts[asker].run(open_another_connection(asker, node))
+        engine: Any = node._engine
+        peer = engine.book.find(asker.node_id)
+        assert node.counters["connection closed: its peer has newer ones"] > 20
+        assert len(peer.paths) <= 2 * node.config.connections_per_peer_max + 2
+
+    async def open_another_connection(one: Node, node: Node) -> None:
+        engine: Any = one._engine
+        peer = engine.book.find(node.node_id)
+        await engine.reacher.renew(peer, peer.direct)
+        for connection in engine.comms.all():
+            connection.pause_reading()  # and so does not see the end of any
+
+    in_lab(Lab, story)
+
+
 def test_what_waits_for_who_is_gone_keeps_no_path_through_a_relay() -> None:
     async def story(lab: Lab) -> None:
         relay = await lab.node(relay_server=True)
