@@ -169,7 +169,7 @@ class Routes:
                 # To search beside it was right, and may soon be again.
                 peer.renewed_s = float("-inf")
                 self.lose(older, ANOTHER_WAY, at_once=True)
-            elif older in peer.superseded and is_crowded(older):
+            elif older not in (peer.direct, peer.relayed) and is_crowded(older):
                 older.say_close()
                 self.lose(older, "the peer has another path, and does not read this one")
 

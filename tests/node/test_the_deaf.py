@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from egtp import Incoming, Node, NodeConfig
-from egtp.channel.sealed import ItemType, item
+from egtp.channel.sealed import GOAWAY_CLOSING, ItemType, item, write_goaway
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Query
 from tests.lab import Lab, in_lab
@@ -57,8 +59,11 @@ def test_a_crowd_of_the_deaf_keeps_no_stranger_out() -> None:
     in_lab(Lab, story)
 
 
-def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_another() -> None:
-    """What waits there is not moved each time that the peer opens a connection."""
+@pytest.mark.parametrize("going_away", [False, True])
+def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_another(
+    going_away: bool,
+) -> None:
+    """What waits there is not moved, or looked at, each time that the peer opens a connection."""
 
     async def story(lab: Lab) -> None:
         node = await lab.node()
@@ -68,7 +73,7 @@ def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_anothe
         await asyncio.sleep(1)
         engine: Any = node._engine
         peer = engine.book.find(deaf.node_id)
-        crowded = peer.direct
+        (crowded,) = peer.paths
         assert crowded.outbox.messages > 1000
         await lab.hosts[deaf].run(open_another_connection(deaf, node))
         await asyncio.sleep(1)
@@ -84,6 +89,8 @@ def test_a_path_where_much_waits_for_who_does_not_read_ends_when_there_is_anothe
         for number in range(100, 4000):
             query = Query(bytes(16), number, "echo", 60_000, 16 * MIB, bytes(1000))
             path.queue(Outgoing(query.encode(), engine.now()))
+        if going_away:
+            path.queue_control(item(ItemType.GOAWAY, write_goaway(GOAWAY_CLOSING, 1.0)))
 
     async def open_another_connection(one: Node, node: Node) -> None:
         engine: Any = one._engine
