@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from egtp.values.identity import Entropy
 from egtp.values.settings import check_settings
-from lookup_dht.wire.contact import pack_ip
 
 __all__ = ["Clock", "DHTLimits", "NameResolver", "NodeSettings", "SocketOpener"]
 
@@ -192,8 +192,9 @@ class NodeSettings:
         if self.private_addresses:
             return address
         host = address[0]
-        packed = pack_ip(host) if ":" in host else None
-        return host if packed is None else packed[:8]
+        if ":" not in host:
+            return host
+        return socket.inet_pton(socket.AF_INET6, host.partition("%")[0])[:8]
 
     def jitter(self, seconds: float) -> float:
         """``seconds``, plus or minus up to a quarter, at random."""
