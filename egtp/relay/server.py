@@ -67,9 +67,9 @@ class RelayServer:
         """``relayed packets``, ``relayed bytes``, ``held packets``, and each reason for a drop."""
 
     def lease(self, peer_id: NodeId, body: bytes) -> bytes:
-        """Answer a query for a lease, and deliver what was held meanwhile.
+        """Answer a query for a lease. Raises :class:`Refusal` with the code to answer.
 
-        Raises :class:`Refusal` with the code to answer.
+        What was held was delivered already, when the connection came that this was asked over.
         """
         try:
             wanted_s = decode_lease(body)
@@ -85,7 +85,6 @@ class RelayServer:
         if wanted_s and not granted_s:
             self.counters["lease refused: full"] += 1
             raise Refusal(ReplyCode.BUSY)
-        self.came_back(peer_id)
         return encode_lease(int(granted_s))
 
     def relay(self, sender: NodeId, body: bytes, age_ms: int) -> None:
