@@ -351,6 +351,32 @@ def test_a_crowd_that_finds_no_room_does_not_have_all_looked_through_each_time()
     assert answers.looks == 2
 
 
+@pytest.mark.reaches_in
+def test_a_crowd_that_finds_no_place_does_not_have_all_looked_through_each_time() -> None:
+    answers = CountsLooks(AnswerLimits(askers_max=64))
+    for number in range(64):
+        assert answers.session_began(peer_number(number), bytes(8), 1, 0.0) is not None
+    for number in range(100, 200):
+        assert answers.session_began(peer_number(number), bytes(8), 1, 5.5) is None
+    assert answers.looks == 1
+    answers.session_began(peer_number(100), bytes(8), 1, 6.5)
+    assert answers.looks == 2
+
+
+def test_a_stranger_who_is_known_now_leaves_one_place_to_others_however_often_he_comes() -> None:
+    limits = AnswerLimits(askers_max=64)
+    answers = Answers(limits)
+    for number in (*range(limits.strangers_max), *range(limits.strangers_max)):
+        assert answers.session_began(peer_number(number), bytes(8), 1, 0.0, stranger=True)
+    assert answers.session_began(peer_number(100), bytes(8), 1, 0.0, stranger=True) is None
+    for _ in range(3):
+        assert answers.session_began(peer_number(0), bytes(8), 1, 0.0) is not None
+    # Who was known once keeps the place of one who is.
+    assert answers.session_began(peer_number(0), bytes(8), 1, 0.0, stranger=True) is not None
+    assert answers.session_began(peer_number(100), bytes(8), 1, 5.0, stranger=True) is not None
+    assert answers.session_began(peer_number(101), bytes(8), 1, 10.0, stranger=True) is None
+
+
 def test_exceptions_that_free_more_than_they_take_need_no_room() -> None:
     limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
     answers = Answers(limits)

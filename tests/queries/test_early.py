@@ -98,6 +98,19 @@ def test_what_is_no_query_waits_for_a_path() -> None:
     assert packed(sent) is None
 
 
+def test_what_is_past_its_hard_timeout_travels_no_more_and_a_dial_ends_with_the_first() -> None:
+    asker = Asker()
+    first, second = asker.ask(now_s=100.0), asker.ask(now_s=110.0)
+    early = packed(second, first, now_s=159.9)
+    assert early is not None
+    assert early.exchanges == [second, first]
+    assert early.deadline_s == 160.0
+    early = packed(second, first, now_s=160.0)
+    assert early is not None
+    assert early.exchanges == [second]
+    assert packed(second, first, now_s=170.0) is None
+
+
 def test_so_many_queries_travel_early_and_no_more() -> None:
     asker = Asker()
     early = packed(*(asker.ask() for _ in range(EARLY_QUERIES_MAX + 1)))

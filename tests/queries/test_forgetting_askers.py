@@ -86,6 +86,17 @@ def test_what_a_stranger_asks_again_who_was_forgotten_by_force_does_not_run_agai
     assert answers.ask(again, 0, bytes(32), 75.0, 25.0)[0] is Verdict.DOUBTFUL
 
 
+def test_the_longer_ago_it_was_the_further_the_two_clocks_may_have_drifted_apart() -> None:
+    answers = Answers(LIMITS)
+    asker = comes(answers, 0, 0.0)
+    assert answers.ask(asker, 0, bytes(32), 100.0, 0.0)[0] is Verdict.RUN
+    answers.session_ended(asker)
+    assert answers.forget_strangers(10.0) == 1
+    again = comes(answers, 0, 90.0)
+    assert not answers.clears(again, 0, 10.0 + 0.002 * 80, 90.0)
+    assert answers.clears(again, 0, 10.0 + 0.002 * 80 + 0.2, 90.0)
+
+
 def test_only_strangers_are_forgotten_by_force_who_are_gone_and_for_whom_nothing_runs() -> None:
     answers = Answers(AnswerLimits())
     here, busy, gone = (comes(answers, number, 0.0) for number in range(3))
@@ -111,16 +122,26 @@ def test_no_early_data_is_accepted_until_what_was_forgotten_by_force_is_too_old_
     answers.ask(asker, 0, bytes(32), 100.0, 0.0)
     answers.session_ended(asker)
     answers.forget_strangers(10.0)
-    for now_s, sequence in ((11.0, 1), (100.0, 2), (119.0, 3)):
+    # By the slower of the two clocks, a lifetime of 100 s and the margin end later than at 120.
+    for now_s, sequence in ((11.0, 1), (100.0, 2), (120.1, 3)):
         answers.signed_anew(sequence)
         answers.look(now_s, sequence + 1)
         assert answers.early_floor == NEVER
-    asker = comes(answers, 1, 119.0)
-    assert answers.ask(asker, 0, bytes(32), 100.0, 119.0)[0] is Verdict.DOUBTFUL
+    asker = comes(answers, 1, 120.1)
+    assert answers.ask(asker, 0, bytes(32), 100.0, 120.1)[0] is Verdict.DOUBTFUL
     answers.look(121.0, 5)
     assert answers.early_floor == 6, "above all that could be known when it was not accepted"
     asker = comes(answers, 2, 121.0)
     assert answers.ask(asker, 0, bytes(32), 100.0, 121.0)[0] is Verdict.RUN
+
+
+def test_of_peers_who_were_forgotten_nothing_is_left() -> None:
+    """An identity costs nothing, so even a little of each would grow without end."""
+    answers = Answers(AnswerLimits(askers_max=64))
+    a_crowd_asks_and_goes(answers, 50)
+    assert answers.forget_strangers(1.0) == 50
+    assert (answers._askers, answers._of_peer, answers._restless) == ({}, {}, {})
+    assert (answers.entries, answers.bytes, answers._strangers) == (0, 0, 0)
 
 
 def settled_and_gone(responder: Responder) -> None:
