@@ -51,6 +51,7 @@ def test_one_origin_has_so_many_at_a_time_and_no_more() -> None:
     assert accepts.enter(b"b", 0.0) is None
     accepts.leave(b"a")
     assert accepts.enter(b"a", 0.0) is None
+    assert accepts.enter(b"a", 0.0) == "too many from one address"
 
 
 def test_one_origin_comes_so_fast_and_no_faster() -> None:
@@ -130,6 +131,17 @@ def test_what_is_remembered_is_bounded_however_many_addresses_somebody_has() -> 
     assert accepts.remembered == 2 * ORIGINS_MAX
 
 
+def test_when_too_many_are_remembered_those_who_came_last_are_not_the_ones_forgotten() -> None:
+    accepts = limits(per_s=10_000.0, per_origin_per_s=2.0)
+    for number in range(ORIGINS_MAX + 1):
+        assert accepts.enter(number.to_bytes(8, "big"), 0.0) is None
+    for number in range(100):
+        accepts.enter(b"a", 0.0)
+        accepts.enter(number.to_bytes(8, "little"), 0.0)
+    assert accepts.enter(b"a", 0.0) == "too fast from one address"
+    assert not accepts._lately.is_new(b"a", 0.0)
+
+
 def peer(number: int) -> NodeId:
     return NodeId(number.to_bytes(20, "big"))
 
@@ -159,6 +171,16 @@ def test_strangers_who_come_again_and_again_leave_half_of_a_relay_to_newcomers()
             newcomers += initiations.admit(relay, peer(1000 + turn), now)
     assert newcomers == 200
     assert admitted == pytest.approx(160 / 4 * (BURST_S + now), rel=0.15)
+
+
+def test_crowds_behind_many_relays_leave_half_of_all_to_newcomers() -> None:
+    initiations, newcomers = RelayedInitiations(160.0, 0.0), 0
+    for turn in range(20_000):
+        now = 0.001 * turn
+        initiations.admit(peer(turn % 5), peer(10 + turn % 100), now)
+        if turn % 100 == 99:
+            newcomers += initiations.admit(peer(9), peer(1000 + turn), now)
+    assert newcomers == 200
 
 
 def test_who_was_not_let_in_is_a_newcomer_still_and_who_stayed_away_is_one_again() -> None:

@@ -138,6 +138,7 @@ def test_the_peers_of_whom_something_is_remembered_are_bounded() -> None:
             world.proven()
         world.pass_time(5.0)
     assert len(world.policy._returns) == RETURNS_MAX
+    assert "peer 1" not in world.policy._returns, "the least recently closed are forgotten"
 
 
 # Proof
@@ -171,6 +172,7 @@ def test_the_connections_of_a_peer_are_known_the_oldest_first() -> None:
     for number in numbers:
         world.policy.remove(number)
     assert world.policy.of_peer("same") == ()
+    assert list(world.policy._of_peer) == ["other"], "nothing is kept of peers without any"
 
 
 # Making room

@@ -267,6 +267,28 @@ def test_a_stranger_who_is_known_now_leaves_his_place_to_another_one() -> None:
     assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 30
 
 
+def test_who_is_known_now_has_left_one_place_and_not_one_each_time_he_renews() -> None:
+    leases = Leases(replace(LIMITS, leases_max=12))
+    for peer_id in PEERS[:11]:
+        assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True) == 30
+    for _ in range(3):
+        assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=False) == 30
+    leases.end(PEERS[1])
+    granted = [leases.grant(one, 30, 0.0, is_here=True, stranger=True) for one in PEERS[10:]]
+    assert granted == [30] * 3
+    leases.end(PEERS[0])
+    assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 0
+
+
+def test_who_renews_as_a_stranger_takes_and_gives_no_place() -> None:
+    leases = Leases(LIMITS)
+    for _ in range(3):
+        for peer_id in PEERS[: STRANGERS_MAX - 1]:
+            assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True) == 30
+    assert leases.grant(PEERS[8], 30, 0.0, is_here=True, stranger=True) == 30
+    assert leases.grant(PEERS[9], 30, 0.0, is_here=True, stranger=True) == 0
+
+
 def test_who_is_known_no_more_takes_no_place_beyond_those_of_strangers() -> None:
     leases = Leases(LIMITS)
     assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=False) == 30
@@ -279,6 +301,13 @@ def test_who_is_known_no_more_takes_no_place_beyond_those_of_strangers() -> None
     leases.end(PEERS[2])
     assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30
     assert leases.grant(PEERS[2], 30, 0.0, is_here=True, stranger=True) == 0
+    # However often it renews, that is one place.
+    for peer_id in PEERS[3:5]:
+        leases.end(peer_id)
+    for _ in range(3):
+        assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30
+    granted = [leases.grant(one, 30, 0.0, is_here=True, stranger=True) for one in PEERS[2:5]]
+    assert granted == [30, 30, 0]
 
 
 def two_mailboxes(*, stranger: bool) -> Leases:
@@ -314,6 +343,28 @@ def test_no_more_makes_way_in_the_fullest_mailbox_than_has_to() -> None:
     assert hold(leases, PEERS[1], SENDER, bytes(20), 30, 0.0)
     assert hold(leases, PEERS[2], SENDER, bytes(40), 30, 0.0)
     assert held_packets(leases, PEERS[0], 0.0) == [bytes(40)]
+
+
+def test_as_many_make_way_in_the_fullest_mailbox_as_have_to_the_oldest_first() -> None:
+    leases = Leases(replace(NARROW, mailboxes_bytes_max=100))
+    for peer_id in PEERS[:2]:
+        grant(leases, peer_id, 30, 0.0)
+    for number in range(3):
+        packet = bytes([number]) * 29
+        assert leases.hold(PEERS[0], SENDERS[1], packet, 30, 0.0, stranger=True) == []
+    assert hold(leases, PEERS[1], SENDER, bytes(50), 30, 0.0)
+    assert leases.held_bytes == 79
+    assert held_packets(leases, PEERS[0], 0.0) == [b"\2" * 29]
+
+
+def test_of_strangers_in_the_fullest_mailbox_the_one_with_most_bytes_makes_way() -> None:
+    leases = Leases(replace(NARROW, mailboxes_bytes_max=100))
+    for peer_id in PEERS[:2]:
+        grant(leases, peer_id, 30, 0.0)
+    for sender, size in ((SENDERS[1], 10), (SENDERS[1], 10), (SENDERS[2], 60)):
+        assert leases.hold(PEERS[0], sender, bytes(size), 30, 0.0, stranger=True) == []
+    assert hold(leases, PEERS[1], SENDER, bytes(40), 30, 0.0)
+    assert held_packets(leases, PEERS[0], 0.0) == [bytes(10), bytes(10)]
 
 
 def test_what_is_larger_than_all_mailboxes_together_is_not_held() -> None:
@@ -400,6 +451,15 @@ def test_a_full_relay_still_renews_and_has_room_again_when_a_lease_runs_out() ->
     assert grant(leases, PEERS[1], 10, 10.0) == 0
 
 
+def test_a_full_relay_has_room_again_each_time_that_a_lease_runs_out() -> None:
+    leases = Leases(NARROW)
+    for peer_id, wanted_s in zip(PEERS[:3], (10, 20, 30), strict=True):
+        assert grant(leases, peer_id, wanted_s, 0.0) == wanted_s
+    for now_s, peer_id in ((10.0, PEERS[3]), (20.0, PEERS[4])):
+        assert grant(leases, peer_id, 30, now_s - 0.1) == 0
+        assert grant(leases, peer_id, 30, now_s) == 30
+
+
 def test_a_crowd_of_strangers_that_leases_and_goes_takes_no_place_for_long() -> None:
     leases = Leases(LIMITS)
     crowd = [NodeId(number.to_bytes(20, "big")) for number in range(1000)]
@@ -408,6 +468,17 @@ def test_a_crowd_of_strangers_that_leases_and_goes_takes_no_place_for_long() -> 
         leases.left(peer_id)
     assert leases.grant(PEERS[0], 30, 0.0, is_here=True, stranger=True) == 30
     assert len(leases) == STRANGERS_MAX
+
+
+def test_a_stranger_who_is_back_keeps_his_place_though_he_has_not_renewed_his_lease() -> None:
+    leases = Leases(LIMITS)
+    for peer_id in PEERS[:STRANGERS_MAX]:
+        assert leases.grant(peer_id, 30, 0.0, is_here=True, stranger=True) == 30
+        leases.left(peer_id)
+    leases.collect(PEERS[0], 1.0)
+    granted = [leases.grant(one, 30, 1.0, is_here=True, stranger=True) for one in PEERS[8:13]]
+    assert granted == [30] * 5
+    assert leases.has(PEERS[0], 1.0)
 
 
 def test_strangers_who_stay_leave_an_eighth_of_a_relay_to_those_whom_it_knows() -> None:
