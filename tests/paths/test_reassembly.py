@@ -29,7 +29,7 @@ from egtp.config import NodeConfig
 from egtp.errors import InvalidPacket
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path, PathOwner
-from egtp.paths.reassembly import MESSAGES_MAX, Reassembly
+from egtp.paths.reassembly import COMING_S, MESSAGES_MAX, Reassembly
 from egtp.paths.uploads import Uploads
 from egtp.queries.large_message import Arrived
 from egtp.queries.outgoing import Outgoing
@@ -326,6 +326,19 @@ def test_a_large_reply_is_kept_if_somebody_waits_for_it_and_takes_no_room_of_oth
     arrived = arrives(Reassembly(MIB, MIB, room), reply)
     assert arrived.refused == (not awaited)
     assert arrived.message == (reply if awaited else reply._replace(body=b""))
+
+
+def test_a_reply_is_coming_while_chunks_come_and_part_of_that_very_reply_is_here() -> None:
+    reassembly = Reassembly(MIB, MIB, Room())
+    query = Query(NONCE, 5, "kind", 1000, 2000, bytes(100_000))
+    for message in (query, Reply(NONCE, REFERENCE, 0, bytes(100_000))):
+        assert not reassembly.is_bringing_reply(REFERENCE, 1.0)
+        pieces = pieces_of(message)
+        chunk = Chunk(len(reassembly._parts), sum(map(len, pieces)), 0, pieces[0])
+        assert reassembly.feed(chunk, 1.0) is None
+    assert reassembly.is_bringing_reply(REFERENCE, 1.0 + COMING_S)
+    assert not reassembly.is_bringing_reply(REFERENCE[::-1], 1.0)
+    assert not reassembly.is_bringing_reply(REFERENCE, 1.1 + COMING_S)
 
 
 def test_what_cannot_be_read_in_pieces_and_has_no_room_ends_the_path() -> None:

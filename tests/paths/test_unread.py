@@ -147,3 +147,35 @@ def test_a_crowd_of_the_deaf_keeps_nobody_from_being_answered_who_listens() -> N
     known = path(is_strangers=False)
     assert unread.admits(known, 500 * KIB, 2.0)
     assert set(relieved) <= set(deaf)
+
+
+class CountsLooks(Unread):
+    looks = 0
+
+    def look(self, now_s: float) -> None:
+        self.looks += 1
+        super().look(now_s)
+
+
+def test_the_deaf_do_not_have_all_paths_looked_through_for_each_thing_that_is_to_wait() -> None:
+    unread = CountsLooks(BYTES_MAX, STRANGERS_MAX, lambda _: None)
+    deaf = [path(is_strangers=True) for _ in range(6)]
+    for one in deaf:
+        assert unread.admits(one, 100 * KIB, 0.0)
+        waits(one, 100 * KIB)
+    for number in range(1000):
+        assert not unread.admits(deaf[number % 6], KIB, 1.0 + number / 10_000)
+    assert unread.looks <= 3, "in a tenth of a second"
+
+
+def test_what_was_read_in_the_meantime_is_room_and_nobody_makes_way() -> None:
+    relieved: list[Path] = []
+    unread = Unread(BYTES_MAX, STRANGERS_MAX, relieved.append)
+    readers = [path(is_strangers=True) for _ in range(6)]
+    for one in readers:
+        assert unread.admits(one, 100 * KIB, 0.0)
+        waits(one, 100 * KIB)
+    for one in readers:
+        waits(one, -50 * KIB)
+    assert unread.admits(path(is_strangers=True), 200 * KIB, 1.0)
+    assert relieved == []

@@ -4,6 +4,7 @@ the room more."""
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -114,6 +115,19 @@ def test_what_is_past_its_lifetime_is_let_go_however_it_goes_on(
     assert node.room.taken == 0
 
 
+def test_each_is_let_go_at_the_end_of_its_own_lifetime() -> None:
+    node = Node()
+    peer = Peer(node, 1)
+    for number, lifetime_ms in enumerate((20_000, 5000, 10_000)):
+        peer.begin(number, query(lifetime_ms=lifetime_ms))
+        peer.send(number, KIB)
+    left = []
+    for _ in range(5):
+        node.later(4.0)
+        left.append(peer.holds // KIB)
+    assert left == [3, 2, 1, 1, 0]
+
+
 def test_what_does_not_go_on_is_let_go_and_can_still_be_refused_when_it_does() -> None:
     node = Node()
     peer = Peer(node, 1)
@@ -178,6 +192,24 @@ def test_what_cannot_be_read_in_pieces_and_was_let_go_ends_its_path() -> None:
         peer.reassembly.feed(Chunk(1, 300, 100, bytes(100)), node.now_s)
 
 
+def test_of_what_cannot_be_read_in_pieces_and_was_let_go_no_memory_is_kept() -> None:
+    node = Node()
+    peer = Peer(node, 1)
+    tracemalloc.start()
+    try:
+        for number in range(20):
+            chunk = Chunk(1, MIB, number * 16 * KIB, bytes(16 * KIB))
+            assert peer.reassembly.feed(chunk, node.now_s) is None
+        node.uploads.goes_on(peer.reassembly)
+        assert peer.holds == 320 * KIB
+        node.later(2 * PAUSE_MAX_S)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peer.holds == 0
+    assert held < 100 * KIB
+
+
 def crowd_of(node: Node, count: int) -> list[Peer]:
     """Strangers who hold all that strangers may, and let a byte of each query trickle."""
     crowd = [Peer(node, number) for number in range(100, 100 + count)]
@@ -225,17 +257,49 @@ def test_who_is_slowest_itself_makes_way_itself() -> None:
     assert [one.holds for one in fast] == [208 * KIB] * 4
 
 
+def test_how_fast_somebody_was_before_does_not_count_for_what_is_unfinished_now() -> None:
+    node = Node()
+    was_fast, steady = Peer(node, 1), Peer(node, 2)
+    for number in range(3):
+        was_fast.begin(number, query())
+        assert was_fast.send(number, MIB) is not None
+    for one in (was_fast, steady):
+        one.begin(9, query(MIB // 2))
+    was_fast.send(9, 150 * KIB)
+    for _ in range(10):
+        node.later(1.0)
+        steady.send(9, 20 * KIB)
+    others = (NodeId(bytes(19) + bytes([number])) for number in range(3, 6))
+    for other, size in zip(others, (350, 320, 16), strict=True):
+        assert node.uploads.take(other, size * KIB, node.now_s, stranger=True)
+    assert (was_fast.holds, steady.holds) == (0, 200 * KIB)
+
+
 def test_nobody_makes_way_for_who_has_used_up_its_own_share() -> None:
     node = Node()
     other, greedy = Peer(node, 1), Peer(node, 2)
     other.begin(1, query())
     other.send(1, 16 * KIB)
+    # Little is left, but enough for the greedy one if it had less.
+    assert node.room.take(NodeId(bytes(19) + b"r"), 480 * KIB, stranger=True)
     node.later(10.0)
     greedy.begin(1, query(MIB))
-    greedy.send(1, MIB)
+    greedy.send(1, MIB // 2)
+    assert greedy.holds == MIB // 2
+    greedy.send(1, 16 * KIB)
     assert greedy.holds == 0
     assert other.holds == 16 * KIB
     assert not node.counters
+
+
+def test_for_a_large_one_as_many_make_way_as_it_needs() -> None:
+    node = Node()
+    crowd = [Peer(node, number) for number in range(100, 116)]
+    for one in crowd:
+        one.begin(1, query())
+        one.send(1, 64 * KIB)
+    assert node.uploads.take(NodeId(bytes(19) + b"r"), 300 * KIB, node.now_s, stranger=True)
+    assert sum(one.holds == 0 for one in crowd) == 5
 
 
 def test_who_is_known_makes_way_for_no_stranger() -> None:
