@@ -93,6 +93,7 @@ class Host:
         room = Shares(10**9, strangers_max=10**9, peer_max=10**9)
         self.uploads = Uploads(room, 10**9, Counter())
         self.record = self.sign(1)
+        self.answers = Answers()
         self.channels = self.start()
 
     def start(self) -> SecureChannels:
@@ -109,10 +110,11 @@ class Host:
             environment,
             self.counters,
             self,
-            Answers(),
+            self.answers,
         )
 
-    def restart(self) -> None:
+    def restart(self, answers: Answers | None = None) -> None:
+        self.answers = Answers() if answers is None else answers
         self.channels = self.start()
 
     def sign(self, sequence: int, channel_key: bytes | None = None) -> SignedCommRecord:
@@ -228,9 +230,15 @@ class Host:
         assert sent.kind == kind
         return sent.packet
 
-    def dial(self, peer: Host, strategy: CommStrat, contact: Contact | None = None) -> Dial:
+    def dial(
+        self,
+        peer: Host,
+        strategy: CommStrat,
+        contact: Contact | None = None,
+        early: Early | None = None,
+    ) -> Dial:
         contact = contact or contact_of(peer)
-        return self.channels.dial(contact, strategy, self, self.ended.append)
+        return self.channels.dial(contact, strategy, self, self.ended.append, early)
 
     def say(self, path: Path, text: bytes = b"text") -> bytes:
         """The data packet by which ``path`` carries a ping."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from typing import cast
 
@@ -11,8 +12,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from egtp.channel.handshake import InitiationPayload, Initiator, Responder, ResponsePayload
 from egtp.channel.packet import Initiation, Response, decode_packet
 from egtp.channel.sealed import ItemType, item, write_message, write_sealed
+from egtp.queries.answer_limits import AnswerLimits
+from egtp.queries.answers import Answers
+from egtp.queries.early import Early, pack_early
+from egtp.queries.exchange import ExchangeTable
 from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import CommStrat, TCPStrat
+from egtp.values.identity import NodeId
 from egtp.values.message import Query
 from tests.paths.hosts import (
     DATA,
@@ -22,6 +28,7 @@ from tests.paths.hosts import (
     RESPONSE,
     ROUTES,
     UNIX_S,
+    Clock,
     Host,
     Sent,
     contact_of,
@@ -48,10 +55,32 @@ def test_both_sides_prove_themselves_and_talk(relayed: bool) -> None:
     assert bob.learned == [alice.record]
     assert alice.learned == []  # Bob's record was known in its newest form
     assert both.works()
+    assert (alice.confirmations, bob.confirmations) == ([both.alices], [both.bobs])
     assert alice.channels.dialling == bob.channels.dialling == 0
     assert alice.channels.unconfirmed == bob.channels.unconfirmed == 0
     assert not alice.rejected
     assert not bob.rejected
+    assert not (alice.counters + bob.counters)
+
+
+@ROUTES
+def test_each_side_knows_since_when_the_other_one_has_been_there(relayed: bool) -> None:
+    """A query that was given away runs in a later incarnation only if that was there before it."""
+    clock = Clock()
+    alice = Host("alice", clock)
+    clock.now_s = 130.0
+    bob = Host("bob", clock)
+    clock.now_s = 150.0
+    both = talk(relayed, hosts=(alice, bob))
+    assert (both.bobs.peer_started_s, both.alices.peer_started_s) == (100.0, 130.0)
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_peer_that_nobody_here_knows_is_a_stranger(is_known: bool) -> None:
+    alice, bob = pair()
+    if is_known:
+        bob.known[alice.record.peer_id] = alice.record
+    assert talk(hosts=(alice, bob)).bobs.is_strangers == (not is_known)
 
 
 def test_the_initiator_hears_where_it_is_seen() -> None:
@@ -379,3 +408,69 @@ def test_early_data_runs_once_though_its_response_did_not_leave_at_first() -> No
     bob.receive(initiation, RELAYS[0])
     assert bob.take_one(RESPONSE)
     assert len(bob.openings) == 1
+
+
+def dialled_with_a_query(
+    alice: Host, bob: Host, strategy: CommStrat, incarnation: bytes | None = None
+) -> Early:
+    """A dial of hers, with a query for his present incarnation unless another one is named."""
+    incarnation = incarnation or bob.channels.handshakes._incarnation
+    contact = replace(contact_of(bob), incarnation=incarnation)
+    exchange = ExchangeTable[None](Counter()).open(
+        contact.peer_id, "kind", b"", bytes(16), 1, 60.0, None, alice.clock.now_s, None, early=True
+    )
+    early = pack_early(contact, [exchange], 0, alice.clock.now_s)
+    assert early is not None
+    alice.dial(bob, strategy, contact, early)
+    return early
+
+
+@ROUTES
+@pytest.mark.parametrize("taken", [True, False], ids=["taken", "challenged"])
+def test_a_query_that_travels_with_a_dial_is_taken_or_not_and_its_asker_hears_which(
+    relayed: bool, taken: bool
+) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    early = dialled_with_a_query(alice, bob, at_alice, None if taken else b"another-")
+    (exchange,) = early.exchanges
+    # A relay has it now; a connection says itself when its first byte leaves.
+    assert exchange.given == relayed
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    messages = [data for _, sealed in bob.openings for _, _, data in sealed.items]
+    assert messages == ([exchange.message] if taken else [])
+    alice.receive(bob.take_one(RESPONSE), at_alice)
+    (path,) = alice.confirmations
+    assert alice.accepted == ([(path, early)] if taken else [])
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_without_room_to_remember_its_asker_no_early_data_is_taken(is_known: bool) -> None:
+    alice, bob = pair()
+    limits = AnswerLimits(askers_max=8)
+    bob.restart(Answers(limits))
+    for number in range(limits.strangers_max):
+        one = NodeId(bytes(19) + bytes([number]))
+        assert bob.answers.session_began(one, b"incarnat", 1, bob.clock.now_s, stranger=True)
+    if is_known:
+        bob.known[alice.record.peer_id] = alice.record
+    at_alice, at_bob = ends(relayed=False)
+    dialled_with_a_query(alice, bob, at_alice)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    assert len(bob.openings) == is_known
+    alice.receive(bob.take_one(RESPONSE), at_alice)
+    bob.receive(alice.take_one(DATA), at_bob)
+    (path,) = bob.confirmations
+    assert (path.asker is not None) == is_known
+    bob.channels.close(path)
+    assert len(bob.answers) == limits.strangers_max
+
+
+def test_a_path_that_ends_is_one_session_less_for_what_remembers_its_queries() -> None:
+    both = talk()
+    asker = both.bobs.asker
+    assert asker is not None
+    asker.running += 1  # so that it is remembered
+    for _ in range(2):
+        both.bob.channels.close(both.bobs)
+        assert asker.sessions == 0

@@ -11,7 +11,17 @@ from hypothesis import strategies as st
 
 from egtp.channel.packet import UnknownSession, decode_packet
 from egtp.paths.path import Path
-from tests.paths.hosts import NOTE, RELAYS, RESPONSE, ROUTES, forge_initiation, talk, tcp
+from tests.paths.hosts import (
+    INITIATION,
+    NOTE,
+    RELAYS,
+    RESPONSE,
+    ROUTES,
+    forge_initiation,
+    pair,
+    talk,
+    tcp,
+)
 
 
 def test_an_unknown_session_over_a_relay_is_answered_with_a_note() -> None:
@@ -24,6 +34,20 @@ def test_an_unknown_session_over_a_relay_is_answered_with_a_note() -> None:
     expected = UnknownSession(both.alices.session.remote_index, packet[-16:])
     assert decode_packet(note.packet) == expected
     assert len(note.packet) <= len(packet)
+
+
+def test_an_answer_that_overtakes_the_response_at_relays_is_dropped_without_a_note() -> None:
+    """A note would make the other side believe that its session is unknown here."""
+    alice, bob = pair()
+    alice.dial(bob, RELAYS[0])
+    bob.receive(alice.take_one(INITIATION), RELAYS[0])
+    response = bob.take_one(RESPONSE)
+    (path,) = bob.channels.sessions.unconfirmed.paths()
+    alice.receive(bob.say(path), RELAYS[1])
+    assert alice.take() == []
+    assert alice.counters == {"data packet before its session": 1}
+    alice.receive(response, RELAYS[0])
+    assert len(alice.confirmations) == 1
 
 
 def test_a_relay_that_takes_no_more_is_given_no_notes_and_no_responses() -> None:

@@ -40,16 +40,38 @@ from tests.paths.hosts import (
 
 
 def answer_as(
-    responder: Identity, initiation: bytes, record: SignedCommRecord | None, index: int = 9
+    responder: Identity,
+    initiation: bytes,
+    record: SignedCommRecord | None,
+    index: int = 9,
+    *,
+    early_accepted: bool = False,
 ) -> bytes:
     """The response of somebody who has the keys of ``responder`` and says what he likes."""
     packet = decode_packet(initiation)
     assert isinstance(packet, Initiation)
     answer = ResponsePayload(
-        b"incarnat", 0, False, None, 0, LIMITS, None if record is None else record.encode()
+        b"incarnat",
+        0,
+        early_accepted,
+        None,
+        0,
+        LIMITS,
+        None if record is None else record.encode(),
     )
     secret = X25519PrivateKey.from_private_bytes(b"e" * 32)
     return Responder(responder, "main", packet).respond(answer, index, secret)[0].encode()
+
+
+@ROUTES
+def test_whoever_accepts_early_data_that_was_not_there_is_a_peer_like_others(relayed: bool) -> None:
+    alice, bob = pair()
+    at_alice, _ = ends(relayed)
+    alice.dial(bob, at_alice)
+    initiation = alice.take_one(INITIATION)
+    alice.receive(answer_as(bob.identity, initiation, None, early_accepted=True), at_alice)
+    assert len(alice.confirmations) == 1
+    assert alice.accepted == []
 
 
 @ROUTES
@@ -243,6 +265,15 @@ def test_a_channel_key_that_was_replaced_is_refused(relayed: bool) -> None:
     bob.receive(alice.take_one(INITIATION), ends(relayed)[1])
     assert bob.take() == []
     assert bob.channels.unconfirmed == 0
+
+
+@ROUTES
+def test_a_channel_key_that_is_newer_than_the_known_one_is_believed(relayed: bool) -> None:
+    alice, bob = pair()
+    bob.known[alice.record.peer_id] = alice.sign(1, channel_key=b"o" * 32)
+    alice.record = alice.sign(2)
+    assert talk(relayed, hosts=(alice, bob)).works()
+    assert bob.learned == [alice.record]
 
 
 @ROUTES

@@ -391,6 +391,16 @@ def test_exceptions_that_free_more_than_they_take_need_no_room() -> None:
     assert (first.upto, len(first.exceptions)) == (200, 8)
 
 
+def test_for_the_exceptions_of_who_is_known_there_is_room_beside_a_crowd_of_strangers() -> None:
+    limits = AnswerLimits(askers_max=64, window=64, entries_max=1024)
+    answers = Answers(limits)
+    hogs(answers, limits.strangers_max, limits.window, stranger=True)
+    known = answers.session_began(peer_number(99), bytes(8), 1, 0.0)
+    assert known is not None
+    answers.settle_except(known, 100, frozenset((1, 2, 3)))
+    assert (known.upto, len(known.exceptions)) == (100, 3)
+
+
 def test_exceptions_for_which_there_is_no_room_are_not_taken_note_of() -> None:
     responder = Responder()
     exceptions = frozenset(range(LIMITS.entries_max + 1))

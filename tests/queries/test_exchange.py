@@ -256,6 +256,15 @@ def test_the_first_of_two_peers_can_still_answer_after_the_soft_timeout() -> Non
     assert opener.table.match(PEERS[1], reply_to(second)) is second
 
 
+def test_nobody_but_its_peer_has_a_say_in_an_exchange() -> None:
+    opener = Opener()
+    exchange = opener.open(PEERS[0])
+    assert opener.table.find(PEERS[0], exchange.reference) is exchange
+    assert opener.table.find(PEERS[1], exchange.reference) is None
+    assert opener.table.match(PEERS[1], reply_to(exchange)) is None
+    assert opener.table.is_open(exchange)
+
+
 def test_numbers_count_per_peer_and_go_on_after_an_end() -> None:
     opener = Opener()
     assert [opener.open(PEERS[0]).number for _ in range(3)] == [0, 1, 2]

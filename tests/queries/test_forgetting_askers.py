@@ -197,6 +197,7 @@ def test_nobody_is_forgotten_before_his_last_query_is_past_its_lifetime() -> Non
     responder = Responder()
     responder.answer(0)
     assert responder.ask(1, left_s=50.0, now_s=5.0) is Verdict.RUN
+    assert responder.ask(2, left_s=1.0, now_s=6.0) is Verdict.RUN, "that of the first ends last"
     responder.leaves()
     answers = responder.answers
     answers.look(55.0 + MARGIN_S - 0.01, 1)
