@@ -71,7 +71,7 @@ class Handshake:
         self._ephemeral: X25519PrivateKey | None = None
         self._remote_ephemeral: X25519PublicKey | None = None
         self.remote = b""
-        """The other side's static key, once it is known."""
+        """The initiator's static key, once the responder has read it."""
         self._mix_hash(prologue)
         self._mix_hash(responder_static)
 
@@ -92,7 +92,6 @@ class Handshake:
         self, ephemeral: X25519PrivateKey, responder_static: bytes, payload: bytes
     ) -> bytes:
         self._ephemeral = ephemeral
-        self.remote = responder_static
         public = ephemeral.public_key().public_bytes_raw()
         self._mix_hash(public)
         self._mix_key(agree(ephemeral, X25519PublicKey.from_public_bytes(responder_static)))
