@@ -35,6 +35,20 @@ def test_a_frame_that_comes_byte_by_byte_arrives_whole(packets: list[bytes]) -> 
     assert arrived == packets
 
 
+def test_what_comes_in_many_pieces_is_not_copied_anew_for_each() -> None:
+    """Otherwise a frame that comes byte by byte would take the square of its size."""
+    splitter = FrameSplitter()
+    stream = frame(bytes(1000))
+    for size in (500, 1, 1):
+        assert list(splitter.feed(stream[:size])) == []
+        stream = stream[size:]
+    held = splitter._part
+    for byte in stream[:-1]:
+        assert list(splitter.feed(bytes((byte,)))) == []
+        assert splitter._part is held
+    assert list(splitter.feed(stream[-1:])) == [bytes(1000)]
+
+
 @given(st.binary(min_size=2, max_size=60), st.data())
 def test_half_a_frame_is_held_and_nothing_is_given(packet: bytes, data: st.DataObject) -> None:
     held = data.draw(st.integers(0, len(packet) + 3))

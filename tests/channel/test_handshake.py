@@ -202,6 +202,12 @@ def test_an_incarnation_has_eight_bytes(place: int, size: int, alice: Identity) 
         InitiationPayload.decode(canonical.encode(fields))
 
 
+@pytest.mark.parametrize("size", [0, 15, 17])
+def test_the_token_of_a_dial_back_has_sixteen_bytes(size: int, alice: Identity) -> None:
+    with pytest.raises(HandshakeFailed):
+        InitiationPayload.decode(introduction(alice, check=bytes(size)).encode())
+
+
 @pytest.mark.parametrize(
     "observed",
     [

@@ -155,6 +155,12 @@ def test_numbers_settled_but_for_some_survive_the_round_trip(
     assert parse_settled_except(data, 64) == (upto, exceptions)
 
 
+def test_so_many_exceptions_may_be_told_and_not_one_more() -> None:
+    assert len(parse_settled_except(write_settled_except(99, range(64)), 64)[1]) == 64
+    with pytest.raises(InvalidPacket):
+        parse_settled_except(write_settled_except(99, range(65)), 64)
+
+
 @given(st.binary(max_size=600))
 def test_what_is_no_row_of_numbers_or_too_long_a_one_is_refused(data: bytes) -> None:
     try:
