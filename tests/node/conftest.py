@@ -123,6 +123,7 @@ async def start(
         assert len(engine_of(node).comms) == 0, "connections are left"
         assert len(engine_of(node).exchanges) == 0, "exchanges are left"
         assert len(engine_of(node).handlers) == 0, "handlers are left"
+        assert not engine_of(node).relaying._expected_hints, "hints are still expected"
 
 
 @pytest.fixture

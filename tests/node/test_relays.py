@@ -90,6 +90,8 @@ async def test_a_query_goes_through_a_relay(start: Start, relay: Node, hidden: H
     assert await asker.query(node.node_id, "echo", body) == body
     assert relayed_bytes(relay) - before > 2 * len(body)
     assert len(engine_of(asker).comms) == 1, "connected to the relay only"
+    for one in (node, relay, asker):
+        assert not one.counters["no such kind"], "what a relay is told is for nobody else"
 
 
 async def test_a_sender_without_a_relay_of_its_own_gets_replies_to_all_it_asks(
@@ -498,6 +500,8 @@ async def test_a_flood_of_handshakes_through_a_relay_is_bounded_and_keeps_nobody
         packet = Initiation.with_mac(number, bytes(240), channel_key).encode()
         relay.relay_server._deliver(node.node_id, NodeId(bytes(20)), packet, 5000)
     await eventually(lambda: node.counters[TOO_MANY] > 400)
+    reasons = [reason for reason in node.counters if reason.startswith("dropped: ")]
+    assert sum(node.counters[reason] for reason in reasons) <= 500, "each was dropped once"
     assert await asker.query(node.node_id, "greet", b"still") == b"hello still"
 
 
