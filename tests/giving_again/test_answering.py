@@ -204,6 +204,19 @@ async def test_whoever_asks_again_is_told_what_became_of_his_query(recorders: Ma
     assert asks(0) == []
 
 
+async def test_nothing_runs_for_an_asker_for_whom_there_is_no_room(recorders: Make) -> None:
+    node = recorders()
+    for number in range(NodeConfig().answers.peer_askers_max):
+        node.answering.answers.session_began(PEER, number.to_bytes(8, "big"), 1, 0.0)
+    path = node.path(DIRECT)
+    assert path.asker is None
+    query = Query(bytes(16), 0, "large", 60_000, 16 * MIB, b"")
+    node.answering.receive(path, PEER, query, reference_of(query.encode()), 0)
+    assert said_on(path) == [ReplyCode.BUSY]
+    assert node.ran == 0
+    assert node.counters == {"busy: no room for one more asker": 1}
+
+
 async def test_a_copy_that_is_older_than_anything_may_be_does_not_run(recorders: Make) -> None:
     node = recorders()
     path = node.path(DIRECT)

@@ -13,7 +13,7 @@ from typing import Any, Final, cast
 
 import pytest
 
-from egtp.errors import HandlerFailed, Refusal
+from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
 from egtp.handling.handlers import RUNNING_BYTES, Handlers, Incoming
 from egtp.handling.workers import ENDS_WITHIN_S
 from egtp.limits.shares import Shares
@@ -362,6 +362,56 @@ async def test_a_handler_that_does_not_let_itself_be_cancelled_has_answered(
     await asyncio.sleep(0)
     answers.handlers.cancel(PEER, b"reference")
     assert await answers.end_of(incoming) == (0, b"almost done")
+
+
+async def test_what_a_handler_raises_when_it_is_cancelled_is_told_like_any_mistake(
+    answers: Answers,
+) -> None:
+    async def handler(_: Incoming) -> bytes:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            raise ValueError("a mistake in tidying up")
+
+    answers.handlers.add("untidy", handler)
+    incoming = await answers.come("untidy")
+    answers.handlers.cancel(PEER, b"reference")
+    assert await answers.end_of(incoming) == (ReplyCode.HANDLER_ERROR, b"")
+    assert answers.counters == {"cancelled by the asker": 1, "handler raised": 1}
+    (problem,) = answers.problems
+    assert isinstance(problem["exception"], ValueError)
+    answers.problems.clear()
+
+
+async def test_for_want_of_room_only_strangers_who_are_gone_lose_their_handlers(
+    answers: Answers,
+) -> None:
+    async def handler(_: Incoming) -> bytes:
+        await asyncio.get_running_loop().create_future()
+        return b""
+
+    answers.handlers.add("slow", handler)
+    gone, here, known = (Asker(PEER, b"incarnat") for _ in range(3))
+    gone.stranger = here.stranger = True
+    here.sessions = 1
+    first, *_ = [
+        await answers.come("slow", b"%d" % number, asker=asker)
+        for number, asker in enumerate((gone, here, known, None))
+    ]
+    for _ in range(2):
+        answers.handlers.end_for_the_gone()
+    assert await answers.end_of(first) == CANCELLED
+    assert list(answers.ends) == [first]
+    assert list(answers.counters.values()) == [1]
+
+
+async def test_a_kind_that_has_a_handler_gets_no_second_one(answers: Answers) -> None:
+    async def handler(_: Incoming) -> bytes:
+        return b""
+
+    answers.handlers.add("kind", handler)
+    with pytest.raises(LocalProtocolError, match="already has a handler"):
+        answers.handlers.add("kind", handler)
 
 
 async def test_those_of_one_asker_are_counted_while_they_run(answers: Answers) -> None:
