@@ -137,6 +137,26 @@ async def test_a_slow_reader_holds_the_writer_back_and_loses_nothing(net: Any) -
     assert near.connection.takes_more
 
 
+async def test_what_was_held_and_has_left_is_room_again(net: Any) -> None:
+    near, far = await net.pair(held_bytes_max=MIB)
+    sent: list[bytes] = []
+    for number in range(3):
+        packet = bytes([number]) * 60_000
+        far.transport.pause_reading()
+        near.calls.clear()
+        held = 0
+        with pytest.raises(NotSent, match="full"):
+            while True:
+                is_held = not near.connection.takes_more
+                near.connection.send(packet)
+                sent.append(packet)
+                held += is_held
+        assert held == MIB // 60_004
+        far.transport.resume_reading()
+        await far.has(sent)
+        await near.until(lambda: "writable" in near.calls)
+
+
 async def test_whoever_honours_takes_more_never_has_a_packet_refused(net: Any) -> None:
     near, far = await net.pair(held_bytes_max=1)
     packets = packets_of(3, 400)
