@@ -525,6 +525,10 @@ async def test_those_being_closed_are_bounded_too(make_end: Any, clock: Clock) -
         connection.close("enough")
     assert [connection.is_closed for connection in there] == [True] * 2 + [False] * 16
     assert len(await accepted(server, client, address, 16)) == 16, "they take nobody's place"
+    # Nor do they make way: that of the oldest of the others is the next one's.
+    clock.now += 2.0
+    await accepted(server, client, address, 8)
+    assert sum(not connection.is_closing for connection in server.comms.all()) == 20
 
 
 async def test_closing_lets_everything_leave_and_leaves_nothing(make_end: Any) -> None:
