@@ -129,12 +129,7 @@ class RecordStore(IStorage):  # type: ignore[misc]
     def held(self, key: bytes) -> tuple[int, bytes] | None:
         """Sequence and bytes of the record of that peer, unless it has expired."""
         held = self._records.get(key)
-        if held is None:
-            return None
-        if self._expired(held):
-            self._drop([key])
-            return None
-        return held.sequence, held.data
+        return None if held is None or self._expired(held) else (held.sequence, held.data)
 
     def record(self, key: bytes) -> SignedCommRecord | None:
         """The record of that peer, unless it has expired or is of a format not known here."""
