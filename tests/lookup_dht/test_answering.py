@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import collections
 import random
 from collections.abc import AsyncIterator, Callable
@@ -24,10 +25,14 @@ from lookup_dht.wire.datagram import (
     decode_query,
     decode_reply,
     encode_query,
+    encode_reply,
 )
+from lookup_dht.wire.node_id import new_node_id
 from tests.lookup_dht.at_hand import Sign
 
 OWN, KEY = b"\x01" * 20, b"\x09" * 20
+# A public address, and an id that fits it by BEP 42.
+PUBLIC, FITTING = b"\x7c\x1f\x4b\x15", bytes.fromhex("5fbfbff10c5d6a4ec8a88e4c6ab4c28b95eee401")
 MESSAGE_ID = bytes(range(20))
 STRANGER = Contact(b"\x02" * 20, b"\x7f\x00\x00\x02", 9100)
 
@@ -77,6 +82,20 @@ class Asked:
         assert reply[1:21] == MESSAGE_ID
         return decode_reply(reply), [decode_query(it) for it in more]
 
+    def asks(self, data: bytes, source: Contact) -> list[tuple[Query, SocketAddress]]:
+        """The queries that the node sends because of it, and to whom."""
+        self.sent.clear()
+        self.protocol.datagram_received(data, source.address)
+        return [(decode_query(it), address) for it, address in self.sent if it[0] == 0]
+
+    def asked_for_proof(self, seeker: Contact) -> list[tuple[Query, SocketAddress]]:
+        query = Query(Method.PING, "main", seeker.id, False, prove=True)
+        return self.asks(encode_query(MESSAGE_ID, query), seeker)
+
+    def asked_to_ping(self, home: bytes, asker: Contact) -> list[tuple[Query, SocketAddress]]:
+        query = Query(Method.REACH, "main", asker.id, False, address=home)
+        return self.asks(encode_query(MESSAGE_ID, query), asker)
+
     def token(self, key: bytes = KEY, source: Contact = STRANGER) -> bytes:
         return self.asked(Method.FIND_NODE, key, source)[0].token
 
@@ -99,6 +118,10 @@ async def asked() -> AsyncIterator[Callable[..., Asked]]:
     yield asked
     for node in nodes:
         node.protocol.asker.close()
+
+
+def seeker(number: int) -> Contact:
+    return Contact(bytes((number,)) * 20, bytes((127, 0, 1, number)), 9100)
 
 
 def stored_by(node: Asked, identity: Identity, sign: Sign, sequence: int) -> SignedCommRecord:
@@ -241,6 +264,174 @@ async def test_who_asks_for_proof_is_not_pinged_by_the_node_itself(
     (_, first), (data, second) = node.sent
     assert (first, second) == (STRANGER.address, helper.address)
     assert decode_query(data).address == STRANGER.home
+
+
+async def test_a_stranger_is_not_pinged_if_its_bucket_is_half_full(
+    asked: Callable[..., Asked],
+) -> None:
+    node = asked()
+    for number in range(11):
+        stranger = Contact(b"\x02" + bytes((number,)) * 19, b"\x7f\x00\x01\x01", 9100 + number)
+        _, more = node.asked(Method.FIND_NODE, source=stranger, server=True)
+        assert len(more) == (number < 10)
+        other = Contact(b"\x03" + bytes((number,)) * 19, b"\x7f\x00\x02\x01", 9100 + number)
+        node.protocol.router.add_contact(other)
+
+
+async def test_few_strangers_are_pinged_at_a_time_and_none_twice(
+    asked: Callable[..., Asked],
+) -> None:
+    node = asked(limits=DHTLimits(probes_max=2))
+    pinged = [
+        len(node.asked(Method.FIND_NODE, source=seeker(number), server=True)[1])
+        for number in (2, 2, 3, 4, 5)
+    ]
+    assert pinged == [1, 0, 1, 0, 0]
+
+
+async def test_a_stranger_at_a_public_address_is_pinged_and_a_contact_only_if_its_id_fits(
+    asked: Callable[..., Asked],
+) -> None:
+    for node_id, fits in ((STRANGER.id, False), (FITTING, True)):
+        node, stranger = asked(private_addresses=False), Contact(node_id, PUBLIC, 9100)
+        _, more = node.asked(Method.FIND_NODE, source=stranger, server=True)
+        assert len(more) == fits
+        pong = Reply(Method.PING, "main", node_id, True, bytes(6))
+        node.protocol.handle_call_response((True, pong), stranger)
+        assert len(node.protocol.router) == fits
+
+
+async def test_nobody_is_asked_where_no_node_of_this_network_can_be_whoever_suggests_it(
+    asked: Callable[..., Asked],
+) -> None:
+    node = asked(private_addresses=False)
+    believe, ipv6 = node.protocol.acquaintances.believe, bytes.fromhex("2600") + bytes(14)
+    assert believe(Contact(FITTING, PUBLIC, 9100).compact)
+    for suggested in (
+        Contact(OWN, PUBLIC, 9100),
+        Contact(FITTING, b"\x0a\x00\x00\x01", 9100),
+        Contact(new_node_id(ipv6, random.Random(1).randbytes), ipv6, 9100),
+        Contact(STRANGER.id, PUBLIC, 9100),
+    ):
+        # A seed may have any id, until it has learned its address.
+        node.protocol.acquaintances.seeds[(suggested.ip, 9101)] = None
+        assert not believe(suggested.compact)
+    assert believe(Contact(STRANGER.id, PUBLIC, 9101).compact)
+
+
+@pytest.mark.parametrize("lab", [False, True])
+async def test_where_two_networks_that_it_asked_see_a_node_is_its_address_but_not_in_a_lab(
+    asked: Callable[..., Asked], lab: bool
+) -> None:
+    node = asked(private_addresses=lab)
+    for ip, agreed in ((b"\x08" * 4, None), (b"\x09" * 4, PUBLIC)):
+        pong = Reply(Method.PING, "main", STRANGER.id, True, PUBLIC + b"\x23\x8c")
+        node.protocol.handle_call_response((True, pong), Contact(STRANGER.id, ip, 9100))
+        assert node.protocol.acquaintances.votes.winner() == (None if lab else agreed)
+
+
+async def test_whoever_may_be_the_victim_of_a_forger_gets_one_ping_though_it_is_silent(
+    asked: Callable[..., Asked],
+) -> None:
+    node, victim = asked(), seeker(7)
+    node.protocol.router.add_contact(STRANGER)
+    pinged = [address for _, address in node.asked_to_ping(victim.home, STRANGER)]
+    node.asked(Method.FIND_NODE, server=False)
+    pinged += [address for _, address in node.sent[1:]]
+    node.asked(Method.FIND_NODE, source=seeker(2), server=True)
+    pinged += [address for _, address in node.sent[1:]]
+    assert pinged == [victim.address, STRANGER.address, seeker(2).address]
+    node.sent.clear()
+    await asyncio.sleep(60)
+    assert node.sent == []
+
+
+async def test_claims_that_a_contact_is_a_client_cost_it_few_pings(
+    asked: Callable[..., Asked],
+) -> None:
+    """Anybody can forge them."""
+    node, pings = asked(), 0
+    node.protocol.router.add_contact(STRANGER)
+    for _ in range(20):
+        node.asked(Method.FIND_NODE, server=False)
+        for data, _ in list(node.sent[1:]):
+            pings += 1
+            pong = Reply(Method.PING, "main", STRANGER.id, True, bytes(6))
+            node.receive(encode_reply(data[1:21], pong, 1200) or b"")
+    assert pings == 4  # One a second, and four at once.
+    assert node.counters["probe_over_rate"] == 16
+    assert node.protocol.router.has_address(STRANGER.address)
+
+
+async def test_who_asked_for_proof_a_moment_ago_gives_it_to_the_next(
+    asked: Callable[..., Asked],
+) -> None:
+    """In a young network nobody else is a stranger to anybody."""
+    node, first, second = asked(), seeker(1), seeker(2)
+    assert node.asked_for_proof(first) == []
+    assert node.asked_for_proof(first) == []
+    [(query, address)] = node.asked_for_proof(second)
+    assert (query.method, query.address, address) == (Method.REACH, second.home, first.address)
+    node.now += 60
+    assert node.asked_for_proof(seeker(3)) == []
+
+
+async def test_of_those_who_asked_for_proof_the_last_few_are_remembered(
+    asked: Callable[..., Asked],
+) -> None:
+    node, seekers = asked(), [seeker(number) for number in range(1, 101)]
+    for number, asker in enumerate(seekers):
+        last = {it.address for it in seekers[max(0, number - 8) : number]}
+        assert {address for _, address in node.asked_for_proof(asker)} <= last
+
+
+async def test_nobody_is_asked_to_ping_its_own_host_nor_anybody_very_often(
+    asked: Callable[..., Asked],
+) -> None:
+    node, asker = asked(private_addresses=False), Contact(FITTING, PUBLIC, 9100)
+    node.protocol.router.add_contact(Contact(STRANGER.id, PUBLIC, 9101))
+    assert node.asked_for_proof(asker) == []
+    helper = Contact(b"\x03" * 20, b"\x08\x08\x08\x08", 9100)
+    node.protocol.router.add_contact(helper)
+    told = [address for _ in range(20) for _, address in node.asked_for_proof(asker)]
+    assert told == [helper.address] * 3  # Four at once, with the one that nobody was told of.
+    assert node.counters["probe_over_rate"] == 17
+
+
+@pytest.mark.parametrize(
+    "home",
+    [
+        b"\x0a\x00\x00\x01\x23\x8c",  # in the local network of the node
+        b"\x7f\x00\x00\x01\x23\x8c",
+        b"\x08\x08\x08\x08\x00\x00",
+        bytes.fromhex("2600") + bytes(14) + b"\x23\x8c",
+    ],
+)
+async def test_a_contact_cannot_have_a_node_ping_what_is_no_node(
+    asked: Callable[..., Asked], home: bytes
+) -> None:
+    node, asker = asked(private_addresses=False), Contact(FITTING, PUBLIC, 9100)
+    node.protocol.router.add_contact(asker)
+    assert node.asked_to_ping(home, asker) == []
+    assert node.counters["reach_refused"] == 1
+    [(query, address)] = node.asked_to_ping(b"\x08\x08\x08\x08\x23\x8c", asker)
+    assert (query.method, address) == (Method.PING, ("8.8.8.8", 9100))
+
+
+async def test_a_client_pings_for_its_contacts_now_and_then(asked: Callable[..., Asked]) -> None:
+    """Whomever it pings is no stranger any more, and it needs strangers itself."""
+    client, hidden = asked(server=None), seeker(7)
+    for asker in (STRANGER, seeker(2)):
+        client.protocol.reachability.sent_to(asker.address, client.now)
+    client.protocol.router.add_contact(STRANGER)
+    assert client.asked_to_ping(hidden.home, seeker(2)) == []
+    assert client.counters == {"query_to_a_client": 1}
+    for later, helps in ((0, True), (1, False), (1199, False), (1200, True), (1201, False)):
+        client.now = 1000.0 + later
+        client.protocol.reachability.sent_to(STRANGER.address, client.now)
+        pinged = [address for _, address in client.asked_to_ping(hidden.home, STRANGER)]
+        assert pinged == [hidden.address] * helps
+    assert client.counters["reach_refused"] == 3
 
 
 async def test_a_record_is_stored_with_a_token_of_its_key_and_not_without(

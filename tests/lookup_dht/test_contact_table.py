@@ -314,6 +314,8 @@ def test_who_is_in_the_table_or_waits_for_a_place_is_not_worth_a_ping(ids: Itera
     moved, other = contact(owner.id, 2), contact(owner.id, 3)
     table.add_contact(moved)
     assert not table.wants(moved)
+    for number in range(4, 8):  # However few strangers its bucket has room for.
+        table.add_contact(contact(owner.id[:19] + bytes((owner.id[19] ^ number,)), number))
     assert table.wants(other)
 
 

@@ -205,14 +205,14 @@ async def test_an_address_that_a_name_stands_for_twice_is_one(
 
 async def test_of_a_name_that_stands_for_many_addresses_those_of_nodes_are_greeted() -> None:
     async def resolve(_: str, port: int) -> list[tuple[str, int]]:
-        return [("224.0.0.1", port), ("127.0.0.1", port)]
+        return [("224.0.0.1", port), ("no address", port), ("127.0.0.1", port)]
 
     async with DHTLookup(private_addresses=True) as one:
         seed = f"dht.example.org:{one.address.port}"
         options: Any = {"private_addresses": True, "resolve_name": resolve}
         async with DHTLookup("127.0.0.1:0", seed, **options) as two:
             assert two.contacts == 1
-            assert two.counters["seed_address_refused"] == 1
+            assert two.counters["seed_address_refused"] == 2
 
 
 @pytest.mark.parametrize("good", ["127.0.0.1", "good.example.org"])

@@ -169,9 +169,9 @@ def test_storing_again_does_not_prolong_a_record(
     clock.now += 59
     assert put(store, record) is StoreStatus.STORED
     clock.now += 1
+    assert put(store, record) is StoreStatus.REFUSED
     assert store.record(record.peer_id) is None
     assert store.get(record.peer_id) is None
-    assert put(store, record) is StoreStatus.REFUSED
     assert list(store.iter_older_than(0)) == []
 
 
@@ -207,7 +207,41 @@ def test_a_full_store_drops_the_records_farthest_from_its_own_id(
     assert counters["record_evicted"] == 50
 
 
-def test_setting_an_item_refuses_loudly(store: RecordStore, identity: Identity) -> None:
+@pytest.mark.parametrize("most", [1, 99, 300])
+def test_a_store_of_any_size_never_holds_more_than_it_may(
+    clock: Clock, counters: collections.Counter[str], sign: Sign, most: int
+) -> None:
+    settings = NodeSettings(clock, clock, bytes, limits=DHTLimits(records_max=most))
+    store, randbytes = RecordStore(bytes(20), settings, counters), random.Random(7).randbytes
+    held = []
+    for _ in range(most + 10):
+        put(store, sign(Identity.generate(randbytes), NOW, expiry=NOW + 60))
+        held.append(len(store))
+    assert max(held) == most
+
+
+@pytest.mark.parametrize("expired", [1, 50])
+def test_what_has_expired_makes_room_before_anything_else_does(
+    store: RecordStore,
+    clock: Clock,
+    counters: collections.Counter[str],
+    sign: Sign,
+    expired: int,
+) -> None:
+    randbytes = random.Random(7).randbytes
+    for number in range(100):
+        expiry = NOW + (60 if number < expired else DAY)
+        put(store, sign(Identity.generate(randbytes), NOW, expiry=expiry))
+    clock.now += 60
+    assert put(store, sign(Identity.generate(randbytes), NOW, expiry=NOW + DAY)).name == "STORED"
+    assert counters["record_evicted"] == 0
+    assert len(store) == 101 - expired
+
+
+def test_setting_an_item_refuses_loudly(store: RecordStore, identity: Identity, sign: Sign) -> None:
+    record = sign(identity, NOW, expiry=NOW + 60)
+    store[bytes(identity.node_id)] = record.encode()
+    assert store.get(bytes(identity.node_id)) == record.encode()
     with pytest.raises(InvalidRecord):
         store[bytes(identity.node_id)] = b"junk"
 
@@ -376,8 +410,9 @@ def test_of_two_networks_over_their_quotas_the_greedier_makes_room(
     assert len(kept) == 50
 
 
+@pytest.mark.parametrize("times", [1, 5])
 def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
-    clock: Clock, counters: collections.Counter[str], sign: Sign
+    clock: Clock, counters: collections.Counter[str], sign: Sign, times: int
 ) -> None:
     store = half_full(clock, counters, sign, per_source=3, center=b"\xff" * 20)
     randbytes = random.Random(7).randbytes
@@ -386,12 +421,65 @@ def test_storing_anothers_record_does_not_make_it_a_part_of_ones_own_quota(
         key=lambda it: it.peer_id,
     )
     victim = records[0]  # the farthest of all
-    store.put(victim.peer_id, victim.encode(), b"thief")
+    for _ in range(times):
+        store.put(victim.peer_id, victim.encode(), b"thief")
     store.put(records[1].peer_id, records[1].encode(), b"thief")
     store.put(victim.peer_id, victim.encode(), b"owner")
     for record in records[2:]:
         store.put(record.peer_id, record.encode(), b"thief")
     assert store.record(victim.peer_id) == victim
+    # Nor does it spare the thief: he keeps three of his own.
+    assert [it for it in records[1:] if it.peer_id in set(store.keys())] == records[3:]
+
+
+def test_who_publishes_again_and_again_takes_one_place_of_the_quota(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    store = half_full(clock, counters, sign, per_source=2, center=b"\xff" * 20)
+    identities = [Identity.generate(random.Random(number).randbytes) for number in range(2)]
+    for sequence in range(NOW, NOW + 5):
+        for identity in identities:
+            record = sign(identity, sequence, expiry=NOW + DAY)
+            assert store.put(record.peer_id, record.encode(), b"owners") is StoreStatus.STORED
+    assert len(store) == 52
+
+
+def test_a_network_loses_no_more_than_what_is_over_its_quota(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    limits = DHTLimits(records_per_source=20, records_max=400)
+    store = RecordStore(bytes(20), NodeSettings(clock, clock, bytes, limits=limits), counters)
+    randbytes = random.Random(7).randbytes
+    sources = [b"network %d" % number for number in range(200)] + [b"fleet"] * 30
+    for source in sources:
+        record = sign(Identity.generate(randbytes), NOW, expiry=NOW + 60)
+        store.put(record.peer_id, record.encode(), source)
+    assert (len(store), counters["record_evicted"]) == (220, 10)
+
+
+def test_in_a_lab_everybody_is_in_one_network_and_has_no_quota(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    limits = DHTLimits(records_per_source=1, records_max=10)
+    settings = NodeSettings(clock, clock, bytes, private_addresses=True, limits=limits)
+    store, randbytes = RecordStore(bytes(20), settings, counters), random.Random(7).randbytes
+    for _ in range(10):
+        record = sign(Identity.generate(randbytes), NOW, expiry=NOW + 60)
+        assert store.put(record.peer_id, record.encode(), b"lab") is StoreStatus.STORED
+    assert len(store) == 10
+
+
+def test_what_is_remembered_of_where_records_came_from_is_bounded_and_goes_with_them(
+    clock: Clock, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    store, record = with_quota(clock, counters, 10), sign(identity, NOW, expiry=NOW + 60)
+    for number in range(100):
+        store.put(record.peer_id, record.encode(), b"network %d" % number)
+    [held] = store._records.values()
+    assert held.others == (b"network 1", b"network 2", b"network 3")
+    clock.now += 60
+    store.drop_expired()
+    assert (store._of_source, store._over_quota) == ({}, {})
 
 
 @pytest.mark.parametrize("networks", [1, 4])
@@ -433,6 +521,22 @@ def test_a_record_goes_with_the_quotas_of_all_whom_it_came_from(
     assert len(store) == 50 + len(records)
 
 
+def test_a_record_that_a_network_may_not_keep_any_more_counts_for_the_one_with_the_most_room(
+    clock: Clock, counters: collections.Counter[str], sign: Sign
+) -> None:
+    store = half_full(clock, counters, sign, per_source=2, center=b"\xff" * 20)
+    randbytes = random.Random(7).randbytes
+    shared, *records = sorted(
+        (sign(Identity.generate(randbytes), NOW, expiry=NOW + 60) for _ in range(5)),
+        key=lambda it: it.peer_id,
+    )  # the shared one is the farthest
+    for source in (b"one", b"full", b"free"):
+        store.put(shared.peer_id, shared.encode(), source)
+    for source, record in zip((b"full", b"full", b"one", b"one"), records, strict=True):
+        store.put(record.peer_id, record.encode(), source)
+    assert {bytes(it.peer_id) for it in (shared, *records)} <= set(store.keys())
+
+
 def test_what_this_node_stores_itself_counts_for_nobody_from_then_on(
     clock: Clock, counters: collections.Counter[str], sign: Sign
 ) -> None:
@@ -464,6 +568,63 @@ def test_a_record_left_alone_for_an_hour_wants_care(
     assert store.untended() is None
     clock.now += 1
     assert store.untended() == bytes(identity.node_id)
+
+
+@pytest.mark.parametrize("how", ["asked around", "stored again"])
+def test_a_record_that_others_look_after_is_left_to_them_at_first(
+    store: RecordStore, clock: Clock, identity: Identity, sign: Sign, how: str
+) -> None:
+    record = sign(identity, NOW, expiry=NOW + DAY)
+    put(store, record)
+    clock.now += 1800
+    if how == "asked around":
+        store.asked_around(bytes(identity.node_id))
+    else:
+        put(store, record)
+    clock.now += 1799  # Its entropy is all zeros, so it draws an hour to act in any case.
+    assert store.untended() is None
+    clock.now += 1
+    assert store.untended() == bytes(identity.node_id)
+
+
+def test_the_record_that_was_left_alone_for_longest_is_looked_after_first(
+    store: RecordStore, clock: Clock, sign: Sign
+) -> None:
+    keys = []
+    for number in (3, 1, 2):
+        record = sign(Identity.generate(random.Random(number).randbytes), NOW, expiry=NOW + DAY)
+        put(store, record)
+        keys.append(bytes(record.peer_id))
+        clock.now += 60
+    clock.now += 3600
+    found = []
+    for _ in keys:
+        found.append(store.untended())
+        store.looked_after(found[-1] or b"")
+    assert found == keys
+    assert store.untended() is None
+
+
+def test_if_all_holders_are_told_that_others_ask_around_they_act_one_after_another(
+    clock: Clock, counters: collections.Counter[str], identity: Identity, sign: Sign
+) -> None:
+    record, key = sign(identity, NOW, expiry=NOW + DAY), bytes(identity.node_id)
+    holders = [
+        RecordStore(bytes(20), NodeSettings(clock, clock, random.Random(it).randbytes), counters)
+        for it in range(20)
+    ]
+    for store in holders:
+        put(store, record)
+    acted: list[int] = []
+    for minute in range(0, 8 * 60 + 10, 10):
+        for store in holders:
+            store.asked_around(key)
+            if store.untended() is not None:
+                store.looked_after(key)
+                acted.append(minute)
+        clock.now += 600
+    assert acted[0] >= 60
+    assert len(set(acted[:20])) > 10
 
 
 def test_however_often_others_ask_around_or_store_a_record_it_gets_care_in_the_end(
