@@ -186,7 +186,47 @@ def test_one_network_group_gets_two_places_in_a_bucket_and_ten_in_all() -> None:
     assert all(len(bucket.entries) <= 2 for bucket in table.buckets.values())
     assert table.add_contact(contact(b"\xff" + bytes(19), ip=b"\x09\x09\x09\x09"))
     table.remove_contact(next(iter(table)))
-    assert table.add_contact(Contact(b"\x00\x00\x00\xff" + bytes(16), b"\x08\x08\x08\xfe", 1))
+    for place, fits in ((1, True), (2, False)):
+        more = Contact(b"\x00\x00\x00" + bytes((place,)) * 17, bytes((8, 8, 8, 253 + place)), 1)
+        assert table.add_contact(more) == fits
+    for node in list(table):
+        table.remove_contact(node)
+    assert not table._groups
+
+
+def test_who_waits_for_a_place_gets_none_that_his_network_or_his_address_has_lost() -> None:
+    def far(number: int, ip: bytes) -> Contact:
+        return Contact(bytes([128, number]) + bytes(18), ip, 9100)
+
+    table, _ = table_of(private=False, k=3)
+    other = far(9, b"\x09\x09\x09\x09")
+    same_24 = [far(number, bytes((8, 8, 8, number))) for number in range(1, 4)]
+    for node in (other, *same_24):
+        table.add_contact(node)
+    table.remove_contact(other)
+    assert set(table) == set(same_24[:2])
+
+    table, _ = table_of(private=False, k=1)
+    first, waiting = far(1, b"\x08\x01\x01\x01"), far(2, b"\x08\x02\x02\x02")
+    table.add_contact(first)
+    table.add_contact(waiting)
+    restarted = Contact(b"\x40" + bytes(19), waiting.packed, waiting.port)
+    assert table.add_contact(restarted)
+    table.remove_contact(first)
+    assert list(table) == [restarted]
+
+
+def test_the_place_of_a_contact_that_is_gone_is_for_itself_at_its_new_address_first() -> None:
+    table, _ = table_of(k=3)
+    nodes = [contact(bytes([128, number]) + bytes(18), number) for number in range(5)]
+    moved = contact(nodes[0].id, 9)
+    for node in (*nodes[:3], moved, *nodes[3:]):
+        table.add_contact(node)
+    table.strike(nodes[0])
+    assert set(table) == {*nodes[1:3], moved}
+    table.add_contact(nodes[3])  # It answered again, and so waits as the latest.
+    table.remove_contact(moved)
+    assert set(table) == set(nodes[1:4])
 
 
 def test_a_bucket_without_lookups_is_refreshed_with_an_id_of_its_own_range() -> None:
@@ -312,18 +352,23 @@ def test_who_is_in_the_table_or_waits_for_a_place_is_not_worth_a_ping(ids: Itera
     table.add_contact(owner)
     assert not table.wants(owner)
     moved, other = contact(owner.id, 2), contact(owner.id, 3)
-    table.add_contact(moved)
-    assert not table.wants(moved)
     for number in range(4, 8):  # However few strangers its bucket has room for.
         table.add_contact(contact(owner.id[:19] + bytes((owner.id[19] ^ number,)), number))
+    assert table.wants(moved)
+    table.add_contact(moved)
+    assert not table.wants(moved)
     assert table.wants(other)
 
 
 def test_who_answers_again_is_no_newcomer(ids: Iterator[bytes]) -> None:
     table, _ = table_of()
-    node = contact(next(ids), 1)
-    table.add_contact(node)
-    assert list(table.newcomers.values()) == [node]
+    told: list[int] = []
+    table.on_newcomer = lambda: told.append(len(table.newcomers))
+    nodes = [contact(next(ids), number) for number in range(1, 4)]
+    for node in nodes:
+        table.add_contact(node)
+    assert list(table.newcomers.values()) == nodes
+    assert told == [1]  # Once for all of them.
     table.newcomers.clear()
     table.add_contact(node)
     assert not table.newcomers

@@ -66,6 +66,15 @@ def test_a_slow_query_gives_its_place_away_and_a_late_answer_still_counts() -> N
     assert ask(walk, SOFT_S) == [contact(100)]
 
 
+def test_a_late_answer_while_all_places_are_taken_does_not_end_it() -> None:
+    walk = walk_from(*range(1, 12))
+    late = ask(walk)[0]
+    assert len(ask(walk, SOFT_S)) == 5
+    hear(walk, late)
+    assert not is_over(walk, SOFT_S)
+    assert ask(walk, 2 * SOFT_S) == [contact(11)]
+
+
 def test_it_is_over_when_the_k_closest_have_answered() -> None:
     walk = walk_from(*range(1, 41))
     while chosen := ask(walk):
