@@ -96,6 +96,12 @@ def test_failed_and_slow_nodes_do_not_hold_it_up() -> None:
     assert walk.closest() == [two, three]
 
 
+def test_however_many_of_the_closest_are_slow_others_are_asked_instead() -> None:
+    walk = walk_from(*range(1, 31))
+    asked = [it.long_id for turn in range(10) for it in ask(walk, turn * SOFT_S)]
+    assert asked == list(range(1, 31))
+
+
 def test_slow_nodes_are_waited_for_while_nobody_else_is_there() -> None:
     walk = walk_from(1)
     (one,) = ask(walk)

@@ -125,6 +125,36 @@ def test_a_change_is_published_without_the_pause() -> None:
     assert lookup.tried_s[7] - lookup.tried_s[0] == pytest.approx(40.0, abs=0.01)
 
 
+@pytest.mark.parametrize("back", [False, True])
+def test_a_node_that_moves_all_the_time_says_so_ten_times_and_then_where_it_is_in_the_end(
+    back: bool,
+) -> None:
+    async def story(network: Network) -> None:
+        host = network.host("host", "5.0.0.1")
+        node = Node(
+            Identity.generate(host.entropy),
+            listen="5.0.0.1:4000",
+            lookup=MemoryLookup(host.unix_time),
+            environment=Environment(host.elapsed, host.unix_time, host.entropy),
+        )
+        await host.run(node.start())
+        said = {node.record.sequence}
+        for port in range(4001, 4013):
+            await host.run(node.listen(f"5.0.0.1:{port}"))
+            said.add(node.record.sequence)
+        assert len(said) == 11  # one of the start
+        (before,) = node.record.tcp
+        if back:  # Where its record says that it is: there is nothing to sign.
+            await host.run(node.listen(str(before.address)))
+        async with asyncio.timeout(12):
+            await host.run(node.published())
+        (way,) = node.record.tcp
+        assert way.address.port == (before.address.port if back else 4012)
+        await host.run(node.close())
+
+    simulate(story)
+
+
 def test_when_a_record_is_stored_again_the_relays_are_tried_again_without_the_pause() -> None:
     """Their pauses, too, have grown to a minute while the line was down; nothing on this machine
     shows that it is up again."""

@@ -146,6 +146,23 @@ def test_a_record_that_cannot_be_signed_is_logged_once_each_time(
     assert ["its sequence cannot be stored" in message for message in logged] == [True, True]
 
 
+def test_a_full_disk_is_tried_ever_more_rarely_and_the_next_one_soon_again(disk: Disk) -> None:
+    async def story(world: World) -> None:
+        node = await world.node(identity=disk.file, lookup=None)
+        tries = []
+        for port, for_s in ((4001, 600), (4002, 1)):
+            before = node.counters[NOT_SIGNED]
+            disk.is_full()
+            await world.moves(node, port)
+            await asyncio.sleep(for_s)
+            tries.append(node.counters[NOT_SIGNED] - before)
+            disk.has_room()
+            await asyncio.sleep(RETRY_MAX_S + 1)
+        assert tries == [16, 2]  # At once, after 0.5 s, 1 s, 2 s, ..., and then each minute.
+
+    play(story)
+
+
 def test_queries_go_both_ways_while_an_expired_record_cannot_be_signed_again(disk: Disk) -> None:
     """A machine wakes up on the morning after, with its disk full."""
 
