@@ -178,6 +178,11 @@ def test_an_answer_is_remembered_until_it_is_old_or_has_expired(
     assert cache.record(peer_id, 62.0, 999.0) is None
     assert cache.record(peer_id, 10.0, 1000.0) is None
     assert not cache.known_absent(peer_id, 10.0)
+    newer = sign(identity, 7, expiry=1000)
+    cache.found(newer, 20.0)
+    assert cache.record(peer_id, 20.0, 20.0) == newer
+    cache.found(newer, 50.0)  # Found again, it is good for another minute.
+    assert cache.record(peer_id, 109.0, 109.0) == newer
     for seed in range(3):
         cache.absent(Identity.generate(random.Random(seed + 10).randbytes).node_id, 0.0)
     assert len(cache) == 2
