@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.comm_record import SignedCommRecord, claims_of
 from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
@@ -187,3 +188,22 @@ async def test_that_nobody_has_a_record_is_not_concluded_from_a_lookup_that_was_
             await node.resolve(identity.node_id)
     neighbours.peers[1].answer = answer
     assert await node.resolve(identity.node_id) == record
+
+
+async def test_a_lookup_for_which_too_many_queries_are_open_ends_at_once(
+    meet: Meet, identity: Identity, sign: Sign
+) -> None:
+    node, neighbours = await meet(sign(identity, 6), None, limits=DHTLimits(pending_queries_max=4))
+    asker, loop = node._node.protocol.asker, asyncio.get_running_loop()
+    for number in range(4):
+        silent = (f"127.0.7.{1 + number}", 9100)
+        asker.ask(silent, asker.query(Method.PING), lambda _: None, None, 2)
+    began_at = loop.time()
+    with pytest.raises(LookupFailed) as failed:
+        await node.resolve(identity.node_id)
+    assert failed.value.reason is LookupFailure.NO_RESPONSES
+    assert loop.time() == began_at
+    assert neighbours.known == set()
+    assert node.contacts == 2  # Nobody was asked, so nobody was silent.
+    await asyncio.sleep(10)
+    assert (await node.resolve(identity.node_id)).sequence == 6
