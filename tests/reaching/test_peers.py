@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from egtp.paths.outbox import Outbox
 from egtp.paths.path import Path
 from egtp.queries.outgoing import Outgoing
-from egtp.reaching.peer import CROSSED_S, Peer, Search, preferred
+from egtp.reaching.peer import CROSSED_S, Peer, Search, outlasting, preferred
 from egtp.reaching.peers import LOOKS, PeerBook
 from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
@@ -150,6 +150,22 @@ def test_a_node_that_dials_again_gets_the_new_one_however_soon_it_does(
     new = views("new", dialler, 100.0 + apart_s, second, 0.0)
     for me in (ONE, TWO):
         assert chosen(me, old[me], new[me]).name == "new"
+
+
+@given(st.sampled_from([ONE, TWO]), st.floats(0.002, 10.0), DELAYS, DELAYS, st.booleans())
+def test_who_dialled_both_and_sends_on_the_old_one_again_does_not_make_it_the_one_in_use(
+    dialler: NodeId,
+    apart_s: float,
+    first: tuple[float, ...],
+    second: tuple[float, ...],
+    old_comes_first: bool,
+) -> None:
+    old = views("old", dialler, 100.0, first, 0.0)
+    new = views("new", dialler, 100.0 + apart_s, second, 0.0)
+    for me in (ONE, TWO):
+        both = old[me][1], new[me][1]
+        one, other = both if old_comes_first else both[::-1]
+        assert cast("Any", outlasting(one, other, me)).name == "new"
 
 
 # A peer
