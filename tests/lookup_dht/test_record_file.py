@@ -94,6 +94,29 @@ def test_records_and_sequences_are_there_again(
     store.close()
 
 
+def test_the_sequences_that_were_noted_longest_ago_are_forgotten_first_in_later_runs_too(
+    tmp_path: Path,
+) -> None:
+    for noted in ((b"z", b"y", b"w"), (b"x",), (b"z",)):
+        file = RecordFile(tmp_path / "records", collections.Counter())
+        floor = SequenceFloor(100, "stored", file)
+        for peer_id in noted:
+            floor.note(peer_id, floor[peer_id] + 1)
+        file.close()
+    file = RecordFile(tmp_path / "records", collections.Counter())
+    assert list(file.sequences("stored")) == [(b"y", 1), (b"w", 1), (b"x", 1), (b"z", 2)]
+    file.close()
+
+
+def test_a_change_after_the_end_is_no_failure_of_the_disk(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = RecordFile(tmp_path / "records", collections.Counter())
+    file.close()
+    file.note("stored", b"x", 1)
+    assert caplog.messages == []
+
+
 def test_what_is_stored_while_the_file_is_read_again_survives_a_kill(
     tmp_path: Path, sign: Sign
 ) -> None:

@@ -103,6 +103,15 @@ def test_what_fails_again_and_again_is_checked_more_and_more_rarely() -> None:
     assert pauses[-1] == RECHECK_S
 
 
+def test_of_several_addresses_the_one_that_is_due_first_is_waited_for() -> None:
+    own = fresh("0.0.0.0:4000", "0.0.0.0:4001")
+    own.elected(ip("9.9.9.9"))
+    own.confirmed(address("9.9.9.9:4000"), 0.0)
+    own.failed(address("9.9.9.9:4001"), "no answer", 0.0)
+    assert own.next_due_s() == RETRY_S
+    assert own.due(RETRY_S) == address("9.9.9.9:4001")
+
+
 def test_another_elected_address_takes_the_place_of_the_one_before_in_its_family_only() -> None:
     own = fresh("0.0.0.0:4000", "[::]:4000")
     for one in ("9.9.9.9", "2a00::9"):

@@ -261,6 +261,33 @@ def test_a_path_that_the_peer_wants_to_be_left_alone_on_only_receives() -> None:
     assert peer.paths == [path]
 
 
+def test_a_path_that_is_gone_cannot_be_retired_any_more() -> None:
+    peer, path = Peer(TWO), fake_path()
+    peer.add_path(path, ONE, 0.0)
+    peer.remove_path(path)
+    peer.retire(path)
+    assert not peer.in_use
+
+
+def test_the_end_of_a_retired_path_costs_no_other_its_place() -> None:
+    peer = Peer(TWO)
+    oldest, old, new = (fake_path(started_s=100.0 * number) for number in range(3))
+    for path in (oldest, old, new):
+        peer.add_path(path, ONE, 0.0)
+    peer.retire(old)
+    peer.remove_path(old)
+    assert peer.paths == [new, oldest]
+
+
+def test_the_end_of_a_relayed_path_leaves_the_direct_one() -> None:
+    peer = Peer(TWO)
+    direct, relayed = fake_path(), fake_path(relayed=True)
+    for path in (direct, relayed):
+        peer.add_path(path, ONE, 0.0)
+    peer.remove_path(relayed)
+    assert peer.paths == [direct]
+
+
 def test_a_path_that_was_retired_does_not_come_back_when_a_newer_one_dies() -> None:
     peer = Peer(TWO)
     retired, newer = fake_path(started_s=0.0), fake_path(started_s=100.0)
@@ -322,6 +349,7 @@ def test_what_waits_is_counted_to_the_byte_and_comes_out_in_order(
         if action < 2:
             outgoing = Outgoing(bytes(size), 0.0)
             peer.wait(outgoing)
+            assert outgoing.queued
             model.append(outgoing)
         elif action == 2 and model:
             outgoing = model.pop(size % len(model))
@@ -379,6 +407,15 @@ def test_hearsay_is_used_only_without_a_usable_record_of_the_peers_own(alice: Id
     contact = peer.contact(0.0)
     assert contact is not None
     assert contact.sequence == 2
+
+
+def test_a_contact_says_whether_its_record_has_expired_by_now(alice: Identity) -> None:
+    peer = Peer(alice.node_id)
+    peer.learn(signed(alice, 1), "lookup", 0.0)
+    for unix_s, expired in ((999.0, False), (1000.0, True), (999.0, False)):
+        contact = peer.contact(unix_s)
+        assert contact is not None
+        assert contact.expired == expired
 
 
 # The book
@@ -568,6 +605,15 @@ def test_a_crowd_that_is_in_use_is_not_looked_through_for_each_newcomer() -> Non
         book.has_room_for_stranger(peer_id_of(number))
         book.get(peer_id_of(number))
         assert len(looks) <= 2 * (LOOKS + len(book) - 1000)
+
+
+def test_those_in_use_that_were_used_longest_ago_do_not_keep_others_from_being_forgotten() -> None:
+    needed = {peer_id_of(number) for number in range(2 * LOOKS)}
+    book = PeerBook(3 * LOOKS, 3 * LOOKS, needed.__contains__)
+    for number in range(20 * LOOKS):
+        book.get(peer_id_of(number))
+    assert len(book) <= 5 * LOOKS
+    assert needed <= {peer.peer_id for peer in book.all()}
 
 
 def test_a_book_that_had_to_grow_shrinks_again_when_its_peers_are_not_in_use_any_more() -> None:

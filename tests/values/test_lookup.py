@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import cast
 
@@ -315,6 +316,32 @@ async def test_a_stream_of_a_race_tells_the_first_at_once_and_then_only_newer_on
         with pytest.raises(StopAsyncIteration):
             await anext(stream)
     assert quick.asked == [(alice.node_id, 1)]
+
+
+class Watching(Recorded):
+    """Tells its answer, and goes on looking."""
+
+    async def resolve_stream(
+        self, peer_id: NodeId, *, newer_than: int = 0
+    ) -> AsyncGenerator[SignedCommRecord, None]:
+        yield await self.resolve(peer_id, newer_than=newer_than)
+        await asyncio.Event().wait()
+
+
+async def test_a_stream_of_a_race_tells_what_was_found_while_all_still_look(
+    alice: Identity,
+) -> None:
+    stream = LookupRace(*[Watching(made(alice, 1))] * 2).resolve_stream(alice.node_id)
+    async with asyncio.timeout(60), contextlib.aclosing(stream):
+        assert await anext(stream) == made(alice, 1)
+
+
+async def test_a_service_that_has_failed_in_part_or_stored_nothing_is_one_that_failed(
+    alice: Identity,
+) -> None:
+    for other in (Published(2, 3, failed=1), Published(0, 3)):
+        published = await LookupChain(Recorded(), Recorded(published=other)).publish(made(alice, 1))
+        assert published.failed == 1
 
 
 async def test_leaving_a_stream_of_a_race_ends_every_search(alice: Identity) -> None:
