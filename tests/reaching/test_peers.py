@@ -612,7 +612,7 @@ def test_those_in_use_that_were_used_longest_ago_do_not_keep_others_from_being_f
     book = PeerBook(3 * LOOKS, 3 * LOOKS, needed.__contains__)
     for number in range(20 * LOOKS):
         book.get(peer_id_of(number))
-    assert len(book) <= 5 * LOOKS
+    assert len(book) == 3 * LOOKS
     assert needed <= {peer.peer_id for peer in book.all()}
 
 
