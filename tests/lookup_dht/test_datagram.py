@@ -201,6 +201,33 @@ def test_a_reply_with_nodes_of_a_wrong_shape_is_refused(nodes: object) -> None:
         decode_reply(reply_with(Method.FIND_VALUE, b"token", nodes, 0, b""))
 
 
+def test_a_reply_in_which_one_node_of_several_has_no_port_is_refused() -> None:
+    one, none, other = (bytes(24) + port.to_bytes(2, "big") for port in (9100, 0, 256))
+    assert len(decode_reply(reply_with(Method.FIND_NODE, b"", one + other)).nodes) == 2
+    for nodes in (none + one + other, one + none + other, one + other + none):
+        with pytest.raises(DatagramError):
+            decode_reply(reply_with(Method.FIND_NODE, b"", nodes))
+
+
+def test_a_record_in_a_reply_is_at_most_920_bytes() -> None:
+    assert len(decode_reply(reply_with(Method.FIND_VALUE, b"", b"", 5, bytes(920))).record) == 920
+    with pytest.raises(DatagramError):
+        decode_reply(reply_with(Method.FIND_VALUE, b"", b"", 5, bytes(921)))
+
+
+def test_if_its_record_does_not_fit_a_reply_still_says_which_one_is_held() -> None:
+    nodes = tuple(bytes(25) + bytes((1 + number,)) for number in range(20))
+    reply = Reply(
+        Method.FIND_VALUE, "main", bytes(20), True, bytes(6), nodes, bytes(900),
+        token=b"token", sequence=5,
+    )  # fmt: skip
+    cut = encode_reply(bytes(20), reply, 300)
+    assert cut is not None
+    assert len(cut) <= 300
+    assert decode_reply(cut) == reply._replace(nodes=(), record=b"")
+    assert encode_reply(bytes(20), reply, 60) is None
+
+
 @pytest.mark.parametrize("status", [4, -1, None, True, b"", "stored", [0]])
 def test_a_store_reply_says_one_of_four_things(status: object) -> None:
     with pytest.raises(DatagramError):

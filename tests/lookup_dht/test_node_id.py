@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht.wire.contact import AddressPolicy, pack_ip
+from lookup_dht.wire.contact import AddressPolicy, group_of, pack_ip
 from lookup_dht.wire.node_id import AddressVotes, fits, new_node_id
 
 # https://www.bittorrent.org/beps/bep_0042.html
@@ -84,6 +84,30 @@ def test_two_networks_have_to_agree_on_how_they_see_us() -> None:
     for first in range(11, 40):
         votes.cast(bytes([first, 1, 1, 1]), bytes([93, first, 1, 1]))
     assert votes.winner() is None
+
+
+@pytest.mark.parametrize(
+    ("named", "wins"),
+    [
+        ("AA", True), ("AAB", True), ("AABB", False), ("AABC", False), ("AABCD", False),
+        ("AAAB", True), ("AAABC", True), ("AAABBB", False), ("AAABBC", False),
+    ],
+)  # fmt: skip
+def test_more_than_half_of_those_who_say_where_a_node_is_must_agree(named: str, wins: bool) -> None:
+    votes = AddressVotes()
+    for number, name in enumerate(named):
+        votes.cast(bytes((8, number, 1, 1)), bytes((93, ord(name), 1, 1)))
+    assert votes.winner() == (bytes((93, ord("A"), 1, 1)) if wins else None)
+
+
+def test_addresses_of_one_owner_are_taken_for_one_group() -> None:
+    for one, other, same in (
+        ("8.8.8.1", "8.8.8.254", True),
+        ("8.8.8.1", "8.8.9.1", False),
+        ("2600:1:2:3::1", "2600:1:2:ffff::9", True),
+        ("2600:1:2:3::1", "2600:1:3:3::1", False),
+    ):
+        assert (group_of(packed(one)) == group_of(packed(other))) == same
 
 
 def packed(ip: str) -> bytes:
