@@ -107,6 +107,18 @@ async def test_a_node_whose_address_changes_keeps_its_id_and_is_met_at_the_new_o
     assert await nodes[5].resolve(identity.node_id) == record
 
 
+async def test_a_node_that_moves_serves_again_once_a_stranger_reaches_it_there(
+    start: Start,
+) -> None:
+    node = await start(server=None)
+    reachability = node._node.protocol.reachability
+    for address in ("127.0.0.2:0", "127.0.0.3:0"):
+        assert reachability.heard_from(f"stranger to {address}", 0.0)
+        assert node.statistics()["server"]
+        await node.rebind(address)
+        assert not node.statistics()["server"]
+
+
 async def test_a_busy_address_is_refused_and_the_node_stays_where_it_is(start: Start) -> None:
     one, two = await start(), await start()
     for attempt in (one.rebind(str(two.address)), start(listen=str(two.address))):
