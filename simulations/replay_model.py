@@ -65,6 +65,8 @@ class Bounds:
     """Passages of a short time, less than the lifetime of a query."""
     forced: int = 0
     """Times that strangers are forgotten early."""
+    crowded: int = 0
+    """Times that the asker has had too many lives to remember all of them."""
     clock_ahead_s: float = 0.0
     """How far the asker's wall clock is ahead."""
 
@@ -131,6 +133,8 @@ class State:
             "time passes": left("time passes", self.bounds.jumps),
             "moment passes": left("moment passes", self.bounds.moments),
             "forgets by force": left("forgets by force", self.bounds.forced)
+            and len(self.answers) > 0,
+            "has too many lives": left("has too many lives", self.bounds.crowded)
             and len(self.answers) > 0,
             "sign": left("sign", self.bounds.signatures),
             "learn": (self.known_sequence, self.known_incarnation)
@@ -254,7 +258,7 @@ class State:
         sealed = None
         if early:
             unix_ms = int(self.now_s * 1000)
-            floor = self.answers.early_floor
+            floor = self.answers.early_floor_of(ASKER)
             sealed = read_early(payload, incarnation, floor, unix_ms, lambda _: True)
         asker = self.answers.session_began(
             ASKER, b"a" * 8, self.sequence, self.now_s, stranger=True
@@ -330,6 +334,9 @@ class State:
     def _short_of_memory(self, _: int) -> None:
         # The lower of the two floors that make_room may be called with.
         self.answers.make_room(self.answers._idle_sequence)
+
+    def _has_too_many_lives(self, _: int) -> None:
+        self.answers.make_room_of(ASKER)
 
     def _forgets_by_force(self, _: int) -> None:
         self.answers.forget_strangers(self.now_s)
@@ -413,6 +420,7 @@ class State:
             self.sequence,
             askers,
             self.answers.early_floor,
+            self.answers.early_floor_of(ASKER),
             self.answers._idle_sequence,
             self.answers._forgot_s,
             tuple(e.initiation for e in self.unconfirmed._by_initiation.values()),

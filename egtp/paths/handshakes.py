@@ -320,17 +320,16 @@ class Handshakes:
         if not (payload.early and payload.responder_sequence):
             # A peer that knows no record of ours sends padding: room for one in the response.
             return None
+        peer_id = responder.record.peer_id
         early = read_early(
             payload,
             self._incarnation,
-            self._answers.early_floor,
+            self._answers.early_floor_of(peer_id),
             int(self._environment.unix_time() * 1000),
             self._events.takes_early,
         )
         if early is not None and not self._answers.has_room_for(
-            responder.record.peer_id,
-            payload.incarnation,
-            stranger=not self._events.knows(responder.record.peer_id),
+            peer_id, payload.incarnation, stranger=not self._events.knows(peer_id)
         ):
             early = None
         accepted = "accepted" if early is not None else "challenged"

@@ -78,7 +78,7 @@ class AnswerLimits:
     @property
     def peer_askers_max(self) -> int:
         """How many askers one peer may be, since it may claim any number of restarts: a
-        sixty-fourth of :attr:`askers_max`, and at least 16."""
+        sixty-fourth of :attr:`askers_max`, and at least 16. Its idle ones make way for the next."""
         return max(16, self.askers_max // 64)
 
     @property

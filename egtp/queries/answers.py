@@ -13,7 +13,8 @@ order, however late. It holds because
 * an asker is forgotten only when none of its sessions is alive, all its queries are past their
   lifetimes, *and* early data, which is sealed without a session, is refused from then on if it is
   from before: it names the sequence of this node's record that its sender knew, and is accepted
-  only if that is at least :attr:`Answers.early_floor`, which rises when an asker is forgotten;
+  only if that is at least :meth:`Answers.early_floor_of` the peer, which rises when an asker is
+  forgotten: for everybody, or for its peer alone;
 * for want of room, a stranger without a session or a running handler may be forgotten earlier. From
   then on, a query of an asker that was not remembered runs only if it was certainly born later, and
   no early data is accepted until everything born before is past the largest lifetime.
@@ -55,6 +56,9 @@ thousands for each query that finds no room would be in vain."""
 
 SPEEDS_APART: Final = 0.002
 """The fraction by which two elapsed clocks may differ in speed: twice what is assumed."""
+
+FLOORS_MAX: Final = 1024
+"""Peers with a floor of their own."""
 
 APART_S: Final = 0.1
 """Many times what is lost by writing ages in milliseconds."""
@@ -129,9 +133,15 @@ class Answers:
         self.bytes = 0
         self.early_floor = 0
         """Early data is accepted if its sender knew a record of at least this sequence."""
+        self._floors: dict[NodeId, int] = {}
+        """The floors of peers with more askers than one may have, above :attr:`early_floor`."""
 
     def __len__(self) -> int:
         return len(self._askers)
+
+    def early_floor_of(self, peer_id: NodeId) -> int:
+        """The same for early data of this peer."""
+        return max(self.early_floor, self._floors.get(peer_id, 0))
 
     # Sessions
 
@@ -163,7 +173,7 @@ class Answers:
         record. None if there is no room for another asker: its queries are then refused."""
         asker = self._askers.get((peer_id, incarnation))
         if asker is None:
-            if self._has_many_askers(peer_id):
+            if self._has_many_askers(peer_id) and not self.make_room_of(peer_id):
                 return None
             if self._is_full(stranger):
                 self._free_places(sequence, now_s, self._limits.strangers_max)
@@ -407,6 +417,19 @@ class Answers:
             self._forget_below(sequence + 1)
         return before - len(self._askers)
 
+    def make_room_of(self, peer_id: NodeId) -> int:
+        """Make room for another asker of a peer: forget its idle ones, such as the former lives of
+        a program that is started again and again, at the price of refusing early data of this peer
+        until this node's record is signed anew. Returns how many were forgotten."""
+        idle = [it for it in self._of_peer.get(peer_id, ()) if it.idle_since is not None]
+        for asker in idle:
+            self._remove(asker)
+        if idle:
+            self._floors[peer_id] = floor = self._idle_sequence + 1
+            if len(self._floors) > FLOORS_MAX:
+                self._forget_below(floor)
+        return len(idle)
+
     def _free_places(self, sequence: int, now_s: float, strangers_most: int) -> None:
         """Free places for askers: those of the idle and, if these are too few, those of strangers
         that are gone."""
@@ -439,11 +462,12 @@ class Answers:
         return len(gone)
 
     def _forget_below(self, sequence: int) -> None:
-        self.early_floor = max(self.early_floor, sequence)
+        self.early_floor = floor = max(self.early_floor, sequence)
+        self._floors = {peer_id: its for peer_id, its in self._floors.items() if its > floor}
         idle = [
             key
             for key, asker in self._askers.items()
-            if asker.idle_since is not None and asker.idle_since < self.early_floor
+            if asker.idle_since is not None and asker.idle_since < floor
         ]
         for key in idle:
             self._remove(self._askers[key])

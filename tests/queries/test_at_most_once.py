@@ -200,7 +200,7 @@ class AtMostOnceMachine(RuleBasedStateMachine):
     def _deliver(self, copy: Copy, seen: float, *, lives: bool) -> None:
         if copy.session is None:
             asker = copy.asker
-            if copy.sequence < max(1, self.answers.early_floor):
+            if copy.sequence < max(1, self.answers.early_floor_of(asker.peer_id)):
                 return
             if not self.answers.has_room_for(
                 asker.peer_id, asker.incarnation, stranger=asker.is_stranger
@@ -320,6 +320,12 @@ class AtMostOnceMachine(RuleBasedStateMachine):
     def it_makes_room(self) -> None:
         before = len(self.answers)
         assert self.answers.make_room(self.sequence) == before - len(self.answers)
+
+    @rule(asker=WHO)
+    def it_makes_room_for_another_life_of_a_peer(self, asker: int) -> None:
+        before = len(self.answers)
+        peer_id = self.askers[asker].peer_id
+        assert self.answers.make_room_of(peer_id) == before - len(self.answers)
 
     @rule()
     def it_forgets_strangers(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from egtp.errors import InvalidConfig
 from egtp.queries.answer_limits import AnswerLimits
-from egtp.queries.answers import MARGIN_S, NEVER, Answers, Verdict
+from egtp.queries.answers import FLOORS_MAX, MARGIN_S, NEVER, Answers, Verdict
 from egtp.queries.asker import Asker
 from tests.queries.responder import LIMITS, Responder, peer_number
 
@@ -303,3 +303,50 @@ def test_a_floor_never_sinks() -> None:
 def test_limits_are_at_least_one(limits: dict[str, int]) -> None:
     with pytest.raises(InvalidConfig):
         AnswerLimits(**limits)
+
+
+def lives_once(answers: Answers, life: int, now_s: float, sequence: int = 1) -> Asker | None:
+    """A life of a program that asks one query, half a minute long, and ends."""
+    asker = answers.session_began(peer_number(7), life.to_bytes(8, "big"), sequence, now_s)
+    if asker is not None:
+        assert answers.ask(asker, 0, bytes(32), 30.0, now_s)[0] is Verdict.RUN
+        answers.session_ended(asker)
+    return asker
+
+
+def test_a_program_that_is_started_again_and_again_always_finds_room_for_its_next_life() -> None:
+    answers = Answers(AnswerLimits(askers_max=64))
+    for life in range(200):
+        assert lives_once(answers, life, 60.0 * life) is not None
+        answers.look(60.0 * life + 50, 1)
+        assert len(answers) <= AnswerLimits(askers_max=64).peer_askers_max
+    assert answers.early_floor_of(peer_number(7)) == 2, "what it asked before does not run again"
+    assert answers.early_floor == answers.early_floor_of(peer_number(8)) == 0, "nobody else pays"
+    answers.signed_anew(1)
+    assert answers.early_floor_of(peer_number(7)) == 2, "who knows the new record is believed"
+    answers.signed_anew(2)
+    assert not answers._floors
+
+
+def test_lives_that_may_still_be_asked_for_are_not_forgotten_for_the_next_one() -> None:
+    answers = Answers(AnswerLimits(askers_max=64))
+    lives = [lives_once(answers, life, 0.0) for life in range(20)]
+    assert lives.index(None) == AnswerLimits(askers_max=64).peer_askers_max
+    assert answers.early_floor_of(peer_number(7)) == 0
+
+
+def test_peers_with_floors_of_their_own_are_bounded_and_then_all_have_the_same() -> None:
+    answers = Answers()
+    for number in range(FLOORS_MAX + 1):
+        peer_id = peer_number(number)
+        asker = answers.session_began(peer_id, bytes(8), 5, 0.0)
+        assert asker is not None
+        answers.ask(asker, 0, bytes(32), 30.0, 0.0)
+        answers.session_ended(asker)
+    answers.look(50.0, 5)
+    for number in range(FLOORS_MAX):
+        assert answers.make_room_of(peer_number(number)) == 1
+    assert answers.early_floor == 0
+    assert answers.make_room_of(peer_number(FLOORS_MAX)) == 1
+    assert answers.early_floor == answers.early_floor_of(peer_number(0)) == 6
+    assert not answers._floors

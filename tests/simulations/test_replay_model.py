@@ -15,6 +15,7 @@ from egtp.queries.asker import Answer, Asker
 from egtp.queries.early import CLOCKS_MS
 from egtp.queries.exchange import Exchange
 from egtp.queries.outgoing import Outgoing
+from egtp.values.identity import NodeId
 from simulations.replay_model import ANSWER_LIMITS, Bounds, Explored, State, explore
 
 
@@ -47,6 +48,7 @@ from simulations.replay_model import ANSWER_LIMITS, Bounds, Explored, State, exp
             forced=1,
             sessions=2,
         ),
+        Bounds(queries=1, dials=1, losses=1, signatures=1, restarts=0, crowded=1, sessions=3),
     ],
     ids=[
         "resent",
@@ -55,6 +57,7 @@ from simulations.replay_model import ANSWER_LIMITS, Bounds, Explored, State, exp
         "a clock ahead",
         "forgotten by force",
         "and asked again",
+        "too many lives",
     ],
 )
 def test_whatever_happens_in_whatever_order_no_query_runs_twice(
@@ -74,6 +77,13 @@ class FloorNotRaised(Answers):
     def _forget_below(self, sequence: int) -> None:
         super()._forget_below(sequence)
         self.early_floor = 0
+
+
+class PeersFloorNotRaised(Answers):
+    def make_room_of(self, peer_id: NodeId) -> int:
+        forgotten = super().make_room_of(peer_id)
+        self._floors.clear()
+        return forgotten
 
 
 class SettledIgnored(Answers):
@@ -137,6 +147,11 @@ def found(world: type[State], bounds: Bounds) -> Explored:
 def test_an_early_floor_that_is_not_raised_when_an_asker_is_forgotten_is_found() -> None:
     bounds = Bounds(queries=1, dials=1, restarts=0)
     assert found(world_with(FloorNotRaised), bounds).wrong == "a query has run twice"
+
+
+def test_a_floor_of_a_peer_that_is_not_raised_when_its_lives_are_forgotten_is_found() -> None:
+    bounds = Bounds(queries=1, dials=1, restarts=0, crowded=1)
+    assert found(world_with(PeersFloorNotRaised), bounds).wrong == "a query has run twice"
 
 
 def test_a_settled_mark_that_is_ignored_is_found() -> None:
