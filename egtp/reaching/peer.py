@@ -139,6 +139,40 @@ class Search:
 class Peer:
     """One peer. ``waiting`` holds the messages for which there is no path yet."""
 
+    # Thousands are remembered; of so many attributes, a dictionary takes 1.3 KiB more.
+    __slots__ = (
+        "_contact",
+        "_former",
+        "attempts",
+        "away_until_s",
+        "direct",
+        "direct_again_s",
+        "direct_due_s",
+        "direct_search",
+        "early",
+        "failed_searches",
+        "hearsay",
+        "is_wanted",
+        "learned_s",
+        "notes",
+        "peer_id",
+        "pushes",
+        "record",
+        "relayed",
+        "renewal",
+        "renewed_s",
+        "rests_until_s",
+        "retired",
+        "runs_twice",
+        "search",
+        "seek_again_s",
+        "short_lives",
+        "source",
+        "superseded",
+        "waiting",
+        "waiting_bytes",
+    )
+
     def __init__(self, peer_id: NodeId) -> None:
         self.peer_id: Final = peer_id
         self.is_wanted = False

@@ -646,3 +646,8 @@ def test_a_path_that_lasted_or_that_nobody_needed_any_more_leads_to_no_pause() -
         peer.path_ended(0.1, 100.0, had_work=False)
         peer.path_ended(1.0, 100.0, had_work=False)
     assert peer.rests_until_s == -inf
+
+
+def test_what_is_kept_of_a_peer_has_no_dictionary() -> None:
+    """With this many attributes, it would take 1.3 KiB for each of thousands."""
+    assert not hasattr(Peer(TWO), "__dict__")
