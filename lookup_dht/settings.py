@@ -91,8 +91,8 @@ class DHTLimits:
     """Queries answered per source (an IPv4 address or IPv6 /64), sustained; four seconds' worth may
     come at once."""
     queries_per_s: float = 2000.0
-    """Queries answered in all, sustained: about a tenth of a core; a whole one if all are stores of
-    new records, each of which costs a signature check and a write."""
+    """Queries answered in all, sustained: about a tenth of a core; many times as much if all are
+    stores of new records, each of which costs a signature check and a write."""
     probes_per_s: float = 20.0
     """Strangers pinged to learn whether they can be reached, sustained. This bounds what a forger
     of source addresses can make this node send."""

@@ -332,11 +332,11 @@ class Asking:
 
     def path_is_gone(self, peer: Peer, path: Path) -> None:
         """A path is gone: the queries given to it, and what still waited there, go by another."""
-        unsent, given = path.outbox.take_unsent(), self.exchanges.of(peer.peer_id)
-        lost = [one for one in given if one.path is path and not one.queued]
+        unsent = path.outbox.take_unsent()
         if path.dialled and peer.best_path is None:
-            now_s = self._host.now()
-            peer.path_ended(now_s - path.session.started_s, now_s, had_work=bool(unsent or lost))
+            now_s, open_ones = self._host.now(), self.exchanges.of(peer.peer_id)
+            had_work = bool(unsent) or any(one.path is path for one in open_ones)
+            peer.path_ended(now_s - path.session.started_s, now_s, had_work=had_work)
         others = 0
         for outgoing in unsent:
             if is_caused_by_others(outgoing):
@@ -352,9 +352,10 @@ class Asking:
                 self.post(peer, outgoing)
         if others > MOVED_MAX:
             self._counters["dropped: much waited where nobody read"] += others - MOVED_MAX
-        for exchange in lost:
-            self._counters["query sent again: its path is gone"] += 1
-            self.post(peer, exchange)
+        for exchange in self.exchanges.of(peer.peer_id):
+            if exchange.path is path and not exchange.queued:
+                self._counters["query sent again: its path is gone"] += 1
+                self.post(peer, exchange)
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by another."""

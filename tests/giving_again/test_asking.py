@@ -337,6 +337,24 @@ async def test_a_reply_that_has_not_left_when_its_path_is_gone_goes_by_another_o
     assert len(other.outbox.unsent) == 2
 
 
+@pytest.mark.parametrize("another", [True, False])
+async def test_a_query_that_has_not_left_when_its_path_is_gone_waits_once(another: bool) -> None:
+    """By another path, or for one; it was given to nobody, so it is not sent again either."""
+    recorder = Recorder()
+    one = recorder.path(DIRECT)
+    recorder.takes = 0
+    query = recorder.ask(100)
+    size = one.outbox.waiting_bytes
+    assert size > 0
+    other = recorder.path(OTHER) if another else None
+    recorder.lose(one)
+    waiting = recorder.peer.waiting_bytes if other is None else other.outbox.waiting_bytes
+    assert waiting == size
+    assert other is None or len(other.outbox.unsent) == 1
+    assert not recorder.counters
+    query.cancel()
+
+
 async def test_a_query_that_was_given_to_one_path_is_not_given_again_when_another_is_gone() -> None:
     recorder = Recorder()
     given_to = recorder.path(DIRECT)
