@@ -345,7 +345,7 @@ class DHTLookup:
                 stored.crowding,
             )
         if not stored.stored:
-            if not (self._node.is_first and self._holds(record)):
+            if not (self._node.joining.is_first and self._holds(record)):
                 raise PublishFailed(self._why_not_stored(stored, taken_before))
             stored = Stored(asked=1, stored=1, newer_held=0, networks=1)
         self._resolver.learn(record)
@@ -363,7 +363,7 @@ class DHTLookup:
             return "this machine can send nothing to any node of the network"
         if stored.asked:
             return f"none of {stored.asked} nodes stored the record"
-        why = self._node.why_no_nodes
+        why = self._node.joining.seeds.why_none
         return f"no node of the network answers{why and f': {why}'}"
 
     def _holds(self, record: SignedCommRecord) -> bool:
@@ -372,7 +372,7 @@ class DHTLookup:
 
     async def _put(self, record: SignedCommRecord) -> Stored:
         async with self._turns.turn(queries=2):
-            await self._node.ensure_contacts()
+            await self._node.joining.ensure_contacts()
             return await self._node.walks.put(bytes(record.peer_id), record)
 
     async def _join(self) -> None:

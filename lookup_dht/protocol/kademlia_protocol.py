@@ -163,6 +163,13 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
             reply_type = bytes((STATISTICS_REPLY_TYPE,))
             self.transport.sendto(reply_type + data[1:HEADER_BYTES] + text, source)
 
+    def take_id(self, node_id: bytes) -> None:
+        """Be known by another id from now on. Whoever shares :attr:`source_node` has it at once."""
+        self.source_node.id, self.source_node.long_id = node_id, int.from_bytes(node_id, "big")
+        self.router.sort_again()
+        self.storage.center = node_id
+        self.counters["node_id_changed"] += 1
+
     # What others may ask.
 
     def rpc_ping(self, sender: Contact, nodeid: bytes) -> bytes:

@@ -74,7 +74,7 @@ class SharedSearches:
 
     async def _carry_out(self, search: Search) -> None:
         async with self._turns.turn():
-            await self._node.ensure_contacts()
+            await self._node.joining.ensure_contacts()
             await self._node.walks.search(search)
 
     def _learn(self, peer_id: NodeId, search: Search) -> None:

@@ -86,10 +86,9 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         for entry in self._entries():
             yield entry.contact
 
-    def recenter(self, node: Any) -> None:
+    def sort_again(self) -> None:
         """This node has a new id: sort the contacts into buckets anew."""
         contacts = list(self)
-        self.node = node
         self.flush()
         for contact in contacts:
             self.add_contact(contact)

@@ -195,7 +195,7 @@ async def test_a_lost_client_that_gets_no_other_port_goes_on_with_its_own(
     limits = DHTLimits(reply_timeout_min_s=0.01, reply_timeout_max_s=0.01)
     node = await start("127.0.5.9:9", server=False, limits=limits)
     address, greeted = node.address, node.counters["sent_ping"]
-    node._node._rejoin_delay_s = limits.upkeep_interval_s
+    node._node.joining._delay_s = limits.upkeep_interval_s
 
     async def refused(*_: object, **__: object) -> None:
         raise OSError(24, "Too many open files")

@@ -523,17 +523,14 @@ def _stored(*_: object) -> StoreStatus:
 
 def _move_next_to(node: DHTLookup, key: bytes, rng: random.Random) -> None:
     """As if the attacker had addresses enough to find an id that fits one of them."""
-    node_id = key[:4] + rng.randbytes(16)
-    node._node.node = type(node._node.node)(node_id)
-    node._node.protocol.source_node = node._node.node
-    node._node.protocol.router.recenter(node._node.node)
+    node._node.protocol.take_id(key[:4] + rng.randbytes(16))
 
 
 @pytest.fixture(autouse=True)
 def ids_may_be_anything(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "sybils" in request.node.name:
         monkeypatch.setattr("lookup_dht.protocol.acquaintance.fits_public", lambda *_: True)
-        monkeypatch.setattr("lookup_dht.kademlia_server.fits", lambda *_: True)
+        monkeypatch.setattr("lookup_dht.membership.own_id.fits", lambda *_: True)
 
 
 def test_the_same_seed_gives_the_same_datagrams() -> None:

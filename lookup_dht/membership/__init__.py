@@ -1,0 +1,1 @@
+"""How a node comes into the network, and stays in it."""
