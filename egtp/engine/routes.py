@@ -226,6 +226,8 @@ class Routes:
             self._observer(PathLost(path.peer_id, path.strategy, reason))
         self._asking.path_is_gone(peer, path)
         if was_direct and peer.direct is None:
+            self._relaying.relay_lost(peer.peer_id)
+        if not path.relayed and peer.hears_by is None:
             self._relaying.disconnected(peer.peer_id)
 
     def end_idle(self, now: float) -> None:
@@ -262,7 +264,7 @@ class Routes:
         was_direct = path is peer.direct
         peer.retire(path)
         if was_direct and peer.direct is None:
-            self._relaying.disconnected(peer.peer_id)
+            self._relaying.relay_lost(peer.peer_id)
 
     # What waits for paths, and what they are kept for
 

@@ -244,6 +244,14 @@ class Peer:
         return None
 
     @property
+    def hears_by(self) -> Path | None:
+        """The direct path by which others reach the peer through this node. Even one on which the
+        peer asked to be left alone: what it waits for itself comes from others."""
+        if self.direct is not None:
+            return self.direct
+        return next((path for path in self.retired if not path.relayed), None)
+
+    @property
     def paths(self) -> list[Path]:
         return [p for p in (self.direct, self.relayed) if p is not None] + self.others
 

@@ -211,16 +211,20 @@ class Relaying:
         assert self.server is not None  # noqa: S101 - registered together with the server
         return self.server.lease(incoming.peer_id, incoming.body)
 
+    def _way_for_others(self, peer_id: NodeId) -> Path | None:
+        peer = self._host.book.find(peer_id)
+        return None if peer is None else peer.hears_by
+
     def queued_bytes(self, peer_id: NodeId) -> int | None:
-        path = self._path_to(peer_id)
+        path = self._way_for_others(peer_id)
         return None if path is None else path.outbox.waiting_bytes
 
     def may_push(self, peer_id: NodeId, size: int) -> bool:
-        path = self._path_to(peer_id)
+        path = self._way_for_others(peer_id)
         return path is not None and self._host.may_wait(path, size)
 
     def queued_bytes_of(self, sender: NodeId, peer_id: NodeId) -> int:
-        path = self._path_to(peer_id)
+        path = self._way_for_others(peer_id)
         return 0 if path is None else path.outbox.waiting_of(sender)
 
     def push(
@@ -231,7 +235,7 @@ class Relaying:
         lifetime_ms: int,
         sender: NodeId | None = None,
     ) -> None:
-        path = self._path_to(peer_id)
+        path = self._way_for_others(peer_id)
         if path is not None:
             self.say(path, kind, body, lifetime_ms, sender)
 
@@ -267,9 +271,13 @@ class Relaying:
             self.server.leases.end(path.peer_id)
 
     def disconnected(self, peer_id: NodeId) -> None:
-        """The last direct path to a peer is gone; it may have been our relay, or we the peer's."""
+        """There is no direct path any more by which a peer is reached through this node."""
         if self.server is not None:
             self.server.leases.left(peer_id)
+
+    def relay_lost(self, peer_id: NodeId) -> None:
+        """There is no direct path any more to a peer that may be a relay of this node, or it asked
+        to be left alone."""
         was_relay = self.is_relay(peer_id)
         self._used.discard(peer_id)
         self._ways.pop(peer_id, None)

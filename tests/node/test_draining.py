@@ -261,3 +261,47 @@ def test_a_query_that_is_still_coming_in_is_refused_when_it_is_whole() -> None:
         assert lab.now_s - began_s < 8
 
     in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("given", [False, True], ids=["while it searches", "once it has asked"])
+def test_who_is_reached_through_a_relay_still_gets_its_answers_while_it_drains(given: bool) -> None:
+    """They come through the relay, which it has asked for nothing new."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        answerer, asker = await lab.hidden(relay), await lab.hidden(relay)
+
+        @answerer.handler("later")
+        async def later(query: Incoming) -> bytes:
+            await asyncio.sleep(1)
+            return query.body
+
+        query = asyncio.ensure_future(lab.query(asker, answerer.node_id, "later", b"x"))
+        await asyncio.sleep(0.5 if given else 0)
+        closing = lab.hosts[asker].spawn(asker.close(drain_s=20))
+        assert await query == b"x"
+        began_s = lab.now_s
+        await closing
+        assert lab.now_s - began_s < 1
+
+    in_lab(Lab, story)
+
+
+def test_a_large_reply_through_a_relay_arrives_though_its_sender_drains() -> None:
+    """The asker says all the while through the relay how much it has got."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        answerer, asker = await lab.hidden(relay), await lab.hidden(relay)
+
+        @answerer.handler("large")
+        async def large(_: Incoming) -> bytes:
+            return bytes(4_000_000)
+
+        query = asyncio.ensure_future(lab.query(asker, answerer.node_id, "large"))
+        await asyncio.sleep(0.15)
+        assert not query.done()
+        await lab.hosts[answerer].run(answerer.close(drain_s=20))
+        assert await query == bytes(4_000_000)
+
+    in_lab(Lab, story)
