@@ -142,7 +142,7 @@ class HardTimeout(EgtpError, TimeoutError):
 
 class OutcomeUnknown(EgtpError):
     """A copy of the query was given away, and nobody can know any more whether it had an effect:
-    the peer was restarted after it had been given the query."""
+    the peer was closed or restarted after it had been given the query."""
 
     may_have_run = True
     """Nobody can know."""

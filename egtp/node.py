@@ -289,7 +289,7 @@ class Node:
 
         Raises :class:`FastFail` if nothing left this machine (R20), :class:`HardTimeout`,
         :class:`HandlerFailed` with the code that the peer answered, :class:`OutcomeUnknown` if the
-        peer was restarted after it had been given the query, :class:`NodeClosed`, or
+        peer was closed or restarted after it had been given the query, :class:`NodeClosed`, or
         :class:`LocalProtocolError` for arguments that no query can have. See ``docs/outcomes.md``.
         """
         engine = self._running()

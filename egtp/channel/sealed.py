@@ -17,6 +17,7 @@ from egtp.errors import InvalidPacket
 
 __all__ = [
     "CHUNK_BYTES_MAX",
+    "CLOSE_FOR_GOOD",
     "GOAWAY_CLOSING",
     "Chunk",
     "AGE_BYTES",
@@ -48,6 +49,8 @@ _GOAWAY: Final = struct.Struct(">II")
 _new: Final = tuple.__new__
 GOAWAY_CLOSING: Final = 1
 """The reason of a goaway: the node is about to close."""
+CLOSE_FOR_GOOD: Final = b"\x01"
+"""What a close says if not only the path ends, but the incarnation of the peer."""
 
 U32_MAX: Final = 2**32 - 1
 CHUNK_BYTES_MAX: Final = 16 * 1024

@@ -290,6 +290,12 @@ class Asking:
         self._end(exchange, OutcomeUnknown(f"{lost}; it may have run"))
         return False
 
+    def _end_with_its_peer(self, exchange: PeerExchange) -> None:
+        closed = f"{exchange.peer_id} was closed after it had been given {exchange.kind!r}"
+        self.exchanges.close(exchange)
+        self.take_back(exchange.peer_id, exchange)
+        _end_in(exchange, OutcomeUnknown(f"{closed}; it may have run"))
+
     def _fail(self, outgoing: Outgoing, error: FastFail) -> None:
         """End a message that cannot be given to anybody."""
         if isinstance(outgoing, Exchange):
@@ -353,7 +359,10 @@ class Asking:
         if others > MOVED_MAX:
             self._counters["dropped: much waited where nobody read"] += others - MOVED_MAX
         for exchange in self.exchanges.of(peer.peer_id):
-            if exchange.path is path and not exchange.queued:
+            was_on_it = exchange.path is path and not exchange.queued
+            if (was_on_it or exchange in peer.waiting) and exchange.is_lost_with(peer.ended):
+                self._end_with_its_peer(exchange)
+            elif was_on_it:
                 self._counters["query sent again: its path is gone"] += 1
                 self.post(peer, exchange)
 

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final
 
-from egtp.channel.sealed import GOAWAY_CLOSING, ItemType, item, write_goaway
+from egtp.channel.sealed import CLOSE_FOR_GOOD, GOAWAY_CLOSING, ItemType, item, write_goaway
 from egtp.config import NodeConfig
 from egtp.deadline_timer import DeadlineTimer
 from egtp.discovery_service import Introduction
@@ -541,7 +541,7 @@ class Engine:
         # in compiled code, an await in one leaves its exception behind for others.)
         with contextlib.suppress(asyncio.CancelledError):
             await self._end_work(caller)
-        paths = self.routes.say_goodbye(self.book.all())
+        paths = self.routes.say_goodbye(self.book.all(), CLOSE_FOR_GOOD)
         await self.comms.close()
         for path in paths:
             self.channels.close(path)

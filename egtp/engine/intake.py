@@ -60,7 +60,7 @@ class Intake:
             ItemType.PONG: lambda path, data, _: path.pong(data),
             ItemType.RECORD: lambda path, data, _: records.came_pushed(path.peer_id, data),
             ItemType.GOAWAY: lambda path, data, _: routes.going_away(path, parse_goaway(data)[1]),
-            ItemType.CLOSE: self._take_close,
+            ItemType.CLOSE: lambda path, data, _: routes.closed_by_peer(path, data),
         }
         """What takes each type of item: called with its path, its bytes and its transit in ms."""
 
@@ -126,10 +126,6 @@ class Intake:
     def _take_ping(self, path: Path, data: bytes, _: int) -> None:
         if not path.answer(item(ItemType.PONG, data)):
             self._counters["pong dropped: too much waits for the peer"] += 1
-
-    def _take_close(self, path: Path, _: bytes, __: int) -> None:
-        self._routes.lose(path, "closed by the peer")
-        self._relaying.said_goodbye(path)
 
     def _dispatch(
         self, path: Path | None, peer_id: NodeId, message: Message, reference: bytes, age_ms: int

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Final, Protocol
 
+from egtp.channel.sealed import CLOSE_FOR_GOOD
 from egtp.config import NodeConfig
 from egtp.engine.asking import Asking, is_crowded
 from egtp.engine.searching import Searching
@@ -199,14 +200,21 @@ class Routes:
         for path in self.say_goodbye([] if peer is None else [peer]):
             self.lose(path, "disconnected")
 
-    def say_goodbye(self, peers: list[Peer]) -> list[Path]:
+    def say_goodbye(self, peers: list[Peer], why: bytes = b"") -> list[Path]:
         """Say goodbye on all paths to these peers. Returns the paths."""
         # Relayed ones first: their goodbyes travel over the direct paths to the relays.
         paths = [path for peer in peers for path in peer.paths]
         paths.sort(key=lambda path: not path.relayed)
         for path in paths:
-            path.say_close()
+            path.say_close(why)
         return paths
+
+    def closed_by_peer(self, path: Path, why: bytes) -> None:
+        peer = self._book.find(path.peer_id)
+        if peer is not None and why[:1] == CLOSE_FOR_GOOD:
+            peer.ended = path.incarnation
+        self.lose(path, "closed by the peer")
+        self._relaying.said_goodbye(path)
 
     def connection_closed(self, connection: TCPConnection, reason: str) -> None:
         path = self._channels.connection_lost(connection.number, reason)

@@ -544,11 +544,11 @@ class Path:
         """Whether one of the last packets sent ended with ``tail``."""
         return self._tails is not None and tail in self._tails.kept
 
-    def say_close(self) -> None:
+    def say_close(self, why: bytes = b"") -> None:
         """Tell the other side that this path ends, after what is queued."""
         # Items of the engine's own overtake messages; this one must come last.
         self.flush()
-        self.queue_control(item(ItemType.CLOSE))
+        self.queue_control(item(ItemType.CLOSE, why))
         self.flush()
 
     def __str__(self) -> str:

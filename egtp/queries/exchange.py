@@ -119,6 +119,11 @@ class Exchange(Outgoing, Generic[Sink]):
             or peer_started_s < self.born_s
         )
 
+    def is_lost_with(self, incarnation: bytes | None) -> bool:
+        """Whether nobody will ever answer, since that incarnation of the peer has ended: it was
+        given the query, and no later one may be."""
+        return self.given and self.handed_to == incarnation and not self.idempotent
+
     @property
     def may_leave(self) -> bool:
         """Whether a copy was given to a socket, or may still be, whatever becomes of the query."""

@@ -150,6 +150,7 @@ class Peer:
         "direct_due_s",
         "direct_search",
         "early",
+        "ended",
         "failed_searches",
         "hearsay",
         "is_wanted",
@@ -173,7 +174,7 @@ class Peer:
         "waiting_bytes",
     )
 
-    def __init__(self, peer_id: NodeId) -> None:
+    def __init__(self, peer_id: NodeId) -> None:  # noqa: PLR0915 - one line each
         self.peer_id: Final = peer_id
         self.is_wanted = False
         """Whether somebody here wants, or has wanted, to reach it; if not, it is a stranger. Set by
@@ -217,6 +218,8 @@ class Peer:
         self.seek_again_s = float("inf")
         """When to search again for messages that were given away before, and so cannot fail
         fast."""
+        self.ended: bytes | None = None
+        """The incarnation that has said that it ends."""
         self.failed_searches = 0
         self.short_lives = 0
         """How many paths have ended soon after they began, one after the other, with work on them

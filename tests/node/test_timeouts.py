@@ -49,7 +49,7 @@ async def test_a_hard_timeout_says_if_there_is_no_way_to_the_peer_any_more(start
     node, stuck = await start(), Stuck()
     node.handle("stuck", stuck)
     other = await start(listen=())
-    query = other.open_query(node.node_id, "stuck", hard_timeout_s=1)
+    query = other.open_query(node.node_id, "stuck", hard_timeout_s=1, idempotent=True)
     await stuck.called.wait()
     await node.close()
     with pytest.raises(

@@ -17,6 +17,7 @@ from egtp import (
     HardTimeout,
     Incoming,
     Introduction,
+    Node,
     NodeClosed,
     NodeConfig,
     NodeId,
@@ -24,6 +25,7 @@ from egtp import (
     ReplyCode,
 )
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
+from tests.lab import kept
 from tests.node.at_hand import Start, engine_of
 from tests.node.failing import Hanging, World, play, stranger, timed_out
 
@@ -59,15 +61,85 @@ def test_the_peer_goes_silent() -> None:
     play(story)
 
 
-def test_the_peer_says_goodbye() -> None:
+@pytest.mark.parametrize("relayed", [False, True])
+@pytest.mark.parametrize("size", [1, 900_000])
+def test_the_peer_says_goodbye(size: int, relayed: bool) -> None:
+    """It will never answer, and no later life of it may be asked again."""
+
+    async def story(world: World) -> None:
+        peer = await somebody(world, relayed=relayed)
+        asker = await world.asker(peer)
+        async with world.given(asker, peer.node_id, body=bytes(size)) as query:
+            began_s = world.now_s
+            await world.close(peer)
+        assert isinstance(query.exception(), OutcomeUnknown)
+        assert world.now_s - began_s < 1
+        assert not kept(asker)
+
+    play(story)
+
+
+def test_the_peer_says_goodbye_while_a_large_query_is_on_its_way() -> None:
     async def story(world: World) -> None:
         peer = await world.node()
+        asker = await world.asker(peer, config=NodeConfig(send_bytes_per_s=100_000.0))
+        query = asyncio.ensure_future(
+            world.query(asker, peer.node_id, body=bytes(900_000), hard_timeout_s=60)
+        )
+        await asyncio.sleep(1)
+        began_s = world.now_s
+        await world.close(peer)
+        with pytest.raises(OutcomeUnknown):
+            await query
+        assert world.now_s - began_s < 1
+        assert not kept(asker)
+
+    play(story)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_the_peer_says_goodbye_to_a_query_that_may_run_twice(relayed: bool) -> None:
+    """A later life of the peer may answer it."""
+
+    async def story(world: World) -> None:
+        peer = await somebody(world, relayed=relayed)
         asker = await world.asker(peer)
-        async with world.given(asker, peer.node_id) as query:
+        async with world.given(asker, peer.node_id, idempotent=True) as query:
             await world.close(peer)
         timed_out(query)
 
     play(story)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_the_peer_only_hangs_up(relayed: bool) -> None:
+    """It is still there, and answers by another path."""
+
+    async def story(world: World) -> None:
+        peer = await somebody(world, relayed=relayed)
+        asker = await world.asker(peer)
+        done = asyncio.Event()
+
+        @peer.handler("later")
+        async def later(query: Incoming) -> bytes:
+            await done.wait()
+            return query.body
+
+        query = asyncio.ensure_future(world.query(asker, peer.node_id, "later"))
+        await asyncio.sleep(1)
+        await world.hosts[peer].run(peer.disconnect(asker.node_id))
+        await asyncio.sleep(1)
+        assert not query.done()
+        done.set()
+        assert await query == b"x"
+
+    play(story)
+
+
+async def somebody(world: World, *, relayed: bool) -> Node:
+    if not relayed:
+        return await world.node()
+    return await world.hidden(await world.node(relay_server=True))
 
 
 def test_the_lookup_says_that_there_is_no_such_peer() -> None:
@@ -76,7 +148,7 @@ def test_the_lookup_says_that_there_is_no_such_peer() -> None:
     async def story(world: World) -> None:
         peer = await world.node(lookup=None)
         asker = await world.asker(peer, lookup=world.lookup)
-        async with world.given(asker, peer.node_id) as query:
+        async with world.given(asker, peer.node_id, idempotent=True) as query:
             await world.close(peer)
             await asyncio.sleep(1)
             reasons = [attempt.reason for attempt in asker.why(peer.node_id).attempts]
@@ -106,7 +178,7 @@ def test_the_relay_says_that_it_does_not_know_the_peer() -> None:
         relay = await world.node(relay_server=True)
         peer = await world.hidden(relay)
         asker = await world.asker(peer)
-        async with world.given(asker, peer.node_id, hard_timeout_s=20) as query:
+        async with world.given(asker, peer.node_id, hard_timeout_s=20, idempotent=True) as query:
             await world.close(peer)
             await asyncio.sleep(15)
             server = relay.relay_server
@@ -215,9 +287,10 @@ def test_the_limits_of_this_node_do_not_end_what_was_given() -> None:
     async def story(world: World) -> None:
         peer = await world.node()
         asker = await world.asker(peer, config=NodeConfig(waiting_bytes_max=1000))
-        async with world.given(asker, peer.node_id, body=bytes(900)) as query:
+        twice = {"idempotent": True}
+        async with world.given(asker, peer.node_id, body=bytes(900), **twice) as query:
             other = asyncio.ensure_future(
-                world.query(asker, peer.node_id, "wait", bytes(900), hard_timeout_s=6)
+                world.query(asker, peer.node_id, "wait", bytes(900), hard_timeout_s=6, **twice)
             )
             await asyncio.sleep(1)
             await world.close(peer)

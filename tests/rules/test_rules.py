@@ -591,7 +591,9 @@ def test_r21_once_a_relay_was_given_a_copy_nothing_that_it_says_is_a_fast_fail()
         relay = await lab.node(relay_server=True)
         peer = await lab.hidden(relay)
         asker = await lab.asker(peer)
-        query = await lab.open_query(asker, peer.node_id, "wait", hard_timeout_s=20)
+        query = await lab.open_query(
+            asker, peer.node_id, "wait", hard_timeout_s=20, idempotent=True
+        )
         await lab.called.wait()
         await lab.close(peer)
         # Of a new one only a dial was given to the relay, so it may fail fast, and does.
