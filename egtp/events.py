@@ -138,7 +138,6 @@ Event: TypeAlias = (
     | SearchFailed
 )
 """What an observer may be told."""
-"""Everything that an observer can be told."""
 Observer: TypeAlias = Callable[[Event], None]
 """A function that is called with each event."""
 

@@ -339,19 +339,18 @@ class Node:
         if on_soft_timeout is not None:
             check_notice(on_soft_timeout, soft_timeout_s)
         query = OpenQuery(engine.loop.create_future(), engine.asking.abandon, on_soft_timeout)
-        return query._is_asked_by(
-            engine.ask(
-                peer_id,
-                kind,
-                body,
-                hard_timeout_s,
-                soft_timeout_s,
-                query._outcome,
-                query._pass_soft_timeout,
-                idempotent,
-                early,
-            )
+        query._exchange = engine.ask(
+            peer_id,
+            kind,
+            body,
+            hard_timeout_s,
+            soft_timeout_s,
+            query._outcome,
+            query._pass_soft_timeout,
+            idempotent,
+            early,
         )
+        return query
 
     async def send(
         self, peer_id: NodeId, kind: str, body: bytes = b"", *, hard_timeout_s: float | None = None

@@ -37,14 +37,10 @@ class OpenQuery:
         self._outcome = outcome
         self._abandon = abandon
         self._exchange: PeerExchange | None = None
+        """Set by the node; None if it failed at once, or was abandoned."""
         self._on_soft_timeout = on_soft_timeout
         self._soft: asyncio.Future[bool] | None = None
         self._soft_passed = False
-
-    def _is_asked_by(self, exchange: PeerExchange | None) -> OpenQuery:
-        """This is its exchange; None if it failed at once."""
-        self._exchange = exchange
-        return self
 
     def __await__(self) -> Generator[Any, None, bytes]:
         try:

@@ -190,11 +190,10 @@ class Recorder:
     ) -> OpenQuery:
         query = OpenQuery(asyncio.get_running_loop().create_future(), self.asking.abandon)
         outcome, body = query._outcome, bytes(size)
-        return query._is_asked_by(
-            self.asking.ask(
-                PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, None
-            )
+        query._exchange = self.asking.ask(
+            PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, None
         )
+        return query
 
     def tell(self) -> Sending:
         sending = Sending(bytes(26), self.now_s, asyncio.get_running_loop())
