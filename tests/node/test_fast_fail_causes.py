@@ -203,6 +203,9 @@ def test_the_body_is_too_large_for_this_node() -> None:
         )
         assert "1001 bytes, at most 1000" in failure.summary
         assert (failure.attempts, took_s) == ((), 0)
+        with pytest.raises(FastFail) as failed:
+            await world.hosts[asker].run(asker.send(peer.node_id, "echo", bytes(1001)))
+        assert failed.value.reason is FastFailReason.TOO_LARGE
         assert not asker.why(peer.node_id).paths, "nobody was dialled for it"
 
     play(story)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -15,8 +14,6 @@ from egtp import (
     CommRecord,
     FastFail,
     Identity,
-    LookupFailed,
-    LookupFailure,
     MemoryLookup,
     Node,
     NodeClosed,
@@ -69,24 +66,6 @@ def asking(start: Start, config: Config, attacked: Node) -> Asking:
     return ask
 
 
-async def test_a_lookup_that_finds_nothing_is_an_attempt(bystander: Node, asking: Asking) -> None:
-    async def answer() -> SignedCommRecord:
-        raise LookupFailed(LookupFailure.NO_RESPONSES)
-
-    failure = await asking(answer)
-    assert [attempt.reason for attempt in failure.attempts] == [AttemptReason.NO_RESPONSES]
-
-
-async def test_a_lookup_that_hangs_is_bounded(bystander: Node, asking: Asking) -> None:
-    async def answer() -> SignedCommRecord:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    (attempt,) = (await asking(answer)).attempts
-    assert attempt.reason is AttemptReason.LOOKUP_SILENT
-    assert attempt.duration_s == pytest.approx(0.3, abs=0.2)
-
-
 async def test_a_lookup_that_raises_anything_is_an_attempt_and_is_reported(
     bystander: Node, asking: Asking, problems: Problems
 ) -> None:
@@ -125,14 +104,6 @@ async def test_a_lookup_service_that_is_closed_is_an_attempt_and_no_bug(
     assert attempt.detail == "the lookup service is closed"
 
 
-async def test_the_record_of_another_peer_is_not_believed(bystander: Node, asking: Asking) -> None:
-    async def answer() -> SignedCommRecord:
-        return bystander.record
-
-    (attempt,) = (await asking(answer)).attempts
-    assert attempt.reason is AttemptReason.LOOKUP_CONFUSED
-
-
 @pytest.mark.parametrize("expiry_unix_s", [1000, 2**40], ids=["expired", "useless"])
 async def test_a_useless_record_given_again_and_again_ends_the_search(
     attacked: Node, bystander: Node, asking: Asking, expiry_unix_s: int
@@ -156,18 +127,6 @@ async def test_a_newer_useless_record_each_time_ends_the_search(
         return record_of(attacked.identity, sequence)
 
     await asking(answer)
-
-
-async def test_a_channel_key_of_low_order_fails_fast(
-    attacked: Node, bystander: Node, start: Start
-) -> None:
-    victim = Identity.generate(os.urandom)
-    asker = await start(lookup=None, listen=())
-    asker.add_contact(
-        record_of(victim, 5, channels=((1, bytes(32)),), strategies=attacked.record.strategies)
-    )
-    with pytest.raises(FastFail):
-        await asker.query(victim.node_id, "greet")
 
 
 async def test_a_record_with_the_channel_key_of_another_makes_nobody_its_victim(
