@@ -26,6 +26,7 @@ from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.walks.kademlia_crawl import LookupCrawl
+from lookup_dht.walks.search import Search
 from lookup_dht.walks.walk import Walk
 from lookup_dht.wire.datagram import Method, StoreStatus
 from tests.lookup_dht.at_hand import Network, Sign, Start
@@ -205,6 +206,25 @@ async def test_an_expired_record_is_never_returned(
         assert client.counters["record_expired"] == count
     with pytest.raises(PublishFailed, match="expired"):
         await client.publish(sign(identity, 5, expiry=2000))
+
+
+async def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    """As when the machine sleeps for hours in the middle of it."""
+    unix_s, found = time.time(), sign(identity, 5)
+    client = await start(await start(), unix_time=lambda: unix_s)
+
+    async def slowly(search: Search, known: int = 0) -> None:
+        nonlocal unix_s
+        search.findings.add(found)
+        unix_s = found.expiry_unix_s
+        search.over = True
+        search.tell()
+
+    client._node.walks.search = slowly  # type: ignore[method-assign]
+    with pytest.raises(LookupFailed):
+        await client.resolve(identity.node_id)
 
 
 async def test_of_many_peers_that_are_looked_up_at_once_a_few_are_asked_for_at_a_time(
