@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -53,6 +55,11 @@ def as_it_should_be(name: str, seed: int) -> tuple[Outcome, str]:
 def failed(name: str, kind: Callable[..., Cluster]) -> set[str]:
     """What does not hold in a cluster of that kind."""
     return {expectation.text for expectation in tell(name, kind)[0].failed}
+
+
+def story_of(name: str) -> ModuleType:
+    """The module, whose name in its package is that of its function."""
+    return import_module(f"simulations.scenarios.{name}")
 
 
 @pytest.mark.parametrize(
@@ -354,6 +361,7 @@ def test_a_node_that_does_not_notice_that_it_slept_fails_the_sleepers(
 ) -> None:
     monkeypatch.setattr(Engine, "_notice_sleep", lambda *_: None)
     monkeypatch.setattr(Silence, "look", lambda *_: Verdict.FINE)
+    monkeypatch.setattr(story_of("sleepers"), "NAPS_S", (150.0,))
     assert "a laptop that has woken up is reached within seconds" in failed("sleepers", Cluster)
 
 
@@ -361,6 +369,8 @@ def test_a_node_that_forgets_its_numbers_fails_the_stale_records(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(IdentityFile, "load_sequence", lambda _: 0)
+    # What comes after that takes hours.
+    monkeypatch.setattr(story_of("stale_records"), "EXPIRED_S", 1.0)
     assert "her records are still numbered upward" in failed("stale-records", Cluster)
 
 
