@@ -86,9 +86,10 @@ class State:
 
     bounds: Bounds
     now_s: float = 1000.0
-    used: Counter[str] = field(default_factory=Counter)
+    # Plain dicts: a Counter takes several times as long to thaw.
+    used: dict[str, int] = field(default_factory=dict)
     packets: list[tuple[Any, ...]] = field(default_factory=list)
-    runs: Counter[bytes] = field(default_factory=Counter)
+    runs: dict[bytes, int] = field(default_factory=dict)
     # The asker
     table: ExchangeTable[int] = field(default_factory=lambda: ExchangeTable(Counter()))
     known_sequence: int = 1
@@ -145,7 +146,7 @@ class State:
         yield from ((name, 0) for name, may in might.items() if may)
 
     def _left(self, name: str, at_most: int) -> bool:
-        return self.used[name] < at_most
+        return self.used.get(name, 0) < at_most
 
     def _changes_something(self, number: int, packet: tuple[Any, ...]) -> bool:
         """False for a packet that its receiver would certainly drop."""
@@ -166,7 +167,8 @@ class State:
             packet = self.packets[number]
             getattr(self, f"_take_{packet[0]}")(number, *packet[1:])
             return
-        self.used["lose" if "loses" in name else name] += 1
+        used = "lose" if "loses" in name else name
+        self.used[used] = self.used.get(used, 0) + 1
         getattr(self, "_" + name.replace(" ", "_"))(number)
 
     # The asker
@@ -315,7 +317,7 @@ class State:
                     verdict, answer = self.answers.ask(*asked)
             reply = Reply(b"n" * 16, reference, 0, b"done").encode()
             if verdict is Verdict.RUN and answer is not None:
-                self.runs[reference] += 1
+                self.runs[reference] = self.runs.get(reference, 0) + 1
                 self.answers.answered(asker, answer, Outgoing(reply, self.now_s))
             if verdict in (Verdict.RUN, Verdict.AGAIN):
                 self._add("reply", number, reply)
@@ -446,12 +448,14 @@ def explore(bounds: Bounds, *, states_max: int = 1_000_000, world: type[State] =
     one. ``world`` may be a deliberately broken one, to see that its fault is found."""
     first = world(bounds)
     seen = {hash(first.signature())}
-    queue: deque[tuple[bytes, tuple[Action, ...]]] = deque([(pickle.dumps(first), ())])
+    # A state, frozen, with what may happen next and what has happened so far.
+    queue: deque[tuple[bytes, list[Action], tuple[Action, ...]]] = deque()
+    queue.append((pickle.dumps(first), list(first.actions()), ()))
     depth = 0
     while queue:
-        frozen, story = queue.popleft()
-        for action in pickle.loads(frozen).actions():  # noqa: S301 - our own, of a moment ago
-            state: State = pickle.loads(frozen)  # noqa: S301
+        frozen, actions, story = queue.popleft()
+        for action in actions:
+            state: State = pickle.loads(frozen)  # noqa: S301 - our own, of a moment ago
             state.act(action)
             if state.wrong:
                 return Explored(len(seen), len(story) + 1, False, state.wrong, (*story, action))
@@ -462,7 +466,7 @@ def explore(bounds: Bounds, *, states_max: int = 1_000_000, world: type[State] =
                 return Explored(len(seen), depth, False)
             seen.add(signature)
             depth = max(depth, len(story) + 1)
-            queue.append((pickle.dumps(state), (*story, action)))
+            queue.append((pickle.dumps(state), list(state.actions()), (*story, action)))
     return Explored(len(seen), depth, True)
 
 

@@ -160,7 +160,7 @@ def test_a_settled_mark_that_is_ignored_is_found() -> None:
 
 
 FORCED = Bounds(
-    queries=1, dials=2, sessions=2, losses=1, jumps=0, signatures=0, restarts=0, forced=1
+    queries=1, dials=1, sessions=2, losses=1, jumps=0, signatures=0, restarts=0, forced=1
 )
 
 
