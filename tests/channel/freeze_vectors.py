@@ -20,7 +20,6 @@ from egtp.channel.handshake import (
     ResponsePayload,
 )
 from egtp.channel.packet import UnknownSession
-from egtp.channel.sealed import ItemType, item, write_settled_except
 from egtp.channel.session import InOrder, Session
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
@@ -33,11 +32,8 @@ def identity(keys: dict[str, str]) -> Identity:
     return Identity.generate(lambda _: bytes.fromhex(next(parts)))
 
 
-def freeze(vectors: dict[str, Any]) -> None:
-    shake, packets, items = vectors["handshake"], vectors["packets"], vectors["items"]
-    alice, bob = (identity(vectors["identities"][name]) for name in ("alice", "bob"))
+def payloads(shake: dict[str, Any]) -> tuple[InitiationPayload, ResponsePayload]:
     first, second = shake["initiation_payload"], shake["response_payload"]
-    first.setdefault("uptime_ms", 12_345)
     introduced = InitiationPayload(
         bytes.fromhex(first["record"]),
         first["time_ms"],
@@ -58,12 +54,25 @@ def freeze(vectors: dict[str, Any]) -> None:
         PeerLimits(*second["limits"]),
         bytes.fromhex(second["record"]),
     )
-    first["bytes"], second["bytes"] = introduced.encode().hex(), answer.encode().hex()
-    indices = [int(shake[f"{side}_index"], 16) for side in ("initiator", "responder")]
-    secrets = [
+    return introduced, answer
+
+
+def ephemeral_secrets(shake: dict[str, Any]) -> list[X25519PrivateKey]:
+    """The initiator's, and the responder's."""
+    return [
         X25519PrivateKey.from_private_bytes(bytes.fromhex(shake[f"{side}_ephemeral_secret"]))
         for side in ("initiator", "responder")
     ]
+
+
+def freeze(vectors: dict[str, Any]) -> None:
+    shake, packets = vectors["handshake"], vectors["packets"]
+    alice, bob = (identity(vectors["identities"][name]) for name in ("alice", "bob"))
+    first, second = shake["initiation_payload"], shake["response_payload"]
+    introduced, answer = payloads(shake)
+    secrets = ephemeral_secrets(shake)
+    first["bytes"], second["bytes"] = introduced.encode().hex(), answer.encode().hex()
+    indices = [int(shake[f"{side}_index"], 16) for side in ("initiator", "responder")]
     initiator = Initiator(alice, shake["network"], bob.key, bob.channel_key, indices[0])
     initiation = initiator.initiate(introduced, secrets[0])
     responder = Responder(bob, shake["network"], initiation)
@@ -94,22 +103,6 @@ def freeze(vectors: dict[str, Any]) -> None:
     note = packets["unknown_session"]
     about = bytes.fromhex(packets[note["about"]]["bytes"])
     note["bytes"] = UnknownSession(indices[1], about[-16:]).encode().hex()
-    numbers = write_settled_except(1030, (5, 7))
-    for name, kind, data, description in (
-        ("settled_except", ItemType.SETTLED_EXCEPT, numbers, "all below 1030, but for 5 and 7"),
-        (
-            "chunks_end",
-            ItemType.CHUNKS_END,
-            bytes(3) + b"\x07",
-            "message 7 ends here",
-        ),
-    ):
-        items[name] = {
-            "description": description,
-            "type": int(kind),
-            "data": data.hex(),
-            "bytes": item(kind, data).hex(),
-        }
 
 
 if __name__ == "__main__":

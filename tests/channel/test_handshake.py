@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any, cast
 
@@ -27,6 +28,7 @@ from egtp.values import canonical
 from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.identity import Identity, NodeId
+from tests.channel.freeze_vectors import ephemeral_secrets, freeze, identity, payloads
 
 LIMITS = PeerLimits(65_536, 131_072, 16, 262_144)
 INCARNATION = b"incarnat"
@@ -291,46 +293,19 @@ def test_what_differs_in_one_byte_from_what_is_known_is_verified(at: int, flip: 
 
 
 def test_the_frozen_handshake_in_both_directions(vectors: dict[str, Any]) -> None:
-    def identity(name: str) -> Identity:
-        keys = vectors["identities"][name]
-        parts = iter((keys["signing_seed"], keys["channel_secret"]))
-        made = Identity.generate(lambda _: bytes.fromhex(next(parts)))
-        assert made.key.hex() == keys["identity_key"]
-        assert made.channel_key.hex() == keys["channel_key"]
-        return made
-
+    alice, bob = (identity(keys) for keys in vectors["identities"].values())
+    for one, keys in zip((alice, bob), vectors["identities"].values(), strict=True):
+        assert one.key.hex() == keys["identity_key"]
+        assert one.channel_key.hex() == keys["channel_key"]
     shake, packets = vectors["handshake"], vectors["packets"]
     first, second = shake["initiation_payload"], shake["response_payload"]
-    introduced = InitiationPayload(
-        bytes.fromhex(first["record"]),
-        first["time_ms"],
-        first["responder_sequence"],
-        first["responder_incarnation"],
-        bytes.fromhex(first["incarnation"]),
-        PeerLimits(*first["limits"]),
-        bytes.fromhex(first["early"]),
-        first["uptime_ms"],
-    )
-    ip, port = second["observed"]
-    answer = ResponsePayload(
-        bytes.fromhex(second["incarnation"]),
-        second["uptime_ms"],
-        second["early_accepted"],
-        Address(bytes.fromhex(ip), port),
-        second["time_ms"],
-        PeerLimits(*second["limits"]),
-        bytes.fromhex(second["record"]),
-    )
+    introduced, answer = payloads(shake)
     assert introduced.encode().hex() == first["bytes"]
     assert answer.encode().hex() == second["bytes"]
-    alice, bob = identity("alice"), identity("bob")
     initiator = Initiator(
         alice, shake["network"], bob.key, bob.channel_key, int(shake["initiator_index"], 16)
     )
-    secrets = [
-        X25519PrivateKey.from_private_bytes(bytes.fromhex(shake[f"{side}_ephemeral_secret"]))
-        for side in ("initiator", "responder")
-    ]
+    secrets = ephemeral_secrets(shake)
     initiation = initiator.initiate(introduced, secrets[0])
     assert initiation.encode().hex() == packets["initiation"]["bytes"]
     responder = Responder(bob, shake["network"], initiation)
@@ -341,6 +316,12 @@ def test_the_frozen_handshake_in_both_directions(vectors: dict[str, Any]) -> Non
     assert answered == answer
     assert ours.send.hex() == theirs.receive.hex() == shake["initiator_to_responder_key"]
     assert ours.receive.hex() == theirs.send.hex() == shake["responder_to_initiator_key"]
+
+
+def test_the_frozen_vectors_would_be_frozen_as_they_are(vectors: dict[str, Any]) -> None:
+    anew = deepcopy(vectors)
+    freeze(anew)
+    assert anew == vectors
 
 
 # Whom one can be taken for.
