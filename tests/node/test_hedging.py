@@ -103,14 +103,6 @@ async def test_r6_the_late_reply_of_the_first_is_used_as_if_it_had_been_on_time(
         await second_block.cancelled.wait()
 
 
-async def test_a_quick_first_peer_is_the_only_one_asked(holders: Holders, asker: Node) -> None:
-    (first, first_block), (second, second_block) = await holders(2)
-    first_block.go.set()
-    body, peer_id = await hedge(asker, [first, second], "block", soft_timeout_s=5)
-    assert (body, peer_id) == (b"from 0", first)
-    assert second_block.bodies == []
-
-
 async def test_a_peer_that_cannot_be_reached_is_replaced_without_waiting(
     holders: Holders, asker: Node, identity: Callable[[], Identity]
 ) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -72,53 +71,6 @@ async def test_a_hard_timeout_before_anything_was_given_to_a_socket_says_that_it
     assert not timeout.value.may_have_run
     assert str(timeout.value).endswith(" in time; it has not left this machine")
     check_nothing_is_kept_of_queries(node)
-
-
-async def test_a_reply_after_the_hard_timeout_is_dropped_and_counted(
-    start: Start, eventually: Eventually
-) -> None:
-    node, other = await start(), await start(listen=())
-    release = asyncio.Event()
-
-    @node.handler("late")
-    async def late(query: Incoming) -> bytes:
-        while not release.is_set():
-            # Nobody waits for it any more, so it is cancelled; it goes on all the same.
-            with suppress(asyncio.CancelledError):
-                await release.wait()
-        return b"late"
-
-    @node.handler("greet")
-    async def greet(query: Incoming) -> bytes:
-        return b"hello"
-
-    with pytest.raises(HardTimeout):
-        await other.query(node.node_id, "late", hard_timeout_s=0.1)
-    release.set()
-    await eventually(lambda: other.counters["reply with unknown reference"] == 1)
-    assert await other.query(node.node_id, "greet") == b"hello"
-
-
-async def test_a_soft_timeout_is_told_once_and_the_late_reply_still_counts(start: Start) -> None:
-    node, other = await start(), await start(listen=())
-    release = asyncio.Event()
-
-    @node.handler("slow")
-    async def slow(query: Incoming) -> bytes:
-        await release.wait()
-        return b"slow"
-
-    told: list[str] = []
-    query = other.open_query(
-        node.node_id, "slow", soft_timeout_s=0.1, on_soft_timeout=lambda: told.append("soft")
-    )
-    async with asyncio.timeout(2):
-        assert await query.soft_timeout() is True
-    assert told == ["soft"]
-    assert not query.done()
-    release.set()
-    assert await query == b"slow"
-    assert told == ["soft"]
 
 
 async def test_a_reply_before_the_soft_timeout_ends_the_wait_for_it(
