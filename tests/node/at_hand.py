@@ -52,23 +52,25 @@ def greets(node: Node, word: bytes = b"hello") -> Node:
     return node
 
 
-class Stuck:
-    """A handler that never answers, and tells what happens to it."""
+class Held:
+    """A handler that answers when it is let go, if ever, and tells what happens to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, body: bytes = b"") -> None:
+        self.body = body
+        self.go = asyncio.Event()
         self.called = asyncio.Event()
         self.cancelled = asyncio.Event()
-        self.calls = 0
+        self.bodies: list[bytes] = []
 
     async def __call__(self, query: Incoming) -> bytes:
-        self.calls += 1
+        self.bodies.append(query.body)
         self.called.set()
         try:
-            await asyncio.Event().wait()
+            await self.go.wait()
         except asyncio.CancelledError:
             self.cancelled.set()
             raise
-        return b""
+        return self.body
 
 
 def check_nothing_is_kept_of_queries(node: Node) -> None:

@@ -14,7 +14,7 @@ from egtp.channel.frames import frame
 from egtp.channel.sealed import ItemType, item
 from egtp.queries.outgoing import Outgoing
 from egtp.values.message import Reply
-from tests.node.at_hand import Start, engine_of
+from tests.node.at_hand import Held, Start, engine_of
 
 
 async def throw(node: Node, data: bytes) -> bytes:
@@ -142,21 +142,15 @@ async def test_an_expired_and_an_older_record_change_nothing(greeter: Node, star
 async def test_replies_with_a_wrong_reference_leave_the_query_open(
     greeter: Node, start: Start
 ) -> None:
-    node = await start()
-    release = asyncio.Event()
-
-    @node.handler("slow")
-    async def slow(_: Any) -> bytes:
-        await release.wait()
-        return b"the true one"
-
+    node, slow = await start(), Held(b"the true one")
+    node.handle("slow", slow)
     query = greeter.open_query(node.node_id, "slow")
     await node.query(greeter.node_id, "greet")
     forged = Reply(os.urandom(16), os.urandom(32), 0, b"forged").encode()
     _path(node, greeter).queue(Outgoing(forged, 0.0))
     await _counted(greeter, "reply with unknown reference")
     assert not query.done()
-    release.set()
+    slow.go.set()
     assert await query == b"the true one"
 
 

@@ -24,7 +24,7 @@ from egtp import (
     SignedCommRecord,
     TCPStrat,
 )
-from tests.node.at_hand import Config, Eventually, Problems, Start, Stuck, engine_of
+from tests.node.at_hand import Config, Eventually, Held, Problems, Start, engine_of
 
 BUFFER_BYTES = 5_000
 
@@ -329,7 +329,7 @@ async def test_closing_ends_open_queries_with_node_closed(
 
     unknown = identity().node_id
     hanging = Hanging()
-    node, stuck = await start(lookup=hanging), Stuck()
+    node, stuck = await start(lookup=hanging), Held()
     node.handle("stuck", stuck)
     await node.published()
     other = await start(listen=(), lookup=hanging)
@@ -349,7 +349,7 @@ async def test_closing_ends_open_queries_with_node_closed(
 
 
 async def test_closing_the_answering_node_cancels_its_handlers(start: Start) -> None:
-    node, stuck = await start(), Stuck()
+    node, stuck = await start(), Held()
     node.handle("stuck", stuck)
     other = await start(listen=())
     task = asyncio.ensure_future(other.query(node.node_id, "stuck", hard_timeout_s=60))

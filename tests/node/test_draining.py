@@ -23,25 +23,18 @@ from egtp import (
     ReplyCode,
 )
 from tests.lab import Lab, in_lab
-from tests.node.at_hand import Config, Eventually, Start, engine_of
+from tests.node.at_hand import Config, Eventually, Held, Start, engine_of
 
 
 async def test_what_was_accepted_is_answered_before_the_node_closes(start: Start) -> None:
-    node, other = await start(), await start(listen=())
-    called, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(query: Incoming) -> bytes:
-        called.set()
-        await release.wait()
-        return bytes(1_000_000)
-
+    node, other, slow = await start(), await start(listen=()), Held(bytes(1_000_000))
     node.handle("slow", slow)
     query = other.open_query(node.node_id, "slow")
-    await called.wait()
+    await slow.called.wait()
     closing = asyncio.ensure_future(node.close(drain_s=5))
     await asyncio.sleep(0.05)
     assert not closing.done()
-    release.set()
+    slow.go.set()
     assert await query == bytes(1_000_000)
     began = time.monotonic()
     await closing
@@ -51,22 +44,15 @@ async def test_what_was_accepted_is_answered_before_the_node_closes(start: Start
 async def test_a_peer_that_goes_away_is_not_asked_any_more(
     start: Start, eventually: Eventually
 ) -> None:
-    node, other = await start(), await start(listen=())
-    called, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(query: Incoming) -> bytes:
-        called.set()
-        await release.wait()
-        return b"done"
-
+    node, other, slow = await start(), await start(listen=()), Held(b"done")
     node.handle("slow", slow)
     query = other.open_query(node.node_id, "slow")
-    await called.wait()
+    await slow.called.wait()
     closing = asyncio.ensure_future(node.close(drain_s=5))
     await eventually(lambda: not other.why(node.node_id).paths or other_knows(other, node))
     with pytest.raises(FastFail, match="is closing; it asked to be left alone for"):
         await other.query(node.node_id, "slow")
-    release.set()
+    slow.go.set()
     assert await query == b"done"
     await closing
 
@@ -106,13 +92,7 @@ def other_knows(other: Node, node: Node) -> bool:
 
 
 async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
-    node, other = await start(), await start(listen=())
-    release = asyncio.Event()
-
-    async def slow(query: Incoming) -> bytes:
-        await release.wait()
-        return b"done"
-
+    node, other, slow = await start(), await start(listen=()), Held(b"done")
     node.handle("slow", slow)
     first = other.open_query(node.node_id, "slow")
     second = other.open_query(node.node_id, "slow")
@@ -122,30 +102,23 @@ async def test_whoever_does_not_listen_is_answered_busy(start: Start) -> None:
     with pytest.raises(HandlerFailed) as failed:
         await other.query(node.node_id, "slow")
     assert failed.value.code == ReplyCode.BUSY
-    release.set()
+    slow.go.set()
     assert await first == await second == b"done"
 
 
 async def test_a_draining_that_is_cancelled_comes_to_its_end_all_the_same(
     start: Start, eventually: Eventually
 ) -> None:
-    node, other = await start(), await start(listen=())
-    called, release = asyncio.Event(), asyncio.Event()
-
-    async def slow(query: Incoming) -> bytes:
-        called.set()
-        await release.wait()
-        return b"done"
-
+    node, other, slow = await start(), await start(listen=()), Held(b"done")
     node.handle("slow", slow)
     query = other.open_query(node.node_id, "slow")
-    await called.wait()
+    await slow.called.wait()
     closing = asyncio.ensure_future(node.close(drain_s=60))
     await asyncio.sleep(0.05)
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    release.set()
+    slow.go.set()
     assert await query == b"done"
     await eventually(lambda: not engine_of(node).comms.all())
     with pytest.raises(NodeClosed):
@@ -153,17 +126,10 @@ async def test_a_draining_that_is_cancelled_comes_to_its_end_all_the_same(
 
 
 async def test_who_closes_at_once_does_not_wait_for_who_drains(start: Start) -> None:
-    node, other = await start(), await start(listen=())
-    called = asyncio.Event()
-
-    async def stuck(query: Incoming) -> bytes:
-        called.set()
-        await asyncio.Event().wait()
-        return b""
-
+    node, other, stuck = await start(), await start(listen=()), Held()
     node.handle("stuck", stuck)
     query = other.open_query(node.node_id, "stuck")
-    await called.wait()
+    await stuck.called.wait()
     draining = asyncio.ensure_future(node.close(drain_s=60))
     await asyncio.sleep(0.05)
     async with asyncio.timeout(2):
@@ -199,17 +165,10 @@ async def test_a_handler_that_drains_its_node_does_not_wait_for_itself(start: St
 
 
 async def test_draining_ends_in_time_whatever_is_under_way(start: Start) -> None:
-    node, other = await start(), await start(listen=())
-    called = asyncio.Event()
-
-    async def stuck(query: Incoming) -> bytes:
-        called.set()
-        await asyncio.Event().wait()
-        return b""
-
+    node, other, stuck = await start(), await start(listen=()), Held()
     node.handle("stuck", stuck)
     query = other.open_query(node.node_id, "stuck", hard_timeout_s=1)
-    await called.wait()
+    await stuck.called.wait()
     began = time.monotonic()
     await node.close(drain_s=0.3)
     assert 0.25 < time.monotonic() - began < 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from egtp import FastFail, HardTimeout, Incoming, Node
-from tests.node.at_hand import Start, engine_of
+from tests.node.at_hand import Held, Start, engine_of
 from tests.node.failing import World, play
 
 
@@ -85,25 +85,16 @@ async def test_whoever_takes_the_first_packet_ends_the_fast_fail(start: Start) -
 async def test_a_query_whose_connection_is_lost_travels_with_the_next_dial(
     start: Start, problems: list[dict[str, Any]]
 ) -> None:
-    node, other = await start(), await start(listen=())
-    called, release, calls = asyncio.Event(), asyncio.Event(), 0
-
-    async def slow(query: Incoming) -> bytes:
-        nonlocal calls
-        calls += 1
-        called.set()
-        await release.wait()
-        return b"done"
-
+    node, other, slow = await start(), await start(listen=()), Held(b"done")
     node.handle("slow", slow)
     query = other.open_query(node.node_id, "slow")
-    await called.wait()
+    await slow.called.wait()
     engine = engine_of(node)
     engine.comms.drop_all("a test")
     await asyncio.sleep(0.05)
-    release.set()
+    slow.go.set()
     assert await query == b"done"
-    assert calls == 1
+    assert len(slow.bodies) == 1
     assert node.counters["early data accepted"] == 1
     assert node.counters["query not run: working"] == 1
 

@@ -10,9 +10,9 @@ from egtp import FastFail, HandlerFailed, Incoming, Node, ReplyCode
 from tests.node.at_hand import (
     Config,
     Eventually,
+    Held,
     Problems,
     Start,
-    Stuck,
     direct_path,
     engine_of,
     greets,
@@ -225,7 +225,7 @@ async def test_a_reply_larger_than_the_asker_said_in_the_handshake_is_said_to_be
 async def test_a_query_larger_than_the_responder_said_is_answered_as_too_large_and_does_not_run(
     start: Start, config: Config, size: int
 ) -> None:
-    node, other, stuck = await start(config=config(body_bytes_max=1000)), await start(), Stuck()
+    node, other, stuck = await start(config=config(body_bytes_max=1000)), await start(), Held()
     node.handle("stuck", stuck)
     greets(node)
     assert await other.query(node.node_id, "greet", bytes(1000)) == b"hello " + bytes(1000)
@@ -234,12 +234,12 @@ async def test_a_query_larger_than_the_responder_said_is_answered_as_too_large_a
     with pytest.raises(HandlerFailed) as failed:
         await other.query(node.node_id, "stuck", bytes(size), hard_timeout_s=2)
     assert failed.value.code == ReplyCode.TOO_LARGE
-    assert stuck.calls == 0
+    assert not stuck.bodies
     assert node.counters["too large for this node"] == 1
 
 
 async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: Config) -> None:
-    node, stuck = await start(config=config(open_queries_max=3)), Stuck()
+    node, stuck = await start(config=config(open_queries_max=3)), Held()
     node.handle("stuck", stuck)
     other = await start(listen=())
     tasks = [asyncio.ensure_future(other.query(node.node_id, "stuck")) for _ in range(4)]
@@ -256,7 +256,7 @@ async def test_more_queries_than_the_peer_takes_fail_fast(start: Start, config: 
 async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
     start: Start, config: Config
 ) -> None:
-    node, stuck = await start(config=config(open_queries_max=3)), Stuck()
+    node, stuck = await start(config=config(open_queries_max=3)), Held()
     node.handle("stuck", stuck)
     other = await start(listen=())
     first = other.open_query(node.node_id, "stuck")
@@ -279,21 +279,14 @@ async def test_a_peer_that_asks_more_than_it_was_told_to_is_answered_busy(
 async def test_more_queries_of_a_kind_than_may_run_at_once_are_answered_busy(
     start: Start, eventually: Eventually
 ) -> None:
-    node, release, calls = await start(), asyncio.Event(), 0
-
-    async def slow(query: Incoming) -> bytes:
-        nonlocal calls
-        calls += 1
-        await release.wait()
-        return b"done"
-
+    node, slow = await start(), Held(b"done")
     node.handle("slow", slow, at_once_max=2)
     one, two = await start(listen=()), await start(listen=())
     running = [one.open_query(node.node_id, "slow"), two.open_query(node.node_id, "slow")]
-    await eventually(lambda: calls == 2)
+    await eventually(lambda: len(slow.bodies) == 2)
     with pytest.raises(HandlerFailed) as failed:
         await two.query(node.node_id, "slow")
     assert failed.value.code == ReplyCode.BUSY
-    release.set()
+    slow.go.set()
     assert await asyncio.gather(*running) == [b"done", b"done"]
     assert await two.query(node.node_id, "slow") == b"done"

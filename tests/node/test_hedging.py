@@ -22,41 +22,19 @@ from egtp import (
     NodeId,
     hedge,
 )
-from tests.node.at_hand import Start
+from tests.node.at_hand import Held, Start
 
-
-class Block:
-    """A handler that waits until it is let go, and knows how many asked and how many gave up."""
-
-    def __init__(self, body: bytes = b"") -> None:
-        self.body = body
-        self.go = asyncio.Event()
-        self.called = asyncio.Event()
-        self.cancelled = asyncio.Event()
-        self.bodies: list[bytes] = []
-
-    async def __call__(self, query: Incoming) -> bytes:
-        self.bodies.append(query.body)
-        self.called.set()
-        try:
-            await self.go.wait()
-        except asyncio.CancelledError:
-            self.cancelled.set()
-            raise
-        return self.body
-
-
-Holders = Callable[[int], Awaitable[list[tuple[NodeId, Block]]]]
+Holders = Callable[[int], Awaitable[list[tuple[NodeId, Held]]]]
 
 
 @pytest.fixture
 def holders(start: Start) -> Holders:
     """Start some nodes that hold a block, each named for its number."""
 
-    async def make(count: int) -> list[tuple[NodeId, Block]]:
+    async def make(count: int) -> list[tuple[NodeId, Held]]:
         made = []
         for number in range(count):
-            node, block = await start(), Block(b"from %d" % number)
+            node, block = await start(), Held(b"from %d" % number)
             node.handle("block", block)
             made.append((node.node_id, block))
         return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import struct
 from typing import Any
@@ -14,7 +13,7 @@ from egtp.channel.sealed import CHUNK_BYTES_MAX, ItemType, item, write_chunk
 from egtp.queries.outgoing import Outgoing
 from egtp.relay.wire import DELIVERY_KIND, HINT_KIND, RELAY_KIND, Delivery, Hint, Relay
 from egtp.values.message import Reply, ReplyCode, Send
-from tests.node.at_hand import Eventually, Start, direct_path, dropped, engine_of
+from tests.node.at_hand import Eventually, Held, Start, direct_path, dropped, engine_of
 
 
 def has_path(node: Node, peer: Node) -> bool:
@@ -37,12 +36,8 @@ async def liar(start: Start, attacked: Node) -> Node:
 @pytest.fixture
 async def open_query(start: Start, attacked: Node, eventually: Eventually) -> Any:
     """(asker, its query to the attacked node, the reference, the event that lets it be answered)"""
-    asker, release = await start(), asyncio.Event()
-
-    @attacked.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await release.wait()
-        return b"true"
+    asker, slow = await start(), Held(b"true")
+    attacked.handle("wait", slow)
 
     @asker.handler("hello")
     async def hello(query: Incoming) -> bytes:
@@ -52,7 +47,7 @@ async def open_query(start: Start, attacked: Node, eventually: Eventually) -> An
     await eventually(lambda: any(exchange.given for exchange in engine_of(asker).exchanges.all()))
     (exchange,) = engine_of(asker).exchanges.all()
     await asker.query(attacked.node_id, "greet")
-    return asker, query, exchange.reference, release
+    return asker, query, exchange.reference, slow.go
 
 
 # Streams and items

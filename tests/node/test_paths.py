@@ -12,7 +12,6 @@ from egtp import (
     Address,
     FastFail,
     HardTimeout,
-    Incoming,
     MemoryLookup,
     TCPStrat,
 )
@@ -20,6 +19,7 @@ from egtp.events import Dialling, Event, PathLost, PathOpened, RecordLearned
 from tests.node.at_hand import (
     Config,
     Eventually,
+    Held,
     MakeIdentity,
     Start,
     connections,
@@ -135,19 +135,14 @@ async def test_a_reply_outlives_the_connection_its_query_came_by(
     start: Start, eventually: Eventually
 ) -> None:
     node, other = await start(), await start()
-    release = asyncio.Event()
-
-    @node.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await release.wait()
-        return b"at last"
-
+    slow = Held(b"at last")
+    node.handle("wait", slow)
     query = other.open_query(node.node_id, "wait")
     await eventually(lambda: len(engine_of(node).handlers) == 1)
     old = direct_path(other, node)
     engine_of(other).comms.drop_all("cut")
     await eventually(lambda: direct_path(other, node) not in (None, old))
-    release.set()
+    slow.go.set()
     assert await query == b"at last"
 
 
@@ -155,37 +150,23 @@ async def test_a_reply_waits_for_an_asker_that_nobody_can_dial(
     start: Start, eventually: Eventually
 ) -> None:
     node, other = await start(), await start(listen=())
-    release = asyncio.Event()
-
-    @node.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await release.wait()
-        return b"at last"
-
+    slow = Held(b"at last")
+    node.handle("wait", slow)
     query = other.open_query(node.node_id, "wait")
     await eventually(lambda: len(engine_of(node).handlers) == 1)
     old = direct_path(node, other)
     engine_of(other).comms.drop_all("cut")
     # The asker may be back already: a query is open, so it dials again by itself.
     await eventually(lambda: old.closed)
-    release.set()
+    slow.go.set()
     assert await query == b"at last"
 
 
 async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start: Start) -> None:
     node, other = greets(await start()), await start(listen=())
-    release = asyncio.Event()
-
-    @node.handler("slow")
-    async def slow(query: Incoming) -> bytes:
-        await release.wait()
-        return b"slow"
-
-    @node.handler("stuck")
-    async def stuck(query: Incoming) -> bytes:
-        await asyncio.Event().wait()
-        return b""
-
+    slow = Held(b"slow")
+    node.handle("slow", slow)
+    node.handle("stuck", Held())
     await other.query(node.node_id, "greet")
     path = direct_path(other, node)
     waiting = other.open_query(node.node_id, "slow")
@@ -194,7 +175,7 @@ async def test_one_timeout_disturbs_no_other_query_and_not_the_connection(start:
             await other.query(node.node_id, "stuck", hard_timeout_s=0.05)
         assert await other.query(node.node_id, "greet", b"on") == b"hello on"
     assert not waiting.done()
-    release.set()
+    slow.go.set()
     assert await waiting == b"slow"
     assert direct_path(other, node) is path
     assert engine_of(other).book.find(node.node_id).record is not None
@@ -239,13 +220,8 @@ async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one
 ) -> None:
     """The new process never asked; the reply is dropped there and hurts nobody."""
     node, who = await start(), identity()
-    release = asyncio.Event()
-
-    @node.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await release.wait()
-        return b"for the one who is gone"
-
+    slow = Held(b"for the one who is gone")
+    node.handle("wait", slow)
     first = await start(who)
     address = first.listening[0]
     node.add_contact(first.record)
@@ -254,7 +230,7 @@ async def test_a_reply_of_a_handler_goes_to_the_restarted_peer_as_an_unknown_one
     await first.close()
     await asyncio.gather(query, return_exceptions=True)
     second = greets(await start(who, listen=address))
-    release.set()
+    slow.go.set()
     await eventually(lambda: second.counters["reply with unknown reference"] == 1)
     assert await node.query(second.node_id, "greet") == b"hello "
 
@@ -264,20 +240,15 @@ async def test_a_stranger_who_has_gone_is_not_dialled_to_be_given_a_reply(
 ) -> None:
     """Where he says that he is may be where somebody else is. An honest one asks again."""
     node = await start()
-    release = asyncio.Event()
-
-    @node.handler("wait")
-    async def wait(query: Incoming) -> bytes:
-        await release.wait()
-        return b"for the one who is gone"
-
+    slow = Held(b"for the one who is gone")
+    node.handle("wait", slow)
     stranger = await start()
     query = asyncio.ensure_future(stranger.query(node.node_id, "wait"))
     await eventually(lambda: len(engine_of(node).handlers) == 1)
     for connection in engine_of(stranger).comms.all():
         connection.pause_reading()
     engine_of(node).comms.drop_all("lost")
-    release.set()
+    slow.go.set()
     await eventually(lambda: node.counters["reply kept until its asker comes"])
     assert engine_of(node).book.get(stranger.node_id).search is None
     for connection in engine_of(stranger).comms.all():

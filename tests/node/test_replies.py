@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from egtp import HandlerFailed, Incoming, Node, ReplyCode
-from tests.node.at_hand import Config, Start, Stuck, check_nothing_is_kept_of_queries, engine_of
+from tests.node.at_hand import Config, Held, Start, check_nothing_is_kept_of_queries, engine_of
 
 MIB = 1024 * 1024
 
@@ -159,7 +159,7 @@ async def test_a_query_to_oneself_is_answered_without_a_socket(greeter: Node) ->
 
 
 async def test_cancelling_a_query_to_oneself_cancels_the_handler(start: Start) -> None:
-    node, stuck = await start(), Stuck()
+    node, stuck = await start(), Held()
     node.handle("stuck", stuck)
     task = asyncio.ensure_future(node.query(node.node_id, "stuck"))
     await stuck.called.wait()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from egtp import HardTimeout, Identity, Incoming, MemoryLookup, Node
+from egtp import HardTimeout, Identity, MemoryLookup, Node
 from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import (
     Eventually,
+    Held,
     Problems,
     Start,
-    Stuck,
     check_nothing_is_kept_of_queries,
     engine_of,
 )
@@ -45,7 +45,7 @@ def test_a_hard_timeout_frees_everything_and_says_that_the_query_may_have_run() 
 
 
 async def test_a_hard_timeout_says_if_there_is_no_way_to_the_peer_any_more(start: Start) -> None:
-    node, stuck = await start(), Stuck()
+    node, stuck = await start(), Held()
     node.handle("stuck", stuck)
     other = await start(listen=())
     query = other.open_query(node.node_id, "stuck", hard_timeout_s=1, idempotent=True)
@@ -90,7 +90,7 @@ async def test_a_reply_before_the_soft_timeout_ends_the_wait_for_it(
 async def test_a_soft_timeout_callback_that_raises_hurts_no_other_query(
     start: Start, problems: Problems
 ) -> None:
-    node, stuck = await start(), Stuck()
+    node, stuck = await start(), Held()
     node.handle("stuck", stuck)
 
     def clumsy() -> None:
@@ -119,18 +119,12 @@ async def test_a_replacement_may_be_asked_after_the_soft_timeout_and_the_first_s
     start: Start, greeter: Node
 ) -> None:
     """The seed's impatience action (R6)."""
-    node, other = await start(), await start(listen=())
-    release = asyncio.Event()
-
-    @node.handler("greet")
-    async def greet(query: Incoming) -> bytes:
-        await release.wait()
-        return b"first"
-
+    node, other, slow = await start(), await start(listen=()), Held(b"first")
+    node.handle("greet", slow)
     first = other.open_query(node.node_id, "greet", soft_timeout_s=0.05)
     assert await first.soft_timeout()
     assert await other.query(greeter.node_id, "greet", b"second") == b"hello second"
-    release.set()
+    slow.go.set()
     assert await first == b"first"
 
 
@@ -140,7 +134,7 @@ async def test_a_replacement_may_be_asked_after_the_soft_timeout_and_the_first_s
 async def test_cancelling_frees_at_once_and_cancels_the_handler_at_the_other_end(
     start: Start,
 ) -> None:
-    node, stuck = await start(), Stuck()
+    node, stuck = await start(), Held()
     node.handle("stuck", stuck)
     other = await start(listen=())
     task = asyncio.ensure_future(other.query(node.node_id, "stuck"))

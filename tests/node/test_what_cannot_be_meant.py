@@ -34,7 +34,7 @@ from egtp import (
 from egtp.engine.asking import KINDS_KEPT
 from lookup_dht import DHTLookup
 from lookup_dht.settings import DHTLimits
-from tests.node.at_hand import Start, Stuck, echo, engine_of
+from tests.node.at_hand import Held, Start, echo, engine_of
 
 
 @pytest.mark.parametrize("identity", [None, "identity.pem", b"key"])
@@ -265,19 +265,19 @@ async def test_a_wrong_kind_is_refused_with_a_reason(greeter: Node, kind: Any) -
         with pytest.raises(LocalProtocolError):
             await call(greeter.node_id, kind)
     with pytest.raises(LocalProtocolError):
-        greeter.handle(kind, Stuck())
+        greeter.handle(kind, Held())
 
 
 async def test_a_node_that_is_closed_takes_no_handler_any_more(start: Start) -> None:
     node = await start()
     await node.close()
     with pytest.raises(NodeClosed):
-        node.handle("late", Stuck())
+        node.handle("late", Held())
 
 
 async def test_a_kind_has_one_handler(greeter: Node) -> None:
     with pytest.raises(LocalProtocolError):
-        greeter.handle("greet", Stuck())
+        greeter.handle("greet", Held())
 
 
 @pytest.mark.parametrize("body", ["text", bytearray(b"x"), memoryview(b"x"), None, 5])
@@ -331,7 +331,7 @@ async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> Non
             lambda: greeter.record,
             lambda: greeter.why(greeter.node_id),
             lambda: greeter.add_contact(greeter.link),
-            lambda: greeter.handle("elsewhere", Stuck()),
+            lambda: greeter.handle("elsewhere", Held()),
         ):
             try:
                 call()
