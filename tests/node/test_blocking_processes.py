@@ -12,9 +12,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def run(program: str, *options: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(  # noqa: S603
-        [sys.executable, *options, program],
+        [sys.executable, *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,
@@ -38,10 +38,15 @@ def node(**options):
 """
 
 
+def printed_by(program: str) -> str:
+    """What a program that begins with ``PREFACE`` prints; of errors, nothing."""
+    done = run("-c", PREFACE + program)
+    assert done.stderr == ""
+    return done.stdout
+
+
 def test_ctrl_c_during_a_query_frees_everything_and_tells_the_peer() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 called, cancelled = threading.Event(), threading.Event()
 async def stuck(query):
     called.set()
@@ -63,16 +68,12 @@ except KeyboardInterrupt:
     asker.close(), peer.close(), killer.join()
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("free\n", "")
+"""
+    assert printed_by(program) == "free\n"
 
 
 def test_ctrl_c_during_the_start_leaves_nothing() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 class Slow:
     async def __aenter__(self):
         os.kill(os.getpid(), signal.SIGINT)
@@ -83,18 +84,14 @@ try:
 except KeyboardInterrupt:
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("free\n", "")
+"""
+    assert printed_by(program) == "free\n"
 
 
 def test_ctrl_c_in_whatever_moment_of_the_start_does_not_hold_up_the_thread() -> None:
     """Such as just after the lock of an event or a future was taken, which is then kept. In that of
     Python's own, as a thread is made, nobody can help it."""
-    done = run(
-        PREFACE
-        + """
+    program = """
 came = threading.Lock()
 def interrupt(frame, what, _):
     if frame.f_code is threading.Condition.__enter__.__code__ and what == "return":
@@ -116,16 +113,12 @@ except KeyboardInterrupt:
     sys.settrace(None)
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("free\n", "")
+"""
+    assert printed_by(program) == "free\n"
 
 
 def test_ctrl_c_as_a_node_is_told_to_end_leaves_one_that_can_be_closed() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 loop = egtp.blocking.asyncio.new_event_loop()
 made = node(loop_factory=lambda: loop)
 def interrupted(*call):
@@ -138,17 +131,13 @@ except KeyboardInterrupt:
     made.close()
     assert threading.active_count() == 1, threading.enumerate()
     print("free")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("free\n", "")
+"""
+    assert printed_by(program) == "free\n"
 
 
 def test_a_signal_handler_closes_the_node_in_the_midst_of_a_call() -> None:
     """As a SIGTERM handler does. What it interrupts must hold nothing that the end needs."""
-    done = run(
-        PREFACE
-        + """
+    program = """
 loop = egtp.blocking.asyncio.new_event_loop()
 peer, asker = node(listen="127.0.0.1:0"), node(loop_factory=lambda: loop)
 peer.published()
@@ -165,16 +154,12 @@ except egtp.NodeClosed:
     peer.close()
     assert threading.active_count() == 1, threading.enumerate()
     print("closed")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("closed\n", "")
+"""
+    assert printed_by(program) == "closed\n"
 
 
 def test_a_signal_handler_asks_in_the_midst_of_a_call() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 loop = egtp.blocking.asyncio.new_event_loop()
 peer, asker = node(listen="127.0.0.1:0"), node(loop_factory=lambda: loop)
 peer.handle("greet", lambda query: b"hello " + query.body)
@@ -189,17 +174,13 @@ def interrupted(*call):
     hand_over(*call)
 loop.call_soon_threadsafe = interrupted
 print(asker.query(peer.node_id, "greet", b"world").decode())
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("hello handler\nhello world\n", "")
+"""
+    assert printed_by(program) == "hello handler\nhello world\n"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
 def test_r15_a_forked_child_is_told_so_at_once_and_can_end() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 import warnings; warnings.simplefilter("ignore")
 asker = node(listen="127.0.0.1:0")
 asker.handle("greet", lambda query: b"hello")
@@ -214,16 +195,12 @@ if child == 0:
 assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 assert asker.query(asker.node_id, "greet") == b"hello"
 print("told")
-""",
-        "-c",
-    )
-    assert (done.stdout, done.stderr) == ("told\n", "")
+"""
+    assert printed_by(program) == "told\n"
 
 
 def test_a_process_that_forgets_to_close_ends_all_the_same() -> None:
-    done = run(
-        PREFACE
-        + """
+    program = """
 peer = node(listen="127.0.0.1:0")
 peer.handle("stuck", lambda query: time.sleep(1000))
 peer._close_timeout_s = 0.1
@@ -231,14 +208,13 @@ asker = node()
 peer.published()
 asker.send(peer.node_id, "stuck")
 print("forgets")
-""",
-        "-c",
-    )
+"""
+    done = run("-c", PREFACE + program)
     assert (done.returncode, done.stdout) == (0, "forgets\n")
 
 
 def test_the_example_runs_as_it_stands() -> None:
-    done = run("examples/without_a_loop.py", "-W", "error")
+    done = run("-W", "error", "examples/without_a_loop.py")
     assert done.stderr == ""
     *greetings, failure = done.stdout.splitlines()
     assert greetings == ["hello, world", "hello, Alice", "hello, Bob", "hello, Carol"]

@@ -53,17 +53,22 @@ def node_on(
     return node
 
 
-def pair(network: Network) -> tuple[Host, Node, Host, Node]:
+async def pair(
+    network: Network, observer: Observer | None = None, config: NodeConfig = CONFIG
+) -> tuple[Host, Node, Host, Node]:
+    """Both run; it is the first that is observed."""
     one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
     lookup = MemoryLookup(network.story.unix_time)
-    return one, node_on(one, lookup), two, node_on(two, lookup)
+    asker = node_on(one, lookup, observer, config)
+    answerer = node_on(two, lookup, config=config)
+    await one.run(asker.start())
+    await two.run(answerer.start())
+    return one, asker, two, answerer
 
 
 async def connected_pair(network: Network) -> tuple[Host, Node, Host, Node]:
     """The first has dialled the second."""
-    one, asker, two, answerer = pair(network)
-    await one.run(asker.start())
-    await two.run(answerer.start())
+    one, asker, two, answerer = await pair(network)
     assert await one.run(asker.query(answerer.node_id, "echo", b"1")) == b"1"
     return one, asker, two, answerer
 
@@ -75,18 +80,14 @@ def test_a_path_that_was_once_asked_is_idle_again_once_nobody_waits_for_it(
     """However impatient the node: it must not ask on and on, and keep the connection for that."""
 
     async def story(network: Network) -> None:
-        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
-        lookup = MemoryLookup(network.story.unix_time)
         config = NodeConfig(silent_path_s=silent_path_s, idle_timeout_s=60)
-        asker, answerer = node_on(one, lookup, config=config), node_on(two, lookup, config=config)
+        one, asker, _, answerer = await pair(network, config=config)
 
         async def slow(query: Incoming) -> bytes:
             await asyncio.sleep(10)
             return query.body
 
         answerer.handle("slow", slow)
-        await one.run(asker.start())
-        await two.run(answerer.start())
         assert await one.run(asker.query(answerer.node_id, "slow", b"1")) == b"1"
         await asyncio.sleep(3)
         before = asker.statistics()["bytes_sent"]
@@ -190,11 +191,8 @@ def test_a_peer_that_is_known_to_have_moved_is_not_dialled_where_it_was(
     a third party, before it notices that its connection is dead."""
 
     async def story(network: Network) -> None:
-        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
-        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
-        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        events: list[Event] = []
+        one, asker, two, answerer = await pair(network, events.append)
         peer_id = answerer.node_id
         assert await one.run(asker.query(peer_id, "echo", b"1")) == b"1"
         two.change_ip("5.0.1.2")
@@ -260,11 +258,7 @@ def test_a_dead_connection_that_the_peer_had_opened_is_replaced_before_it_is_giv
     """There is no address to renew it at; but the peer may be elsewhere, and have said so."""
 
     async def story(network: Network) -> None:
-        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
-        lookup = MemoryLookup(network.story.unix_time)
-        asker, answerer = node_on(one, lookup), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await pair(network)
         peer_id = answerer.node_id
         assert await two.run(answerer.query(asker.node_id, "echo", b"1")) == b"1"
         await asyncio.sleep(10)  # or the dials would count as crossed
@@ -389,9 +383,7 @@ def test_a_peer_that_is_busy_for_a_while_keeps_its_connection_and_answers_once()
     """Its machine stands still for longer than it takes to be doubted, and then goes on."""
 
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, two, answerer = await pair(network)
         ran = []
 
         async def count(query: Incoming) -> bytes:
@@ -416,11 +408,8 @@ def test_a_peer_that_is_merely_slow_is_not_searched_for_again_and_again() -> Non
     """Each question is answered, but later than round trips are expected to take."""
 
     async def story(network: Network) -> None:
-        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
-        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
-        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        events: list[Event] = []
+        one, asker, _, answerer = await pair(network, events.append)
 
         async def sleep(query: Incoming) -> bytes:
             await asyncio.sleep(50)
@@ -441,11 +430,8 @@ def test_a_path_on_which_the_answer_has_come_is_not_lost_for_one_opened_beside_i
     """The answer was late, so there is a second path in the same moment: nobody has looked yet."""
 
     async def story(network: Network) -> None:
-        one, two = network.host("one", "5.0.0.1"), network.host("two", "5.0.1.1")
-        lookup, events = MemoryLookup(network.story.unix_time), list[Event]()
-        asker, answerer = node_on(one, lookup, events.append), node_on(two, lookup)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        events: list[Event] = []
+        one, asker, two, answerer = await pair(network, events.append)
 
         async def sleep(query: Incoming) -> bytes:
             await asyncio.sleep(5)
@@ -465,9 +451,7 @@ def test_a_path_on_which_the_answer_has_come_is_not_lost_for_one_opened_beside_i
 
 def test_nobody_is_bothered_on_paths_that_nobody_waits_for() -> None:
     async def story(network: Network) -> None:
-        one, asker, two, answerer = pair(network)
-        await one.run(asker.start())
-        await two.run(answerer.start())
+        one, asker, _, answerer = await pair(network)
         await one.run(asker.query(answerer.node_id, "echo", b"1"))
         before = network.trace.entries
         await asyncio.sleep(60.0)
