@@ -262,7 +262,8 @@ class Handlers:
     def cancel(self, peer_id: NodeId, reference: bytes) -> None:
         """The asker does not want the answer any more."""
         incoming = self._queries.get((peer_id, reference))
-        if incoming is not None:
+        # Once only: it may be tidying up, since its time is over here as well.
+        if incoming is not None and not incoming._cancelled:
             self._counters["cancelled by the asker"] += 1
             self._cancel(incoming)
 

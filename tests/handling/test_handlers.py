@@ -364,6 +364,32 @@ async def test_a_handler_that_does_not_let_itself_be_cancelled_has_answered(
     assert await answers.end_of(incoming) == (0, b"almost done")
 
 
+async def test_a_handler_that_tidies_up_is_not_cancelled_again(answers: Answers) -> None:
+    """At its hard timeout a query ends at both ends: here by the clock, there with a cancel, which
+    comes a little later, and may come any number of times."""
+    is_tidy = asyncio.Event()
+
+    async def handler(_: Incoming) -> bytes:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            await is_tidy.wait()
+        return b""
+
+    answers.handlers.add("tidy", handler)
+    incoming = await answers.come("tidy", deadline_s=5.0)
+    await asyncio.sleep(0)
+    answers.handlers.expire(5.0)
+    for _ in range(3):
+        await asyncio.sleep(0)
+        answers.handlers.cancel(PEER, b"reference")
+    await asyncio.sleep(0)
+    assert answers.ends == {}
+    is_tidy.set()
+    assert await answers.end_of(incoming) == CANCELLED
+    assert answers.counters == {"handler cancelled: its query is past its lifetime": 1}
+
+
 async def test_what_a_handler_raises_when_it_is_cancelled_is_told_like_any_mistake(
     answers: Answers,
 ) -> None:
