@@ -306,12 +306,17 @@ class Answers:
         if settled <= floor:
             return
         asker.floor = settled
-        answers = asker.answers
-        if settled - floor <= len(answers):
-            numbers: Iterable[int] = range(floor, settled)
+        answers, upto = asker.answers, asker.upto
+        start = floor if floor > upto else upto
+        if settled - start <= len(answers):
+            numbers: Iterable[int] = range(start, settled)
         else:
             # However far an asker jumps, look only at what is remembered.
             numbers = [number for number in answers if number < settled]
+        if floor < upto:
+            # Below that, only exceptions are remembered: so however many small steps an asker takes
+            # there, none costs a look at all that it has above.
+            numbers = (*numbers, *asker.exceptions_passed(settled))
         dropped = freed = 0
         for number in numbers:
             answer = answers.pop(number, None)
@@ -349,6 +354,7 @@ class Answers:
             return
         self.entries += told
         asker.upto, asker.exceptions = upto, exceptions
+        asker.open_below = sorted(exceptions, reverse=True)
         for number in finished:
             self._drop(asker, number, AnswerEvent.FINISHED)
 

@@ -66,6 +66,7 @@ class Asker:
         "floor",
         "idle_since",
         "incarnation",
+        "open_below",
         "peer_id",
         "refused_below",
         "running",
@@ -83,6 +84,8 @@ class Asker:
         self.upto = 0
         """All numbers below this one are settled as well, except for the exceptions."""
         self.exceptions: frozenset[int] = frozenset()
+        self.open_below: list[int] = []
+        """Those of the exceptions that the settled mark has not passed, the lowest last."""
         self.refused_below = 0
         """Some number below this one was refused for want of room, and its asker told that it has
         not run. So none below this one runs unless it is remembered."""
@@ -99,6 +102,13 @@ class Asker:
         """When the last of its queries is past its lifetime, with a margin."""
         self.idle_since: int | None = None
         """The sequence of this node's record when it was found idle; None while it is not idle."""
+
+    def exceptions_passed(self, settled: int) -> list[int]:
+        """The exceptions that the settled mark passes. Each is returned once."""
+        passed = []
+        while self.open_below and self.open_below[-1] < settled:
+            passed.append(self.open_below.pop())
+        return passed
 
     def is_settled(self, number: int) -> bool:
         return number < self.floor or (number < self.upto and number not in self.exceptions)
