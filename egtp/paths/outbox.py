@@ -99,11 +99,6 @@ def is_caused_by_others(outgoing: Outgoing) -> bool:
     return type(outgoing) is Outgoing or type(outgoing) is PassedOn
 
 
-def _answers(outgoing: Outgoing, reference: bytes) -> bool:
-    message = outgoing.message
-    return type(message) is LargeMessage and message.refers_to == reference
-
-
 class Outbox:
     """Invariants: :attr:`waiting_bytes` is the sum of what has yet to leave the queues; the
     messages of which some chunks have left are together no larger than ``reassembly_bytes_max``,
@@ -136,8 +131,9 @@ class Outbox:
         self._small: deque[Outgoing] = _NOTHING
         self._chunked: deque[Outgoing] = _NOTHING
         self._large_replies: dict[bytes, Outgoing] = _NO_REPLIES
-        """Those in this queue that are wanted, by the references of their queries: the peer may
-        name any number of references, so none may cost a look at all that waits."""
+        """Those that are wanted and have yet to leave, in whole or in part, by the references of
+        their queries: the peer may name any number of references, so none may cost a look at all
+        that waits, nor at all that has begun to leave."""
         self._passed_on: FairQueue | None = None
         """None for most paths, which do not lead to a client of a relay."""
         self._taken_back = 0
@@ -194,7 +190,7 @@ class Outbox:
                 self._large_replies[message.refers_to] = outgoing
 
     def _unlist(self, outgoing: Outgoing) -> None:
-        """A message no longer waits in its queue."""
+        """A message has left, or is no longer wanted."""
         message = outgoing.message
         if type(message) is not LargeMessage or message.refers_to is None:
             return
@@ -315,7 +311,6 @@ class Outbox:
             return
         outgoing = self._chunked.popleft()
         outgoing.queued = False
-        self._unlist(outgoing)
         self._next_chunk_id = (self._next_chunk_id + 1) & U32_MAX
         age_ms = min(max(0, int((now_s - outgoing.born_s) * 1000)), U32_MAX)
         age = age_ms.to_bytes(AGE_BYTES, "big")
@@ -343,6 +338,7 @@ class Outbox:
             self._begun.append(chunking)
         else:
             self._begun_bytes -= size
+            self._unlist(chunking.outgoing)
 
     def _drop_empty(self) -> None:
         if not self._chunked:
@@ -364,6 +360,7 @@ class Outbox:
         for chunking in self._begun:
             if chunking.outgoing is outgoing:
                 self._begun.remove(chunking)
+                self._unlist(outgoing)
                 self._begun_bytes -= chunking.size
                 self.waiting_bytes -= chunking.size - chunking.offset
                 self._drop_empty()
@@ -384,9 +381,6 @@ class Outbox:
     def large_reply(self, reference: bytes) -> Outgoing | None:
         """The large reply to the query of that reference; None unless any part of it has yet to
         leave."""
-        for chunking in self._begun:
-            if _answers(chunking.outgoing, reference):
-                return chunking.outgoing
         return self._large_replies.get(reference)
 
     def drop_unread(self) -> int:
@@ -417,8 +411,8 @@ class Outbox:
         for outgoing in unsent:
             outgoing.queued = False
             self.waiting_bytes -= len(outgoing.message)
+            self._unlist(outgoing)
         self._small = self._chunked = _NOTHING
-        self._large_replies = _NO_REPLIES
         self._taken_back = 0
         unsent += self._take_all_passed_on()
         return unsent

@@ -307,7 +307,7 @@ class Answers:
             return
         asker.floor = settled
         answers, upto = asker.answers, asker.upto
-        start = floor if floor > upto else upto
+        start = max(upto, floor)
         if settled - start <= len(answers):
             numbers: Iterable[int] = range(start, settled)
         else:
