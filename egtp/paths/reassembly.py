@@ -54,7 +54,7 @@ class _Part:
         self.total: Final = total
         self.is_kept = True
         self.until_s = float("inf")
-        """When its lifetime ends."""
+        """When its lifetime ends, and it is let go unless it is a reply that somebody waits for."""
         self.size = 0
         self.pieces = bytearray()
         self.reader: Arriving | None = None
@@ -183,7 +183,8 @@ class Reassembly:
                 raise InvalidPacket("no room for what comes in chunks")
 
     def look(self, now_s: float) -> int:
-        """Let go messages past their lifetime, or all if nothing more comes. Returns how many."""
+        """Let go messages past their lifetime, replies that nobody waits for any more, or all if
+        nothing more comes. Returns how many."""
         if now_s - self._fed_s > PAUSE_MAX_S:
             return self.let_go()
         if now_s < self._next_end_s:

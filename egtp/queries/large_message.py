@@ -156,9 +156,10 @@ class Arriving:
 
     @property
     def left_s(self) -> float:
-        """What was left of its lifetime when it began to leave; infinite for a reply."""
+        """What was left of its lifetime when it began to leave. A reply has none: it is kept for as
+        long as somebody waits for it, who may give up at any moment."""
         if isinstance(self.message, Reply):
-            return float("inf")
+            return 0.0
         return (self.message.lifetime_ms - int.from_bytes(self._age, "big")) / 1000
 
     def refuse(self) -> None:

@@ -181,6 +181,24 @@ def test_a_reply_that_somebody_waits_for_stays_and_another_goes() -> None:
     assert arrived.refused
 
 
+def test_a_reply_is_let_go_once_nobody_waits_for_it_however_it_goes_on() -> None:
+    """A peer could have a node hold 32 MiB on each path for as long as it liked, by a byte every
+    half a minute, for one query whose hard timeout was long over."""
+    node = Node()
+    peer = Peer(node, 1)
+    peer.begin(1, Reply(bytes(16), bytes(32), 0, bytes(100 * KIB)))
+    for _ in range(9):
+        peer.send(1, KIB)
+        node.later(PAUSE_MAX_S / 2)
+    assert not node.counters
+    peer.awaited = False
+    peer.send(1, KIB)
+    assert peer.reassembly
+    node.later(1.0)
+    assert not peer.reassembly
+    assert node.counters == {TOO_OLD: 1}
+
+
 def test_what_cannot_be_read_in_pieces_and_was_let_go_ends_its_path() -> None:
     node = Node()
     peer = Peer(node, 1)
