@@ -154,7 +154,10 @@ class Upkeep:
             if not (is_wanted or path.silence.is_asked):
                 continue
             allowed_s = self._config.silent_path_s
-            match path.silence.look(now, path.heard_s, allowed_s, is_wanted=is_wanted):
+            verdict = path.silence.look(now, path.heard_s, allowed_s, is_wanted=is_wanted)
+            if verdict is Verdict.DOUBT and isinstance(path.strategy, RelayStrat):
+                peer.is_silent_through(path.strategy.relay_id, now)
+            match verdict:
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()
                 case Verdict.DOUBT if is_relays or (waited_for and path in (direct, best)):

@@ -28,6 +28,10 @@ SHORT_LIVES_MAX: Final = 3
 """So many paths in a row may end sooner than that; then the next one is made after a second, and
 the pause doubles each time."""
 REST_MAX_S: Final = 10.0
+SILENT_RELAYS_MAX: Final = 8
+"""As many as a record may name."""
+SILENT_S: Final = 600.0
+"""How long other relays are preferred to one through which a peer fell silent."""
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
@@ -143,6 +147,7 @@ class Peer:
     __slots__ = (
         "_contact",
         "_former",
+        "_silent",
         "attempts",
         "away_until_s",
         "direct",
@@ -180,8 +185,7 @@ class Peer:
         """Whether somebody here wants, or has wanted, to reach it; if not, it is a stranger. Set by
         the book."""
         self.record: SignedCommRecord | None = None
-        self.source = ""
-        self.learned_s = 0.0
+        self.source, self.learned_s = "", 0.0
         self._former: bytes | None = None
         """The incarnation whose records came before those of the present one."""
         self.runs_twice = False
@@ -189,6 +193,8 @@ class Peer:
         restart looks different: the former process never signs again."""
         self._contact: Contact | None = None
         """Made from the record when it was last asked for."""
+        # Relays through which the peer fell silent, and when, the last one last.
+        self._silent: tuple[tuple[NodeId, float], ...] = ()
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
@@ -312,6 +318,16 @@ class Peer:
                 self.relayed = path
             else:
                 self.direct = path
+
+    def is_silent_through(self, relay_id: NodeId, now_s: float) -> None:
+        """Nothing comes through a relay any more. It may be the peer that is gone; but a relay that
+        passes on handshakes and nothing else would win the race for a path again and again."""
+        others = (one for one in self._silent if one[0] != relay_id)
+        self._silent = (*others, (relay_id, now_s))[-SILENT_RELAYS_MAX:]
+
+    def silent_relays(self, now_s: float) -> tuple[NodeId, ...]:
+        """The relays through which the peer has lately fallen silent, the last one last."""
+        return tuple(relay_id for relay_id, at_s in self._silent if now_s - at_s < SILENT_S)
 
     def path_ended(self, life_s: float, now_s: float, *, had_work: bool) -> None:
         """The last path has ended. If the work on it ends one path after the other (a bug at the

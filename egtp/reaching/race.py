@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any
 
 from egtp.reaching.strategy_choice import Plan
@@ -31,22 +32,29 @@ class Race:
         plan: Callable[[Contact], Plan],
         stagger_s: float,
         found: asyncio.Future[None],
+        silent_after_s: float = inf,
     ) -> None:
         """
         :param attempt: tries a strategy; see :meth:`egtp.reaching.dialling.Dialler.attempt`.
         :param plan: which strategies of a contact to try, and in what order.
         :param found: done when there is a path, whoever opened it.
+        :param silent_after_s: how long all else is tried before relays of which little is hoped.
         """
         self._attempt = attempt
         self._plan = plan
         self._stagger_s = stagger_s
         self._found = found
+        self._silent_after_s = silent_after_s
         self._to_begin: list[CommStrat] = []
+        self._silent: tuple[CommStrat, ...] = ()
+        """Those of them that may begin only when all else has failed, or takes long."""
         self._racing: dict[asyncio.Task[Attempt | None], tuple[CommStrat, bytes]] = {}
         self._may_begin = False
         """Whether the next strategy may begin."""
         self._patient_until_s = 0.0
         """When the stagger of the last one begun is over, on the loop's clock."""
+        self._silent_from_s = 0.0
+        """When all else has taken long."""
         self._has_changed = False
         self._change: asyncio.Future[None] | None = None
         """Done when something has changed; None unless :meth:`run` waits for that."""
@@ -67,7 +75,8 @@ class Race:
         choice = self._plan(contact)
         self.attempts += [Attempt(one, why.reason, 0.0, why.detail) for one, why in choice.refused]
         racing = self._racing.values()
-        ways: tuple[CommStrat, ...] = (*choice.tcp, *choice.relays)
+        ways: tuple[CommStrat, ...] = (*choice.tcp, *choice.relays, *choice.silent)
+        self._silent = choice.silent
         self._to_begin = [way for way in ways if (way, contact.channel_key) not in racing]
         self._may_begin = True
         self._faltered.clear()
@@ -87,15 +96,13 @@ class Race:
             one.add_done_callback(self._wake)
         try:
             while not self._found.done():
-                if self._to_begin and self._may_begin:
+                if self._to_begin and self._may_begin and not self._has_to_wait:
                     self._begin(self._to_begin.pop(0))
                 elif not (self._to_begin or self._racing):
                     self._faltered.set()
                     if all(one.done() for one in scouts):
                         break
-                # The end of a stagger matters only to the next strategy and to a waiting scout.
-                is_timed = self._to_begin or (scouts and not self._faltered.is_set())
-                await self._wait(self._patient_until_s if is_timed else None)
+                await self._wait(self._next_s(has_scout=bool(scouts)))
                 self._collect()
         finally:
             self._found.remove_done_callback(self._wake)
@@ -107,13 +114,28 @@ class Race:
             if tasks:
                 await asyncio.gather(*tasks, return_exceptions=True)
 
+    @property
+    def _has_to_wait(self) -> bool:
+        """Whether the next is a relay of which little is hoped, and there is hope in others."""
+        is_late = asyncio.get_running_loop().time() >= self._silent_from_s
+        return bool(self._racing) and self._to_begin[0] in self._silent and not is_late
+
+    def _next_s(self, *, has_scout: bool) -> float | None:
+        """When to go on even if nothing happens: the end of a stagger matters to the next strategy
+        and to a waiting scout."""
+        if (self._to_begin and not self._may_begin) or (has_scout and not self._faltered.is_set()):
+            return self._patient_until_s
+        return self._silent_from_s if self._to_begin else None
+
     def _begin(self, strategy: CommStrat) -> None:
         assert self.contact is not None  # noqa: S101 - the strategy is one of its own
         task = asyncio.ensure_future(self._attempt(strategy, self.contact))
         task.add_done_callback(self._wake)
         self._racing[task] = strategy, self.contact.channel_key
         self._may_begin = False
-        self._patient_until_s = asyncio.get_running_loop().time() + self._stagger_s
+        now_s = asyncio.get_running_loop().time()
+        self._patient_until_s = now_s + self._stagger_s
+        self._silent_from_s = now_s + self._silent_after_s
 
     def _wake(self, _: asyncio.Future[Any] | None = None) -> None:
         self._has_changed = True

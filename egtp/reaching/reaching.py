@@ -85,9 +85,10 @@ class Reacher:
             )
         race = Race(
             self._dialler.attempt,
-            lambda contact: self._plan(contact, with_relays=with_relays),
+            lambda contact: self._plan(peer, contact, with_relays=with_relays),
             self._config.stagger_s,
             found,
+            self._config.relay_timeout_s,
         )
         for _ in range(self._config.lookups_max):
             known = self._contact(peer)
@@ -122,12 +123,12 @@ class Reacher:
     def may_dial(self, peer: Peer) -> bool:
         """Whether an address of the peer is known that may be dialled now."""
         contact = self._contact(peer)
-        return contact is not None and bool(self._plan(contact, with_relays=False).tcp)
+        return contact is not None and bool(self._plan(peer, contact, with_relays=False).tcp)
 
     def _contact(self, peer: Peer) -> Contact | None:
         return peer.contact(self._host.unix_time())
 
-    def _plan(self, contact: Contact, *, with_relays: bool) -> Plan:
+    def _plan(self, peer: Peer, contact: Contact, *, with_relays: bool) -> Plan:
         return plan(
             contact,
             self._dialler.backoff,
@@ -136,6 +137,7 @@ class Reacher:
             interfaces=self._host.near,
             now_s=self._host.now(),
             with_relays=with_relays,
+            silent_relays=peer.silent_relays(self._host.now()),
         )
 
     async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:

@@ -65,6 +65,8 @@ class Plan:
     relays: tuple[RelayStrat, ...]
     """Tried after the addresses, in the order of the record."""
     refused: tuple[tuple[CommStrat, Cause], ...]
+    silent: tuple[RelayStrat, ...] = ()
+    """Relays through which the peer fell silent: tried when all else has failed or takes long."""
 
 
 def plan(
@@ -76,8 +78,10 @@ def plan(
     now_s: float,
     interfaces: tuple[Interface, ...] = (),
     with_relays: bool = True,
+    silent_relays: tuple[NodeId, ...] = (),
 ) -> Plan:
-    """How to reach the peer of ``contact``, from a machine with these interfaces."""
+    """How to reach the peer of ``contact``, from a machine with these interfaces. It has fallen
+    silent through ``silent_relays``, the last one last."""
     allowed: list[TCPStrat] = []
     refused: list[tuple[CommStrat, Cause]] = []
     # An address named twice is tried once, lest a record make each dialler hit it many times.
@@ -101,7 +105,12 @@ def plan(
             refused.append((relay, Cause(AttemptReason.RELAY_IS_AN_END)))
         else:
             relays.append(relay)
-    return Plan(tuple(_in_turns(allowed)), tuple(relays), tuple(refused))
+    silent = [one for relay_id in silent_relays for one in relays if one.relay_id == relay_id]
+    if len(silent) == len(relays):
+        # One has to be first: that of which this has been known for longest.
+        silent = silent[1:]
+    heard = tuple(one for one in relays if one not in silent)
+    return Plan(tuple(_in_turns(allowed)), heard, tuple(refused), tuple(silent))
 
 
 def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:

@@ -19,6 +19,7 @@ from simulations.virtual import Network, simulate
 from tests.lab import LATENCY_S, Lab, in_lab
 
 STAGGER_S = 0.25
+SILENT_AFTER_S = 3.0
 
 
 def tcp(number: int) -> TCPStrat:
@@ -30,7 +31,8 @@ def contact(sequence: int, *numbers: int, key: bytes = bytes(32)) -> Contact:
 
 
 class Track:
-    """Attempts take as long as the test says, fail, and are logged."""
+    """Attempts take as long as the test says, fail, and are logged. Of numbers from 8 on, little is
+    hoped; 0 is refused."""
 
     def __init__(self, lasts_s: dict[int, float]) -> None:
         self.lasts_s = lasts_s
@@ -38,13 +40,15 @@ class Track:
         """When, which strategy, and of the record of which sequence."""
         self.given_up: list[int] = []
         self.found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.race = Race(self.attempt, self.plan, STAGGER_S, self.found)
+        self.race = Race(self.attempt, self.plan, STAGGER_S, self.found, SILENT_AFTER_S)
 
     def plan(self, contact: Contact) -> Plan:
         refused = tuple(
             (one, Cause(AttemptReason.FAILED_BEFORE)) for one in contact.tcp if one == tcp(0)
         )
-        return Plan(tuple(one for one in contact.tcp if one != tcp(0)), (), refused)
+        silent: Any = tuple(one for one in contact.tcp if one.address.ip[3] >= 8)
+        ways = tuple(one for one in contact.tcp if one != tcp(0) and one not in silent)
+        return Plan(ways, (), refused, silent)
 
     async def attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
         assert isinstance(strategy, TCPStrat)
@@ -181,6 +185,44 @@ def test_a_contact_falters_when_it_is_passed_over_has_failed_or_had_its_stagger(
 
         await track.run(scout())
         assert faltered_s == pytest.approx(after_s)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("lasts_s", "begun"),
+    [
+        pytest.param({1: 1.0, 2: 0.1}, [(0, 1), (0.25, 2), (1.0, 8)], id="all else has failed"),
+        pytest.param({1: 0.1, 2: 9.0}, [(0, 1), (0.1, 2), (3.1, 8)], id="another takes long"),
+        pytest.param({1: 9.0, 2: 0.1}, [(0, 1), (0.25, 2), (3.25, 8)], id="the first takes long"),
+    ],
+)
+def test_of_which_little_is_hoped_begins_when_all_else_has_failed_or_takes_long(
+    lasts_s: dict[int, float], begun: list[tuple[float, int]]
+) -> None:
+    async def story(_: Network) -> None:
+        track = Track({8: 0.5, **lasts_s})
+        track.race.join(contact(1, 1, 2, 8))
+        await track.run()
+        assert [(when, one) for when, one, _ in track.begun] == begun
+
+    play(story)
+
+
+def test_while_of_the_next_little_is_hoped_a_scout_learns_that_the_others_falter() -> None:
+    async def story(_: Network) -> None:
+        track = Track({1: 9.0, 8: 9.0})
+        faltered_s = -1.0
+
+        async def scout() -> None:
+            nonlocal faltered_s
+            await track.race.faltered()
+            faltered_s = asyncio.get_running_loop().time() - track.began_s
+
+        track.race.join(contact(1, 1, 8))
+        await track.run(scout())
+        assert faltered_s == pytest.approx(STAGGER_S)
+        assert [(when, one) for when, one, _ in track.begun] == [(0, 1), (3.0, 8)]
 
     play(story)
 

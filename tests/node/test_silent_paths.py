@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,10 @@ from egtp import (
     NodeConfig,
     NodeId,
 )
+from egtp.channel.packet import INITIATION, RESPONSE
 from egtp.engine.upkeep import ALL_AGAIN_S
 from egtp.events import Dialling, Event, Observer, PathLost, PathOpened
+from egtp.relay.wire import Relay
 from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
 from tests.lab import Lab, in_lab
 
@@ -375,6 +378,35 @@ def test_another_relay_leads_past_one_that_has_gone_silent(moves: bool) -> None:
             assert lab.now_s - began < SILENT_S / 8 + 2.5
         assert asker.counters["path given up: silent"] == 0
         assert str(used.node_id) not in str(asker.why(hidden.node_id).paths)
+
+    in_lab(Lab, story)
+
+
+def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_the_other() -> None:
+    """It won the race for a path each time that the path before had fallen silent."""
+
+    async def story(lab: Lab) -> None:
+        relays = [await lab.node(relay_server=True) for _ in range(2)]
+        peer = await lab.hidden(*relays)
+        assert peer.record is not None
+        first = peer.record.relays[0].relay_id
+        liar, honest = sorted(relays, key=lambda relay: relay.node_id != first)
+        only_handshakes(liar)
+        lab.hosts[honest].degrade(Link(latency=0.2))
+        asker = await lab.asker(peer)
+        began_s = lab.now_s
+        assert await lab.query(asker, peer.node_id) == b"x"
+        assert lab.now_s - began_s < 10
+
+    def only_handshakes(liar: Node) -> None:
+        server: Any = liar.relay_server
+        passes_on = server.relay
+
+        def relay(sender: NodeId, body: bytes, age_ms: int) -> None:
+            if Relay.decode(body).packet[0] in (INITIATION, RESPONSE):
+                passes_on(sender, body, age_ms)
+
+        server.relay = relay
 
     in_lab(Lab, story)
 

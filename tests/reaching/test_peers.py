@@ -15,13 +15,22 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from egtp.paths.outbox import Outbox
 from egtp.paths.path import Path
 from egtp.queries.outgoing import Outgoing
-from egtp.reaching.peer import CROSSED_S, Peer, Search, outlasting, preferred
+from egtp.reaching.peer import (
+    CROSSED_S,
+    SILENT_RELAYS_MAX,
+    SILENT_S,
+    Peer,
+    Search,
+    outlasting,
+    preferred,
+)
 from egtp.reaching.peers import LOOKS, PeerBook
 from egtp.values.comm_record import CommRecord, SignedCommRecord
 from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity, NodeId
 
+RELAYS = [NodeId(bytes([number]) * 20) for number in range(100, 120)]
 ONE = NodeId(bytes([1]) * 20)
 TWO = NodeId(bytes([2]) * 20)
 DELAY_S_MAX = 0.5
@@ -651,3 +660,14 @@ def test_a_path_that_lasted_or_that_nobody_needed_any_more_leads_to_no_pause() -
 def test_what_is_kept_of_a_peer_has_no_dictionary() -> None:
     """With this many attributes, it would take 1.3 KiB for each of thousands."""
     assert not hasattr(Peer(TWO), "__dict__")
+
+
+def test_of_the_relays_that_fell_silent_the_last_few_are_known_for_a_while() -> None:
+    peer = Peer(ONE)
+    for second, relay in enumerate(RELAYS):
+        peer.is_silent_through(relay, float(second))
+    assert peer.silent_relays(20.0) == tuple(RELAYS[-SILENT_RELAYS_MAX:])
+    peer.is_silent_through(RELAYS[-2], 30.0)
+    assert peer.silent_relays(30.0)[-2:] == (RELAYS[-1], RELAYS[-2])
+    assert peer.silent_relays(SILENT_S + 25.0) == (RELAYS[-2],)
+    assert peer.silent_relays(SILENT_S + 30.0) == ()

@@ -243,6 +243,30 @@ def test_neither_end_is_its_own_relay() -> None:
     assert [strategy for strategy, _ in made.refused] == [own, theirs]
 
 
+@pytest.mark.parametrize(
+    ("fell_silent", "relays", "silent"),
+    [
+        ((), (1, 2, 3), ()),
+        ((2,), (1, 3), (2,)),
+        ((3, 1), (2,), (3, 1)),
+        ((3, 1, 2), (3,), (1, 2)),
+        ((9,), (1, 2, 3), ()),
+    ],
+)
+def test_relays_through_which_a_peer_fell_silent_come_last_but_one_is_always_first(
+    fell_silent: tuple[int, ...], relays: tuple[int, ...], silent: tuple[int, ...]
+) -> None:
+    made = plan(
+        contact([four(1)], tuple(map(relay, (1, 2, 3)))),
+        Backoff(),
+        me=ME,
+        private_addresses=False,
+        now_s=100.0,
+        silent_relays=tuple(relay(number).relay_id for number in fell_silent),
+    )
+    assert (made.relays, made.silent) == (tuple(map(relay, relays)), tuple(map(relay, silent)))
+
+
 def test_a_search_for_a_direct_path_plans_no_relays() -> None:
     made = plan(
         contact([four(1)], (relay(1),)),
