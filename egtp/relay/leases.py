@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
+from heapq import heapify, heappop, heappush
 from typing import Final, NamedTuple
 
 from egtp.errors import InvalidConfig
@@ -21,6 +22,7 @@ from egtp.values.settings import check_settings
 
 __all__ = ["Held", "Leases", "RelayLimits"]
 
+ENDS_SPARE: Final = 64
 MAY_BE_ZERO: Final = frozenset({
     "mailbox_packets_max", "mailbox_bytes_max", "mailbox_sender_packets_max",
     "mailboxes_bytes_max", "sender_bytes_max", "mailbox_s_max",
@@ -92,8 +94,9 @@ class Leases:
         """Strangers without a connection, those away for longest first."""
         self._filled: defaultdict[int, dict[_Lease, None]] = defaultdict(dict)
         """Mailboxes that hold something, by the bit length of their size."""
-        self._none_ends_before_s = float("inf")
-        """No lease ends earlier, so looking through all of them before would be in vain."""
+        self._ends: list[tuple[float, NodeId]] = []
+        """A heap of when leases end, or would have if they had not been renewed since: whoever asks
+        for a place must not cost a look at all leases."""
         whole = limits.mailboxes_bytes_max
         self._by_sender = Shares(
             whole, strangers_max=strangers_part(whole), peer_max=limits.sender_bytes_max
@@ -140,7 +143,10 @@ class Leases:
             lease.stranger = True
             self._strangers += 1
         lease.until_s = now_s + granted_s
-        self._none_ends_before_s = min(self._none_ends_before_s, lease.until_s)
+        heappush(self._ends, (lease.until_s, recipient))
+        if len(self._ends) > 2 * len(self._leases) + ENDS_SPARE:
+            self._ends = [(lease.until_s, one) for one, lease in self._leases.items()]
+            heapify(self._ends)
         self._away.pop(recipient, None)
         if lease.stranger and not is_here:
             self._away[recipient] = None
@@ -149,8 +155,7 @@ class Leases:
     def _has_room(self, now_s: float, *, stranger: bool) -> bool:
         if not self._is_full(stranger):
             return True
-        if now_s >= self._none_ends_before_s:
-            self.expire(now_s)
+        self._end_those_past(now_s)
         if self._is_full(stranger) and self._away:
             self.end(next(iter(self._away)))
         return not self._is_full(stranger)
@@ -267,13 +272,16 @@ class Leases:
 
     def expire(self, now_s: float) -> None:
         """Forget leases that were not renewed, and packets whose lifetime is over."""
-        for recipient, lease in list(self._leases.items()):
-            if now_s >= lease.until_s:
+        self._end_those_past(now_s)
+        for lease in self._leases.values():
+            self._drop_old(lease, now_s)
+
+    def _end_those_past(self, now_s: float) -> None:
+        while self._ends and self._ends[0][0] <= now_s:
+            _, recipient = heappop(self._ends)
+            lease = self._leases.get(recipient)
+            if lease is not None and lease.until_s <= now_s:
                 self.end(recipient)
-            else:
-                self._drop_old(lease, now_s)
-        ends = (lease.until_s for lease in self._leases.values())
-        self._none_ends_before_s = min(ends, default=float("inf"))
 
     def _drop_old(self, lease: _Lease, now_s: float) -> None:
         # Lifetimes differ, so the oldest packet is not always the first to expire.

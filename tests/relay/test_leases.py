@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import count
+from typing import Any, NoReturn
 
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from egtp.relay.leases import Held, Leases, RelayLimits
+from egtp.relay.leases import ENDS_SPARE, Held, Leases, RelayLimits
 from egtp.values.identity import NodeId
 
 PEERS = [NodeId(bytes([number]) * 20) for number in range(13)]
@@ -586,3 +588,38 @@ def test_mailboxes_are_found_by_their_size_without_looking_through_all() -> None
     for peer_id in PEERS:
         leases.end(peer_id)
     assert leases._fullest() is None
+
+
+class Unseen(dict[NodeId, Any]):
+    """Leases that nobody may look through."""
+
+    def __iter__(self) -> Iterator[NodeId]:
+        raise AssertionError("a look at all leases")
+
+    def items(self) -> NoReturn:
+        raise AssertionError("a look at all leases")
+
+
+def test_whoever_asks_a_full_relay_for_a_place_costs_no_look_at_all_leases() -> None:
+    """Each lease that had ended made the next newcomer look through all of them, which took 3 ms:
+    strangers with leases of a second could keep a relay busy with nothing else."""
+    leases = Leases(LIMITS)
+    for second, peer_id in enumerate(PEERS[: LIMITS.leases_max]):
+        grant(leases, peer_id, 10, float(second))
+    leases._leases = Unseen(leases._leases)
+    newcomers = PEERS[LIMITS.leases_max :]
+    assert not grant(leases, newcomers[0], 10, 9.9)
+    for second, peer_id in enumerate(newcomers):
+        assert grant(leases, peer_id, 10, 10.0 + second)
+        assert not leases.has(PEERS[second], 10.0 + second)
+    assert len(leases) == LIMITS.leases_max
+
+
+def test_leases_that_are_renewed_all_the_time_take_no_more_memory() -> None:
+    leases = Leases(LIMITS)
+    for second in range(1000):
+        assert grant(leases, PEERS[second % 2], 10, float(second))
+    assert len(leases._ends) <= 2 * len(leases) + ENDS_SPARE
+    leases.expire(1008.0)
+    assert not leases.has(PEERS[0], 1008.0)
+    assert leases.has(PEERS[1], 1008.0)
