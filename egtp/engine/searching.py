@@ -131,6 +131,7 @@ class Searching:
     def network_changed(self) -> None:
         """Search at the next look for every peer that something waits for."""
         for peer in self._book.all():
+            peer.network_changed()
             if peer.waiting:
                 peer.failed_searches, peer.seek_again_s = 0, self._host.now()
                 peer.short_lives, peer.rests_until_s = 0, -math.inf

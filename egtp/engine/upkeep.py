@@ -155,8 +155,8 @@ class Upkeep:
                 continue
             allowed_s = self._config.silent_path_s
             verdict = path.silence.look(now, path.heard_s, allowed_s, is_wanted=is_wanted)
-            if verdict is Verdict.DOUBT and isinstance(path.strategy, RelayStrat):
-                peer.is_silent_through(path.strategy.relay_id, now)
+            if verdict is Verdict.DOUBT:
+                peer.fell_silent(path, now)
             match verdict:
                 case Verdict.ASK:
                     path.ask_for_sign_of_life()

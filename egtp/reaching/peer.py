@@ -14,6 +14,7 @@ from egtp.limits.throttle import TokenBucket
 from egtp.paths.path import Path
 from egtp.queries.early import Early
 from egtp.queries.outgoing import Outgoing
+from egtp.reaching.strategy_choice import Way, way_of
 from egtp.values.attempts import Attempt
 from egtp.values.comm_record import SignedCommRecord, supersedes
 from egtp.values.contact import Contact
@@ -28,10 +29,10 @@ SHORT_LIVES_MAX: Final = 3
 """So many paths in a row may end sooner than that; then the next one is made after a second, and
 the pause doubles each time."""
 REST_MAX_S: Final = 10.0
-SILENT_RELAYS_MAX: Final = 8
-"""As many as a record may name."""
-SILENT_S: Final = 600.0
-"""How long other relays are preferred to one through which a peer fell silent."""
+DEAD_ENDS_MAX: Final = 8
+"""As many ways as a record may name."""
+DEAD_END_KEPT_S: Final = 600.0
+"""How long other ways are preferred to one that led nowhere."""
 
 
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
@@ -146,8 +147,8 @@ class Peer:
     # Thousands are remembered; of so many attributes, a dictionary takes 1.3 KiB more.
     __slots__ = (
         "_contact",
+        "_dead_ends",
         "_former",
-        "_silent",
         "attempts",
         "away_until_s",
         "direct",
@@ -193,8 +194,8 @@ class Peer:
         restart looks different: the former process never signs again."""
         self._contact: Contact | None = None
         """Made from the record when it was last asked for."""
-        # Relays through which the peer fell silent, and when, the last one last.
-        self._silent: tuple[tuple[NodeId, float], ...] = ()
+        # Ways that led nowhere, and when that was last noticed, the last one last.
+        self._dead_ends: tuple[tuple[Way, float], ...] = ()
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
@@ -319,15 +320,22 @@ class Peer:
             else:
                 self.direct = path
 
-    def is_silent_through(self, relay_id: NodeId, now_s: float) -> None:
-        """Nothing comes through a relay any more. It may be the peer that is gone; but a relay that
-        passes on handshakes and nothing else would win the race for a path again and again."""
-        others = (one for one in self._silent if one[0] != relay_id)
-        self._silent = (*others, (relay_id, now_s))[-SILENT_RELAYS_MAX:]
+    def fell_silent(self, path: Path, now_s: float) -> None:
+        """The peer is silent on a path. If nothing but a handshake has come by it, it may be a dead
+        end: a relay that lies, or a line that takes no packets of full size. That would win the
+        race for a path again and again."""
+        if path.dialled and path.heard_s <= path.session.started_s:
+            way = way_of(path.strategy)
+            others = (one for one in self._dead_ends if one[0] != way)
+            self._dead_ends = (*others, (way, now_s))[-DEAD_ENDS_MAX:]
 
-    def silent_relays(self, now_s: float) -> tuple[NodeId, ...]:
-        """The relays through which the peer has lately fallen silent, the last one last."""
-        return tuple(relay_id for relay_id, at_s in self._silent if now_s - at_s < SILENT_S)
+    def network_changed(self) -> None:
+        """This machine is on another network, or back on one: what led nowhere may lead there."""
+        self._dead_ends = ()
+
+    def dead_ends(self, now_s: float) -> tuple[Way, ...]:
+        """The ways that have lately led nowhere, the last one last."""
+        return tuple(way for way, at_s in self._dead_ends if now_s - at_s < DEAD_END_KEPT_S)
 
     def path_ended(self, life_s: float, now_s: float, *, had_work: bool) -> None:
         """The last path has ended. If the work on it ends one path after the other (a bug at the

@@ -32,28 +32,28 @@ class Race:
         plan: Callable[[Contact], Plan],
         stagger_s: float,
         found: asyncio.Future[None],
-        silent_after_s: float = inf,
+        dead_ends_after_s: float = inf,
     ) -> None:
         """
         :param attempt: tries a strategy; see :meth:`egtp.reaching.dialling.Dialler.attempt`.
         :param plan: which strategies of a contact to try, and in what order.
         :param found: done when there is a path, whoever opened it.
-        :param silent_after_s: how long all else is tried before relays of which little is hoped.
+        :param dead_ends_after_s: how long all else is tried before ways that lately led nowhere.
         """
         self._attempt = attempt
         self._plan = plan
         self._stagger_s = stagger_s
         self._found = found
-        self._silent_after_s = silent_after_s
+        self._dead_ends_after_s = dead_ends_after_s
         self._to_begin: list[CommStrat] = []
-        self._silent: tuple[CommStrat, ...] = ()
+        self._dead_ends: tuple[CommStrat, ...] = ()
         """Those of them that may begin only when all else has failed, or takes long."""
         self._racing: dict[asyncio.Task[Attempt | None], tuple[CommStrat, bytes]] = {}
         self._may_begin = False
         """Whether the next strategy may begin."""
         self._patient_until_s = 0.0
         """When the stagger of the last one begun is over, on the loop's clock."""
-        self._silent_from_s = 0.0
+        self._dead_ends_from_s = 0.0
         """When all else has taken long."""
         self._has_changed = False
         self._change: asyncio.Future[None] | None = None
@@ -75,8 +75,8 @@ class Race:
         choice = self._plan(contact)
         self.attempts += [Attempt(one, why.reason, 0.0, why.detail) for one, why in choice.refused]
         racing = self._racing.values()
-        ways: tuple[CommStrat, ...] = (*choice.tcp, *choice.relays, *choice.silent)
-        self._silent = choice.silent
+        ways: tuple[CommStrat, ...] = (*choice.tcp, *choice.relays, *choice.dead_ends)
+        self._dead_ends = choice.dead_ends
         self._to_begin = [way for way in ways if (way, contact.channel_key) not in racing]
         self._may_begin = True
         self._faltered.clear()
@@ -116,16 +116,16 @@ class Race:
 
     @property
     def _has_to_wait(self) -> bool:
-        """Whether the next is a relay of which little is hoped, and there is hope in others."""
-        is_late = asyncio.get_running_loop().time() >= self._silent_from_s
-        return bool(self._racing) and self._to_begin[0] in self._silent and not is_late
+        """Whether the next lately led nowhere, and something else is under way."""
+        is_late = asyncio.get_running_loop().time() >= self._dead_ends_from_s
+        return bool(self._racing) and self._to_begin[0] in self._dead_ends and not is_late
 
     def _next_s(self, *, has_scout: bool) -> float | None:
         """When to go on even if nothing happens: the end of a stagger matters to the next strategy
         and to a waiting scout."""
         if (self._to_begin and not self._may_begin) or (has_scout and not self._faltered.is_set()):
             return self._patient_until_s
-        return self._silent_from_s if self._to_begin else None
+        return self._dead_ends_from_s if self._to_begin else None
 
     def _begin(self, strategy: CommStrat) -> None:
         assert self.contact is not None  # noqa: S101 - the strategy is one of its own
@@ -135,7 +135,7 @@ class Race:
         self._may_begin = False
         now_s = asyncio.get_running_loop().time()
         self._patient_until_s = now_s + self._stagger_s
-        self._silent_from_s = now_s + self._silent_after_s
+        self._dead_ends_from_s = now_s + self._dead_ends_after_s
 
     def _wake(self, _: asyncio.Future[Any] | None = None) -> None:
         self._has_changed = True

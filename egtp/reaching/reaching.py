@@ -137,7 +137,7 @@ class Reacher:
             interfaces=self._host.near,
             now_s=self._host.now(),
             with_relays=with_relays,
-            silent_relays=peer.silent_relays(self._host.now()),
+            dead_ends=peer.dead_ends(self._host.now()),
         )
 
     async def _look_up(self, lookups: SharedLookups, peer: Peer, race: Race) -> None:

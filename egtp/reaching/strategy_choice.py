@@ -6,7 +6,7 @@ Back-off is per address, not per peer: one bad address says nothing about the ne
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 from egtp.reaching.address_policy import Interface, why_not_dial
 from egtp.values.attempts import AttemptReason, Cause
@@ -14,12 +14,15 @@ from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 
-__all__ = ["Backoff", "Plan", "plan"]
+__all__ = ["Backoff", "Plan", "Way", "plan", "way_of"]
 
 BACKOFF_FIRST_S: Final = 0.5
 BACKOFF_MAX_S: Final = 10.0
 """Long enough to spare a dead address, short enough to notice soon that a peer is back."""
 BACKOFF_ADDRESSES_MAX: Final = 4096
+
+Way: TypeAlias = Address | NodeId
+"""An address, or a relay."""
 
 
 class Backoff:
@@ -65,8 +68,8 @@ class Plan:
     relays: tuple[RelayStrat, ...]
     """Tried after the addresses, in the order of the record."""
     refused: tuple[tuple[CommStrat, Cause], ...]
-    silent: tuple[RelayStrat, ...] = ()
-    """Relays through which the peer fell silent: tried when all else has failed or takes long."""
+    dead_ends: tuple[CommStrat, ...] = ()
+    """Ways that lately led nowhere: tried when all else has failed or takes long."""
 
 
 def plan(
@@ -78,10 +81,10 @@ def plan(
     now_s: float,
     interfaces: tuple[Interface, ...] = (),
     with_relays: bool = True,
-    silent_relays: tuple[NodeId, ...] = (),
+    dead_ends: tuple[Way, ...] = (),
 ) -> Plan:
-    """How to reach the peer of ``contact``, from a machine with these interfaces. It has fallen
-    silent through ``silent_relays``, the last one last."""
+    """How to reach the peer of ``contact``, from a machine with these interfaces. ``dead_ends`` are
+    ways that led nowhere, the last one last."""
     allowed: list[TCPStrat] = []
     refused: list[tuple[CommStrat, Cause]] = []
     # An address named twice is tried once, lest a record make each dialler hit it many times.
@@ -100,17 +103,28 @@ def plan(
         else:
             allowed.append(strategy)
     relays: list[RelayStrat] = []
-    for relay in {r.relay_id: r for r in contact.relays}.values() if with_relays else ():
+    for relay in {r.relay_id: r for r in contact.relays}.values():
         if relay.relay_id in (me, contact.peer_id):
             refused.append((relay, Cause(AttemptReason.RELAY_IS_AN_END)))
         else:
             relays.append(relay)
-    silent = [one for relay_id in silent_relays for one in relays if one.relay_id == relay_id]
-    if len(silent) == len(relays):
+    every: tuple[CommStrat, ...] = (*allowed, *relays)
+    ways = {way_of(strategy): strategy for strategy in every}
+    last = [ways[way] for way in dead_ends if way in ways]
+    if len(last) == len(ways):
         # One has to be first: that of which this has been known for longest.
-        silent = silent[1:]
-    heard = tuple(one for one in relays if one not in silent)
-    return Plan(tuple(_in_turns(allowed)), heard, tuple(refused), tuple(silent))
+        last = last[1:]
+    return Plan(
+        tuple(_in_turns([one for one in allowed if one not in last])),
+        tuple(one for one in relays if with_relays and one not in last),
+        tuple(refused),
+        tuple(one for one in last if with_relays or not one.relayed),
+    )
+
+
+def way_of(strategy: CommStrat) -> Way:
+    """What stays the same of a strategy from one record to the next."""
+    return strategy.relay_id if isinstance(strategy, RelayStrat) else strategy.address
 
 
 def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:

@@ -19,7 +19,7 @@ from simulations.virtual import Network, simulate
 from tests.lab import LATENCY_S, Lab, in_lab
 
 STAGGER_S = 0.25
-SILENT_AFTER_S = 3.0
+DEAD_ENDS_AFTER_S = 3.0
 
 
 def tcp(number: int) -> TCPStrat:
@@ -40,15 +40,15 @@ class Track:
         """When, which strategy, and of the record of which sequence."""
         self.given_up: list[int] = []
         self.found: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.race = Race(self.attempt, self.plan, STAGGER_S, self.found, SILENT_AFTER_S)
+        self.race = Race(self.attempt, self.plan, STAGGER_S, self.found, DEAD_ENDS_AFTER_S)
 
     def plan(self, contact: Contact) -> Plan:
         refused = tuple(
             (one, Cause(AttemptReason.FAILED_BEFORE)) for one in contact.tcp if one == tcp(0)
         )
-        silent: Any = tuple(one for one in contact.tcp if one.address.ip[3] >= 8)
-        ways = tuple(one for one in contact.tcp if one != tcp(0) and one not in silent)
-        return Plan(ways, (), refused, silent)
+        dead_ends = tuple(one for one in contact.tcp if one.address.ip[3] >= 8)
+        ways = tuple(one for one in contact.tcp if one != tcp(0) and one not in dead_ends)
+        return Plan(ways, (), refused, dead_ends)
 
     async def attempt(self, strategy: CommStrat, contact: Contact) -> Attempt | None:
         assert isinstance(strategy, TCPStrat)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from discovery import StaticDiscovery
 from egtp import (
     AttemptReason,
     Environment,
@@ -16,6 +17,7 @@ from egtp import (
     HardTimeout,
     Identity,
     Incoming,
+    Introduction,
     MemoryLookup,
     Node,
     NodeConfig,
@@ -25,6 +27,7 @@ from egtp.channel.packet import INITIATION, RESPONSE
 from egtp.engine.upkeep import ALL_AGAIN_S
 from egtp.events import Dialling, Event, Observer, PathLost, PathOpened
 from egtp.relay.wire import Relay
+from egtp.tcp.connection import TCPConnection
 from simulations.virtual import Fixed, Host, Link, Nat, NatKind, Network, run_in, simulate
 from tests.lab import Lab, in_lab
 
@@ -407,6 +410,44 @@ def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_
                 passes_on(sender, body, age_ms)
 
         server.relay = relay
+
+    in_lab(Lab, story)
+
+
+def test_a_line_that_takes_no_packets_of_full_size_keeps_nobody_from_the_relay() -> None:
+    """As when routers do not say that a packet is too large: handshakes pass, since they are small;
+    but the first larger packet, and all that is behind it, is lost."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        introductions = [Introduction(relay.node_id, relay.record)]
+        peer = await lab.node(discovery=StaticDiscovery(introductions))
+        while not peer.relays:
+            await asyncio.sleep(0.1)
+        lab.records[peer] = peer.record
+        asker = await lab.asker(peer)
+        assert await lab.query(asker, peer.node_id) == b"x"
+        take_no_large_packets(peer)
+        for longest_s in (10.0, 1.0):
+            began_s = lab.now_s
+            assert len(await lab.query(asker, peer.node_id, body=bytes(2000))) == 2000
+            assert lab.now_s - began_s < longest_s
+
+    def take_no_large_packets(peer: Node) -> None:
+        engine: Any = peer._engine
+        receive, stuck = engine.received, set()
+
+        def received(connection: TCPConnection, packet: bytes) -> None:
+            if len(packet) > 1280:
+                stuck.add(connection)
+            if connection not in stuck or is_a_relays(engine, connection):
+                receive(connection, packet)
+
+        engine.comms.received = received
+
+    def is_a_relays(engine: Any, connection: TCPConnection) -> bool:
+        path = engine.channels.path_of(connection.number)
+        return path is not None and engine.relaying.is_relay(path.peer_id)
 
     in_lab(Lab, story)
 

@@ -17,8 +17,8 @@ from egtp.paths.path import Path
 from egtp.queries.outgoing import Outgoing
 from egtp.reaching.peer import (
     CROSSED_S,
-    SILENT_RELAYS_MAX,
-    SILENT_S,
+    DEAD_END_KEPT_S,
+    DEAD_ENDS_MAX,
     Peer,
     Search,
     outlasting,
@@ -30,7 +30,6 @@ from egtp.values.comm_strat import Address, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity, NodeId
 
-RELAYS = [NodeId(bytes([number]) * 20) for number in range(100, 120)]
 ONE = NodeId(bytes([1]) * 20)
 TWO = NodeId(bytes([2]) * 20)
 DELAY_S_MAX = 0.5
@@ -662,12 +661,35 @@ def test_what_is_kept_of_a_peer_has_no_dictionary() -> None:
     assert not hasattr(Peer(TWO), "__dict__")
 
 
-def test_of_the_relays_that_fell_silent_the_last_few_are_known_for_a_while() -> None:
+def silent_path(number: int, *, heard_s: float = 0.0, dialled: bool = True) -> Path:
+    path: Any = fake_path(dialled=dialled)
+    path.heard_s, path.strategy = heard_s, TCPStrat(Address(bytes(4), number))
+    return cast("Path", path)
+
+
+def test_of_the_ways_that_led_nowhere_the_last_few_are_known_for_a_while() -> None:
     peer = Peer(ONE)
-    for second, relay in enumerate(RELAYS):
-        peer.is_silent_through(relay, float(second))
-    assert peer.silent_relays(20.0) == tuple(RELAYS[-SILENT_RELAYS_MAX:])
-    peer.is_silent_through(RELAYS[-2], 30.0)
-    assert peer.silent_relays(30.0)[-2:] == (RELAYS[-1], RELAYS[-2])
-    assert peer.silent_relays(SILENT_S + 25.0) == (RELAYS[-2],)
-    assert peer.silent_relays(SILENT_S + 30.0) == ()
+    ways = [Address(bytes(4), number) for number in range(1, 21)]
+    for second in range(20):
+        peer.fell_silent(silent_path(second + 1), float(second))
+    assert peer.dead_ends(20.0) == tuple(ways[-DEAD_ENDS_MAX:])
+    peer.fell_silent(silent_path(19), 30.0)
+    assert peer.dead_ends(30.0)[-2:] == (ways[19], ways[18])
+    assert peer.dead_ends(DEAD_END_KEPT_S + 25.0) == (ways[18],)
+    assert peer.dead_ends(DEAD_END_KEPT_S + 30.0) == ()
+    peer.fell_silent(silent_path(1), 1000.0)
+    peer.network_changed()
+    assert peer.dead_ends(1000.0) == ()
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(silent_path(1, heard_s=0.001), id="something has come"),
+        pytest.param(silent_path(1, dialled=False), id="the peer opened it"),
+    ],
+)
+def test_a_way_that_has_led_somewhere_is_no_dead_end(path: Path) -> None:
+    peer = Peer(ONE)
+    peer.fell_silent(path, 5.0)
+    assert peer.dead_ends(5.0) == ()

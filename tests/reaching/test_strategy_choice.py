@@ -16,10 +16,11 @@ from egtp.reaching.strategy_choice import (
     BACKOFF_MAX_S,
     Backoff,
     plan,
+    way_of,
 )
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
-from egtp.values.comm_strat import Address, RelayStrat, TCPStrat
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity, NodeId
 
@@ -39,6 +40,9 @@ def six(number: int) -> Address:
 
 def relay(number: int) -> RelayStrat:
     return RelayStrat(bytes([number]) * 32, SUITE_AESGCM, bytes(32))
+
+
+ADDRESS, ONE, TWO = TCPStrat(four(1)), relay(1), relay(2)
 
 
 def contact(tcp: list[Address], relays: tuple[RelayStrat, ...] = ()) -> Contact:
@@ -244,27 +248,44 @@ def test_neither_end_is_its_own_relay() -> None:
 
 
 @pytest.mark.parametrize(
-    ("fell_silent", "relays", "silent"),
+    ("dead_ends", "first", "last"),
     [
-        ((), (1, 2, 3), ()),
-        ((2,), (1, 3), (2,)),
-        ((3, 1), (2,), (3, 1)),
-        ((3, 1, 2), (3,), (1, 2)),
-        ((9,), (1, 2, 3), ()),
+        ([], [ADDRESS, ONE, TWO], []),
+        ([ONE], [ADDRESS, TWO], [ONE]),
+        ([TWO, ADDRESS], [ONE], [TWO, ADDRESS]),
+        ([TWO, ADDRESS, ONE], [TWO], [ADDRESS, ONE]),
+        ([relay(9)], [ADDRESS, ONE, TWO], []),
     ],
 )
-def test_relays_through_which_a_peer_fell_silent_come_last_but_one_is_always_first(
-    fell_silent: tuple[int, ...], relays: tuple[int, ...], silent: tuple[int, ...]
+def test_ways_that_led_nowhere_come_last_but_one_is_always_first(
+    dead_ends: list[CommStrat], first: list[CommStrat], last: list[CommStrat]
 ) -> None:
     made = plan(
-        contact([four(1)], tuple(map(relay, (1, 2, 3)))),
+        contact([four(1)], (ONE, TWO)),
         Backoff(),
         me=ME,
         private_addresses=False,
         now_s=100.0,
-        silent_relays=tuple(relay(number).relay_id for number in fell_silent),
+        dead_ends=tuple(map(way_of, dead_ends)),
     )
-    assert (made.relays, made.silent) == (tuple(map(relay, relays)), tuple(map(relay, silent)))
+    assert ([*made.tcp, *made.relays], list(made.dead_ends)) == (first, last)
+
+
+@pytest.mark.parametrize(("relays", "is_tried"), [((), True), ((ONE,), False)])
+def test_an_address_that_led_nowhere_is_no_direct_way_if_there_is_a_relay(
+    relays: tuple[RelayStrat, ...], *, is_tried: bool
+) -> None:
+    made = plan(
+        contact([four(1)], relays),
+        Backoff(),
+        me=ME,
+        private_addresses=False,
+        now_s=100.0,
+        with_relays=False,
+        dead_ends=(way_of(ADDRESS),),
+    )
+    assert (made.tcp, made.dead_ends) == (((ADDRESS,), ()) if is_tried else ((), (ADDRESS,)))
+    assert made.relays == ()
 
 
 def test_a_search_for_a_direct_path_plans_no_relays() -> None:
