@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from math import inf
 from typing import Final, Protocol
 
 from egtp.errors import (
@@ -23,10 +24,11 @@ from egtp.errors import (
     Refusal,
 )
 from egtp.handling.handlers import Incoming
+from egtp.limits.accept_limits import ArrivalRates
 from egtp.lookup import Published
 from egtp.own.friend_store import FriendStore
 from egtp.values import canonical
-from egtp.values.comm_record import FRIENDS_MAX, SignedCommRecord
+from egtp.values.comm_record import FRIENDS_MAX, SignedCommRecord, claims_of
 from egtp.values.identity import NodeId
 from egtp.values.message import ReplyCode
 from egtp.values.settings import check_count, check_seconds, check_yes_or_no
@@ -38,6 +40,8 @@ STORE_KIND: Final = "egtp.friend.store"
 ASKED_MAX: Final = 16
 """At most how many friends are asked for one record: a peer names up to eight, and the user may
 name others."""
+RECORDS_PER_S: Final = 1.0
+"""New records of one peer that are taken; six at once. Honest peers have one in ten seconds."""
 
 
 class FriendsHost(Protocol):
@@ -45,6 +49,9 @@ class FriendsHost(Protocol):
 
     @property
     def counters(self) -> Counter[str]: ...
+
+    def now(self) -> float:
+        """Elapsed seconds."""
 
     def unix_time(self) -> float: ...
 
@@ -98,6 +105,7 @@ class Friends:
         }
         self._timeout_s = timeout_s
         self._store = FriendStore({*self.told, *map(NodeId, keep_for)}, strangers_max)
+        self._rates = ArrivalRates(per_s=inf, per_origin_per_s=RECORDS_PER_S, now_s=0.0)
         self._asking: Counter[NodeId] = Counter()
         self._host: FriendsHost | None = None
 
@@ -198,15 +206,26 @@ class Friends:
     async def keep(self, incoming: Incoming) -> bytes:
         """The handler of :data:`STORE_KIND`: a record is taken from its owner only."""
         try:
-            record = SignedCommRecord.decode(incoming.body)
+            record = self._verified(incoming.peer_id, incoming.body)
         except InvalidRecord:
             raise self._refusal("no record") from None
-        if record.peer_id != incoming.peer_id:
-            raise self._refusal("the record of somebody else")
         reason = self._store.put(record, self._node.unix_time())
         if reason is not None:
             raise self._refusal(reason)
         return b""
+
+    def _verified(self, owner: NodeId, data: bytes) -> SignedCommRecord:
+        """The record in ``data``, which must be of that peer. Verifying one takes as long as twenty
+        other queries, so it is done when there is news, and not for each of a flood."""
+        if claims_of(data)[0] != owner:
+            raise self._refusal("the record of somebody else")
+        kept = self._store.get(owner, self._node.unix_time())
+        if kept is not None and kept.encode() == data:
+            return kept
+        if self._rates.take(owner, self._node.now()) is not None:
+            self._node.counters["as a friend, busy: too many records of one peer"] += 1
+            raise Refusal(ReplyCode.BUSY)
+        return SignedCommRecord.decode(data)
 
     async def find(self, incoming: Incoming) -> bytes:
         """The handler of :data:`FIND_KIND`: what is kept, or nothing."""

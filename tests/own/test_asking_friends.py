@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from egtp.errors import FastFail, LookupFailed, LookupFailure
-from egtp.own.friends import Friends
+from egtp.errors import FastFail, LookupFailed, LookupFailure, Refusal
+from egtp.handling.handlers import Incoming
+from egtp.own.friends import STORE_KIND, Friends
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from egtp.values.identity import Identity, NodeId
+from egtp.values.message import ReplyCode
 
 NOW = 1_800_000_000
 FRIENDS = tuple(NodeId(bytes((number,)) * 20) for number in (1, 2))
@@ -21,11 +23,15 @@ class Asker:
     """Stands where the node is: each friend has an answer, or is silent."""
 
     def __init__(self) -> None:
+        self.now_s = 1000.0
         self.counters: Counter[str] = Counter()
         self.known: dict[NodeId, SignedCommRecord] = {}
         self.answers: dict[NodeId, bytes] = {}
         self.asked: list[NodeId] = []
         self.meanwhile: Callable[[], object] = lambda: None
+
+    def now(self) -> float:
+        return self.now_s
 
     def unix_time(self) -> float:
         return NOW
@@ -143,3 +149,37 @@ async def test_a_friend_that_is_asked_twice_is_not_looked_up_through_friends_unt
     assert await failure(service, friend) is LookupFailure.NO_NODES
     assert await first is LookupFailure.NOT_FOUND
     assert await failure(service, friend) is LookupFailure.NO_RESPONSES
+
+
+async def test_of_a_flood_of_records_few_are_verified_and_none_that_is_kept(
+    alice: Identity, bob: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Verifying takes a quarter of a millisecond. A thousand stores, which are read at once, held
+    up the friend for that many of them."""
+    service, friend = asking(FRIENDS[0], ())
+    verified = []
+    decode = SignedCommRecord.decode
+
+    def count(data: bytes) -> SignedCommRecord:
+        verified.append(data)
+        return decode(data)
+
+    async def keep(owner: Identity, data: bytes) -> int:
+        try:
+            return len(await service.keep(Incoming.example(owner.node_id, STORE_KIND, data)))
+        except Refusal as refusal:
+            return refusal.code
+
+    monkeypatch.setattr(SignedCommRecord, "decode", count)
+    record = signed(alice, 5).encode()
+    assert [await keep(alice, record) for _ in range(20)] == [0] * 20
+    assert verified == [record]
+    forged = record[:-1] + bytes((record[-1] ^ 1,))
+    codes = [await keep(alice, forged) for _ in range(20)]
+    assert codes == [ReplyCode.REFUSED] * 5 + [ReplyCode.BUSY] * 15
+    assert await keep(bob, signed(bob, 5).encode()) == 0, "others do not wait for that"
+    assert await keep(alice, record) == 0
+    friend.now_s += 1.0
+    assert await keep(alice, signed(alice, 6).encode()) == 0
+    assert await keep(alice, signed(bob, 6).encode()) == ReplyCode.REFUSED
+    assert len(verified) == 8
