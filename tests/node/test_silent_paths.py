@@ -385,6 +385,7 @@ def test_another_relay_leads_past_one_that_has_gone_silent(moves: bool) -> None:
     in_lab(Lab, story)
 
 
+@pytest.mark.reaches_in
 def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_the_other() -> None:
     """It won the race for a path each time that the path before had fallen silent."""
 
@@ -414,6 +415,7 @@ def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_
     in_lab(Lab, story)
 
 
+@pytest.mark.reaches_in
 def test_a_line_that_takes_no_packets_of_full_size_keeps_nobody_from_the_relay() -> None:
     """As when routers do not say that a packet is too large: handshakes pass, since they are small;
     but the first larger packet, and all that is behind it, is lost."""
