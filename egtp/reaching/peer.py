@@ -325,9 +325,12 @@ class Peer:
         end: a relay that lies, or a line that takes no packets of full size. That would win the
         race for a path again and again."""
         if path.dialled and path.heard_s <= path.session.started_s:
-            way = way_of(path.strategy)
-            others = (one for one in self._dead_ends if one[0] != way)
-            self._dead_ends = (*others, (way, now_s))[-DEAD_ENDS_MAX:]
+            self._forget_dead_end(path)
+            self._dead_ends = (*self._dead_ends, (way_of(path.strategy), now_s))[-DEAD_ENDS_MAX:]
+
+    def _forget_dead_end(self, path: Path) -> None:
+        way = way_of(path.strategy)
+        self._dead_ends = tuple(one for one in self._dead_ends if one[0] != way)
 
     def network_changed(self) -> None:
         """This machine is on another network, or back on one: what led nowhere may lead there."""
@@ -357,6 +360,8 @@ class Peer:
 
     def remove_path(self, path: Path) -> None:
         """A path is gone. If there is a superseded one of its kind, that takes its place."""
+        if self._dead_ends and path.heard_s > path.session.started_s:
+            self._forget_dead_end(path)  # The peer was merely busy for a while.
         if path in self.superseded:
             del self.superseded[path]
             return

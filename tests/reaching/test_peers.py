@@ -682,6 +682,18 @@ def test_of_the_ways_that_led_nowhere_the_last_few_are_known_for_a_while() -> No
     assert peer.dead_ends(1000.0) == ()
 
 
+def test_a_way_by_which_something_has_come_after_all_is_no_dead_end() -> None:
+    peer, paths = Peer(ONE), [silent_path(1), silent_path(2)]
+    for path in paths:
+        peer.add_path(path, TWO, 0.0)
+        peer.fell_silent(path, 3.0)
+    peer.remove_path(paths[0])
+    assert len(peer.dead_ends(3.0)) == 2
+    paths[1].heard_s = 4.0
+    peer.remove_path(paths[1])
+    assert peer.dead_ends(5.0) == (Address(bytes(4), 1),)
+
+
 @pytest.mark.parametrize(
     "path",
     [
