@@ -25,12 +25,14 @@ from egtp.limits.shares import Shares
 from egtp.open_query import OpenQuery, Sending
 from egtp.paths.path import Path
 from egtp.paths.uploads import Uploads
+from egtp.queries.early import Early
 from egtp.queries.exchange import GAP_MAX, SettledExcept
 from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
 from egtp.values.comm_record import SUITE_AESGCM
 from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.values.contact import Contact
 from egtp.values.identity import Identity, NodeId
 from egtp.values.message import NONCE_BYTES, Reply, reference_of
 
@@ -40,6 +42,7 @@ RELAY = Identity.generate(lambda size: bytes(range(1, size + 1)))
 RELAYED = RelayStrat(RELAY.key, SUITE_AESGCM, RELAY.channel_key)
 DIRECT = TCPStrat(Address.parse("127.0.0.1:9"), 7)
 OTHER = TCPStrat(DIRECT.address, 8)
+CONTACT = Contact(PEER, b"k" * 32, b"c" * 32, 5, (DIRECT,), (RELAYED,), incarnation=b"incarnat")
 LIMITS = PeerLimits(10**6, 10**6, 64, 10**6)
 
 
@@ -152,8 +155,16 @@ class Recorder:
 
     # What a test does
 
-    def path(self, strategy: CommStrat, incarnation: bytes = b"incarnat", up_s: float = 50) -> Path:
-        """A confirmed path, of which the asking side is told."""
+    def path(
+        self,
+        strategy: CommStrat,
+        incarnation: bytes = b"incarnat",
+        up_s: float = 50,
+        *,
+        dialled: bool = True,
+        accepted: Early | None = None,
+    ) -> Path:
+        """A confirmed path, of which the asking side is told, after the early data accepted."""
         relayed = isinstance(strategy, RelayStrat)
         session = Session(
             index=1,
@@ -169,13 +180,15 @@ class Recorder:
             strategy,
             self,
             self,
-            dialled=True,
+            dialled=dialled,
             theirs=LIMITS,
             ours=LIMITS,
             incarnation=incarnation,
             peer_started_s=self.now_s - up_s,
         )
         path.confirmed = True
+        if accepted is not None:
+            self.asking.early_accepted(path, accepted)
         self.peer.add_path(path, ME, 0.0)
         self.asking.path_opened(self.peer, path)
         return path
@@ -186,12 +199,17 @@ class Recorder:
         self.asking.path_is_gone(self.peer, path)
 
     def ask(
-        self, size: int = 3000, hard_timeout_s: float = 60.0, *, idempotent: bool = False
+        self,
+        size: int = 3000,
+        hard_timeout_s: float = 60.0,
+        *,
+        idempotent: bool = False,
+        early: bool | None = None,
     ) -> OpenQuery:
         query = OpenQuery(asyncio.get_running_loop().create_future(), self.asking.abandon)
         outcome, body = query._outcome, bytes(size)
         query._exchange = self.asking.ask(
-            PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, None
+            PEER, "kind", body, hard_timeout_s, None, outcome, None, idempotent, early
         )
         return query
 
@@ -367,6 +385,21 @@ async def test_a_query_that_was_given_to_one_path_is_not_given_again_when_anothe
     query.cancel()
 
 
+@pytest.mark.parametrize("is_beside", [True, False])
+async def test_after_paths_that_a_peer_opened_and_those_beside_another_it_is_dialled_at_once(
+    is_beside: bool,
+) -> None:
+    """Pauses are for a peer that hangs up each time that it is dialled."""
+    node = Recorder()
+    if is_beside:
+        node.path(RELAYED)
+    for _ in range(20):
+        path = node.path(DIRECT, dialled=is_beside)
+        node.ask()
+        node.lose(path)
+    assert node.peer.rests_until_s < node.now_s
+
+
 async def test_nobody_is_dialled_for_what_others_wanted_to_be_passed_on() -> None:
     recorder = Recorder()
     recorder.takes = 0
@@ -493,6 +526,56 @@ async def test_who_works_on_a_query_is_asked_again_rarely() -> None:
     assert given == [31.0, 61.0]
 
 
+@pytest.mark.parametrize("is_over", [True, False])
+async def test_word_of_a_query_that_is_over_or_between_two_paths_changes_nothing(
+    is_over: bool,
+) -> None:
+    """A peer says that it works on a query and then answers it, maybe by another path."""
+    node = Recorder()
+    path = node.path(RELAYED)
+    query = node.ask(100)
+    (exchange,) = node.asking.exchanges.of(PEER)
+    node.end_turn()
+    if is_over:
+        node.answer()
+    else:
+        node.lose(path)
+    node.asking.received_working(PEER, exchange.reference)
+    assert query.done() == is_over
+    node.path(DIRECT)
+    node.end_turn()
+    assert len(node.queries(DIRECT)) == (0 if is_over else 1)
+
+
+async def test_a_query_travels_with_one_dial_after_the_other() -> None:
+    node = Recorder()
+    node.ask(100, early=True)
+    for _ in range(3):
+        early = node.asking.early_for(CONTACT)
+        assert early is not None
+        assert node.asking.early_for(CONTACT) is None  # with one dial at a time
+        (exchange,) = early.exchanges
+        assert exchange.may_leave
+        node.asking.early_is_over(CONTACT, early)
+        assert not exchange.may_leave
+
+
+async def test_a_query_that_came_early_through_a_relay_is_given_again_there() -> None:
+    node = Recorder()
+    node.ask(100, early=True)
+    early = node.asking.early_for(CONTACT)
+    assert early is not None
+    early.given()
+    node.path(RELAYED, accepted=early)
+    given: list[float] = []
+    for _ in range(8):
+        node.end_turn()
+        given += [node.now_s - 100.0] * (len(node.queries(RELAYED)) - len(given))
+        node.now_s += 1.0
+        node.asking.look(node.now_s)
+    assert given == [2.0, 6.0]
+
+
 async def test_a_query_that_is_open_for_a_day_is_given_again_to_the_end() -> None:
     node = Recorder()
     node.path(RELAYED)
@@ -580,6 +663,24 @@ async def test_when_there_is_no_way_what_was_given_to_nobody_fails_and_the_rest_
     assert node.peer.waiting_bytes == 0
 
 
+async def test_what_waits_beside_a_suspect_path_leaves_by_it_when_the_search_has_failed() -> None:
+    node = Recorder()
+    path = node.path(DIRECT)
+    path.suspect = True
+    search: Any = SimpleNamespace()
+    node.peer.search = search
+    query, sending = node.ask(100), node.tell()
+    node.end_turn()
+    assert node.queries(DIRECT) == []
+    node.peer.search = None  # as before it tells that it has failed
+    node.asking.search_failed(node.peer, FastFail("nobody is there"))
+    node.end_turn()
+    assert len(node.queries(DIRECT)) == 1
+    assert sending.left.done()
+    assert sending.left.exception() is None
+    assert not query.done()
+
+
 async def test_a_query_that_is_over_leaves_no_queue_and_no_search_behind() -> None:
     node = Recorder()
     node.ask(100).cancel()
@@ -593,6 +694,18 @@ async def test_a_query_that_is_over_leaves_no_queue_and_no_search_behind() -> No
         query.cancel()
         assert path.outbox.waiting_bytes < 100
         assert node.asking.exchanges.count_of(PEER) == 0
+
+
+async def test_a_search_goes_on_for_a_query_that_is_under_way_when_another_is_cancelled() -> None:
+    """It may be for a path beside one that is silent."""
+    node = Recorder()
+    node.path(DIRECT)
+    first, second = node.ask(100), node.ask(100)
+    node.end_turn()
+    first.cancel()
+    assert node.not_sought_any_more == []
+    second.cancel()
+    assert node.not_sought_any_more == [node.peer]
 
 
 async def test_a_reply_that_comes_while_its_query_is_given_again_ends_that() -> None:

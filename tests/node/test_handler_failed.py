@@ -45,19 +45,20 @@ async def test_a_handler_that_raises_tells_the_asker_only_that_it_did(
     assert await node.query(greeter.node_id, "greet") == b"hello "
 
 
+@pytest.mark.parametrize("code", [64, 127])
 async def test_a_handler_may_answer_with_a_code_and_body_of_its_own(
-    start: Start, greeter: Node
+    start: Start, greeter: Node, code: int
 ) -> None:
     @greeter.handler("fail")
     async def fail(query: Incoming) -> bytes:
-        raise HandlerFailed(77, b"details")
+        raise HandlerFailed(code, b"details")
 
     node = await start(listen=())
     with pytest.raises(HandlerFailed) as failed:
         await node.query(greeter.node_id, "fail")
-    assert (failed.value.code, failed.value.body) == (77, b"details")
+    assert (failed.value.code, failed.value.body) == (code, b"details")
     assert failed.value.peer_id == greeter.node_id
-    assert str(failed.value) == f"{greeter.node_id} answered 'fail' with code 77: b'details'"
+    assert str(failed.value) == f"{greeter.node_id} answered 'fail' with code {code}: b'details'"
 
 
 async def test_what_a_peer_answers_cannot_fill_or_forge_a_log(start: Start, greeter: Node) -> None:
