@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from egtp import Node, NodeConfig
+from egtp import Node, NodeConfig, RelayLimits
 from egtp.channel.packet import DATA
 from egtp.relay.wire import RELAY_KIND, Relay
 from tests.lab import Lab, in_lab
@@ -48,6 +48,9 @@ def test_who_floods_a_recipient_through_a_relay_keeps_nobody_else_from_it(floode
         await asyncio.sleep(10)
         server: Any = relay.relay_server
         assert server.counters["dropped: the recipient is too slow"] > 0
+        # Each has as much waiting there as it leaves free.
+        full = RelayLimits().queue_bytes_max * flooders / (flooders + 1)
+        assert 0.5 * full < engine_of(relay).relaying.queued_bytes(slow.node_id) <= full
         for _ in range(4):
             before_s = lab.now_s
             await lab.query(honest, slow.node_id, body=bytes(200), hard_timeout_s=10)

@@ -41,6 +41,18 @@ def test_an_idle_connection_is_closed_and_a_used_one_is_not() -> None:
     play(story)
 
 
+def test_of_idle_connections_a_relay_keeps_those_of_its_clients_alone() -> None:
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True, config=NodeConfig(idle_timeout_s=30))
+        client = await lab.hidden(relay)
+        await lab.query(await lab.asker(relay), relay.node_id)
+        assert connections(relay) == 2
+        await asyncio.sleep(40)
+        assert relay.connected == (client.node_id,)
+
+    play(story)
+
+
 def test_a_peer_that_lost_power_is_connected_until_it_is_asked_something() -> None:
     """As the guide says to whoever wants to show who is online."""
 

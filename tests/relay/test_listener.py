@@ -162,3 +162,46 @@ def test_the_end_of_its_own_node_is_no_fault_of_the_relay(
 
     run_in(Network(1), story())
     assert (host.asked, counters, caplog.records) == (1, {}, [])
+
+
+def test_a_relay_that_hangs_up_at_once_after_it_had_not_for_long_is_soon_left_alone() -> None:
+    """At first it may have restarted, and then this node may have moved."""
+
+    class Hanging(Host):
+        async def ask_directly(
+            self, peer_id: NodeId, kind: str, body: bytes, timeout_s: float
+        ) -> bytes:
+            asked_at.append(self.now())
+            held_s = 10.0 if len(asked_at) == 1 else 0.125
+            asyncio.get_running_loop().call_later(held_s, listener.connection_lost, RELAY)
+            return body
+
+    asked_at: list[float] = []
+    listener = RelayListener(Hanging(), ME, 1, 600.0, Counter(), None)
+
+    async def story() -> None:
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(200)
+        await listener.close()
+
+    run_in(Network(1), story())
+    pauses = [later - sooner for sooner, later in pairwise(asked_at)]
+    assert pauses[:2] == pytest.approx([10, 0.125])
+    assert all(pause >= 0.5 for pause in pauses[2:])
+    assert len(pauses) <= 12
+
+
+def test_short_leases_of_a_relay_that_was_not_there_at_first_are_renewed() -> None:
+    host, counters = Host(), Counter[str]()
+
+    async def story() -> None:
+        listener = RelayListener(host, ME, 1, 6.0, counters, None)
+        listener.introduce([Introduction(RELAY)])
+        await asyncio.sleep(1)
+        host.grants = True
+        await asyncio.sleep(20)
+        assert listener.confirmed == (RELAY,)
+        await listener.close()
+
+    run_in(Network(1), story())
+    assert set(counters) == {"relay lease failed: FastFail"}
