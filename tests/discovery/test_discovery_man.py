@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from discovery import DiscoveryMan
+from discovery import FILE_BYTES_MAX, DiscoveryMan
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.errors import InvalidConfig, WrongLoop
 from egtp.values.contact_link import ContactLink
@@ -326,6 +326,13 @@ async def test_the_start_needs_a_good_file_and_can_be_tried_again(path: Path, li
     man.close()
 
 
+async def test_a_file_that_is_too_large_is_refused_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "relays.toml"
+    path.write_bytes(b"#" * (FILE_BYTES_MAX + 1))
+    with pytest.raises(InvalidConfig, match="larger than"):
+        DiscoveryMan(path).start()
+
+
 async def test_a_named_pipe_is_refused_and_does_not_block(tmp_path: Path) -> None:
     pipe = tmp_path / "relays.toml"
     os.mkfifo(pipe)
@@ -386,6 +393,17 @@ async def test_a_closed_man_can_be_started_again(
         man.meet_relay_servers(after)
         assert await after.next() == lists.expected[1]
     assert len(before.calls) == 1
+
+
+def test_a_closed_man_can_be_started_on_another_loop(path: Path, lists: Lists) -> None:
+    man = DiscoveryMan(path)
+
+    async def look() -> Sequence[Introduction]:
+        async with man:
+            return man.introductions
+
+    for _ in range(2):
+        assert asyncio.run(look()) == lists.expected[0]
 
 
 async def test_a_change_of_directory_changes_nothing(

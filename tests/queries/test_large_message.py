@@ -182,6 +182,18 @@ def test_nothing_is_left_of_a_large_query_that_was_closed(left: int) -> None:
 
 
 @pytest.mark.reaches_in
+@pytest.mark.parametrize("size", [256, 300, LARGE_BYTES - 1, LARGE_BYTES, LARGE_BYTES + 1])
+def test_a_body_of_another_size_than_it_says_or_in_a_longer_form_is_none(size: int) -> None:
+    whole = bytes(4) + Send(bytes(16), "kind", 1000, bytes(size)).encode()
+    assert Arriving.begin(whole, len(whole)) is not None
+    for other in (-1, 1):
+        assert Arriving.begin(whole, len(whole) + other) is None
+    if size < LARGE_BYTES:
+        head = whole[: -size - 3]
+        longer = head + b"\xc6" + size.to_bytes(4, "big") + bytes(size)
+        assert Arriving.begin(longer, len(longer)) is None
+
+
 def test_a_piece_made_of_beginnings_of_bodies_is_read_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
