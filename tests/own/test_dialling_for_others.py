@@ -308,6 +308,22 @@ def test_a_token_on_a_connection_that_we_opened_or_through_a_relay_proves_nothin
     play(story)
 
 
+def test_a_token_that_comes_from_within_the_local_network_proves_nothing(play: Play) -> None:
+    async def story(world: Any) -> None:
+        asker, verifier = await world.players(ASKER, VERIFIER)
+        await verifier.ask(asker)
+        watch = asker.engine.addresses
+        (accepted,) = asker.engine.comms.all()
+        came = asyncio.get_running_loop().create_future()
+        watch._dial_back._open[TOKEN] = verifier.node_id, came
+        for ip, proves in (("192.168.1.3", False), (VERIFIER, True)):
+            seen = Address.parse(f"{ip}:1").ip
+            watch.arrived(verifier.node_id, TOKEN, accepted.number, seen)
+            assert came.done() == proves
+
+    play(story)
+
+
 def test_a_question_over_a_direct_path_has_its_time_and_the_dial_is_part_of_it(play: Play) -> None:
     async def story(world: Any) -> None:
         asker, verifier = await asked_by(world)
