@@ -61,6 +61,26 @@ def test_the_old_address_is_never_republished_after_the_router_got_another_one(
     play(story)
 
 
+def test_an_address_is_withdrawn_once_the_only_one_who_is_left_sees_the_node_elsewhere(
+    play: Play,
+) -> None:
+    async def story(world: Any) -> None:
+        *observers, newcomer = await world.players(*THREE)
+        gateway, home = await world.at_home(forwarded=True)
+        await home.ask(*observers)
+        await asyncio.sleep(5)
+        assert world.PUBLIC in home.tcp
+        for observer in observers:
+            await observer.run(observer.node.close())
+        gateway.change_address(MOVED)
+        await home.ask(newcomer)
+        await asyncio.sleep(20)
+        assert home.tcp == [world.INSIDE]
+        assert home.state(world.PUBLIC) is OwnState.FAILED
+
+    play(story)
+
+
 def test_with_every_observer_dead_to_it_a_node_finds_its_new_address_by_its_first_words(
     play: Play,
 ) -> None:
