@@ -227,6 +227,19 @@ async def test_a_lookup_that_takes_longer_than_its_record_lives_finds_nothing(
         await client.resolve(identity.node_id)
 
 
+async def test_an_expired_record_hides_none_that_has_not_expired(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    late = await start(unix_time=lambda: 1000.0)
+    other = await start(late)
+    client = await start(late)
+    late._node.storage.put(identity.node_id, sign(identity, 6, expiry=2000).encode())
+    valid = sign(identity, 5)
+    other._node.storage.put(identity.node_id, valid.encode())
+    assert await client.resolve(identity.node_id, fresh=True) == valid
+    assert client.counters["record_expired"] == 1
+
+
 async def test_of_many_peers_that_are_looked_up_at_once_a_few_are_asked_for_at_a_time(
     start: Start,
 ) -> None:

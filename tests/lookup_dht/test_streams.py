@@ -54,6 +54,8 @@ async def test_the_first_record_comes_before_the_slow_have_answered(
     ):
         assert await anext(stream) == record
         assert len(node._resolver._searches) == 1
+        # From now on, even if this process is killed before the search is over.
+        assert node._resolver._floor[identity.node_id] == 5
     assert len(node._resolver._searches) == 0
     while node._calls:
         await asyncio.wait(node._calls)
@@ -73,6 +75,28 @@ async def test_a_stream_that_is_open_ends_when_the_node_is_closed(
         await node.close()
         with pytest.raises(NodeClosed):
             await waiting
+
+
+async def test_a_call_that_its_caller_cancels_is_cancelled_though_the_node_is_closing(
+    start: Start, open_raw: Callable[..., Awaitable[Any]], identity: Identity
+) -> None:
+    """A timeout around it would otherwise end in NodeClosed."""
+    slow = await open_raw()
+    slow.answer = slow.as_server
+    node = await start(f"{slow.address[0]}:{slow.address[1]}")
+    slow.answer = None
+    calls = [
+        asyncio.create_task(call)
+        for call in (node.resolve(identity.node_id), sequences(node, identity))
+    ]
+    await slow.received.get()
+    closing = asyncio.create_task(node.close())
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    await closing
+    await asyncio.wait(calls)
+    assert all(call.cancelled() for call in calls)
 
 
 async def test_a_stream_does_not_begin_to_search_after_the_node_was_closed(
