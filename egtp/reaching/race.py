@@ -55,7 +55,6 @@ class Race:
         """When the stagger of the last one begun is over, on the loop's clock."""
         self._dead_ends_from_s = 0.0
         """When all else has taken long."""
-        self._has_changed = False
         self._change: asyncio.Future[None] | None = None
         """Done when something has changed; None unless :meth:`run` waits for that."""
         self._faltered = asyncio.Event()
@@ -138,23 +137,22 @@ class Race:
         self._dead_ends_from_s = now_s + self._dead_ends_after_s
 
     def _wake(self, _: asyncio.Future[Any] | None = None) -> None:
-        self._has_changed = True
         if self._change is not None and not self._change.done():
             self._change.set_result(None)
 
     async def _wait(self, until_s: float | None) -> None:
-        """Wait until something has changed, or until ``until_s``, when a stagger is over."""
-        if not self._has_changed:
-            loop = asyncio.get_running_loop()
-            self._change = loop.create_future()
-            timer = None if until_s is None else loop.call_at(until_s, self._is_late)
-            try:
-                await self._change
-            finally:
-                self._change = None
-                if timer is not None:
-                    timer.cancel()
-        self._has_changed = False
+        """Wait until something changes, or until ``until_s``, when a stagger is over. Nothing is
+        missed in between: tasks and futures tell in a turn of their own that they are done, and
+        contacts join in one, or as the scout begins."""
+        loop = asyncio.get_running_loop()
+        self._change = loop.create_future()
+        timer = None if until_s is None else loop.call_at(until_s, self._is_late)
+        try:
+            await self._change
+        finally:
+            self._change = None
+            if timer is not None:
+                timer.cancel()
 
     def _is_late(self) -> None:
         self._goes_on()
