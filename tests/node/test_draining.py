@@ -22,6 +22,7 @@ from egtp import (
     NodeConfig,
     ReplyCode,
 )
+from egtp.events import Event, PathOpened
 from tests.lab import Lab, in_lab
 from tests.node.at_hand import Config, Eventually, Held, Start, engine_of
 
@@ -199,6 +200,24 @@ async def test_a_session_is_replaced_by_the_side_that_dialled_and_loses_nothing(
         await asyncio.sleep(0.01)
     assert await other.query(node.node_id, "count", b"after") == b"after"
     assert calls == asked + 1
+
+
+def test_a_session_is_replaced_whenever_it_is_old() -> None:
+    async def story(lab: Lab) -> None:
+        opened = 0
+
+        def observe(event: Event) -> None:
+            nonlocal opened
+            opened += isinstance(event, PathOpened)
+
+        node = await lab.node()
+        asker = await lab.asker(node, config=NodeConfig(rekey_s=100), observer=observe)
+        for _ in range(42):
+            await lab.query(asker, node.node_id)
+            await asyncio.sleep(10)
+        assert opened == 5
+
+    in_lab(Lab, story)
 
 
 def test_a_query_that_is_still_coming_in_is_refused_when_it_is_whole() -> None:
