@@ -22,7 +22,7 @@ class AnswerCache:
 
     def found(self, record: SignedCommRecord, now: float) -> None:
         held, until = self._answers.get(record.peer_id, (None, 0.0))
-        if held is None or until <= now or held == record or supersedes(record, held):
+        if until <= now or held == record or supersedes(record, held):
             self._remember(record.peer_id, record, now + self._limits.cache_s)
 
     def absent(self, peer_id: NodeId, now: float) -> None:
