@@ -92,6 +92,23 @@ def test_an_address_that_failed_is_dialled_when_the_node_has_moved() -> None:
     in_lab(Lab, story)
 
 
+def test_an_address_that_has_worked_since_it_failed_is_left_alone_no_longer_than_at_first() -> None:
+    async def story(lab: Lab) -> None:
+        server, laptop = await lab.node(), Laptop(lab)
+        await laptop.host.run(laptop.node.start())
+        await refused_for_long(lab, laptop, server)
+        await asyncio.sleep(10)
+        assert await lab.query(laptop.node, server.node_id) == b"x"
+        await laptop.host.run(laptop.node.disconnect(server.node_id))
+        with lab.hosts[server].block_inbound("refuse"):
+            assert await laptop.is_refused(lab, server) is AttemptReason.REFUSED
+            assert await laptop.is_refused(lab, server) is AttemptReason.FAILED_BEFORE
+            await asyncio.sleep(0.6)
+            assert await laptop.is_refused(lab, server) is AttemptReason.REFUSED
+
+    in_lab(Lab, story)
+
+
 @pytest.mark.parametrize("through_a_relay", [False, True], ids=["direct", "relayed"])
 def test_a_dial_that_a_move_cuts_off_begins_again(*, through_a_relay: bool) -> None:
     """It is no fault of the address."""

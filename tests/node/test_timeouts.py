@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from egtp import HardTimeout, Identity, MemoryLookup, Node
+from egtp.events import Dialling, Event
 from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import (
     Eventually,
@@ -171,6 +172,30 @@ async def test_cancelling_during_the_search_ends_the_search(
     async with asyncio.timeout(2):
         await cancelled.wait()
     check_nothing_is_kept_of_queries(node)
+
+
+def test_who_asks_again_at_once_after_cancelling_searches_once_more_and_no_oftener() -> None:
+    """The end of the first search is no end of the second."""
+
+    async def story(lab: Lab) -> None:
+        events: list[Event] = []
+        peer = await lab.node()
+        asker = await lab.asker(peer, observer=events.append)
+
+        async def ask() -> list[bytes]:
+            first = asker.open_query(peer.node_id, "echo")
+            await asyncio.sleep(LATENCY_S)
+            first.cancel()
+            queries = []
+            for number in range(3):
+                queries.append(asker.open_query(peer.node_id, "echo", b"%d" % number))
+                await asyncio.sleep(0.1 * LATENCY_S)
+            return list(await asyncio.gather(*queries))
+
+        assert await lab.hosts[asker].run(ask()) == [b"0", b"1", b"2"]
+        assert len([event for event in events if isinstance(event, Dialling)]) == 2
+
+    in_lab(Lab, story)
 
 
 async def test_one_of_two_queries_waiting_for_a_path_is_cancelled_and_the_other_is_answered(
