@@ -25,6 +25,7 @@ from egtp.lookup import LookupService, Published
 from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
+from lookup_dht.resolving.turns import Turns
 from lookup_dht.walks.kademlia_crawl import LookupCrawl
 from lookup_dht.walks.search import Search
 from lookup_dht.walks.walk import Walk
@@ -272,6 +273,19 @@ async def test_of_many_records_that_are_published_at_once_a_few_are_stored_at_a_
         assert await one == Published(stored=1, asked=1)
         under_way = max(under_way, client.statistics()["open_queries"])
     assert 0 < under_way <= 3
+
+
+async def test_of_many_walks_at_once_the_first_begin_at_once_and_the_rest_at_their_pace() -> None:
+    loop = asyncio.get_running_loop()
+    turns, begun = Turns(DHTLimits(searches_at_once=100, searches_per_s=10), loop.time), []
+    began_s = loop.time()
+
+    async def walk() -> None:
+        async with turns.turn():
+            begun.append(round(loop.time() - began_s, 3))
+
+    await asyncio.gather(*(walk() for _ in range(24)))
+    assert begun == [0.0] * 21 + [0.1, 0.2, 0.3]
 
 
 async def test_nothing_is_logged_of_what_goes_well(

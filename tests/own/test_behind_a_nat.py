@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import FastFail, Introduction, NodeConfig
 from egtp.own.own_addresses import OwnState
+from egtp.values.comm_record import SUITE_AESGCM
+from egtp.values.comm_strat import RelayStrat
 from simulations.virtual import NatKind
 
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
@@ -136,6 +139,24 @@ def test_those_who_dial_us_do_not_vote(play: Play) -> None:
         for observer in observers:
             await observer.ask(node)
         assert not node.engine.addresses._elections[4]._votes
+
+    play(story)
+
+
+def test_who_answers_through_a_relay_or_does_not_say_where_he_sees_us_has_no_vote(
+    play: Play,
+) -> None:
+    async def story(world: Any) -> None:
+        observer, node = await world.players(*FEW)
+        await node.ask(observer)
+        watch, path = node.engine.addresses, node.engine.book.find(observer.node_id).direct
+        votes = watch._elections[4]._votes
+        assert len(votes) == 1
+        votes.clear()
+        relayed = RelayStrat(bytes(32), SUITE_AESGCM, bytes(32))
+        for observed, strategy in ((None, path.strategy), (path.observed, relayed)):
+            watch.opened(SimpleNamespace(dialled=True, observed=observed, strategy=strategy))
+            assert not votes
 
     play(story)
 
