@@ -333,14 +333,27 @@ async def test_the_timer_is_looked_at_for_another_deadline_and_when_time_has_pas
         query.cancel()
 
 
-async def test_what_was_to_be_passed_on_goes_by_the_other_connection_if_there_is_one() -> None:
+@pytest.mark.parametrize(
+    "sender", [None, NodeId(bytes(19) + b"\2")], ids=["of this node", "of another"]
+)
+async def test_what_was_to_be_passed_on_goes_by_the_other_connection_if_there_is_one(
+    sender: NodeId | None,
+) -> None:
     recorder = Recorder()
     one, other = recorder.path(DIRECT), recorder.path(OTHER)
     best = recorder.peer.direct
     assert best is not None
-    best.queue(PassedOn(b"a packet of somebody else", recorder.now()))
+    packet = PassedOn(b"a packet of somebody else", recorder.now(), sender)
+    if sender is None:
+        best.queue(packet)
+    else:
+        best.pass_on(packet)
     recorder.lose(best)
-    assert (one if best is other else other).outbox
+    outbox = (one if best is other else other).outbox
+    assert outbox.messages == 1
+    if sender is not None:
+        # It still counts as its sender's.
+        assert outbox.waiting_of(sender) == outbox.waiting_bytes
     assert not recorder.counters
 
 
