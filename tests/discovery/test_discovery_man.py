@@ -168,6 +168,18 @@ async def test_an_edit_in_the_instant_of_the_start_is_seen(path: Path, lists: Li
         assert await listener.next() == lists.expected[1]
 
 
+async def test_a_file_that_is_still_being_written_is_not_read(path: Path, lists: Lists) -> None:
+    errors: list[InvalidConfig] = []
+    async with DiscoveryMan(path, poll_interval_s=3600, on_error=errors.append) as man:
+        for text in (BROKEN, lists.texts[1]):
+            path.write_text(text)
+            man._poll()
+            assert man.introductions == lists.expected[0]
+        man._poll()
+        assert man.introductions == lists.expected[1]
+    assert not errors
+
+
 async def test_two_listeners_are_both_told_and_the_one_who_forgets_no_more(
     man: DiscoveryMan, path: Path, lists: Lists
 ) -> None:
