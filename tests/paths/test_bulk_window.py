@@ -190,6 +190,15 @@ def test_a_path_that_has_become_a_faster_one_is_filled_again() -> None:
     assert used > 0.9
 
 
+def test_a_path_that_has_become_a_slower_one_soon_holds_less() -> None:
+    """From Wi-Fi to a phone's line, say: what the old one held would take seconds on the new."""
+    window = BulkWindow()
+    carry(window, 10e6, 0.02, 5)
+    used, longest_s = carry(window, 200e3, 0.02, 20, begins_s=5)
+    assert used > 0.9
+    assert longest_s < 0.3
+
+
 def test_a_path_that_has_little_to_carry_for_a_while_keeps_its_window() -> None:
     """That little was read says nothing of how much would have been."""
     window, now_s = BulkWindow(), 10.0
