@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from discovery import StaticDiscovery
 from egtp import Identity, Incoming, Introduction, Node
+from egtp.reaching.dialling import INITIATION_AGAIN_S
 from egtp.relay.leases import RelayLimits
 from egtp.relay.listener import HELD_S, RETRY_MAX_S
 from egtp.relay.wire import LEASE_KIND, encode_lease
@@ -141,5 +143,32 @@ def test_a_relay_that_is_elsewhere_each_second_has_its_clients_sign_few_records(
         await asyncio.sleep(12)
         (way,) = node.record.relays
         assert way.hints == (Address(own.address.ip, port),), "what it said last is published"
+
+    in_lab(Lab, story)
+
+
+def test_who_comes_back_to_its_relay_is_given_the_dial_that_was_held_for_it() -> None:
+    """Sooner than that is repeated."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        client = await lab.hidden(relay)
+        asker = await lab.asker(relay, client)
+        await lab.query(asker, relay.node_id)
+        engine = engine_of(client)
+
+        async def cut() -> None:
+            engine.comms.drop_all("moved")
+
+        with lab.hosts[relay].block_inbound("refuse"):
+            await lab.hosts[client].run(cut())
+            await asyncio.sleep(0.2)
+            began_s = lab.now_s
+            query = asyncio.ensure_future(lab.query(asker, client.node_id))
+            await asyncio.sleep(0.2)
+            server: Any = relay.relay_server
+            assert server.counters["held packets"] == 1
+        assert await query == b"x"
+        assert lab.now_s - began_s < INITIATION_AGAIN_S
 
     in_lab(Lab, story)
