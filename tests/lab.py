@@ -154,4 +154,5 @@ def kept(node: Node) -> list[Any]:
     engine: Any = node._engine
     searches = [p.search for p in engine.book.all() if p.search and not p.search.found.done()]
     waiting = [outgoing for peer in engine.book.all() for outgoing in peer.waiting]
-    return [*engine.exchanges.all(), *waiting, *searches]
+    dials = engine.channels.handshakes.dials.values()
+    return [*engine.exchanges.all(), *waiting, *searches, *dials]

@@ -132,6 +132,13 @@ async def test_a_busy_address_is_refused_and_the_node_stays_where_it_is(start: S
     assert one.address == before
 
 
+async def test_a_block_whose_node_cannot_start_is_not_entered(start: Start) -> None:
+    one = await start()
+    with pytest.raises(InvalidConfig, match="in use"):
+        async with DHTLookup(str(one.address), private_addresses=True):
+            raise AssertionError
+
+
 async def test_the_newest_wins_when_a_third_of_the_nodes_hold_an_older_copy(
     network: Network, identity: Identity, sign: Sign
 ) -> None:
@@ -163,6 +170,23 @@ async def test_who_holds_an_older_record_gets_the_new_one_though_it_is_outside_b
     assert set(sequences()) == {6}
 
 
+async def test_who_publishes_from_afar_keeps_no_copy_and_replaces_the_one_that_it_has(
+    network: Network, identity: Identity, sign: Sign
+) -> None:
+    limits = DHTLimits(replication=3, region_nodes_max=3, witnesses=0, hand_over_delay_s=3600)
+    nodes = await network(12, limits=limits)
+    target = int.from_bytes(identity.node_id, "big")
+    far = max(nodes, key=lambda node: int.from_bytes(node.node_id, "big") ^ target)
+    held = far._node.storage.held
+    await far.publish(sign(identity, 5))
+    assert held(bytes(identity.node_id)) is None
+    far._node.storage.put(identity.node_id, sign(identity, 6).encode())
+    await far.publish(sign(identity, 7))
+    copy = held(bytes(identity.node_id))
+    assert copy is not None
+    assert copy[0] == 7
+
+
 async def test_one_new_copy_outvotes_all_old_ones(
     network: Network, identity: Identity, sign: Sign
 ) -> None:
@@ -174,14 +198,18 @@ async def test_one_new_copy_outvotes_all_old_ones(
     assert await nodes[0].resolve(identity.node_id, fresh=True) == new
 
 
-async def test_what_was_resolved_once_is_not_gone_below(
-    start: Start, identity: Identity, sign: Sign
+@pytest.mark.parametrize("was_published", [False, True])
+async def test_what_was_resolved_or_published_once_is_not_gone_below(
+    start: Start, identity: Identity, sign: Sign, was_published: bool
 ) -> None:
     server = await start()
     client = await start(server, server=False)
     old, new = sign(identity, 5), sign(identity, 6)
-    server._node.storage.put(identity.node_id, new.encode())
-    assert await client.resolve(identity.node_id) == new
+    if was_published:
+        await client.publish(new)
+    else:
+        server._node.storage.put(identity.node_id, new.encode())
+        assert await client.resolve(identity.node_id) == new
     del server._node.storage._records[identity.node_id]
     server._node.storage._floor._highest.clear()
     server._node.storage.put(identity.node_id, old.encode())
@@ -492,6 +520,8 @@ async def test_a_node_that_is_not_running_says_so() -> None:
     node = DHTLookup()
     with pytest.raises(NodeClosed, match="start"):
         await node.resolve(NodeId(bytes(20)))
+    with pytest.raises(NodeClosed, match="start"):
+        await anext(node.resolve_stream(NodeId(bytes(20))))
     await node.start()
     with pytest.raises(LocalProtocolError):
         await node.start()

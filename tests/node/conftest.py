@@ -124,6 +124,7 @@ async def start(
         assert len(engine_of(node).exchanges) == 0, "exchanges are left"
         assert len(engine_of(node).handlers) == 0, "handlers are left"
         assert not engine_of(node).relaying._expected_hints, "hints are still expected"
+        assert not engine_of(node).searching._tasks, "searches are left"
 
 
 @pytest.fixture
