@@ -106,8 +106,6 @@ class Race:
         finally:
             self._found.remove_done_callback(self._wake)
             tasks = [*scouts, *(task for task in self._racing if not task.done())]
-            self._racing.clear()
-            self._to_begin.clear()
             for task in tasks:
                 task.cancel()
             if tasks:
