@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import re
+from itertools import pairwise
 from typing import Any
 
 import pytest
 
-from egtp import HardTimeout, Identity, MemoryLookup, Node
-from egtp.events import Dialling, Event
+from egtp import HardTimeout, Identity, MemoryLookup, Node, NodeConfig
+from egtp.events import Dialling, Event, SearchFailed
 from tests.lab import LATENCY_S, Lab, in_lab
 from tests.node.at_hand import (
     Eventually,
@@ -19,6 +20,7 @@ from tests.node.at_hand import (
     check_nothing_is_kept_of_queries,
     engine_of,
 )
+from tests.node.failing import World, play
 
 # Timeouts
 
@@ -196,6 +198,28 @@ def test_who_asks_again_at_once_after_cancelling_searches_once_more_and_no_often
         assert len([event for event in events if isinstance(event, Dialling)]) == 2
 
     in_lab(Lab, story)
+
+
+def test_who_was_given_a_query_and_is_gone_is_searched_for_at_growing_pauses() -> None:
+    async def story(world: World) -> None:
+        searches: list[float] = []
+
+        def observe(event: Event) -> None:
+            if isinstance(event, SearchFailed):
+                searches.append(world.now_s)
+
+        peer = await world.node()
+        asker = await world.asker(peer, observer=observe)
+        async with world.given(asker, peer.node_id, hard_timeout_s=60) as query:
+            world.hosts.pop(peer).kill()
+            await asyncio.wait([query])
+        pauses = [later - sooner for sooner, later in pairwise(searches)]
+        late_s = 2 * NodeConfig().clean_up_interval_s
+        assert len(pauses) >= 7
+        for pause_s, least_s in zip(pauses, (1, 2, 4, 8, 10, 10, 10), strict=False):
+            assert least_s <= pause_s <= least_s + late_s
+
+    play(story)
 
 
 async def test_one_of_two_queries_waiting_for_a_path_is_cancelled_and_the_other_is_answered(

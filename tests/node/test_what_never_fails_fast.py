@@ -7,7 +7,6 @@ network says (R21). In virtual time; the last one is on real sockets.
 from __future__ import annotations
 
 import asyncio
-from itertools import pairwise
 
 import pytest
 
@@ -25,7 +24,6 @@ from egtp import (
     OutcomeUnknown,
     ReplyCode,
 )
-from egtp.events import Event, SearchFailed
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
 from tests.lab import kept
 from tests.node.at_hand import Start, engine_of
@@ -43,28 +41,6 @@ def test_the_connection_is_reset_and_the_port_then_refuses() -> None:
             why = asker.why(peer.node_id)
             assert any(one.reason is AttemptReason.REFUSED for one in why.attempts), str(why)
         timed_out(query)
-
-    play(story)
-
-
-def test_who_was_given_a_query_and_is_gone_is_searched_for_at_growing_pauses() -> None:
-    async def story(world: World) -> None:
-        searches: list[float] = []
-
-        def observe(event: Event) -> None:
-            if isinstance(event, SearchFailed):
-                searches.append(world.now_s)
-
-        peer = await world.node()
-        asker = await world.asker(peer, observer=observe)
-        async with world.given(asker, peer.node_id, hard_timeout_s=60) as query:
-            world.hosts.pop(peer).kill()
-            await asyncio.wait([query])
-        pauses = [later - sooner for sooner, later in pairwise(searches)]
-        late_s = 2 * NodeConfig().clean_up_interval_s
-        assert len(pauses) >= 7
-        for pause_s, least_s in zip(pauses, (1, 2, 4, 8, 10, 10, 10), strict=False):
-            assert least_s <= pause_s <= least_s + late_s
 
     play(story)
 
