@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from egtp import CommRecord, SignedCommRecord
+from egtp.events import Dialling, Event
 from egtp.reaching.race import Race
 from egtp.reaching.strategy_choice import Plan
 from egtp.values.attempts import Attempt, AttemptReason, Cause
@@ -269,5 +270,18 @@ def test_a_family_that_leads_nowhere_costs_a_stagger_and_no_timeout(dead: str) -
         assert await lab.query(asker, peer.node_id) == b"x"
         wait_s = asker.config.stagger_s if dead == "IPv6" else 0.0
         assert lab.now_s - began_s == pytest.approx(wait_s + 6 * LATENCY_S, abs=0.01)
+
+    in_lab(Lab, story)
+
+
+def test_a_relay_that_many_peers_are_behind_is_dialled_once_for_all_who_are_asked() -> None:
+    async def story(lab: Lab) -> None:
+        events: list[Event] = []
+        relay = await lab.node(relay_server=True)
+        peers = [await lab.hidden(relay) for _ in range(4)]
+        asker = await lab.asker(*peers, observer=events.append)
+        asked = (lab.query(asker, peer.node_id) for peer in peers)
+        assert await asyncio.gather(*asked) == [b"x"] * 4
+        assert [type(event) for event in events].count(Dialling) == 1
 
     in_lab(Lab, story)
