@@ -194,6 +194,7 @@ def test_a_body_of_another_size_than_it_says_or_in_a_longer_form_is_none(size: i
         assert Arriving.begin(longer, len(longer)) is None
 
 
+@pytest.mark.reaches_in
 def test_a_piece_made_of_beginnings_of_bodies_is_read_a_few_times_only(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
