@@ -161,6 +161,9 @@ class Searching:
                 self._heard.take(1, now)
                 peer.direct_again_s = now + HEARD_AGAIN_S
                 self.seek_direct(peer)
+            else:
+                # Its address may have led nowhere while the peer was merely busy.
+                peer.direct_due_s = peer.next_forgiven_s(now)
 
     async def _search_direct(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         try:

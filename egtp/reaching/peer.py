@@ -338,7 +338,12 @@ class Peer:
 
     def dead_ends(self, now_s: float) -> tuple[Way, ...]:
         """The ways that have lately led nowhere, the last one last."""
-        return tuple(way for way, at_s in self._dead_ends if now_s - at_s < DEAD_END_KEPT_S)
+        return tuple(way for way, at_s in self._dead_ends if now_s < at_s + DEAD_END_KEPT_S)
+
+    def next_forgiven_s(self, now_s: float) -> float:
+        """When the next of them may be tried like others again; infinite if there are none."""
+        ends_s = (at_s + DEAD_END_KEPT_S for _, at_s in self._dead_ends)
+        return min((end_s for end_s in ends_s if now_s < end_s), default=float("inf"))
 
     def path_ended(self, life_s: float, now_s: float, *, had_work: bool) -> None:
         """The last path has ended. If the work on it ends one path after the other (a bug at the

@@ -17,7 +17,7 @@ from egtp import (
     TCPStrat,
 )
 from egtp.events import Dialling, Event
-from tests.lab import Lab, in_lab
+from tests.lab import LATENCY_S, Lab, in_lab
 
 
 class World(Lab):
@@ -54,6 +54,29 @@ def test_a_direct_way_that_was_slower_than_a_relay_is_used_as_soon_as_it_is_ther
         await asyncio.sleep(2)
         assert await world.query(world.caller, world.peer.node_id) == b"x"
         assert world.paths[0] == f"tcp {world.peer.listening[0]} (open)"
+
+    in_lab(World, story)
+
+
+def test_an_address_at_which_nobody_answered_at_first_is_dialled_again_ten_minutes_later() -> None:
+    """It led nowhere: after its handshake, the peer was busy for a while. For as long as it is
+    asked again and again, the path through its relay stays, so nothing else looks for another."""
+
+    async def story(world: World) -> None:
+        await world.begin()
+        query = asyncio.ensure_future(world.query(world.caller, world.peer.node_id))
+        while not world.paths:
+            await asyncio.sleep(LATENCY_S / 10)
+        assert world.paths[0].startswith("tcp ")
+        one, other = world.hosts[world.caller], world.hosts[world.peer]
+        line = world.network.partition([one], [other])
+        await asyncio.sleep(5)
+        line.heal()
+        assert await query == b"x"
+        for minute in range(12):
+            assert world.paths[0].startswith("relay " if minute < 10 else "tcp ")
+            await asyncio.sleep(60)
+            assert await world.query(world.caller, world.peer.node_id) == b"x"
 
     in_lab(World, story)
 
