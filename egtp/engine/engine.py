@@ -541,6 +541,10 @@ class Engine:
         # in compiled code, an await in one leaves its exception behind for others.)
         with contextlib.suppress(asyncio.CancelledError):
             await self._end_work(caller)
+        # Also to those who have proven nothing yet: their proofs may be under way, with queries.
+        # First, since some of these goodbyes travel by the other paths.
+        for path in self.channels.sessions.unconfirmed.paths():
+            path.say_close(CLOSE_FOR_GOOD)
         paths = self.routes.say_goodbye(self.book.all(), CLOSE_FOR_GOOD)
         await self.comms.close()
         for path in paths:

@@ -25,7 +25,7 @@ from egtp import (
     ReplyCode,
 )
 from egtp.relay.wire import HINT_KIND, NO_LEASE, Hint, Relay, digest_of
-from tests.lab import kept
+from tests.lab import LATENCY_S, kept
 from tests.node.at_hand import Start, engine_of
 from tests.node.failing import Hanging, World, play, stranger, timed_out
 
@@ -93,6 +93,26 @@ def test_the_peer_says_goodbye_while_a_large_query_is_on_its_way() -> None:
             await query
         assert world.now_s - began_s < 1
         assert not kept(asker)
+
+    play(story)
+
+
+@pytest.mark.parametrize("relayed", [False, True])
+def test_the_peer_says_goodbye_before_anything_of_its_asker_has_come(relayed: bool) -> None:
+    """It has answered the handshake alone: the query, and the proof of who asks, come too late."""
+
+    async def story(world: World) -> None:
+        peer = await somebody(world, relayed=relayed)
+        asker = await world.asker(peer)
+        query = asyncio.ensure_future(world.query(asker, peer.node_id))
+        while not engine_of(peer).channels.unconfirmed:
+            await asyncio.sleep(LATENCY_S / 10)
+        await asyncio.sleep(LATENCY_S / 2)
+        began_s = world.now_s
+        await world.close(peer)
+        with pytest.raises(OutcomeUnknown):
+            await query
+        assert world.now_s - began_s < 1
 
     play(story)
 
