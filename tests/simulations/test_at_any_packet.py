@@ -24,6 +24,9 @@ STEP: Final = 5
 """Not after every packet, for the sake of time."""
 
 
+pytestmark = pytest.mark.reaches_in
+
+
 class Alarm(Trace):
     """Calls somebody once so many packets have gone over the lines."""
 
