@@ -266,7 +266,7 @@ class Relaying:
             self.server.came_back(peer.peer_id)
 
     def said_goodbye(self, path: Path) -> None:
-        """A peer closes for good: nothing is held for its return."""
+        """A peer has said that it ends a path: nothing is held for its return."""
         if self.server is not None and not path.relayed:
             self.server.leases.end(path.peer_id)
 
