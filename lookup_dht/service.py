@@ -363,7 +363,7 @@ class DHTLookup:
             return "this machine can send nothing to any node of the network"
         if stored.asked:
             return f"none of {stored.asked} nodes stored the record"
-        why = self._node.joining.seeds.why_none
+        why = self._node.joining.seeds.unresolved
         return f"no node of the network answers{why and f': {why}'}"
 
     def _holds(self, record: SignedCommRecord) -> bool:

@@ -66,7 +66,7 @@ class Joining:
     @property
     def is_first(self) -> bool:
         """Whether this node knows of no other and never did: others can only join through it."""
-        return self.seeds.none and not self._router.former and not len(self._router)
+        return self.seeds.is_empty and not self._router.former and not len(self._router)
 
     # When to join.
 

@@ -32,7 +32,7 @@ class SeedNames:
     ) -> None:
         """The hosts of ``seeds`` are IP addresses, or names if the settings can resolve them."""
         seeds = tuple(seeds)
-        self.none: Final = not seeds
+        self.is_empty: Final = not seeds
         self._literal = [seed for seed in seeds if pack_ip(seed[0]) is not None]
         self._names = [seed for seed in seeds if pack_ip(seed[0]) is None]
         self._found: dict[SocketAddress, list[SocketAddress]] = {}
@@ -63,7 +63,7 @@ class SeedNames:
         return self._found[name]
 
     @property
-    def why_none(self) -> str:
+    def unresolved(self) -> str:
         """Which names have never resolved, in words; empty if all have."""
         missing = dict.fromkeys(name[0] for name in self._names if name not in self._found)
         if not missing:

@@ -117,7 +117,7 @@ class Resolver:
             raise LookupFailed(LookupFailure.NO_NETWORK)
         if search.asked:
             raise LookupFailed(LookupFailure.NO_RESPONSES)
-        raise LookupFailed(LookupFailure.NO_NODES, self._node.joining.seeds.why_none)
+        raise LookupFailed(LookupFailure.NO_NODES, self._node.joining.seeds.unresolved)
 
     def _cached(self, peer_id: NodeId) -> SignedCommRecord | None:
         settings = self._settings

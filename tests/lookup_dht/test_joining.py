@@ -269,7 +269,7 @@ async def test_a_name_that_resolves_at_last_is_joined_through_though_nobody_wait
     slow.set()
     await asyncio.sleep(1)
     assert node.contacts == 1
-    assert not node._node.joining.seeds.why_none
+    assert not node._node.joining.seeds.unresolved
 
 
 async def test_a_name_that_does_not_resolve_is_told_of_in_the_log_once(
