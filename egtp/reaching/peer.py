@@ -186,7 +186,8 @@ class Peer:
         """Whether somebody here wants, or has wanted, to reach it; if not, it is a stranger. Set by
         the book."""
         self.record: SignedCommRecord | None = None
-        self.source, self.learned_s = "", 0.0
+        self.source = ""
+        self.learned_s = 0.0
         self._former: bytes | None = None
         """The incarnation whose records came before those of the present one."""
         self.runs_twice = False
@@ -194,8 +195,8 @@ class Peer:
         restart looks different: the former process never signs again."""
         self._contact: Contact | None = None
         """Made from the record when it was last asked for."""
-        # Ways that led nowhere, and when that was last noticed, the last one last.
         self._dead_ends: tuple[tuple[Way, float], ...] = ()
+        """Ways that led nowhere, and when that was last noticed, the last one last."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None

@@ -23,6 +23,7 @@ from egtp.values.settings import check_settings
 __all__ = ["Held", "Leases", "RelayLimits"]
 
 ENDS_SPARE: Final = 64
+"""So many ends that no longer count may be kept, beside as many as there are leases."""
 MAY_BE_ZERO: Final = frozenset({
     "mailbox_packets_max", "mailbox_bytes_max", "mailbox_sender_packets_max",
     "mailboxes_bytes_max", "sender_bytes_max", "mailbox_s_max",
