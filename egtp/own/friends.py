@@ -215,8 +215,8 @@ class Friends:
         return b""
 
     def _verified(self, owner: NodeId, data: bytes) -> SignedCommRecord:
-        """The record in ``data``, which must be of that peer. Verifying costs far more than the rest
-        of a query, so it is done when there is news, and not for each of a flood."""
+        """The record in ``data``, which must be of that peer. Verifying costs far more than what
+        else a query takes, so it is done when there is news, and not for each of a flood."""
         if claims_of(data)[0] != owner:
             raise self._refusal("the record of somebody else")
         kept = self._store.get(owner, self._node.unix_time())
