@@ -10,17 +10,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from functools import partial
-from typing import Any, Final
+from typing import Final
 
-from egtp.channel.sealed import CLOSE_FOR_GOOD, GOAWAY_CLOSING, ItemType, item, write_goaway
+from egtp.channel.sealed import ItemType, item
 from egtp.config import NodeConfig
 from egtp.deadline_timer import DeadlineTimer
 from egtp.discovery_service import Introduction
 from egtp.engine.answering import Answering
 from egtp.engine.asking import Asking
 from egtp.engine.carriers import ConnectionCarrier, PeerCarrier
+from egtp.engine.ending import Ending
 from egtp.engine.intake import Intake
 from egtp.engine.records import Records
 from egtp.engine.routes import Routes
@@ -29,7 +28,6 @@ from egtp.engine.upkeep import Upkeep
 from egtp.environment import Environment, nonces
 from egtp.errors import FastFail, FastFailReason, NodeClosed
 from egtp.events import Observer
-from egtp.later import begin_later
 from egtp.limits.accept_limits import RelayedInitiations
 from egtp.lookup import LookupService
 from egtp.open_query import PeerExchange, Sending
@@ -61,18 +59,11 @@ from egtp.values.identity import Identity, NodeId
 
 __all__ = ["Engine"]
 
-DRAIN_LOOK_S: Final = 0.05
-"""How often a node that is about to close checks whether it is done."""
-
 
 class Engine:
     """All state of a node. :class:`egtp.node.Node` is its public face."""
 
     is_closed = False
-    _draining: asyncio.Task[None] | None = None
-    """Lets what is under way end, then closes the node."""
-    _closing: asyncio.Task[None] | None = None
-    """Closes the node, once for all callers."""
 
     def __init__(
         self,
@@ -200,6 +191,22 @@ class Engine:
             self, self.channels, self.comms, self.book, config, self.counters
         )
         self._answer_reserved_kinds(friends)
+        self._ending: Final = Ending(
+            self,
+            self.book,
+            self.channels,
+            self.comms,
+            self.routes,
+            self.searching,
+            self.asking,
+            self.answering,
+            self.relaying,
+            self.publisher,
+            self.addresses,
+            config,
+        )
+        self.close: Final = self._ending.close
+        self.disconnect: Final = self._ending.disconnect
 
     def _name_what_the_parts_ask_for(self) -> None:
         """Bind what the parts ask of their host: most of it is done by other parts."""
@@ -469,101 +476,9 @@ class Engine:
 
     # The end
 
-    async def _drain(self, drain_s: float, caller: asyncio.Task[Any] | None) -> None:
-        """Tell all peers that this node is about to close, refuse anything new, and close once
-        everything under way has ended, or after ``drain_s`` seconds."""
-        self.answering.refuses_new = True
-        goaway = item(ItemType.GOAWAY, write_goaway(GOAWAY_CLOSING, drain_s))
-        for peer in self.book.all():
-            for path in peer.paths:
-                path.queue_control(goaway)
-        # If cancelled, as everything is when the program ends, do not wait any longer.
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._wait_while(
-                lambda: not self.is_closed and self._is_busy_but_for(caller), drain_s
-            )
-        await self._close_now(caller)
-
-    async def disconnect(self, peer_id: NodeId) -> None:
-        """Close all paths to a peer, once what waits there has left or has taken too long."""
-        await self._wait_while(lambda: self._has_unsent(peer_id), self.config.close_timeout_s)
-        self.routes.disconnect(peer_id)
-
-    async def _wait_while(self, goes_on: Callable[[], bool], seconds: float) -> None:
-        until_s = self.now() + seconds
-        # Polled, since an event for each reason would cost every message.
-        while goes_on() and self.now() < until_s:  # noqa: ASYNC110
-            await asyncio.sleep(min(DRAIN_LOOK_S, max(0.0, until_s - self.now())))
-
-    def _has_unsent(self, peer_id: NodeId) -> bool:
-        peer = self.book.find(peer_id)
-        return peer is not None and any(path.outbox for path in peer.paths)
-
-    def _is_busy_but_for(self, caller: asyncio.Task[Any] | None) -> bool:
-        handlers = len(self.handlers) - self.handlers.runs_in(caller)
-        outboxes = any(path.outbox for peer in self.book.all() for path in peer.paths)
-        # A query that is still coming in has no reference to refuse it by until it is whole.
-        return bool(handlers or len(self.exchanges) or len(self.uploads) or outboxes)
-
-    async def close(self, drain_s: float = 0.0) -> None:
-        """End every exchange with :class:`NodeClosed`, tell the peers, and leave nothing behind.
-        With ``drain_s``, what is under way may end first.
-
-        This happens once, in a task of its own that all callers wait for: if one of them is
-        cancelled, the node is closed all the same.
-        """
-        caller = asyncio.current_task()
-        if drain_s <= 0 or self.is_closed:
-            await self._close_now(caller)
-            return
-        if self._draining is None:
-            self._draining = begin_later(partial(self._drain, drain_s, caller))
-        elif self.handlers.runs_in(caller):
-            return  # a handler must not wait for what waits for it
-        await asyncio.shield(self._draining)
-
-    async def _close_now(self, caller: asyncio.Task[Any] | None) -> None:
-        if self._closing is None:
-            self.is_closed = True
-            self._timer.cancel()
-            if self._cleaner is not None:
-                self._cleaner.cancel()
-            self.asking.close()
-            self.answering.refuses_new = True
-            self._closing = begin_later(partial(self._close, caller))
-        elif self.handlers.runs_in(caller):
-            return  # a handler must not wait for what waits for it
-        if not self._closing.done():
-            await asyncio.shield(self._closing)
-
-    async def _close(self, caller: asyncio.Task[Any] | None) -> None:
-        # If cancelled, as everything is when the program ends, wait for none of it. (No "finally":
-        # in compiled code, an await in one leaves its exception behind for others.)
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._end_work(caller)
-        # Also to those who have proven nothing yet: their proofs may be under way, with queries.
-        # First, since some of these goodbyes travel by the other paths.
-        for path in self.channels.sessions.unconfirmed.paths():
-            path.say_close(CLOSE_FOR_GOOD)
-        paths = self.routes.say_goodbye(self.book.all(), CLOSE_FOR_GOOD)
-        await self.comms.close()
-        for path in paths:
-            self.channels.close(path)
-
-    async def _end_work(self, caller: asyncio.Task[Any] | None) -> None:
-        listener = self.relaying.listener
-        parts: list[Callable[[], Awaitable[object]]] = [
-            self.addresses.close,
-            self.publisher.close,
-            *([] if listener is None else [listener.close]),
-            self.searching.close,
-            partial(self.handlers.close, caller),
-        ]
-        for close in parts:
-            try:
-                await close()
-            except Exception as error:
-                # A bug in one part is reported, and is no reason to leave the others open.
-                self.loop.call_exception_handler(
-                    {"message": "a part of a node could not be closed", "exception": error}
-                )
+    def stop(self) -> None:
+        """From now on nothing is begun, and no timer runs."""
+        self.is_closed = True
+        self._timer.cancel()
+        if self._cleaner is not None:
+            self._cleaner.cancel()

@@ -148,7 +148,7 @@ async def test_a_program_that_ends_while_a_node_is_being_closed_leaves_no_socket
     await slow.begun.wait()
     closing = asyncio.ensure_future(node.close())
     await slow.cancelled.wait()
-    closing_task = engine_of(node)._closing
+    closing_task = engine_of(node)._ending._closing
     assert closing_task is not None
     closing_task.cancel()
     slow.may_end.set()
@@ -172,7 +172,7 @@ async def test_a_program_that_ends_while_connections_are_being_closed_leaves_non
         await eventually(lambda: connection.is_open)
         closing = asyncio.ensure_future(node.close())
         await eventually(lambda: connection.is_closing)
-        engine_of(node)._closing.cancel()
+        engine_of(node)._ending._closing.cancel()
         await ends(closing)
         assert (connection.is_closed, len(engine_of(node).comms)) == (True, 0)
         may_end.set()

@@ -283,3 +283,24 @@ def test_a_large_reply_through_a_relay_arrives_though_its_sender_drains() -> Non
         assert await query == bytes(4_000_000)
 
     in_lab(Lab, story)
+
+
+def test_a_message_that_still_waits_for_a_path_leaves_before_its_node_is_closed() -> None:
+    async def story(lab: Lab) -> None:
+        node = await lab.node()
+        asker = await lab.asker(node)
+        told: list[bytes] = []
+
+        @node.handler("tell")
+        async def tell(message: Incoming) -> None:
+            told.append(message.body)
+
+        sending = lab.hosts[asker].spawn(asker.send(node.node_id, "tell", b"goodbye"))
+        await asyncio.sleep(0)
+        began_s = lab.now_s
+        await lab.hosts[asker].run(asker.close(drain_s=20))
+        await sending
+        assert lab.now_s - began_s < 1
+        assert told == [b"goodbye"]
+
+    in_lab(Lab, story)
