@@ -27,7 +27,7 @@ TEXTS: Final = {
     name: (DOCS / f"{name}.md").read_text(encoding="utf-8")
     for name in ("threat-model", "operations")
 }
-EVERY_PAGE: Final = (*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CHANGELOG.md")
+EVERY_PAGE: Final = (*sorted(DOCS.rglob("*.md")), *sorted(ROOT.glob("*.md")))
 PROGRAMS: Final = (
     ("lookup_dht",),
     ("egtp", "relay"),
