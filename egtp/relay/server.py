@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Protocol
+from typing import Final, Protocol
 
 from egtp.channel.packet import INITIATION, INITIATION_BYTES_MIN
 from egtp.errors import InvalidMessage, Refusal
@@ -62,7 +62,7 @@ class RelayServer:
     def __init__(self, host: RelayHost, limits: RelayLimits) -> None:
         self._host = host
         self._limits = limits
-        self.leases = Leases(limits)
+        self.leases: Final[Leases] = Leases(limits)
         self.counters: Counter[str] = Counter()
         """``relayed packets``, ``relayed bytes``, ``held packets``, and each reason for a drop."""
 
