@@ -7,11 +7,12 @@ No example has a deadline: how long one takes is the machine's affair, and bench
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import hashlib
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from typing import Any
 
 import pytest
@@ -93,6 +94,22 @@ def eager_task_factory() -> Any:
         return factory(loop, coroutine, context=context)
 
     return eagerly
+
+
+@pytest.fixture
+async def problems() -> AsyncIterator[list[dict[str, Any]]]:
+    """What the loop's exception handler was told. A test that causes a problem on purpose empties
+    the list; any other one, and any task that is left, fails the test."""
+    told: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    before = asyncio.all_tasks()
+    yield told
+    others = asyncio.all_tasks() - before - {asyncio.current_task()}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1):
+            await asyncio.gather(*others, return_exceptions=True)
+    assert not [task for task in others if not task.done()], "tasks are left"
+    assert told == []
 
 
 def fixed_identity(name: str) -> Identity:

@@ -9,7 +9,6 @@ and says what differs.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -284,22 +283,6 @@ class Net:
         for end in self.ends:
             if end.calls:
                 end.check()
-
-
-@pytest.fixture
-async def problems() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the loop's exception handler was told. A test that causes a problem on purpose empties
-    the list; any other one, and any task that is left, fails the test."""
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    before = asyncio.all_tasks()
-    yield told
-    others = asyncio.all_tasks() - before - {asyncio.current_task()}
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            await asyncio.gather(*others, return_exceptions=True)
-    assert not [task for task in others if not task.done()], "tasks are left"
-    assert told == []
 
 
 @pytest.fixture

@@ -302,22 +302,6 @@ async def make_end(problems: list[dict[str, Any]]) -> AsyncIterator[Callable[...
 
 
 @pytest.fixture
-async def problems() -> AsyncIterator[list[dict[str, Any]]]:
-    """What the loop's exception handler was told. Any problem, and any task that is left, fails
-    the test."""
-    told: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
-    before = asyncio.all_tasks()
-    yield told
-    others = asyncio.all_tasks() - before - {asyncio.current_task()}
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(1):
-            await asyncio.gather(*others, return_exceptions=True)
-    assert not [task for task in others if not task.done()], "tasks are left"
-    assert told == []
-
-
-@pytest.fixture
 async def net(problems: list[dict[str, Any]]) -> AsyncIterator[Net]:
     """Open things that are closed after the test."""
     net = Net()
