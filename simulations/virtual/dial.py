@@ -58,8 +58,9 @@ class Dial:
             return
         way = route(loop.now, "tcp", host, self._local, self._remote)
         if way is not None and lines.is_open(host.name, way.target.name):
-            at_s = lines.segment(host.name, way.target.name, 0, loop.now)
-            loop.happen(at_s, self._asked, way)
+            at_s = lines.handshake(host.name, way.target.name, loop.now)
+            if at_s is not None:
+                loop.happen(at_s, self._asked, way)
 
     def _asked(self, way: Route) -> None:
         """At the target: the SYN arrives."""
@@ -75,7 +76,9 @@ class Dial:
         lines = self._network.lines
         if not lines.is_open(target.name, self._host.name):
             return
-        at_s = lines.segment(target.name, self._host.name, 0, self._loop.now)
+        at_s = lines.handshake(target.name, self._host.name, self._loop.now)
+        if at_s is None:
+            return
         if listener is None:
             error = ConnectionRefusedError(111, f"Connect call failed {self._remote}")
             self._loop.happen(at_s, self._fail, error)

@@ -128,6 +128,19 @@ class Lines:
                 copies += 1
         return [at_s] + [at_s + 0.001 * number for number in range(1, copies)]
 
+    def handshake(self, source: Name, target: Name, now_s: float) -> float | None:
+        """When a packet that begins a connection arrives; None if it is lost. A kernel that knows
+        no round trip yet sends it again much later than a segment, by a timer of its own."""
+        rng = self._rng
+        at_s = now_s
+        for link, key in self._between(source, target):
+            if link.loss and rng.random() < link.loss:
+                return None
+            if link.bandwidth_bytes_per_s != math.inf:
+                at_s = self._turns[key].next_s(at_s, 0.0, now_s)
+            at_s += link.draw_latency_s(rng)
+        return at_s
+
     def segment(self, source: Name, target: Name, size: int, now_s: float) -> float:
         """When a piece of a stream arrives, retransmissions included."""
         rng = self._rng

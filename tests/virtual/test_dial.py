@@ -108,6 +108,33 @@ def test_who_answers_late_is_asked_again_until_then(programs: Any, network: Netw
     run_in(network, story(network))
 
 
+@pytest.mark.parametrize("listens", [True, False])
+def test_what_is_lost_of_a_handshake_is_sent_again_after_a_second(
+    programs: Any, listens: bool
+) -> None:
+    """And then after two, and so on, as on Linux: lost data is sent again much sooner."""
+
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        if listens:
+            await programs.listen(bob)
+        told = [await told_after(begin(programs, alice)) for _ in range(30)]
+        assert {kind for _, kind in told} == {"Side" if listens else "ConnectionRefusedError"}
+        took_s = {seconds for seconds, _ in told}
+        assert {0, 1, 3} < took_s <= {0, 1, 3, 7, 15, 31, 63}
+
+    run_in(network := Network(seed=1, link=Link(latency=0, loss=0.25)), story(network))
+
+
+def test_over_a_line_that_loses_everything_nobody_connects(programs: Any) -> None:
+    async def story(network: Network) -> None:
+        alice, bob = programs.two(network)
+        await programs.listen(bob)
+        assert await told_after(begin(programs, alice)) == (127, "TimeoutError")
+
+    run_in(network := Network(link=Link(loss=1)), story(network))
+
+
 def test_one_connection_comes_of_many_questions(programs: Any) -> None:
     async def story(network: Network) -> None:
         alice, bob = programs.two(network)

@@ -94,6 +94,16 @@ def test_a_segment_is_late_but_never_lost(loss: float, seed: int) -> None:
     assert late_s == pytest.approx(min(again_s, key=lambda value: abs(value - late_s)))
 
 
+@pytest.mark.parametrize("loss", [0.0, 0.3, 1.0])
+def test_a_packet_of_a_handshake_waits_its_turn_and_may_be_lost(loss: float) -> None:
+    line = lines(Link(latency=1, loss=loss, bandwidth_bytes_per_s=100, queue_s=0))
+    line.segment(B, A, 300, 0.0)
+    sent = [line.handshake(A, B, 0.0) for _ in range(MANY)]
+    assert sent.count(None) / MANY == pytest.approx(loss, abs=0.01)
+    assert {at_s for at_s in sent if at_s is not None} <= {1}
+    assert line.handshake(B, A, 0.0) in {4, None}
+
+
 def test_each_end_of_a_line_counts() -> None:
     line = lines(Link(latency=100))
     line.set_access(A, Link(latency=1))

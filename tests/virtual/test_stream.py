@@ -32,6 +32,7 @@ def test_over_a_bad_line_everything_arrives_once_and_in_order(
 ) -> None:
     async def story(network: Network) -> None:
         side, other = await programs.connected(*programs.two(network))
+        network.degrade_all(Link(latency=latency, loss=loss, duplicate=share, reorder=share))
         for word in words:
             side.write(word)
             other.write(word[::-1])
@@ -42,8 +43,7 @@ def test_over_a_bad_line_everything_arrives_once_and_in_order(
         assert side.received == b"".join(word[::-1] for word in words)
         assert other.calls.endswith("EL")
 
-    link = Link(latency=latency, loss=loss, duplicate=share, reorder=share)
-    run_in(network := Network(1, link=link), story(network))
+    simulate(story, seed=1)
 
 
 @pytest.mark.parametrize("bandwidth", [1_000, 100_000, 10_000_000])
