@@ -5,8 +5,8 @@
     from simulations.virtual import Network, simulate
 
     async def story(network: Network) -> None:
-        server = network.host("server", "192.0.2.1")
-        client = network.host("client", "198.51.100.1")
+        server = network.host("server", "5.1.0.1")
+        client = network.host("client", "6.1.0.1")
         await server.run(start_my_server())
         with network.partition([client], [server]):
             ...
@@ -33,7 +33,7 @@ from simulations.virtual.errors import (
 )
 from simulations.virtual.faults import Fault
 from simulations.virtual.host import Host
-from simulations.virtual.link import Fixed, Link, LogNormal, Uniform
+from simulations.virtual.link import Fixed, Latency, Link, LogNormal, Uniform
 from simulations.virtual.loop import VirtualLoop
 from simulations.virtual.nat import Nat, NatKind
 from simulations.virtual.network import Network
@@ -50,6 +50,7 @@ __all__ = [
     "Host",
     "HostDown",
     "ImpossibleWorld",
+    "Latency",
     "Link",
     "LogNormal",
     "Nat",

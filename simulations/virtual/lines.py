@@ -177,7 +177,9 @@ class Lines:
         if found:
             return found
         line = self._all_bad.last or self.default
-        return [(line if isinstance(line, Link) else line(source, target), (source, target))]
+        if not isinstance(line, Link):
+            line = _a_link(line(source, target))
+        return [(line, (source, target))]
 
 
 def _a_link(link: object) -> Link:

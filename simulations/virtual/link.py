@@ -19,10 +19,12 @@ DATAGRAM_BYTES_MAX: Final = 65_507
 
 
 class Latency(Protocol):
-    """How long a packet takes in one direction."""
+    """How long a packet takes in one direction: :class:`Fixed`, :class:`Uniform`,
+    :class:`LogNormal`, or any other class with this method."""
 
     def draw(self, rng: random.Random) -> float:
-        """The latency of one packet, in seconds."""
+        """The latency of one packet, in seconds, never below 0. All randomness has to come from
+        ``rng``, or runs with one seed differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +105,8 @@ class Link:
             object.__setattr__(self, "latency", Fixed(float(self.latency)))
         elif not callable(getattr(self.latency, "draw", None)):
             raise ImpossibleWorld(
-                f"latency must be a number of seconds, or Fixed, Uniform or LogNormal, "
-                f"not {self.latency!r}"
+                f"latency must be a number of seconds, or Fixed, Uniform, LogNormal or another "
+                f"Latency, not {self.latency!r}"
             )
         for field in fields(self)[1:]:
             value = getattr(self, field.name)
@@ -124,8 +126,12 @@ class Link:
             raise ImpossibleWorld(f"mtu_bytes must be at least 1, not {self.mtu_bytes!r}")
 
     def draw_latency_s(self, rng: random.Random) -> float:
-        """The latency of one packet, in seconds."""
-        return self.latency.draw(rng)  # type: ignore[union-attr]
+        """The latency of one packet, in seconds. Raises :class:`ImpossibleWorld` if a
+        distribution of somebody's own draws none: one below zero would pass for zero, unnoticed."""
+        latency_s = self.latency.draw(rng)  # type: ignore[union-attr]
+        if not 0.0 <= latency_s < math.inf:
+            raise ImpossibleWorld(f"a latency of {latency_s!r} s, as {self.latency!r} draws it")
+        return latency_s
 
 
 def _not_negative(**values: float) -> None:

@@ -50,7 +50,7 @@ def simulate(
     ::
 
         async def story(network: Network) -> None:
-            alice = network.host("alice", "192.0.2.1")
+            alice = network.host("alice", "5.1.0.1")
             ...
 
         simulate(story, seed=7)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulations.virtual import Fixed, Link, Uniform
+from simulations.virtual import Fixed, ImpossibleWorld, Link, Uniform
 from simulations.virtual.lines import RETRANSMIT_MIN_S, RETRANSMITS_MAX, Lines
 
 A, B, C = "a", "b", "c"
@@ -212,3 +213,10 @@ def test_the_lines_of_which_nothing_else_is_said_may_follow_from_the_names() -> 
     assert [line.segment(*pair, 1, 0.0) for pair in pairs] == [10.0, 20.0, 30.0, 9.0]
     heal()
     assert line.datagrams(A, B, 1, 0.0) == [1.0]
+
+
+@pytest.mark.parametrize("told", [0.05, None])
+def test_what_follows_from_the_names_is_a_line(told: Any) -> None:
+    line = Lines(random.Random(1), lambda _, __: told)
+    with pytest.raises(ImpossibleWorld, match=f"a line must be a Link.*, not {told}"):
+        line.datagrams(A, B, 1, 0.0)

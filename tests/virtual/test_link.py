@@ -72,6 +72,16 @@ def test_there_is_no_such_latency(latency_s: float) -> None:
             impossible()
 
 
+@pytest.mark.parametrize("latency_s", [-1e-9, -1.0, math.nan, math.inf])
+def test_a_distribution_of_ones_own_draws_no_such_latency(latency_s: float) -> None:
+    class Own:
+        def draw(self, rng: random.Random) -> float:
+            return latency_s
+
+    with pytest.raises(ImpossibleWorld, match=f"a latency of {latency_s} s"):
+        Link(latency=Own()).draw_latency_s(random.Random(1))
+
+
 def test_a_range_has_its_lower_end_first() -> None:
     with pytest.raises(ImpossibleWorld, match="not a range"):
         Uniform(2, 1)
