@@ -209,10 +209,11 @@ class VirtualLoop(Unthreaded):
         if not timers or timers[0][0] == math.inf:
             raise Stalled(f"nothing is left that could happen; {who_waits(self)}")
         if timers[0][0] > self.now:
+            if self.limit_s is not None and timers[0][0] > self.limit_s:
+                self.now = max(self.now, self.limit_s)
+                raise Overdue(f"not at its end at {self.limit_s:g} s; {who_waits(self)}")
             self.now = timers[0][0]
             self._turns_at_now = 0
-            if self.limit_s is not None and self.now > self.limit_s:
-                raise Overdue(f"not at its end after {self.limit_s:g} s; {who_waits(self)}")
 
     def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
         if not handle._scheduled:

@@ -253,7 +253,7 @@ def test_what_takes_longer_than_the_limit_is_told_with_who_waits() -> None:
         alice.spawn(tick(), name="the clock")
         await asyncio.Event().wait()
 
-    with pytest.raises(Overdue, match=r"after 60 s(.|\n)*alice: the clock at .*test_loop.py:\d+"):
+    with pytest.raises(Overdue, match=r"at 60 s(.|\n)*alice: the clock at .*test_loop.py:\d+"):
         simulate(story, limit_s=60)
 
 

@@ -251,8 +251,11 @@ def test_the_limit_is_of_virtual_time_and_begins_with_the_story() -> None:
     with Session(network) as session:
         session.run(asyncio.sleep(50))
         session.run(asyncio.sleep(60), limit_s=60)
-        with pytest.raises(Overdue, match="after 170 s"):
-            session.run(asyncio.sleep(61), limit_s=60)
+        with pytest.raises(Overdue, match="at 170 s") as caught:
+            session.run(asyncio.sleep(1_000_000), limit_s=60)
+        # No more time than that has gone by, whatever was waited for.
+        assert network.loop.now == 170
+        assert caught.value.__notes__ == ["at 170.000 s of the world with seed 0"]
         # And the next one has its own.
         session.run(asyncio.sleep(1_000))
 
