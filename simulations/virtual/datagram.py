@@ -33,7 +33,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._extra["socket"] = self  # type: ignore[attr-defined]
         self._network = network
         self._loop = network.loop
-        self._host = host
+        self.host: Final = host
         self._local: Final = local
         self._remote: Final = remote
         self._protocol = protocol
@@ -86,12 +86,12 @@ class DatagramTransport(asyncio.DatagramTransport):
     def vanish(self) -> None:
         """Stop sending and receiving: the machine lost power, or the program closed the socket."""
         self._closing = True
-        if self._host.datagrams.get(self._local) is self:
-            del self._host.datagrams[self._local]
+        if self.host.datagrams.get(self._local) is self:
+            del self.host.datagrams[self._local]
 
     def put_on_line(self, data: bytes, target: Endpoint) -> None:
         """Put a datagram on the line."""
-        host, loop, network = self._host, self._loop, self._network
+        host, loop, network = self.host, self._loop, self._network
         source = self._local
         if source[0] in WILDCARDS:
             try:
@@ -128,7 +128,7 @@ class DatagramTransport(asyncio.DatagramTransport):
     def _is_stranger(self, way: Route) -> bool:
         """Whether the receiving machine's firewall takes this datagram for a stranger's."""
         host, port = way.target, way.destination[1]
-        return host is not self._host and not host.flows.admits(self._loop.now, port, way.source)
+        return host is not self.host and not host.flows.admits(self._loop.now, port, way.source)
 
     def _received(self, data: bytes, source: Endpoint) -> None:
         try:
@@ -147,10 +147,10 @@ class DatagramTransport(asyncio.DatagramTransport):
         """Nobody listens there, and the other machine says so; only connected sockets see it."""
         if self._remote is None:
             return
-        at_s = self._network.lines.segment(way.target.name, self._host.name, 0, self._loop.now)
+        at_s = self._network.lines.segment(way.target.name, self.host.name, 0, self._loop.now)
         self._loop.happen(at_s, self._told_refused)
 
     def _told_refused(self) -> None:
-        if not self._closing and self._host.is_up and not self._host.is_asleep:
+        if not self._closing and self.host.is_up and not self.host.is_asleep:
             error = ConnectionRefusedError(111, "Connection refused")
             self._context.run(self._protocol.error_received, error)

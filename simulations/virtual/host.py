@@ -296,7 +296,7 @@ class Host:
         return self.network.block_inbound(self, how)
 
     def degrade(self, link: Link) -> Fault:
-        """Replace the machine's own line by ``link``, for everybody that it talks to."""
+        """See :meth:`Network.degrade`."""
         return self.network.degrade(self, link)
 
     def end(self) -> None:

@@ -43,7 +43,7 @@ class Network:
         """
         :param seed: everything random follows from it.
         :param link: the line between any two machines unless another is set, or a function that
-            returns it for the names of the two.
+            returns it for the names of the two, and is called for each packet.
         :param trace: records what happens; by default one that keeps no lines.
         :param epoch_s: the wall clock at the start, in Unix seconds.
         """
@@ -142,7 +142,8 @@ class Network:
         return self._fault(f"partition: {between}", mend, *some, *others)
 
     def degrade(self, host: Host, link: Link) -> Fault:
-        """Replace the machine's own line by ``link``, for everybody that it talks to."""
+        """Replace the machine's own line by ``link`` as a whole, for everybody that it talks to. On
+        a line that :meth:`connect` has set, it comes on top."""
         return self._fault(f"bad line: {host.name}", self.lines.degrade(host.name, link), host)
 
     def degrade_all(self, link: Link | Map) -> Fault:
@@ -158,7 +159,8 @@ class Network:
     # Observers
 
     def watch(self, watcher: Watcher) -> None:
-        """Call ``watcher`` with each fault, crash and change of address."""
+        """Call ``watcher`` with each fault, crash and change of address: the time in seconds, the
+        kind of event, a description, and a tuple of the machines."""
         self._watchers.append(watcher)
 
     def note(self, text: str, *hosts: Host, kind: str = "fault") -> None:

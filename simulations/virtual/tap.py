@@ -12,9 +12,10 @@ __all__ = ["Tap"]
 
 
 class Tap(Protocol):
-    """An attacker on every line, set as :attr:`Network.tap`. Whatever it takes goes on only if it
-    calls ``put_on_line`` of the stream's outflow or of the socket, at once or later, with the same
-    bytes or others."""
+    """An attacker or observer on every line, set as :attr:`Network.tap`. Whatever it takes goes on
+    only if it calls ``stream.outflow.put_on_line(piece)`` or ``socket.put_on_line(data, target)``,
+    at once or later, with the same bytes or others. ``stream.host`` and ``socket.host`` are the
+    machine that sends."""
 
     def wrote(self, stream: StreamTransport, data: bytes) -> None:
         """Called when a program has written ``data`` to a stream; it may not be on the line

@@ -14,8 +14,8 @@ __all__ = ["Trace"]
 
 
 class Trace:
-    """The record of a run: one entry per packet, connection and fault. With ``keep``, it has
-    ``lines`` to read."""
+    """The record of a run: one entry per packet sent (whether it arrives or not), connection and
+    fault. With ``keep``, it has ``lines`` to read."""
 
     def __init__(self, *, keep: bool = False) -> None:
         self.lines: list[str] | None = [] if keep else None

@@ -85,6 +85,7 @@ def test_a_tap_decides_on_datagrams_as_well() -> None:
         await asyncio.sleep(1)
         assert received == []
         socket, (data, target) = tap.held[0]
+        assert (socket.host, target) == (one, ("6.0.0.1", 53))
         socket.put_on_line(data, target)
         await asyncio.sleep(1)
         assert received == [b"held"]
