@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from ipaddress import ip_address
 from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "simulation.md"
@@ -28,6 +29,13 @@ def test_the_example_runs_as_printed_and_is_the_same_each_time() -> None:
     told = [[line.partition(", ")[2] or line for line in each] for each in lines]
     assert told[0] == told[1]
     assert told[0][2:] == ["True ()"]
+
+
+def test_the_addresses_that_it_proposes_are_public_and_each_in_a_network_of_its_own() -> None:
+    (rule,) = re.findall(r'`f"(\{11 .*?)"`', PAGE.read_text(encoding="utf-8"))
+    made = [ip_address(eval(f'f"{rule}"', {"i": i})) for i in range(20_000)]  # noqa: S307
+    assert all(address.is_global for address in made)
+    assert len({int(address) >> 8 for address in made}) == 20_000
 
 
 def test_the_example_finds_what_it_is_there_to_find() -> None:
