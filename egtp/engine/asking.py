@@ -47,6 +47,9 @@ AGAIN_FIRST_S: Final = 2.0
 """The first pause before an unanswered query is given to a relayed path again: some round trips."""
 AGAIN_MAX_S: Final = 30.0
 """The longest such pause, and the one after the peer has said that it is working on the query."""
+IN_VAIN_AFTER: Final = 2
+"""So many times a query is given to a relayed path again before the path is doubted: if nobody on
+the way drops it, the peer answers each copy, at least that it is working on it."""
 MOVED_MAX: Final = 256
 """How many replies and packets passed on go by another path when theirs is gone. A peer that does
 not read may have hundreds of thousands waiting, and each connection that it opens or closes would
@@ -76,6 +79,9 @@ class AskingHost(Protocol):
 
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
+
+    def asked_in_vain(self, path: Path) -> None:
+        """A query has left by a relayed path several times, without a word of it from the peer."""
 
     def arm_timer(self) -> None:
         """Set the timer anew: a new deadline may be earlier than all others."""
@@ -505,6 +511,8 @@ class Asking:
                 if self._may_run_there(exchange, path):
                     exchange.handed_to = path.incarnation
                     path.queue(exchange)
+                if path is on and exchange.resent >= IN_VAIN_AFTER and not exchange.working:
+                    self._host.asked_in_vain(path)
 
     # The end
 

@@ -225,6 +225,7 @@ class Engine:
         self.connect_relay = self.searching.connect_relay
         self.admits = self.routes.admits
         self.lose_path = self.routes.lose
+        self.asked_in_vain = self.routes.asked_in_vain
         self.writable = self.routes.writable
         self.why_keep = self.routes.why_keep
         self.session_unknown = self.routes.session_unknown

@@ -38,6 +38,7 @@ a limit since a relay may send such notes in the peer's name."""
 AWAY_MAX_S: Final = 600.0
 """The longest that a peer can ask to be left alone."""
 ANOTHER_WAY: Final = "silent, and the peer is there by another way"
+IN_VAIN: Final = "the peer is there, and says nothing of what it is asked by it"
 
 
 class RoutesHost(Protocol):
@@ -159,6 +160,7 @@ class Routes:
     def _end_dead_others(self, peer: Peer, path: Path) -> None:
         """End the older paths that the confirmation of ``path`` has shown to lead nowhere, or to a
         peer that does not read. What was given to them goes by the best path left."""
+        now = self._host.now()
         for older in peer.paths:
             if older is path:
                 continue
@@ -170,9 +172,18 @@ class Routes:
                 # To search beside it was right, and may soon be again.
                 peer.renewed_s = float("-inf")
                 self.lose(older, ANOTHER_WAY, at_once=True)
+            elif older.relayed and peer.was_asked_in_vain(older, now):
+                self.lose(older, IN_VAIN)
             elif older not in (peer.direct, peer.relayed) and is_crowded(older):
                 older.say_close()
                 self.lose(older, "the peer has another path, and does not read this one")
+
+    def asked_in_vain(self, path: Path) -> None:
+        """The peer says nothing of a query that has left by a relayed path more than once, but
+        gives signs of life there. Search for another path; this one stays until there is one."""
+        peer, now = self._book.get(path.peer_id), self._host.now()
+        peer.asked_in_vain(path, now)
+        self._searching.seek_beside(peer, now, only_direct=False)
 
     def _end_too_many_others(self, peer: Peer) -> None:
         """A connection that makes way for newer ones of its peer is there until both ends have

@@ -35,6 +35,16 @@ DEAD_END_KEPT_S: Final = 600.0
 """How long other ways are preferred to one that led nowhere."""
 
 
+@dataclass(frozen=True, slots=True)
+class _DeadEnd:
+    """A way that led nowhere."""
+
+    way: Way
+    since_s: float
+    in_vain: bool = False
+    """Signs of life came by it all the same."""
+
+
 def preferred(old: Path, new: Path, me: NodeId) -> Path:
     """Which of two confirmed paths to one peer stays. ``new`` is the one that this end confirmed
     later; the other end may have seen them in the opposite order. Both come to the same answer,
@@ -195,7 +205,7 @@ class Peer:
         restart looks different: the former process never signs again."""
         self._contact: Contact | None = None
         """Made from the record when it was last asked for."""
-        self._dead_ends: tuple[tuple[Way, float], ...] = ()
+        self._dead_ends: tuple[_DeadEnd, ...] = ()
         """Ways that led nowhere, and when that was last noticed, the last one last."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
@@ -326,12 +336,24 @@ class Peer:
         end: a relay that lies, or a line that takes no packets of full size. That would win the
         race for a path again and again."""
         if path.dialled and path.heard_s <= path.session.started_s:
-            self._forget_dead_end(path)
-            self._dead_ends = (*self._dead_ends, (way_of(path.strategy), now_s))[-DEAD_ENDS_MAX:]
+            self._add_dead_end(_DeadEnd(way_of(path.strategy), now_s))
 
-    def _forget_dead_end(self, path: Path) -> None:
+    def asked_in_vain(self, path: Path, now_s: float) -> None:
+        """The peer is there, but has said nothing of a query however often it was sent: a relay
+        lets signs of life through, and drops what is larger, say."""
+        self._add_dead_end(_DeadEnd(way_of(path.strategy), now_s, in_vain=True))
+
+    def was_asked_in_vain(self, path: Path, now_s: float) -> bool:
+        """Whether it was, lately, by the way that ``path`` takes."""
         way = way_of(path.strategy)
-        self._dead_ends = tuple(one for one in self._dead_ends if one[0] != way)
+        return any(end.in_vain and end.way == way for end in self._recent_dead_ends(now_s))
+
+    def _recent_dead_ends(self, now_s: float) -> list[_DeadEnd]:
+        return [end for end in self._dead_ends if now_s < end.since_s + DEAD_END_KEPT_S]
+
+    def _add_dead_end(self, end: _DeadEnd) -> None:
+        others = tuple(one for one in self._dead_ends if one.way != end.way)
+        self._dead_ends = (*others, end)[-DEAD_ENDS_MAX:]
 
     def network_changed(self) -> None:
         """This machine is on another network, or back on one: what led nowhere may lead there."""
@@ -339,12 +361,12 @@ class Peer:
 
     def dead_ends(self, now_s: float) -> tuple[Way, ...]:
         """The ways that have lately led nowhere, the last one last."""
-        return tuple(way for way, at_s in self._dead_ends if now_s < at_s + DEAD_END_KEPT_S)
+        return tuple(end.way for end in self._recent_dead_ends(now_s))
 
     def next_forgiven_s(self, now_s: float) -> float:
         """When the next of them may be tried like others again; infinite if there are none."""
-        ends_s = (at_s + DEAD_END_KEPT_S for _, at_s in self._dead_ends)
-        return min((end_s for end_s in ends_s if now_s < end_s), default=float("inf"))
+        ends_s = (end.since_s + DEAD_END_KEPT_S for end in self._recent_dead_ends(now_s))
+        return min(ends_s, default=float("inf"))
 
     def path_ended(self, life_s: float, now_s: float, *, had_work: bool) -> None:
         """The last path has ended. If the work on it ends one path after the other (a bug at the
@@ -367,7 +389,9 @@ class Peer:
     def remove_path(self, path: Path) -> None:
         """A path is gone. If there is a superseded one of its kind, that takes its place."""
         if self._dead_ends and path.heard_s > path.session.started_s:
-            self._forget_dead_end(path)  # The peer was merely busy for a while.
+            # The peer was merely busy for a while.
+            way = way_of(path.strategy)
+            self._dead_ends = tuple(end for end in self._dead_ends if end.way != way or end.in_vain)
         if path in self.superseded:
             del self.superseded[path]
             return

@@ -68,6 +68,7 @@ class Recorder:
         self.peer = self.book.get(PEER)
         self.sought: list[Peer] = []
         self.not_sought_any_more: list[Peer] = []
+        self.in_vain: list[Path] = []
         self.packets: list[tuple[CommStrat, bytes]] = []
         self.writes_left: int | None = None
         """How many packets more are written before one breaks the path."""
@@ -105,6 +106,9 @@ class Recorder:
 
     def cancel_own(self, reference: bytes) -> None:
         raise AssertionError(reference)
+
+    def asked_in_vain(self, path: Path) -> None:
+        self.in_vain.append(path)
 
     def arm_timer(self) -> None:
         self.armed += 1
@@ -537,6 +541,26 @@ async def test_who_works_on_a_query_is_asked_again_rarely() -> None:
         node.end_turn()
         given += [node.now_s - 100.0] * (len(node.queries(RELAYED)) - 1 - len(given))
     assert given == [31.0, 61.0]
+
+
+@pytest.mark.parametrize("works", [False, True])
+async def test_a_relayed_path_is_doubted_when_a_peer_says_nothing_of_the_copies_of_a_query(
+    works: bool,
+) -> None:
+    node = Recorder()
+    path = node.path(RELAYED)
+    node.ask(100)
+    (exchange,) = node.asking.exchanges.of(PEER)
+    doubted: list[float] = []
+    for _ in range(20):
+        node.end_turn()
+        node.now_s += 1.0
+        if works and node.now_s == 103.0:
+            node.asking.received_working(PEER, exchange.reference)
+        node.asking.look(node.now_s)
+        doubted += [node.now_s - 100.0] * (len(node.in_vain) - len(doubted))
+    assert doubted == ([] if works else [6.0, 14.0])
+    assert set(node.in_vain) <= {path}
 
 
 @pytest.mark.parametrize("is_over", [True, False])

@@ -416,6 +416,46 @@ def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_
 
 
 @pytest.mark.reaches_in
+@pytest.mark.parametrize("large", ["query", "reply"])
+def test_a_relay_nearby_that_passes_on_signs_of_life_but_nothing_large_keeps_nobody_from_the_other(
+    large: str,
+) -> None:
+    async def story(lab: Lab) -> None:
+        relays = [await lab.node(relay_server=True) for _ in range(2)]
+        peer = await lab.hidden(*relays)
+
+        @peer.handler("large")
+        async def reply(query: Incoming) -> bytes:
+            return query.body if large == "query" else bytes(2000)
+
+        assert peer.record is not None
+        first = peer.record.relays[0].relay_id
+        chooser, honest = sorted(relays, key=lambda relay: relay.node_id != first)
+        drops_large_ones(chooser)
+        lab.hosts[honest].degrade(Link(latency=0.2))
+        asker = await lab.asker(peer)
+        body = bytes(2000 if large == "query" else 2)
+        for longest_s in (10.0, 1.0, 1.0):
+            began_s = lab.now_s
+            assert await lab.query(asker, peer.node_id, "large", body) == bytes(2000)
+            assert lab.now_s - began_s < longest_s
+        (path,) = asker.why(peer.node_id).paths
+        assert str(honest.node_id) in path
+
+    def drops_large_ones(relay: Node) -> None:
+        server: Any = relay.relay_server
+        passes_on = server.relay
+
+        def chooses(sender: NodeId, body: bytes, age_ms: int) -> None:
+            if len(Relay.decode(body).packet) < 1000:
+                passes_on(sender, body, age_ms)
+
+        server.relay = chooses
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.reaches_in
 def test_a_line_that_takes_no_packets_of_full_size_keeps_nobody_from_the_relay() -> None:
     """As when routers do not say that a packet is too large: handshakes pass, since they are small;
     but the first larger packet, and all that is behind it, is lost."""

@@ -694,6 +694,24 @@ def test_a_way_by_which_something_has_come_after_all_is_no_dead_end() -> None:
     assert peer.dead_ends(5.0) == (Address(bytes(4), 1),)
 
 
+def test_a_way_by_which_the_peer_was_asked_in_vain_is_a_dead_end_though_something_came_by_it() -> (
+    None
+):
+    """Signs of life, for example."""
+    peer, path = Peer(ONE), silent_path(1, heard_s=8.0, dialled=False)
+    peer.add_path(path, TWO, 0.0)
+    assert not peer.was_asked_in_vain(path, 9.0)
+    peer.asked_in_vain(path, 9.0)
+    peer.asked_in_vain(path, 10.0)
+    peer.remove_path(path)
+    assert peer.dead_ends(10.0) == (Address(bytes(4), 1),)
+    assert peer.was_asked_in_vain(path, 9.0 + DEAD_END_KEPT_S)
+    assert not peer.was_asked_in_vain(silent_path(2), 10.0)
+    assert not peer.was_asked_in_vain(path, 10.0 + DEAD_END_KEPT_S)
+    peer.fell_silent(silent_path(3), 10.0)
+    assert not peer.was_asked_in_vain(silent_path(3), 10.0)
+
+
 @pytest.mark.parametrize(
     "path",
     [
