@@ -332,6 +332,15 @@ class Node:
 
         return decorate
 
+    def remove_handler(self, kind: str) -> None:
+        """Take away the handler of ``kind``: as :meth:`egtp.Node.remove_handler`. A query that
+        comes before another one was given is answered "no such kind".
+        """
+        if self._started:
+            self._look(lambda node: node.remove_handler(kind))
+        else:
+            self.on_loop.remove_handler(kind)
+
     def run(
         self, work: Callable[[egtp.node.Node], Awaitable[T]], *, timeout_s: float | None = None
     ) -> T:

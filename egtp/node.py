@@ -418,7 +418,7 @@ class Node:
         if not callable(handler):
             raise LocalProtocolError(f"the handler of {kind!r} must be a function, not {handler!r}")
         if kind in self._handlers:
-            raise LocalProtocolError(f"kind {kind!r} already has a handler")
+            raise LocalProtocolError(f"kind {kind!r} already has a handler: remove it first")
         if at_once_max is not None:
             check_count(1, at_once_max=at_once_max)
         check_yes_or_no(idempotent=idempotent, early=early)
@@ -444,6 +444,31 @@ class Node:
             return handler
 
         return decorate
+
+    def remove_handler(self, kind: str) -> None:
+        """Take away the handler of ``kind``: from now on, queries are answered "no such kind", so
+        their askers know that nothing has run.
+
+        What the handler has begun, it goes on with, and its replies are sent. To put another one in
+        its place, give that one at once: while nothing is awaited in between, no query comes.
+
+        ::
+
+            node.remove_handler("greet")
+            node.handle("greet", greet_anew)
+
+        A query still runs at most once: a copy of one that the old handler was given is not given
+        to the new one, unless the old one was ``idempotent``. What the old one goes on with does
+        not count for ``at_once_max`` of the new one. Can be called after the end, too.
+
+        Raises :class:`LocalProtocolError` for a kind that is malformed, reserved or has no handler.
+        """
+        check_kind(kind)
+        if kind not in self._handlers:
+            raise LocalProtocolError(f"kind {kind!r} has no handler")
+        if self._engine is not None:
+            self._started().handlers.remove(kind)
+        del self._handlers[kind]
 
     # Peers
 

@@ -172,7 +172,7 @@ class Handlers:
         """
         check_kind(name, reserved=reserved)
         if name in self._kinds:
-            raise LocalProtocolError(f"kind {name!r} already has a handler")
+            raise LocalProtocolError(f"kind {name!r} already has a handler: remove it first")
         self._kinds[name] = Kind(
             name,
             _coroutine_function(handler),
@@ -180,6 +180,11 @@ class Handlers:
             idempotent=idempotent,
             early=early,
         )
+
+    def remove(self, name: str) -> None:
+        """Take away the handler of ``name``, which has one. What it has begun, it goes on with:
+        each incoming keeps the :class:`Kind` that it began with."""
+        del self._kinds[name]
 
     def __len__(self) -> int:
         return len(self._workers)

@@ -204,6 +204,58 @@ async def test_whoever_asks_again_is_told_what_became_of_his_query(recorders: Ma
     assert asks(0) == []
 
 
+async def test_a_handler_in_place_of_another_is_not_given_what_that_one_was_given(
+    recorders: Make,
+) -> None:
+    node = recorders()
+    handlers, path = node.answering.handlers, node.path(DIRECT)
+    ran: list[str] = []
+
+    def give(name: str, *, idempotent: bool = False) -> asyncio.Event:
+        go = asyncio.Event()
+
+        async def handler(_: Incoming) -> bytes:
+            ran.append(name)
+            await go.wait()
+            return b""
+
+        handlers.add("plug-in", handler, idempotent=idempotent)
+        return go
+
+    async def asks(number: int) -> list[int]:
+        query = Query(bytes([number]) * 16, number, "plug-in", 60_000, 1000, b"")
+        reference = reference_of(query.encode())
+        asyncio.get_running_loop().call_soon(
+            node.answering.receive, path, PEER, query, reference, 0
+        )
+        await asyncio.sleep(0)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        return said_on(path)
+
+    old = give("old")
+    assert await asks(0) == []
+    handlers.remove("plug-in")
+    assert await asks(1) == [ReplyCode.NO_SUCH_KIND]
+    new = give("new", idempotent=True)
+    assert await asks(0) == [], "the old one works on it"
+    assert await asks(1) == [], "it was refused, and that answer is on its way"
+    old.set()
+    assert await asks(2) == [ReplyCode.OK], "the answer to the first"
+    assert ran == ["old", "new"]
+    new.set()
+    handlers.remove("plug-in")
+    give("last").set()
+    other = node.path(OTHER)
+    path.closed = True
+    path = other
+    assert await asks(0) == [ReplyCode.OK], "the old one's answer again, though it is gone"
+    assert await asks(1) == [ReplyCode.NO_SUCH_KIND]
+    assert ran == ["old", "new"]
+    assert await asks(2) == [ReplyCode.OK], "the one before promised that this does no harm"
+    assert ran == ["old", "new", "last"]
+
+
 async def test_nothing_runs_for_an_asker_for_whom_there_is_no_room(recorders: Make) -> None:
     node = recorders()
     for number in range(NodeConfig().answers.peer_askers_max):

@@ -401,6 +401,28 @@ def test_a_handler_given_before_the_start_answers(make: Make, asker: Node) -> No
         assert asker.query(node.node_id, "greet", b"x") == b"hello x"
 
 
+def test_a_handler_is_removed_before_the_start_while_it_runs_and_after_the_end(
+    make: Make, asker: Node
+) -> None:
+    node = make(listen="127.0.0.1:0")
+    node.handle("greet", lambda _: b"too early")
+    node.remove_handler("greet")
+    node.handle("greet", lambda _: b"old")
+    node.start()
+    node.published()
+    assert asker.query(node.node_id, "greet") == b"old"
+    node.remove_handler("greet")
+    with pytest.raises(HandlerFailed) as caught:
+        asker.query(node.node_id, "greet")
+    assert not caught.value.may_have_run
+    node.handle("greet", lambda _: b"new")
+    assert asker.query(node.node_id, "greet") == b"new"
+    node.close()
+    node.remove_handler("greet")
+    with pytest.raises(LocalProtocolError, match="has no handler"):
+        node.remove_handler("greet")
+
+
 def test_a_plain_handler_has_a_thread_of_its_own_and_may_ask_back(
     greeter: Node, asker: Node
 ) -> None:

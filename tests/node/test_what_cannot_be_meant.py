@@ -276,7 +276,7 @@ async def test_a_node_that_is_closed_takes_no_handler_any_more(start: Start) -> 
 
 
 async def test_a_kind_has_one_handler(greeter: Node) -> None:
-    with pytest.raises(LocalProtocolError):
+    with pytest.raises(LocalProtocolError, match="already has a handler: remove it first"):
         greeter.handle("greet", Held())
 
 
@@ -332,6 +332,7 @@ async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> Non
             lambda: greeter.why(greeter.node_id),
             lambda: greeter.add_contact(greeter.link),
             lambda: greeter.handle("elsewhere", Held()),
+            lambda: greeter.remove_handler("greet"),
         ):
             try:
                 call()
@@ -341,7 +342,7 @@ async def test_another_thread_and_another_loop_are_refused(greeter: Node) -> Non
     thread = threading.Thread(target=elsewhere)
     thread.start()
     await asyncio.to_thread(thread.join)
-    assert [type(error) for error in caught] == [WrongLoop] * 9
+    assert [type(error) for error in caught] == [WrongLoop] * 10
     assert await greeter.query(greeter.node_id, "greet") == b"hello "
 
 
