@@ -131,6 +131,7 @@ class Routes:
         peer.add_path(path, self._me, self._host.now())
         self._book.watch(peer)
         peer.failed_searches = 0
+        peer.attempts = ()  # They say why there was no path.
         peer.seek_again_s = float("inf")
         if self._observer is not None:
             self._observer(PathOpened(path.peer_id, path.strategy))

@@ -101,7 +101,7 @@ class Explanation:
     open_queries: int
     """How many queries from this node to the peer are open."""
     attempts: tuple[Attempt, ...]
-    """The failed attempts of the last search for a path."""
+    """The failed attempts of the last search for a path; none once there was a path again."""
 
     runs_twice: bool = False
     """Whether two processes have signed its records in turn. Then a copy of its identity is in use,

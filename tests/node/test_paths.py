@@ -393,6 +393,18 @@ async def test_why_tells_the_path_the_record_and_what_was_tried(start: Start) ->
     assert explanation.attempts == ()
 
 
+async def test_why_tells_nothing_of_failed_attempts_once_the_peer_has_come_by_itself(
+    start: Start,
+) -> None:
+    node, other = greets(await start()), await start(listen=())
+    with pytest.raises(FastFail):
+        await node.query(other.node_id, "greet")
+    assert node.why(other.node_id).attempts
+    await other.query(node.node_id, "greet")
+    explanation = node.why(other.node_id)
+    assert (len(explanation.paths), explanation.attempts) == (1, ())
+
+
 async def test_a_contact_link_is_all_that_is_needed(start: Start) -> None:
     node = greets(await start(lookup=None))
     other = await start(lookup=None, listen=())
