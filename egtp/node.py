@@ -108,7 +108,8 @@ class Node:
         :param config: limits and timings; the defaults if None.
         :param environment: time and entropy, of a simulation for example; the machine's own if
             None.
-        :param observer: called with each turning point; see :mod:`egtp.events`.
+        :param observer: called with each turning point; see :mod:`egtp.events`. What it is told is
+            not logged: without one, the problems among these are.
 
         Raises :class:`InvalidConfig` for a part of the wrong kind, or an address that cannot work.
         """

@@ -37,7 +37,7 @@ class Presence:
         self._look: dict[NodeId, asyncio.Event] = {}
 
     def observe(self, event: Event) -> None:
-        """Give this to the node as its observer."""
+        """Give this to the node as its observer. Problems are then not logged: do that here."""
         match event:
             case PathOpened(peer_id) | PathLost(peer_id):
                 if peer_id in self._look:
