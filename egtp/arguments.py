@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 from collections.abc import Sequence
+from inspect import iscoroutinefunction
 
 from egtp.config import NodeConfig
 from egtp.environment import Environment
@@ -65,6 +66,8 @@ def check_parts(
         raise InvalidConfig(f"environment must be an Environment, not {environment!r}")
     if observer is not None and not callable(observer):
         raise InvalidConfig(f"observer must be a function that takes events, not {observer!r}")
+    if iscoroutinefunction(observer):
+        raise InvalidConfig("observer must be a plain function: it is called, not awaited")
 
 
 def _check_publish_timeout(lookup: object, config: NodeConfig) -> None:

@@ -64,6 +64,7 @@ def test_an_identity_is_no_file_name(identity: Any) -> None:
         ({"config": {"private_addresses": True}}, "config must be a NodeConfig"),
         ({"environment": 5}, "environment must be an Environment"),
         ({"observer": 5}, "observer must be a function"),
+        ({"observer": echo}, "observer must be a plain function"),
         ({"dial_from": 5}, "dial_from must be an IP address"),
         ({"dial_from": "127.0.0.1:4000"}, "dial_from must be an IP address"),
     ],
