@@ -65,8 +65,8 @@ class FriendsHost(Protocol):
 class Friends:
     """Friends as a lookup service, for ``Node(friends=...)``: it asks the friends of a peer for its
     record, tells this node's record to the node's friends, and keeps theirs. It needs no
-    ``lookup``; with one, both are asked. Each node needs a ``Friends`` of its own. See
-    ``examples/friends.py``."""
+    ``lookup``; with one, both are asked. Each node needs a ``Friends`` of its own, and has the
+    same friends until it is closed. See ``examples/friends.py``."""
 
     def __init__(
         self,
