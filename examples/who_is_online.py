@@ -49,7 +49,7 @@ class Presence:
                 pass
 
     async def watch(self, node: Node, peer_id: NodeId) -> None:
-        """Watch one peer until this is cancelled, or the node is closed."""
+        """Watch one peer until this is cancelled. Raises ``NodeClosed`` when the node is closed."""
         look = self._look[peer_id] = asyncio.Event()
         was_there, pause_s = None, OFTEN_S
         while True:
