@@ -67,7 +67,7 @@ class Node:
 
     ::
 
-        async with Node(identity, listen="192.0.2.7:4000", lookup=lookup) as node:
+        async with Node(identity, listen="0.0.0.0:4000", lookup=lookup) as node:
             reply = await node.query(peer_id, "greet", b"hello")
 
     A node belongs to the event loop that it was started on: a call from another thread or loop, or
@@ -94,7 +94,9 @@ class Node:
         :param identity: who this node is. An :class:`IdentityFile` also keeps the sequence of its
             records across restarts.
         :param listen: one or more addresses ``IP:PORT`` to accept connections on; none for a node
-            that only dials. Port 0 picks a free one.
+            that only dials. Port 0 picks a free one. ``0.0.0.0`` and ``[::]`` stand for
+            all that the machine has of that family, now and later; any other address is listened
+            on and published even when the machine has lost it.
         :param announce: one or more addresses to publish, and no others. Without it, the node
             publishes those it listens on (for ``0.0.0.0`` and ``::`` those of the machine), and
             those that peers have observed and confirmed.
