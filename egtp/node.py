@@ -421,7 +421,9 @@ class Node:
         if not callable(handler):
             raise LocalProtocolError(f"the handler of {kind!r} must be a function, not {handler!r}")
         if kind in self._handlers:
-            raise LocalProtocolError(f"kind {kind!r} already has a handler: remove it first")
+            raise LocalProtocolError(
+                f"kind {kind!r} already has a handler: call remove_handler() first"
+            )
         if at_once_max is not None:
             check_count(1, at_once_max=at_once_max)
         check_yes_or_no(idempotent=idempotent, early=early)

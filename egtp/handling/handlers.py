@@ -172,7 +172,9 @@ class Handlers:
         """
         check_kind(name, reserved=reserved)
         if name in self._kinds:
-            raise LocalProtocolError(f"kind {name!r} already has a handler: remove it first")
+            raise LocalProtocolError(
+                f"kind {name!r} already has a handler: call remove_handler() first"
+            )
         self._kinds[name] = Kind(
             name,
             _coroutine_function(handler),

@@ -277,7 +277,9 @@ async def test_a_node_that_is_closed_takes_no_handler_any_more(start: Start) -> 
 
 
 async def test_a_kind_has_one_handler(greeter: Node) -> None:
-    with pytest.raises(LocalProtocolError, match="already has a handler: remove it first"):
+    with pytest.raises(
+        LocalProtocolError, match=r"already has a handler: call remove_handler\(\) first"
+    ):
         greeter.handle("greet", Held())
 
 
