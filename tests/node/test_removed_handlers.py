@@ -58,6 +58,19 @@ async def test_a_removed_handler_is_cancelled_when_its_asker_gives_up(start: Sta
         await held.cancelled.wait()
 
 
+async def test_a_handler_that_puts_another_in_its_place_still_answers(start: Start) -> None:
+    node, other = await start(), await start(listen=())
+
+    async def once(query: Incoming) -> bytes:
+        node.remove_handler(query.kind)
+        node.handle(query.kind, echo)
+        return b"once"
+
+    node.handle("ask", once)
+    assert await other.query(node.node_id, "ask", b"x") == b"once"
+    assert await other.query(node.node_id, "ask", b"x") == b"x"
+
+
 async def test_while_one_handler_makes_room_for_the_next_every_query_meets_one(
     start: Start,
 ) -> None:
