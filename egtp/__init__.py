@@ -25,6 +25,7 @@ from egtp.errors import (
     OutcomeUnknown,
     ProtocolError,
     PublishFailed,
+    QueryFailed,
     RemoteProtocolError,
     WrongLoop,
 )
@@ -65,6 +66,7 @@ __all__ = [
     "ReplyCode",
     "Explanation",
     "EgtpError",
+    "QueryFailed",
     "FastFail",
     "FastFailReason",
     "Attempt",

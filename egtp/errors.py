@@ -3,12 +3,13 @@
 There is a leaf wherever a caller would *do* something different::
 
     EgtpError
-    ├── FastFail (ConnectionError)    nothing left this machine; .reason, and .attempts in detail
-    ├── HardTimeout (TimeoutError)    the hard timeout passed; everything about the query is freed
-    ├── OutcomeUnknown                a copy was given away, and nobody can know what came of it
-    ├── HandlerFailed                 the peer answered with a code other than ok
-    │   └── Refusal                   how the library's own handlers answer; internal
-    ├── HedgeFailed                   none of the peers replied; .outcomes has that of each
+    ├── QueryFailed                   it ended in no reply; .may_have_run
+    │   ├── FastFail (ConnectionError)    nothing left this machine; .reason, and .attempts
+    │   ├── HardTimeout (TimeoutError)    the hard timeout passed; all about the query is freed
+    │   ├── OutcomeUnknown                a copy was given away, and nobody can know the outcome
+    │   ├── HandlerFailed                 the peer answered with a code other than ok
+    │   │   └── Refusal                   how the library's own handlers answer; internal
+    │   └── HedgeFailed                   none of the peers replied; .outcomes has that of each
     ├── NodeClosed                    this node was closed while the query was open
     ├── LookupFailed                  a lookup service has no usable record; .reason
     ├── PublishFailed                 nobody stored the record
@@ -57,6 +58,7 @@ __all__ = [
     "OutcomeUnknown",
     "ProtocolError",
     "PublishFailed",
+    "QueryFailed",
     "Refusal",
     "RemoteProtocolError",
     "WrongLoop",
@@ -84,6 +86,19 @@ def _restored(
     return error
 
 
+class QueryFailed(EgtpError):
+    """A query ended in no reply, though nothing is wrong with the call: the peer, the network or
+    time did not allow for one. To try again may help, and :attr:`may_have_run` says what that may
+    do.
+
+    A closed node (:class:`NodeClosed`) and a wrong call are no such failures: there, trying again
+    is in vain.
+    """
+
+    may_have_run: bool
+    """Whether the peer may have run the query."""
+
+
 class FastFailReason(enum.Enum):
     """Why nothing could leave this machine. The value is a phrase for people; ``docs/outcomes.md``
     lists every cause, each with its test."""
@@ -101,14 +116,14 @@ class FastFailReason(enum.Enum):
     """For errands of the engine only; callers get :class:`NodeClosed`."""
 
 
-class FastFail(EgtpError, ConnectionError):
+class FastFail(QueryFailed, ConnectionError):
     """No copy of the message was ever given to a socket (seed III.C, R20 and R21).
 
     This is decided from what this machine knows: no peer or relay can cause it wrongly. The message
     certainly had no effect, so the caller may do anything, including trying again.
     """
 
-    may_have_run = False
+    may_have_run: bool = False
     """Nothing left this machine."""
 
     def __init__(
@@ -129,22 +144,22 @@ class FastFail(EgtpError, ConnectionError):
         return "; ".join([self.summary, *map(str, self.attempts)])
 
 
-class HardTimeout(EgtpError, TimeoutError):
+class HardTimeout(QueryFailed, TimeoutError):
     """The hard timeout passed (R5): everything about the query is freed, and a later reply is
     dropped. The message says whether the peer may have run the query, and when the peer was last
     heard from."""
 
     def __init__(self, summary: str, *, may_have_run: bool) -> None:
         super().__init__(summary)
-        self.may_have_run = may_have_run
+        self.may_have_run: bool = may_have_run
         """False only if no copy of the query was ever given to a socket."""
 
 
-class OutcomeUnknown(EgtpError):
+class OutcomeUnknown(QueryFailed):
     """A copy of the query was given away, and nobody can know any more whether it had an effect:
     the peer was closed or restarted after it had been given the query."""
 
-    may_have_run = True
+    may_have_run: bool = True
     """Nobody can know."""
 
 
@@ -153,11 +168,11 @@ class NodeClosed(EgtpError):
 
     def __init__(self, summary: str = "this node is closed", *, may_have_run: bool = False) -> None:
         super().__init__(summary)
-        self.may_have_run = may_have_run
+        self.may_have_run: bool = may_have_run
         """False if no copy of the query was ever given to a socket."""
 
 
-class HandlerFailed(EgtpError):
+class HandlerFailed(QueryFailed):
     """The peer answered the query with a code other than ok (see :class:`ReplyCode`), and ``body``.
 
     A handler raises it to answer with a code of the application's own (64-127). With any other code
@@ -175,11 +190,8 @@ class HandlerFailed(EgtpError):
         """A :class:`ReplyCode`, or a code of the application's own."""
         self.body = body
         """What the handler sent beside the code."""
-
-    @property
-    def may_have_run(self) -> bool:
+        self.may_have_run: bool = code not in NOT_RUN
         """False if the peer says that no handler ran: it has none for this kind, or is busy."""
-        return self.code not in NOT_RUN
 
 
 class Refusal(HandlerFailed):
@@ -191,7 +203,7 @@ class Refusal(HandlerFailed):
         """The counter that counts it, if whoever raises it has none."""
 
 
-class HedgeFailed(EgtpError):
+class HedgeFailed(QueryFailed):
     """None of the peers that :func:`egtp.hedge` was given replied.
 
     This is not an ``ExceptionGroup``: a hedge is one question with one outcome, which ``except
@@ -211,11 +223,8 @@ class HedgeFailed(EgtpError):
         """Every peer that was asked, in order, with the error that its query ended in."""
         self.not_asked = not_asked
         """The peers whose turn did not come before the hard timeout."""
-
-    @property
-    def may_have_run(self) -> bool:
+        self.may_have_run: bool = any(getattr(error, "may_have_run", True) for _, error in outcomes)
         """False only if none of the peers can have run the query."""
-        return any(getattr(error, "may_have_run", True) for _, error in self.outcomes)
 
     def __str__(self) -> str:
         told = [f"{peer_id}: {error}" for peer_id, error in self.outcomes]

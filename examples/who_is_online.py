@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable
 
 from egtp import (
-    FastFail,
     HandlerFailed,
-    HardTimeout,
     Identity,
     MemoryLookup,
     Node,
     NodeConfig,
     NodeId,
+    QueryFailed,
 )
 from egtp.events import Event, PathLost, PathOpened, RecordNotPublished, RecordPublished
 
@@ -71,7 +70,7 @@ async def answers(node: Node, peer_id: NodeId) -> bool:
         await node.query(peer_id, "presence", hard_timeout_s=5, idempotent=True)
     except HandlerFailed:  # "no such kind" is an answer, too
         return True
-    except (FastFail, HardTimeout):
+    except QueryFailed:
         return False
     return True
 

@@ -27,6 +27,7 @@ from egtp.errors import (
     OutcomeUnknown,
     ProtocolError,
     PublishFailed,
+    QueryFailed,
     RemoteProtocolError,
     WrongLoop,
 )
@@ -91,6 +92,14 @@ def test_errors_are_caught_by_the_names_a_caller_would_try(
     kind: type[Exception], also: type[Exception]
 ) -> None:
     assert issubclass(kind, also)
+
+
+def test_what_ends_a_query_is_caught_apart_from_what_makes_trying_again_vain() -> None:
+    ended = [error for error in ERRORS if isinstance(error, QueryFailed)]
+    assert {type(error) for error in ended} == {
+        FastFail, HardTimeout, OutcomeUnknown, HandlerFailed, HedgeFailed
+    }  # fmt: skip
+    assert all(type(error.may_have_run) is bool for error in ended)
 
 
 def test_what_a_stranger_did_is_never_taken_for_the_callers_mistake() -> None:
