@@ -24,10 +24,12 @@ test-compiled: $(COMPILED)/.ready
 	PYTHONSAFEPATH=1 PYTHONPATH=$(CURDIR)/$(COMPILED):$(CURDIR) $(BIN)/python -m pytest -m "not reaches_in" \
 		$(or $(ARGS),-n 2 $(addprefix tests/,channel giving_again handling limits lookup_dht node own paths queries reaching relay rules tcp values virtual))
 
+# Types are checked for the oldest Python and for the newest: compiling sees what its own version says.
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.15
 	$(BIN)/lint-imports
 
 # All peers, in an environment of their own: make bench ARGS="--suite all --json figures.json"

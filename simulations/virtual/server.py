@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
+from simulations.virtual.errors import NotSimulated
 from simulations.virtual.nat import Endpoint
 from simulations.virtual.routing import as_seen
 
@@ -66,6 +67,14 @@ class Server(asyncio.AbstractServer):
             listener.close()
         if not self._closed.done():
             self._closed.set_result(None)
+
+    # Of servers from Python 3.13 on, but not of uvloop's.
+
+    def close_clients(self) -> NoReturn:
+        raise NotSimulated("Server.close_clients is not simulated: close the transports")
+
+    def abort_clients(self) -> NoReturn:
+        raise NotSimulated("Server.abort_clients is not simulated: abort the transports")
 
     async def start_serving(self) -> None:
         self._serve(True)

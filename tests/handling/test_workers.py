@@ -508,7 +508,9 @@ def test_a_job_of_a_loop_that_is_thrown_away_is_told_nobody() -> None:
             await asyncio.sleep(0)
         (worker,) = running._busy.values()
         # As it is when a pending task is collected.
-        worker.task.get_coro().close()
+        coroutine = worker.task.get_coro()
+        assert coroutine is not None
+        coroutine.close()
         running._busy.clear()
         worker.task.cancel()
 
