@@ -18,6 +18,9 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+RUNTIME = "misc_ops.c"
+DEPRECATED_THROW = "PyObject_CallFunctionObjArgs(_m, type, value, traceback, NULL)"
+
 
 class CompileHook(BuildHookInterface):  # type: ignore[misc]
     """Modules are those that pyproject.toml names for this hook."""
@@ -65,12 +68,25 @@ def _missing() -> list[str]:
 def _compile(modules: list[str], sources: Path, library: Path) -> None:
     """Raises if there is no compiler, or a module that cannot be compiled: it was asked for."""
     # What pure builds do not have.
+    import mypyc  # noqa: PLC0415
     from mypyc.build import mypycify  # noqa: PLC0415
     from setuptools import Distribution  # noqa: PLC0415
 
     paths = [f"{module.replace('.', '/')}.py" for module in modules]
     extensions = mypycify(paths, group_name="egtp", target_dir=str(sources), debug_level="0")
+    fixed = _runtime_that_throws_as_it_should(Path(mypyc.__file__).with_name("lib-rt"))
+    (sources / RUNTIME).write_text(fixed, encoding="utf-8")
+    for extension in extensions:
+        extension.include_dirs.insert(0, str(sources))  # before mypyc's own
     command = Distribution({"ext_modules": extensions}).get_command_obj("build_ext")
     command.build_lib, command.build_temp = str(library), str(sources)
     command.ensure_finalized()
     command.run()
+
+
+def _runtime_that_throws_as_it_should(lib_rt: Path) -> str:
+    """From Python 3.12 on, ``throw`` with three arguments is deprecated. mypyc's runtime calls it
+    for whatever ends an ``await``, so where warnings are errors nothing could be cancelled
+    (https://github.com/mypyc/mypyc/issues/1214)."""
+    text = (lib_rt / RUNTIME).read_text(encoding="utf-8")
+    return text.replace(DEPRECATED_THROW, "PyObject_CallFunctionObjArgs(_m, value, NULL)")

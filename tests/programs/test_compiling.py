@@ -9,14 +9,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import mypyc
 import pytest
 
 HOOK = Path(__file__).resolve().parents[2] / "hatch_build.py"
 
 
 @pytest.fixture
-def hook(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Of a build that is to compile. The builder that calls it is not installed here."""
+def module(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The builder that calls it is not installed here."""
     builder: Any = ModuleType("interface")
     builder.BuildHookInterface = object
     monkeypatch.setitem(sys.modules, "hatchling.builders.hooks.plugin.interface", builder)
@@ -25,6 +26,12 @@ def hook(monkeypatch: pytest.MonkeyPatch) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def hook(module: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Of a build that is to compile."""
     monkeypatch.setenv("EGTP_COMPILE", "1")
     hook = module.CompileHook()
     hook.target_name, hook.root = "wheel", str(HOOK.parent)
@@ -46,3 +53,11 @@ def test_a_pure_build_needs_neither(hook: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("CC", "/none/cc")
     monkeypatch.setenv("EGTP_COMPILE", "0")
     hook.initialize("standard", {})
+
+
+def test_compiled_code_does_not_throw_as_is_deprecated(module: Any) -> None:
+    """If mypyc has changed, look whether it still needs this."""
+    lib_rt = Path(mypyc.__file__).with_name("lib-rt")
+    theirs = (lib_rt / module.RUNTIME).read_text(encoding="utf-8")
+    assert theirs.count(module.DEPRECATED_THROW) == 1
+    assert module.DEPRECATED_THROW not in module._runtime_that_throws_as_it_should(lib_rt)
