@@ -53,5 +53,5 @@ class OwnId:
             return agreed
         lone = self._votes.only()
         if lone is None:
-            self._lone_vote_at = max(self._lone_vote_at, now_s + LONE_VOTE_AFTER_S)
+            self._lone_vote_at = now_s + LONE_VOTE_AFTER_S
         return lone if now_s >= self._lone_vote_at else None

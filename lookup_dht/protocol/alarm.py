@@ -32,15 +32,11 @@ class Alarm:
         self._at = when
         self._timer = self._loop.call_at(when, self._due)
 
-    def cancel(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
     def close(self) -> None:
         """Cancel for good, and drop the callback. The reference cycle would otherwise keep both
         objects, and all they hold, until the garbage collector runs."""
-        self.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._ring = _ignore
 
     def _due(self) -> None:

@@ -87,7 +87,7 @@ class Asker:
 
     def close(self) -> None:
         """End every open query as failed."""
-        self._alarm.cancel()
+        self._alarm.close()
         for query in self.queries.all():
             self.queries.close(query)
             query.ended(None)

@@ -621,8 +621,8 @@ async def test_an_alarm_that_is_due_at_once_can_be_set_to_an_earlier_time() -> N
     async with asyncio.timeout(5):
         await rung.wait()
     alarm.set(loop.time() + 1e-6)
-    alarm.cancel()
-    alarm.cancel()
+    alarm.close()
+    alarm.close()
     rung.clear()
     await asyncio.sleep(0.01)
     assert not rung.is_set()
