@@ -94,7 +94,9 @@ class Asked:
 
     def asked_to_ping(self, home: bytes, asker: Contact) -> list[tuple[Query, SocketAddress]]:
         query = Query(Method.REACH, "main", asker.id, False, address=home)
-        return self.asks(encode_query(MESSAGE_ID, query), asker)
+        asks = self.asks(encode_query(MESSAGE_ID, query), asker)
+        assert len(asks) == len(self.sent), "it has no reply"
+        return asks
 
     def token(self, key: bytes = KEY, source: Contact = STRANGER) -> bytes:
         return self.asked(Method.FIND_NODE, key, source)[0].token
@@ -141,6 +143,23 @@ async def test_a_reply_says_who_answers_and_where_it_saw_the_query_come_from(
         assert not reply.again
         assert (reply.token == b"") == (method is Method.PING)
         assert node.counters[f"query_{method.name.lower()}"] == 1
+
+
+async def test_the_nodes_in_a_reply_are_those_near_to_what_is_looked_for(
+    asked: Callable[..., Asked],
+) -> None:
+    node, ids = asked(), random.Random(1)
+    for number in range(200):
+        contact = Contact(ids.randbytes(20), bytes((127, 0, number, 1)), 9100)
+        node.protocol.router.add_contact(contact)
+    known = [it.compact for it in node.protocol.router]
+    for key in (KEY, bytes(20), b"\xff" * 20):
+        target = int.from_bytes(key, "big")
+        near = sorted(known, key=lambda it: target ^ int.from_bytes(it[:20], "big"))
+        for method in (Method.FIND_NODE, Method.FIND_VALUE):
+            nodes = node.asked(method, key)[0].nodes
+            assert 0 < len(nodes) < len(known)
+            assert list(nodes) == near[: len(nodes)]
 
 
 @pytest.mark.parametrize(
@@ -308,7 +327,7 @@ async def test_nobody_is_asked_where_no_node_of_this_network_can_be_whoever_sugg
     believe, ipv6 = node.protocol.acquaintances.believe, bytes.fromhex("2600") + bytes(14)
     assert believe(Contact(FITTING, PUBLIC, 9100).compact)
     for suggested in (
-        Contact(OWN, PUBLIC, 9100),
+        Contact(OWN, PUBLIC, 9101),
         Contact(FITTING, b"\x0a\x00\x00\x01", 9100),
         Contact(new_node_id(ipv6, random.Random(1).randbytes), ipv6, 9100),
         Contact(STRANGER.id, PUBLIC, 9100),
@@ -432,6 +451,8 @@ async def test_a_client_pings_for_its_contacts_now_and_then(asked: Callable[...,
         pinged = [address for _, address in client.asked_to_ping(hidden.home, STRANGER)]
         assert pinged == [hidden.address] * helps
     assert client.counters["reach_refused"] == 3
+    query = Query(Method.FIND_NODE, "main", STRANGER.id, False, KEY)
+    assert client.receive(encode_query(MESSAGE_ID, query)) == []
 
 
 async def test_a_record_is_stored_with_a_token_of_its_key_and_not_without(

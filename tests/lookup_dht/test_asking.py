@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from lookup_dht import DHTLimits
 from lookup_dht.wire.datagram import Method, Query, Reply, decode_query
 from tests.lookup_dht.at_hand import Start
 
@@ -74,6 +75,27 @@ async def test_an_answer_in_the_name_of_another_network_is_none(odd: Odd) -> Non
     await odd.is_asked()
     assert len(odd.asked) == 2
     assert [reply is not None and reply.network for reply in odd.ends] == ["main"]
+    assert odd.asker._counters["datagram_of_another_network"] == 1
+
+
+@pytest.mark.parametrize("answered", ["the first query", "the repetition", "the one with a token"])
+async def test_only_the_answer_to_a_query_that_was_sent_once_tells_how_long_answers_take(
+    odd: Odd, answered: str
+) -> None:
+    def answer(data: bytes, number: int) -> bytes | None:
+        if answered == "the one with a token":
+            return bytes(odd.peer.as_server(data, again=number == 0))
+        return odd.peer.as_server(data) if (number > 0) == (answered == "the repetition") else None
+
+    limits = DHTLimits()
+    await asyncio.sleep(3600)
+    odd.answers(answer)
+    await odd.is_asked()
+    assert [reply is not None for reply in odd.ends] == [True]
+    if answered == "the first query":
+        assert odd.asker.soft_timeout_s == limits.soft_timeout_min_s
+    else:
+        assert odd.asker.soft_timeout_s == limits.soft_timeout_s
 
 
 async def test_who_waits_no_longer_for_an_answer_leaves_no_open_query(odd: Odd) -> None:

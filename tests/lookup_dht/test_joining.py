@@ -72,6 +72,61 @@ async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> N
     assert node.contacts == 1
 
 
+async def test_nodes_that_are_gone_are_greeted_in_turn_and_none_twice_at_once(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = await start()
+    joining, gone = node._node.joining, [(f"127.0.9.{number}", 9100) for number in range(5)]
+    greeted: list[tuple[str, int]] = []
+
+    async def met(address: tuple[str, int]) -> bool:
+        greeted.append(address)
+        return False
+
+    monkeypatch.setattr(joining, "_met", met)
+    node._node.protocol.acquaintances.seeds = dict.fromkeys(gone)
+    for _ in range(5):
+        await joining.greet_lost_ones(2)
+    assert greeted == gone + gone
+    greeted.clear()
+    await joining.greet_lost_ones(9)
+    assert sorted(greeted) == gone
+
+
+async def test_a_node_whose_machine_slept_joins_again_when_it_wakes(start: Start) -> None:
+    slept_s = 0.0
+    loop = asyncio.get_running_loop()
+    seed = await start()
+    node = await start(seed, elapsed=lambda: loop.time() + slept_s)
+    interval_s = DHTLimits().upkeep_interval_s
+    await asyncio.sleep(2 * interval_s)
+    assert node.counters["overslept"] == 0
+    found = node._node.joining.join
+    joins: list[float] = []
+
+    async def join() -> list[Contact]:
+        joins.append(loop.time())
+        return await found()
+
+    node._node.joining.join = join  # type: ignore[assignment, method-assign]
+    slept_s = 11 * interval_s
+    await asyncio.sleep(2 * interval_s)
+    assert (len(joins), node.counters["overslept"]) == (1, 1)
+
+
+async def test_a_record_that_has_expired_is_dropped_though_nobody_asks_for_it(
+    start: Start, identity: Identity, sign: Sign
+) -> None:
+    loop = asyncio.get_running_loop()
+    began = 1_700_000_000 - loop.time()
+    one = await start(unix_time=lambda: began + loop.time())
+    two = await start(one, unix_time=lambda: began + loop.time())
+    await one.publish(sign(identity, 5, expiry=int(began + loop.time()) + 900))
+    assert two.statistics()["records"] == 1
+    await asyncio.sleep(900 + 2 * DHTLimits().upkeep_interval_s)
+    assert two.statistics()["records"] == 0
+
+
 async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Start) -> None:
     node = await start()
     other = await start(node)

@@ -98,6 +98,8 @@ def test_what_was_proven_at_another_address_is_not_proven_here() -> None:
         node.votes.cast(voter, ADDRESSES[0])
     node.look()
     assert node.reachability.proven  # It has not moved: it only learned where it is.
+    node.look()
+    assert node.reachability.proven
     for voter in VOTERS[:2]:
         node.votes.cast(voter, ADDRESSES[1])
     node.look()
