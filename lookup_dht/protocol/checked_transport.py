@@ -55,6 +55,3 @@ class CheckedTransport:
 
     def is_closing(self) -> bool:
         return bool(self._transport.is_closing())
-
-    def close(self) -> None:
-        self._transport.close()

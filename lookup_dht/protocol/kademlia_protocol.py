@@ -116,7 +116,7 @@ class LookupProtocol(KademliaProtocol):  # type: ignore[misc]
     def take_back(self, transport: Any) -> None:
         """Opening another socket was cancelled: send through this one, if any, again. The loops of
         asyncio close the other one by then; uvloop leaves it open, and nobody else knows of it."""
-        if self._socket is not None and self._socket is not transport:
+        if self._socket is not transport:
             self._socket.close()
         if transport is not None:
             self.use(transport)
