@@ -7,12 +7,14 @@ address that is none.
 from __future__ import annotations
 
 import asyncio
+import collections
 import errno
 import logging
 import os
 import random
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgpack
 import pytest
@@ -25,6 +27,7 @@ from egtp.values.comm_record import SignedCommRecord
 from egtp.values.identity import Identity, NodeId
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.protocol.alarm import Alarm
+from lookup_dht.protocol.checked_transport import BUFFER_BYTES_MAX, CheckedTransport
 from lookup_dht.wire.contact import Contact
 from lookup_dht.wire.datagram import (
     Method,
@@ -499,6 +502,30 @@ async def test_no_address_closes_the_socket(start: Start, open_raw: OpenRaw, add
 
 
 @pytest.mark.parametrize(
+    ("port", "is_closing", "buffered", "counted"),
+    [(1, False, BUFFER_BYTES_MAX, None), (65535, False, 0, None), (0, False, 0, "send_to_no_port"),
+     (65536, False, 0, "send_to_no_port"), (9, True, 0, "send_after_close"),
+     (9, False, BUFFER_BYTES_MAX + 1, "send_buffer_full")],
+)  # fmt: skip
+def test_what_a_socket_cannot_take_is_counted_and_no_word_against_the_network(
+    port: int, is_closing: bool, buffered: int, counted: str | None
+) -> None:
+    sent: list[bytes] = []
+    socket = SimpleNamespace(
+        is_closing=lambda: is_closing,
+        get_write_buffer_size=lambda: buffered,
+        sendto=lambda data, _: sent.append(data),
+    )
+    counters: collections.Counter[str] = collections.Counter()
+    transport = CheckedTransport(cast("asyncio.DatagramTransport", socket), counters)
+    transport.error_received(OSError(errno.ENETUNREACH, "an earlier one was refused"))
+    assert transport.sendto(b"x", ("127.0.6.6", port))
+    assert counters == ({} if counted is None else {counted: 1})
+    assert sent == ([b"x"] if counted is None else [])
+    assert transport.is_closing() is is_closing
+
+
+@pytest.mark.parametrize(
     ("number", "tries"),
     [(errno.ENETUNREACH, 1), (errno.EPERM, 1), (errno.ENOBUFS, 2), (errno.ENOMEM, 2)],
 )
@@ -526,6 +553,7 @@ async def test_only_what_may_pass_by_itself_is_tried_again_when_the_system_refus
     monkeypatch.setattr(protocol.transport, "_transport", Refusing())
     assert await protocol.ping(("127.0.6.6", 9), node.node_id) == (False, None)
     assert node.counters["sent_ping"] == tries
+    assert node.counters["send_failed" if raises else "socket_error"] == tries
 
 
 async def test_nodes_of_another_network_and_private_strangers_are_not_heard(

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
-from lookup_dht.protocol.rate_limit import BURST_S, Pace, RateLimit
+from lookup_dht.protocol.rate_limit import BURST_S, SOURCES_MAX, Pace, RateLimit
 from lookup_dht.protocol.round_trip import RoundTripEstimate
 from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
@@ -66,18 +66,17 @@ def test_a_token_is_bound_to_address_key_and_time_and_node() -> None:
 # Open queries
 
 
+def open_query(number: int) -> OpenQuery:
+    query = Query(Method.PING, "main", bytes(20), True)
+    return OpenQuery(bytes([number]), ("1.2.3.4", 9), None, query, b"", lambda _: None, 2)
+
+
 @given(st.lists(st.tuples(st.integers(0, 3), st.floats(0, 100)), max_size=60))
 def test_each_query_is_due_once_at_its_last_time_or_never_if_closed(
     steps: list[tuple[int, float]],
 ) -> None:
     waiting = OpenQueries(1000)
-    queries = [
-        OpenQuery(
-            bytes([number]), ("1.2.3.4", 9), None, Query(Method.PING, "main", bytes(20), True),
-            b"", lambda _: None, 2,
-        )
-        for number in range(4)
-    ]  # fmt: skip
+    queries = [open_query(number) for number in range(4)]
     expected: dict[bytes, float] = {}
     for number, at in steps:
         query = queries[number]
@@ -99,6 +98,18 @@ def test_each_query_is_due_once_at_its_last_time_or_never_if_closed(
             waiting.close(query)
     assert expected == {}
     assert len(waiting) == 0
+
+
+def test_of_queries_due_at_once_one_that_another_has_ended_is_left_out() -> None:
+    queries = OpenQueries(10)
+    first, second = made = [open_query(number) for number in range(2)]
+    for query in made:
+        queries.wait(query, 5.0)
+    due = []
+    for query in queries.due(5.0):
+        due.append(query)
+        queries.close(second if query is first else first)
+    assert due == [first]
 
 
 # Inheritance
@@ -206,6 +217,19 @@ def test_who_is_patient_is_so_by_what_was_measured() -> None:
     assert estimate.soft_timeout_s(0.35, 0.1) == estimate.timeout_s == 0.7
 
 
+def test_patience_is_the_mean_round_trip_and_several_deviations() -> None:
+    """With the weights of RFC 6298."""
+    estimate = RoundTripEstimate(0.01, 10.0)
+    for round_trip_s, mean_s, deviation_s in (
+        (0.1, 0.1, 0.05),
+        (0.2, 0.1125, 0.0625),
+        (0.1125, 0.1125, 0.046875),
+    ):
+        estimate.observe(round_trip_s)
+        assert estimate.timeout_s == pytest.approx(mean_s + 4 * deviation_s)
+        assert estimate.soft_timeout_s(9.0, 0.01) == pytest.approx(mean_s + 3 * deviation_s)
+
+
 def test_a_limit_is_strained_before_it_is_reached() -> None:
     limit = RateLimit(1e9, 10.0)
     strained = [limit.strained]
@@ -215,15 +239,27 @@ def test_a_limit_is_strained_before_it_is_reached() -> None:
     assert strained == [False] * 21 + [True, False]
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.floats(0.0, 6.0)), max_size=60))
-def test_a_source_that_is_forgotten_has_a_full_bucket(asked: list[tuple[int, float]]) -> None:
-    """So nobody gets more, or less, than from a limit that never forgets."""
-    forgets = RateLimit(0.5, 1e9)
-    never_forgets = {source: RateLimit(0.5, 1e9) for source in range(4)}
-    now = 0.0
-    for source, pause_s in asked:
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 3), st.integers(1, 10), st.sampled_from((0.0, 0.25, 1.0, 9.0))),
+        max_size=20,
+    )
+)
+def test_a_source_may_use_what_is_in_its_bucket_and_in_that_of_all(
+    asked: list[tuple[int, int, float]],
+) -> None:
+    """Whatever is forgotten of it meanwhile."""
+    limit, now, of_all, of_each = RateLimit(2.0, 4.0), 0.0, 4.0 * BURST_S, [2.0 * BURST_S] * 4
+    for source, times, pause_s in asked:
         now += pause_s
-        assert forgets.allow(source, now) == never_forgets[source].allow(source, now)
+        of_all = min(4.0 * BURST_S, of_all + 4.0 * pause_s)
+        of_each = [min(2.0 * BURST_S, level + 2.0 * pause_s) for level in of_each]
+        for _ in range(times):
+            may = of_each[source] >= 1 and of_all >= 1
+            assert limit.allow(source, now) == may
+            of_all -= may
+            of_each[source] -= may
+            assert limit.strained == (of_all < 2.0 * BURST_S)
 
 
 def test_who_begins_when_its_pace_says_is_never_refused_by_a_node_of_that_rate() -> None:
@@ -239,7 +275,11 @@ def test_silent_sources_take_no_memory() -> None:
     limit = RateLimit(10.0, 1e9)
     for number in range(10_000):
         assert limit.allow(number, number * 0.1)
-    assert len(limit) <= 2 * BURST_S / 0.1 + 1  # of this turn and the last
+    remembered = len(limit)
+    assert BURST_S / 0.1 < remembered <= 2 * BURST_S / 0.1 + 1  # of this turn and the last
+    for number in range(10_000):
+        limit.allow(-number, 1000.0)
+    assert SOURCES_MAX / 2 < len(limit) <= SOURCES_MAX
 
 
 def test_statistics_tell_rates_since_they_were_last_asked_for() -> None:

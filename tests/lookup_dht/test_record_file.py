@@ -21,7 +21,7 @@ from egtp.values.identity import Identity
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.records.backlog import Backlog, Change
 from lookup_dht.records.kademlia_storage import RecordStore
-from lookup_dht.records.record_file import RecordFile, open_or_set_aside
+from lookup_dht.records.record_file import CATCH_UP_ROWS, FORMAT, RecordFile, open_or_set_aside
 from lookup_dht.records.record_verifier import SequenceFloor
 from lookup_dht.settings import NodeSettings
 from lookup_dht.wire.datagram import StoreStatus
@@ -349,6 +349,30 @@ async def test_a_node_writes_what_is_missing_when_it_looks_around(
     await node._node._refresh_table()
     assert [key for key, _, _ in file.records()] == [identity.node_id]
     assert list(file.sequences("stored")) == [(identity.node_id, 5)]
+
+
+def test_many_rows_are_deleted_at_once_and_written_late_in_steps_and_told_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, counters = tmp_path / "records", collections.Counter[str]()
+    file = RecordFile(path, counters)
+    keys = [number.to_bytes(2, "big") for number in range(2 * CATCH_UP_ROWS + 1)]
+    for key in keys[:3]:
+        file.put(key, b"", b"")
+    file.drop(keys[:2])
+    assert counters == {}
+    assert [key for key, _, _ in file.records()] == keys[2:3]
+    refuse(file, writes=True)
+    for key in keys:
+        file.put(key, b"", b"")
+    refuse(file, writes=False)
+    assert [len(list(file.records())) for _ in file.catch_up()] == [
+        CATCH_UP_ROWS, 2 * CATCH_UP_ROWS, len(keys)
+    ]  # fmt: skip
+    assert len(caplog.records) == 2
+    file.close()
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("PRAGMA user_version").fetchone() == (FORMAT,)
 
 
 def test_of_each_row_the_last_change_is_written_at_the_latest_at_the_end(

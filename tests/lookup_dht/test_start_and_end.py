@@ -122,6 +122,21 @@ async def cancelled_after(turns: int, call: Coroutine[Any, Any, None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
+async def test_closing_waits_until_the_last_socket_is_gone(start: Start) -> None:
+    """One that still has something to send stays open for a while."""
+    node = await start()
+    protocol = node._node.protocol
+    protocol.connection_made(protocol._socket)  # As if it were another one.
+    closing = asyncio.ensure_future(node.close())
+    while protocol._sockets_open > 1:
+        await asyncio.sleep(0)
+    await asyncio.wait([closing], timeout=0.01)
+    assert not closing.done()
+    protocol.connection_lost(None)
+    async with asyncio.timeout(5):
+        await closing
+
+
 @pytest.mark.parametrize("turns", range(5))
 async def test_a_start_that_is_cancelled_leaves_a_node_that_can_be_closed(turns: int) -> None:
     node = DHTLookup("127.0.5.6:0", private_addresses=True)
