@@ -170,10 +170,10 @@ class IdlePolicy(Generic[Peer]):
         return idle
 
     def make_room(self, up_to: Standing, now_s: float, look: Look) -> int | None:
-        """The connection that should make room for a new one, from the standings up to ``up_to``;
-        None if none may. The caller must remove it."""
+        """The connection that should make room for a new one, from the standings up to ``up_to``,
+        which is never ``OPENING``; None if none may. The caller must remove it."""
         for standing in Standing:
-            if standing > up_to or standing is Standing.OPENING:
+            if standing > up_to:
                 break
             if standing is Standing.UNPROVEN:
                 number = self.oldest(standing)

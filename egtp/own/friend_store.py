@@ -44,7 +44,7 @@ class FriendStore:
         kept = self._records.get(record.peer_id)
         if kept is None and record.peer_id not in self._listed and not self._has_room():
             return "no room for one more stranger"
-        if kept is not None and kept != record and not supersedes(record, kept):
+        if kept != record and not supersedes(record, kept):
             return "a newer one is kept"
         self._records[record.peer_id] = record
         return None

@@ -57,7 +57,6 @@ class ObservedAddress:
     def tell(self, observer: bytes, ip: bytes, now_s: float) -> bool:
         """An observer says that it sees us at ``ip``. True if that contradicts the winner."""
         network = network_of(observer)
-        self._votes.pop(network, None)
         self._votes[network] = _Vote(observer, ip, now_s)
         if len(self._votes) > self._votes_max:
             del self._votes[min(self._votes, key=lambda one: self._votes[one].heard_s)]
@@ -77,12 +76,10 @@ class ObservedAddress:
     def elect(self, now_s: float) -> bytes | None:
         """Count the votes. Returns the winner: the previous one if nobody else has won."""
         self.forget_before(now_s - self._vote_s)
-        if len(self._votes) < NETWORKS_MIN:
-            return self.winner
         counts = Counter(vote.ip for vote in self._votes.values())
-        [(ip, count)] = counts.most_common(1)
-        if count >= NETWORKS_MIN and 2 * count > len(self._votes):
-            self.winner = ip
+        for ip, count in counts.most_common(1):
+            if count >= NETWORKS_MIN and 2 * count > len(self._votes):
+                self.winner = ip
         return self.winner
 
     def votes_for(self, ip: bytes) -> int:
