@@ -123,6 +123,15 @@ def test_a_peer_that_stays_away_longer_than_its_time_is_given_less_again() -> No
         world.now = closed
 
 
+def test_nobody_is_given_less_than_the_idle_timeout_however_long_it_stays_away() -> None:
+    world = World()
+    for _ in range(3):
+        number, began_s = world.proven(peer="seldom"), world.now
+        closed_s = world.pass_time(2 * IDLE_S)[number]
+        assert closed_s - began_s > IDLE_S
+        world.now = closed_s + 10 * IDLE_S
+
+
 def test_a_peer_whose_connection_was_not_closed_for_idleness_is_given_the_usual_time() -> None:
     world = World()
     for _ in range(3):

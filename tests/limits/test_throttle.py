@@ -286,6 +286,26 @@ def test_whoever_is_gone_waits_for_nothing_and_owes_nothing() -> None:
     assert throttler.turn(100.0) is None
 
 
+def test_whoever_is_gone_while_it_waits_for_its_own_limit_is_given_no_turn() -> None:
+    throttler: Throttler[str] = Throttler()
+    for key in ("gone", "stays"):
+        throttler.limit(key, 5.0, 0.0)
+        throttler.moved(key, 10, 0.0)
+        throttler.wait(key, 0.0)
+    throttler.forget("gone")
+    assert [throttler.turn(100.0), throttler.turn(100.0)] == ["stays", None]
+
+
+def test_who_waits_twice_is_given_one_turn() -> None:
+    throttler: Throttler[str] = Throttler()
+    throttler.limit("low", 5.0, 0.0)
+    throttler.moved("low", 10, 0.0)
+    throttler.wait("low", 0.0)
+    throttler.wait("low", 100.0)
+    assert throttler.turn(0.0) is None, "its own limit holds"
+    assert [throttler.turn(100.0), throttler.turn(100.0)] == ["low", None]
+
+
 class AnyHistory(RuleBasedStateMachine):
     """Whatever happens in whatever order: while somebody waits there is a time to look again, and
     looking then brings somebody closer; a limit holds since it was last changed."""

@@ -51,6 +51,12 @@ def test_a_newer_record_replaces_an_older_one_and_never_the_other_way_round() ->
     assert store.get(peer(1), NOW_S) == record(1, 3)
 
 
+def test_a_record_numbered_a_day_ahead_is_kept_and_one_beyond_that_is_not() -> None:
+    store, most = FriendStore([], 1), NOW_S + SEQUENCE_AHEAD_MAX
+    assert store.put(record(1, most + 1), NOW_S) == "numbered too far ahead"
+    assert store.put(record(1, most), NOW_S) is None
+
+
 def test_those_who_are_listed_have_a_place_however_many_strangers_there_are() -> None:
     store = FriendStore([peer(1)], 2)
     assert store.put(record(2), NOW_S) is None

@@ -38,6 +38,15 @@ def test_two_networks_elect_and_one_does_not() -> None:
     assert made.votes_for(OURS) == 2
 
 
+def test_only_another_address_contradicts_the_winner_and_only_who_voted_renews_its_vote() -> None:
+    made = elected({1: OURS, 2: OURS})
+    assert not made.tell(observer(3), OURS, 0.0)
+    assert made.tell(observer(4), OTHER, 0.0)
+    made.heard([observer(1), observer(2, host=2), observer(5)], 3000.0)
+    assert made.elect(4000.0) == OURS
+    assert made.votes_for(OURS) == len(made) == 1
+
+
 def test_half_is_no_majority() -> None:
     assert elected({1: OURS, 2: OURS, 3: OTHER, 4: THIRD}).winner is None
     assert elected({1: OURS, 2: OURS, 3: OTHER}).winner == OURS

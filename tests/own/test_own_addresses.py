@@ -103,6 +103,31 @@ def test_what_fails_again_and_again_is_checked_more_and_more_rarely() -> None:
     assert pauses[-1] == RECHECK_S
 
 
+def test_a_failed_address_is_checked_no_sooner_than_it_may_be_tried_again() -> None:
+    """Even if a confirmed one is looked at more often than that."""
+    own, seen = (
+        OwnAddresses(private_addresses=False, lan_addresses=True, recheck_s=10.0, retry_s=60.0),
+        address("9.9.9.9:4000"),
+    )
+    own.listen([address("0.0.0.0:4000")])
+    own.elected(seen.ip)
+    for now_s in (0.0, 60.0):
+        own.failed(seen, "no answer", now_s)
+        assert own.next_due_s() == now_s + 60.0
+
+
+def test_a_port_that_nobody_dials_back_is_never_due_and_says_why() -> None:
+    own = fresh("0.0.0.0:1023", "0.0.0.0:1024")
+    own.elected(ip("9.9.9.9"))
+    assert own.due(0.0) == address("9.9.9.9:1024")
+    own.confirmed(address("9.9.9.9:1024"), 0.0)
+    assert own.due(RECHECK_S - 1) is None
+    assert [one.detail for one in own.explain({})] == [
+        "by 0 networks",
+        "by 0 networks; a port below 1024 is not dialled back",
+    ]
+
+
 def test_of_several_addresses_the_one_that_is_due_first_is_waited_for() -> None:
     own = fresh("0.0.0.0:4000", "0.0.0.0:4001")
     own.elected(ip("9.9.9.9"))

@@ -204,6 +204,8 @@ def test_only_a_record_as_high_as_ours_makes_us_sign_again(alice: Identity) -> N
     own = own_record(alice, MemorySequence())
     assert not own.saw(NOW - 1)
     assert own.current.sequence == NOW
+    assert own.saw(NOW), "another record with this number"
+    assert own.current.sequence == NOW + 1
     assert own.saw(NOW + 10)
     assert own.current.sequence == NOW + 11
 
@@ -232,6 +234,7 @@ def test_the_last_number_of_all_does_not_stop_the_node_from_starting_again(
     with contextlib.suppress(InvalidRecord, InvalidConfig):
         own.saw(SEQUENCE_LIMIT - 1)
     assert disk.sequence < SEQUENCE_LIMIT, "a number that can never be signed was stored"
+    assert own.renew(), "and this process goes on as well"
     own_record(alice, disk)
 
 
@@ -278,6 +281,27 @@ def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
         assert own.current.sequence == file.load_sequence() == NOW + 6
         assert told[2:] == [f"signed after {NOW}"]
         assert own.renew()
+
+
+def test_while_none_can_be_stored_the_highest_number_seen_is_remembered(alice: Identity) -> None:
+    disk = Disk()
+    own = own_record(alice, disk)
+    disk.fails = "full"
+    assert not any(own.saw(NOW + ahead) for ahead in (100, 10))
+    disk.fails = None
+    assert own.try_again()
+    assert own.current.sequence == NOW + 101
+
+
+def test_what_could_not_be_signed_is_not_taken_for_said(alice: Identity) -> None:
+    disk = Disk()
+    own = own_record(alice, disk)
+    disk.fails = "before"
+    with pytest.raises(PowerFailure):
+        own.change(strategies(1))
+    disk.fails = None
+    assert own.change(strategies(1))
+    assert own.current.strategies == strategies(1)
 
 
 def test_without_a_first_record_there_is_nothing_to_go_on_with(tmp_path: Path) -> None:
