@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -116,3 +118,42 @@ class Refused:
 async def test_why_nobody_has_dialled_is_told_in_words(body: bytes, told: str) -> None:
     checked = await DialBack(Refused(body), 5.0).ask(peer(1), 4000)
     assert checked == Checked(Outcome.UNKNOWN, told)
+
+
+class Asked:
+    """Whoever is asked says nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def entropy(self, size: int) -> bytes:
+        return bytes(size)
+
+    async def ask_directly(self, *_: object) -> bytes:
+        return await self.answer
+
+
+async def test_only_the_one_who_was_asked_arrives_and_only_while_it_is_awaited() -> None:
+    asked = Asked()
+    dial_back, token = DialBack(asked, 5.0), bytes(16)
+    checking = asyncio.ensure_future(dial_back.ask(peer(1), 4000))
+    await asyncio.sleep(0)
+    assert not dial_back.arrived(peer(2), token)
+    assert not dial_back.arrived(peer(1), b"\1" * 16)
+    assert [dial_back.arrived(peer(1), token) for _ in range(2)] == [True, True]
+    assert await checking == Checked(Outcome.REACHED)
+    assert not dial_back.arrived(peer(1), token)
+    assert asked.answer.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [(b"no answer\n", "no answer"), (b"", "somebody took the connection, but not this node")],
+)
+async def test_who_dialled_and_did_not_arrive_has_not_reached_this_node(
+    said: bytes, told: str
+) -> None:
+    asked = Asked()
+    asked.answer.set_result(said)
+    checked = await DialBack(asked, 5.0).ask(peer(1), 4000)
+    assert checked == Checked(Outcome.UNREACHABLE, told)

@@ -186,6 +186,27 @@ def test_a_full_batch_does_not_wait_for_the_end_of_the_turn() -> None:
     assert not path.outbox
 
 
+def test_what_comes_together_leaves_in_ever_larger_packets_and_the_next_turn_begins_anew() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    for _ in range(2):
+        for _ in range(50):
+            path.queue(waiting(bytes(1000)))
+        assert len(owner.turn) == 1
+        owner.end_turn()
+    packets = [len(parse_sealed(plaintext).items) for plaintext in plaintexts(owner)]
+    assert packets == [5, 9, 17, 17, 2] * 2
+
+
+def test_items_of_the_engine_do_not_wait_for_the_end_of_the_turn_if_they_are_many() -> None:
+    owner = Owner()
+    path = path_of(owner)
+    for _ in range(9):
+        path.queue_control(item(ItemType.RECORD, bytes(500)))
+    assert len(owner.turn) == 1
+    assert sum(len(parse_sealed(plaintext).items) for plaintext in plaintexts(owner)) == 9
+
+
 def test_what_is_not_wanted_any_more_costs_no_packet() -> None:
     owner = Owner(writable=False)
     path = path_of(owner)

@@ -128,9 +128,11 @@ def test_a_failure_counts_whatever_moment_the_clock_was_started_at(now_s: float)
 def test_an_address_that_worked_begins_anew() -> None:
     backoff = Backoff()
     for now_s in (10.0, 10.6):
-        backoff.failed(four(1), now_s)
+        backoff.failed(four(1), now_s, f"refused at {now_s}")
+    assert backoff.why(four(1)) == "refused at 10.6"
     backoff.worked(four(1))
     assert backoff.remaining_s(four(1), 10.6) == 0
+    assert backoff.why(four(1)) == ""
     backoff.failed(four(1), 10.7)
     assert backoff.remaining_s(four(1), 10.7) == pytest.approx(BACKOFF_FIRST_S)
 

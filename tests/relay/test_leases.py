@@ -387,6 +387,15 @@ def test_what_is_past_its_lifetime_makes_room_in_other_mailboxes() -> None:
     assert hold(leases, PEERS[2], SENDER, bytes(100), 1.0, 1.0)
 
 
+def test_what_is_past_its_lifetime_makes_room_in_its_own_mailbox_at_once() -> None:
+    leases = Leases(BOX)
+    grant(leases, PEERS[0], 30, 0.0)
+    for _ in range(4):
+        assert hold(leases, PEERS[0], SENDER, b"a", 1.0, 0.0)
+    assert not hold(leases, PEERS[0], SENDER, b"b", 1.0, 0.9)
+    assert hold(leases, PEERS[0], SENDER, b"b", 1.0, 1.0)
+
+
 def test_a_packet_is_gone_at_its_deadline_not_after_it() -> None:
     leases = Leases(NARROW)
     grant(leases, PEERS[0], 30, 0.0)
@@ -510,6 +519,15 @@ def test_in_a_full_mailbox_the_oldest_of_whoever_has_most_makes_way() -> None:
     assert gone == [Held(crowd[0], b"0", 5.0)]
     assert held_packets(leases, PEERS[0], 0.0) == [b"%d" % n for n in range(1, 8)] + [b"news"]
     assert leases.held_bytes == 0
+
+
+@pytest.mark.parametrize(("each", "makes_way"), [(1, False), (2, True)])
+def test_one_packet_drives_out_one_of_two_and_not_one_of_one(each: int, makes_way: bool) -> None:
+    leases = Leases(BOX)
+    grant(leases, PEERS[0], 30, 0.0)
+    for number in range(8):
+        assert hold(leases, PEERS[0], PEERS[1 + number // each], b"a", 5.0, 0.0)
+    assert hold(leases, PEERS[0], SENDER, b"news", 5.0, 0.0) == makes_way
 
 
 def test_a_large_packet_makes_way_for_a_small_one_and_comes_not_back() -> None:
