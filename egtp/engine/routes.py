@@ -173,7 +173,7 @@ class Routes:
                 # To search beside it was right, and may soon be again.
                 peer.renewed_s = float("-inf")
                 self.lose(older, ANOTHER_WAY, at_once=True)
-            elif older.relayed and peer.was_asked_in_vain(older, now):
+            elif peer.was_asked_in_vain(older, now):
                 self.lose(older, IN_VAIN)
             elif older not in (peer.direct, peer.relayed) and is_crowded(older):
                 older.say_close()
