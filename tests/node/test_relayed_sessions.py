@@ -246,6 +246,10 @@ def test_a_stranger_is_refused_while_all_of_their_places_are_in_use_and_is_let_i
         assert world.listener.counters["relayed path refused: too many strangers"] >= 1
         assert world.engine.book.find(newcomer.node_id) is None
         assert world.sessions == 4
+        wanted = await world.asker(world.listener)
+        await world.want(wanted)
+        reply = world.query(wanted, world.listener.node_id, body=b"wanted", hard_timeout_s=5)
+        assert await reply == b"wanted"
         again = world.query(newcomer, world.listener.node_id, body=b"late", hard_timeout_s=60)
         assert await again == b"late"
         for result in await asyncio.gather(*waiting, return_exceptions=True):

@@ -268,6 +268,7 @@ def test_what_the_user_announces_himself_is_neither_doubted_nor_added_to(
         assert home.tcp == announced
         assert [str(one.address) for one in home.node.own_addresses] == announced
         assert not any(observer.dialled for observer in observers)
+        assert home.node.counters["observed address is another one"] == 0
 
     play(story)
 
