@@ -316,6 +316,27 @@ def test_retiring_two_paths_brings_neither_back() -> None:
     assert sorted(map(id, peer.paths)) == sorted(map(id, paths)), "they still receive"
 
 
+def test_a_peer_that_asked_to_be_left_alone_may_be_back_once_all_such_paths_are_gone() -> None:
+    peer = Peer(TWO)
+    paths = [fake_path(started_s=0.0), fake_path(started_s=100.0)]
+    for path in paths:
+        peer.add_path(path, ONE, 0.0)
+        peer.retire(path)
+    peer.away_until_s = 60.0
+    for path, away_until_s in zip(paths, (60.0, -inf), strict=True):
+        peer.remove_path(path)
+        assert peer.away_until_s == away_until_s
+
+
+def test_the_path_of_a_process_that_has_ended_takes_over_from_none_of_the_next() -> None:
+    peer, old, new = Peer(TWO), fake_path(peer_id=TWO), fake_path(peer_id=TWO, dialled=False)
+    old.incarnation = b"formerly"
+    peer.direct, peer.superseded = new, {old: 0.0}
+    peer.settle(old, ONE, 7.0)
+    assert peer.direct is new
+    assert peer.superseded == {old: 0.0}
+
+
 def test_a_superseded_path_that_was_retired_is_not_used_when_the_other_one_retires() -> None:
     """A peer that is about to close says so on each of its paths, in any order."""
     peer = Peer(TWO)
@@ -373,9 +394,15 @@ def test_what_waits_is_counted_to_the_byte_and_comes_out_in_order(
     assert list(peer.waiting) == model
 
 
-def signed(identity: Identity, sequence: int, port: int = 4000, suite: int = 1) -> SignedCommRecord:
+def signed(
+    identity: Identity,
+    sequence: int,
+    port: int = 4000,
+    suite: int = 1,
+    incarnation: bytes = bytes(8),
+) -> SignedCommRecord:
     strategies = (TCPStrat(Address(bytes([8, 8, 8, 8]), port)),)
-    content = CommRecord(1000, bytes(8), ((suite, bytes(32)),), strategies)
+    content = CommRecord(1000, incarnation, ((suite, bytes(32)),), strategies)
     return SignedCommRecord.sign(identity, sequence, content)
 
 
@@ -424,6 +451,23 @@ def test_a_contact_says_whether_its_record_has_expired_by_now(alice: Identity) -
         contact = peer.contact(unix_s)
         assert contact is not None
         assert contact.expired == expired
+        assert peer.contact(unix_s) is contact, "it is made once"
+    peer.learn(signed(alice, 2), "lookup", 0.0)
+    contact = peer.contact(999.0)
+    assert contact is not None
+    assert contact.sequence == 2
+
+
+@pytest.mark.parametrize(
+    ("signers", "runs_twice"), [("aabb", False), ("abc", False), ("aba", True), ("aababb", True)]
+)
+def test_only_who_signs_again_after_another_shows_that_two_processes_run(
+    alice: Identity, signers: str, *, runs_twice: bool
+) -> None:
+    peer = Peer(alice.node_id)
+    for sequence, signer in enumerate(signers, 1):
+        peer.learn(signed(alice, sequence, incarnation=signer.encode() * 8), "lookup", 0.0)
+    assert peer.runs_twice == runs_twice
 
 
 # The book
