@@ -72,6 +72,34 @@ async def test_a_seed_that_comes_up_later_is_joined_by_upkeep(start: Start) -> N
     assert node.contacts == 1
 
 
+async def test_who_was_lost_for_long_and_is_lost_again_tries_as_soon_as_the_first_time(
+    start: Start,
+) -> None:
+    node = await start("127.0.3.3:9100")
+    joining, soon_s = node._node.joining, DHTLimits().rejoin_delay_min_s
+    await asyncio.sleep(3600)
+    assert joining.retry_s == DHTLimits().upkeep_interval_s
+    await start(listen="127.0.3.3:9100")
+    await asyncio.sleep(120)
+    assert node.contacts == 1
+    assert joining.retry_s == soon_s
+
+
+async def test_a_start_waits_for_a_seed_that_answers_late(start: Start, open_raw: Any) -> None:
+    seed = await open_raw()
+    loop = asyncio.get_running_loop()
+
+    def late(data: bytes) -> None:
+        address = ("127.0.0.1", node_port)
+        loop.call_later(1.0, seed.transport.sendto, seed.as_server(data), address)
+
+    node_port = 9234
+    seed.answer = late
+    host, port = seed.address
+    node = await start(f"{host}:{port}", listen=f"127.0.0.1:{node_port}")
+    assert node.contacts == 1
+
+
 async def test_nodes_that_are_gone_are_greeted_in_turn_and_none_twice_at_once(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:

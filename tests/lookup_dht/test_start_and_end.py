@@ -224,3 +224,12 @@ async def test_a_lost_client_that_gets_no_other_port_goes_on_with_its_own(
     await node._node.bootstrap()
     assert node.address != address
     assert node.counters["port_changed"] == 1
+
+
+async def test_a_lost_server_stays_where_others_know_it(start: Start) -> None:
+    limits = DHTLimits(reply_timeout_min_s=0.01, reply_timeout_max_s=0.01)
+    node = await start("127.0.5.9:9", limits=limits)
+    address = node.address
+    node._node.joining._delay_s = limits.upkeep_interval_s
+    assert await node._node.bootstrap() == []
+    assert node.address == address
