@@ -50,6 +50,7 @@ def fake_path(
     relayed: bool = False,
     name: str = "",
     dialled_at_ms: int = 0,
+    incarnation: bytes = bytes(8),
 ) -> Path:
     """What this module looks at of a path, without the keys and the sockets."""
     return cast(
@@ -58,7 +59,7 @@ def fake_path(
             session=SimpleNamespace(started_s=started_s, index=1, remote_index=1),
             dialled=dialled,
             dialled_at_ms=dialled_at_ms,
-            incarnation=bytes(8),
+            incarnation=incarnation,
             peer_id=peer_id,
             relayed=relayed,
             suspect=False,
@@ -329,8 +330,7 @@ def test_a_peer_that_asked_to_be_left_alone_may_be_back_once_all_such_paths_are_
 
 
 def test_the_path_of_a_process_that_has_ended_takes_over_from_none_of_the_next() -> None:
-    peer, old, new = Peer(TWO), fake_path(peer_id=TWO), fake_path(peer_id=TWO, dialled=False)
-    old.incarnation = b"formerly"
+    peer, old, new = Peer(TWO), fake_path(incarnation=b"formerly"), fake_path(dialled=False)
     peer.direct, peer.superseded = new, {old: 0.0}
     peer.settle(old, ONE, 7.0)
     assert peer.direct is new
