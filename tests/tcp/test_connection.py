@@ -375,6 +375,7 @@ async def test_small_packets_are_sent_at_once(net: Any) -> None:
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
+@pytest.mark.reaches_in
 async def test_a_connection_has_no_dict_and_holds_nothing_while_idle(net: Any) -> None:
     near, far = await net.pair()
     near.connection.send(b"something")
