@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
+from math import inf
 from typing import Any, Final, Generic, TypeVar
 
 from egtp.environment import process_id
@@ -18,6 +19,10 @@ __all__ = ["LoopThread"]
 
 BEGIN_MAX_S: Final = 5.0
 """How long a thread may take to start: far longer than any does."""
+
+AWAKE_EVERY_S: Final = 0.25
+"""How long a thread sleeps at a stretch. A signal that comes just before it falls asleep is noted
+by Python, but wakes nobody; so a Ctrl-C would be for nothing."""
 
 T = TypeVar("T")
 
@@ -56,6 +61,9 @@ class LoopThread:
         self._has_begun = False
         self._failed_with: BaseException | None = None
         self._ended_with: BaseException | None = None
+        self._is_over = False
+        self._waiting: Final[list[threading.Lock]] = []
+        """A lock of each who waits for the end, which releases them."""
         self._task: asyncio.Task[Any] | None = None
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
@@ -71,7 +79,7 @@ class LoopThread:
                 raise LocalProtocolError("this node was already started; create a new one")
             try:
                 self._thread.start()
-                self._decided.acquire()
+                _acquire(self._decided)
                 if self._failed_with is not None:
                     raise self._failed_with
             except BaseException:
@@ -100,7 +108,7 @@ class LoopThread:
                 self._loop.call_soon_threadsafe(self._begin, call)
             except RuntimeError:  # it was closed just now
                 raise NodeClosed from None
-            if not call.over.acquire(timeout=-1 if timeout_s is None else max(0.0, timeout_s)):
+            if not _acquire(call.over, timeout_s):
                 raise TimeoutError(f"not done within {timeout_s:g} s")
             if call.error is not None:
                 raise call.error
@@ -126,6 +134,12 @@ class LoopThread:
     def _end(self) -> None:
         if self._begun.is_set() or self._begun.wait(BEGIN_MAX_S):
             self._tell(self._stop_life)
+            over = threading.Lock()
+            over.acquire()
+            self._waiting.append(over)
+            while not (self._is_over or over.acquire(timeout=AWAKE_EVERY_S)):
+                pass
+            # Not before: up to Python 3.12, a join that is interrupted takes the thread for ended.
             self._thread.join()
 
     def _tell(self, what: Callable[[], object]) -> None:
@@ -177,6 +191,9 @@ class LoopThread:
             self._begun.set()
             if not self._has_begun:
                 self._decided.release()
+            self._is_over = True
+            for over in self._waiting:
+                over.release()
 
     async def _live(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
@@ -235,3 +252,13 @@ class _Call(Generic[T]):
     def cancel(self) -> None:
         if self.task is not None:
             self.task.cancel()
+
+
+def _acquire(lock: threading.Lock, timeout_s: float | None = None) -> bool:
+    """Whether it was acquired within that time; without one, there is no end to waiting."""
+    left_s = inf if timeout_s is None else max(0.0, timeout_s)
+    while not lock.acquire(timeout=min(left_s, AWAKE_EVERY_S)):
+        left_s -= AWAKE_EVERY_S
+        if left_s <= 0.0:
+            return False
+    return True

@@ -88,6 +88,40 @@ except KeyboardInterrupt:
     assert printed_by(program) == "free\n"
 
 
+@pytest.mark.parametrize("while_it", ["starts", "asks", "ends"])
+def test_ctrl_c_just_before_a_thread_falls_asleep_still_wakes_it(while_it: str) -> None:
+    """Then Python has noted the signal, but nothing interrupts the sleep. So it is with
+    ``interrupt_main``, too, by which debuggers and IDEs pass on a Ctrl-C."""
+    program = f"""
+import _thread
+slept = False
+async def sleep():
+    global slept
+    threading.Timer(0.2, _thread.interrupt_main).start()
+    await egtp.blocking.asyncio.sleep(3)
+    slept = True
+class Slow:
+    async def __aenter__(self):
+        if {while_it!r} == "starts":
+            await sleep()
+    async def __aexit__(self, *error):
+        if {while_it!r} == "ends":
+            await sleep()
+try:
+    made = node(services=[Slow()])
+    if {while_it!r} == "asks":
+        made.run(lambda _: sleep())
+    made.close()
+except KeyboardInterrupt:
+    assert not slept
+    if {while_it!r} != "starts":
+        made.close()
+    assert threading.active_count() == 1, threading.enumerate()
+    print("free")
+"""
+    assert printed_by(program) == "free\n"
+
+
 def test_ctrl_c_in_whatever_moment_of_the_start_does_not_hold_up_the_thread() -> None:
     """Such as just after the lock of an event or a future was taken, which is then kept. In that of
     Python's own, as a thread is made, nobody can help it."""
