@@ -39,7 +39,7 @@ from egtp import (
     OutcomeUnknown,
     RelayLimits,
 )
-from egtp.command_options import command_parser, given_settings
+from egtp.command_options import given_settings, parse
 from egtp.environment import open_files_max
 from egtp.events import (
     Event,
@@ -74,7 +74,7 @@ _complain = partial(complain, "egtp")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line ``arguments`` and return the exit status; see
     :func:`egtp.program.run_program`."""
-    options = command_parser().parse_args(arguments)
+    options = parse(arguments)
     commands: dict[str, Callable[[argparse.Namespace], Coroutine[Any, Any, object]]] = {
         "relay": _serve_relay, "echo": _serve_echo, "renew-key": _renew_key, "ask": _ask,
     }  # fmt: skip

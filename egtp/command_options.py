@@ -8,7 +8,7 @@ from typing import Any
 from egtp import NodeConfig, RelayLimits, __version__
 from egtp.option_types import OptionParser, bytes_per_s, duration_s, interval_s, named, path
 
-__all__ = ["command_parser", "given_settings"]
+__all__ = ["command_parser", "given_settings", "parse"]
 
 SETTINGS = {
     "connections": ["connections_max"],
@@ -65,14 +65,29 @@ def command_parser() -> argparse.ArgumentParser:
     ask = _command(commands, "ask", "send one query and write the reply to stdout")
     _add_node_options(ask, listen=None)
     ask.add_argument("peer", metavar="PEER", help="a peerId or a contact link (egtp:...)")
-    ask.add_argument("kind", metavar="KIND", nargs="?", default="echo", help="default: %(default)s")
+    ask.add_argument("kind", metavar="KIND", nargs="?", help="default: echo")
     ask.add_argument(
-        "body", metavar="BODY", nargs="?", default="", help="default: empty; - reads it from stdin"
+        "body", metavar="BODY", nargs="?", help="default: empty; - reads it from stdin"
     )
     ask.add_argument(
         "--timeout", metavar="SECONDS", type=float, default=30.0, help="default: %(default)s"
     )
     return parser
+
+
+def parse(arguments: list[str] | None) -> argparse.Namespace:
+    """The options of one command. KIND and BODY may stand behind other options as well, where
+    argparse takes no argument that may be left out."""
+    parser = command_parser()
+    options, left = parser.parse_known_args(arguments)
+    if options.command == "ask":
+        for name, default in (("kind", "echo"), ("body", "")):
+            if getattr(options, name) is None:
+                is_there = left and (left[0] == "-" or not left[0].startswith("-"))
+                setattr(options, name, left.pop(0) if is_there else default)
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 def _command(

@@ -53,6 +53,9 @@ def test_a_peer_behind_a_relay_answers_and_its_death_is_told(start: Start, tmp_p
     assert asked.returncode == 0, asked.stderr
     assert "14 bytes, relay" in asked.stderr
     assert asked.stdout == "over the relay"
+    # Options may stand before, between and behind what is asked.
+    asked = run("-m", "egtp", "ask", peer_id, *join, "echo", "behind")
+    assert (asked.returncode, asked.stdout) == (0, "behind"), asked.stderr
     stop(echo)
     asked = run("-m", "egtp", "ask", peer_id, *join)
     assert asked.returncode == 1
