@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -385,32 +386,38 @@ def test_another_relay_leads_past_one_that_has_gone_silent(moves: bool) -> None:
     in_lab(Lab, story)
 
 
+async def behind_one_that_passes_on(lab: Lab, wanted: Callable[[bytes], bool]) -> tuple[Node, Node]:
+    """A peer behind two relays: the one that is nearby, and tried first, passes on such packets
+    only. The other one is returned as well."""
+    relays = [await lab.node(relay_server=True) for _ in range(2)]
+    peer = await lab.hidden(*relays)
+    assert peer.record is not None
+    first = peer.record.relays[0].relay_id
+    nearby, honest = sorted(relays, key=lambda relay: relay.node_id != first)
+    lab.hosts[honest].degrade(Link(latency=0.2))
+    server: Any = nearby.relay_server
+    passes_on = server.relay
+
+    def relay(sender: NodeId, body: bytes, age_ms: int) -> None:
+        if wanted(Relay.decode(body).packet):
+            passes_on(sender, body, age_ms)
+
+    server.relay = relay
+    return peer, honest
+
+
 @pytest.mark.reaches_in
 def test_a_relay_nearby_that_passes_on_nothing_but_handshakes_keeps_nobody_from_the_other() -> None:
     """It won the race for a path each time that the path before had fallen silent."""
 
     async def story(lab: Lab) -> None:
-        relays = [await lab.node(relay_server=True) for _ in range(2)]
-        peer = await lab.hidden(*relays)
-        assert peer.record is not None
-        first = peer.record.relays[0].relay_id
-        liar, honest = sorted(relays, key=lambda relay: relay.node_id != first)
-        only_handshakes(liar)
-        lab.hosts[honest].degrade(Link(latency=0.2))
+        peer, _ = await behind_one_that_passes_on(
+            lab, lambda packet: packet[0] in (INITIATION, RESPONSE)
+        )
         asker = await lab.asker(peer)
         began_s = lab.now_s
         assert await lab.query(asker, peer.node_id) == b"x"
         assert lab.now_s - began_s < 10
-
-    def only_handshakes(liar: Node) -> None:
-        server: Any = liar.relay_server
-        passes_on = server.relay
-
-        def relay(sender: NodeId, body: bytes, age_ms: int) -> None:
-            if Relay.decode(body).packet[0] in (INITIATION, RESPONSE):
-                passes_on(sender, body, age_ms)
-
-        server.relay = relay
 
     in_lab(Lab, story)
 
@@ -421,18 +428,12 @@ def test_a_relay_nearby_that_passes_on_signs_of_life_but_nothing_large_keeps_nob
     large: str,
 ) -> None:
     async def story(lab: Lab) -> None:
-        relays = [await lab.node(relay_server=True) for _ in range(2)]
-        peer = await lab.hidden(*relays)
+        peer, honest = await behind_one_that_passes_on(lab, lambda packet: len(packet) < 1000)
 
         @peer.handler("large")
         async def reply(query: Incoming) -> bytes:
             return query.body if large == "query" else bytes(2000)
 
-        assert peer.record is not None
-        first = peer.record.relays[0].relay_id
-        chooser, honest = sorted(relays, key=lambda relay: relay.node_id != first)
-        drops_large_ones(chooser)
-        lab.hosts[honest].degrade(Link(latency=0.2))
         asker = await lab.asker(peer)
         body = bytes(2000 if large == "query" else 2)
         for longest_s in (10.0, 1.0, 1.0):
@@ -441,16 +442,6 @@ def test_a_relay_nearby_that_passes_on_signs_of_life_but_nothing_large_keeps_nob
             assert lab.now_s - began_s < longest_s
         (path,) = asker.why(peer.node_id).paths
         assert str(honest.node_id) in path
-
-    def drops_large_ones(relay: Node) -> None:
-        server: Any = relay.relay_server
-        passes_on = server.relay
-
-        def chooses(sender: NodeId, body: bytes, age_ms: int) -> None:
-            if len(Relay.decode(body).packet) < 1000:
-                passes_on(sender, body, age_ms)
-
-        server.relay = chooses
 
     in_lab(Lab, story)
 
