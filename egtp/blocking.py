@@ -21,7 +21,7 @@ import inspect
 import threading
 import warnings
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
@@ -401,6 +401,18 @@ class Node:
         a link with an invalid record.
         """
         return self.call(lambda node: node.add_contact(contact))
+
+    def change_friends(
+        self,
+        *,
+        tell: Iterable[NodeId] | None = None,
+        keep_for: Iterable[NodeId] | None = None,
+        friends_of: Mapping[NodeId, Iterable[NodeId]] | None = None,
+    ) -> None:
+        """Have other friends from now on: as :meth:`egtp.Node.change_friends`."""
+        self.call(
+            lambda node: node.change_friends(tell=tell, keep_for=keep_for, friends_of=friends_of)
+        )
 
     @property
     def connected(self) -> tuple[NodeId, ...]:

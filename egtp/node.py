@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from threading import get_ident
 from types import TracebackType
@@ -139,9 +139,8 @@ class Node:
         self._announce = None if announce is None else parse_announced(announce)
         self._dial_from = dial_from
         self._friends = friends
-        self._lookup = _several(lookup, friends, self.config.lookup_timeout_s)
-        # Friends that are told nothing cannot fail to store it.
-        self._publishes_to = self._lookup if friends is None or friends.told else lookup
+        self._lookup = lookup
+        self._lookup_and_friends = _several(lookup, friends, self.config.lookup_timeout_s)
         self._discovery = discovery
         self._relay_limits = RelayLimits() if relay_server is True else relay_server or None
         self._handlers: dict[str, tuple[Handler, dict[str, Any]]] = {}
@@ -176,7 +175,7 @@ class Node:
         engine = Engine(
             self.identity,
             sequences,
-            self._lookup,
+            self._lookup_and_friends,
             self._publishes_to,
             config,
             self._environment,
@@ -202,6 +201,11 @@ class Node:
         except BaseException:
             await self.close()
             raise
+
+    def _publishes_to(self) -> LookupService | None:
+        """Where this node's record is stored: friends that are told nothing cannot fail to."""
+        told = self._friends is not None and self._friends.told
+        return self._lookup_and_friends if told else self._lookup
 
     def _meet_relays(self, engine: Engine, observer: Observer | None) -> None:
         if self._discovery is None or not self.config.relays_wanted:
@@ -495,6 +499,30 @@ class Node:
         if record is not None:
             engine.learn(record, "contact")
         return contact.peer_id
+
+    def change_friends(
+        self,
+        *,
+        tell: Iterable[NodeId] | None = None,
+        keep_for: Iterable[NodeId] | None = None,
+        friends_of: Mapping[NodeId, Iterable[NodeId]] | None = None,
+    ) -> None:
+        """Have other friends from now on: each of the parameters replaces what :class:`Friends` was
+        given as such, and None leaves it as it is. To add one, name the others as well:
+        ``node.change_friends(tell=[*friends.told, peer_id])``.
+
+        Those to ``tell`` get a new record of this node, and :meth:`published` waits for that. Who
+        is told no more may keep the last one until it expires (``record_lifetime_s``).
+
+        Raises :class:`LocalProtocolError` if this node was made without ``friends``, or for what is
+        not a peerId, and :class:`InvalidConfig` for more than eight friends. All is then as it was.
+        """
+        engine = self._running()
+        if self._friends is None:
+            raise LocalProtocolError("this node has no friends: create it with friends=Friends()")
+        self._friends.change(tell, keep_for, friends_of)
+        if tell is not None:
+            engine.publisher.friends_changed()
 
     @property
     def connected(self) -> tuple[NodeId, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
+from collections.abc import Callable
 from typing import Final
 
 from egtp.channel.sealed import ItemType, item
@@ -70,7 +71,7 @@ class Engine:
         identity: Identity,
         sequences: SequenceStore,
         lookup: LookupService | None,
-        publishes_to: LookupService | None,
+        publishes_to: Callable[[], LookupService | None],
         config: NodeConfig,
         environment: Environment,
         observer: Observer | None,
@@ -118,7 +119,7 @@ class Engine:
             environment.unix_time,
             config.record_lifetime_s,
             self.answering.answers.signed_anew,
-            () if friends is None else friends.announced,
+            lambda: () if friends is None else friends.announced,
             self._own_record_not_stored,
         )
         self.publisher: Final = Publisher(

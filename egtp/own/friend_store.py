@@ -25,12 +25,21 @@ class FriendStore:
 
     def __init__(self, listed: Iterable[NodeId], strangers_max: int) -> None:
         """``listed`` peers always have a place; all others share ``strangers_max``."""
-        self._listed: Final = frozenset(listed)
+        self._listed = frozenset(listed)
         self._strangers_max = strangers_max
         self._records: dict[NodeId, SignedCommRecord] = {}
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def keep_for(self, listed: Iterable[NodeId]) -> None:
+        """These peers are listed from now on. What is kept for others that were stays if there is
+        room."""
+        before, self._listed = self._listed, frozenset(listed)
+        for peer_id in before - self._listed:
+            record = self._records.pop(peer_id, None)
+            if record is not None and self._has_room():
+                self._records[peer_id] = record
 
     def put(self, record: SignedCommRecord, unix_s: float) -> str | None:
         """Keep a verified record that its owner sent. Returns the reason if it is not kept."""

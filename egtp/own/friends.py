@@ -65,8 +65,9 @@ class FriendsHost(Protocol):
 class Friends:
     """Friends as a lookup service, for ``Node(friends=...)``: it asks the friends of a peer for its
     record, tells this node's record to the node's friends, and keeps theirs. It needs no
-    ``lookup``; with one, both are asked. Each node needs a ``Friends`` of its own, and has the
-    same friends until it is closed. See ``examples/friends.py``."""
+    ``lookup``; with one, both are asked. Each node needs a ``Friends`` of its own;
+    :meth:`Node.change_friends` gives it other friends while it runs. See ``examples/friends.py``.
+    """
 
     def __init__(
         self,
@@ -90,21 +91,16 @@ class Friends:
 
         Raises :class:`InvalidConfig`, or :class:`LocalProtocolError` for what is not a peerId.
         """
-        self.told: Final = tuple(dict.fromkeys(map(NodeId, tell)))
-        """The friends that are told this node's record."""
-        if len(self.told) > FRIENDS_MAX:
-            raise InvalidConfig(f"a node can have at most {FRIENDS_MAX} friends")
         check_yes_or_no(announce=announce)
         check_count(0, strangers_max=strangers_max)
         check_seconds(timeout_s=timeout_s)
-        self.announced: Final = self.told if announce else ()
-        """Those of them that this node's record names."""
-        self._friends_of = {
-            NodeId(peer_id): tuple(map(NodeId, friends))
-            for peer_id, friends in (friends_of or {}).items()
-        }
+        self._announce = announce
         self._timeout_s = timeout_s
-        self._store = FriendStore({*self.told, *map(NodeId, keep_for)}, strangers_max)
+        self._told: tuple[NodeId, ...] = ()
+        self._kept_for: frozenset[NodeId] = frozenset()
+        self._friends_of: dict[NodeId, tuple[NodeId, ...]] = {}
+        self._store = FriendStore((), strangers_max)
+        self.change(tell, keep_for, {} if friends_of is None else friends_of)
         self._rates = ArrivalRates(per_s=inf, per_origin_per_s=RECORDS_PER_S, now_s=0.0)
         self._asking: Counter[NodeId] = Counter()
         self._host: FriendsHost | None = None
@@ -112,6 +108,36 @@ class Friends:
     def attach(self, host: FriendsHost) -> None:
         """Called by the node as it starts."""
         self._host = host
+
+    @property
+    def told(self) -> tuple[NodeId, ...]:
+        """The friends that are told this node's record."""
+        return self._told
+
+    @property
+    def announced(self) -> tuple[NodeId, ...]:
+        """Those of them that this node's record names."""
+        return self._told if self._announce else ()
+
+    def change(
+        self,
+        tell: Iterable[NodeId] | None,
+        keep_for: Iterable[NodeId] | None,
+        friends_of: Mapping[NodeId, Iterable[NodeId]] | None,
+    ) -> None:
+        """See :meth:`Node.change_friends`, which also tells the new friends."""
+        told, kept_for, known = self._told, self._kept_for, self._friends_of
+        if tell is not None:
+            told = tuple(dict.fromkeys(map(NodeId, tell)))
+            if len(told) > FRIENDS_MAX:
+                raise InvalidConfig(f"a node can have at most {FRIENDS_MAX} friends")
+        if keep_for is not None:
+            kept_for = frozenset(map(NodeId, keep_for))
+        if friends_of is not None:
+            known = {NodeId(one): tuple(map(NodeId, its)) for one, its in friends_of.items()}
+        # All of it is good: nothing can fail from here on.
+        self._told, self._kept_for, self._friends_of = told, kept_for, known
+        self._store.keep_for({*told, *kept_for})
 
     @property
     def _node(self) -> FriendsHost:

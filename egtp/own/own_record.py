@@ -56,10 +56,11 @@ class OwnRecord:
         unix_time: Callable[[], float],
         lifetime_s: float,
         signed_anew: Callable[[int], None],
-        friends: tuple[NodeId, ...],
+        friends: Callable[[], tuple[NodeId, ...]],
         not_stored: Callable[[Exception], None],
     ) -> None:
         """``signed_anew`` is told the previous sequence whenever there is a new record.
+        ``friends`` are those to name in it.
         ``not_stored`` is told why a new record that is due could not have its sequence stored: see
         :meth:`try_again`.
 
@@ -144,7 +145,7 @@ class OwnRecord:
                 incarnation=self._incarnation,
                 channels=((SUITE_AESGCM, self._identity.channel_key),),
                 strategies=self._strategies[:count],
-                friends=self._friends,
+                friends=self._friends(),
             )
             try:
                 return SignedCommRecord.sign(self._identity, sequence, content)

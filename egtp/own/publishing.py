@@ -52,6 +52,7 @@ log = logging.getLogger("egtp")
 class Publisher:
     """Keeps the lookup service's copy of this node's record true.
 
+    ``publishes_to`` is asked each time where the record goes; None if nowhere.
     ``push`` sends a new record to all connected peers, before any lookup service has it.
     ``works_again`` is called once the service has stored a record after it had failed to.
     ``wants_relays`` says whether this node is introduced to relays.
@@ -61,7 +62,7 @@ class Publisher:
         self,
         me: NodeId,
         own: OwnRecord,
-        lookup: LookupService | None,
+        publishes_to: Callable[[], LookupService | None],
         push: Callable[[SignedCommRecord], None],
         works_again: Callable[[], None],
         wants_relays: Callable[[], bool],
@@ -73,7 +74,7 @@ class Publisher:
         self._observer = observer
         self._me = me
         self._own = own
-        self._lookup = lookup
+        self._publishes_to = publishes_to
         self._push = push
         self._works_again = works_again
         self._wants_relays = wants_relays
@@ -101,7 +102,7 @@ class Publisher:
         self._is_closed = False
 
     def start(self) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._run(self._lookup))
+        self._task = asyncio.get_running_loop().create_task(self._run())
         self._task.add_done_callback(partial(tell_of_mistake, "the record is no longer published"))
 
     def change(self, strategies: tuple[CommStrat, ...]) -> None:
@@ -133,9 +134,9 @@ class Publisher:
 
         Raises :class:`PublishFailed` if there is no lookup service to store it, or the node closes.
         """
-        if self._lookup is None:
-            raise PublishFailed("this node has no lookup service")
         while True:
+            if self._publishes_to() is None:
+                raise PublishFailed("this node has no lookup service")
             if self._is_closed:  # perhaps after the record was stored, but before this turn
                 raise PublishFailed("this node is closed")
             if self._published is not None:
@@ -158,17 +159,20 @@ class Publisher:
             for one in record.tcp
         )
 
-    async def _run(self, lookup: LookupService | None) -> None:
+    async def _run(self) -> None:
         few_s, asked, was_asked = FEW_FIRST_S / 2, False, False
         while True:
             self._changed.clear()
+            lookup = self._publishes_to()
             if lookup is not None and was_asked and self.is_due:
                 # A copy of this identity may have gone on publishing, with higher sequences.
                 await self._go_above(lookup, is_first=False)
             if self.is_due and self._own.renew():
                 self._push(self._own.current)
             record, pause_s = self._own.current, self._half_life_s()
-            if lookup is not None:
+            if lookup is None:
+                self.failure = self._unsigned
+            else:
                 try:
                     if not asked:
                         await self._go_above(lookup, is_first=not was_asked)
@@ -239,6 +243,12 @@ class Publisher:
         if self._own.renew():
             self.signed_anew()
 
+    def friends_changed(self) -> None:
+        """This node tells its record to other friends, and may name them in it."""
+        self.renew()  # A new one: what has been stored so far says nothing of the new friends.
+        self._changed.set()
+        self._stored_or_closed.set()  # There may be nobody left who stores it.
+
     def signed_anew(self) -> None:
         """There is a new record, though it may say the same."""
         self._push(self._own.current)
@@ -264,8 +274,6 @@ class Publisher:
         if self._own.try_again():
             self._sign_again_s = RETRY_FIRST_S
             self._unsigned = None
-            if self._lookup is None:
-                self.failure = None  # With a lookup service, publishing clears it.
             self.signed_anew()
 
     def runs_elsewhere(self, record: SignedCommRecord) -> None:

@@ -150,6 +150,13 @@ def test_all_that_the_node_tells_of_itself_is_told_here_too(start: Make) -> None
     assert node.published().stored == 1
 
 
+def test_a_friend_made_while_the_node_runs_is_told_its_record(start: Make) -> None:
+    friend, node = start(friends=egtp.Friends()), start(friends=egtp.Friends())
+    assert node.published().stored == 1
+    node.change_friends(tell=[friend.node_id])
+    assert node.published(timeout_s=LIMIT_S).stored == 2
+
+
 def test_a_send_arrives(greeter: Node, asker: Node) -> None:
     told, arrived = [], threading.Event()
 

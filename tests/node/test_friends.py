@@ -119,6 +119,98 @@ async def test_r9_friends_are_told_again_when_the_address_changes(
     assert await asker.query(subject.node_id, "greet", b"again") == b"hello again"
 
 
+async def test_a_friend_made_while_the_node_runs_is_told_its_record(
+    start: Start, friend: Node
+) -> None:
+    subject = greets(await start(lookup=None, friends=Friends()))
+    subject.add_contact(friend.record)
+    with pytest.raises(PublishFailed, match="no lookup service"):
+        await subject.published()
+    subject.change_friends(tell=[friend.node_id])
+    await subject.published()
+    asker = await start(lookup=None, friends=Friends())
+    asker.add_contact(friend.record)
+    with pytest.raises(FastFail, match="no nodes to ask"):
+        await asker.query(subject.node_id, "greet", b"you")
+    asker.change_friends(friends_of={subject.node_id: [friend.node_id]})
+    assert await asker.query(subject.node_id, "greet", b"you") == b"hello you"
+
+
+async def test_a_second_friend_is_told_though_the_record_was_stored_before(
+    start: Start, friend: Node
+) -> None:
+    subject = await told(start, friend, announce=True)
+    other = await start(lookup=None, friends=Friends())
+    subject.add_contact(other.record)
+    subject.change_friends(tell=[friend.node_id, other.node_id])
+    published = await subject.published()
+    assert (published.stored, published.asked) == (2 + 1, 2 + 1), "two friends and the book"
+    friends: Any = other._friends
+    assert friends._store.get(subject.node_id, 0) == subject.record
+    assert subject.record.content is not None
+    assert subject.record.content.friends == (friend.node_id, other.node_id)
+
+
+async def test_who_is_a_friend_no_more_is_told_nothing_more_and_named_no_more(
+    start: Start, friend: Node
+) -> None:
+    subject = await told(start, friend, announce=True)
+    friends: Any = friend._friends
+    before = friends._store.get(subject.node_id, 0)
+    subject.change_friends(tell=[])
+    published = await subject.published()
+    assert published.asked == 1, "only the book"
+    assert friends._store.get(subject.node_id, 0) == before != subject.record
+    assert subject.record.content is not None
+    assert subject.record.content.friends == ()
+
+
+async def test_who_waits_to_be_published_hears_that_the_last_friend_is_gone(
+    start: Start, config: Callable[..., Any]
+) -> None:
+    """The friend cannot be found, so that the record is not stored anywhere."""
+    subject = await start(lookup=None, friends=Friends(new_ids(1)))
+    waiting = asyncio.ensure_future(subject.published())
+    await asyncio.sleep(0)
+    subject.change_friends(tell=[])
+    with pytest.raises(PublishFailed, match="no lookup service"):
+        await waiting
+
+
+async def test_records_are_kept_in_any_case_for_those_listed_while_the_node_runs(
+    start: Start,
+) -> None:
+    keeper = await start(lookup=None, friends=Friends(strangers_max=0))
+    subject = await start(lookup=None)
+    subject.add_contact(keeper.record)
+    engine = engine_of(subject)
+    with pytest.raises(HandlerFailed, match="code 5"):
+        await asks(engine, keeper.node_id, STORE_KIND, subject.record.encode())
+    sequence = keeper.record.sequence
+    keeper.change_friends(keep_for=[subject.node_id])
+    assert await asks(engine, keeper.node_id, STORE_KIND, subject.record.encode()) == b""
+    assert keeper.record.sequence == sequence, "nobody has to be told of that"
+
+
+async def test_friends_that_cannot_be_leave_those_before(start: Start, friend: Node) -> None:
+    subject = await told(start, friend)
+    before, text = subject.record, str(friend.node_id)
+    wrong: list[dict[str, Any]] = [
+        {"tell": new_ids(9)},
+        {"tell": [], "keep_for": [text]},
+        {"tell": [], "friends_of": {text: []}},
+    ]
+    for one in wrong:
+        with pytest.raises((InvalidConfig, LocalProtocolError)):
+            subject.change_friends(**one)
+    friends: Any = subject._friends
+    assert friends.told == (friend.node_id,)
+    assert subject.record == before
+    alone = await start(lookup=None)
+    with pytest.raises(LocalProtocolError, match=r"friends=Friends\(\)"):
+        alone.change_friends(tell=[])
+
+
 async def test_who_the_friends_are_is_told_only_if_that_is_wanted(
     start: Start, friend: Node
 ) -> None:

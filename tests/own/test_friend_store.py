@@ -84,16 +84,45 @@ def test_what_would_stay_too_long_or_lock_its_owner_out_is_not_kept() -> None:
     assert len(store) == 0
 
 
-gifts = st.lists(st.tuples(st.integers(0, 8), st.integers(1, 4), st.integers(0, 3000)), max_size=60)
+def test_who_is_listed_no_more_keeps_a_place_only_as_a_stranger() -> None:
+    store = FriendStore([peer(1), peer(2), peer(3)], 1)
+    for number in (1, 2, 3):
+        assert store.put(record(number), NOW_S) is None
+    store.keep_for([peer(3)])
+    kept = [number for number in (1, 2, 3) if store.get(peer(number), NOW_S) is not None]
+    assert len(kept) == 2
+    assert 3 in kept
+    store.keep_for([peer(4)])
+    assert store.put(record(4), NOW_S) is None
+    assert len(store) == 2
+
+
+gifts = st.lists(
+    st.tuples(
+        st.integers(0, 8),
+        st.integers(1, 4),
+        st.integers(0, 3000),
+        st.none() | st.sets(st.integers(0, 4), max_size=3),
+    ),
+    max_size=60,
+)
 
 
 @given(gifts, st.integers(0, 4))
 def test_it_never_holds_more_than_it_may_and_never_goes_back(
-    given_to_it: list[tuple[int, int, int]], strangers_max: int
+    given_to_it: list[tuple[int, int, int, set[int] | None]], strangers_max: int
 ) -> None:
     listed = {peer(0), peer(1)}
     store, now_s, best = FriendStore(listed, strangers_max), NOW_S, dict[NodeId, int]()
-    for number, sequence, pause_s in given_to_it:
+    for number, sequence, pause_s, others in given_to_it:
+        if others is not None:
+            held, listed = set(store._records), {peer(other) for other in others}
+            store.keep_for(listed)
+            gone = held - store._records.keys()
+            assert not gone & listed
+            assert not gone or len(store._records.keys() - listed) == strangers_max
+            for peer_id in gone:
+                del best[peer_id]
         now_s += pause_s
         one = record(number, sequence)
         refused = store.put(one, now_s)

@@ -73,7 +73,7 @@ def own_record(
     store: SequenceStore,
     clock: Callable[[], float] = lambda: NOW,
 ) -> OwnRecord:
-    return OwnRecord(identity, bytes(8), store, clock, LIFETIME_S, nobody, (), nobody)
+    return OwnRecord(identity, bytes(8), store, clock, LIFETIME_S, nobody, tuple, nobody)
 
 
 class OwnRecordMachine(RuleBasedStateMachine):
@@ -260,7 +260,7 @@ def test_a_number_that_cannot_be_stored_signs_nothing_until_it_can(
             lambda: NOW,
             LIFETIME_S,
             lambda before: told.append(f"signed after {before}"),
-            (),
+            tuple,
             lambda error: told.append(f"not stored: {error}"),
         )
         before = own.current
