@@ -131,6 +131,7 @@ class FastFail(QueryFailed, ConnectionError):
         summary: str,
         attempts: tuple[egtp.Attempt, ...] = (),
         reason: FastFailReason = FastFailReason.NO_WAY,
+        retry_after_s: float | None = None,
     ) -> None:
         super().__init__(summary)
         self.summary = summary
@@ -139,6 +140,8 @@ class FastFail(QueryFailed, ConnectionError):
         """An :class:`Attempt` for each strategy tried or passed over, and for each lookup."""
         self.reason = reason
         """The :class:`FastFailReason`, to tell cases apart."""
+        self.retry_after_s = retry_after_s
+        """For how many seconds the peer asked to be left alone (``AWAY``); None if it did not."""
 
     def __str__(self) -> str:
         return "; ".join([self.summary, *map(str, self.attempts)])

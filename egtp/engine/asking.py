@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from copy import copy
 from math import inf
 from typing import Any, Final, Protocol
 
@@ -393,7 +394,7 @@ class Asking:
             elif isinstance(outgoing, Exchange) and outgoing.given:
                 peer.wait(outgoing)
             elif isinstance(outgoing, Exchange | Sending):
-                self._fail(outgoing, FastFail(error.summary, error.attempts, error.reason))
+                self._fail(outgoing, copy(error))  # Each has one of its own to raise.
             else:
                 # A reply: its asker comes and fetches it, if it still wants it.
                 self._counters["reply kept until its asker comes"] += 1

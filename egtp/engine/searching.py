@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from copy import copy
 from functools import partial
 from typing import Any, Final, Protocol
 
@@ -120,7 +121,7 @@ class Searching:
         # All callers share this search, so it goes on when one of them is cancelled.
         failure = await asyncio.shield(peer.direct_search.task)
         if failure is not None:
-            raise FastFail(failure.summary, failure.attempts, failure.reason)
+            raise copy(failure)  # one for each of them
 
     def seek_direct(self, peer: Peer) -> None:
         """Search for a direct path, unless a search is under way."""

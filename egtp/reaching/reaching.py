@@ -82,6 +82,7 @@ class Reacher:
             raise FastFail(
                 f"{peer.peer_id} is closing; it asked to be left alone for {away_s:.1f} s",
                 reason=FastFailReason.AWAY,
+                retry_after_s=away_s,
             )
         race = Race(
             self._dialler.attempt,

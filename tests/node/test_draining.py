@@ -51,8 +51,13 @@ async def test_a_peer_that_goes_away_is_not_asked_any_more(
     await slow.called.wait()
     closing = asyncio.ensure_future(node.close(drain_s=5))
     await eventually(lambda: not other.why(node.node_id).paths or other_knows(other, node))
-    with pytest.raises(FastFail, match="is closing; it asked to be left alone for"):
-        await other.query(node.node_id, "slow")
+    refusals = [other.open_query(node.node_id, "slow") for _ in range(2)]
+    for refused in refusals:
+        with pytest.raises(FastFail, match="is closing; it asked to be left alone for") as failed:
+            await refused
+        assert failed.value.retry_after_s is not None
+        assert 0 < failed.value.retry_after_s <= 5
+    assert refusals[0].exception() is not refusals[1].exception()
     slow.go.set()
     assert await query == b"done"
     await closing
