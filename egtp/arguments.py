@@ -38,6 +38,7 @@ def check_parts(
     config: object,
     environment: object,
     observer: object,
+    admit: object,
 ) -> None:
     """Raises :class:`InvalidConfig` for a part of the wrong type."""
     if isinstance(discovery, type):
@@ -64,10 +65,15 @@ def check_parts(
     _check_publish_timeout(lookup, config or NodeConfig())
     if not isinstance(environment, Environment | None):
         raise InvalidConfig(f"environment must be an Environment, not {environment!r}")
-    if observer is not None and not callable(observer):
-        raise InvalidConfig(f"observer must be a function that takes events, not {observer!r}")
-    if iscoroutinefunction(observer):
-        raise InvalidConfig("observer must be a plain function: it is called, not awaited")
+    _check_function("observer", observer, takes="events")
+    _check_function("admit", admit, takes="a peerId")
+
+
+def _check_function(name: str, function: object, *, takes: str) -> None:
+    if function is not None and not callable(function):
+        raise InvalidConfig(f"{name} must be a function that takes {takes}, not {function!r}")
+    if iscoroutinefunction(function):
+        raise InvalidConfig(f"{name} must be a plain function: it is called, not awaited")
 
 
 def _check_publish_timeout(lookup: object, config: NodeConfig) -> None:

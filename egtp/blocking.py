@@ -27,6 +27,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeAlias, TypeVar
 
 import egtp.node
+from egtp.admission import Admit
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService
 from egtp.environment import Environment
@@ -91,6 +92,7 @@ class Node:
         config: NodeConfig | None = None,
         environment: Environment | None = None,
         observer: Observer | None = None,
+        admit: Admit | None = None,
     ) -> None:
         """
         :param services: async context managers that the node needs on its loop, such as a
@@ -127,6 +129,7 @@ class Node:
             config=config,
             environment=environment,
             observer=observer,
+            admit=admit,
         )
         """The asyncio node, for async handlers and callbacks, which run on its loop."""
         name = f"egtp {self.node_id}"

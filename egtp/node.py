@@ -10,6 +10,7 @@ from threading import get_ident
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
+from egtp.admission import Admit, gate
 from egtp.arguments import (
     check_dial_from,
     check_parts,
@@ -89,6 +90,7 @@ class Node:
         config: NodeConfig | None = None,
         environment: Environment | None = None,
         observer: Observer | None = None,
+        admit: Admit | None = None,
     ) -> None:
         """
         :param identity: who this node is. An :class:`IdentityFile` also keeps the sequence of its
@@ -112,6 +114,10 @@ class Node:
             None.
         :param observer: called with each turning point; see :mod:`egtp.events`. What it is told is
             not logged: without one, the problems among these are.
+        :param admit: called with the peerId of each peer that connects, directly or through a
+            relay; False refuses it, with everything that it may have sent already. It must be
+            quick. Who is connected stays so until it is disconnected, and nobody is asked about
+            whom this node connects to. Everybody is admitted if None.
 
         Raises :class:`InvalidConfig` for a part of the wrong kind, or an address that cannot work.
         """
@@ -124,6 +130,7 @@ class Node:
             config=config,
             environment=environment,
             observer=observer,
+            admit=admit,
         )
         check_dial_from(dial_from)
         self._identity_file = identity if isinstance(identity, IdentityFile) else None
@@ -135,6 +142,7 @@ class Node:
             local_addresses=local_addresses, open_files_max=open_files_max, give_way=give_way
         )
         self._observer = observer
+        self._admit = admit
         self._listen = parse_addresses(listen)
         self._announce = None if announce is None else parse_announced(announce)
         self._dial_from = dial_from
@@ -181,6 +189,7 @@ class Node:
             self._environment,
             observer,
             self._friends,
+            gate(self._admit, self._loop),
         )
         self._engine = engine
         try:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
+from egtp.admission import Admit
 from egtp.channel.sealed import ItemType, item
 from egtp.config import NodeConfig
 from egtp.deadline_timer import DeadlineTimer
@@ -76,7 +77,9 @@ class Engine:
         environment: Environment,
         observer: Observer | None,
         friends: Friends | None,
+        admit: Admit,
     ) -> None:
+        self.is_welcome: Final = admit
         self.config: Final = config
         self.environment: Final = environment
         self.counters: Final[Counter[str]] = Counter()

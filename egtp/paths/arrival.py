@@ -52,6 +52,9 @@ class ChannelEvents(PathOwner, Protocol):
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here wants, or has wanted, to reach the peer; others are strangers."""
 
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        """Whether the application lets the peer begin a session."""
+
     def learned_record(self, record: SignedCommRecord) -> None:
         """The record of a peer that has proven itself, or a newer one that the peer sent."""
 

@@ -272,6 +272,8 @@ class Handshakes:
             self._events.dialled_back(peer_id, responder.payload.check, arrival)
             self._events.reject(arrival)
             return
+        if not self._events.is_welcome(peer_id):
+            raise HandshakeFailed("the peer is not admitted")
         for displaced in self._sessions.unconfirmed.displace(peer_id, relayed=arrival.relayed):
             whose = "of its peer" if displaced.peer_id == peer_id else "of another peer"
             self._counters[f"unconfirmed session displaced by a newer one {whose}"] += 1

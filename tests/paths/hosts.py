@@ -186,6 +186,9 @@ class Host:
     def learned_record(self, record: SignedCommRecord) -> None:
         self.learned.append(record)
 
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        return True
+
     def admits(self, path: Path) -> bool:
         return self.admitting
 
