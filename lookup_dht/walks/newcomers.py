@@ -26,8 +26,10 @@ class Newcomers:
         self._hosts_max = hosts_max
         self._looked_at: dict[Hashable, float] = {}
         """When each host was last examined, in the order of time."""
-        self._waiting: dict[Hashable, tuple[Contact, float]] = {}
-        """By host: the contact to examine, and when."""
+        self._seen_once: dict[Hashable, Contact] = {}
+        """By host: the newcomer to examine a second time."""
+        self._waiting: dict[Hashable, Contact] = {}
+        """By host: its latest newcomer, which waits for the next interval."""
 
     def met(self, newcomers: Iterable[tuple[Hashable, Contact]], now: float) -> list[Contact]:
         """Those of ``newcomers``, given as (host, contact) pairs, to examine now.
@@ -37,29 +39,39 @@ class Newcomers:
         """
         chosen = []
         for host, newcomer in newcomers:
-            looked_at = self._looked_at.get(host)
-            if looked_at is None or now >= looked_at + self._interval_s:
+            kept, other = self._waiting, self._seen_once
+            if self._is_due(host, self._interval_s, now):
                 chosen.append(newcomer)
                 self._note(host, now)
-                self._wait(host, newcomer, now + SECOND_LOOK_AFTER_S)
-            else:
-                self._wait(host, newcomer, looked_at + self._interval_s)
+                kept, other = other, kept
+            other.pop(host, None)
+            if host in kept or len(kept) < self._hosts_max:
+                kept[host] = newcomer
         return chosen
 
     def again(self, now: float) -> list[Contact]:
         """The contacts due for their second examination, or for a first that had to wait."""
-        due = [(host, contact) for host, (contact, at) in self._waiting.items() if now >= at]
-        for host, _ in due:
-            del self._waiting[host]
+        due = [host for host in self._seen_once if self._is_due(host, SECOND_LOOK_AFTER_S, now)]
+        due += [host for host in self._waiting if self._is_due(host, self._interval_s, now)]
+        both = self._seen_once | self._waiting
+        for host in due:
             self._note(host, now)
-        return [contact for _, contact in due]
+        # New dicts: one that was large once would stay so.
+        self._seen_once = _without(due, self._seen_once)
+        self._waiting = _without(due, self._waiting)
+        return [both[host] for host in due]
 
-    def _wait(self, host: Hashable, newcomer: Contact, at: float) -> None:
-        if host in self._waiting or len(self._waiting) < self._hosts_max:
-            self._waiting[host] = newcomer, at
+    def _is_due(self, host: Hashable, after_s: float, now: float) -> bool:
+        looked_at = self._looked_at.get(host)
+        return looked_at is None or now >= looked_at + after_s
 
     def _note(self, host: Hashable, now: float) -> None:
         self._looked_at.pop(host, None)
         self._looked_at[host] = now
         if len(self._looked_at) > self._hosts_max:
             del self._looked_at[next(iter(self._looked_at))]
+
+
+def _without(hosts: Iterable[Hashable], kept: dict[Hashable, Contact]) -> dict[Hashable, Contact]:
+    left_out = set(hosts)
+    return {host: contact for host, contact in kept.items() if host not in left_out}
