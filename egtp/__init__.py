@@ -6,6 +6,7 @@ the truth about the outcome.
 """
 
 from egtp import blocking
+from egtp.admission_file import AdmissionFile
 from egtp.config import NodeConfig
 from egtp.discovery_service import DiscoveryService, Introduction
 from egtp.environment import Environment, local_addresses
@@ -94,6 +95,7 @@ __all__ = [
     "DiscoveryService",
     "Introduction",
     "RelayLimits",
+    "AdmissionFile",
     "Address",
     "CommRecord",
     "SignedCommRecord",

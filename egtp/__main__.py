@@ -22,6 +22,7 @@ from typing import Any
 from discovery import DiscoveryMan
 from egtp import (
     Address,
+    AdmissionFile,
     ContactLink,
     EgtpError,
     FastFail,
@@ -34,11 +35,13 @@ from egtp import (
     LookupRace,
     LookupService,
     Node,
+    NodeClosed,
     NodeConfig,
     NodeId,
     OutcomeUnknown,
     RelayLimits,
 )
+from egtp.admission import Admit
 from egtp.command_options import given_settings, parse
 from egtp.environment import open_files_max
 from egtp.events import (
@@ -89,6 +92,7 @@ async def _node(
     relay_server: RelayLimits | bool = False,
     relays: Path | None = None,
     observer: Observer | None = None,
+    admit: Admit | None = None,
 ) -> AsyncIterator[tuple[Node, dict[int, DHTLookup]]]:
     """A running node on top of DHT nodes, one for each IP version, as the options say."""
     listen = [Address.parse(text) for text in options.listen or options.listen_by_default]
@@ -131,6 +135,7 @@ async def _node(
             relay_server=relay_server,
             config=config,
             observer=observer,
+            admit=admit,
         )
         await _join(dht.values(), stack)
         for version in dht if kept else ():
@@ -259,7 +264,16 @@ async def _renew_key(options: argparse.Namespace) -> None:
 
 async def _serve_relay(options: argparse.Namespace) -> None:
     limits = RelayLimits(leases_max=options.leases)
-    async with _node(options, relay_server=limits, observer=_PublishingInWords()) as (node, dht):
+    async with contextlib.AsyncExitStack() as stack:
+        admit, edited = None, asyncio.Event()
+        if options.admit is not None:
+            admit = AdmissionFile(options.admit, on_change=edited.set, on_error=_complain)
+            await stack.enter_async_context(admit)
+        node, dht = await stack.enter_async_context(
+            _node(options, relay_server=limits, observer=_PublishingInWords(), admit=admit)
+        )
+        if admit is not None:
+            await stack.enter_async_context(_dismissing(node, admit, edited))
         await _serve(
             node,
             dht,
@@ -268,6 +282,26 @@ async def _serve_relay(options: argparse.Namespace) -> None:
             f"listening on {', '.join(node.listening)}",
             f'contact = "{node.link}"',
         )
+
+
+@asynccontextmanager
+async def _dismissing(node: Node, admit: Admit, edited: asyncio.Event) -> AsyncIterator[None]:
+    """Whenever others are admitted than before, disconnect those who are no more."""
+
+    async def dismiss() -> None:
+        while True:
+            await edited.wait()
+            edited.clear()
+            with contextlib.suppress(NodeClosed):
+                refused = [peer_id for peer_id in node.connected if not admit(peer_id)]
+                await asyncio.gather(*map(node.disconnect, refused))
+
+    task = asyncio.get_running_loop().create_task(dismiss())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 async def _serve_echo(options: argparse.Namespace) -> None:

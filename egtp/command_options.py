@@ -40,6 +40,13 @@ def command_parser() -> argparse.ArgumentParser:
         default=RelayLimits().leases_max,
         help="how many peers can be reached through it at a time (default: %(default)s)",
     )
+    relay.add_argument(
+        "--admit",
+        metavar="FILE",
+        type=path,
+        help="text file with the peers that may connect, one peerId or contact link a line, which "
+        "may be edited meanwhile (default: everybody)",
+    )
 
     echo = _command(commands, "echo", 'run a peer that answers "echo" queries with their body')
     _add_node_options(echo, listen=None)

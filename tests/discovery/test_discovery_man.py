@@ -173,9 +173,9 @@ async def test_a_file_that_is_still_being_written_is_not_read(path: Path, lists:
     async with DiscoveryMan(path, poll_interval_s=3600, on_error=errors.append) as man:
         for text in (BROKEN, lists.texts[1]):
             path.write_text(text)
-            man._poll()
+            man._file.poll()
             assert man.introductions == lists.expected[0]
-        man._poll()
+        man._file.poll()
         assert man.introductions == lists.expected[1]
     assert not errors
 

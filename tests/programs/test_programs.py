@@ -11,12 +11,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from egtp import ContactLink
+from egtp import ContactLink, IdentityFile
 from tests.programs.at_hand import HANGS_S, ROOT, Start, line, run, stop
 
 
@@ -63,6 +64,43 @@ def test_a_peer_behind_a_relay_answers_and_its_death_is_told(start: Start, tmp_p
     assert "Traceback" not in asked.stderr
     stop(relay)
     stop(bootstrap)
+
+
+def test_a_relay_serves_only_those_in_a_file_that_is_edited_meanwhile(
+    start: Start, tmp_path: Path
+) -> None:
+    bootstrap = start("-m", "lookup_dht", "--listen", "127.0.0.1:0")
+    join = ("--bootstrap", line(bootstrap).removeprefix("listening on "))
+    fleet, relays, keys = (tmp_path / name for name in ("fleet.txt", "relays.toml", "keys.pem"))
+    missing = run("-m", "egtp", "relay", "--admit", str(fleet), *join)
+    assert missing.returncode == 2
+    assert "does not exist; create it" in missing.stderr
+    with IdentityFile.open(keys) as file:
+        fleet.write_text(f"# the fleet\n{file.identity.node_id}\n")
+    admit = ("--admit", str(fleet), "--stats-every", "0.1")
+    relay = start("-m", "egtp", "relay", "--listen", "127.0.0.1:0", *admit, *join)
+    line(relay)
+    line(relay)
+    relays.write_text(f"[[relay]]\n{line(relay)}\n")
+    echo = start("-m", "egtp", "echo", "--relays", str(relays), "--identity", str(keys), *join)
+    peer_id = line(echo).removeprefix("peer ")
+    while "relay" not in line(echo):
+        pass  # until its lease is in the DHT
+
+    def until(expected: Callable[[dict[str, Any]], object]) -> None:
+        while not ((text := line(relay)).startswith("{") and expected(json.loads(text))):
+            pass
+
+    asked = run("-m", "egtp", "ask", peer_id, *join)
+    assert asked.returncode == 1, "who asks is not in the file, either"
+    assert "the relay cannot be reached" in asked.stderr
+    until(lambda told: told["connections"] == 1)
+    fleet.write_text("")
+    until(lambda told: told["connections"] == 0)
+    until(lambda told: told["counters"]["dropped: the peer is not admitted"] >= 2)
+    fleet.write_text("nobody")
+    assert relay.stderr is not None
+    assert "line 1" in relay.stderr.readline()
 
 
 @pytest.mark.parametrize(
