@@ -19,7 +19,7 @@ from egtp.later import tell_of_mistake
 from egtp.own.address_check import Outcome
 from egtp.own.dial_back import DialBack, DialBackHost
 from egtp.own.observed_address import ObservedAddress, network_of
-from egtp.own.own_addresses import OwnAddress, OwnAddresses, parse_interfaces
+from egtp.own.own_addresses import OwnAddress, OwnAddresses, is_gone, parse_interfaces
 from egtp.paths.path import Path
 from egtp.reaching.address_policy import Interface, why_not_dial
 from egtp.reaching.peer import Peer
@@ -172,9 +172,11 @@ class AddressWatch:
         gone = {one.ip for one in before} - {one.ip for one in interfaces}
         for size in {len(ip.packed) for ip in gone}:
             self._forget_sightings(size)
-        hosts = set(map(str, gone))
-        for connection in self._host.comms.all():
-            if connection.local_host in hosts:
+        connections = self._host.comms.all()
+        hosts = {one.local_host for one in connections if one.local_host is not None}
+        lost = {host for host in hosts if is_gone(host, before, interfaces)}
+        for connection in connections:
+            if connection.local_host in lost:
                 self._counters["connection closed: its local address is gone"] += 1
                 connection.abort("this machine has another address now")
         return True

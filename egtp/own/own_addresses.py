@@ -24,6 +24,7 @@ __all__ = [
     "OwnAddresses",
     "OwnEvent",
     "OwnState",
+    "is_gone",
     "parse_interfaces",
 ]
 
@@ -249,10 +250,27 @@ class OwnAddresses:
         machine makes up a new one every day to dial from (RFC 8981), and nobody needs to know it.
         """
         there = ipaddress.ip_address(ip)
-        return there.version == 6 and any(there in one.network for one in self.interfaces)
+        return there.version == 6 and _is_in_network_of(there, self.interfaces)
 
     def _is_public(self, address: Address) -> bool:
         return why_not_dial(address, private_addresses=self._private_addresses) is None
+
+
+def is_gone(host: str, before: Sequence[Interface], now: Sequence[Interface]) -> bool:
+    """Whether a machine that had the addresses ``before`` and has those of ``now`` has lost the one
+    that it used as ``host``. An IPv6 address is also lost with its network: the machine dials from
+    addresses that it makes up there, and shows none of them (RFC 8981)."""
+    there = ipaddress.ip_address(host.partition("%")[0])
+    if any(there == one.ip for one in before):
+        return not any(there == one.ip for one in now)
+    had_network, has_network = (_is_in_network_of(there, those) for those in (before, now))
+    return there.version == 6 and had_network and not has_network
+
+
+def _is_in_network_of(
+    ip: ipaddress.IPv4Address | ipaddress.IPv6Address, interfaces: Iterable[Interface]
+) -> bool:
+    return any(ip in one.network for one in interfaces)
 
 
 def parse_interfaces(texts: Sequence[str]) -> tuple[Interface, ...]:

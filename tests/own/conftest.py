@@ -57,18 +57,17 @@ class Player:
 
     def __init__(self, world: World, host: Host, options: dict[str, Any]) -> None:
         settings: dict[str, Any] = {
-            "listen": f"{host.addresses[0]}:{PORT}",
+            "listen": str(Address.of(host.addresses[0], PORT)),
             "config": NodeConfig(),
             "lookup": world.lookup,
+            "environment": Environment(
+                host.elapsed, host.unix_time, host.entropy, lambda: host.addresses
+            ),
         }
-        environment = Environment(
-            host.elapsed, host.unix_time, host.entropy, lambda: host.addresses
-        )
         self.host: Final = host
         self.dialled: Final[list[Address]] = []
         self.node: Final = Node(
             Identity.generate(host.entropy),
-            environment=environment,
             observer=self._observe,
             **(settings | options),
         )

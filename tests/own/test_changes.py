@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from discovery import StaticDiscovery
-from egtp import Introduction, NodeConfig
+from egtp import Environment, Introduction, NodeConfig
 from egtp.own.own_addresses import OwnState
 from simulations.virtual import NatKind
 
@@ -274,6 +274,35 @@ def test_a_node_that_only_dials_notices_that_its_connections_are_of_another_addr
         await asyncio.sleep(1)
         assert not node.paths_to(one)
         assert node.tcp == []
+        await node.ask(one)
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "stays"),
+    [
+        (("2a03::99", "2a03::1"), False),
+        (("2a02::99", "2a02::77"), True),
+    ],
+)
+def test_a_temporary_address_that_a_machine_dialled_from_is_gone_with_its_network(
+    play: Play, addresses: tuple[str, str], stays: bool
+) -> None:
+    """Of its two IPv6 addresses, the machine dials from one and shows the other."""
+
+    async def story(world: Any) -> None:
+        (one,) = await world.players("2a01::1")
+        host = world.network.host("private", "2a02::99", "2a02::1")
+        environment = Environment(
+            host.elapsed, host.unix_time, host.entropy, lambda: host.addresses[1:]
+        )
+        node = await world.start(host, listen=(), environment=environment)
+        await node.ask(one)
+        assert [it.local_host for it in node.engine.comms.all()] == ["2a02::99"]
+        host.change_ip(*addresses)
+        await asyncio.sleep(1)
+        assert bool(node.paths_to(one)) is stays
         await node.ask(one)
 
     play(story)
