@@ -7,9 +7,12 @@ a node each, and both nodes may listen on all addresses.
 
 from __future__ import annotations
 
+import contextlib
 import socket
 
-__all__ = ["ipv6_only_socket"]
+from egtp.environment import PREFER_PUBLIC
+
+__all__ = ["ipv6_only_socket", "send_from_lasting_address"]
 
 
 def ipv6_only_socket(host: str, port: int) -> socket.socket:
@@ -23,3 +26,11 @@ def ipv6_only_socket(host: str, port: int) -> socket.socket:
         opened.close()
         raise
     return opened
+
+
+def send_from_lasting_address(opened: socket.socket) -> None:
+    """Have a socket on ``::`` send from the address that the machine keeps, not from one of the
+    temporary ones that it may have besides (RFC 8981). Others ask a server at the former, and what
+    answers from elsewhere is nobody to them."""
+    with contextlib.suppress(OSError):
+        opened.setsockopt(*PREFER_PUBLIC)

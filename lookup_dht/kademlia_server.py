@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from kademlia.network import Server
 
 from egtp.errors import InvalidConfig, InvalidRecord, in_words
+from lookup_dht.ipv6_socket import send_from_lasting_address
 from lookup_dht.membership.joining import Joining
 from lookup_dht.membership.upkeep import Upkeep
 from lookup_dht.protocol.kademlia_protocol import LookupProtocol
@@ -88,7 +89,10 @@ class LookupServer(Server):  # type: ignore[misc]
         try:
             # Not as upstream does it, which also logs an address where it may not listen at all.
             if ":" in interface and self._settings.ipv6_socket is not None:
-                await self._open_socket(sock=self._settings.ipv6_socket(interface, port))
+                opened = self._settings.ipv6_socket(interface, port)
+                if self._settings.server is not False:
+                    send_from_lasting_address(opened)
+                await self._open_socket(sock=opened)
             else:
                 await self._open_socket(local_addr=(interface, port))
         except asyncio.CancelledError:

@@ -103,6 +103,7 @@ class Host(_Namespace):
     def __init__(self, internet: Internet, name: str, address: str) -> None:
         super().__init__(internet, name)
         self.address = address
+        self.ipv6: str | None = None
 
     def start(self, *arguments: str, cwd: Path | None = None) -> Program:
         """Start a Python program, such as ``("-m", "egtp", "ask", ...)``; it ends with the
@@ -119,6 +120,12 @@ class Host(_Namespace):
             f"route replace default via {_router_of(address)}",
         )
         self.address = address
+
+    def use_temporary_addresses(self) -> None:
+        """Dial from IPv6 addresses that the machine makes up, beside the one that it keeps: what
+        desktops do (RFC 8981)."""
+        self._set(2, "ipv6/conf/wan/use_tempaddr")
+        self.ip(f"address change {self.ipv6}/64 dev wan mngtmpaddr")
 
     def drop_ipv6(self) -> None:
         """Silently drop all IPv6 packets from and to others, while addresses and routes say that
@@ -255,10 +262,28 @@ class Internet:
             f"route add default via {router}",
         )
         if ipv6 is not None:
-            router = ipv6.rpartition("::")[0] + "::1"
-            self._router.ip(f"address add {router}/64 dev {line}")
-            host.ip(f"address add {ipv6}/64 dev wan", f"route add default via {router}")
+            self._router.ip(f"address add {_ipv6_router_of(ipv6)}/64 dev {line}")
+            host.ip(
+                f"address add {ipv6}/64 dev wan",
+                f"route add default via {_ipv6_router_of(ipv6)}",
+            )
+            host.ipv6 = ipv6
         return host
+
+    def renumber(self, host: Host, ipv6: str) -> None:
+        """Replace the IPv6 prefix of a public machine, and with it each of its addresses."""
+        assert host.ipv6 is not None
+        line = f"to-{host.name.rpartition('-')[2]}"
+        self._router.ip(
+            f"address delete {_ipv6_router_of(host.ipv6)}/64 dev {line}",
+            f"address add {_ipv6_router_of(ipv6)}/64 dev {line}",
+        )
+        host.ip(
+            f"address delete {host.ipv6}/64 dev wan mngtmpaddr",
+            f"address add {ipv6}/64 dev wan mngtmpaddr",
+            f"route replace default via {_ipv6_router_of(ipv6)}",
+        )
+        host.ipv6 = ipv6
 
     def site(self, name: str, address: str, kind: NatKind = NatKind.PORT_RESTRICTED) -> Site:
         """A private network behind a public address."""
@@ -290,6 +315,10 @@ class Internet:
 
 def _router_of(address: str) -> str:
     return address.rpartition(".")[0] + ".1"
+
+
+def _ipv6_router_of(ipv6: str) -> str:
+    return ipv6.rpartition("::")[0] + "::1"
 
 
 def _network_of(address: str) -> str:

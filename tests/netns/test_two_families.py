@@ -76,3 +76,32 @@ def test_a_peer_in_both_networks_is_found_by_machines_that_have_one_of_them(
     ):
         asked = asker.start("-m", "egtp", "ask", peer_id, "echo", "hello", *join, cwd=ROOT)
         assert asked.ended() == (0, f"5 bytes, {path} (open)\nhello")
+
+
+def test_a_machine_that_dials_from_temporary_addresses_is_found_and_its_prefix_may_change(
+    internet: Internet, tmp_path: Path
+) -> None:
+    """It also serves as the bootstrap node, at the address that it keeps."""
+    machine, relaying, asker = (
+        internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
+        for name, number in (("private", 1), ("relay", 2), ("asker", 3))
+    )
+    machine.use_temporary_addresses()
+    bootstrap = machine.start("-m", "lookup_dht", "--listen", "[::]:9100", cwd=ROOT)
+    bootstrap.line("listening on")
+    join = ("--bootstrap", "[2a01:1::2]:9100")
+    serves = ("--listen", "[::]:4000", "--dht-listen", "[::]:9100")
+    relay = relaying.start("-m", "egtp", "relay", *serves, *join, cwd=ROOT)
+    relay_id = relay.line("relay ").removeprefix("relay ")
+    relays = tmp_path / "relays.toml"
+    relays.write_text(f"[[relay]]\n{relay.line('contact = ')}\n")
+    relay.line("record stored")
+    join = ("--bootstrap", "[2a01:2::2]:9100")
+    echo = machine.start("-m", "egtp", "echo", "--relays", str(relays), *join, cwd=ROOT)
+    peer_id = echo.line("peer ").removeprefix("peer ")
+    echo.line(f"relay {relay_id}")
+    internet.renumber(machine, "2a01:9::2")
+    # It has hung up within half a second, and asks for another lease at once; with what nobody
+    # hears any more, it would be away for twenty.
+    asked = asker.start("-m", "egtp", "ask", peer_id, "echo", "hello", *join, cwd=ROOT)
+    assert asked.ended() == (0, f"5 bytes, relay {relay_id}\nhello")
