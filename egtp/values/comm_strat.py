@@ -38,6 +38,7 @@ HINTS_MAX: Final = 4
 _ADDRESS: Final = re.compile(
     r"(?:(?P<four>[0-9.]{1,15})|\[(?P<six>[0-9a-fA-F:.]{1,45})\]):(?P<port>[0-9]{1,5})", re.ASCII
 )
+_V4_MAPPED: Final = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -49,7 +50,9 @@ class Address:
 
     @classmethod
     def parse(cls, text: str) -> Address:
-        """Read ``127.0.0.1:4000`` or ``[::1]:4000``. Raises :class:`InvalidConfig`."""
+        """Read ``127.0.0.1:4000`` or ``[::1]:4000``. ``[::ffff:192.0.2.7]:4000`` is the IPv4
+        address in it: to a socket of IPv6 alone, as ours are, it is none. Raises
+        :class:`InvalidConfig`."""
         match = _ADDRESS.fullmatch(text)
         try:
             if match is None:
@@ -62,7 +65,7 @@ class Address:
             ) from None
         if address.port > 65535:
             raise InvalidConfig(f"a port must be between 0 and 65535, not {address.port}")
-        return address
+        return cls(address.ip.removeprefix(_V4_MAPPED), address.port)
 
     @classmethod
     def of(cls, host: str, port: int) -> Address:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Iterable
@@ -26,12 +27,18 @@ def default_listen(bootstrap: Iterable[str], contacts: Iterable[Contact]) -> str
     """Where to listen if nobody says it: where the bootstrap nodes, or else the contacts of an
     earlier run, can be reached from. A socket on loopback reaches nobody else; with nobody to join
     through, it is a good place to be alone."""
-    hosts = [text.rpartition(":")[0].strip("[]") for text in bootstrap]
+    hosts = [_host_of(text) for text in bootstrap]
     hosts = hosts or [contact.ip for contact in contacts]
     away = [host for host in hosts if not _is_loopback(host)]
     if away:
         return "[::]:0" if ":" in away[0] else "0.0.0.0:0"
     return "[::1]:0" if hosts and ":" in hosts[0] else "127.0.0.1:0"
+
+
+def _host_of(text: str) -> str:
+    with contextlib.suppress(InvalidConfig):
+        return Address.parse(text).host
+    return text.rpartition(":")[0]
 
 
 def _is_loopback(host: str) -> bool:

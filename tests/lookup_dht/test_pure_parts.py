@@ -331,6 +331,8 @@ def test_the_memory_of_newcomers_is_bounded() -> None:
         (["dht.example.org:9100"], "0.0.0.0:0"),
         (["[::1]:9100"], "[::1]:0"),
         (["[2001:4860::1]:9100"], "[::]:0"),
+        (["[::ffff:8.8.8.8]:9100"], "0.0.0.0:0"),
+        (["[::ffff:127.0.0.1]:9100"], "127.0.0.1:0"),
     ],
 )
 def test_a_node_listens_by_default_where_it_can_reach_its_bootstrap_nodes_from(
