@@ -104,9 +104,8 @@ class LookupServer(Server):  # type: ignore[misc]
             # uvloop has in the cause only.
             number = error.errno or getattr(error.__cause__, "errno", None)
             why = OSError(number, os.strerror(number)) if number else error
-            raise InvalidConfig(
-                f"cannot listen on UDP {interface}:{port}: {in_words(why)}"
-            ) from why
+            host = f"[{interface}]" if ":" in interface else interface
+            raise InvalidConfig(f"cannot listen on UDP {host}:{port}: {in_words(why)}") from why
         if old is not None:
             self.protocol.reachability.moved()
             old.close()

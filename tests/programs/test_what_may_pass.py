@@ -110,5 +110,7 @@ def test_an_address_that_the_machine_does_not_have_is_status_1(arguments: tuple[
     """It may have it soon: a machine that boots gets its addresses late."""
     done = run("-m", *arguments)
     assert (done.returncode, done.stdout) == (1, "")
+    (missing,) = (it for it in arguments if it.startswith(("203.", "[2001:")))
     assert "cannot listen on " in done.stderr
+    assert f" {missing}: " in done.stderr
     assert len(done.stderr.splitlines()) == 1
