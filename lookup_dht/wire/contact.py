@@ -143,11 +143,13 @@ class AddressPolicy:
                 if low <= packed <= high:
                     return False
             return True
-        if packed[0] == 0xFF:  # multicast
+        # Multicast, and link-local: nothing can be sent to that without the interface, which no
+        # contact names.
+        if packed[0] == 0xFF or (packed[0] == 0xFE and packed[1] & 0xC0 == 0x80):
             return False
         if packed.startswith(_V4_IN_V6_PREFIXES):
             return self._private_addresses and packed == _LOOPBACK_V6
-        # Only 2000::/3 is the Internet; unique local and link-local addresses are outside.
+        # Only 2000::/3 is the Internet; unique local addresses are outside.
         public = packed[0] & 0xE0 == 0x20 and not packed.startswith(b"\x20\x01\x0d\xb8")
         return public or self._private_addresses
 

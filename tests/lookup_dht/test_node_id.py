@@ -63,10 +63,13 @@ def test_public_addresses_are_nodes(ip: str) -> None:
     assert AddressPolicy(private_addresses=False).allows(packed(ip))
 
 
-def test_in_a_lab_private_addresses_are_nodes_but_no_multicast_ever() -> None:
+def test_in_a_lab_private_addresses_are_nodes_but_nothing_that_cannot_be_sent_to_as_it_is() -> None:
     lab = AddressPolicy(private_addresses=True)
-    assert all(lab.allows(packed(ip)) for ip in ("127.0.0.1", "10.0.0.1", "::1", "fe80::1"))
-    refused = ("0.0.0.1", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:127.0.0.1")
+    assert all(lab.allows(packed(ip)) for ip in ("127.0.0.1", "10.0.0.1", "::1", "fc00::1"))
+    refused = (
+        "0.0.0.1", "224.0.0.1", "255.255.255.255", "::", "ff02::1", "::ffff:127.0.0.1",
+        "fe80::1", "febf:ffff::1",
+    )  # fmt: skip
     assert not any(lab.allows(packed(ip)) for ip in refused)
 
 
