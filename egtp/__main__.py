@@ -43,7 +43,7 @@ from egtp import (
 )
 from egtp.admission import Admit
 from egtp.command_options import given_settings, parse
-from egtp.environment import open_files_max
+from egtp.environment import local_addresses, open_files_max
 from egtp.events import (
     Event,
     IdentityRunsElsewhere,
@@ -186,8 +186,7 @@ def _dht_listen(
         raise InvalidConfig("--dht-listen can be given at most once for IPv4 and once for IPv6")
     versions = {len(seed.ip) for seed in seeds} | set(given)
     if len(seeds) < len(options.bootstrap) and not given:
-        # A name stands for addresses of both; most have one of IPv4.
-        versions.add(V6 if {len(it.ip) for it in listen} == {V6} else V4)
+        versions |= _versions_of_names(listen)
     if not options.bootstrap:
         versions |= set(known)
     if not versions:
@@ -196,6 +195,15 @@ def _dht_listen(
         _complain("this machine has no IPv6; the DHT is joined over IPv4 only")
         versions = {V4}
     return {version: given.get(version, ANY_PORT[version]) for version in sorted(versions)}
+
+
+def _versions_of_names(listen: Collection[Address]) -> set[int]:
+    """The IP versions that names are resolved for. A name stands for addresses of both; most have
+    one of IPv4, which a machine may lack, for now at least."""
+    if {len(it.ip) for it in listen} == {V6}:
+        return {V6}
+    there = {len(ipaddress.ip_address(text).packed) for text in local_addresses()}
+    return {V4, V6} if there == {V6} else {V4}
 
 
 def _has_ipv6() -> bool:

@@ -95,12 +95,33 @@ def test_whoever_names_nodes_of_both_is_found_over_either(start: Start, tmp_path
     ],
 )
 def test_the_options_say_in_which_networks_of_the_dht_a_peer_is(
-    options: list[str], dht_listen: dict[int, str]
+    options: list[str], dht_listen: dict[int, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(command_line, "local_addresses", lambda: ["192.168.1.2", "2a00::1"])
     given = command_parser().parse_args(["echo", *options])
     listen = [Address.parse(text) for text in given.listen or []]
     seeds = [Address.parse(text) for text in given.bootstrap if "org" not in text]
     assert command_line._dht_listen(given, listen, seeds, ()) == dht_listen
+
+
+@pytest.mark.parametrize(
+    ("addresses", "listen", "versions"),
+    [
+        (["192.168.1.2", "2a00::1"], [], [4]),
+        (["2a00::1"], [], [4, 16]),
+        (["fe80::1%eth0"], ["0.0.0.0:4"], [4, 16]),
+        (["2a00::1"], ["[::]:4"], [16]),
+        (["192.168.1.2"], [], [4]),
+        ([], [], [4]),
+    ],
+)
+def test_where_a_machine_has_no_ipv4_a_name_stands_for_ipv6_as_well(
+    monkeypatch: pytest.MonkeyPatch, addresses: list[str], listen: list[str], versions: list[int]
+) -> None:
+    """Also, since an address of IPv4 may come later, as when the machine boots."""
+    monkeypatch.setattr(command_line, "local_addresses", lambda: addresses)
+    given = command_parser().parse_args(["echo", "--bootstrap", "a.org:9"])
+    assert list(command_line._dht_listen(given, [*map(Address.parse, listen)], [], ())) == versions
 
 
 @pytest.mark.parametrize(
