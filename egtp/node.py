@@ -102,7 +102,8 @@ class Node:
         :param announce: one or more addresses to publish, and no others. Without it, the node
             publishes those it listens on (for ``0.0.0.0`` and ``::`` those of the machine), and
             those that peers have observed and confirmed.
-        :param dial_from: the local IP address to dial from, for machines with several.
+        :param dial_from: the local IP address to dial from, for machines with several. Addresses of
+            the other version of IP are then not reached.
         :param lookup: finds the records of others and stores this node's. Without one, the node
             reaches only peers whose contact was added, or that connect to it.
         :param friends: peers that are asked for records as well, and are told this node's. This
