@@ -15,7 +15,7 @@ from typing import Final
 
 from egtp.reaching.address_policy import DIAL_BACK_PORT_MIN, Interface, why_not_dial
 from egtp.state_table import State, StateTable
-from egtp.values.comm_strat import Address
+from egtp.values.comm_strat import Address, in_turns
 
 __all__ = [
     "ANNOUNCED_MAX",
@@ -190,7 +190,7 @@ class OwnAddresses:
             OwnAddress(a, OwnState.LISTENED, announced=True) for a in self._listening if any(a.ip)
         ]
         interfaces = [a for a in self._of_interfaces() if a not in self._listening]
-        public = [a for a in interfaces if self._is_public(a)]
+        public = in_turns(a for a in interfaces if self._is_public(a))
         own += [OwnAddress(a, OwnState.INTERFACE, announced=True) for a in public]
         for announced in (True, False):
             own += [
@@ -199,7 +199,7 @@ class OwnAddresses:
                 if (one.state is OwnState.CONFIRMED) == announced
             ]
             if announced and self._lan_addresses:
-                near = [a for a in interfaces if a not in public]
+                near = in_turns(a for a in interfaces if a not in public)
                 own += [OwnAddress(a, OwnState.LAN, announced=True) for a in near]
         return tuple(
             replace(one, announced=one.announced and number < ANNOUNCED_MAX)

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 
 from egtp.reaching.address_policy import Interface, why_not_dial
 from egtp.values.attempts import AttemptReason, Cause
-from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat
+from egtp.values.comm_strat import Address, CommStrat, RelayStrat, TCPStrat, in_turns
 from egtp.values.contact import Contact
 from egtp.values.identity import NodeId
 
@@ -129,9 +129,5 @@ def way_of(strategy: CommStrat) -> Way:
 
 def _in_turns(strategies: list[TCPStrat]) -> list[TCPStrat]:
     """Alternate IPv6 and IPv4, IPv6 first, each family in its own order (RFC 8305)."""
-    six = [s for s in strategies if len(s.address.ip) == 16]
-    four = [s for s in strategies if len(s.address.ip) == 4]
-    mixed = []
-    while six or four:
-        mixed += [family.pop(0) for family in (six, four) if family]
-    return mixed
+    addresses = [strategy.address for strategy in strategies]
+    return [TCPStrat(one) for one in in_turns(sorted(addresses, key=lambda it: -len(it.ip)))]

@@ -33,7 +33,7 @@ from egtp.relay.wire import (
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.canonical import pack
 from egtp.values.comm_record import SUITE_AESGCM, SignedCommRecord
-from egtp.values.comm_strat import Carrier, RelayStrat
+from egtp.values.comm_strat import Carrier, RelayStrat, in_turns
 from egtp.values.identity import NodeId
 from egtp.values.message import Send
 
@@ -304,5 +304,5 @@ def strategy_of(relay: Peer) -> RelayStrat | None:
     """The strategy "through this relay", made from the relay's own record."""
     if relay.record is None or (channel_key := relay.record.channel_key()) is None:
         return None
-    hints = tuple(tcp.address for tcp in relay.record.tcp[:HINTS_MAX])
+    hints = tuple(in_turns(tcp.address for tcp in relay.record.tcp)[:HINTS_MAX])
     return RelayStrat(relay.record.key, SUITE_AESGCM, channel_key, hints)

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import ClassVar, Final, Protocol, TypeAlias
 
 from egtp.errors import InvalidConfig, InvalidRecord
@@ -27,6 +28,7 @@ __all__ = [
     "RelayStrat",
     "Sealer",
     "TCPStrat",
+    "in_turns",
     "parse_strategy",
 ]
 
@@ -87,6 +89,16 @@ class Address:
     def __repr__(self) -> str:
         # This must also show an invalid address, to somebody who is debugging one.
         return f"<{self}>" if len(self.ip) in (4, 16) else f"<{self.ip!r}, {self.port}>"
+
+
+def in_turns(addresses: Iterable[Address]) -> list[Address]:
+    """IPv4 and IPv6 alternating, that of the first address first, each in its own order: where only
+    a few have room, both are among them."""
+    by_version: dict[int, list[Address]] = {}
+    for address in addresses:
+        by_version.setdefault(len(address.ip), []).append(address)
+    rows = zip_longest(*by_version.values())
+    return [address for row in rows for address in row if address is not None]
 
 
 class Carrier(Protocol):

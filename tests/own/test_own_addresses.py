@@ -212,6 +212,15 @@ def test_relays_keep_a_place_in_the_record_however_many_interfaces_there_are(
     assert len(own.explain({})) == len(hosts)
 
 
+def test_many_interfaces_of_one_version_of_ip_leave_a_place_to_the_other() -> None:
+    own = fresh("[::]:4000", "0.0.0.0:4000")
+    six = [f"2a00::{number}" for number in range(1, 8)]
+    own.has_interfaces(parse_interfaces([*six, "9.0.0.1", "192.168.1.2"]))
+    assert announced(own) == [
+        "[2a00::1]:4000", "9.0.0.1:4000", "[2a00::2]:4000", "[2a00::3]:4000", "[2a00::4]:4000",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("text", "network"),
     [
