@@ -151,6 +151,7 @@ class Host(_Namespace):
             "    type filter hook input priority filter; policy drop;\n"
             '    iifname "lo" accept\n'
             "    ct state established,related accept\n"
+            "    icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept\n"
             "  }\n"
             "}\n"
         )

@@ -29,6 +29,22 @@ def test_a_family_of_addresses_that_leads_nowhere_holds_nobody_up(
     assert world.ask(asker, peer_id) == "tcp 5.21.0.2:4000 (open)"
 
 
+def test_where_a_firewall_lets_no_ipv6_in_a_peer_is_reached_through_its_relay(
+    shared_world: Any, tmp_path: Path
+) -> None:
+    """It announces its IPv6 address all the same: nobody has tried whether others get through."""
+    world, internet = shared_world, shared_world.internet
+    walled, asker = (
+        internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
+        for name, number in (("walled6", 24), ("asker6", 25))
+    )
+    walled.drop_incoming()
+    relay_id = world.relay_ids[0]
+    peer_id, echo = world.echo(walled, tmp_path, "--listen", "[::]:4000", relays=1)
+    assert f"tcp [2a01:24::2]:4000, relay {relay_id}" in echo.line("relay ")
+    assert world.ask(asker, peer_id) == f"relay {relay_id}"
+
+
 def test_there_is_a_network_without_ipv4(internet: Internet, tmp_path: Path) -> None:
     one, two, three = (
         internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
