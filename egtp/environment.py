@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import ipaddress
 import os
 import socket
 import struct
@@ -39,7 +40,9 @@ PREFER_PUBLIC: Final = (getattr(socket, "IPPROTO_IPV6", 41), 72, 2)
 
 
 def local_addresses() -> Sequence[str]:
-    """The addresses from which this machine reaches the Internet: at most one of each family.
+    """The addresses from which this machine reaches the Internet: at most one of each family. A
+    link-local one reaches nobody there; the system chooses it where a router has announced itself
+    and no network.
 
     A UDP socket is "connected" to an address that nobody has. This sends nothing, but makes the
     system choose the address to send from. It works everywhere and takes some ten microseconds. It
@@ -52,7 +55,9 @@ def local_addresses() -> Sequence[str]:
                 with contextlib.suppress(OSError):
                     probe.setsockopt(*PREFER_PUBLIC)
             probe.connect((somewhere, 9))
-            found.append(str(probe.getsockname()[0]))
+            host = str(probe.getsockname()[0])
+            if not ipaddress.ip_address(host.partition("%")[0]).is_link_local:
+                found.append(host)
     return found
 
 

@@ -67,6 +67,18 @@ def test_there_is_a_network_without_ipv4(internet: Internet, tmp_path: Path) -> 
     assert asked.ended() == (0, f"5 bytes, relay {relay_id}\nhello")
 
 
+def test_a_machine_with_nothing_but_a_link_local_address_and_a_route_has_no_address(
+    internet: Internet,
+) -> None:
+    """As when the router has withdrawn its prefix, and is still there itself."""
+    host = internet.host("host", "5.1.0.2", ipv6="2a01:1::2")
+    host.ip(f"address delete {host.address}/24 dev wan")
+    tell = "import egtp; print(egtp.local_addresses())"
+    assert host.start("-c", tell, cwd=ROOT).ended() == (0, "['2a01:1::2']")
+    host.ip("address delete 2a01:1::2/64 dev wan", "route replace ::/0 dev wan")
+    assert host.start("-c", tell, cwd=ROOT).ended() == (0, "[]")
+
+
 def test_a_peer_in_both_networks_is_found_by_machines_that_have_one_of_them(
     internet: Internet,
 ) -> None:
