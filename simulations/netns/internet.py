@@ -127,22 +127,6 @@ class Host(_Namespace):
         self._set(2, "ipv6/conf/wan/use_tempaddr")
         self.ip(f"address change {self.ipv6}/64 dev wan mngtmpaddr")
 
-    def drop_ipv6(self) -> None:
-        """Silently drop all IPv6 packets from and to others, while addresses and routes say that
-        all is well: as behind a router that has lost its IPv6 uplink."""
-        self.nft(
-            "table ip6 hole {\n"
-            "  chain input {\n"
-            "    type filter hook input priority filter;\n"
-            '    iifname "wan" drop\n'
-            "  }\n"
-            "  chain output {\n"
-            "    type filter hook output priority filter;\n"
-            '    oifname "wan" drop\n'
-            "  }\n"
-            "}\n"
-        )
-
     def drop_incoming(self) -> None:
         """A firewall: silently drop all packets but those of connections begun here."""
         self.nft(
@@ -289,6 +273,21 @@ class Internet:
     def site(self, name: str, address: str, kind: NatKind = NatKind.PORT_RESTRICTED) -> Site:
         """A private network behind a public address."""
         return Site(self, name, address, kind)
+
+    def drop_ipv6(self, host: Host) -> None:
+        """Silently drop all IPv6 packets from and to a public machine in the router, which has lost
+        its uplink, while the machine's addresses and routes say that all is well. Its own firewall
+        would not do: the system reports what that drops to whoever sends it."""
+        line = f"to-{host.name.rpartition('-')[2]}"
+        self._router.nft(
+            "table ip6 hole {\n"
+            "  chain through {\n"
+            "    type filter hook forward priority filter;\n"
+            f'    iifname "{line}" drop\n'
+            f'    oifname "{line}" drop\n'
+            "  }\n"
+            "}\n"
+        )
 
     def tcp_bytes(self, source: Host, to: Host) -> int:
         """Bytes of TCP packets that have crossed the router from one /24 to another since the first

@@ -23,9 +23,9 @@ def test_a_family_of_addresses_that_leads_nowhere_holds_nobody_up(
     peer_id, echo = world.echo(peer, tmp_path, *listen, relays=0)
     assert "tcp 5.21.0.2:4000, tcp [2a01:21::2]:4000" in echo.line("record stored")
     assert world.ask(asker, peer_id) == "tcp [2a01:21::2]:4000 (open)"
-    unlucky.drop_ipv6()
+    internet.drop_ipv6(unlucky)
     assert world.ask(unlucky, peer_id) == "tcp 5.21.0.2:4000 (open)"
-    peer.drop_ipv6()
+    internet.drop_ipv6(peer)
     assert world.ask(asker, peer_id) == "tcp 5.21.0.2:4000 (open)"
 
 
@@ -86,7 +86,7 @@ def test_a_peer_in_both_networks_is_found_by_machines_that_have_one_of_them(
         internet.host(name, f"5.{number}.0.2", ipv6=f"2a01:{number}::2")
         for name, number in (("one", 1), ("peer", 2), ("four", 3), ("six", 4))
     )
-    only_ipv4.drop_ipv6()
+    internet.drop_ipv6(only_ipv4)
     only_ipv6.ip(f"address delete {only_ipv6.address}/24 dev wan")
     either = ("5.1.0.2:9100", "[2a01:1::2]:9100")
     listen = [option for address in either for option in ("--listen", address)]
