@@ -59,7 +59,10 @@ def parse_seed(text: str, listen: Address, *, private_addresses: bool) -> Socket
     try:
         seed = Address.parse(text)
     except InvalidConfig:
-        raise InvalidConfig(f"a bootstrap address must be HOST:PORT, not {text!r}") from None
+        raise InvalidConfig(
+            "a bootstrap address must be HOST:PORT, such as dht1.example.org:9100, 192.0.2.7:9100 "
+            f"or [2001:db8::7]:9100, not {text!r}"
+        ) from None
     if seed.port == 0:
         raise InvalidConfig(f"a bootstrap address needs a port from 1 to 65535, unlike {seed}")
     if len(seed.ip) != len(listen.ip):

@@ -593,6 +593,7 @@ def test_statistics_have_their_help() -> None:
             ("relay", "--dht-listen", "0.0.0.0:1", "--dht-listen", "0.0.0.0:2"),
             "--dht-listen can be given at most once for IPv4 and once for IPv6",
         ),
+        (("echo", "--bootstrap", "::1:9100"), "or [2001:db8::7]:9100, not '::1:9100'"),
         (("echo", "--stats-every", "0"), "must be a number of seconds above 0, not '0'"),
         (("echo", "--relays", "none.toml"), "none.toml"),
         (("ask", "a" * 32, "Bad Kind"), "a kind must be 1 to 64"),
