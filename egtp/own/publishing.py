@@ -4,6 +4,7 @@ soon when that has failed."""
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
@@ -35,6 +36,9 @@ HOLDERS_FEW: Final = 3
 again after a minute, and then after twice as long each time: the network may just be that small. So
 is one that one of several services has not stored, as while IPv6 leads nowhere."""
 FEW_FIRST_S: Final = 60.0
+UNDISTURBED_S: Final = 1.0
+"""How long publishing goes on in any case, even if there is a newer record: with many changes in a
+row, one of them has to get through."""
 CLOCK_SLACK_S: Final = 60.0
 """How far a clock may be set back before the record is signed again."""
 CHANGES_PER_S: Final = 0.1
@@ -177,8 +181,7 @@ class Publisher:
                     if not asked:
                         await self._go_above(lookup, is_first=not was_asked)
                         asked, was_asked, record = True, True, self._own.current
-                    async with asyncio.timeout(self._config.lookup_timeout_s):
-                        published = await publish_to(lookup, record)
+                    published = await self._publish(lookup, record)
                 except Exception as error:
                     # Whatever the service raises, this node must be found again once it is back;
                     # and a copy of this identity may have published a higher sequence meanwhile.
@@ -187,6 +190,8 @@ class Publisher:
                     self._retry_s = min(self._retry_s * 2, RETRY_MAX_S)
                     self._tell_failed(record, error, pause_s)
                 else:
+                    if published is None:
+                        continue
                     self._tell(record, published)
                     if self._retry_s > RETRY_FIRST_S:
                         self._works_again()
@@ -195,11 +200,27 @@ class Publisher:
                         pause_s = few_s = min(2 * few_s, pause_s)
                     else:
                         few_s = FEW_FIRST_S / 2
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
                     await self._changed.wait()
-            except TimeoutError:
-                pass
+
+    async def _publish(self, lookup: LookupService, record: SignedCommRecord) -> Published | None:
+        """None if there is something newer to publish, and this takes long: one of several services
+        may hang, as while IPv6 leads nowhere, and the others need not wait for that."""
+        publishing = asyncio.ensure_future(publish_to(lookup, record))
+        newer = asyncio.ensure_future(self._newer_after(UNDISTURBED_S))
+        try:
+            async with asyncio.timeout(self._config.lookup_timeout_s):
+                await asyncio.wait([publishing, newer], return_when=asyncio.FIRST_COMPLETED)
+            return publishing.result() if publishing.done() else None
+        finally:
+            publishing.cancel()
+            newer.cancel()
+            await asyncio.gather(publishing, newer, return_exceptions=True)
+
+    async def _newer_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._changed.wait()
 
     async def _go_above(self, lookup: LookupService, *, is_first: bool) -> None:
         """Sign above the sequence of the record that the service has: an identity restored from an

@@ -14,6 +14,8 @@ from egtp import (
     Environment,
     Identity,
     LookupFailed,
+    LookupRace,
+    LookupService,
     MemoryLookup,
     Node,
     NodeConfig,
@@ -51,7 +53,7 @@ class Failing:
 
 
 def play(
-    lookup: Failing,
+    lookup: LookupService,
     for_s: float,
     observer: Observer | None = None,
     moves: Sequence[float] = (),
@@ -123,6 +125,14 @@ def test_a_change_is_published_without_the_pause() -> None:
     lookup = Failing(*[FULL] * 7)
     play(lookup, 10, moves=[40.0])
     assert lookup.tried_s[7] - lookup.tried_s[0] == pytest.approx(40.0, abs=0.01)
+
+
+def test_a_service_that_hangs_does_not_keep_the_next_change_from_the_others() -> None:
+    """As when a machine changes networks, where it has one address after the other."""
+    hangs, works = Failing(*[None] * 4), Failing()
+    play(LookupRace(hangs, works, publish_timeout_s=3.2), 10, moves=[30.0, 0.5])
+    moved_s = [s - works.tried_s[0] for s in works.tried_s[1:]]
+    assert moved_s[:2] == pytest.approx([30.0, 31.0], abs=0.01)
 
 
 @pytest.mark.parametrize("back", [False, True])
