@@ -89,7 +89,7 @@ class Acquaintances:
         if reply.sender != contact.id:
             self._counters["reply_of_another_id"] += 1
             router.remove_contact(contact)
-            answered = Contact(reply.sender, contact.packed, contact.port, contact.address)
+            answered = Contact(reply.sender, contact.packed, contact.port)
         if not reply.server:
             router.remove_contact(answered)
         elif not router.heard(answered) and self.believe(answered.compact):

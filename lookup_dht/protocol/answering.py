@@ -79,7 +79,7 @@ class Answerer:
         if known is not None and known.id == query.sender:
             sender = known
         else:
-            sender = Contact(query.sender, packed, source[1], source)
+            sender = Contact(query.sender, packed, source[1])
         if query.method is Method.REACH:
             if self._may_help(now):
                 self._acquaintances.reach(sender, query.address)

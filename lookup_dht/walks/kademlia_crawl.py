@@ -118,7 +118,7 @@ class LookupCrawl(SpiderCrawl):  # type: ignore[misc]
         elif reply.sender == contact.id:
             self._heard(contact, contact, reply)
         else:
-            actual = Contact(reply.sender, contact.packed, contact.port, contact.address)
+            actual = Contact(reply.sender, contact.packed, contact.port)
             if self.protocol.acquaintances.believe(actual.compact):
                 self._heard(contact, actual, reply)
             else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
@@ -53,17 +54,12 @@ class Contact:
     # A node has about a hundred; what is cheap to derive is not stored.
     __slots__ = ("address", "compact", "long_id")
 
-    def __init__(
-        self, node_id: bytes, packed: bytes, port: int, address: SocketAddress | None = None
-    ) -> None:
-        """``packed`` is the IP address in 4 or 16 bytes; ``address`` is the same as text with the
-        port, if already at hand. Raises ValueError for anything that cannot be a node."""
+    def __init__(self, node_id: bytes, packed: bytes, port: int) -> None:
+        """``packed`` is the IP address in 4 or 16 bytes. Raises ValueError for anything that cannot
+        be a node."""
         if len(node_id) != NODE_ID_BYTES or type(port) is not int or not 1 <= port <= 65535:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
-        if address is None:
-            family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
-            address = socket.inet_ntop(family, packed), port
-        self.address: Final[SocketAddress] = address
+        self.address: Final[SocketAddress] = _socket_address(packed, port)
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
         """Its 26 or 38 bytes in a datagram."""
         self.long_id: Final = int.from_bytes(node_id, "big")
@@ -121,6 +117,13 @@ class Contact:
 
     def __repr__(self) -> str:
         return f"Contact({self.id.hex()}, {self.ip}, {self.port})"
+
+
+@lru_cache(16_384)
+def _socket_address(packed: bytes, port: int) -> SocketAddress:
+    """As a socket takes it. Nodes hear of the same ones again and again; and where there are many
+    nodes in one process, these would be most of what they remember of each other."""
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed), port
 
 
 def group_of(packed: bytes) -> bytes:

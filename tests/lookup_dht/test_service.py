@@ -532,7 +532,7 @@ async def test_a_node_that_is_not_running_says_so() -> None:
     ("arguments", "options", "message"),
     [
         (("nonsense",), {}, "IP:PORT"),
-        (("127.0.0.1:0", ["localhost"]), {}, "HOST:PORT, not 'localhost'"),
+        (("127.0.0.1:0", ["localhost"]), {}, "HOST:PORT, such as .*, not 'localhost'"),
         (("127.0.0.1:0", ["127.0.0.1:9100"]), {}, "private"),
         (("127.0.0.1:0", ["10.1.1.1:9100"]), {}, "private"),
         (("0.0.0.0:0", ["8.8.8.8:0"]), {}, "needs a port from 1 to 65535"),
