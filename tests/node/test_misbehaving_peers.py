@@ -54,7 +54,9 @@ async def open_query(start: Start, attacked: Node, eventually: Eventually) -> An
 
 
 @pytest.mark.parametrize(
-    "garbage", [os.urandom(5000), struct.pack(">I", 2**31), struct.pack(">I", 40) + bytes(40)]
+    "garbage",
+    [b"\xff" + os.urandom(5000), struct.pack(">I", 2**31), struct.pack(">I", 40) + bytes(40)],
+    ids=["noise", "2 GiB", "zeroes"],
 )
 async def test_garbage_after_a_valid_handshake_ends_that_connection_only(
     attacked: Node, bystander: Node, liar: Node, eventually: Eventually, garbage: bytes
