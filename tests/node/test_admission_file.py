@@ -54,6 +54,7 @@ async def test_the_record_in_a_link_does_not_matter(start: Start) -> None:
         (f"mailto:{ONE}", "32 characters"),
         ("1" * 32, "base32"),
     ],
+    ids=["a word", "two", "a link", "no base32"],
 )
 def test_what_is_no_peer_is_named_with_its_line(line: str, why: str) -> None:
     with pytest.raises(InvalidConfig, match=rf"fleet\.txt: line 3: .*{why}"):
