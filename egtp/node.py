@@ -116,9 +116,10 @@ class Node:
         :param observer: called with each turning point; see :mod:`egtp.events`. What it is told is
             not logged: without one, the problems among these are.
         :param admit: called with the peerId of each peer that connects, directly or through a
-            relay; False refuses it, with everything that it may have sent already. It must be
-            quick. Who is connected stays so until it is disconnected, and nobody is asked about
-            whom this node connects to. Everybody is admitted if None.
+            relay, and again once the peer has proven to be there now; False refuses it, with
+            everything that it may have sent already. It must be quick. Who is connected stays so
+            until it is disconnected, and nobody is asked about whom this node connects to.
+            Everybody is admitted if None.
 
         Raises :class:`InvalidConfig` for a part of the wrong kind, or an address that cannot work.
         """

@@ -12,9 +12,9 @@ from typing import Final
 from egtp.channel.handshake import PeerLimits
 from egtp.channel.packet import Data, Initiation, Response, UnknownSession, decode_packet
 from egtp.environment import Environment
-from egtp.errors import InvalidPacket, NotSent, RemoteProtocolError
+from egtp.errors import HandshakeFailed, InvalidPacket, NotSent, RemoteProtocolError
 from egtp.paths.arrival import Arrival, ChannelEvents
-from egtp.paths.handshakes import Handshakes
+from egtp.paths.handshakes import NOT_ADMITTED, Handshakes
 from egtp.paths.path import Path
 from egtp.paths.sessions import Sessions
 from egtp.queries.answers import Answers
@@ -104,6 +104,11 @@ class SecureChannels:
         if path.relayed:
             path.reroute(arrival.strategy)
         if not path.confirmed:
+            if not self._events.is_welcome(path.peer_id):
+                # The application has changed its mind since the handshake. Without this, a peer
+                # that always keeps a session unproven could not be got rid of.
+                self.sessions.close(path)
+                raise HandshakeFailed(NOT_ADMITTED)
             self.sessions.unconfirmed.remove(path)
             self.sessions.confirm(path)
         if not path.closed:

@@ -32,7 +32,9 @@ from egtp.values.comm_strat import Carrier, CommStrat
 from egtp.values.contact import Contact
 from egtp.values.identity import Identity
 
-__all__ = ["Dial", "Handshakes"]
+__all__ = ["NOT_ADMITTED", "Dial", "Handshakes"]
+
+NOT_ADMITTED: Final = "the peer is not admitted"
 
 WRONG_RESPONSES_MAX: Final = 16
 """How many responses to one dial may prove nothing. Each costs two key agreements, and only who has
@@ -273,7 +275,7 @@ class Handshakes:
             self._events.reject(arrival)
             return
         if not self._events.is_welcome(peer_id):
-            raise HandshakeFailed("the peer is not admitted")
+            raise HandshakeFailed(NOT_ADMITTED)
         for displaced in self._sessions.unconfirmed.displace(peer_id, relayed=arrival.relayed):
             whose = "of its peer" if displaced.peer_id == peer_id else "of another peer"
             self._counters[f"unconfirmed session displaced by a newer one {whose}"] += 1

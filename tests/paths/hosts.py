@@ -79,6 +79,7 @@ class Host:
         self.full = False
         """Whether what is sent has to wait."""
         self.admitting = True
+        self.welcoming = True
         self.turn: list[Callable[[], None]] = []
         self.learned: list[SignedCommRecord] = []
         self.confirmations: list[Path] = []
@@ -187,7 +188,7 @@ class Host:
         self.learned.append(record)
 
     def is_welcome(self, peer_id: NodeId) -> bool:
-        return True
+        return self.welcoming
 
     def admits(self, path: Path) -> bool:
         return self.admitting

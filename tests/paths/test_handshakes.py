@@ -474,3 +474,26 @@ def test_a_path_that_ends_is_one_session_less_for_what_remembers_its_queries() -
     for _ in range(2):
         both.bob.channels.close(both.bobs)
         assert asker.sessions == 0
+
+
+# Who is let in.
+
+
+@ROUTES
+@pytest.mark.parametrize("asked_again", [False, True], ids=["at first", "before the proof"])
+def test_who_is_not_welcome_leaves_nothing(relayed: bool, asked_again: bool) -> None:
+    alice, bob = pair()
+    at_alice, at_bob = ends(relayed)
+    bob.welcoming = asked_again
+    alice.dial(bob, at_alice)
+    bob.receive(alice.take_one(INITIATION), at_bob)
+    if asked_again:
+        # As somebody would do who keeps a session in reserve, for when the others are closed.
+        bob.welcoming = False
+        alice.receive(bob.take_one(RESPONSE), at_alice)
+        bob.receive(alice.take_one(DATA), at_bob)
+    assert bob.take() == []
+    assert bob.told() == (0,) * len(bob.told())
+    assert len(bob.answers) == len(bob.channels.sessions.by_index) == bob.channels.unconfirmed == 0
+    assert bob.counters == {"dropped: the peer is not admitted": 1}
+    assert [arrival.strategy for arrival in bob.rejected] == [at_bob]
