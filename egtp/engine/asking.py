@@ -81,6 +81,9 @@ class AskingHost(Protocol):
     def knows(self, peer_id: NodeId) -> bool:
         """Whether somebody here has wanted to reach the peer; if not, it is a stranger."""
 
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        """Whether the application lets the peer begin a session."""
+
     def asked_in_vain(self, path: Path) -> None:
         """A query has left by a relayed path several times, without a word of it from the peer."""
 
@@ -375,12 +378,14 @@ class Asking:
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by another."""
-        has_another = self._book.best_path(gone.peer_id) is not None
-        if has_another or (gone.confirmed and self._host.knows(gone.peer_id)):
-            self.post(self._book.get(gone.peer_id), reply)
+        peer_id, host = gone.peer_id, self._host
+        has_another = self._book.best_path(peer_id) is not None
+        if has_another or (gone.confirmed and host.knows(peer_id) and host.is_welcome(peer_id)):
+            self.post(self._book.get(peer_id), reply)
         else:
             # The query may have been a recording, and the address that a stranger claims may be a
-            # third party's, so nobody is looked up and dialled. An honest asker asks again.
+            # third party's, so nobody is looked up and dialled. An honest asker asks again. And who
+            # has been blocked must not be connected to because it had asked before.
             self._counters["reply kept until its asker comes"] += 1
 
     def search_failed(self, peer: Peer, error: FastFail) -> None:
@@ -397,6 +402,13 @@ class Asking:
                 self._fail(outgoing, copy(error))  # Each has one of its own to raise.
             else:
                 # A reply: its asker comes and fetches it, if it still wants it.
+                self._counters["reply kept until its asker comes"] += 1
+
+    def drop_waiting_replies(self, peer: Peer) -> None:
+        """No path is searched for to bring the peer what it asked."""
+        for outgoing in list(peer.waiting):
+            if type(outgoing) is Outgoing:
+                peer.drop_waiting(outgoing)
                 self._counters["reply kept until its asker comes"] += 1
 
     # Early data

@@ -209,8 +209,11 @@ class Routes:
     def disconnect(self, peer_id: NodeId) -> None:
         """Close all paths to a peer, and tell it."""
         peer = self._book.find(peer_id)
-        for path in self.say_goodbye([] if peer is None else [peer]):
+        if peer is None:
+            return
+        for path in self.say_goodbye([peer]):
             self.lose(path, "disconnected")
+        self._searching.disconnected(peer)
 
     def say_goodbye(self, peers: list[Peer], why: bytes = b"") -> list[Path]:
         """Say goodbye on all paths to these peers. Returns the paths."""

@@ -19,6 +19,7 @@ from egtp.reaching.peers import PeerBook
 from egtp.reaching.reaching import Reacher
 from egtp.values.comm_strat import RelayStrat
 from egtp.values.contact import Contact
+from egtp.values.identity import NodeId
 
 __all__ = ["Searching", "SearchingHost"]
 
@@ -45,6 +46,9 @@ class SearchingHost(Protocol):
 
     def now(self) -> float:
         """Elapsed seconds."""
+
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        """Whether the application lets the peer begin a session."""
 
 
 class Searching:
@@ -86,6 +90,19 @@ class Searching:
             peer.search.task.cancel()
             peer.search = None
 
+    def disconnected(self, peer: Peer) -> None:
+        """All paths to the peer were closed on purpose: nothing opens another one but what this
+        node still has to say, which is no reply if the peer has been blocked."""
+        if not self._host.is_welcome(peer.peer_id):
+            self._asking.drop_waiting_replies(peer)
+        if not (peer.waiting or self.is_asked(peer)):
+            self.not_sought(peer)
+        if peer.direct_search is not None and not peer.direct_search.is_awaited:
+            peer.direct_search.task.cancel()
+            peer.direct_search = None
+        if peer.renewal is not None:
+            peer.renewal.cancel()
+
     async def _search(self, peer: Peer, found: asyncio.Future[None]) -> FastFail | None:
         failure = None
         try:
@@ -118,6 +135,7 @@ class Searching:
             raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
         self.seek_direct(peer)
         assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
+        peer.direct_search.is_awaited = True
         # All callers share this search, so it goes on when one of them is cancelled.
         failure = await asyncio.shield(peer.direct_search.task)
         if failure is not None:
@@ -172,7 +190,8 @@ class Searching:
         except FastFail as error:
             return error
         finally:
-            peer.direct_search = None
+            if peer.direct_search is not None and peer.direct_search.found is found:
+                peer.direct_search = None
         return None
 
     async def connect_relay(self, relay: RelayStrat) -> None:

@@ -54,6 +54,9 @@ class WatchHost(DialBackHost, Protocol):
     def now(self) -> float:
         """Elapsed seconds."""
 
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        """Whether the application lets the peer begin a session."""
+
     async def connect(self, peer: Peer) -> None:
         """Find a direct path to a peer. Raises :class:`FastFail`."""
 
@@ -306,11 +309,15 @@ class AddressWatch:
         found = self._who_sees(ip)
         if not found:
             # All connections have ended; peers dialled now say anew where they see us. Strangers
-            # are not dialled: the addresses that they announce may be a third party's.
+            # are not dialled: the addresses that they announce may be a third party's. Nor is who
+            # has been blocked, and could then ask this node over that connection.
             known = [
                 peer
                 for peer in self._host.book.all()
-                if peer.is_wanted and peer.record is not None and peer.record.tcp
+                if peer.is_wanted
+                and peer.record is not None
+                and peer.record.tcp
+                and self._host.is_welcome(peer.peer_id)
             ]
             idle = [peer for peer in reversed(known) if peer.direct is None]
             calls = (self._host.connect(peer) for peer in idle[:CHECKERS_MAX])

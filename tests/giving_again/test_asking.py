@@ -90,6 +90,9 @@ class Recorder:
     def knows(self, peer_id: NodeId) -> bool:
         return True
 
+    def is_welcome(self, peer_id: NodeId) -> bool:
+        return True
+
     def seek(self, peer: Peer) -> None:
         self.sought.append(peer)
 

@@ -9,7 +9,15 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import FastFail, Introduction, InvalidConfig, Node, NodeId, QueryFailed
 from egtp.values.attempts import AttemptReason
-from tests.node.at_hand import Eventually, Problems, Start, engine_of, greets
+from tests.node.at_hand import (
+    Eventually,
+    Held,
+    Problems,
+    Start,
+    connections,
+    engine_of,
+    greets,
+)
 
 REFUSED = "dropped: the peer is not admitted"
 
@@ -49,6 +57,50 @@ async def test_a_blocked_peer_that_is_disconnected_does_not_come_back(start: Sta
     with pytest.raises(QueryFailed):
         await peer.query(node.node_id, "greet", hard_timeout_s=0.5)
     assert await other.query(node.node_id, "greet") == b"hello "
+
+
+async def test_nobody_dials_a_blocked_peer_to_bring_it_what_it_had_asked(
+    start: Start, eventually: Eventually
+) -> None:
+    blocked, held = set[NodeId](), Held()
+    node = await start(admit=lambda peer_id: peer_id not in blocked)
+    node.handle("slow", held)
+    peer = greets(await start())
+    await node.query(peer.node_id, "greet")
+    asked = peer.open_query(node.node_id, "slow")
+    await held.called.wait()
+    blocked.add(peer.node_id)
+    await node.disconnect(peer.node_id)
+    held.go.set()
+    await eventually(lambda: node.counters["reply kept until its asker comes"])
+    assert not node.connected
+    asked.cancel()
+
+
+@pytest.mark.reaches_in
+async def test_a_dial_to_bring_a_peer_what_it_had_asked_ends_when_it_is_blocked(
+    start: Start, eventually: Eventually
+) -> None:
+    blocked, held = set[NodeId](), Held()
+    node = await start(admit=lambda peer_id: peer_id not in blocked)
+    node.handle("slow", held)
+    peer = greets(await start())
+    await node.query(peer.node_id, "greet")
+    asked = peer.open_query(node.node_id, "slow")
+    await held.called.wait()
+    # From now on it neither dials nor answers whoever dials it.
+    engine_of(peer).seek = lambda _: None
+    engine_of(peer).channels.handshakes.initiation = lambda *_: None
+    await node.disconnect(peer.node_id)
+    held.go.set()
+    await eventually(lambda: engine_of(node).channels.dialling)
+    blocked.add(peer.node_id)
+    await node.disconnect(peer.node_id)
+    known = engine_of(node).book.find(peer.node_id)
+    assert known.search is None
+    assert not known.waiting
+    await eventually(lambda: not connections(node))
+    asked.cancel()
 
 
 async def test_who_is_refused_is_not_remembered_and_its_early_query_does_not_run(

@@ -220,6 +220,25 @@ def test_a_wanted_peer_that_can_be_reached_directly_from_now_on_is_dialled_at_on
     play(story)
 
 
+def test_nobody_is_connected_to_at_the_word_of_a_peer_after_it_was_disconnected() -> None:
+    """Somebody listens there and keeps the listener waiting, to let itself in later."""
+
+    async def story(world: World) -> None:
+        taken = list[asyncio.StreamReader]()
+        victim = world.network.hosts["victim"]
+        await victim.run(asyncio.start_server(lambda reader, _: taken.append(reader), VICTIM, 4000))
+        await world.want()
+        await world.push(world.lie(4000))
+        await asyncio.sleep(10 * LATENCY_S)
+        assert len(taken) == world.engine.channels.dialling == 1
+        await world.hosts[world.listener].run(world.listener.disconnect(world.speaker.node_id))
+        await asyncio.sleep(LATENCY_S)
+        assert world.engine.channels.dialling == 0
+        assert world.heard.direct_search is None
+
+    play(story)
+
+
 def test_a_pushed_record_does_not_end_the_back_off_of_an_address() -> None:
     async def story(world: World) -> None:
         await world.want()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from discovery import StaticDiscovery
-from egtp import FastFail, Introduction, NodeConfig
+from egtp import FastFail, Introduction, NodeConfig, NodeId
 from egtp.own.own_addresses import OwnState
 from egtp.values.comm_record import SUITE_AESGCM
 from egtp.values.comm_strat import RelayStrat
@@ -215,6 +215,22 @@ def test_strangers_are_not_dialled_to_be_asked_about_an_address(play: Play) -> N
         await asyncio.sleep(3 * config.address_recheck_s)
         assert {str(address) for address in home.dialled} == {f"{ip}:{PORT}" for ip in FEW}
         assert home.state(world.PUBLIC) is OwnState.CONFIRMED
+
+    play(story)
+
+
+def test_who_has_been_blocked_is_not_dialled_to_be_asked_about_an_address(play: Play) -> None:
+    async def story(world: Any) -> None:
+        observers, blocked = await world.players(*FEW), set[NodeId]()
+        _, home = await world.at_home(forwarded=True, admit=lambda one: one not in blocked)
+        await home.ask(*observers)
+        await asyncio.sleep(5)
+        blocked.add(observers[0].node_id)
+        config = home.node.config
+        await asyncio.sleep(2 * config.idle_timeout_s)
+        home.dialled.clear()
+        await asyncio.sleep(3 * config.address_recheck_s)
+        assert {str(address) for address in home.dialled} == {f"{ip}:{PORT}" for ip in FEW[1:]}
 
     play(story)
 
