@@ -209,11 +209,11 @@ class Routes:
     def disconnect(self, peer_id: NodeId) -> None:
         """Close all paths to a peer, and tell it."""
         peer = self._book.find(peer_id)
-        if peer is None:
-            return
-        for path in self.say_goodbye([peer]):
-            self.lose(path, "disconnected")
-        self._searching.disconnected(peer)
+        if peer is not None:
+            for path in self.say_goodbye([peer]):
+                self.lose(path, "disconnected")
+            self._searching.disconnected(peer)
+        self._relaying.end_lease(peer_id)
 
     def say_goodbye(self, peers: list[Peer], why: bytes = b"") -> list[Path]:
         """Say goodbye on all paths to these peers. Returns the paths."""
@@ -229,7 +229,8 @@ class Routes:
         if peer is not None and why[:1] == CLOSE_FOR_GOOD:
             peer.ended = path.incarnation
         self.lose(path, "closed by the peer")
-        self._relaying.said_goodbye(path)
+        if not path.relayed:
+            self._relaying.end_lease(path.peer_id)
 
     def connection_closed(self, connection: TCPConnection, reason: str) -> None:
         path = self._channels.connection_lost(connection.number, reason)

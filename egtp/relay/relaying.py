@@ -265,10 +265,10 @@ class Relaying:
         if self.server is not None:
             self.server.came_back(peer.peer_id)
 
-    def said_goodbye(self, path: Path) -> None:
-        """A peer has said that it ends a path: nothing is held for its return."""
-        if self.server is not None and not path.relayed:
-            self.server.leases.end(path.peer_id)
+    def end_lease(self, peer_id: NodeId) -> None:
+        """The peer, or this node, has said that it hangs up: nothing is held for its return."""
+        if self.server is not None:
+            self.server.leases.end(peer_id)
 
     def disconnected(self, peer_id: NodeId) -> None:
         """There is no direct path any more by which a peer is reached through this node."""

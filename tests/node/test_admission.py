@@ -161,6 +161,24 @@ async def test_a_relay_serves_whom_it_admits_only(start: Start, eventually: Even
     assert len(relay.relay_server.leases) == 0
 
 
+async def test_a_relay_keeps_no_lease_of_whom_it_disconnects(
+    start: Start, eventually: Eventually
+) -> None:
+    blocked = set[NodeId]()
+    relay = await start(relay_server=True, admit=lambda peer_id: peer_id not in blocked)
+    discovery = StaticDiscovery([Introduction(relay.node_id, relay.record)])
+    here, away = [await start(listen=(), discovery=discovery) for _ in range(2)]
+    await eventually(lambda: here.relays and away.relays)
+    assert relay.relay_server is not None
+    assert len(relay.relay_server.leases) == 2
+    blocked |= {here.node_id, away.node_id}
+    engine_of(away).comms.drop_all("without a word")
+    await eventually(lambda: away.node_id not in relay.connected)
+    for node in (here, away):
+        await relay.disconnect(node.node_id)
+    assert len(relay.relay_server.leases) == 0
+
+
 async def test_of_whom_it_cannot_tell_is_refused_and_the_exception_handler_hears_of_it(
     start: Start, problems: Problems
 ) -> None:
