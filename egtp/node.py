@@ -537,10 +537,10 @@ class Node:
 
     @property
     def connected(self) -> tuple[NodeId, ...]:
-        """The peers to which there is a path now; :meth:`why` tells more about each. One that
-        vanished without a word is among them until it is asked something, or for minutes."""
-        peers = self._running().book.all()
-        return tuple(peer.peer_id for peer in peers if peer.best_path is not None)
+        """The peers to which there is a path now; :meth:`why` tells more about each. One that asked
+        to be left alone is among them until it has closed, since it may still ask; and one that
+        vanished without a word until it is asked something, or for minutes."""
+        return tuple(peer.peer_id for peer in self._running().book.all() if peer.paths)
 
     async def disconnect(self, peer_id: NodeId) -> None:
         """Close the paths to a peer, and tell the peer: once what was accepted has left, or after

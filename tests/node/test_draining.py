@@ -42,6 +42,23 @@ async def test_what_was_accepted_is_answered_before_the_node_closes(start: Start
     assert time.monotonic() - began < 2
 
 
+async def test_a_peer_that_goes_away_is_connected_until_it_has_closed(
+    start: Start, eventually: Eventually
+) -> None:
+    """Somebody who blocks it must know: it may say that it goes, stay, and ask on."""
+    node, peer, held = await start(listen=()), await start(), Held()
+    peer.handle("slow", held)
+    asked = node.open_query(peer.node_id, "slow")
+    await held.called.wait()
+    closing = asyncio.ensure_future(peer.close(drain_s=5))
+    await eventually(lambda: other_knows(node, peer))
+    assert node.connected == (peer.node_id,)
+    held.go.set()
+    assert await asked == b""
+    await closing
+    await eventually(lambda: not node.connected)
+
+
 async def test_a_peer_that_goes_away_is_not_asked_any_more(
     start: Start, eventually: Eventually
 ) -> None:
