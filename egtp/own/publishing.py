@@ -168,9 +168,11 @@ class Publisher:
         while True:
             self._changed.clear()
             lookup = self._publishes_to()
-            if lookup is not None and was_asked and self.is_due:
+            if lookup is not None and (self.is_due or not asked):
                 # A copy of this identity may have gone on publishing, with higher sequences.
-                await self._go_above(lookup, is_first=False)
+                await self._go_above(lookup, is_first=not was_asked)
+                asked = was_asked = True
+                lookup = self._publishes_to()  # This node may have other friends by now.
             if self.is_due and self._own.renew():
                 self._push(self._own.current)
             record, pause_s = self._own.current, self._half_life_s()
@@ -178,9 +180,6 @@ class Publisher:
                 self.failure = self._unsigned
             else:
                 try:
-                    if not asked:
-                        await self._go_above(lookup, is_first=not was_asked)
-                        asked, was_asked, record = True, True, self._own.current
                     published = await self._publish(lookup, record)
                 except Exception as error:
                     # Whatever the service raises, this node must be found again once it is back;

@@ -151,6 +151,27 @@ async def test_a_second_friend_is_told_though_the_record_was_stored_before(
     assert subject.record.content.friends == (friend.node_id, other.node_id)
 
 
+async def test_a_friend_made_while_the_node_looks_for_its_own_record_is_told_before_that_counts(
+    start: Start, friend: Node
+) -> None:
+    class Slow(MemoryLookup):
+        asked, answers = asyncio.Event(), asyncio.Event()
+
+        async def resolve(self, peer_id: NodeId, *, newer_than: int = 0) -> SignedCommRecord:
+            self.asked.set()
+            await self.answers.wait()
+            return await super().resolve(peer_id, newer_than=newer_than)
+
+    subject = await start(lookup=Slow(), friends=Friends())
+    subject.add_contact(friend.record)
+    await Slow.asked.wait()
+    subject.change_friends(tell=[friend.node_id])
+    Slow.answers.set()
+    await subject.published()
+    friends: Any = friend._friends
+    assert friends._store.get(subject.node_id, 0) == subject.record
+
+
 async def test_who_is_a_friend_no_more_is_told_nothing_more_and_named_no_more(
     start: Start, friend: Node
 ) -> None:
