@@ -34,11 +34,13 @@ class FriendStore:
 
     def keep_for(self, listed: Iterable[NodeId]) -> None:
         """These peers are listed from now on. What is kept for others that were stays if there is
-        room."""
+        room; the oldest goes first."""
         before, self._listed = self._listed, frozenset(listed)
-        for peer_id in before - self._listed:
-            record = self._records.pop(peer_id, None)
-            if record is not None and self._has_room():
+        strangers_now = before - self._listed
+        # In an order that depends on no hash.
+        for peer_id in [one for one in self._records if one in strangers_now]:
+            record = self._records.pop(peer_id)
+            if self._has_room():
                 self._records[peer_id] = record
 
     def put(self, record: SignedCommRecord, unix_s: float) -> str | None:
