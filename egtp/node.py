@@ -522,8 +522,9 @@ class Node:
         given as such, and None leaves it as it is. To add one, name the others as well:
         ``node.change_friends(tell=[*friends.told, peer_id])``.
 
-        Those to ``tell`` get a new record of this node, and :meth:`published` waits for that. Who
-        is told no more may keep the last one until it expires (``record_lifetime_s``).
+        If others are to be told than before, all of them get a new record of this node, and
+        :meth:`published` waits for that. Who is told no more may keep the last one until it expires
+        (``record_lifetime_s``).
 
         Raises :class:`LocalProtocolError` if this node was made without ``friends``, or for what is
         not a peerId, and :class:`InvalidConfig` for more than eight friends. All is then as it was.
@@ -531,8 +532,9 @@ class Node:
         engine = self._running()
         if self._friends is None:
             raise LocalProtocolError("this node has no friends: create it with friends=Friends()")
+        before = self._friends.told
         self._friends.change(tell, keep_for, friends_of)
-        if tell is not None:
+        if self._friends.told != before:
             engine.publisher.friends_changed()
 
     @property

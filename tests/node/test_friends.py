@@ -186,6 +186,16 @@ async def test_who_is_a_friend_no_more_is_told_nothing_more_and_named_no_more(
     assert subject.record.content.friends == ()
 
 
+async def test_the_same_friends_are_not_told_again(start: Start, friend: Node) -> None:
+    """So that an app may say who they are whenever it likes."""
+    subject = await told(start, friend)
+    before = subject.record
+    for _ in range(10):
+        subject.change_friends(tell=[friend.node_id])
+        await subject.published()
+    assert subject.record == before
+
+
 async def test_who_waits_to_be_published_hears_that_the_last_friend_is_gone(
     start: Start, config: Callable[..., Any]
 ) -> None:
