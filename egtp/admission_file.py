@@ -71,7 +71,8 @@ class AdmissionFile:
     def start(self) -> None:
         """Read the file now, and watch it from now on. Does nothing if already started.
 
-        Raises :class:`InvalidConfig` if the file is missing or invalid, and does not watch it then.
+        Raises :class:`InvalidConfig` if the file is missing or invalid, and does not watch it then;
+        :class:`WrongLoop` without a running loop.
         """
         if not self._file.is_watched:
             self.admitted = self._file.start()

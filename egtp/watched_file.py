@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Generic, TypeAlias, TypeVar
 
-from egtp.errors import InvalidConfig
+from egtp.errors import InvalidConfig, WrongLoop
 from egtp.values.settings import check_seconds
 
 __all__ = ["WatchedFile"]
@@ -76,8 +76,15 @@ class WatchedFile(Generic[T]):
     def start(self) -> T:
         """Return the content, and watch the file from now on.
 
-        Raises :class:`InvalidConfig` if it is missing or invalid, and does not watch it then.
+        Raises :class:`InvalidConfig` if it is missing or invalid, and does not watch it then;
+        :class:`WrongLoop` without a running loop.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            raise WrongLoop(
+                f"{self._path} is watched on an event loop: use `async with`, or call start() there"
+            ) from None
         # Not settled: the first poll reads the file again, in case it changes just after this.
         self._stamp, self._settled = self._take_stamp(), False
         content = self._read()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from egtp import AdmissionFile, ContactLink, Identity, InvalidConfig, NodeId
+from egtp import AdmissionFile, ContactLink, Identity, InvalidConfig, NodeId, WrongLoop
 from egtp.admission_file import FILE_BYTES_MAX, parse_admission_file
 from tests.node.at_hand import Start, greets
 
@@ -131,3 +131,10 @@ async def test_the_start_needs_a_good_file_and_can_be_tried_again(tmp_path: Path
     file.close()  # does nothing
     assert file.admitted == frozenset()
     assert len(asyncio.all_tasks()) == 1
+
+
+def test_who_starts_it_without_a_loop_is_told_how_to(tmp_path: Path) -> None:
+    path = tmp_path / "fleet.txt"
+    path.write_text(str(ONE))
+    with pytest.raises(WrongLoop, match="async with"):
+        AdmissionFile(path).start()
