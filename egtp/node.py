@@ -118,8 +118,8 @@ class Node:
         :param admit: called with the peerId of each peer that connects, directly or through a
             relay, and again once the peer has proven to be there now; False refuses it, with
             everything that it may have sent already. It must be quick. Who is connected stays so
-            until it is disconnected, and nobody is asked about whom this node connects to.
-            Everybody is admitted if None.
+            until it is disconnected, and it is not called for whom this node connects to in order
+            to ask something. Everybody is admitted if None.
 
         Raises :class:`InvalidConfig` for a part of the wrong kind, or an address that cannot work.
         """
@@ -550,7 +550,8 @@ class Node:
 
         Idle connections are closed without it; this is for callers who know that nothing more will
         be said. What is known of the peer is kept, so the next message connects again. So does a
-        query that is still open: it is sent again. The peer may connect again as well.
+        query that is still open: it is sent again. The peer may connect again as well, unless
+        ``admit`` refuses it: then nothing but what this node asks connects the two again.
 
         Raises :class:`LocalProtocolError` for what is not a peerId.
         """
