@@ -97,7 +97,7 @@ class Searching:
             self._asking.drop_waiting_replies(peer)
         if not (peer.waiting or self.is_asked(peer)):
             self.not_sought(peer)
-        if peer.direct_search is not None and not peer.direct_search.is_awaited:
+        if peer.direct_search is not None:
             peer.direct_search.task.cancel()
             peer.direct_search = None
         if peer.renewal is not None:
@@ -135,9 +135,12 @@ class Searching:
             raise FastFail("this node is closed", reason=FastFailReason.CLOSED)
         self.seek_direct(peer)
         assert peer.direct_search is not None  # noqa: S101 - there is no direct path yet
-        peer.direct_search.is_awaited = True
         # All callers share this search, so it goes on when one of them is cancelled.
-        failure = await asyncio.shield(peer.direct_search.task)
+        task = peer.direct_search.task
+        await asyncio.wait([task])
+        if task.cancelled():
+            raise FastFail(f"{peer.peer_id} was disconnected while it was dialled")
+        failure = task.result()
         if failure is not None:
             raise copy(failure)  # one for each of them
 

@@ -137,14 +137,12 @@ class Explanation:
 class Search:
     """A search under way for a path. ``found`` is done once there is one."""
 
-    __slots__ = ("found", "is_awaited", "task")
+    __slots__ = ("found", "task")
 
     def __init__(
         self, run: Callable[[asyncio.Future[None]], Coroutine[None, None, FastFail | None]]
     ) -> None:
         self.found: Final[asyncio.Future[None]] = asyncio.get_running_loop().create_future()
-        self.is_awaited = False
-        """Whether somebody waits for it, beside the messages that wait for a path."""
         # Begun later: it may end without ever waiting, and must be registered by then.
         self.task: Final = begin_later(partial(run, self.found))
 

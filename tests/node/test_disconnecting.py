@@ -7,9 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
-from egtp import Identity, Incoming, Node, NodeClosed
-from egtp.events import Event, PathLost
-from tests.node.at_hand import Eventually, Start, connections
+from discovery import StaticDiscovery
+from egtp import Identity, Incoming, Introduction, Node, NodeClosed
+from egtp.events import Event, LeaseNotGranted, PathLost
+from tests.node.at_hand import Eventually, Start, connections, engine_of
 
 MIB = 1024 * 1024
 
@@ -61,6 +62,22 @@ async def test_an_open_query_is_given_again_and_runs_once(start: Start) -> None:
     goes_on.set()
     assert await asked == b"done"
     assert ran == 1
+
+
+@pytest.mark.reaches_in
+async def test_what_the_node_dials_a_peer_for_fails_when_the_peer_is_disconnected(
+    start: Start, eventually: Eventually
+) -> None:
+    """The relay takes the connection and says nothing: later, it would be connected again."""
+    relay, events = await start(relay_server=True), list[Event]()
+    engine_of(relay).channels.handshakes.initiation = lambda *_: None
+    discovery = StaticDiscovery([Introduction(relay.node_id, relay.record)])
+    node = await start(listen=(), discovery=discovery, observer=events.append)
+    await eventually(lambda: engine_of(node).channels.dialling)
+    await node.disconnect(relay.node_id)
+    await eventually(lambda: any(isinstance(event, LeaseNotGranted) for event in events))
+    (event,) = [event for event in events if isinstance(event, LeaseNotGranted)]
+    assert event.reason == f"{relay.node_id} was disconnected while it was dialled"
 
 
 async def test_whoever_is_not_connected_or_not_known_is_no_mistake(
