@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
+from itertools import islice
 from typing import Final, Protocol
 
 from egtp.config import NodeConfig
@@ -314,13 +315,14 @@ class AddressWatch:
             known = [
                 peer
                 for peer in self._host.book.all()
-                if peer.is_wanted
-                and peer.record is not None
-                and peer.record.tcp
-                and self._host.is_welcome(peer.peer_id)
+                if peer.is_wanted and peer.record is not None and peer.record.tcp
             ]
-            idle = [peer for peer in reversed(known) if peer.direct is None]
-            calls = (self._host.connect(peer) for peer in idle[:CHECKERS_MAX])
+            idle = (
+                peer
+                for peer in reversed(known)
+                if peer.direct is None and self._host.is_welcome(peer.peer_id)
+            )
+            calls = [self._host.connect(peer) for peer in islice(idle, CHECKERS_MAX)]
             for error in await asyncio.gather(*calls, return_exceptions=True):
                 if isinstance(error, Exception) and not isinstance(error, FastFail):
                     raise error
