@@ -63,6 +63,8 @@ class _Candidate:
     retry_at_s: float = 0.0
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     """Set to have its lease, if any, asked for again at once."""
+    has_moved: bool = False
+    """Whether this machine has been in another network, or in none, since that was last done."""
 
 
 class RelayListener:
@@ -118,9 +120,12 @@ class RelayListener:
 
     def network_changed(self) -> None:
         """This machine is in another network, or in one again: that a relay could not be reached
-        before says nothing any more."""
+        before says nothing any more, nor that one could: even with the same address, the machine
+        may be behind another NAT now."""
         for candidate in self._candidates.values():
             candidate.failures, candidate.retry_at_s = 0, 0.0
+            candidate.has_moved = True
+            candidate.wake.set()
         self._fill()
 
     def _fill(self) -> None:
@@ -153,6 +158,7 @@ class RelayListener:
         may_be_us = not candidate.failures
         while True:
             wake.clear()
+            candidate.has_moved = False
             try:
                 granted_s = await self._ask_for_lease(relay_id)
             except (EgtpError, InvalidMessage) as error:
@@ -172,7 +178,7 @@ class RelayListener:
                     await wake.wait()
             except TimeoutError:
                 hung_up = False
-            if self._host.now() - held_since_s >= HELD_S:
+            if candidate.has_moved or self._host.now() - held_since_s >= HELD_S:
                 candidate.failures, may_be_us = 0, True
             elif hung_up and not may_be_us:
                 self._failed(candidate, HUNG_UP, HUNG_UP)

@@ -13,6 +13,7 @@ from egtp import (
     Environment,
     FastFail,
     Identity,
+    Incoming,
     Introduction,
     MemoryLookup,
     Node,
@@ -23,7 +24,7 @@ from egtp import (
 from egtp.events import Event, RecordNotPublished, RecordPublished
 from egtp.lookup import Published
 from egtp.values.attempts import AttemptReason
-from simulations.virtual import Host
+from simulations.virtual import Host, Nat, NatKind
 from tests.lab import LATENCY_S, Lab, in_lab
 
 NOTICED_S = 2 * NodeConfig().address_poll_s
@@ -31,11 +32,16 @@ HOME = "5.200.0.1"
 """The laptop's address, which nobody else has."""
 
 
+async def echo(query: Incoming) -> bytes:
+    return query.body
+
+
 class Laptop:
     """A machine whose addresses its node looks at. Unless it is told to listen, it only dials."""
 
-    def __init__(self, lab: Lab, **options: Any) -> None:
-        self.host: Host = lab.network.host("laptop", HOME)
+    def __init__(self, lab: Lab, *, behind: Nat | None = None, **options: Any) -> None:
+        gateway = None if behind is None else lab.network.gateway("router", behind)
+        self.host: Host = lab.network.host("laptop", HOME, behind=gateway)
         self.sees = [HOME]
         world = Environment(
             self.host.elapsed,
@@ -46,6 +52,7 @@ class Laptop:
         identity = Identity.generate(self.host.entropy)
         options = {"lookup": lab.lookup} | options
         self.node = Node(identity, environment=world, **options)
+        self.node.handle("echo", echo)
         lab.hosts[self.node] = self.host
 
     async def is_refused(self, lab: Lab, server: Node) -> AttemptReason:
@@ -214,6 +221,49 @@ def test_a_relay_that_could_not_be_reached_is_asked_when_the_machine_is_in_anoth
         laptop.sees = ["5.200.0.2"]
         await asyncio.sleep(NOTICED_S)
         assert laptop.node.relays == (relay.node_id,)
+
+    in_lab(Lab, story)
+
+
+def test_leases_that_a_machine_loses_by_moving_again_and_again_are_no_fault_of_its_relays() -> None:
+    """As when its default route goes to and fro between two networks."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        introductions = [Introduction(relay.node_id, relay.record)]
+        laptop = Laptop(lab, discovery=StaticDiscovery(introductions))
+        await laptop.host.run(laptop.node.start())
+        await asyncio.sleep(1)
+        for _ in range(10):
+            for sees in ("5.200.0.2", HOME):
+                laptop.sees = [sees]
+                await asyncio.sleep(NOTICED_S)
+                assert laptop.node.relays == (relay.node_id,)
+        assert laptop.node.counters["relay lease failed: hung up at once"] == 0
+        assert laptop.node.counters["connection closed: its local address is gone"] == 10
+
+    in_lab(Lab, story)
+
+
+def test_a_lease_is_renewed_at_once_when_the_machine_has_an_address_again() -> None:
+    """The address may be the same, and the network another: then nothing else tells."""
+
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        introductions = [Introduction(relay.node_id, relay.record)]
+        nat = Nat(NatKind.PORT_RESTRICTED, "5.201.0.1")
+        laptop = Laptop(lab, behind=nat, discovery=StaticDiscovery(introductions))
+        await laptop.host.run(laptop.node.start())
+        await laptop.host.run(laptop.node.reachable())
+        asker = await lab.node(listens=False)
+        await asyncio.sleep(10)
+        laptop.sees = []
+        await asyncio.sleep(NOTICED_S)
+        nat.change_address("5.202.0.1")
+        laptop.sees = [HOME]
+        await asyncio.sleep(NOTICED_S + 4)
+        async with asyncio.timeout(1):
+            assert await lab.query(asker, laptop.node.node_id) == b"x"
 
     in_lab(Lab, story)
 
