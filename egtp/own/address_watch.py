@@ -41,6 +41,8 @@ ANSWER_S: Final = 2.0
 SETTLE_S: Final = 0.7
 """When this node is seen at a new address, how long the peers that saw it at another have to say
 that they still do: a few round trips, and less than a second."""
+SETTLE_MAX_S: Final = 3.0
+"""The same on a line on which a round trip takes longer: two of them, but no more than this."""
 
 
 class WatchHost(DialBackHost, Protocol):
@@ -197,7 +199,7 @@ class AddressWatch:
             return
         now = self._host.now()
         if self._elections[len(seen)].tell(observer, seen, now):
-            self._contest(len(seen), now)
+            self._contest(path, len(seen), now)
         self._count(len(seen))
 
     def _forget_sightings(self, size: int) -> None:
@@ -208,21 +210,32 @@ class AddressWatch:
             contest.cancel()
         self._own.moved(size)
 
-    def _contest(self, size: int, began_s: float) -> None:
+    def _contest(self, newcomer: Path, size: int, began_s: float) -> None:
         """An observer contradicts the winner: find out which earlier observers still reach us."""
         if size in self._contests:
             return
         for path in self._witnesses(size):
-            if path.heard_s < began_s:
+            if path is newcomer or path.heard_s < began_s:
                 path.ask_for_sign_of_life()
-        loop = asyncio.get_running_loop()
-        self._contests[size] = loop.call_later(SETTLE_S, self._settle, size, began_s)
+        self._settle_in(SETTLE_S, newcomer, size, began_s)
 
-    def _settle(self, size: int, began_s: float) -> None:
+    def _settle_in(self, delay_s: float, newcomer: Path, size: int, began_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._contests[size] = loop.call_later(delay_s, self._settle, newcomer, size, began_s)
+
+    def _settle(self, newcomer: Path, size: int, began_s: float) -> None:
         """End a contest: only what was heard since it began counts."""
-        del self._contests[size]
         election, now = self._elections[size], self._host.now()
         witnesses = self._witnesses(size)
+        if newcomer in witnesses:
+            # It has been asked, too: the others cannot have answered much sooner.
+            round_trip_s = newcomer.round_trip_s
+            lasts_s = SETTLE_MAX_S if round_trip_s is None else min(2 * round_trip_s, SETTLE_MAX_S)
+            left_s = began_s + lasts_s - now
+            if left_s > 0:
+                self._settle_in(min(left_s, SETTLE_S), newcomer, size, began_s)
+                return
+        del self._contests[size]
         live = [path for path in witnesses if path.heard_s >= began_s]
         election.heard((_sighting(path)[0] for path in live), now)
         election.forget_before(began_s)

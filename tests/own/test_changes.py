@@ -11,7 +11,7 @@ import pytest
 from discovery import StaticDiscovery
 from egtp import Environment, Introduction, NodeConfig
 from egtp.own.own_addresses import OwnState
-from simulations.virtual import NatKind
+from simulations.virtual import Fixed, Link, NatKind
 
 Play = Callable[[Callable[[Any], Awaitable[None]]], None]
 
@@ -192,6 +192,29 @@ def test_a_minority_of_liars_changes_nothing_and_has_nobody_hung_up_on(
             await asyncio.gather(pump(reader, back), pump(there, writer))
 
         await host.run(asyncio.start_server(accept, ip, 4000))
+
+    play(story)
+
+
+@pytest.mark.parametrize("slow_s", [0.02, 0.5, 0.7])
+def test_behind_a_nat_with_several_addresses_no_connection_ends_however_slow_the_line_is(
+    play: Play, slow_s: float
+) -> None:
+    """Observers contradict each other, and all of them are right."""
+
+    async def story(world: Any) -> None:
+        observers = await world.players(*THREE)
+        (newcomer,) = await world.players("5.4.0.1")
+        gateway, home = await world.at_home(NatKind.SYMMETRIC, forwarded=False)
+        world.network.degrade(home.host, Link(latency=Fixed(slow_s)))
+        await home.ask(*observers)
+        await asyncio.sleep(20)
+        gateway.net.take(MOVED, gateway)
+        gateway.nat.address = MOVED
+        await home.ask(newcomer)
+        await asyncio.sleep(5)
+        assert home.node.counters["path given up: this node's address has changed"] == 0
+        assert all(home.paths_to(one) for one in (*observers, newcomer))
 
     play(story)
 
