@@ -23,6 +23,9 @@ Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _IN_USE: Final = ipaddress.IPv6Network("2000::/3")
 _EVERYBODY: Final = ipaddress.IPv4Address("255.255.255.255")
+_TRANSLATED: Final = ipaddress.IPv4Network("192.0.0.0/29")
+"""The same few addresses on every machine whose network is IPv6 only and translates IPv4 (464XLAT,
+DS-Lite; RFC 7335): whoever dials the one of another machine dials itself."""
 
 
 def why_not_dial(
@@ -33,12 +36,13 @@ def why_not_dial(
     ``private_addresses`` lifts the ban on loopback and private ranges, for tests and labs. Even
     without it, a private address in the local network of one of ``interfaces`` may be dialled: two
     peers behind one NAT often have no other way to reach each other. Unspecified, multicast,
-    link-local and broadcast addresses are never dialled.
+    link-local and broadcast addresses are never dialled, nor those that each machine has behind a
+    translator.
     """
     ip = _innermost(ipaddress.ip_address(address.ip))
     if ip.is_unspecified or ip.is_multicast or ip.is_link_local:
         return AttemptReason.NEVER_DIALLED
-    if ip == _EVERYBODY:
+    if ip == _EVERYBODY or ip in _TRANSLATED:
         return AttemptReason.NEVER_DIALLED
     if not (private_addresses or _is_public(ip) or _is_near(address, interfaces)):
         return AttemptReason.PRIVATE_ADDRESS

@@ -53,6 +53,13 @@ def test_a_wildcard_stands_for_the_interfaces_of_its_family_public_ones_first() 
     assert states == [OwnState.INTERFACE, OwnState.INTERFACE, OwnState.LAN]
 
 
+def test_the_ipv4_address_of_a_phone_whose_network_has_only_ipv6_is_kept_back() -> None:
+    """Each phone there has the same one."""
+    own = fresh("0.0.0.0:4000", "[::]:4001")
+    own.has_interfaces(parse_interfaces(["192.0.0.4", "2a00::1"]))
+    assert announced(own) == ["[2a00::1]:4001"]
+
+
 def test_private_addresses_count_as_public_in_a_lab_and_are_kept_back_if_that_is_wanted() -> None:
     lab = fresh("0.0.0.0:4000", private_addresses=True)
     shy = fresh("0.0.0.0:4000", lan_addresses=False)
