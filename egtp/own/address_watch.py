@@ -173,6 +173,10 @@ class AddressWatch:
         if was_cut_off or interfaces != before:
             self._host.network_changed()
         if interfaces == before:
+            if was_cut_off:
+                # In another network, perhaps, that gave it the same address.
+                self._own.doubt(self._host.now())
+                self._wake.set()
             return False
         self._own.has_interfaces(interfaces)
         gone = {one.ip for one in before} - {one.ip for one in interfaces}

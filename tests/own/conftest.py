@@ -56,13 +56,12 @@ class Player:
     """One node, its machine, and the addresses that it dialled."""
 
     def __init__(self, world: World, host: Host, options: dict[str, Any]) -> None:
+        local_addresses = options.pop("local_addresses", lambda: host.addresses)
         settings: dict[str, Any] = {
             "listen": str(Address.of(host.addresses[0], PORT)),
             "config": NodeConfig(),
             "lookup": world.lookup,
-            "environment": Environment(
-                host.elapsed, host.unix_time, host.entropy, lambda: host.addresses
-            ),
+            "environment": Environment(host.elapsed, host.unix_time, host.entropy, local_addresses),
         }
         self.host: Final = host
         self.dialled: Final[list[Address]] = []

@@ -196,6 +196,29 @@ def test_a_minority_of_liars_changes_nothing_and_has_nobody_hung_up_on(
     play(story)
 
 
+def test_a_machine_that_has_its_address_again_has_others_look_whether_they_still_get_through(
+    play: Play,
+) -> None:
+    """It may be behind another router now, and in the local network there have the same address."""
+
+    async def story(world: Any) -> None:
+        observers = await world.players(*THREE)
+        sees = [world.INSIDE.removesuffix(":4000")]
+        gateway, home = await world.at_home(forwarded=True, local_addresses=lambda: sees)
+        await home.ask(*observers)
+        await asyncio.sleep(20)
+        assert world.PUBLIC in home.tcp
+        address = sees.pop()
+        await asyncio.sleep(2)
+        gateway.change_address(MOVED)
+        sees.append(address)
+        await asyncio.sleep(10)
+        assert f"{MOVED}:4000" in home.tcp
+        assert world.PUBLIC not in home.tcp
+
+    play(story)
+
+
 @pytest.mark.parametrize("slow_s", [0.02, 0.5, 0.7])
 def test_behind_a_nat_with_several_addresses_no_connection_ends_however_slow_the_line_is(
     play: Play, slow_s: float
