@@ -86,7 +86,7 @@ class IdentityFile:
                 _create(where, Identity.generate(entropy), passphrase)
             elif not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 raise InvalidConfig(f"{where} is not a file")
-            lock = where.open("rb")
+            lock = _opened(where)
         try:
             with _explained(where):
                 _lock(where, lock)
@@ -185,6 +185,14 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InvalidConfig(f"cannot use {path}: {in_words(error)}") from None
+
+
+def _opened(path: Path) -> IO[bytes]:
+    """For writing, though nothing is written: over NFS, nothing else can be locked (flock(2)). But
+    the keys may be read-only."""
+    with contextlib.suppress(OSError):
+        return path.open("r+b")
+    return path.open("rb")
 
 
 def _lock(path: Path, file: IO[bytes]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import stat
@@ -597,6 +599,28 @@ def test_one_identity_runs_in_one_process_at_a_time(existing: Path) -> None:
             refused(existing)
             assert mine.identity.node_id
         other.communicate("\n", timeout=LIMIT_S)
+
+
+def test_the_file_can_be_locked_over_nfs_where_only_what_is_open_for_writing_can(
+    existing: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+
+    def of_nfs(file: IO[bytes], operation: int) -> None:
+        mode = fcntl.fcntl(file, fcntl.F_GETFL) & os.O_ACCMODE
+        if operation & fcntl.LOCK_EX and mode == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", of_nfs)
+    with IdentityFile.open(existing):
+        assert "in use by another process" in refused(existing)
+
+
+def test_keys_that_nobody_may_write_are_read_and_locked(existing: Path) -> None:
+    existing.chmod(0o400)  # Which root may write all the same.
+    with IdentityFile.open(existing):
+        assert "in use by another process" in refused(existing)
 
 
 def test_a_process_that_is_killed_gives_the_identity_back(existing: Path) -> None:
