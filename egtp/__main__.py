@@ -53,7 +53,7 @@ from egtp.events import (
     RecordPublished,
 )
 from egtp.first_line import first_line
-from egtp.program import complain, getaddrinfo, on_question, on_stop, run_program
+from egtp.program import complain, getaddrinfo, on_question, on_stop, run_program, say
 from lookup_dht import DHTLookup, KeptState, NodeState, system_names
 
 __all__ = ["main"]
@@ -385,7 +385,7 @@ async def _serve(
 
     def tell(file: Any) -> None:
         of_dht = {DHT_NAMES[version]: one.statistics() for version, one in dht.items()}
-        print(json.dumps(node.statistics() | of_dht), file=file, flush=True)
+        say(json.dumps(node.statistics() | of_dht), file)
 
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))
@@ -396,7 +396,7 @@ async def _serve(
             f"connections_max is {most} instead of {wanted}, since at most "
             f"{open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
         )
-    print("\n".join(lines), flush=True)
+    say("\n".join(lines), sys.stdout)
     while not stopped.is_set():
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(options.stats_every):
@@ -429,7 +429,7 @@ class _PublishingInWords:
                 ways = ", ".join(map(str, record.strategies)) or "no way to reach it"
                 nodes = "1 node" if published.stored == 1 else f"{published.stored} nodes"
                 with contextlib.suppress(OSError):
-                    print(f"record stored by {nodes}: {ways}", flush=True)
+                    say(f"record stored by {nodes}: {ways}", sys.stdout)
             case RecordNotPublished(_, reason) if not self._failed:
                 self._failed = True
                 _complain(f"the record is not stored: {reason}; still trying")

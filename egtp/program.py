@@ -11,13 +11,14 @@ import errno
 import importlib
 import logging
 import os
+import select
 import signal
 import socket
 import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from egtp.errors import EgtpError, InvalidConfig, LocalProtocolError, in_words
 from egtp.option_types import USAGE
@@ -31,6 +32,7 @@ __all__ = [
     "on_stop",
     "program_loop",
     "run_program",
+    "say",
 ]
 
 FAILED: Final = 1
@@ -56,7 +58,10 @@ def run_program(name: str, work: Callable[[], Coroutine[Any, Any, object]], *, s
     mistake of the user's, 130 if it was interrupted. An error is one line on stderr. For a server,
     being stopped by a signal is success; see :func:`on_stop`."""
     _open_standard_streams()
-    logging.basicConfig(format=f"{name}: %(message)s")  # Like everything else that it prints.
+    printed = logging.StreamHandler()
+    printed.addFilter(lambda _: _has_room(sys.stderr))
+    # Like everything else that it prints.
+    logging.basicConfig(format=f"{name}: %(message)s", handlers=[printed])
     _raise_open_files_max()
     if not _may_open_files(FREE_FILES_MIN):
         complain(name, "too many open files; raise the limit (ulimit -n, LimitNOFILE)")
@@ -105,7 +110,25 @@ def _is_transient(error: BaseException) -> bool:
 def complain(name: str, error: object) -> None:
     """Print a line on stderr, if it can be written."""
     with contextlib.suppress(OSError):
-        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        say(f"{name}: {' '.join(str(error).split())}", sys.stderr)
+
+
+def say(text: str, file: IO[str]) -> None:
+    """Print ``text``, unless nobody reads what was printed before, so that a pipe or a terminal is
+    full: a server must neither stand still until somebody does, nor be deaf to signals. Raises
+    :class:`OSError` if it cannot be written."""
+    if _has_room(file):
+        print(text, file=file, flush=True)
+
+
+def _has_room(file: IO[str]) -> bool:
+    """Whether the next line (of up to 4 KiB, on Linux) can be written, or fails, without waiting.
+    So it does where there is no descriptor."""
+    with contextlib.suppress(OSError, ValueError):
+        asked = select.poll()
+        asked.register(file, select.POLLOUT)
+        return bool(asked.poll(0))
+    return True
 
 
 def on_stop(stop: Callable[[], object]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 
 from egtp.errors import InvalidConfig, NodeClosed, in_words
 from egtp.option_types import OptionParser, interval_s, path
-from egtp.program import complain, getaddrinfo, on_question, run_program
+from egtp.program import complain, getaddrinfo, on_question, run_program, say
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
 from lookup_dht.names import system_names
@@ -149,9 +149,7 @@ class _Node:
 
     def began(self) -> None:
         # In one write, so that a reader who waits for the first line also gets the second.
-        print(
-            f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", flush=True
-        )
+        say(f"listening on {self.lookup.address}\nnode id {self.lookup.node_id.hex()}", sys.stdout)
         if self._joins and not self.lookup.contacts:
             _complain("no DHT node has answered yet; still trying")
 
@@ -163,7 +161,7 @@ class _Node:
                 self.tell(sys.stdout)
 
     def tell(self, file: Any) -> None:
-        print(json.dumps(self.lookup.statistics()), file=file, flush=True)
+        say(json.dumps(self.lookup.statistics()), file)
 
 
 def _path_of(path: Path | None, listen: Address) -> Path | None:

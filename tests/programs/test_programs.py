@@ -20,6 +20,10 @@ import pytest
 from egtp import ContactLink, IdentityFile
 from tests.programs.at_hand import HANGS_S, ROOT, Start, line, run, stop
 
+ANY = "127.0.0.1:0"
+ENOUGH_TO_FILL_A_PIPE = 8 * 2**16
+"""Characters. Linux keeps 64 KiB for whoever reads a pipe."""
+
 
 def test_the_quickstart_works_as_printed(start: Start) -> None:
     greeter = start("examples/greeter.py")
@@ -483,6 +487,36 @@ def test_a_program_whose_output_cannot_be_written_says_so_in_a_line_at_most(
         os.close(writer)
         assert done.stderr == b""
     assert done.returncode == 1
+
+
+@pytest.mark.parametrize("program", [("lookup_dht",), ("egtp", "relay", "--dht-listen", ANY)])
+def test_a_server_whose_output_nobody_reads_any_more_serves_and_can_be_stopped(
+    start: Start, program: tuple[str, ...]
+) -> None:
+    server = start("-m", *program, "--listen", "127.0.0.1:0", "--stats-every", "0.0001")
+    line(server)
+    answered = 0
+    while answered < ENOUGH_TO_FILL_A_PIPE:
+        server.send_signal(signal.SIGUSR1)
+        assert server.stderr is not None
+        assert select.select([server.stderr], [], [], HANGS_S)[0], "it stands still"
+        answered += len(server.stderr.readline())
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(HANGS_S) == 0
+
+
+def test_a_server_whose_complaints_nobody_reads_any_more_can_be_stopped(start: Start) -> None:
+    server = start("-m", "lookup_dht", "--listen", "127.0.0.1:0", "--stats-every", "0.0001")
+    said = len(line(server))
+    while said < ENOUGH_TO_FILL_A_PIPE:
+        server.send_signal(signal.SIGUSR1)  # Answered on stderr, with as much as it says here.
+        assert server.stdout is not None
+        assert select.select([server.stdout], [], [], HANGS_S)[0], "it stands still"
+        told = line(server)
+        assert told, "it is gone"
+        said += len(told)
+    server.send_signal(signal.SIGTERM)
+    assert server.wait(HANGS_S) == 0
 
 
 def test_servers_tell_how_they_are_and_end_when_their_terminal_is_closed(start: Start) -> None:
