@@ -118,3 +118,10 @@ class KeptState:
             await asyncio.to_thread(write_state, self._path, state)
         except InvalidConfig as error:
             self._complain(f"{error}; trying again in {STATE_INTERVAL_S:.0f} s")
+        except (
+            RuntimeError
+        ) as error:  # "can't start new thread": the limit of a container, perhaps.
+            self._complain(
+                f"cannot write the state file {self._path}: {error}; trying again in "
+                f"{STATE_INTERVAL_S:.0f} s"
+            )

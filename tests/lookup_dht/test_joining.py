@@ -185,6 +185,26 @@ async def test_the_first_contacts_are_kept_soon_though_the_node_met_them_long_af
         assert [contact.address for contact in state.contacts] == [seed._node.bound]
 
 
+async def test_a_state_that_no_thread_could_be_started_for_is_written_a_minute_later(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def no_thread(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    said: list[str] = []
+    path = tmp_path / "dht"
+    node, kept = await start(), KeptState(path, said.append)
+    async with kept.of(node):
+        path.unlink()
+        with monkeypatch.context() as scarce:
+            scarce.setattr(asyncio, "to_thread", no_thread)
+            await asyncio.sleep(61)
+        (told,) = said
+        assert told.startswith(f"cannot write the state file {path}: can't start new thread; ")
+        await asyncio.sleep(60)
+        assert kept.read() is not None
+
+
 async def test_the_state_of_a_run_is_where_the_next_one_begins(
     start: Start, identity: Identity, sign: Sign
 ) -> None:
