@@ -116,12 +116,8 @@ class KeptState:
         """Write in another thread, which sees only the immutable ``state``: fsync may be slow."""
         try:
             await asyncio.to_thread(write_state, self._path, state)
-        except InvalidConfig as error:
-            self._complain(f"{error}; trying again in {STATE_INTERVAL_S:.0f} s")
-        except (
-            RuntimeError
-        ) as error:  # "can't start new thread": the limit of a container, perhaps.
-            self._complain(
-                f"cannot write the state file {self._path}: {error}; trying again in "
-                f"{STATE_INTERVAL_S:.0f} s"
-            )
+        except (InvalidConfig, RuntimeError) as error:
+            # The latter if no thread can be started, as at the limit of a container.
+            why = f"cannot write the state file {self._path}: {error}"
+            why = str(error) if isinstance(error, InvalidConfig) else why
+            self._complain(f"{why}; trying again in {STATE_INTERVAL_S:.0f} s")
