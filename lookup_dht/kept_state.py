@@ -116,8 +116,10 @@ class KeptState:
         """Write in another thread, which sees only the immutable ``state``: fsync may be slow."""
         try:
             await asyncio.to_thread(write_state, self._path, state)
-        except (InvalidConfig, RuntimeError) as error:
-            # The latter if no thread can be started, as at the limit of a container.
-            why = f"cannot write the state file {self._path}: {error}"
-            why = str(error) if isinstance(error, InvalidConfig) else why
-            self._complain(f"{why}; trying again in {STATE_INTERVAL_S:.0f} s")
+        except InvalidConfig as error:
+            self._try_again(error)
+        except RuntimeError as error:  # No thread can be started, as at the limit of a container.
+            self._try_again(f"cannot write the state file {self._path}: {error}")
+
+    def _try_again(self, why: object) -> None:
+        self._complain(f"{why}; trying again in {STATE_INTERVAL_S:.0f} s")
