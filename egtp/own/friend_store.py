@@ -23,9 +23,8 @@ class FriendStore:
     """Invariants: at most one record per peer, of at most ``strangers_max`` peers besides those
     listed; a record that is still good is never replaced by an older one."""
 
-    def __init__(self, listed: Iterable[NodeId], strangers_max: int) -> None:
-        """``listed`` peers always have a place; all others share ``strangers_max``."""
-        self._listed = frozenset(listed)
+    def __init__(self, strangers_max: int) -> None:
+        self._listed: frozenset[NodeId] = frozenset()
         self._strangers_max = strangers_max
         self._records: dict[NodeId, SignedCommRecord] = {}
 
@@ -33,8 +32,8 @@ class FriendStore:
         return len(self._records)
 
     def keep_for(self, listed: Iterable[NodeId]) -> None:
-        """These peers are listed from now on. What is kept for others that were stays if there is
-        room; the oldest goes first."""
+        """From now on these peers always have a place, and all others share ``strangers_max``. What
+        is kept for others that were listed stays if there is room; the oldest goes first."""
         before, self._listed = self._listed, frozenset(listed)
         strangers_now = before - self._listed
         # In an order that depends on no hash.

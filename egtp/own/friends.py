@@ -99,7 +99,7 @@ class Friends:
         self._told: tuple[NodeId, ...] = ()
         self._kept_for: frozenset[NodeId] = frozenset()
         self._friends_of: dict[NodeId, tuple[NodeId, ...]] = {}
-        self._store = FriendStore((), strangers_max)
+        self._store = FriendStore(strangers_max)
         self.change(tell, keep_for, {} if friends_of is None else friends_of)
         self._rates = ArrivalRates(per_s=inf, per_origin_per_s=RECORDS_PER_S, now_s=0.0)
         self._asking: Counter[NodeId] = Counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from functools import cache
 
 from hypothesis import given
@@ -33,8 +34,14 @@ def peer(number: int) -> NodeId:
     return somebody(number).node_id
 
 
+def store_for(listed: Iterable[NodeId], strangers_max: int) -> FriendStore:
+    store = FriendStore(strangers_max)
+    store.keep_for(listed)
+    return store
+
+
 def test_a_record_is_kept_until_it_expires() -> None:
-    store = FriendStore([], 1)
+    store = store_for([], 1)
     assert store.put(record(1), NOW_S) is None
     assert store.get(peer(1), NOW_S + LIFE_S - 1) == record(1)
     assert store.get(peer(1), NOW_S + LIFE_S) is None
@@ -43,7 +50,7 @@ def test_a_record_is_kept_until_it_expires() -> None:
 
 
 def test_a_newer_record_replaces_an_older_one_and_never_the_other_way_round() -> None:
-    store = FriendStore([], 1)
+    store = store_for([], 1)
     assert store.put(record(1, 2), NOW_S) is None
     assert store.put(record(1, 1), NOW_S) == "a newer one is kept"
     assert store.put(record(1, 2), NOW_S) is None, "the same again"
@@ -52,13 +59,13 @@ def test_a_newer_record_replaces_an_older_one_and_never_the_other_way_round() ->
 
 
 def test_a_record_numbered_a_day_ahead_is_kept_and_one_beyond_that_is_not() -> None:
-    store, most = FriendStore([], 1), NOW_S + SEQUENCE_AHEAD_MAX
+    store, most = store_for([], 1), NOW_S + SEQUENCE_AHEAD_MAX
     assert store.put(record(1, most + 1), NOW_S) == "numbered too far ahead"
     assert store.put(record(1, most), NOW_S) is None
 
 
 def test_those_who_are_listed_have_a_place_however_many_strangers_there_are() -> None:
-    store = FriendStore([peer(1)], 2)
+    store = store_for([peer(1)], 2)
     assert store.put(record(2), NOW_S) is None
     assert store.put(record(3), NOW_S) is None
     assert store.put(record(4), NOW_S) == "no room for one more stranger"
@@ -68,14 +75,14 @@ def test_those_who_are_listed_have_a_place_however_many_strangers_there_are() ->
 
 
 def test_what_has_expired_makes_room() -> None:
-    store = FriendStore([], 1)
+    store = store_for([], 1)
     store.put(record(1), NOW_S)
     later = record(2, expiry_s=NOW_S + 2 * LIFE_S)
     assert store.put(later, NOW_S + LIFE_S) is None
 
 
 def test_what_would_stay_too_long_or_lock_its_owner_out_is_not_kept() -> None:
-    store = FriendStore([peer(1)], 1)
+    store = store_for([peer(1)], 1)
     assert store.put(record(1, expiry_s=NOW_S), NOW_S) == "expired"
     late = record(1, expiry_s=NOW_S + int(EXPIRY_S_MAX) + 1)
     assert store.put(late, NOW_S) == "expires too late"
@@ -85,7 +92,7 @@ def test_what_would_stay_too_long_or_lock_its_owner_out_is_not_kept() -> None:
 
 
 def test_who_is_listed_no_more_keeps_a_place_only_as_a_stranger() -> None:
-    store = FriendStore(map(peer, range(9)), 3)
+    store = store_for(map(peer, range(9)), 3)
     for number in range(9):
         assert store.put(record(number), NOW_S) is None
     store.keep_for([peer(0)])
@@ -112,7 +119,7 @@ def test_it_never_holds_more_than_it_may_and_never_goes_back(
     given_to_it: list[tuple[int, int, int, set[int] | None]], strangers_max: int
 ) -> None:
     listed = {peer(0), peer(1)}
-    store, now_s, best = FriendStore(listed, strangers_max), NOW_S, dict[NodeId, int]()
+    store, now_s, best = store_for(listed, strangers_max), NOW_S, dict[NodeId, int]()
     for number, sequence, pause_s, others in given_to_it:
         if others is not None:
             held, listed = set(store._records), {peer(other) for other in others}
