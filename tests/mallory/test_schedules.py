@@ -1,4 +1,4 @@
-"""Drawn schedules: thousands of short ones, each in a world of its own, always the same ones.
+"""Drawn schedules: a thousand short ones, each in a world of its own, always the same ones.
 
 ``python -m simulations.mallory`` plays as many others as there is time for.
 """
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:coroutine 'Party._handle:Runtime
 
 STEPS = 14
 PER_TEST = 100
-TESTS = 20
+TESTS = 10
 
 numbers = st.integers(0, NUMBER_MAX)
 steps = st.builds(Step, st.sampled_from(sorted(VERBS)), numbers, numbers, numbers)

@@ -311,7 +311,7 @@ async def _if_it_can(act: Coroutine[Any, Any, object]) -> None:
 def test_whatever_happens_to_a_network_it_keeps_its_promises_and_comes_back() -> None:
     # An example takes a second, so a short look has fewer of them than elsewhere.
     thorough = settings.get_current_profile_name() == "thorough"
-    short = settings(max_examples=20, stateful_step_count=25)
+    short = settings(max_examples=12, stateful_step_count=25)
     stateful.run_state_machine_as_test(NetworkMachine, settings=settings() if thorough else short)
 
 
