@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TypeAlias
 
-from egtp.limits.repetitions import Repetitions, how_often, what_and_where
+from egtp.bug_reports import BugReports
 from egtp.values.identity import NodeId
 
 __all__ = ["Admit", "gate"]
@@ -20,7 +20,7 @@ def gate(admit: Admit | None, loop: asyncio.AbstractEventLoop) -> Admit:
     exception handler of ``loop`` is told: the same error once a minute at most."""
     if admit is None:
         return lambda _: True
-    raised = Repetitions()
+    bugs = BugReports()
 
     def admits(peer_id: NodeId) -> bool:
         try:
@@ -30,10 +30,7 @@ def gate(admit: Admit | None, loop: asyncio.AbstractEventLoop) -> Admit:
                 raise TypeError(f"admit must return True or False, not {answer!r}")
             return answer
         except Exception as error:
-            times = raised.times(what_and_where(error), loop.time())
-            if times:
-                message = f"admit raised an exception, so the peer is refused{how_often(times)}"
-                loop.call_exception_handler({"message": message, "exception": error})
+            bugs.report("admit raised an exception, so the peer is refused", error, loop)
             return False
 
     return admits

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from egtp.limits.repetitions import Repetitions, how_often, what_and_where
+from egtp.bug_reports import BugReports
 from egtp.lookup import Published
 from egtp.values.attempts import Attempt
 from egtp.values.comm_record import SignedCommRecord
@@ -144,15 +144,12 @@ Observer: TypeAlias = Callable[[Event], None]
 
 def guarded(observer: Observer, loop: asyncio.AbstractEventLoop) -> Observer:
     """The same observer, but what it raises goes to the exception handler of ``loop``."""
-    raised = Repetitions()
+    bugs = BugReports()
 
     def tell(event: Event) -> None:
         try:
             observer(event)
         except Exception as error:
-            times = raised.times(what_and_where(error), loop.time())
-            if times:
-                message = f"an observer raised an exception{how_often(times)}"
-                loop.call_exception_handler({"message": message, "exception": error})
+            bugs.report("an observer raised an exception", error, loop)
 
     return tell

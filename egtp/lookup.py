@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
+from egtp.bug_reports import BugReports
 from egtp.errors import EgtpError, InvalidConfig, LookupFailed, LookupFailure, PublishFailed
-from egtp.limits.repetitions import Repetitions, how_often, what_and_where
 from egtp.values.comm_record import SignedCommRecord, supersedes
 from egtp.values.identity import NodeId
 from egtp.values.settings import check_seconds
@@ -197,12 +197,12 @@ class MemoryLookup:
         return Published(stored=1, asked=1)
 
 
-def _failure(error: Exception, raised: Repetitions) -> LookupFailed:
+def _failure(error: Exception, bugs: BugReports) -> LookupFailed:
     """A service of several that raises something else, as one that is closed or has a bug, has
     failed like any other; nobody is kept from what the others know."""
     if isinstance(error, LookupFailed):
         return error
-    tell_of_bug(error, raised)
+    tell_of_bug(error, bugs)
     return LookupFailed(LookupFailure.NO_RESPONSES, _named(error))
 
 
@@ -212,16 +212,10 @@ def _says_more(one: LookupFailed, other: LookupFailed) -> LookupFailed:
     return one if _SAYS[one.reason] > _SAYS[other.reason] else other
 
 
-def tell_of_bug(error: Exception, raised: Repetitions) -> None:
-    """Report what no lookup service should raise to the exception handler of the loop, but not with
-    every lookup; ``raised`` counts."""
-    if isinstance(error, EgtpError | TimeoutError):
-        return
-    loop = asyncio.get_running_loop()
-    times = raised.times(what_and_where(error), loop.time())
-    if times:
-        message = f"a lookup service raised{how_often(times)}"
-        loop.call_exception_handler({"message": message, "exception": error})
+def tell_of_bug(error: Exception, bugs: BugReports) -> None:
+    """Report what no lookup service should raise."""
+    if not isinstance(error, EgtpError | TimeoutError):
+        bugs.report("a lookup service raised", error, asyncio.get_running_loop())
 
 
 def _named(error: Exception) -> str:
@@ -247,7 +241,7 @@ class LookupChain:
             check_service("each service", service)
         check_seconds(publish_timeout_s=publish_timeout_s)
         self._services: Final = services
-        self._raised: Final = Repetitions()
+        self._bugs: Final = BugReports()
         self.publish_timeout_s: Final = publish_timeout_s
         """Seconds that each service may take to store a record."""
 
@@ -257,7 +251,7 @@ class LookupChain:
         """See :class:`LookupService`. With ``fresh``, all services are asked, and the newest record
         wins."""
         answers = (resolve_from(one, peer_id, newer_than, fresh=fresh) for one in self._services)
-        return await _best(answers, self._raised, fresh=fresh)
+        return await _best(answers, self._bugs, fresh=fresh)
 
     async def resolve_stream(
         self, peer_id: NodeId, *, newer_than: int = 0
@@ -273,7 +267,7 @@ class LookupChain:
                         told = record.sequence
                         yield record
             except Exception as error:
-                failure = _says_more(failure, _failure(error, self._raised))
+                failure = _says_more(failure, _failure(error, self._bugs))
         if told == newer_than:
             raise failure
 
@@ -302,7 +296,7 @@ class LookupChain:
         except TimeoutError:
             return f"{type(service).__name__} did not answer in time"
         except Exception as error:
-            tell_of_bug(error, self._raised)
+            tell_of_bug(error, self._bugs)
             return _named(error)
 
 
@@ -321,7 +315,7 @@ class LookupRace(LookupChain):
             for one in self._services
         ]
         try:
-            return await _best(asyncio.as_completed(searches), self._raised, fresh=fresh)
+            return await _best(asyncio.as_completed(searches), self._bugs, fresh=fresh)
         finally:
             await _end(searches)
 
@@ -344,7 +338,7 @@ class LookupRace(LookupChain):
                             newest = record
                             changed.set()
             except Exception as error:
-                failure = _says_more(failure, _failure(error, self._raised))
+                failure = _says_more(failure, _failure(error, self._bugs))
 
         searches = [asyncio.ensure_future(search(service)) for service in self._services]
         for one in searches:
@@ -374,7 +368,7 @@ class LookupRace(LookupChain):
 
 
 async def _best(
-    answers: Iterable[Awaitable[SignedCommRecord]], raised: Repetitions, *, fresh: bool
+    answers: Iterable[Awaitable[SignedCommRecord]], bugs: BugReports, *, fresh: bool
 ) -> SignedCommRecord:
     """The first record to come; with ``fresh``, the newest of all."""
     failure = LookupFailed(LookupFailure.NO_NODES)
@@ -383,7 +377,7 @@ async def _best(
         try:
             record = await answer
         except Exception as error:
-            failure = _says_more(failure, _failure(error, raised))
+            failure = _says_more(failure, _failure(error, bugs))
             continue
         if not fresh:
             return record

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypeAlias
 
+from egtp.bug_reports import BugReports
 from egtp.errors import HandlerFailed, LocalProtocolError, Refusal
 from egtp.handling.workers import Worker, Workers
-from egtp.limits.repetitions import Repetitions, how_often, what_and_where
 from egtp.limits.shares import Shares
 from egtp.paths.path import Path
 from egtp.queries.asker import Answer, Asker
@@ -153,7 +153,7 @@ class Handlers:
         self._queries: dict[tuple[NodeId, bytes], Incoming] = {}
         """The queries among these; of two with the same key, which only a cheat sends, the later.
         """
-        self._raised = Repetitions()
+        self._bugs = BugReports()
         self._closed = False
 
     def add(
@@ -250,15 +250,9 @@ class Handlers:
         self._counters["handler raised"] += 1
         if error is None:
             error = TypeError(f"a handler must return bytes or None, not {type(body).__name__}")
-        self._tell(incoming.kind, error)
+        message = f"the handler of kind {incoming.kind!r} raised an exception"
+        self._bugs.report(message, error, asyncio.get_running_loop())
         return ReplyCode.HANDLER_ERROR, b""
-
-    def _tell(self, kind: str, error: BaseException) -> None:
-        loop = asyncio.get_running_loop()
-        times = self._raised.times((kind, *what_and_where(error)), loop.time())
-        if times:
-            message = f"the handler of kind {kind!r} raised an exception{how_often(times)}"
-            loop.call_exception_handler({"message": message, "exception": error})
 
     def asked_again(self, path: Path, reference: bytes) -> None:
         """Another copy of a running query has come, by this path."""

@@ -1,15 +1,11 @@
-"""Limits how often the same failure is reported (pure).
-
-What goes wrong once may go wrong with every query: reporting it in full each time would cause a
-flood that anybody could set off.
-"""
+"""Limits how often the same failure is reported (pure)."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable
 from typing import Final
 
-__all__ = ["AGAIN_S", "Repetitions", "how_often", "what_and_where"]
+__all__ = ["AGAIN_S", "Repetitions"]
 
 AGAIN_S: Final = 60.0
 """How long the same failure is not reported again."""
@@ -36,18 +32,3 @@ class Repetitions:
         if len(self._told) > REMEMBERED_MAX:
             del self._told[next(iter(self._told))]
         return untold + 1
-
-
-def what_and_where(error: BaseException) -> tuple[str, str, int]:
-    """What identifies an error: two with equal results count as the same."""
-    name, file, line = type(error).__qualname__, "", 0
-    place = error.__traceback__
-    while place is not None:
-        file, line = place.tb_frame.f_code.co_filename, place.tb_lineno
-        place = place.tb_next
-    return name, file, line
-
-
-def how_often(times: int) -> str:
-    """The end of a message, from what :meth:`Repetitions.times` returned."""
-    return "" if times == 1 else f", {times} times since this was last reported"

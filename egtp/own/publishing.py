@@ -11,12 +11,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
+from egtp.bug_reports import BugReports
 from egtp.config import NodeConfig
 from egtp.environment import Environment
 from egtp.errors import EgtpError, PublishFailed
 from egtp.events import IdentityRunsElsewhere, Observer, RecordNotPublished, RecordPublished
 from egtp.later import tell_of_mistake
-from egtp.limits.repetitions import Repetitions
 from egtp.limits.throttle import TokenBucket
 from egtp.lookup import LookupService, Published, publish_to, resolve_from, tell_of_bug
 from egtp.own.own_record import OwnRecord
@@ -102,7 +102,7 @@ class Publisher:
         """What the record should say, once it may change."""
         self._changing: asyncio.TimerHandle | None = None
         self._copy_told_s = float("-inf")
-        self._raised = Repetitions()
+        self._bugs = BugReports()
         self._is_closed = False
 
     def start(self) -> None:
@@ -310,7 +310,7 @@ class Publisher:
 
     def _tell_failed(self, record: SignedCommRecord, error: Exception, again_s: float) -> None:
         self._counters["publish failed"] += 1
-        tell_of_bug(error, self._raised)
+        tell_of_bug(error, self._bugs)
         self._tell_why_not(record, _reason(error), again_s)
 
     def _tell_why_not(self, record: SignedCommRecord, reason: str, again_s: float) -> None:

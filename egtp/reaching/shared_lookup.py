@@ -12,8 +12,8 @@ from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from typing import Self
 
+from egtp.bug_reports import BugReports
 from egtp.errors import LookupFailed
-from egtp.limits.repetitions import Repetitions
 from egtp.lookup import LookupService, ending, resolve_stream, tell_of_bug
 from egtp.values.attempts import AttemptReason, Cause
 from egtp.values.comm_record import SignedCommRecord
@@ -32,7 +32,7 @@ class SharedLookup:
         peer_id: NodeId,
         take: Callable[[SignedCommRecord], object],
         timeout_s: float,
-        raised: Repetitions,
+        bugs: BugReports,
         ended: Callable[[], object],
     ) -> None:
         """:param ended: called when nobody wants it any more."""
@@ -45,7 +45,7 @@ class SharedLookup:
         self._peer_id = peer_id
         self._take = take
         self._timeout_s = timeout_s
-        self._raised = raised
+        self._bugs = bugs
         self._is_wanted = asyncio.Event()
         self._changed = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._read(records))
@@ -93,7 +93,7 @@ class SharedLookup:
         except Exception as error:
             # Whatever a service raises, the search goes on: this is one more failed attempt.
             self.cause = Cause(AttemptReason.LOOKUP_RAISED, str(error) or type(error).__name__)
-            tell_of_bug(error, self._raised)
+            tell_of_bug(error, self._bugs)
 
 
 class SharedLookups:
@@ -111,7 +111,7 @@ class SharedLookups:
         self._service = service
         self._take = take
         self._timeout_s = timeout_s
-        self._raised = Repetitions()
+        self._bugs = BugReports()
         self._under_way: dict[NodeId, SharedLookup] = {}
 
     def __len__(self) -> int:
@@ -123,8 +123,6 @@ class SharedLookups:
         if lookup is None:
             records = resolve_stream(self._service, peer_id, newer_than=newer_than)
             forget = partial(self._under_way.pop, peer_id)
-            lookup = SharedLookup(
-                records, peer_id, self._take, self._timeout_s, self._raised, forget
-            )
+            lookup = SharedLookup(records, peer_id, self._take, self._timeout_s, self._bugs, forget)
             self._under_way[peer_id] = lookup
         return lookup

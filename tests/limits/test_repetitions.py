@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from egtp.limits.repetitions import AGAIN_S, REMEMBERED_MAX, Repetitions, what_and_where
+from egtp.limits.repetitions import AGAIN_S, REMEMBERED_MAX, Repetitions
 
 
 def test_the_same_is_told_once_and_then_with_how_often_it_happened() -> None:
@@ -32,19 +32,6 @@ def test_of_too_many_those_are_forgotten_that_were_told_longest_ago() -> None:
     assert repetitions.times(0, 1.0 + AGAIN_S) == 0
     assert repetitions.times(2, 1.0) == 0
     assert repetitions.times(1, 1.0) == 1
-
-
-def test_the_same_error_at_another_place_is_another_one() -> None:
-    def error(number: int) -> ZeroDivisionError:
-        try:
-            if number:
-                raise ZeroDivisionError
-            raise ZeroDivisionError
-        except ZeroDivisionError as failed:
-            return failed
-
-    assert what_and_where(error(0)) != what_and_where(error(1)) == what_and_where(error(2))
-    assert what_and_where(error(0))[:2] == ("ZeroDivisionError", __file__)
 
 
 def test_a_few_are_remembered() -> None:
