@@ -59,15 +59,21 @@ class Contact:
         be a node."""
         if len(node_id) != NODE_ID_BYTES or type(port) is not int or not 1 <= port <= 65535:
             raise ValueError("a contact is 20 bytes of id, an IP address and a port")
-        self.address: Final[SocketAddress] = _socket_address(packed, port)
+        family = socket.AF_INET if len(packed) == 4 else socket.AF_INET6
+        self.address: Final[SocketAddress] = socket.inet_ntop(family, packed), port
         self.compact: Final = node_id + packed + port.to_bytes(2, "big")
         """Its 26 or 38 bytes in a datagram."""
         self.long_id: Final = int.from_bytes(node_id, "big")
 
-    @classmethod
-    def unpack(cls, compact: bytes) -> Contact:
-        """Decode 26 or 38 bytes from a datagram. Raises ValueError."""
-        return cls(
+    @staticmethod
+    @lru_cache(16_384)
+    def unpack(compact: bytes) -> Contact:
+        """Decode 26 or 38 bytes from a datagram. Raises ValueError.
+
+        Nodes hear of the same ones again and again; and where there are many nodes in one process,
+        contacts would be most of what they keep of each other.
+        """
+        return Contact(
             compact[:NODE_ID_BYTES],
             compact[NODE_ID_BYTES:-2],
             int.from_bytes(compact[-2:], "big"),
@@ -117,13 +123,6 @@ class Contact:
 
     def __repr__(self) -> str:
         return f"Contact({self.id.hex()}, {self.ip}, {self.port})"
-
-
-@lru_cache(16_384)
-def _socket_address(packed: bytes, port: int) -> SocketAddress:
-    """As a socket takes it. Nodes hear of the same ones again and again; and where there are many
-    nodes in one process, these would be most of what they remember of each other."""
-    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed), port
 
 
 def group_of(packed: bytes) -> bytes:
