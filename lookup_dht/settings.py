@@ -92,7 +92,9 @@ class DHTLimits:
     come at once."""
     queries_per_s: float = 2000.0
     """Queries answered in all, sustained: about a tenth of a core; many times as much if all are
-    stores of new records, each of which costs a signature check and a write."""
+    stores of new records, each of which costs a signature check and a write. Half of the burst is
+    for those who show that their addresses are not forged; four times as many of the others get
+    no more than a way to show it."""
     probes_per_s: float = 20.0
     """Strangers pinged to learn whether they can be reached, sustained. This bounds what a forger
     of source addresses can make this node send."""

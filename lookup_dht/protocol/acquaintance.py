@@ -16,7 +16,7 @@ from typing import Final
 
 from egtp.values.identity import NODE_ID_BYTES
 from lookup_dht.protocol.asking import Asker
-from lookup_dht.protocol.rate_limit import RateLimit
+from lookup_dht.protocol.rate_limit import Bucket, SourceLimit
 from lookup_dht.settings import NodeSettings
 from lookup_dht.table.kademlia_table import LookupTable
 from lookup_dht.wire.contact import AddressPolicy, Contact, SocketAddress
@@ -49,7 +49,8 @@ class Acquaintances:
         self._counters = counters
         self._fits = fits if settings.private_addresses else fits_public
         self._policy = AddressPolicy(private_addresses=settings.private_addresses)
-        self._probe_rate = RateLimit(1.0, settings.limits.probes_per_s)
+        self._probes_for = SourceLimit(1.0)
+        self._probes_in_all = Bucket(settings.limits.probes_per_s)
         self._seekers: dict[Hashable, tuple[float, Contact]] = {}
         """Who asked for proof lately, and when, by host; the latest last."""
 
@@ -153,8 +154,8 @@ class Acquaintances:
 
     def _may_ping_for(self, asker: Contact) -> bool:
         """Limits what an asker can make this node send to others."""
-        host = self._settings.host_of(asker.address)
-        if self._probe_rate.allow(host, self._settings.elapsed()):
+        host, now = self._settings.host_of(asker.address), self._settings.elapsed()
+        if self._probes_for.allow(host, now) and self._probes_in_all.take(now):
             return True
         self._counters["probe_over_rate"] += 1
         return False

@@ -2,6 +2,9 @@
 
 Everything is checked before anything is done, cheapest first: address, rate, form, network.
 Nothing that a stranger sends raises an exception; dropped datagrams are counted by reason.
+
+Under strain, who shows a token, and so cannot have forged its address, is answered as always; all
+others get a token to ask again with, which costs little, or a pong.
 """
 
 from __future__ import annotations
@@ -12,7 +15,7 @@ from typing import Any, Final
 
 from lookup_dht.protocol.acquaintance import Acquaintances
 from lookup_dht.protocol.checked_transport import CheckedTransport
-from lookup_dht.protocol.rate_limit import RateLimit
+from lookup_dht.protocol.rate_limit import Bucket, SourceLimit
 from lookup_dht.protocol.reachability import Reachability
 from lookup_dht.protocol.write_token import TokenMint
 from lookup_dht.settings import NodeSettings
@@ -29,9 +32,13 @@ from lookup_dht.wire.datagram import (
     encode_reply,
     reply_bytes_max,
 )
+from lookup_dht.wire.query_head import QueryHead, network_field, read_head
 
 __all__ = ["Answerer"]
 
+BRIEF_ANSWERS: Final = 4
+"""How many of them are given per second, for each that is no brief one. They take less than half of
+the time, and have no effect."""
 _RECEIVED: Final = {method: f"query_{method.name.lower()}" for method in Method}
 
 
@@ -50,7 +57,12 @@ class Answerer:
         """``handlers`` has the ``rpc_*`` methods that others may call, by upstream's names."""
         limits = settings.limits
         self.transport: CheckedTransport
-        self.query_rate: Final = RateLimit(limits.source_queries_per_s, limits.queries_per_s)
+        self._network: Final = network_field(settings.network)
+        self.answers: Final = Bucket(limits.queries_per_s)
+        self._brief_answers: Final = Bucket(BRIEF_ANSWERS * limits.queries_per_s)
+        self._proven: Final = SourceLimit(limits.source_queries_per_s)
+        self._unproven: Final = SourceLimit(limits.source_queries_per_s)
+        """Apart, so that who forges the address of another keeps nothing from it but new tokens."""
         self._handlers = handlers
         self._router = router
         self._acquaintances = acquaintances
@@ -71,34 +83,22 @@ class Answerer:
             self._counters["query_from_refused_address"] += 1
             return
         now, host = self._settings.elapsed(), self._settings.host_of(source)
-        if not self._may_ask(host, now, is_contact=known is not None):
+        if not self._hears(host, now, is_contact=known is not None):
             return
-        query = self._read(data)
-        if query is None:
-            return
-        if known is not None and known.id == query.sender:
-            sender = known
+        home = packed + source[1].to_bytes(2, "big")
+        head = read_head(data, self._network)
+        proven = head is not None and self._tokens.knows(head.token, home, head.key, now)
+        sources = self._proven if proven else self._unproven
+        if not sources.allow(host, now):
+            self._counters["query_over_rate"] += 1
+        elif self.answers.take(now, leave=0.0 if proven else self.answers.half):
+            self._answer(data, source, known, home, now, proven=proven)
+        elif not proven and head is not None and self._brief_answers.take(now):
+            self._answer_briefly(head, data, source, home, now)
         else:
-            sender = Contact(query.sender, packed, source[1])
-        if query.method is Method.REACH:
-            if self._may_help(now):
-                self._acquaintances.reach(sender, query.address)
-            return
-        if not self._reachability.proven:
-            self._counters["query_to_a_client"] += 1
-            return
-        reply = self._reply_to(query, sender, now)
-        encoded = encode_reply(data[1:HEADER_BYTES], reply, reply_bytes_max(len(data)))
-        if encoded is None:
-            self._counters["query_too_short_for_a_reply"] += 1
-            return
-        self.transport.sendto(encoded, source)
-        if not self.query_rate.strained:
-            self._acquaintances.asked(
-                sender, known=sender is known, server=query.server, prove=query.prove
-            )
+            self._counters["query_over_rate"] += 1
 
-    def _may_ask(self, host: Hashable, now: float, *, is_contact: bool) -> bool:
+    def _hears(self, host: Hashable, now: float, *, is_contact: bool) -> bool:
         """Whether a query from ``host`` is read at all. A client reads those of its contacts, which
         may ask it to ping another node."""
         if self._reachability.heard_from(host, now):
@@ -106,9 +106,65 @@ class Answerer:
         if not (self._reachability.proven or is_contact):
             self._counters["query_to_a_client"] += 1
             return False
-        if not self.query_rate.allow(host, now):
+        return True
+
+    def _answer(
+        self,
+        data: bytes,
+        source: SocketAddress,
+        known: Contact | None,
+        home: bytes,
+        now: float,
+        *,
+        proven: bool,
+    ) -> None:
+        query = self._read(data)
+        if query is None:
+            return
+        if known is not None and known.id == query.sender:
+            sender = known
+        else:
+            sender = Contact(query.sender, home[:-2], source[1])
+        if query.method is Method.REACH:
+            if self._may_help(now):
+                self._acquaintances.reach(sender, query.address)
+            return
+        if not self._reachability.proven:
+            self._counters["query_to_a_client"] += 1
+            return
+        reply = self._reply_to(query, sender, now, proven=proven)
+        if self._send(reply, data, source) and not self.answers.strained:
+            self._acquaintances.asked(
+                sender, known=sender is known, server=query.server, prove=query.prove
+            )
+
+    def _answer_briefly(
+        self, head: QueryHead, data: bytes, source: SocketAddress, home: bytes, now: float
+    ) -> None:
+        """Under strain, to who shows no token: a pong, or a token to ask again with."""
+        method = head.method
+        if method is Method.REACH or not self._reachability.proven:
             self._counters["query_over_rate"] += 1
+            return
+        self._counters[_RECEIVED[method]] += 1
+        reply = Reply(method, self._settings.network, self._router.node.id, True, home)
+        if method is Method.STORE:
+            self._counters["store_without_token"] += 1
+            token = self._tokens.token(home, head.key, now)
+            reply = reply._replace(status=StoreStatus.TOKEN, token=token)
+        elif method is not Method.PING:
+            self._counters["query_unproven_under_strain"] += 1
+            token = self._tokens.token(home, head.key, now)
+            reply = reply._replace(again=True, token=token)
+        self._send(reply, data, source)
+
+    def _send(self, reply: Reply, query: bytes, source: SocketAddress) -> bool:
+        """Whether there is room for it in what may be sent for such a query."""
+        encoded = encode_reply(query[1:HEADER_BYTES], reply, reply_bytes_max(len(query)))
+        if encoded is None:
+            self._counters["query_too_short_for_a_reply"] += 1
             return False
+        self.transport.sendto(encoded, source)
         return True
 
     def _may_help(self, now: float) -> bool:
@@ -134,15 +190,13 @@ class Answerer:
             return None
         return query
 
-    def _reply_to(self, query: Query, sender: Contact, now: float) -> Reply:
-        method, handlers = query.method, self._handlers
+    def _reply_to(self, query: Query, sender: Contact, now: float, *, proven: bool) -> Reply:
+        method, handlers, observed = query.method, self._handlers, sender.home
         self._counters[_RECEIVED[method]] += 1
-        observed = sender.home
         head = (method, self._settings.network, self._router.node.id, True, observed)
         if method is Method.PING:
             return Reply(*head)
         token = self._tokens.token(observed, query.key, now)
-        proven = self._tokens.knows(query.token, observed, query.key, now)
         if method is Method.STORE:
             if proven:
                 status = handlers.rpc_store(sender, query.sender, query.key, query.record)
@@ -150,9 +204,6 @@ class Answerer:
                 status = StoreStatus.TOKEN
                 self._counters["store_without_token"] += 1
             return Reply(*head, (), b"", status, token)
-        if self.query_rate.strained and not proven:
-            self._counters["query_unproven_under_strain"] += 1
-            return Reply(*head, (), b"", StoreStatus.REFUSED, token, 0, True)
         if method is Method.FIND_NODE:
             nodes = handlers.rpc_find_node(sender, query.sender, query.key)
             return Reply(*head, nodes, b"", StoreStatus.REFUSED, token)

@@ -102,11 +102,10 @@ class Asked:
         return self.asked(Method.FIND_NODE, key, source)[0].token
 
     def strain(self) -> None:
-        """Use up what it answers in all, from many places."""
-        rate, number = self.protocol.answerer.query_rate, 0
-        while not rate.strained:
-            number += 1
-            rate.allow(number, self.now)
+        """Use up what it answers to those without a token."""
+        answers = self.protocol.answerer.answers
+        while answers.take(self.now, leave=answers.half):
+            pass
 
 
 @pytest.fixture
@@ -501,6 +500,81 @@ async def test_a_record_is_sent_to_who_knows_an_older_one_and_who_knows_it_asks_
     assert (reply.sequence, reply.record) == (held, record if sent else b"")
     assert noted == [identity.node_id] * asks_around
     assert [it[:20] for it in reply.nodes] == [KEY]
+
+
+def forged(rng: random.Random) -> tuple[bytes, SocketAddress]:
+    query = Query(Method.FIND_VALUE, "main", rng.randbytes(20), False, rng.randbytes(20))
+    host = ".".join(map(str, (127, *rng.randbytes(2), 1)))
+    return encode_query(rng.randbytes(20), query), (host, rng.randrange(1024, 65536))
+
+
+async def test_whoever_shows_a_token_is_answered_during_a_flood_of_forged_queries(
+    asked: Callable[..., Asked],
+) -> None:
+    """Ten times of what is answered in all, for a minute. Who has no token gets one often enough
+    that asking a few times does."""
+    node, rng = asked(limits=DHTLimits(queries_per_s=20)), random.Random(7)
+    honest = newcomers = answered = 0
+    while node.now < 1080:
+        node.now += rng.expovariate(210)
+        # At first, what may come as a burst is used up.
+        if node.now < 1020 or rng.random() < 200 / 210:
+            node.receive(*forged(rng))
+            continue
+        honest += 1
+        place = seeker(rng.randrange(1, 200))
+        query = Query(Method.FIND_NODE, "main", place.id, False, rng.randbytes(20))
+        replies = node.receive(encode_query(MESSAGE_ID, query), place.address)
+        newcomers += len(replies)
+        for reply in map(decode_reply, replies):
+            shown = encode_query(MESSAGE_ID, query._replace(token=reply.token))
+            answered += not decode_reply(node.receive(shown, place.address)[0]).again
+    assert honest > 500
+    assert newcomers / honest > 0.4
+    assert answered == newcomers
+
+
+async def test_who_sends_from_the_address_of_another_keeps_nothing_from_it_but_new_tokens(
+    asked: Callable[..., Asked],
+) -> None:
+    node = asked(limits=DHTLimits(source_queries_per_s=2))
+    token = node.token()
+    ping = encode_query(MESSAGE_ID, Query(Method.PING, "main", STRANGER.id, False))
+    assert sum(len(node.receive(ping)) for _ in range(20)) == 7
+    assert node.receive(ping) == []
+    assert not node.asked(Method.FIND_NODE, token=token)[0].again
+    # It has no more than others either.
+    query = encode_query(
+        MESSAGE_ID, Query(Method.FIND_NODE, "main", STRANGER.id, False, KEY, token=token)
+    )
+    assert sum(len(node.receive(query)) for _ in range(20)) == 7
+
+
+async def test_under_strain_a_store_without_a_token_gets_one_and_a_reach_nothing(
+    asked: Callable[..., Asked], identity: Identity, sign: Sign
+) -> None:
+    node, key = asked(), identity.node_id
+    record = sign(identity, 5, expiry=2000).encode()
+    contact = seeker(9)
+    node.protocol.router.add_contact(contact)
+    node.strain()
+    reply, more = node.asked(Method.STORE, key, record=record)
+    assert (reply.status, reply.again, more) == (StoreStatus.TOKEN, False, [])
+    assert node.counters["store_without_token"] == 1
+    assert node.asked_to_ping(PUBLIC + b"\0\1", contact) == []
+    assert node.counters["query_over_rate"] == 1
+    reply, _ = node.asked(Method.STORE, key, record=record, token=reply.token)
+    assert reply.status is StoreStatus.STORED
+
+
+async def test_what_is_made_to_be_decoded_slowly_is_not_decoded_under_strain(
+    asked: Callable[..., Asked],
+) -> None:
+    node = asked()
+    node.strain()
+    deep = bytes(21) + b"\x91" * 1300 + b"\x90"
+    assert node.receive(deep) == []
+    assert node.counters == {"query_over_rate": 1}
 
 
 async def test_under_strain_it_meets_nobody_and_looks_nothing_up_for_who_shows_no_token(

@@ -28,6 +28,7 @@ from lookup_dht.wire.datagram import (
     encode_reply,
     reply_bytes_max,
 )
+from lookup_dht.wire.query_head import network_field, read_head
 
 ids = st.binary(min_size=20, max_size=20)
 records = st.binary(min_size=1, max_size=920)
@@ -74,6 +75,35 @@ def reply_of(nodes: list[Contact], record: bytes = b"", **fields: Any) -> Reply:
         Method.FIND_VALUE, "main", bytes(20), True, observed, compact, record,
         token=bytes(8), **fields,
     )  # fmt: skip
+
+
+@given(ids, queries, st.integers(0, 31), st.lists(st.integers(0, 9), max_size=20))
+def test_the_head_of_a_query_says_what_decoding_says(
+    message_id: bytes, query: Query, more_flags: int, more: list[int]
+) -> None:
+    """Those of later versions included."""
+    method, arguments = msgpack.unpackb(encode_query(message_id, query)[21:])
+    arguments[2] |= more_flags << 3
+    data = bytes(1) + message_id + canonical.pack([method, arguments + more])
+    decoded = decode_query(data)
+    head = read_head(data, network_field(query.network))
+    assert head == (decoded.method, decoded.key, decoded.token)
+    assert read_head(data, network_field("another")) is None
+
+
+@given(ids, queries, st.data())
+def test_no_bytes_make_reading_a_head_raise_or_differ_from_decoding(
+    message_id: bytes, query: Query, data: st.DataObject
+) -> None:
+    sent = bytearray(encode_query(message_id, query))
+    for _ in range(data.draw(st.integers(0, 3))):
+        sent[data.draw(st.integers(21, min(len(sent), 140) - 1))] = data.draw(st.integers(0, 255))
+    received = bytes(sent[: data.draw(st.integers(22, len(sent)))])
+    head = read_head(received, network_field("main"))
+    with contextlib.suppress(DatagramError):
+        decoded = decode_query(received)
+        expected = (decoded.method, decoded.key, decoded.token)
+        assert head == (expected if decoded.network == "main" else None)
 
 
 @given(ids, queries)

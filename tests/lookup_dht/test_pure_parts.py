@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from egtp.values.comm_strat import Address
 from egtp.values.identity import Identity
 from lookup_dht.protocol.open_queries import OpenQueries, OpenQuery
-from lookup_dht.protocol.rate_limit import BURST_S, SOURCES_MAX, Pace, RateLimit
+from lookup_dht.protocol.rate_limit import BURST_S, SOURCES_MAX, Bucket, Pace, SourceLimit
 from lookup_dht.protocol.round_trip import RoundTripEstimate
 from lookup_dht.protocol.write_token import TOKEN_ROTATION_S, TokenMint
 from lookup_dht.resolving.answer_cache import AnswerCache
@@ -230,40 +230,43 @@ def test_patience_is_the_mean_round_trip_and_several_deviations() -> None:
         assert estimate.soft_timeout_s(9.0, 0.01) == pytest.approx(mean_s + 3 * deviation_s)
 
 
-def test_a_limit_is_strained_before_it_is_reached() -> None:
-    limit = RateLimit(1e9, 10.0)
-    strained = [limit.strained]
-    for now in (*[0.0] * 21, 10.0):
-        assert limit.allow("somebody", now)
-        strained.append(limit.strained)
-    assert strained == [False] * 21 + [True, False]
-
-
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 3), st.integers(1, 10), st.sampled_from((0.0, 0.25, 1.0, 9.0))),
-        max_size=20,
-    )
+takings = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(1, 10), st.sampled_from((0.0, 0.25, 1.0, 9.0))),
+    max_size=20,
 )
-def test_a_source_may_use_what_is_in_its_bucket_and_in_that_of_all(
+
+
+@given(takings)
+def test_who_must_leave_half_of_a_bucket_keeps_nobody_from_that(
     asked: list[tuple[int, int, float]],
 ) -> None:
+    bucket, now, level = Bucket(4.0), 0.0, 4.0 * BURST_S
+    for who, times, pause_s in asked:
+        now += pause_s
+        level = min(4.0 * BURST_S, level + 4.0 * pause_s)
+        leave = bucket.half if who else 0.0
+        for _ in range(times):
+            may = level >= 1 + leave
+            assert bucket.take(now, leave) == may
+            level -= may
+            assert bucket.strained == (level < 1 + 2.0 * BURST_S)
+
+
+@given(takings)
+def test_a_source_may_use_what_is_in_its_bucket(asked: list[tuple[int, int, float]]) -> None:
     """Whatever is forgotten of it meanwhile."""
-    limit, now, of_all, of_each = RateLimit(2.0, 4.0), 0.0, 4.0 * BURST_S, [2.0 * BURST_S] * 4
+    limit, now, of_each = SourceLimit(2.0), 0.0, [2.0 * BURST_S] * 4
     for source, times, pause_s in asked:
         now += pause_s
-        of_all = min(4.0 * BURST_S, of_all + 4.0 * pause_s)
         of_each = [min(2.0 * BURST_S, level + 2.0 * pause_s) for level in of_each]
         for _ in range(times):
-            may = of_each[source] >= 1 and of_all >= 1
+            may = of_each[source] >= 1
             assert limit.allow(source, now) == may
-            of_all -= may
             of_each[source] -= may
-            assert limit.strained == (of_all < 2.0 * BURST_S)
 
 
 def test_who_begins_when_its_pace_says_is_never_refused_by_a_node_of_that_rate() -> None:
-    pace, node = Pace(100.0), RateLimit(100.0, 1e9)
+    pace, node = Pace(100.0), SourceLimit(100.0)
     begun = [pace.wait_s(0.0) for _ in range(1000)]
     assert 200 <= begun.count(0.0) <= 201
     assert all(node.allow("me", begin_s) for begin_s in begun)
@@ -272,7 +275,7 @@ def test_who_begins_when_its_pace_says_is_never_refused_by_a_node_of_that_rate()
 
 
 def test_silent_sources_take_no_memory() -> None:
-    limit = RateLimit(10.0, 1e9)
+    limit = SourceLimit(10.0)
     for number in range(10_000):
         assert limit.allow(number, number * 0.1)
     remembered = len(limit)
