@@ -53,6 +53,8 @@ from egtp.events import (
     RecordPublished,
 )
 from egtp.first_line import first_line
+from egtp.metrics import Part, of_dht
+from egtp.metrics_server import serving_metrics
 from egtp.program import complain, getaddrinfo, on_question, on_stop, run_program, say
 from lookup_dht import DHTLookup, KeptState, NodeState, system_names
 
@@ -387,6 +389,12 @@ async def _serve(
         of_dht = {DHT_NAMES[version]: one.statistics() for version, one in dht.items()}
         say(json.dumps(node.statistics() | of_dht), file)
 
+    def parts() -> list[Part]:
+        return [
+            Part("egtp", {}, node.statistics()),
+            *(of_dht(one.statistics()) for one in dht.values()),
+        ]
+
     on_stop(stopped.set)
     on_question(partial(tell, sys.stderr))
     most = node.statistics()["connections_max"]
@@ -396,14 +404,15 @@ async def _serve(
             f"connections_max is {most} instead of {wanted}, since at most "
             f"{open_files_max()} files may be open (ulimit -n, LimitNOFILE)"
         )
-    say("\n".join(lines), sys.stdout)
-    while not stopped.is_set():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(options.stats_every):
-                await stopped.wait()
-                break
-        tell(sys.stdout)
-    await node.close(drain_s=options.drain)
+    async with serving_metrics(options.metrics, parts) as more_lines:
+        say("\n".join((*lines, *more_lines)), sys.stdout)
+        while not stopped.is_set():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(options.stats_every):
+                    await stopped.wait()
+                    break
+            tell(sys.stdout)
+        await node.close(drain_s=options.drain)
 
 
 async def _passphrase(file: Path | None) -> bytes | None:

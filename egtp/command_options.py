@@ -224,6 +224,13 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=interval_s,
         help="how often to print statistics, as a line of JSON (default: never)",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="IP:PORT",
+        type=named,
+        help="where Prometheus gets the same over HTTP, from anybody who can connect (default: "
+        "nowhere)",
+    )
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

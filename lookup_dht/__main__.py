@@ -13,13 +13,15 @@ import json
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from egtp.errors import InvalidConfig, NodeClosed, in_words
-from egtp.option_types import OptionParser, interval_s, path
+from egtp.metrics import Part, of_dht
+from egtp.metrics_server import serving_metrics
+from egtp.option_types import OptionParser, interval_s, named, path
 from egtp.program import complain, getaddrinfo, on_question, run_program, say
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
@@ -92,6 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         type=interval_s,
         help="how often to print statistics, as a line of JSON per node (default: never)",
     )
+    parser.add_argument(
+        "--metrics",
+        metavar="IP:PORT",
+        type=named,
+        help="where Prometheus gets the same over HTTP, from anybody who can connect (default: "
+        "nowhere)",
+    )
     return parser
 
 
@@ -117,8 +126,16 @@ async def _run_nodes(options: argparse.Namespace) -> None:
             with contextlib.suppress(NodeClosed):  # Not running yet, or no longer.
                 node.tell(sys.stderr)
 
+    def parts() -> Iterator[Part]:
+        for node in nodes:
+            with contextlib.suppress(NodeClosed):
+                yield of_dht(node.lookup.statistics())
+
     on_question(tell)
     async with contextlib.AsyncExitStack() as running:
+        metrics = serving_metrics(options.metrics, parts)
+        for text in await running.enter_async_context(metrics):
+            say(text, sys.stdout)
         for node in nodes:
             await running.enter_async_context(node.lookup)
             if node.kept is not None:
