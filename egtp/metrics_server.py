@@ -21,7 +21,7 @@ __all__ = ["serving_metrics"]
 
 CONNECTIONS_MAX: Final = 16
 REQUEST_BYTES_MAX: Final = 8192
-EXCHANGE_TIMEOUT_S: Final = 5.0
+SCRAPE_TIMEOUT_S: Final = 5.0
 """From accepting a connection to the end of the response."""
 
 
@@ -35,22 +35,22 @@ async def serving_metrics(
     if address is None:
         yield ()
         return
-    exchanges: set[_Exchange] = set()
-    listeners = Listeners(lambda: _Exchange(exchanges, parts))
+    scrapes: set[_Scrape] = set()
+    listeners = Listeners(lambda: _Scrape(scrapes, parts))
     try:
         (listening,) = await listeners.listen([Address.parse(address)])
         yield (f"metrics at http://{listening}/metrics",)
     finally:
         listeners.close()
-        for exchange in exchanges:
-            exchange.abort()
+        for scrape in list(scrapes):
+            scrape.abort()
 
 
-class _Exchange(asyncio.Protocol):
+class _Scrape(asyncio.Protocol):
     """One connection: a request and its response."""
 
-    def __init__(self, exchanges: set[_Exchange], parts: Callable[[], Iterable[Part]]) -> None:
-        self._exchanges = exchanges
+    def __init__(self, scrapes: set[_Scrape], parts: Callable[[], Iterable[Part]]) -> None:
+        self._scrapes = scrapes
         self._parts = parts
         self._request = bytearray()
         self._answered = False
@@ -59,9 +59,9 @@ class _Exchange(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         loop = asyncio.get_running_loop()
         # Slow readers end, too.
-        self._timer = loop.call_later(EXCHANGE_TIMEOUT_S, self.abort)
-        self._exchanges.add(self)
-        if len(self._exchanges) > CONNECTIONS_MAX:
+        self._timer = loop.call_later(SCRAPE_TIMEOUT_S, self.abort)
+        self._scrapes.add(self)
+        if len(self._scrapes) > CONNECTIONS_MAX:
             self.abort()
 
     def data_received(self, data: bytes) -> None:
@@ -77,7 +77,7 @@ class _Exchange(asyncio.Protocol):
 
     def connection_lost(self, _: Exception | None) -> None:
         self._timer.cancel()
-        self._exchanges.discard(self)
+        self._scrapes.discard(self)
 
     def abort(self) -> None:
         self._transport.abort()

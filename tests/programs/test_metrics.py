@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,8 +19,8 @@ from egtp import Identity, Node, NodeConfig, RelayLimits
 from egtp.metrics import LEFT_OUT, NAMES, Part, exposition, of_dht
 from egtp.metrics_server import (
     CONNECTIONS_MAX,
-    EXCHANGE_TIMEOUT_S,
     REQUEST_BYTES_MAX,
+    SCRAPE_TIMEOUT_S,
     serving_metrics,
 )
 from lookup_dht import DHTLookup
@@ -175,7 +176,7 @@ def test_a_request_may_come_byte_by_byte_but_neither_slowly_nor_without_an_end()
             began_s = network.loop.now
             writer.write(GET[:-1])
             assert await is_cut(reader)
-            assert network.loop.now - began_s == pytest.approx(EXCHANGE_TIMEOUT_S, abs=0.5)
+            assert network.loop.now - began_s == pytest.approx(SCRAPE_TIMEOUT_S, abs=0.5)
         async with connected() as (reader, writer):
             began_s = network.loop.now
             writer.write(b"G" * (REQUEST_BYTES_MAX + 1))
@@ -191,7 +192,7 @@ def test_who_connects_and_says_nothing_keeps_scrapers_out_for_seconds_only() -> 
         await asyncio.sleep(1.0)
         async with connected() as (reader, _):
             assert await is_cut(reader)
-        await asyncio.sleep(EXCHANGE_TIMEOUT_S)
+        await asyncio.sleep(SCRAPE_TIMEOUT_S)
         assert (await scrape())[0] == "HTTP/1.1 200 OK"
         for _, silent in idle:
             silent.close()
@@ -203,7 +204,7 @@ def test_who_does_not_read_is_given_up() -> None:
     async def story(_: Host, network: Network) -> None:
         reader, writer = await asyncio.open_connection("11.0.0.1", 9200, limit=1)
         writer.write(GET)
-        await asyncio.sleep(EXCHANGE_TIMEOUT_S + 1.0)
+        await asyncio.sleep(SCRAPE_TIMEOUT_S + 1.0)
         with pytest.raises((ConnectionError, AssertionError)):
             assert len(await reader.read()) > 4_000_000
         writer.close()
@@ -231,5 +232,8 @@ def test_the_programs_tell_prometheus_how_they_are(start: Start) -> None:
     done = run("-m", "lookup_dht", "--listen", "127.0.0.1:0", "--metrics", taken)
     assert done.returncode == 2
     assert done.stderr == f"lookup_dht: cannot listen on {taken}: address already in use\n"
-    stop(relay)
-    stop(bootstrap)
+    host, port = taken.split(":")
+    with socket.create_connection((host, int(port))) as idle:
+        stop(relay)
+        stop(bootstrap)
+        assert idle.recv(1) == b""
