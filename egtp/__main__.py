@@ -386,13 +386,13 @@ async def _serve(
     stopped = asyncio.Event()
 
     def tell(file: Any) -> None:
-        of_dht = {DHT_NAMES[version]: one.statistics() for version, one in dht.items()}
-        say(json.dumps(node.statistics() | of_dht), file)
+        nodes = {DHT_NAMES[version]: one.statistics() for version, one in dht.items()}
+        say(json.dumps(node.statistics() | nodes), file)
 
     def parts() -> list[Part]:
         return [
             Part("egtp", {}, node.statistics()),
-            *(of_dht(one.statistics()) for one in dht.values()),
+            *(of_dht(one.statistics(rates=False)) for one in dht.values()),
         ]
 
     on_stop(stopped.set)

@@ -6,7 +6,15 @@ import argparse
 from typing import Any
 
 from egtp import NodeConfig, RelayLimits, __version__
-from egtp.option_types import OptionParser, bytes_per_s, duration_s, interval_s, named, path
+from egtp.option_types import (
+    OptionParser,
+    add_metrics_option,
+    bytes_per_s,
+    duration_s,
+    interval_s,
+    named,
+    path,
+)
 
 __all__ = ["command_parser", "given_settings", "parse"]
 
@@ -224,13 +232,7 @@ def _add_server_options(parser: argparse.ArgumentParser) -> None:
         type=interval_s,
         help="how often to print statistics, as a line of JSON (default: never)",
     )
-    parser.add_argument(
-        "--metrics",
-        metavar="IP:PORT",
-        type=named,
-        help="where Prometheus gets the same over HTTP, from anybody who can connect (default: "
-        "nowhere)",
-    )
+    add_metrics_option(parser)
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the options of our programs share: how they are parsed, and their types."""
+"""What the options of our programs share: how they are parsed, and their types; and an option."""
 
 from __future__ import annotations
 
@@ -8,7 +8,16 @@ import math
 from pathlib import Path
 from typing import Final, NoReturn
 
-__all__ = ["USAGE", "OptionParser", "bytes_per_s", "duration_s", "interval_s", "named", "path"]
+__all__ = [
+    "USAGE",
+    "OptionParser",
+    "add_metrics_option",
+    "bytes_per_s",
+    "duration_s",
+    "interval_s",
+    "named",
+    "path",
+]
 
 USAGE: Final = 2
 """The exit status for a mistake of the user's: trying again will fail again."""
@@ -20,6 +29,17 @@ class OptionParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         program = self.prog.removeprefix("python -m ").partition(" ")[0]
         self.exit(USAGE, f"{program}: {message}; see {self.prog} --help\n")
+
+
+def add_metrics_option(parser: argparse.ArgumentParser) -> None:
+    """``--metrics``, which all servers have: see :mod:`egtp.metrics_server`."""
+    parser.add_argument(
+        "--metrics",
+        metavar="IP:PORT",
+        type=named,
+        help="where Prometheus gets the statistics over HTTP, from anybody who can connect "
+        "(default: nowhere)",
+    )
 
 
 def named(text: str) -> str:

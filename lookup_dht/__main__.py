@@ -21,7 +21,7 @@ from typing import Any
 from egtp.errors import InvalidConfig, NodeClosed, in_words
 from egtp.metrics import Part, of_dht
 from egtp.metrics_server import serving_metrics
-from egtp.option_types import OptionParser, interval_s, named, path
+from egtp.option_types import OptionParser, add_metrics_option, interval_s, path
 from egtp.program import complain, getaddrinfo, on_question, run_program, say
 from egtp.values.comm_strat import Address
 from lookup_dht.kept_state import KeptState
@@ -94,13 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         type=interval_s,
         help="how often to print statistics, as a line of JSON per node (default: never)",
     )
-    parser.add_argument(
-        "--metrics",
-        metavar="IP:PORT",
-        type=named,
-        help="where Prometheus gets the same over HTTP, from anybody who can connect (default: "
-        "nowhere)",
-    )
+    add_metrics_option(parser)
     return parser
 
 
@@ -129,18 +123,19 @@ async def _run_nodes(options: argparse.Namespace) -> None:
     def parts() -> Iterator[Part]:
         for node in nodes:
             with contextlib.suppress(NodeClosed):
-                yield of_dht(node.lookup.statistics())
+                yield of_dht(node.lookup.statistics(rates=False))
 
     on_question(tell)
     async with contextlib.AsyncExitStack() as running:
         metrics = serving_metrics(options.metrics, parts)
-        for text in await running.enter_async_context(metrics):
-            say(text, sys.stdout)
+        more_lines = await running.enter_async_context(metrics)
         for node in nodes:
             await running.enter_async_context(node.lookup)
             if node.kept is not None:
                 await running.enter_async_context(node.kept.of(node.lookup))
             node.began()
+        for text in more_lines:
+            say(text, sys.stdout)
         await asyncio.gather(*(node.go_on(options.stats_every) for node in nodes))
 
 

@@ -263,9 +263,10 @@ class DHTLookup:
             () if self._stored_in_file else tuple(self._node.storage),
         )
 
-    def statistics(self) -> dict[str, Any]:
+    def statistics(self, *, rates: bool = True) -> dict[str, Any]:
         """The state of the node as values by name, which JSON can represent. Rates are per second
-        since the last call. Raises :class:`NodeClosed` unless the node is running."""
+        since the last call with ``rates``; without, they are left out, and that time goes on.
+        Raises :class:`NodeClosed` unless the node is running."""
         elapsed, node = self._settings.elapsed(), self._node
         router = node.protocol.router
         size = node.walks.size.nodes(elapsed)
@@ -282,7 +283,8 @@ class DHTLookup:
             "records": len(node.storage),
             "record_bytes": node.storage.size_bytes,
             "open_queries": len(node.protocol.asker.queries),
-            **self._traffic.rates(self.counters, elapsed),
+            **(self._traffic.rates(self.counters, elapsed) if rates else {}),
+            "uptime_s": self._traffic.uptime_s(elapsed),
             "counters": dict(self.counters),
         }
 

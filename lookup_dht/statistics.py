@@ -20,8 +20,7 @@ class Traffic:
         self._before: dict[str, int] = {}
 
     def rates(self, counters: Mapping[str, int], now: float) -> dict[str, float]:
-        """Queries answered and sent per second since the last call, and the seconds since then
-        and since the start."""
+        """Queries answered and sent per second since the last call, and the seconds since then."""
         totals = {
             "queries_answered": sum(
                 counters.get(f"query_{method}", 0)
@@ -35,7 +34,11 @@ class Traffic:
             for name, total in totals.items()
         }
         self._before, self._asked_at = totals, now
-        return {**rates, "over_s": round(passed_s, 3), "uptime_s": round(now - self._began_at, 3)}
+        return {**rates, "over_s": round(passed_s, 3)}
+
+    def uptime_s(self, now: float) -> float:
+        """Seconds since the start."""
+        return round(now - self._began_at, 3)
 
 
 def overview(line: Mapping[str, Any]) -> str:
