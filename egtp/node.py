@@ -651,7 +651,9 @@ class Node:
             "queries_open": len(engine.exchanges),
             "handlers_running": len(engine.handlers),
             "queries_bytes": engine.answering.room.taken,
+            "queries_bytes_max": engine.config.queries_bytes_max,
             "unread_bytes": engine.answering.unread.waiting_bytes,
+            "unread_bytes_max": engine.config.unread_bytes_max,
             "askers_remembered": len(answers),
             "queries_remembered": answers.entries,
             "replies_remembered_bytes": answers.bytes,
@@ -659,8 +661,11 @@ class Node:
             "counters": dict(engine.counters),
         }
         if server is not None:
-            statistics["leases"] = len(server.leases)
-            statistics["mailboxes_bytes"] = server.leases.held_bytes
+            leases = server.leases
+            statistics["leases"] = len(leases)
+            statistics["leases_max"] = leases.limits.leases_max
+            statistics["mailboxes_bytes"] = leases.held_bytes
+            statistics["mailboxes_bytes_max"] = leases.limits.mailboxes_bytes_max
             statistics["counters"] |= {f"relay: {name}": n for name, n in server.counters.items()}
         return statistics
 

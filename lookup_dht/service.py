@@ -281,6 +281,7 @@ class DHTLookup:
             },
             "nodes_estimated": None if size is None else round(size),
             "records": len(node.storage),
+            "records_max": self._settings.limits.records_max,
             "record_bytes": node.storage.size_bytes,
             "open_queries": len(node.protocol.asker.queries),
             **(self._traffic.rates(self.counters, elapsed) if rates else {}),

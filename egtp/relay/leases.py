@@ -87,7 +87,7 @@ class Leases:
     peer in ``_away`` has a lease, and every lease in ``_filled`` is that of a peer."""
 
     def __init__(self, limits: RelayLimits) -> None:
-        self._limits = limits
+        self.limits: Final = limits
         self._leases: dict[NodeId, _Lease] = {}
         self._strangers = 0
         self._strangers_max = strangers_part(limits.leases_max)
@@ -124,7 +124,7 @@ class Leases:
         :param is_here: whether the recipient is connected.
         :param stranger: whether this node has nothing else to do with the recipient.
         """
-        granted_s = min(wanted_s, self._limits.lease_s_max)
+        granted_s = min(wanted_s, self.limits.lease_s_max)
         lease = self._leases.get(recipient)
         if granted_s <= 0 or (lease is not None and now_s >= lease.until_s):
             self.end(recipient)
@@ -162,7 +162,7 @@ class Leases:
         return not self._is_full(stranger)
 
     def _is_full(self, stranger: bool) -> bool:
-        return len(self._leases) >= self._limits.leases_max or (
+        return len(self._leases) >= self.limits.leases_max or (
             stranger and self._strangers >= self._strangers_max
         )
 
@@ -188,7 +188,7 @@ class Leases:
     ) -> list[Held] | None:
         """Keep a packet for a recipient that is away. Returns the packets that made way for it;
         None if a quota is used up. ``stranger`` is about the sender."""
-        lease, limits, size = self._leases[recipient], self._limits, len(packet)
+        lease, limits, size = self._leases[recipient], self.limits, len(packet)
         self._drop_old(lease, now_s)
         if sum(one.sender == sender for one in lease.held) >= limits.mailbox_sender_packets_max:
             return None
@@ -218,8 +218,8 @@ class Leases:
         So a few senders cannot fill a mailbox, and nobody drives out those who have little."""
         gone: list[Held] = []
         left, left_bytes = list(lease.held), lease.held_bytes
-        while (by_bytes := left_bytes + size > self._limits.mailbox_bytes_max) or (
-            len(left) >= self._limits.mailbox_packets_max
+        while (by_bytes := left_bytes + size > self.limits.mailbox_bytes_max) or (
+            len(left) >= self.limits.mailbox_packets_max
         ):
             has = _shares_of(left, by_bytes=by_bytes)
             oldest = _oldest_of_the_greediest(left, has)

@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
 
@@ -16,7 +17,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from egtp import Identity, Node, NodeConfig, RelayLimits
-from egtp.metrics import LEFT_OUT, NAMES, Part, exposition, of_dht
+from egtp.metrics import (
+    ALARMING,
+    GAUGES,
+    LEFT_OUT,
+    NAMES,
+    TOTALS,
+    TROUBLES,
+    Part,
+    exposition,
+    of_dht,
+)
 from egtp.metrics_server import (
     CONNECTIONS_MAX,
     REQUEST_BYTES_MAX,
@@ -30,6 +41,7 @@ from tests.programs.at_hand import Start, line, run, stop
 NAME = r"[a-zA-Z_:][a-zA-Z0-9_:]*"
 LABEL = r'[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*"'
 SAMPLE = re.compile(rf"({NAME})(?:\{{({LABEL}(?:,{LABEL})*)\}})? (-?[0-9][0-9.e+-]*)")
+HELP = re.compile(rf"# HELP ({NAME}) (?:[^\\\n]|\\[\\n])+")
 TYPE = re.compile(rf"# TYPE ({NAME}) (counter|gauge)")
 LONG = 4_000_000
 """More than sockets and readers hold."""
@@ -40,10 +52,16 @@ def read(text: str) -> dict[str, tuple[str, dict[str, float]]]:
     """The kind of each metric, and its values by labels. Fails for what no scraper would take."""
     assert text.endswith("\n")
     metrics: dict[str, tuple[str, dict[str, float]]] = {}
-    current = ""
+    current = explained = ""
     for text_line in text[:-1].split("\n"):
+        if found := HELP.fullmatch(text_line):
+            assert not explained
+            explained = found[1]
+            continue
         if found := TYPE.fullmatch(text_line):
             current = found[1]
+            assert explained in ("", current)
+            explained = ""
             assert current not in metrics, "the samples of a metric must stand together"
             metrics[current] = found[2], {}
             continue
@@ -89,6 +107,8 @@ async def test_every_figure_of_a_node_and_its_dht_is_told() -> None:
     async with dht, relay:
         await relay.published()
         for part in (Part("egtp", {}, relay.statistics()), of_dht(dht.statistics())):
+            known = {*GAUGES, *LEFT_OUT, *NAMES, *TOTALS, *TROUBLES, "counters"}
+            assert part.statistics.keys() <= known, "is what is new a counter, or a gauge?"
             metrics = read(exposition([part]))
             for name, value in part.statistics.items():
                 if name in NAMES:
@@ -105,6 +125,26 @@ async def test_every_figure_of_a_node_and_its_dht_is_told() -> None:
 def test_a_record_that_nobody_stores_is_an_alarm() -> None:
     told = read(exposition([Part("egtp", {}, {"record_not_published": "no node answered"})]))
     assert told == {"egtp_record_not_published": ("gauge", {"": 1.0})}
+
+
+def test_what_is_worth_an_alert_is_told_before_it_happens() -> None:
+    parts = [Part(prefix, {}, {"counters": {"else": 1}}) for prefix in ALARMING]
+    told = read(exposition(parts))
+    for prefix, events in ALARMING.items():
+        counts = told[f"{prefix}_events_total"][1]
+        assert counts == {**{f'event="{event}"': 0.0 for event in events}, 'event="else"': 1.0}
+
+
+def test_each_alert_of_the_operations_page_is_about_something_that_is_told() -> None:
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text()
+    of_events = re.findall(r'(egtp\w*)_events_total\{event="([^"]+)"\}\[', page)
+    assert {prefix: {it for p, it in of_events if p == prefix} for prefix in ALARMING} == {
+        prefix: set(events) for prefix, events in ALARMING.items()
+    }
+    known = {*GAUGES, *TROUBLES, "events_total", *(f"{name}_total" for name in TOTALS)}
+    figures = re.findall(r"\b(?:egtp_dht|egtp|process)_(\w+)(?=[ \n{\[])", page)
+    assert "connections_max" in figures
+    assert known.issuperset(figures)
 
 
 def served(story: Callable[[Host, Network], Awaitable[None]], text: str = "x") -> None:
