@@ -224,9 +224,9 @@ def test_nobody_is_connected_to_at_the_word_of_a_peer_after_it_was_disconnected(
     """Somebody listens there and keeps the listener waiting, to let itself in later."""
 
     async def story(world: World) -> None:
-        taken = list[asyncio.StreamReader]()
+        taken = list[asyncio.StreamWriter]()  # kept: a writer that nobody keeps is closed
         victim = world.network.hosts["victim"]
-        await victim.run(asyncio.start_server(lambda reader, _: taken.append(reader), VICTIM, 4000))
+        await victim.run(asyncio.start_server(lambda _, writer: taken.append(writer), VICTIM, 4000))
         await world.want()
         await world.push(world.lie(4000))
         await asyncio.sleep(10 * LATENCY_S)
@@ -235,6 +235,7 @@ def test_nobody_is_connected_to_at_the_word_of_a_peer_after_it_was_disconnected(
         await asyncio.sleep(LATENCY_S)
         assert world.engine.channels.dialling == 0
         assert world.heard.direct_search is None
+        taken[0].close()
 
     play(story)
 
