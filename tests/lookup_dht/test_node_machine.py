@@ -59,6 +59,7 @@ LIMITS: Final = DHTLimits(
     hand_over_max=4,
     sequence_ahead_max_s=3600,
 )
+CALM_S: Final = 300.0
 CALL_S: Final = 30.0
 """No call takes longer."""
 HOUR_S: Final = 3600
@@ -205,8 +206,8 @@ class NodeMachine(stateful.RuleBasedStateMachine):
         self.server = server
         self.record_file = self.host.disk / "records" if on_disk else None
         rng = random.Random(seed)
-        self.peers = [Identity.generate(rng.randbytes) for _ in range(PEERS)]
-        self.keys = [bytes(peer.node_id) for peer in self.peers]
+        self.peers = [Identity.generate(rng.randbytes) for _ in range(PEERS + 1)]
+        self.keys = [bytes(peer.node_id) for peer in self.peers[:PEERS]]
         self.run(self._begin(rng))
 
     async def _begin(self, rng: random.Random) -> None:
@@ -495,8 +496,18 @@ class NodeMachine(stateful.RuleBasedStateMachine):
             return
         with self.world_ends:
             if not self.broken:
-                self.run(self.host.run(self.node.close()))
+                self.all_behave("honest")
+                self.run(asyncio.sleep(CALM_S), limit_s=2 * CALM_S)
+                self.run(self.host.run(self._serves()))
                 self.run(asyncio.sleep(1))
+
+    async def _serves(self) -> None:
+        """The node does for somebody new what it is there for."""
+        newcomer = self.signed(PEERS, 0, HOUR_S)
+        assert (await self.node.publish(newcomer)).stored >= LIMITS.replication // 2
+        found = await self.node.resolve(self.peers[PEERS].node_id, fresh=True)
+        assert found == newcomer
+        await self.node.close()
 
 
 def test_whatever_strangers_do_to_a_node_it_keeps_its_bounds_and_tells_no_lies() -> None:
