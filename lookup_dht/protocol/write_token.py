@@ -40,9 +40,8 @@ class TokenMint:
         if len(token) != TOKEN_BYTES:
             return False
         self._rotate(now)
-        return token in (
-            _token(self._secret, home, key),
-            _token(self._former, home, key),
+        return token == _token(self._secret, home, key) or (
+            token == _token(self._former, home, key)
         )
 
     def _rotate(self, now: float) -> None:
