@@ -33,6 +33,9 @@ DEAD_ENDS_MAX: Final = 8
 """As many ways as a record may name."""
 DEAD_END_KEPT_S: Final = 600.0
 """How long other ways are preferred to one that led nowhere."""
+CUT_OFF_S: Final = 5.0
+"""If a path begins so soon after one by the same way fell silent, and itself falls silent so soon,
+the way leads nowhere: the peer is there, since handshakes succeed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +160,7 @@ class Peer:
     # Thousands are remembered; of so many attributes, a dictionary takes 1.3 KiB more.
     __slots__ = (
         "_contact",
+        "_cut_off",
         "_dead_ends",
         "_former",
         "attempts",
@@ -207,6 +211,8 @@ class Peer:
         """Made from the record when it was last asked for."""
         self._dead_ends: tuple[_DeadEnd, ...] = ()
         """Ways that led nowhere, and when that was last noticed, the last one last."""
+        self._cut_off: tuple[Way, float] | None = None
+        """The way of the last path that fell silent, and when."""
         self.hearsay: Contact | None = None
         """What a third party's record says of this peer, for when it has no record of its own."""
         self.direct: Path | None = None
@@ -334,9 +340,17 @@ class Peer:
     def fell_silent(self, path: Path, now_s: float) -> None:
         """The peer is silent on a path. If nothing but a handshake has come by it, it may be a dead
         end: a relay that lies, or a line that takes no packets of full size. That would win the
-        race for a path again and again."""
-        if path.dialled and path.heard_s <= path.session.started_s:
-            self._add_dead_end(_DeadEnd(way_of(path.strategy), now_s))
+        race for a path again and again. Where small messages pass beside what is lost, something
+        comes by each path at first: then two in a row show it."""
+        if not path.dialled:
+            return
+        way, began_s = way_of(path.strategy), path.session.started_s
+        before, self._cut_off = self._cut_off, (way, now_s)
+        follows = before is not None and before[0] == way and began_s - before[1] < CUT_OFF_S
+        if path.heard_s <= began_s:
+            self._add_dead_end(_DeadEnd(way, now_s))
+        elif follows and path.heard_s - began_s < CUT_OFF_S:
+            self._add_dead_end(_DeadEnd(way, now_s, in_vain=True))
 
     def asked_in_vain(self, path: Path, now_s: float) -> None:
         """The peer is there, but has said nothing of a query however often it was sent: a relay

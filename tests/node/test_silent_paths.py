@@ -446,6 +446,24 @@ def test_a_relay_nearby_that_passes_on_signs_of_life_but_nothing_large_keeps_nob
     in_lab(Lab, story)
 
 
+def take_no_large_packets(node: Node) -> None:
+    """Of connections with relays, it takes them."""
+    engine: Any = node._engine
+    receive, stuck = engine.received, set()
+
+    def received(connection: TCPConnection, packet: bytes) -> None:
+        if len(packet) > 1280:
+            stuck.add(connection)
+        if connection not in stuck or is_a_relays(connection):
+            receive(connection, packet)
+
+    def is_a_relays(connection: TCPConnection) -> bool:
+        path = engine.channels.path_of(connection.number)
+        return path is not None and engine.relaying.is_relay(path.peer_id)
+
+    engine.comms.received = received
+
+
 @pytest.mark.reaches_in
 def test_a_line_that_takes_no_packets_of_full_size_keeps_nobody_from_the_relay() -> None:
     """As when routers do not say that a packet is too large: handshakes pass, since they are small;
@@ -466,21 +484,45 @@ def test_a_line_that_takes_no_packets_of_full_size_keeps_nobody_from_the_relay()
             assert len(await lab.query(asker, peer.node_id, body=bytes(2000))) == 2000
             assert lab.now_s - began_s < longest_s
 
-    def take_no_large_packets(peer: Node) -> None:
-        engine: Any = peer._engine
-        receive, stuck = engine.received, set()
+    in_lab(Lab, story)
 
-        def received(connection: TCPConnection, packet: bytes) -> None:
-            if len(packet) > 1280:
-                stuck.add(connection)
-            if connection not in stuck or is_a_relays(engine, connection):
-                receive(connection, packet)
 
-        engine.comms.received = received
+@pytest.mark.reaches_in
+@pytest.mark.parametrize("listens", [False, True])
+def test_small_messages_that_pass_beside_them_keep_no_large_ones_from_the_relay(
+    *, listens: bool
+) -> None:
+    """On each new connection, some small ones came before the first large one: so it seemed to lead
+    somewhere, and the next one was made there, too."""
 
-    def is_a_relays(engine: Any, connection: TCPConnection) -> bool:
-        path = engine.channels.path_of(connection.number)
-        return path is not None and engine.relaying.is_relay(path.peer_id)
+    async def story(lab: Lab) -> None:
+        relay = await lab.node(relay_server=True)
+        discovery = StaticDiscovery([Introduction(relay.node_id, relay.record)])
+        peer = await lab.node(discovery=discovery)
+        asker = await lab.node(discovery=discovery, listens=listens)
+        while not (peer.relays and asker.relays):
+            await asyncio.sleep(0.1)
+        await lab.query(asker, peer.node_id)
+        for node in (asker, peer):
+            take_no_large_packets(node)
+
+        async def ask_small_ones(one: Node, other: Node) -> None:
+            while True:
+                beside.add(asyncio.ensure_future(lab.query(one, other.node_id)))
+                await asyncio.sleep(0.25)
+
+        beside: set[asyncio.Future[bytes]] = set()
+        smalls = [
+            asyncio.ensure_future(ask_small_ones(asker, peer)),
+            asyncio.ensure_future(ask_small_ones(peer, asker)),
+        ]
+        for longest_s in (20.0, 1.0, 1.0):
+            began_s = lab.now_s
+            assert len(await lab.query(asker, peer.node_id, body=bytes(2000))) == 2000
+            assert lab.now_s - began_s < longest_s
+        for small in smalls:
+            small.cancel()
+        assert set(await asyncio.gather(*beside)) == {b"x"}
 
     in_lab(Lab, story)
 
