@@ -226,9 +226,8 @@ class Answering:
                 self._counters["working not said: too much waits for the peer"] += 1
         elif verdict is Verdict.AGAIN and answer is not None and answer.reply is not None:
             self._send_again(path, answer, answer.reply)
-        elif verdict is Verdict.GONE and path.outbox.large_reply(reference) is not None:
-            # The reply was not kept, but need not be: it is on its way.
-            self._counters["reply not sent again: it is under way"] += 1
+        elif verdict is Verdict.GONE and self._send_what_waits(path, reference):
+            pass
         elif verdict in (Verdict.GONE, DOUBTFUL):
             self._send(path, self._reply(reference, ReplyCode.RAN_REPLY_GONE, b""))
         elif verdict is Verdict.BUSY:
@@ -248,6 +247,21 @@ class Answering:
         # From now on, this copy is the one that may be on its way.
         answer.reply = again = Outgoing(reply.message, reply.born_s)
         self._send(path, again)
+
+    def _send_what_waits(self, path: Path, reference: bytes) -> bool:
+        """A reply was not kept, but need not be while some of it has yet to leave. False if there
+        is none."""
+        if path.outbox.large_reply(reference) is not None:
+            self._counters["reply not sent again: it is under way"] += 1
+            return True
+        for other in self._host.paths_to(path.peer_id):
+            reply = other.outbox.large_reply(reference)
+            if reply is not None:
+                if path.confirmed:
+                    other.take_back(reply)
+                self._send(path, Outgoing(reply.message, reply.born_s))
+                return True
+        return False
 
     # Replies
 

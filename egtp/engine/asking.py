@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from copy import copy
 from math import inf
 from typing import Any, Final, Protocol
@@ -30,10 +30,11 @@ from egtp.errors import (
 from egtp.open_query import PeerExchange, Sending
 from egtp.paths.outbox import is_caused_by_others
 from egtp.paths.path import Path
+from egtp.queries.asker import Asker
 from egtp.queries.checks import check_body, check_promises, check_soft_timeout, check_timeout
 from egtp.queries.early import Early, pack_early
 from egtp.queries.exchange import Exchange, ExchangeTable, Passed
-from egtp.queries.large_message import body_bytes
+from egtp.queries.large_message import LargeMessage, body_bytes
 from egtp.queries.outgoing import Outgoing, PassedOn
 from egtp.reaching.peer import Peer
 from egtp.reaching.peers import PeerBook
@@ -368,6 +369,7 @@ class Asking:
                 self.post(peer, outgoing)
         if others > MOVED_MAX:
             self._counters["dropped: much waited where nobody read"] += others - MOVED_MAX
+        self._answer_in_full(peer, path)
         for exchange in self.exchanges.of(peer.peer_id):
             was_on_it = exchange.path is path and not exchange.queued
             if (was_on_it or exchange in peer.waiting) and exchange.is_lost_with(peer.ended):
@@ -375,6 +377,24 @@ class Asking:
             elif was_on_it:
                 self._counters["query sent again: its path is gone"] += 1
                 self.post(peer, exchange)
+
+    def _answer_in_full(self, peer: Peer, gone: Path) -> None:
+        """Send large replies that were cut off by the path that the peer has now: where there are
+        many, they are not kept, and if it asks for one again, none would be there."""
+        cut_off, best, asker = gone.outbox.take_cut_off(), peer.best_path, gone.asker
+        if cut_off and best is not None and asker is not None and best.asker is asker:
+            wanted, _ = _divided(cut_off, asker)
+            best.moved += tuple(wanted)
+            for reply in wanted:
+                self.post(peer, reply)
+
+    def drop_given_up(self, path: Path, asker: Asker) -> None:
+        """The asker has said what it has given up, perhaps while it had no path: on a slow line,
+        what it wants instead would wait beside that."""
+        _, given_up = _divided(path.moved, asker)
+        path.moved = ()
+        for reply in given_up:
+            path.take_back(reply)
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by another."""
@@ -582,6 +602,17 @@ class Asking:
 def is_crowded(path: Path) -> bool:
     """Whether more waits there of what others caused than would be given to another path."""
     return path.outbox.messages > MOVED_MAX and path.outbox.caused_by_others > MOVED_MAX
+
+
+def _divided(replies: Iterable[Outgoing], asker: Asker) -> tuple[list[Outgoing], list[Outgoing]]:
+    """The large ones that the asker still wants, as far as is known, and all others."""
+    wanted = {answer.reference for answer in asker.answers.values()}
+    divided: tuple[list[Outgoing], list[Outgoing]] = [], []
+    for reply in replies:
+        message = reply.message
+        is_wanted = isinstance(message, LargeMessage) and message.refers_to in wanted
+        divided[0 if is_wanted else 1].append(reply)
+    return divided
 
 
 def _end_in(exchange: PeerExchange, error: EgtpError) -> None:

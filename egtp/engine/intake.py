@@ -68,6 +68,8 @@ class Intake:
         asker = path.asker
         if asker is not None and sealed.settled > asker.floor:
             self._answering.answers.settle(asker, sealed.settled)
+            if path.moved:
+                self._asking.drop_given_up(path, asker)
         peer_id, asking, answering = path.peer_id, self._asking, self._answering
         for kind, age_ms, data in sealed.items:
             try:

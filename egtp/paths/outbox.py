@@ -392,6 +392,14 @@ class Outbox:
             self.take_back(outgoing)
         return len(dropped) + len(self._take_all_passed_on())
 
+    def take_cut_off(self) -> list[Outgoing]:
+        """Take out the replies of which some chunks have left, but not the last: the path is gone,
+        so nobody has them."""
+        cut_off = [one.outgoing for one in self._begun if type(one.outgoing) is Outgoing]
+        for outgoing in cut_off:
+            self.take_back(outgoing)
+        return cut_off
+
     def _take_all_passed_on(self) -> list[PassedOn]:
         packets = [] if self._passed_on is None else list(self._passed_on)
         self._passed_on = None

@@ -137,6 +137,7 @@ class Path:
         "heard_s",
         "incarnation",
         "limits",
+        "moved",
         "observed",
         "outbox",
         "passed_on_s",
@@ -153,7 +154,7 @@ class Path:
         "wrote_s",
     )
 
-    def __init__(
+    def __init__(  # noqa: PLR0915 - one line each
         self,
         peer_id: NodeId,
         session: Session,
@@ -206,6 +207,9 @@ class Path:
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
+        self.moved: tuple[Outgoing, ...] = ()
+        """Large replies that another path cut off. Until the other side says so, it is not known
+        whether it has given up waiting for them meanwhile."""
         self._tails = Tails(session) if self.relayed else None
         # The sealer is not the path itself: a path that is over must leave no reference cycle.
         self._strategy = CryptoStrat(strategy, self._tails or session)

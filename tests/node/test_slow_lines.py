@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from contextlib import suppress
 
 import pytest
@@ -102,5 +103,68 @@ def test_a_reply_that_its_asker_gave_up_leaves_the_line_to_the_next(
         await lab.query(asker, asked.node_id, "give", b"200000", hard_timeout_s=60)
         assert lab.now_s - began_s < 1.3 * 200_000 / 20_000
         assert asked.counters["reply cut off: its asker gave up"] == 1
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.parametrize("noticed_by", ["the asker", "the asker of a hidden peer", "the other"])
+def test_large_replies_that_were_under_way_come_by_the_next_path_though_none_was_kept(
+    noticed_by: str,
+) -> None:
+    """More of them than are kept for one asker. As soon as their path was replaced, most of those
+    queries ended as "ran, reply gone", while all of the replies waited."""
+
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed="hidden" in noticed_by)
+        if noticed_by == "the other":
+            asker, asked = asked, asker  # so it is the other who can dial
+        ran: Counter[bytes] = Counter()
+
+        async def give(query: Incoming) -> bytes:
+            ran[query.body] += 1
+            return bytes(1_000_000)
+
+        asked.handle("give", give)
+        for node in (asker, asked):
+            lab.hosts[node].degrade(Link(latency=0.02, bandwidth_bytes_per_s=1_000_000))
+        pieces = [
+            await lab.open_query(asker, asked.node_id, "give", b"%d" % number, hard_timeout_s=60)
+            for number in range(16)
+        ]
+        await asyncio.sleep(2)
+        others = [host for host in lab.network.hosts.values() if host is not lab.hosts[asked]]
+        with lab.network.partition([lab.hosts[asked]], others):
+            small = await lab.open_query(asked, asker.node_id, "echo", b"x")
+            await asyncio.sleep(3.5)
+        assert set(await asyncio.gather(*pieces)) == {bytes(1_000_000)}
+        assert set(ran.values()) == {1}
+        assert await small == b"x"
+
+    in_lab(Lab, story)
+
+
+def test_large_replies_that_were_given_up_meanwhile_do_not_come_by_the_next_path() -> None:
+    async def story(lab: Lab) -> None:
+        asked, asker = await pair(lab, relayed=False)
+
+        async def give(query: Incoming) -> bytes:
+            return bytes(int(query.body))
+
+        asked.handle("give", give)
+        for node in (asker, asked):
+            lab.hosts[node].degrade(Link(latency=0.02, bandwidth_bytes_per_s=1_000_000))
+        pieces = [
+            await lab.open_query(asker, asked.node_id, "give", b"1000000", hard_timeout_s=5)
+            for _ in range(16)
+        ]
+        await asyncio.sleep(2)
+        with lab.network.partition([lab.hosts[asked]], [lab.hosts[asker]]):
+            small = await lab.open_query(asked, asker.node_id, "echo", b"x")
+            await asyncio.sleep(3.5)
+        assert await small == b"x"
+        began_s = lab.now_s
+        await lab.query(asker, asked.node_id, "give", b"500000")
+        assert lab.now_s - began_s < 1.0
+        assert all(isinstance(piece.exception(), HardTimeout) for piece in pieces)
 
     in_lab(Lab, story)

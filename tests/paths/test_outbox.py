@@ -202,6 +202,14 @@ class OutboxMachine(RuleBasedStateMachine):
             self.taken_back.add(outgoing)
 
     @rule()
+    def take_cut_off(self) -> None:
+        taken = self.outbox.take_cut_off()
+        assert set(taken) == set(self.begun)
+        self.to_end += len(taken)
+        self.taken_back.update(taken)
+        self.begun.clear()
+
+    @rule()
     def take_unsent(self) -> None:
         taken = self.outbox.take_unsent()
         assert {outgoing: outgoing.message for outgoing in taken} == self.unsent
