@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import copy
 from math import inf
 from typing import Any, Final, Protocol
@@ -382,19 +382,23 @@ class Asking:
         """Send large replies that were cut off by the path that the peer has now: where there are
         many, they are not kept, and if it asks for one again, none would be there."""
         cut_off, best, asker = gone.outbox.take_cut_off(), peer.best_path, gone.asker
-        if cut_off and best is not None and asker is not None and best.asker is asker:
-            wanted, _ = _divided(cut_off, asker)
-            best.moved += tuple(wanted)
-            for reply in wanted:
+        if not cut_off or best is None or asker is None or best.asker is not asker:
+            return
+        wanted = _unsettled(asker)
+        for reply in cut_off:
+            message = reply.message
+            if isinstance(message, LargeMessage) and message.refers_to in wanted:
+                best.moved |= {message.refers_to}
                 self.post(peer, reply)
 
     def drop_given_up(self, path: Path, asker: Asker) -> None:
         """The asker has said what it has given up, perhaps while it had no path: on a slow line,
         what it wants instead would wait beside that."""
-        _, given_up = _divided(path.moved, asker)
-        path.moved = ()
-        for reply in given_up:
-            path.take_back(reply)
+        given_up, path.moved = path.moved - _unsettled(asker), frozenset()
+        for reference in given_up:
+            reply = path.outbox.large_reply(reference)
+            if reply is not None:
+                path.take_back(reply)
 
     def answer_by_another_path(self, gone: Path, reply: Outgoing) -> None:
         """The path that a query came by is gone: send its reply by another."""
@@ -604,15 +608,9 @@ def is_crowded(path: Path) -> bool:
     return path.outbox.messages > MOVED_MAX and path.outbox.caused_by_others > MOVED_MAX
 
 
-def _divided(replies: Iterable[Outgoing], asker: Asker) -> tuple[list[Outgoing], list[Outgoing]]:
-    """The large ones that the asker still wants, as far as is known, and all others."""
-    wanted = {answer.reference for answer in asker.answers.values()}
-    divided: tuple[list[Outgoing], list[Outgoing]] = [], []
-    for reply in replies:
-        message = reply.message
-        is_wanted = isinstance(message, LargeMessage) and message.refers_to in wanted
-        divided[0 if is_wanted else 1].append(reply)
-    return divided
+def _unsettled(asker: Asker) -> set[bytes]:
+    """The queries whose replies the asker still wants, as far as is known."""
+    return {answer.reference for answer in asker.answers.values()}
 
 
 def _end_in(exchange: PeerExchange, error: EgtpError) -> None:

@@ -207,9 +207,9 @@ class Path:
         self.round_trip_s: float | None = None
         """As last measured by a ping."""
         self.outbox: Final = Outbox(theirs.reassembly_bytes_max)
-        self.moved: tuple[Outgoing, ...] = ()
-        """Large replies that another path cut off. Until the other side says so, it is not known
-        whether it has given up waiting for them meanwhile."""
+        self.moved: frozenset[bytes] = frozenset()
+        """To which queries the large replies were that another path cut off. Until the other side
+        says so, it is not known whether it has given up waiting for them meanwhile."""
         self._tails = Tails(session) if self.relayed else None
         # The sealer is not the path itself: a path that is over must leave no reference cycle.
         self._strategy = CryptoStrat(strategy, self._tails or session)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections import Counter
 from contextlib import suppress
 
 import pytest
 
 from egtp import HardTimeout, Incoming, Node
+from egtp.queries.large_message import LargeMessage
 from simulations.virtual import Link, Uniform
 from tests.lab import Lab, in_lab
+from tests.node.at_hand import engine_of
 
 
 async def pair(lab: Lab, *, relayed: bool) -> tuple[Node, Node]:
@@ -139,6 +142,38 @@ def test_large_replies_that_were_under_way_come_by_the_next_path_though_none_was
         assert set(await asyncio.gather(*pieces)) == {bytes(1_000_000)}
         assert set(ran.values()) == {1}
         assert await small == b"x"
+
+    in_lab(Lab, story)
+
+
+@pytest.mark.reaches_in
+def test_nothing_more_is_held_of_replies_that_came_by_the_next_path() -> None:
+    """Whoever never says that it has them could fill the memory, one connection after another."""
+
+    async def story(lab: Lab) -> None:
+        asker, asked = await pair(lab, relayed=False)
+
+        async def give(_: Incoming) -> bytes:
+            return bytes(1_000_000)
+
+        asked.handle("give", give)
+        engine_of(asker).settled = lambda _: 0
+        for node in (asker, asked):
+            lab.hosts[node].degrade(Link(latency=0.02, bandwidth_bytes_per_s=1_000_000))
+        pieces = [
+            await lab.open_query(asker, asked.node_id, "give", hard_timeout_s=60) for _ in range(16)
+        ]
+        await asyncio.sleep(2)
+        with lab.network.partition([lab.hosts[asked]], [lab.hosts[asker]]):
+            small = await lab.open_query(asked, asker.node_id, "echo", b"x")
+            await asyncio.sleep(3.5)
+        assert set(await asyncio.gather(*pieces)) == {bytes(1_000_000)}
+        assert await small == b"x"
+        assert engine_of(asked).book.find(asker.node_id).best_path.moved
+        del pieces, small
+        gc.collect()
+        held = sum(type(it) is LargeMessage for it in gc.get_objects())
+        assert held <= 4, "as many as are kept for one asker"
 
     in_lab(Lab, story)
 
