@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from egtp import Identity, LookupFailed, PublishFailed
+from egtp.errors import InvalidRecord
 from egtp.values.comm_record import SUITE_AESGCM, CommRecord, SignedCommRecord
 from lookup_dht import DHTLimits, DHTLookup
 from lookup_dht.wire.contact import Contact, pack_ip
@@ -43,6 +44,7 @@ OF_ONE_NETWORK: Final = 6
 SEEDS: Final = 2
 """The last of them."""
 PEERS: Final = 8
+HOUR_S: Final = 3600
 LIMITS: Final = DHTLimits(
     replication=4,
     records_max=4,
@@ -57,12 +59,12 @@ LIMITS: Final = DHTLimits(
     witnesses=2,
     walk_queries_max=20,
     hand_over_max=4,
-    sequence_ahead_max_s=3600,
+    sequence_ahead_max_s=HOUR_S,
 )
 CALM_S: Final = 300.0
+"""After this long nothing is left of what strangers did, and the node is whole."""
 CALL_S: Final = 30.0
 """No call takes longer."""
-HOUR_S: Final = 3600
 REFUSED: Final = ("127.0.0.1", "10.0.0.1", "224.0.0.1", "255.255.255.255", "0.0.0.0", NODE[0])  # noqa: S104
 
 BEHAVIOURS: Final = (
@@ -88,8 +90,8 @@ class Stranger(asyncio.DatagramProtocol):
         self.behaviour = "honest"
         self.rng = random.Random(number)
         self.records: dict[bytes, list[SignedCommRecord]] = {}
-        self.tokens: dict[bytes, list[bytes]] = {}
-        """Those that the node gave it, by key; the latest last."""
+        self.tokens: list[bytes] = []
+        """Those that the node gave it, the latest last."""
         self.replies: list[bytes] = []
         """What it has answered lately."""
         self.transport: Any = None
@@ -104,8 +106,7 @@ class Stranger(asyncio.DatagramProtocol):
         with suppress(DatagramError):
             reply = decode_reply(data)
             if reply.token:
-                for key in self.machine.keys:
-                    self.tokens.setdefault(key, []).append(reply.token)
+                self.tokens.append(reply.token)
 
     def _asked(self, data: bytes, source: tuple[Any, ...]) -> None:
         query = decode_query(data)
@@ -130,7 +131,7 @@ class Stranger(asyncio.DatagramProtocol):
             return head
         head = head._replace(token=b"token")
         if query.method is Method.STORE:
-            with suppress(Exception):
+            with suppress(InvalidRecord):
                 self.machine.keep(self, SignedCommRecord.decode(query.record))
             return head._replace(status=StoreStatus.STORED)
         target = int.from_bytes(query.key, "big")
@@ -276,7 +277,7 @@ class NodeMachine(stateful.RuleBasedStateMachine):
         record = self.signed(whose, 0, HOUR_S).encode() if method is Method.STORE else b""
         query = Query(
             method, "main", stranger.contact.id, server, key, record,
-            self._token(stranger, key, token), known, prove and method is Method.PING,
+            self._token(stranger, token), known, prove and method is Method.PING,
             address=self.other(stranger).contact.home if method is Method.REACH else b"",
         )  # fmt: skip
         self.send(stranger, garbled(encode_query(self._id(), query), changes))
@@ -311,7 +312,7 @@ class NodeMachine(stateful.RuleBasedStateMachine):
             self.send(stranger, encode_query(self._id(), ask))
         query = Query(
             Method.STORE, "main", stranger.contact.id, True, key, garbled(record.encode(), changes),
-            self._token(stranger, key, token),
+            self._token(stranger, token),
         )  # fmt: skip
         if query.record:
             self.send(stranger, encode_query(self._id(), query))
@@ -333,8 +334,8 @@ class NodeMachine(stateful.RuleBasedStateMachine):
             stranger.transport.sendto(encode_query(self._id(), query), NODE)
         self.run(asyncio.sleep(0.2))
 
-    def _token(self, stranger: Stranger, key: bytes, which: str) -> bytes:
-        given = stranger.tokens.get(key, [])
+    def _token(self, stranger: Stranger, which: str) -> bytes:
+        given = stranger.tokens
         match which:
             case "none":
                 return b""
@@ -343,7 +344,7 @@ class NodeMachine(stateful.RuleBasedStateMachine):
             case "old" if given:
                 return given[0]
             case "of another":
-                others = self.other(stranger).tokens.get(key)
+                others = self.other(stranger).tokens
                 return others[-1] if others else b""
         return bytes(8)
 
