@@ -124,7 +124,7 @@ class Answerer:
         if known is not None and known.id == query.sender:
             sender = known
         else:
-            sender = Contact(query.sender, home[:-2], source[1])
+            sender = Contact.unpack(query.sender + home)
         if query.method is Method.REACH:
             if self._may_help(now):
                 self._acquaintances.reach(sender, query.address)
