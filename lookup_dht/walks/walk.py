@@ -10,6 +10,9 @@ places twenty nodes next to a key does not hide the honest ones (SR-DHT-Store).
 
 ``witnesses`` are asked in any case, even if closer nodes are known: colluders suggest only each
 other, so a walk that began with colluders alone would never hear of anybody else.
+
+Who names nodes that do not answer is soon not taken at its word: what nobody else names comes last.
+Otherwise a few liars could use up a walk by inventing nodes closer to the target than there are.
 """
 
 from __future__ import annotations
@@ -28,7 +31,11 @@ from lookup_dht.wire.contact import Contact, group_of
 __all__ = ["CANDIDATES_MAX", "Walk"]
 
 CANDIDATES_MAX: Final = 160
-"""Candidates beyond these are too far away to be asked in any case, and are forgotten."""
+"""Of the nodes known by hearsay and not asked yet, so many are remembered: more than there are in a
+walk among the honest."""
+UNANSWERED_MAX: Final = 4
+"""Of the nodes that one node names, so many may leave a query unanswered, or not have answered it
+yet, before the others are doubted: fewer than there are places."""
 
 
 class _State(enum.Enum):
@@ -46,7 +53,9 @@ _NEW, _ASKED, _SLOW, _HEARD, _FAILED = _State
 class _Candidate:
     """A node that could be asked. Most never are, so a Contact is made only when one is."""
 
-    __slots__ = ("asked_at", "compact", "contact", "distance", "group", "state")
+    __slots__ = (
+        "asked_at", "compact", "contact", "distance", "group", "named_by", "state", "unanswered",
+    )  # fmt: skip
 
     def __init__(self, compact: bytes, distance: int, contact: Contact | None) -> None:
         self.compact: Final = compact
@@ -57,6 +66,26 @@ class _Candidate:
         self.asked_at = 0.0
         self.group = b""
         """Filled in when needed, which is rare."""
+        self.named_by: list[_Candidate] = []
+        self.unanswered = 0
+        """How many of the nodes that it named were asked and have not answered."""
+
+    def waits_in(self, doubted: list[_Candidate]) -> bool:
+        """Whether it is doubted, and so has been added to them."""
+        if self.doubted:
+            doubted.append(self)
+            return True
+        return False
+
+    @property
+    def doubted(self) -> bool:
+        """Whether it is known by hearsay alone, of nodes that are not taken at their word."""
+        if self.contact is not None:
+            return False
+        for other in self.named_by:  # noqa: SIM110  (a generator costs more)
+            if other.unanswered < UNANSWERED_MAX:
+                return False
+        return True
 
 
 class Walk:
@@ -108,6 +137,8 @@ class Walk:
         chosen, open_ones = self._scan(min(places, self._limits.walk_queries_max - self.asked))
         for candidate in chosen:
             candidate.state, candidate.asked_at = _ASKED, now
+            for other in candidate.named_by:
+                other.unanswered += 1
             self._quick[candidate.compact] = candidate
             self._asked_homes.add(candidate.compact[NODE_ID_BYTES:])
             if self._groups_limited:
@@ -124,23 +155,26 @@ class Walk:
         ``actual`` has the id that the node itself gave. It differs if the node was suggested under
         a wrong id; so nobody can hide a node from a walk by suggesting its address under another.
         """
-        self.failed(contact)
-        self._add(actual.compact, actual).state = _HEARD
-        self.heard += 1
         known = self._known
-        full = len(self._nearest) >= CANDIDATES_MAX
-        limit = self._nearest[CANDIDATES_MAX - 1].distance if full else None
+        asked = known[contact.compact]
+        if asked is not None:
+            for other in asked.named_by:
+                other.unanswered -= 1
+        self.failed(contact)
+        heard = self._add(actual.compact, actual)
+        heard.state = _HEARD
+        self.heard += 1
         for compact in nodes:
             if compact not in known:
-                far = limit is not None and (
-                    int.from_bytes(compact[:NODE_ID_BYTES], "big") ^ self._target > limit
-                )
-                if far or not self._believe(compact):
+                if not self._believe(compact):
                     known[compact] = None
-                else:
-                    self._add(compact)
+                    continue
+                self._add(compact)
+            named = known[compact]
+            if named is not None and named.state is _NEW:
+                named.named_by.append(heard)
         if len(self._nearest) > CANDIDATES_MAX:
-            self._forget_far_ones()
+            self._forget_some()
 
     def failed(self, contact: Contact) -> None:
         """``contact`` did not answer, or turned out to have another id."""
@@ -176,13 +210,14 @@ class Walk:
             candidate.contact = contact
         return candidate
 
-    def _forget_far_ones(self) -> None:
-        """Forget distant nodes not asked yet; only that they were suggested stays known."""
-        far = self._nearest[CANDIDATES_MAX:]
-        for candidate in far:
-            if candidate.state is _NEW:
-                self._known[candidate.compact] = None
-        self._nearest[CANDIDATES_MAX:] = [it for it in far if it.state is not _NEW]
+    def _forget_some(self) -> None:
+        """Forget nodes not asked yet, first the doubted and then the most distant ones; only that
+        they were named stays known."""
+        new = [it for it in reversed(self._nearest) if it.state is _NEW and it.contact is None]
+        new.sort(key=lambda it: not it.doubted)
+        for candidate in new[: max(0, len(new) - CANDIDATES_MAX)]:
+            self._known[candidate.compact] = None
+        self._nearest = [it for it in self._nearest if self._known[it.compact] is not None]
         self._distances = [it.distance for it in self._nearest]
 
     def _pass_time(self, now: float) -> None:
@@ -197,7 +232,8 @@ class Walk:
 
     def _scan(self, wanted: int) -> tuple[list[_Candidate], bool]:
         """Scan the k closest nodes, and those within the radius, skipping failed and slow ones.
-        Returns the first ``wanted`` not asked yet and, if there are none, whether a query is open.
+        Returns the first ``wanted`` not asked yet, the doubted ones last, and, if there are none,
+        whether a query is open.
 
         One per address and few per network group count: however many ids and addresses one owner
         invents, few of them are asked. Failed addresses do not count, so nobody can use up the
@@ -205,6 +241,7 @@ class Walk:
         network is limited by :meth:`_bothered`.
         """
         new: list[_Candidate] = []
+        doubted: list[_Candidate] = []
         open_ones, count, count_within = False, 0, 0
         homes = self._asked_homes
         added: set[bytes] = set()
@@ -227,7 +264,7 @@ class Walk:
             if state is _NEW:
                 home = candidate.compact[NODE_ID_BYTES:]
                 refused = home in homes or home in added or of_group >= group_max
-                if refused or self._bothered(candidate, new):
+                if refused or self._bothered(candidate, new) or candidate.waits_in(doubted):
                     continue
                 added.add(home)
                 new.append(candidate)
@@ -243,7 +280,28 @@ class Walk:
             if witness.state is _NEW and witness not in new:
                 new.append(witness)
             open_ones = open_ones or witness.state is _ASKED
+        self._choose_doubted(new, doubted, added, groups)
         return new[:wanted], open_ones
+
+    def _choose_doubted(
+        self,
+        new: list[_Candidate],
+        doubted: Iterable[_Candidate],
+        added: set[bytes],
+        groups: dict[bytes, int],
+    ) -> None:
+        """Add those of the ``doubted`` to the ``new`` ones that may be asked together with them."""
+        for candidate in doubted:
+            home, group = candidate.compact[NODE_ID_BYTES:], candidate.group
+            refused = home in added or (
+                self._groups_limited
+                and groups.get(group, 0) >= self._limits.group_candidates_per_walk
+            )
+            if refused or self._bothered(candidate, new):
+                continue
+            added.add(home)
+            groups[group] = groups.get(group, 0) + 1
+            new.append(candidate)
 
     def _bothered(self, candidate: _Candidate, new: list[_Candidate]) -> bool:
         """Whether so many at its IP address or in its group were asked already, the ``new`` ones

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -357,3 +358,54 @@ def test_colluders_who_know_only_each_other_do_not_hide_the_others() -> None:
             hear(walk, node, *(colluders[:20] if node in colluders else known))
     assert set(honest[:15]) <= set(walk.closest())
     assert walk.asked < 60
+
+
+def test_liars_who_invent_closer_nodes_do_not_use_up_a_walk() -> None:
+    """A third of those that it begins with, and of all others. Each invents twenty nodes closer to
+    the target than there are, where nobody answers."""
+    step = 1 << 150
+    nodes = [contact((number + 1) * step, address=number << 8) for number in range(300)]
+    liars, invented = nodes[::3], itertools.count(1)
+    walk = Walk(
+        0, nodes[100:120], DHTLimits(), soft_timeout_s=SOFT_S, believe=_believed,
+        groups_limited=True,
+    )  # fmt: skip
+    now, over = 0.0, False
+    while not over:
+        asked, over = walk.step(now)
+        for node in asked:
+            if node in liars:
+                numbers = itertools.islice(invented, 20)
+                hear(walk, node, *(contact(it, 1000 + it << 8) for it in numbers))
+            elif node in nodes:
+                number = nodes.index(node)
+                hear(walk, node, *nodes[max(0, number // 2 - 10) :][:20])
+        now += SOFT_S
+    heard = walk.closest()
+    assert all(node in heard for node in nodes[:15] if node not in liars)
+    assert walk.asked <= DHTLimits().walk_queries_max
+
+
+def test_who_is_named_by_somebody_else_too_does_not_suffer_for_a_liar() -> None:
+    liar, honest, named = contact(900), contact(901), contact(500)
+    silent = [contact(number) for number in range(1, 20)]
+    walk = walk_from(900, 901)
+    ask(walk)
+    hear(walk, liar, *silent, named)
+    assert len(ask(walk)) == 4  # One place is taken: by the honest one, who has not answered yet.
+    hear(walk, honest, named)
+    assert ask(walk) == [named]
+    assert ask(walk, SOFT_S) == silent[4:9]  # When there is nobody else, the doubted have a turn.
+
+
+def test_who_answers_does_not_count_against_those_who_named_it() -> None:
+    named = [contact(number) for number in range(1, 21)]
+    walk = walk_from(900)
+    ask(walk)
+    hear(walk, contact(900), *named)
+    asked = []
+    while chosen := ask(walk):
+        asked += chosen
+        for node in chosen:
+            hear(walk, node)
+    assert asked == named
