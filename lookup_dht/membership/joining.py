@@ -153,7 +153,8 @@ class Joining:
     def adopt_fitting_id(self) -> None:
         """Adopt an id that fits the address at which others see this node, if it is to serve."""
         now_s = self._settings.elapsed()
-        node_id = self._own_id.instead_of(self._protocol.source_node.id, now_s)
+        bound = pack_ip(self._protocol.host)
+        node_id = self._own_id.instead_of(self._protocol.source_node.id, now_s, bound)
         if node_id is not None and self._settings.server is not False:
             self._protocol.take_id(node_id)
             # From now on, others take this node.

@@ -6,7 +6,7 @@ from typing import Final
 
 from egtp.values.identity import Entropy
 from lookup_dht.protocol.reachability import Reachability
-from lookup_dht.wire.node_id import AddressVotes, fits, new_node_id
+from lookup_dht.wire.node_id import AddressVotes, fits, is_public, new_node_id
 
 __all__ = ["OwnId"]
 
@@ -32,10 +32,11 @@ class OwnId:
         """The public address that others last saw this node at."""
         self._lone_vote_at = now_s + LONE_VOTE_AFTER_S
 
-    def instead_of(self, node_id: bytes, now_s: float) -> bytes | None:
+    def instead_of(self, node_id: bytes, now_s: float, bound: bytes | None = None) -> bytes | None:
         """The id to take if ``node_id`` does not fit this node's address: others take no node whose
-        id does not. None if it does, or the address is in doubt."""
-        seen = self._address(now_s)
+        id does not. None if it does, or the address is in doubt. It is not if this node is
+        ``bound`` to a public one, whatever others say."""
+        seen = bound if bound is not None and is_public(bound) else self._address(now_s)
         if seen is None:
             return None
         if seen != self._seen:
@@ -48,7 +49,7 @@ class OwnId:
     def _address(self, now_s: float) -> bytes | None:
         """The address on which networks agree, or else that which the only one has told for long
         enough."""
-        agreed = self._votes.winner()
+        agreed = self._votes.winner(now_s)
         if agreed is not None:
             return agreed
         lone = self._votes.only()

@@ -84,8 +84,6 @@ class Acquaintances:
         if reply is None:
             router.strike(contact)
             return
-        if not self._settings.private_addresses:  # In a lab, an address identifies nobody.
-            self.votes.cast(contact.packed, reply.observed[:-2])
         answered = contact
         if reply.sender != contact.id:
             self._counters["reply_of_another_id"] += 1
@@ -93,8 +91,12 @@ class Acquaintances:
             answered = Contact(reply.sender, contact.packed, contact.port)
         if not reply.server:
             router.remove_contact(answered)
-        elif not router.heard(answered) and self.believe(answered.compact):
-            router.add_contact(answered)
+        elif not router.heard(answered) and not (
+            self.believe(answered.compact) and router.add_contact(answered)
+        ):
+            return
+        elif not self._settings.private_addresses:  # In a lab, an address identifies nobody.
+            self.votes.cast(contact.packed, reply.observed[:-2], self._settings.elapsed())
 
     # Queries of others.
 

@@ -160,7 +160,7 @@ async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Sta
     other = await start(node)
     before = node.node_id
     for voter in (b"\x08\x08\x08\x08", b"\x09\x09\x09\x09"):
-        node._node.protocol.acquaintances.votes.cast(voter, b"\x5d\xb8\xd8\x22")
+        node._node.protocol.acquaintances.votes.cast(voter, b"\x5d\xb8\xd8\x22", 0.0)
     await node._node._refresh_table()
     assert node.node_id != before
     assert node._node.storage.center == node.node_id == node._node.protocol.source_node.id
