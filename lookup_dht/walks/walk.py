@@ -191,12 +191,24 @@ class Walk:
         return None
 
     def closest(self) -> list[Contact]:
-        """The k closest nodes that have answered, and all others within the radius that have."""
+        """The k closest nodes that have answered, and all others within the radius that have; few
+        of one network, however many of it were asked since the first were slow."""
         heard = [it for it in self._nearest if it.state is _HEARD]
+        if self._groups_limited:
+            heard = self._few_of_each_group(heard)
         k = self._limits.replication
         within = itertools.takewhile(lambda it: it.distance <= self._radius, heard[k:])
         chosen = [*heard[:k], *within][: self._limits.region_nodes_max]
         return [it.contact for it in chosen if it.contact is not None]
+
+    def _few_of_each_group(self, candidates: Iterable[_Candidate]) -> list[_Candidate]:
+        count, few = Counter[bytes](), []
+        for candidate in candidates:
+            group = candidate.group or _group(candidate)
+            count[group] += 1
+            if count[group] <= self._limits.group_candidates_per_walk:
+                few.append(candidate)
+        return few
 
     def _add(self, compact: bytes, contact: Contact | None = None) -> _Candidate:
         candidate = self._known.get(compact)

@@ -409,3 +409,12 @@ def test_who_answers_does_not_count_against_those_who_named_it() -> None:
         for node in chosen:
             hear(walk, node)
     assert asked == named
+
+
+def test_of_one_network_two_count_though_more_were_asked_since_the_first_were_slow() -> None:
+    walk = walk_from(*range(1, 9), groups_limited=True)
+    asked = [node for turn in range(4) for node in ask(walk, turn * SOFT_S)]
+    assert len(asked) == 8
+    for node in asked:
+        hear(walk, node)
+    assert walk.closest() == [contact(1), contact(2)]
