@@ -204,6 +204,8 @@ class RecordWalks:
             for holder in search.findings.lacking()
             if holder.sequence or holder.contact.compact in near
         ]
+        # Any of them: those that answer first may be liars, who always lack it.
+        lacking.sort(key=lambda _: self._settings.entropy(4))
         for holder in lacking[: self._limits.repairs_max]:
             self._counters["record_repaired"] += 1
             self._give(holder, search.peer_id, data)

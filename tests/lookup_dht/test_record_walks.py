@@ -113,6 +113,18 @@ async def test_one_lookup_gives_a_record_to_few(meet: Meet, identity: Identity, 
     assert sum(map(len, neighbours.given)) == 2
 
 
+async def test_those_that_always_lack_a_record_do_not_keep_it_from_the_others_that_do(
+    meet: Meet, identity: Identity, sign: Sign
+) -> None:
+    """Liars may be the first to answer each time."""
+    old, new = sign(identity, 5), sign(identity, 6)
+    node, neighbours = await meet(new, old, old, old, old, limits=DHTLimits(repairs_max=2))
+    for _ in range(12):
+        await node.resolve(identity.node_id, fresh=True)
+        await asyncio.sleep(1)
+    assert all(neighbours.given[1:])
+
+
 async def test_a_node_that_finds_a_newer_record_than_its_own_keeps_that_for_others(
     meet: Meet, identity: Identity, sign: Sign
 ) -> None:
