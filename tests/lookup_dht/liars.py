@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import itertools
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any, Final
 
-from benchmarks.dht.sybils import places_near
+from benchmarks.dht.sybils import Place, places_near
 from lookup_dht.wire.contact import Contact, pack_ip
 from lookup_dht.wire.datagram import (
+    NODES_MAX,
     DatagramError,
     Method,
     Query,
@@ -41,7 +43,6 @@ class Liar(asyncio.DatagramProtocol):
         packed = pack_ip(address)
         assert packed is not None
         self.contact: Final = Contact(node_id, packed, PORT)
-        self.asked = Counter[Method]()
         self._liars = liars
         self.transport: Any = None
 
@@ -53,7 +54,6 @@ class Liar(asyncio.DatagramProtocol):
             return
         with suppress(DatagramError):
             query = decode_query(data)
-            self.asked[query.method] += 1
             reply = self._liars.reply(self, query, addr)
             if reply is not None:
                 encoded = encode_reply(data[1:21], reply, 1200)
@@ -80,20 +80,32 @@ class Liars:
         """What they give out for records."""
         self.observed: bytes | None = None
         """Where they say that they see whoever asks."""
-        self._endless: dict[bytes, Any] = {}
+        self._places: dict[bytes, Iterator[Place]] = {}
 
-    async def settle(self, count: int, near: bytes | None = None, per_network: int = 1) -> None:
-        """So many more of them move in: anywhere, or where ids may be next to a key."""
-        places = None if near is None else places_near(near, self.rng)
-        for number in range(count):
-            if places is not None and near is not None:
-                place = next(places)
-                address, node_id = place.address, place.node_id(near, self.rng)
-            else:
-                of_all = len(self.all) + number
-                net, host = of_all // per_network, of_all % per_network + 1
-                address = f"{40 + net % 50}.{net // 50}.7.{host}"
-                node_id = new_node_id(pack_ip(address), self.rng.randbytes)
+    async def settle(self, count: int) -> None:
+        """So many more of them move in, each in a network of its own."""
+        for number in range(len(self.all), len(self.all) + count):
+            address = f"{40 + number % 50}.{number // 50}.7.1"
+            await self.move_in(address, new_node_id(pack_ip(address), self.rng.randbytes))
+        await self.say_hello()
+
+    async def settle_around(self, key: bytes, count: int) -> None:
+        """The same, where ids may be next to a key."""
+        for place in itertools.islice(places_near(key, self.rng), count):
+            await self.move_in(place.address, place.node_id(key, self.rng))
+        await self.say_hello()
+
+    async def settle_in_one_network(self, key: bytes, count: int) -> None:
+        """The same in a /24, with the ids closest to a key that there can be in it."""
+        ids = []
+        for last, choice in itertools.product(range(1, 255), range(8)):
+            address = f"40.1.7.{last}"
+            node_id = new_node_id(pack_ip(address), bytes((choice,)).__mul__)
+            ids.append((distance(node_id, key), address, node_id))
+        near: dict[str, bytes] = {}
+        for _, address, node_id in sorted(ids):
+            near.setdefault(address, node_id)
+        for address, node_id in itertools.islice(near.items(), count):
             await self.move_in(address, node_id)
         await self.say_hello()
 
@@ -112,7 +124,7 @@ class Liars:
         for liar in self.all:
             for host in self.town.hosts:
                 liar.ask((host.addresses[0], 9000), Method.FIND_NODE, liar.contact.id)
-            await asyncio.sleep(5)  # A node meets 20 strangers a second.
+            await asyncio.sleep(0.2)  # A node meets 20 strangers a second.
 
     def reply(self, liar: Liar, query: Query, source: tuple[Any, ...]) -> Reply | None:
         packed = pack_ip(source[0])
@@ -138,42 +150,49 @@ class Liars:
     def each_other(self, liar: Liar, query: Query) -> tuple[bytes, ...]:
         """Those of them next to the key."""
         others = [it.contact for it in self.all if it is not liar]
-        near = heapq.nsmallest(20, others, key=lambda it: distance(it.id, query.key))
+        near = heapq.nsmallest(NODES_MAX, others, key=lambda it: distance(it.id, query.key))
         return tuple(it.compact for it in near)
 
-    def any_others(self, liar: Liar, query: Query) -> tuple[bytes, ...]:
-        """Any of them that are nearer to the key than most of the world."""
-        target = query.key[:2]
-        others = [it.contact for it in self.all if it is not liar and it.contact.id[:2] == target]
-        others = others or [it.contact for it in self.all if it is not liar]
-        return tuple(it.compact for it in self.rng.sample(others, min(20, len(others))))
+    def any_others(self, liar: Liar, _: Query) -> tuple[bytes, ...]:
+        """Any of them."""
+        others = [it.contact.compact for it in self.all if it is not liar]
+        return tuple(self.rng.sample(others, min(NODES_MAX, len(others))))
 
     def inventions(self, _: Liar, query: Query) -> tuple[bytes, ...]:
         """Nodes next to the key that do not exist, each in a network of its own."""
-        places = self._places(query.key)
+        places = self._places.setdefault(query.key, places_near(query.key, self.rng))
         return tuple(
-            Contact(place.node_id(query.key, self.rng), pack_ip(place.address) or b"", PORT).compact
-            for place in places
+            self._at(place, query.key, PORT) for place in itertools.islice(places, NODES_MAX)
         )
 
-    def _places(self, key: bytes) -> list[Any]:
-        endless = self._endless.setdefault(key, places_near(key, self.rng))
-        return [next(endless) for _ in range(20)]
+    def a_victim(self, place: Place) -> Names:
+        """Nodes next to the key on many ports of one address, where there is no node."""
+
+        def names(_: Liar, query: Query) -> tuple[bytes, ...]:
+            ports = self.rng.sample(range(1024, 65536), NODES_MAX)
+            return tuple(self._at(place, query.key, port) for port in ports)
+
+        return names
+
+    def _at(self, place: Place, key: bytes, port: int) -> bytes:
+        packed = pack_ip(place.address)
+        assert packed is not None
+        return Contact(place.node_id(key, self.rng), packed, port).compact
 
 
 class Gauge:
-    """Reads every line, and counts what honest nodes send."""
+    """Reads every line, and counts."""
 
     def __init__(self, town: Town) -> None:
-        self.sent = Counter[str]()
-        """Datagrams, by the address that sent them."""
+        self.asked = Counter[str]()
+        """Datagrams with queries, by the address that sent them."""
         self.got = Counter[str]()
         """Datagrams, by the address that they went to."""
         self.got_bytes = Counter[str]()
         town.network.tap = self
 
     def takes_datagram(self, socket: DatagramTransport, data: bytes, target: Endpoint) -> bool:
-        self.sent[socket.host.addresses[0]] += data[0] == 0
+        self.asked[socket.host.addresses[0]] += data[0] == 0
         self.got[target[0]] += 1
         self.got_bytes[target[0]] += len(data)
         return False

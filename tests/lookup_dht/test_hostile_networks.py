@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Final
 
-from tests.lookup_dht.liars import Liars
+import pytest
+
+from benchmarks.dht.sybils import places_near
+from egtp import Identity, NodeConfig
+from lookup_dht import DHTLimits
+from tests.lookup_dht.liars import Gauge, Liars
 from tests.lookup_dht.town import Town, tell
 
 
@@ -26,5 +32,112 @@ def test_a_fifth_of_liars_about_addresses_has_nobody_change_its_id() -> None:
         await liars.settle(15)
         await asyncio.sleep(300)
         assert [node.node_id for node in town.nodes] == ids
+
+    tell(story)
+
+
+HONEST: Final = 30
+LIMITS: Final = DHTLimits()
+WALK_DATAGRAMS: Final = 2 * (LIMITS.walk_queries_max + LIMITS.repairs_max)
+"""Each query may be sent twice, and each repair."""
+UPKEEP_DATAGRAMS: Final = 20
+"""Pings that fall into the same seconds."""
+
+
+async def _town_with_liars(town: Town, count: int) -> tuple[Liars, list[Identity]]:
+    """And two peers, whose records everybody has."""
+    await town.grow(HONEST)
+    await asyncio.sleep(60)
+    liars, peers = Liars(town), [town.identity() for _ in range(2)]
+    for number, peer in enumerate(peers):
+        old = town.sign(peer, 5)
+        await town.publish(number, old)
+        liars.records[bytes(peer.node_id)] = 5, old.encode()
+    await liars.settle(count)
+    return liars, peers
+
+
+async def _newest_is_published_and_found(town: Town, peers: list[Identity]) -> None:
+    loop, gauge = asyncio.get_running_loop(), Gauge(town)
+    for number, peer in enumerate(peers):
+        began_s = loop.time()
+        await town.publish(number, town.sign(peer, 6))
+        assert loop.time() - began_s < NodeConfig().lookup_timeout_s
+        for asker in (10 + number, 20 + number):
+            gauge.asked.clear()
+            began_s = loop.time()
+            assert await town.resolve(asker, peer, fresh=True) == 6
+            assert loop.time() - began_s <= LIMITS.walk_timeout_s
+            await asyncio.sleep(4)
+            assert len(town.nodes[asker]._node.protocol.asker.queries) == 0
+            assert gauge.asked[town.hosts[asker].addresses[0]] <= WALK_DATAGRAMS + UPKEEP_DATAGRAMS
+
+
+@pytest.mark.parametrize(
+    ("manner", "count"), [("all", 5), ("each other", 60), ("inventions", 60), ("all", 60)]
+)
+def test_liars_neither_hide_the_newest_record_nor_hold_up_who_looks_for_it(
+    manner: str, count: int
+) -> None:
+    """They hold on to the old one, and say that they stored the new one."""
+
+    async def story(town: Town) -> None:
+        liars, peers = await _town_with_liars(town, count)
+        if manner in ("inventions", "all"):
+            liars.names = liars.inventions
+        if manner == "all":
+            liars.delay_s = 0.6  # A query is sent again a little later.
+        await _newest_is_published_and_found(town, peers)
+
+    tell(story)
+
+
+def test_liars_who_name_a_victim_have_a_search_send_it_a_few_datagrams() -> None:
+    async def story(town: Town) -> None:
+        liars, peers = await _town_with_liars(town, 20)
+        key = bytes(peers[0].node_id)
+        place = next(places_near(key, town.rng))
+        liars.names = liars.a_victim(place)
+        gauge = Gauge(town)
+        for number in range(3):
+            gauge.got.clear()
+            await town.publish(number, town.sign(peers[0], 6 + number))
+            await asyncio.sleep(3)
+            assert 0 < gauge.got[place.address] <= 2 * LIMITS.address_queries_per_walk
+            gauge.got.clear()
+            assert await town.resolve(10 + number, peers[0], fresh=True) == 6 + number
+            await asyncio.sleep(3)
+            assert 0 < gauge.got[place.address] <= 2 * LIMITS.address_queries_per_walk
+
+    tell(story)
+
+
+def test_sixty_liars_in_one_network_around_a_key_take_two_places() -> None:
+    async def story(town: Town) -> None:
+        liars, peers = await _town_with_liars(town, 0)
+        await liars.settle_in_one_network(bytes(peers[0].node_id), 60)
+        await _newest_is_published_and_found(town, peers[:1])
+        node = town.nodes[0]
+        there = [it for it in node._node.protocol.router if it.ip.startswith("40.1.7.")]
+        assert len(there) <= LIMITS.group_contacts_max
+        search = node._node.walks.new_search(bytes(peers[0].node_id), 0)
+        await town.hosts[0].run(node._node.walks.search(search))
+        near = [it.ip.startswith("40.1.7.") for it in search.closest]
+        assert sum(near) <= LIMITS.group_candidates_per_walk
+
+    tell(story)
+
+
+def test_sixty_liars_around_a_key_have_its_owner_warned_and_honest_holders_get_the_newest() -> None:
+    async def story(town: Town) -> None:
+        liars, peers = await _town_with_liars(town, 0)
+        key = bytes(peers[0].node_id)
+        liars.names = liars.any_others
+        await liars.settle_around(key, 60)
+        holders = [node for node in town.nodes if node._node.storage.held(key)]
+        await _newest_is_published_and_found(town, peers[:1])
+        assert town.nodes[0].counters["eclipse_suspected"] == 1
+        held = [node._node.storage.held(key) for node in holders]
+        assert all(it is not None and it[0] == 6 for it in held)
 
     tell(story)
