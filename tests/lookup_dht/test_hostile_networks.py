@@ -10,6 +10,11 @@ import pytest
 from benchmarks.dht.sybils import places_near
 from egtp import Identity, NodeConfig
 from lookup_dht import DHTLimits
+from lookup_dht.protocol.rate_limit import SOURCES_MAX
+from lookup_dht.protocol.reachability import CONTACTED_MAX
+from lookup_dht.wire.contact import pack_ip
+from lookup_dht.wire.datagram import Method, Query, encode_query
+from lookup_dht.wire.node_id import new_node_id
 from tests.lookup_dht.liars import Gauge, Liars
 from tests.lookup_dht.town import Town, tell
 
@@ -128,16 +133,57 @@ def test_sixty_liars_in_one_network_around_a_key_take_two_places() -> None:
     tell(story)
 
 
-def test_sixty_liars_around_a_key_have_its_owner_warned_and_honest_holders_get_the_newest() -> None:
+def test_as_many_liars_around_a_key_as_a_search_asks_hide_the_newest_but_its_owner_is_warned() -> (
+    None
+):
+    """What an eclipse can do, and what not: whoever held the record before has the newest."""
+
     async def story(town: Town) -> None:
-        liars, peers = await _town_with_liars(town, 0)
-        key = bytes(peers[0].node_id)
-        liars.names = liars.any_others
-        await liars.settle_around(key, 60)
+        await town.grow(100)
+        await asyncio.sleep(60)
+        peer, liars = town.identity(), Liars(town)
+        key, old = bytes(peer.node_id), town.sign(peer, 5)
+        await town.publish(0, old)
         holders = [node for node in town.nodes if node._node.storage.held(key)]
-        await _newest_is_published_and_found(town, peers[:1])
+        liars.names, liars.records[key] = liars.any_others, (5, old.encode())
+        await liars.settle_around(key, LIMITS.region_nodes_max)
+        await asyncio.sleep(60)
+        await town.publish(0, town.sign(peer, 6))
         assert town.nodes[0].counters["eclipse_suspected"] == 1
         held = [node._node.storage.held(key) for node in holders]
         assert all(it is not None and it[0] == 6 for it in held)
+        found = [await town.resolve(number, peer, fresh=True) for number in range(40, 60)]
+        assert 5 in found
+        assert 6 in found
+
+    tell(story)
+
+
+def test_a_flood_from_thousands_of_addresses_leaves_little_and_holds_up_no_search() -> None:
+    async def story(town: Town) -> None:
+        await town.grow(10)
+        peer = town.identity()
+        await town.publish(0, town.sign(peer, 5))
+        node = town.nodes[5]
+        protocol, rng = node._node.protocol, town.rng
+        counters = len(node.counters)
+        for number in range(10_000):
+            method = Method.FIND_VALUE if number % 2 else Method.FIND_NODE
+            source = (f"{20 + number % 80}.{number // 80}.0.9", 1024 + number)
+            node_id = new_node_id(pack_ip(source[0]), rng.randbytes)
+            query = Query(method, "main", node_id, True, rng.randbytes(20))
+            protocol.datagram_received(encode_query(rng.randbytes(20), query), source)
+        acquaintances, answerer = protocol.acquaintances, protocol.answerer
+        assert len(acquaintances.probes) <= LIMITS.probes_max
+        assert len(protocol.asker.queries) <= LIMITS.probes_max
+        assert len(answerer._unproven) + len(answerer._proven) <= 2 * SOURCES_MAX
+        assert len(acquaintances._probes_for) <= SOURCES_MAX
+        assert len(protocol.reachability._contacted) <= CONTACTED_MAX
+        assert len(node.counters) <= counters + 10
+        assert await town.resolve(5, peer, fresh=True) == 5
+        assert await town.resolve(8, peer, fresh=True) == 5
+        await asyncio.sleep(5)
+        assert not acquaintances.probes
+        assert not len(protocol.asker.queries)
 
     tell(story)
