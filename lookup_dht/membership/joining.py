@@ -52,7 +52,7 @@ class Joining:
         self._change_port = change_port
         self.seeds: Final = SeedNames(seeds, self._acquaintances, settings, protocol.counters)
         self._own_id = OwnId(
-            self._acquaintances.votes, protocol.reachability, settings.entropy, settings.elapsed()
+            self._router.sightings, protocol.reachability, settings.entropy, settings.elapsed()
         )
         self._running: asyncio.Task[list[Contact]] | None = None
         self._resolving: dict[SocketAddress, asyncio.Task[bool]] = {}

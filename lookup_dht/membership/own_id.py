@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from egtp.values.identity import Entropy
 from lookup_dht.protocol.reachability import Reachability
-from lookup_dht.wire.node_id import AddressVotes, fits, is_public, new_node_id
+from lookup_dht.wire.node_id import fits, is_public, new_node_id
 
 __all__ = ["OwnId"]
 
+VOTE_S: Final = 1200.0
+"""How long a vote counts: by then each contact was asked again."""
 LONE_VOTE_AFTER_S: Final = 60.0
 """How long only one network has to have told this node its address before that is believed. Where
 there is but one bootstrap node, or all are in one network, nobody who listens on 0.0.0.0 could have
@@ -20,12 +24,22 @@ LONE_VOTE_INTERVAL_S: Final = 3600.0
 
 
 class OwnId:
-    """What a node believes of its own public address, and so of its id. Pure."""
+    """What a node believes of its own public address, and so of its id. Pure.
+
+    On 0.0.0.0, it can only learn it from others. Only contacts have a vote, one per /16 (IPv6:
+    /32): two networks, and more than half of all, have to agree, so that a few liars cannot make
+    the node change its id. Where there is only one network, its word is the best that there is.
+    """
 
     def __init__(
-        self, votes: AddressVotes, reachability: Reachability, entropy: Entropy, now_s: float
+        self,
+        sightings: Callable[[], Iterable[tuple[bytes, bytes, float]]],
+        reachability: Reachability,
+        entropy: Entropy,
+        now_s: float,
     ) -> None:
-        self._votes = votes
+        """``sightings`` returns which contacts see this node where, and when they said so."""
+        self._sightings = sightings
         self._reachability = reachability
         self._entropy = entropy
         self._seen: bytes | None = None
@@ -49,10 +63,23 @@ class OwnId:
     def _address(self, now_s: float) -> bytes | None:
         """The address on which networks agree, or else that which the only one has told for long
         enough."""
-        agreed = self._votes.winner(now_s)
-        if agreed is not None:
-            return agreed
-        lone = self._votes.only()
-        if lone is None:
-            self._lone_vote_at = now_s + LONE_VOTE_AFTER_S
-        return lone if now_s >= self._lone_vote_at else None
+        said = self._said_last()
+        if len(said) == 1:
+            return said[0][0] if now_s >= self._lone_vote_at else None
+        self._lone_vote_at = max(self._lone_vote_at, now_s + LONE_VOTE_AFTER_S)
+        votes = [seen for seen, said_at_s in said if now_s - said_at_s < VOTE_S]
+        for seen, count in Counter(votes).most_common(1):
+            if count > 1 and 2 * count > len(votes):
+                return seen
+        return None
+
+    def _said_last(self) -> list[tuple[bytes, float]]:
+        """Where each network last saw this node, and when."""
+        sightings = sorted(self._sightings(), key=lambda it: it[2])
+        public = set(filter(is_public, {seen for _, seen, _ in sightings}))
+        said = {
+            voter[:2] if len(voter) == 4 else voter[:4]: (seen, said_at_s)
+            for voter, seen, said_at_s in sightings
+            if seen in public
+        }
+        return list(said.values())

@@ -21,7 +21,7 @@ from lookup_dht.settings import NodeSettings
 from lookup_dht.table.kademlia_table import LookupTable
 from lookup_dht.wire.contact import AddressPolicy, Contact, SocketAddress
 from lookup_dht.wire.datagram import Method, Reply
-from lookup_dht.wire.node_id import AddressVotes, fits, fits_public
+from lookup_dht.wire.node_id import fits, fits_public
 
 __all__ = ["Acquaintances"]
 
@@ -36,7 +36,6 @@ class Acquaintances:
 
     def __init__(self, router: LookupTable, settings: NodeSettings, counters: Counter[str]) -> None:
         self.asker: Asker
-        self.votes = AddressVotes()
         self.seeds: dict[SocketAddress, None] = {}
         """Addresses that the user named. Their ids need not fit them: a seed that listens on
         0.0.0.0 learns its address from the first nodes that join."""
@@ -96,7 +95,7 @@ class Acquaintances:
         ):
             return
         elif not self._settings.private_addresses:  # In a lab, an address identifies nobody.
-            self.votes.cast(contact.packed, reply.observed[:-2], self._settings.elapsed())
+            router.is_seen(answered, reply.observed[:-2])
 
     # Queries of others.
 

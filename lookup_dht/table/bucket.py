@@ -21,6 +21,8 @@ class Entry:
     met_at: float
     answered_at: float
     strikes: int = 0
+    sees: bytes = b""
+    """The packed address at which it last saw this node; empty if it has not said."""
 
 
 @dataclass(slots=True, eq=False)

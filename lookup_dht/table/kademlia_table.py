@@ -50,6 +50,7 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         self._settings = settings
         self._limits = settings.limits
         self._counters = counters
+        self._seen_at = b""
         self.newcomers: dict[bytes, Contact] = {}
         """Contacts that entered the table since the last hand-over, by compact form."""
         self.on_newcomer: Callable[[], None] = _ignore_newcomer
@@ -88,10 +89,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def sort_again(self) -> None:
         """This node has a new id: sort the contacts into buckets anew."""
-        contacts = list(self)
+        entries = list(self._entries())
         self.flush()
-        for contact in contacts:
-            self.add_contact(contact)
+        for entry in entries:
+            self.add_contact(entry.contact)
+            self.is_seen(entry.contact, entry.sees)
 
     def get_bucket_for(self, node: Any) -> int:
         """The bucket's index: how many leading bits the id shares with ours."""
@@ -116,6 +118,19 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
         # A contact elsewhere with the same id was waiting for this one to fall silent.
         bucket.replacements.pop(number, None)
         return True
+
+    def is_seen(self, by: Contact, at: bytes) -> None:
+        """The contact has just said at which packed address it sees this node."""
+        entry = self._at.get(by.address)
+        if entry is not None:
+            # Nearly all say the same, so they share it.
+            entry.sees = self._seen_at = self._seen_at if at == self._seen_at else at
+
+    def sightings(self) -> Iterator[tuple[bytes, bytes, float]]:
+        """Who sees this node, where, and when they said so; addresses are packed."""
+        for entry in self._entries():
+            if entry.sees:
+                yield entry.contact.packed, entry.sees, entry.answered_at
 
     def wants(self, contact: Contact) -> bool:
         """Whether a stranger is worth a ping to learn if it answers."""

@@ -13,13 +13,8 @@ from typing import Final
 from egtp.values.identity import Entropy
 from lookup_dht.wire.contact import AddressPolicy
 
-__all__ = ["AddressVotes", "fits", "fits_public", "is_public", "new_node_id"]
+__all__ = ["fits", "fits_public", "is_public", "new_node_id"]
 
-VOTERS_MAX: Final = 256
-"""More than there are networks among the contacts of a node, so that nobody loses his vote because
-others are asked more often."""
-VOTE_S: Final = 1200.0
-"""How long a vote counts: by then each contact was asked again."""
 _MASK_V6: Final = bytes.fromhex("0103070f1f3f7fff")
 _PUBLIC: Final = AddressPolicy(private_addresses=False)
 
@@ -77,38 +72,3 @@ def fits_public(node_id: bytes, packed: bytes) -> bool:
     """The same for an address known to be public."""
     crc = _prefix(packed, node_id[19])
     return int.from_bytes(node_id[:3], "big") >> 3 == crc >> 11
-
-
-class AddressVotes:
-    """The public address at which others see us: the only way for a node on 0.0.0.0 to learn it.
-
-    Only contacts have a vote, one per /16 (IPv6: /32): two networks, and more than half of all,
-    have to agree, so that a few liars cannot make us change our id. Where there is only one
-    network, its word is the best that there is.
-    """
-
-    def __init__(self) -> None:
-        self._votes: dict[bytes, tuple[bytes, float]] = {}
-        """By network: what it sees, and when it said so; the latest last."""
-
-    def cast(self, voter: bytes, seen: bytes, now: float) -> None:
-        """``voter`` sees us at ``seen``; both are packed addresses."""
-        group = voter[:2] if len(voter) == 4 else voter[:4]
-        if not _PUBLIC.allows(seen):
-            return
-        self._votes.pop(group, None)
-        self._votes[group] = seen, now
-        if len(self._votes) > VOTERS_MAX:
-            del self._votes[next(iter(self._votes))]
-
-    def winner(self, now: float) -> bytes | None:
-        """The address on which at least two voters, and more than half of them, agree."""
-        votes = [seen for seen, cast_at in self._votes.values() if now - cast_at < VOTE_S]
-        for seen in set(votes):
-            if votes.count(seen) >= 2 and votes.count(seen) * 2 > len(votes):
-                return seen
-        return None
-
-    def only(self) -> bytes | None:
-        """The address seen by the one network that has ever voted; None if there are more."""
-        return next(iter(self._votes.values()))[0] if len(self._votes) == 1 else None

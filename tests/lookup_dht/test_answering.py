@@ -338,15 +338,19 @@ async def test_nobody_is_asked_where_no_node_of_this_network_can_be_whoever_sugg
 
 
 @pytest.mark.parametrize("lab", [False, True])
-async def test_where_contacts_in_two_networks_see_a_node_is_its_address_but_not_in_a_lab(
+async def test_contacts_say_where_they_see_a_node_but_not_in_a_lab(
     asked: Callable[..., Asked], lab: bool
 ) -> None:
     node = asked(private_addresses=lab)
-    for ip, agreed in ((b"\x08" * 4, None), (b"\x09" * 4, PUBLIC)):
+    for ip in (b"\x08" * 4, b"\x09" * 4):
         contact = Contact(new_node_id(ip, random.Random(1).randbytes), ip, 9100)
         pong = Reply(Method.PING, "main", contact.id, True, PUBLIC + b"\x23\x8c")
         node.protocol.handle_call_response((True, pong), contact)
-        assert node.protocol.acquaintances.votes.winner(0.0) == (None if lab else agreed)
+    now_s, router = node.now, node.protocol.router
+    told = [(ip, PUBLIC, now_s) for ip in (b"\x08" * 4, b"\x09" * 4)]
+    assert sorted(router.sightings()) == ([] if lab else told)
+    router.sort_again()  # It has another id; what was said stays true.
+    assert sorted(router.sightings()) == ([] if lab else told)
 
 
 async def test_whoever_may_be_the_victim_of_a_forger_gets_one_ping_though_it_is_silent(

@@ -159,12 +159,15 @@ async def test_a_node_takes_an_id_that_fits_the_address_it_is_seen_at(start: Sta
     node = await start()
     other = await start(node)
     before = node.node_id
+    router = node._node.protocol.router
     for voter in (b"\x08\x08\x08\x08", b"\x09\x09\x09\x09"):
-        node._node.protocol.acquaintances.votes.cast(voter, b"\x5d\xb8\xd8\x22", 0.0)
+        contact = Contact(bytes([voter[0]]) * 20, voter, 9100)
+        router.add_contact(contact)
+        router.is_seen(contact, b"\x5d\xb8\xd8\x22")
     await node._node._refresh_table()
     assert node.node_id != before
     assert node._node.storage.center == node.node_id == node._node.protocol.source_node.id
-    assert node.contacts == 1
+    assert node.contacts == 3
     await other._node.protocol.call_ping(next(iter(other._node.protocol.router)))
     assert [it.id for it in other._node.protocol.router] == [node.node_id]
 

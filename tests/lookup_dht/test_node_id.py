@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lookup_dht.wire.contact import AddressPolicy, group_of, pack_ip
-from lookup_dht.wire.node_id import AddressVotes, fits, new_node_id
+from lookup_dht.wire.node_id import fits, new_node_id
 
 # https://www.bittorrent.org/beps/bep_0042.html
 VECTORS = [
@@ -71,36 +71,6 @@ def test_in_a_lab_private_addresses_are_nodes_but_nothing_that_cannot_be_sent_to
         "fe80::1", "febf:ffff::1",
     )  # fmt: skip
     assert not any(lab.allows(packed(ip)) for ip in refused)
-
-
-def test_two_networks_have_to_agree_on_how_they_see_us() -> None:
-    votes = AddressVotes()
-    seen = packed("93.184.216.34")
-    for host in range(50):
-        votes.cast(bytes([8, 8, 0, host]), seen, 0.0)  # all of one /16: one vote
-    assert votes.winner(0.0) is None
-    votes.cast(packed("9.9.9.9"), packed("127.0.0.1"), 0.0)
-    votes.cast(packed("7.7.7.7"), packed("127.0.0.1"), 0.0)
-    assert votes.winner(0.0) is None  # Nobody on the internet sees us at a private address.
-    votes.cast(packed("9.9.9.9"), seen, 0.0)
-    assert votes.winner(0.0) == seen
-    for first in range(11, 40):
-        votes.cast(bytes([first, 1, 1, 1]), bytes([93, first, 1, 1]), 0.0)
-    assert votes.winner(0.0) is None
-
-
-@pytest.mark.parametrize(
-    ("named", "wins"),
-    [
-        ("AA", True), ("AAB", True), ("AABB", False), ("AABC", False), ("AABCD", False),
-        ("AAAB", True), ("AAABC", True), ("AAABBB", False), ("AAABBC", False),
-    ],
-)  # fmt: skip
-def test_more_than_half_of_those_who_say_where_a_node_is_must_agree(named: str, wins: bool) -> None:
-    votes = AddressVotes()
-    for number, name in enumerate(named):
-        votes.cast(bytes((8, number, 1, 1)), bytes((93, ord(name), 1, 1)), 0.0)
-    assert votes.winner(0.0) == (bytes((93, ord("A"), 1, 1)) if wins else None)
 
 
 def test_addresses_of_one_owner_are_taken_for_one_group() -> None:

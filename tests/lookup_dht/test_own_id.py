@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lookup_dht.membership.own_id import LONE_VOTE_AFTER_S, LONE_VOTE_INTERVAL_S, OwnId
+from lookup_dht.membership.own_id import (
+    LONE_VOTE_AFTER_S,
+    LONE_VOTE_INTERVAL_S,
+    VOTE_S,
+    OwnId,
+)
 from lookup_dht.protocol.reachability import Reachability
 from lookup_dht.settings import DHTLimits
-from lookup_dht.wire.node_id import VOTE_S, AddressVotes, fits
+from lookup_dht.wire.node_id import fits
 
 ADDRESSES = [bytes((93, 184, 216, last)) for last in (1, 2, 3)]
 VOTERS = [bytes((8, 8, 8, 8)), bytes((9, 9, 9, 9)), bytes((77, 7, 7, 7))]
@@ -22,10 +29,17 @@ class Believer:
     def __init__(self, seed: int = 1) -> None:
         entropy = random.Random(seed).randbytes
         self.now_s = 1000.0
-        self.votes = AddressVotes()
+        self.sightings: list[tuple[bytes, bytes, float]] = []
         self.reachability = Reachability(None, DHTLimits())
-        self.own_id = OwnId(self.votes, self.reachability, entropy, self.now_s)
+        self.own_id = OwnId(self.heard, self.reachability, entropy, self.now_s)
         self.node_id = entropy(20)
+
+    def heard(self) -> list[tuple[bytes, bytes, float]]:
+        return self.sightings
+
+    def hear(self, voter: bytes, seen: bytes, after_s: float = 0.0) -> None:
+        """A contact says where it sees this node."""
+        self.sightings.append((voter, seen, self.now_s + after_s))
 
     def look(self, after_s: float = 0.0) -> bool:
         """Whether the id has changed."""
@@ -55,12 +69,12 @@ def test_an_id_changes_for_two_networks_or_for_the_only_one_and_then_seldom(
     changed_s: list[float] = []
     for after_s, voter, seen in events:
         if voter is not None:
-            node.votes.cast(voter, seen, node.now_s)
+            node.hear(voter, seen)
             heard[voter] = seen, node.now_s
         before = node.node_id
         changed = node.look(after_s)
         votes = [it for it, cast_s in heard.values() if node.now_s - cast_s < VOTE_S]
-        agreed = [it for it in ADDRESSES if votes.count(it) >= 2]
+        agreed = [it for it, count in Counter(votes).items() if count >= 2]
         if not changed:
             assert node.node_id == before
             assert all(fits(node.node_id, it) for it in agreed)
@@ -77,7 +91,7 @@ def test_an_id_changes_for_two_networks_or_for_the_only_one_and_then_seldom(
 def test_an_id_that_fits_is_kept() -> None:
     node = Believer()
     for voter in VOTERS:
-        node.votes.cast(voter, ADDRESSES[0], node.now_s)
+        node.hear(voter, ADDRESSES[0])
     assert node.look()
     assert not node.look()
     assert not node.look(after_s=10_000)
@@ -87,7 +101,7 @@ def test_a_minute_of_only_one_network_begins_when_the_others_are_silent() -> Non
     """Before anybody has answered, nobody is alone."""
     node = Believer()
     assert not node.look(after_s=10_000)
-    node.votes.cast(VOTERS[0], ADDRESSES[0], node.now_s)
+    node.hear(VOTERS[0], ADDRESSES[0])
     assert not node.look(after_s=LONE_VOTE_AFTER_S - 1)
     assert node.look(after_s=1)
 
@@ -96,13 +110,13 @@ def test_what_was_proven_at_another_address_is_not_proven_here() -> None:
     node = Believer()
     node.prove()
     for voter in VOTERS[:2]:
-        node.votes.cast(voter, ADDRESSES[0], node.now_s)
+        node.hear(voter, ADDRESSES[0])
     node.look()
     assert node.reachability.proven  # It has not moved: it only learned where it is.
     node.look()
     assert node.reachability.proven
     for voter in VOTERS[:2]:
-        node.votes.cast(voter, ADDRESSES[1], node.now_s)
+        node.hear(voter, ADDRESSES[1])
     node.look()
     assert not node.reachability.proven
 
@@ -110,7 +124,7 @@ def test_what_was_proven_at_another_address_is_not_proven_here() -> None:
 def test_who_listens_on_a_public_address_believes_no_other_but_behind_a_router_does() -> None:
     node = Believer()
     for voter in VOTERS:
-        node.votes.cast(voter, ADDRESSES[0], node.now_s)
+        node.hear(voter, ADDRESSES[0])
     own_id = node.own_id.instead_of(node.node_id, node.now_s, ADDRESSES[1])
     assert own_id is not None
     assert fits(own_id, ADDRESSES[1])
@@ -123,10 +137,49 @@ def test_who_listens_on_a_public_address_believes_no_other_but_behind_a_router_d
 def test_what_was_said_long_ago_of_an_address_holds_up_no_change() -> None:
     node = Believer()
     for number in range(20):
-        node.votes.cast(bytes((80 + number, 7, 7, 7)), ADDRESSES[0], node.now_s)
+        node.hear(bytes((80 + number, 7, 7, 7)), ADDRESSES[0])
     assert node.look()
     for voter in VOTERS[:2]:
-        node.votes.cast(voter, ADDRESSES[1], node.now_s + VOTE_S - 1)
+        node.hear(voter, ADDRESSES[1], after_s=VOTE_S - 1)
     assert not node.look(after_s=VOTE_S - 1)
     assert node.look(after_s=1)
     assert fits(node.node_id, ADDRESSES[1])
+
+
+def test_two_networks_have_to_agree_and_nobody_is_on_the_internet_at_a_private_address() -> None:
+    node = Believer()
+    for host in range(50):
+        node.hear(bytes((8, 8, 0, host)), ADDRESSES[0])  # all of one /16: one vote
+    for voter in VOTERS[1:]:
+        node.hear(voter, bytes((127, 0, 0, 1)))
+    assert not node.look()
+    node.hear(VOTERS[1], ADDRESSES[0])
+    assert node.look()
+    assert fits(node.node_id, ADDRESSES[0])
+
+
+@pytest.mark.parametrize(
+    ("named", "wins"),
+    [
+        ("AA", True), ("AAB", True), ("AABB", False), ("AABC", False), ("AABCD", False),
+        ("AAAB", True), ("AAABC", True), ("AAABBB", False), ("AAABBC", False),
+    ],
+)  # fmt: skip
+def test_more_than_half_of_those_who_say_where_a_node_is_must_agree(named: str, wins: bool) -> None:
+    node = Believer()
+    for number, name in enumerate(named):
+        node.hear(bytes((8, number, 1, 1)), bytes((93, ord(name), 1, 1)))
+    assert node.look() == wins
+    assert fits(node.node_id, bytes((93, ord("A"), 1, 1))) == wins
+
+
+def test_who_wakes_up_does_not_believe_the_first_who_answers() -> None:
+    node = Believer()
+    for voter in VOTERS:
+        node.hear(voter, ADDRESSES[0])
+    assert node.look()
+    node.now_s += 30_000
+    node.hear(VOTERS[0], ADDRESSES[1])
+    assert not node.look()
+    node.hear(VOTERS[1], ADDRESSES[1])
+    assert node.look()
