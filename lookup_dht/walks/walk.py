@@ -165,14 +165,14 @@ class Walk:
         heard.state = _HEARD
         self.heard += 1
         for compact in nodes:
-            if compact not in known:
-                if not self._believe(compact):
-                    known[compact] = None
-                    continue
-                self._add(compact)
-            named = known[compact]
-            if named is not None and named.state is _NEW:
-                named.named_by.append(heard)
+            if compact in known:
+                named = known[compact]
+                if named is not None and named.state is _NEW:
+                    named.named_by.append(heard)
+            elif self._believe(compact):
+                self._add(compact).named_by.append(heard)
+            else:
+                known[compact] = None
         if len(self._nearest) > CANDIDATES_MAX:
             self._forget_some()
 
