@@ -15,6 +15,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ _INSTEAD: Final = {
     "wait": "await asyncio.sleep",
     "socket": "use those of asyncio: open_connection, start_server, create_datagram_endpoint",
     "process": "there is no other program on these machines",
+    "thread": "await asyncio.to_thread, which calls the function at once",
 }
 _CLOCKS: Final[dict[str, Callable[[Machine], float]]] = {
     "time": lambda machine: machine.unix_time(),
@@ -80,12 +82,14 @@ def machine_to_ask(what: str, kind: str, *, can_answer: bool = True) -> Machine 
     if story is None:
         return None
     caller = sys._getframe(2)
+    # A pool and a timer start the threads of whoever uses them.
+    trusted = TRUSTED - {"concurrent", "threading"} if kind == "thread" else TRUSTED
     while (package := _module(caller).partition(".")[0]) in sys.stdlib_module_names:
-        if package in TRUSTED or caller.f_back is None:
+        if package in trusted or caller.f_back is None:
             return None
         what = f"{_module(caller)}.{caller.f_code.co_qualname}".removesuffix(".__init__")
         caller = caller.f_back
-    if package in TRUSTED:
+    if package in trusted:
         return None
     if can_answer and "site-packages" in caller.f_code.co_filename:
         # A library cannot be changed to take the time as an argument: it gets the machine's.
@@ -116,6 +120,7 @@ def everything_replaced() -> Iterator[Replaced]:
     yield from _replaced(socket.socket, "__init__", "socket", None)
     yield from _replaced(socket, "create_connection", "socket", None)
     yield from _replaced(subprocess.Popen, "__init__", "process", None)
+    yield from _replaced(threading.Thread, "start", "thread", None)
     for real in DATES:
         yield Replaced(datetime, real.__name__, real, dates_like(real, machine_to_ask))
 

@@ -20,15 +20,21 @@ import types
 import urllib.request
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 
+import egtp
+from egtp import Identity
 from simulations.virtual import Blocked, Network, Session, Unreal, simulate, watchdog
 from simulations.virtual.network import EPOCH_S
 
 ALICE, BOB = "192.0.2.1", "198.51.100.1"
-MODULES = (datetime, os, random, random.Random, secrets, socket, subprocess.Popen, time, uuid)
+MODULES = (
+    datetime, os, random, random.Random, secrets, socket, subprocess.Popen, threading.Thread, time,
+    uuid,
+)  # fmt: skip
 
 REMEDIES = ("host.unix_time", "host.entropy", "await", "asyncio", "no other program")
 UNREAL: list[Callable[[], object]] = [
@@ -406,15 +412,58 @@ def test_nothing_is_left_in_another_place() -> None:
 
 def test_other_threads_are_not_concerned() -> None:
     seen: list[object] = []
+    runs = threading.Event()
+
+    def look() -> None:
+        runs.wait()
+        seen.extend([time.time(), os.urandom(4)])
+
+    thread = threading.Thread(target=look)
+    thread.start()
 
     async def story(_: Network) -> None:
-        thread = threading.Thread(target=lambda: seen.extend([time.time(), os.urandom(4)]))
-        thread.start()
+        runs.set()
         thread.join()
 
     simulate(story)
     assert seen[0] == pytest.approx(time.time(), abs=60)
     assert isinstance(seen[1], bytes)
+
+
+def in_a_thread() -> None:
+    threading.Thread(target=print).start()
+
+
+def in_a_timer() -> None:
+    threading.Timer(1, print).start()
+
+
+def in_a_pool() -> None:
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(str, [1]))
+
+
+@pytest.mark.parametrize("start", [in_a_thread, in_a_timer, in_a_pool])
+def test_a_program_that_starts_a_thread_is_told_what_to_do(start: Callable[[], None]) -> None:
+    async def story(network: Network) -> None:
+        async def program() -> None:
+            start()
+
+        await network.host("a", "5.1.0.1").run(program())
+
+    with pytest.raises(Unreal, match=r"test_watchdog\.py:\d+ in in_a_.*asyncio\.to_thread"):
+        simulate(story)
+
+
+def test_a_blocking_node_is_not_simulated() -> None:
+    async def story(network: Network) -> None:
+        async def program() -> None:
+            egtp.blocking.Node(Identity.generate(network.host("a", "5.1.0.1").entropy)).start()
+
+        await network.host("b", "5.2.0.1").run(program())
+
+    with pytest.raises(Unreal, match=r"loop_thread\.py.*threading\.Thread\.start"):
+        simulate(story)
 
 
 def test_a_simulation_can_run_in_another_thread() -> None:
