@@ -356,7 +356,8 @@ class Node:
 
         :param timeout_s: seconds after which the function is cancelled; None for no limit.
 
-        Raises what ``work`` raises, :class:`TimeoutError` if its time was up, and
+        Raises what ``work`` raises, :class:`TimeoutError` if its time was up,
+        :class:`concurrent.futures.CancelledError` if what it awaits was cancelled, and
         :class:`LocalProtocolError` if it is not async.
         """
 

@@ -7,9 +7,11 @@ program, give each node a lookup service that others use too, such as a DHTLooku
     with egtp.blocking.Node(identity, lookup=lookup, services=[lookup]) as node:
 """
 
+import asyncio
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from threading import Timer
 
 import egtp
 
@@ -22,6 +24,12 @@ def greet(query: egtp.Incoming) -> bytes:
     return b"hello, " + query.body
 
 
+async def ponder(_: egtp.Incoming) -> bytes:
+    """An async function runs on the node's loop, and ends when its asker gives up."""
+    await asyncio.sleep(60)
+    return b"42"
+
+
 def node(listen: Sequence[str] = ()) -> egtp.blocking.Node:
     identity = egtp.Identity.generate(os.urandom)
     return egtp.blocking.Node(identity, listen=listen, lookup=lookup, config=config)
@@ -29,6 +37,7 @@ def node(listen: Sequence[str] = ()) -> egtp.blocking.Node:
 
 with node(["127.0.0.1:0"]) as greeter, node() as asker:
     greeter.handle("greet", greet)
+    greeter.handle("ponder", ponder)
     greeter.published()
 
     print(asker.query(greeter.node_id, "greet", b"world", hard_timeout_s=5).decode())
@@ -42,3 +51,11 @@ with node(["127.0.0.1:0"]) as greeter, node() as asker:
         asker.query(greeter.node_id, "dance")
     except egtp.HandlerFailed as error:
         print(error)
+
+    # Another thread, such as that of a window with a button "Cancel", can give up on a query.
+    pondered = asker.call(lambda node: node.open_query(greeter.node_id, "ponder"))
+    Timer(0.2, asker.call, [lambda _: pondered.cancel()]).start()
+    try:
+        asker.run(lambda _: pondered)
+    except CancelledError:
+        print("given up")

@@ -31,6 +31,16 @@ def test_the_example_runs_as_printed_and_is_the_same_each_time() -> None:
     assert told[0][2:] == ["True ()"]
 
 
+def test_its_test_passes_in_pytest(tmp_path: Path) -> None:
+    story, test, *_ = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    (tmp_path / "test_notes.py").write_text(story + test, encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_notes.py"]
+    done = subprocess.run(  # noqa: S603
+        command, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert "3 passed" in done.stdout, done.stdout + done.stderr
+
+
 def test_the_addresses_that_it_proposes_are_public_and_each_in_a_network_of_its_own() -> None:
     (rule,) = re.findall(r'`f"(\{11 .*?)"`', PAGE.read_text(encoding="utf-8"))
     made = [ip_address(eval(f'f"{rule}"', {"i": i})) for i in range(20_000)]  # noqa: S307

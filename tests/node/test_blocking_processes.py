@@ -250,6 +250,7 @@ print("forgets")
 def test_the_example_runs_as_it_stands() -> None:
     done = run("-W", "error", "examples/without_a_loop.py")
     assert done.stderr == ""
-    *greetings, failure = done.stdout.splitlines()
+    *greetings, failure, cancelled = done.stdout.splitlines()
     assert greetings == ["hello, world", "hello, Alice", "hello, Bob", "hello, Carol"]
+    assert cancelled == "given up"
     assert failure.endswith(" answered 'dance' with code 1, no such kind")
