@@ -601,6 +601,8 @@ class Asking:
                     outgoing.fail(NodeClosed())
         for exchange in self.exchanges.all():
             self._end(exchange, NodeClosed(may_have_run=exchange.may_leave))
+            if exchange.given:
+                self._cancel_there(exchange)
 
 
 def is_crowded(path: Path) -> bool:

@@ -360,6 +360,18 @@ async def test_closing_the_answering_node_cancels_its_handlers(start: Start) -> 
         await task
 
 
+async def test_closing_the_asking_node_cancels_the_handlers_that_work_for_it(start: Start) -> None:
+    node, other, held = await start(), await start(listen=()), Held()
+    node.handle("ask", held)
+    query = other.open_query(node.node_id, "ask")
+    await held.called.wait()
+    await other.close()
+    with pytest.raises(NodeClosed):
+        await query
+    async with asyncio.timeout(5):
+        await held.cancelled.wait()
+
+
 async def test_a_handler_may_close_its_own_node(start: Start, problems: Problems) -> None:
     node = await start()
     closed = asyncio.Event()
