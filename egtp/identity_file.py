@@ -184,7 +184,10 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InvalidConfig(f"cannot use {path}: {in_words(error)}") from None
+        why = in_words(error)
+        if isinstance(error, FileNotFoundError) and not path.parent.is_dir():
+            why = f"there is no folder {path.parent}"
+        raise InvalidConfig(f"cannot use {path}: {why}") from None
 
 
 def _opened(path: Path) -> IO[bytes]:

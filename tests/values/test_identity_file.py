@@ -119,7 +119,8 @@ def test_entropy_is_what_the_caller_gives(path: Path) -> None:
 
 
 def test_a_folder_that_is_not_there_is_told(tmp_path: Path) -> None:
-    assert "no such file" in refused(tmp_path / "missing" / "identity")
+    missing = tmp_path / "missing"
+    assert f"there is no folder {missing}" in refused(missing / "identity")
 
 
 def test_a_link_to_nowhere_is_told(path: Path) -> None:
