@@ -28,6 +28,9 @@ TIMEOUT_S: Final = 3.0
 then can still say that there is nobody to ask. A silent name server holds up a name for ten seconds
 or more."""
 
+ASKED_AGAIN_AT_ONCE: Final = 16
+"""A node in a large network has about a hundred contacts, which are so asked in three minutes."""
+
 
 class Joining:
     """How one node joins, and when it does so again."""
@@ -159,6 +162,14 @@ class Joining:
             self._protocol.take_id(node_id)
             # From now on, others take this node.
             self._again_at = now_s
+
+    def count_again(self) -> None:
+        """Ask contacts anew where they see this node, if some of them say that it has moved: most
+        others would say so in a quarter of an hour only."""
+        since_s = self._own_id.disputed_since_s
+        if since_s is not None and self._settings.server is not False:
+            for contact in self._router.silent_since(since_s, ASKED_AGAIN_AT_ONCE):
+                self._acquaintances.check(contact)
 
     # Greeting.
 

@@ -45,6 +45,8 @@ class OwnId:
         self._seen: bytes | None = None
         """The public address that others last saw this node at."""
         self._lone_vote_at = now_s + LONE_VOTE_AFTER_S
+        self.disputed_since_s: float | None = None
+        """Since when two networks have agreed on another address than the one believed."""
 
     def instead_of(self, node_id: bytes, now_s: float, bound: bytes | None = None) -> bytes | None:
         """The id to take if ``node_id`` does not fit this node's address: others take no node whose
@@ -67,11 +69,14 @@ class OwnId:
         if len(said) == 1:
             return said[0][0] if now_s >= self._lone_vote_at else None
         self._lone_vote_at = max(self._lone_vote_at, now_s + LONE_VOTE_AFTER_S)
-        votes = [seen for seen, said_at_s in said if now_s - said_at_s < VOTE_S]
-        for seen, count in Counter(votes).most_common(1):
-            if count > 1 and 2 * count > len(votes):
-                return seen
-        return None
+        votes = Counter(seen for seen, said_at_s in said if now_s - said_at_s < VOTE_S)
+        agreed = [seen for seen, count in votes.items() if count > 1]
+        winner = next((seen for seen in agreed if 2 * votes[seen] > votes.total()), None)
+        if all(seen == (winner or self._seen) for seen in agreed):
+            self.disputed_since_s = None
+        elif self.disputed_since_s is None:
+            self.disputed_since_s = now_s
+        return winner
 
     def _said_last(self) -> list[tuple[bytes, float]]:
         """Where each network last saw this node, and when."""

@@ -65,6 +65,7 @@ class Upkeep:
         for _ in storage.catch_up():
             await asyncio.sleep(0)
         self._joining.adopt_fitting_id()
+        self._joining.count_again()
         if self._joining.is_due:
             await self._joining.join()
         await self._greet_lost_ones()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import collections
 import heapq
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final
 
 from kademlia.routing import RoutingTable
@@ -316,9 +316,11 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
     def silent_contacts(self, count: int) -> list[Contact]:
         """Up to ``count`` contacts due for a ping, the longest silent first."""
-        silent = [it for it in self._entries() if self._silent_for_long(it)]
-        chosen = heapq.nsmallest(count, silent, key=lambda entry: entry.answered_at)
-        return [entry.contact for entry in chosen]
+        return _longest_silent(count, filter(self._silent_for_long, self._entries()))
+
+    def silent_since(self, moment_s: float, count: int) -> list[Contact]:
+        """Up to ``count`` contacts that have not answered since then, the longest silent first."""
+        return _longest_silent(count, (it for it in self._entries() if it.answered_at < moment_s))
 
     def _entries(self) -> Iterator[Entry]:
         for bucket in self.buckets.values():
@@ -392,3 +394,8 @@ class LookupTable(RoutingTable):  # type: ignore[misc]
 
 def _ignore_newcomer() -> None:
     pass
+
+
+def _longest_silent(count: int, entries: Iterable[Entry]) -> list[Contact]:
+    chosen = heapq.nsmallest(count, entries, key=lambda entry: entry.answered_at)
+    return [entry.contact for entry in chosen]

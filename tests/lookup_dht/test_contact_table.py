@@ -154,6 +154,9 @@ def test_a_full_bucket_keeps_who_was_there_and_checks_the_longest_silent() -> No
     assert not table.add_contact(nodes[4])
     assert checks.contacts == [nodes[1]]
     assert table.silent_contacts(5) == nodes[1:3]
+    assert table.silent_since(clock.now, 5) == nodes[1:3]
+    assert table.silent_since(clock.now, 1) == nodes[1:2]
+    assert table.silent_since(0.0, 5) == []
     table.strike(nodes[1])
     table.strike(nodes[1])
     assert set(table) == {nodes[0], nodes[2], nodes[4]}  # the latest one that waited

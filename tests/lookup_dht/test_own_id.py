@@ -48,6 +48,9 @@ class Believer:
         self.node_id = node_id or self.node_id
         return node_id is not None
 
+    def disputed_since_s(self) -> float | None:
+        return self.own_id.disputed_since_s
+
     def prove(self) -> None:
         """A stranger reaches the node at its present address."""
         self.reachability.heard_from("a stranger", self.now_s)
@@ -183,3 +186,25 @@ def test_who_wakes_up_does_not_believe_the_first_who_answers() -> None:
     assert not node.look()
     node.hear(VOTERS[1], ADDRESSES[1])
     assert node.look()
+
+
+def test_an_address_is_in_dispute_while_two_networks_agree_on_another() -> None:
+    node = Believer()
+    for number in range(5):
+        node.hear(bytes((80 + number, 7, 7, 7)), ADDRESSES[0])
+    assert node.look()
+    assert node.disputed_since_s() is None
+    node.hear(VOTERS[0], ADDRESSES[1])
+    node.look(after_s=10)
+    assert node.disputed_since_s() is None
+    node.hear(VOTERS[1], ADDRESSES[1])
+    node.look(after_s=10)
+    since_s = node.disputed_since_s()
+    assert since_s == node.now_s
+    assert not node.look(after_s=10)
+    assert node.disputed_since_s() == since_s
+    for number in range(5):
+        node.hear(bytes((80 + number, 7, 7, 7)), ADDRESSES[1])
+    assert node.look(after_s=10)
+    node.look()
+    assert node.disputed_since_s() is None

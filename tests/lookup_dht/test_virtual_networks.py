@@ -15,6 +15,7 @@ from egtp.errors import LookupFailed, LookupFailure
 from egtp.values.identity import Identity
 from lookup_dht import DHTLookup
 from lookup_dht.wire.datagram import Method, Query, StoreStatus, encode_query
+from lookup_dht.wire.node_id import fits
 from simulations.virtual import Link, LogNormal, Network, run_in
 from simulations.virtual.datagram import DatagramTransport
 from simulations.virtual.nat import Endpoint
@@ -264,6 +265,30 @@ def test_what_one_network_alone_says_of_an_address_is_believed_late_and_rarely()
             host.change_ip(f"31.{minute}.0.1")
             await asyncio.sleep(60)
         assert node.counters["node_id_changed"] == 3
+
+    tell(story)
+
+
+def test_who_listens_everywhere_soon_takes_an_id_that_fits_its_new_address() -> None:
+    """As when a provider gives a household another one. Nobody answers a node whose id does not fit
+    by listing it, and until most contacts were asked again it cannot know."""
+
+    async def story(town: Town) -> None:
+        for number in range(3):
+            town.add(f"{130 + number}.7.0.1")
+            await town.hosts[number].run(town.nodes[number].start())
+        seeds = [f"{it.addresses[0]}:9000" for it in town.hosts]
+        for number in range(3, 40):
+            town.add(f"{130 + number}.7.0.1")
+            await town.everywhere(number, seeds)
+        await asyncio.sleep(900)
+        node = town.nodes[20]
+        town.hosts[20].change_ip("99.1.7.7")
+        await asyncio.sleep(180)
+        assert fits(node.node_id, bytes((99, 1, 7, 7)))
+        asked = node.counters["sent_ping"]
+        await asyncio.sleep(300)  # Once all have said it, they are asked as seldom as ever.
+        assert node.counters["sent_ping"] < asked + 80
 
     tell(story)
 
